@@ -1,0 +1,3 @@
+//! Turns Envoy's access logs into audit records.
+
+fn main() {}
