@@ -1,1 +1,12 @@
 //! The Proxy-Wasm module: carries the calls of Envoy to `filter_core` and its steps back.
+
+// The entry point that the macro makes is the ABI's, documented there.
+#![allow(missing_docs)]
+
+mod exchange;
+mod host;
+mod root;
+
+proxy_wasm::main! {{
+    proxy_wasm::set_root_context(|_| Box::new(root::Root::default()));
+}}

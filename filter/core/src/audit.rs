@@ -32,6 +32,19 @@ pub struct Usage {
     pub cache_write: Option<u64>,
 }
 
+impl Usage {
+    /// Field by field, what `self` tells, else what `other` tells.
+    #[must_use]
+    pub fn or(&self, other: &Self) -> Self {
+        Self {
+            input: self.input.or(other.input),
+            output: self.output.or(other.output),
+            cache_read: self.cache_read.or(other.cache_read),
+            cache_write: self.cache_write.or(other.cache_write),
+        }
+    }
+}
+
 /// What the gateway role knows of an exchange. Absent fields are unknown, never zero.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExchangeFacts {
@@ -59,6 +72,14 @@ pub struct ExchangeFacts {
     /// Tokens, where the response told them.
     #[serde(default)]
     pub usage: Usage,
+}
+
+impl ExchangeFacts {
+    /// One line of compact JSON.
+    pub fn to_json(&self) -> Vec<u8> {
+        // A map of strings and numbers: serialising it cannot fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
 }
 
 /// What the signer role knows of the last attempt.

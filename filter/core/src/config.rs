@@ -1,0 +1,229 @@
+//! The configuration as the operator writes it: one JSON document for every role. Unknown keys are refused; what is
+//! wrong is named by its key. [`crate::policy::Policy`] is compiled from it once.
+
+use crate::operation::Operation;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The filter's configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What this instance of the module does.
+    pub role: Role,
+    /// How calls are authenticated to Bedrock.
+    #[serde(default)]
+    pub auth: Auth,
+    /// Whether the FIPS endpoints are called (`bedrock-runtime-fips.…`).
+    #[serde(default)]
+    pub fips: bool,
+    /// The Commercial regions that calls may be signed for, by name.
+    pub regions: BTreeMap<String, Region>,
+    /// The region that role `combined` signs for; may be left out if `regions` has one entry.
+    #[serde(default)]
+    pub region: Option<String>,
+    /// Inference profile by bare model id, for every region that has no entry of its own.
+    #[serde(default)]
+    pub inference_profiles: BTreeMap<String, String>,
+    /// Model id by alias: the names that the operator gives.
+    #[serde(default)]
+    pub aliases: BTreeMap<String, String>,
+    /// Which models may be called.
+    #[serde(default)]
+    pub models: Models,
+    /// Where the caller's name comes from; the first that has one wins. Empty: callers have no name.
+    #[serde(default)]
+    pub principal: Vec<Principal>,
+    /// Which calls may take which paths; the first that matches wins. A call that none matches is refused.
+    pub route_classes: Vec<RouteClass>,
+    /// Longest request body in bytes; 25 MiB if left out. Envoy's buffer limits must be higher.
+    #[serde(default = "default_max_body_bytes")]
+    pub max_body_bytes: u64,
+    /// Where the Commercial credentials come from.
+    #[serde(default)]
+    pub credentials: Credentials,
+}
+
+/// What an instance of the module does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// In the downstream chain: cleans, recognises, decides, measures.
+    Gateway,
+    /// In the upstream chain of a cluster: signs each attempt for the endpoint that it goes to.
+    Signer,
+    /// Both in the downstream chain, for one region, where an upstream chain cannot be had.
+    Combined,
+}
+
+/// How calls are authenticated to Bedrock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Auth {
+    /// AWS Signature Version 4, over the body too: the body is held until its hash is known.
+    #[default]
+    Sigv4,
+    /// A Bedrock API key as bearer token: the body streams through.
+    Bearer,
+}
+
+/// A Commercial region.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Region {
+    /// Inference profile by bare model id; wins over the general table.
+    #[serde(default)]
+    pub inference_profiles: BTreeMap<String, String>,
+}
+
+/// Model policy. A pattern has `*` for any run of characters and is held against the model id, an ARN's resource, and
+/// both without their geography prefix.
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Models {
+    /// Patterns of which a model must match one; all are allowed if left out.
+    #[serde(default = "all")]
+    pub allow: Vec<String>,
+    /// Patterns that a model must not match; they win over `allow`.
+    #[serde(default)]
+    pub deny: Vec<String>,
+}
+
+/// A source of the caller's name.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(tag = "from", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Principal {
+    /// The URI SAN of the client's certificate (a SPIFFE id), as Envoy verified it.
+    Mtls {},
+    /// A claim of the token that Envoy's `jwt_authn` verified.
+    Jwt {
+        /// The filter's `payload_in_metadata`.
+        payload: String,
+        /// The claim, a string (`sub`).
+        claim: String,
+    },
+}
+
+/// A rule: which calls may take which paths, in which order. A key left out matches all; a call must match every key.
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RouteClass {
+    /// The class's name, lower-case letters, digits and `-`: clusters are called `{service}.{name}`.
+    pub name: String,
+    /// Patterns of model ids. A call that runs no model does not match.
+    #[serde(default)]
+    pub models: Option<Vec<String>>,
+    /// Operations.
+    #[serde(default)]
+    pub operations: Option<Vec<Operation>>,
+    /// Patterns of callers' names. A call without a name does not match.
+    #[serde(default)]
+    pub principals: Option<Vec<String>>,
+    /// The paths that calls of this class may take, in order. A path that is not here is never taken.
+    pub paths: Vec<Path>,
+}
+
+/// A way across.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Path {
+    /// Direct Connect.
+    Dx,
+    /// Site-to-site VPN.
+    Vpn,
+    /// The public endpoints.
+    Internet,
+}
+
+/// A source of credentials.
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(tag = "source", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Credentials {
+    /// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`, or `AWS_BEARER_TOKEN_BEDROCK`, from the
+    /// VM's environment.
+    Environment {},
+}
+
+/// What is wrong with a configuration, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The key, as a path from the top: `route_classes[0].paths[1]`; `.` for the document.
+    pub key: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl std::error::Error for ConfigError {}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "configuration key `{}`: {}", self.key, self.problem)
+    }
+}
+
+impl Config {
+    /// Parses the document.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for what is no JSON, unknown and missing keys, and values of another kind.
+    pub fn parse(json: &[u8]) -> Result<Self, ConfigError> {
+        let mut document = serde_json::Deserializer::from_slice(json);
+        let config = serde_path_to_error::deserialize(&mut document)
+            .map_err(|error| ConfigError { key: error.path().to_string(), problem: error.inner().to_string() })?;
+        document.end().map_err(|error| ConfigError { key: ".".to_owned(), problem: error.to_string() })?;
+        Ok(config)
+    }
+}
+
+impl Default for Models {
+    fn default() -> Self {
+        Self { allow: all(), deny: Vec::new() }
+    }
+}
+
+impl Default for Credentials {
+    fn default() -> Self {
+        Self::Environment {}
+    }
+}
+
+impl Path {
+    /// The path's name, as in endpoint metadata.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Dx => "dx",
+            Self::Vpn => "vpn",
+            Self::Internet => "internet",
+        }
+    }
+}
+
+impl Principal {
+    /// The Envoy property (attribute path) that holds the name.
+    pub fn property(&self) -> Vec<&str> {
+        match self {
+            Self::Mtls {} => vec!["connection", "uri_san_peer_certificate"],
+            Self::Jwt { payload, claim } => {
+                vec!["metadata", "filter_metadata", "envoy.filters.http.jwt_authn", payload, claim]
+            }
+        }
+    }
+}
+
+const fn default_max_body_bytes() -> u64 {
+    25 << 20
+}
+
+fn all() -> Vec<String> {
+    vec!["*".to_owned()]
+}

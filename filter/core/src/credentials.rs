@@ -1,0 +1,149 @@
+//! Commercial credentials, and where they are read from. Nothing here prints a secret.
+
+use crate::config::Auth;
+use std::fmt;
+use zeroize::Zeroizing;
+
+/// What calls are authenticated with.
+#[derive(Debug, Clone)]
+pub enum Credentials {
+    /// For SigV4.
+    Keys(Keys),
+    /// A Bedrock API key, sent as bearer token.
+    ApiKey(Secret),
+}
+
+/// An access key.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    /// The access key id; not secret.
+    pub access_key_id: String,
+    /// The secret access key.
+    pub secret_access_key: Secret,
+    /// The session token of temporary keys.
+    pub session_token: Option<Secret>,
+}
+
+/// A text that is never printed and wiped when dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
+
+/// Why the environment holds no usable credentials, though it holds some.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialsError {
+    /// Half of a pair is missing.
+    #[error("{present} is set but {missing} is not")]
+    Half {
+        /// The variable that is set.
+        present: &'static str,
+        /// The variable that is not.
+        missing: &'static str,
+    },
+    /// A value that no header can carry, most often a line break at its end.
+    #[error("{0} holds white space or characters that are not ASCII")]
+    Malformed(&'static str),
+}
+
+const ACCESS_KEY_ID: &str = "AWS_ACCESS_KEY_ID";
+const SECRET_ACCESS_KEY: &str = "AWS_SECRET_ACCESS_KEY";
+const SESSION_TOKEN: &str = "AWS_SESSION_TOKEN";
+const BEARER_TOKEN: &str = "AWS_BEARER_TOKEN_BEDROCK";
+
+impl Credentials {
+    /// Reads the standard variables for a way to authenticate; an empty variable counts as absent. `None` if there are
+    /// none: every call is refused then, until there are.
+    ///
+    /// # Errors
+    /// [`CredentialsError`] names the variable.
+    pub fn from_environment(
+        auth: Auth,
+        lookup: impl Fn(&str) -> Option<String>,
+    ) -> Result<Option<Self>, CredentialsError> {
+        let read = |name: &'static str| match lookup(name).filter(|value| !value.is_empty()) {
+            Some(value) if value.bytes().all(|b| b.is_ascii_graphic()) => Ok(Some(value)),
+            Some(_) => Err(CredentialsError::Malformed(name)),
+            None => Ok(None),
+        };
+        match auth {
+            Auth::Bearer => Ok(read(BEARER_TOKEN)?.map(|key| Self::ApiKey(Secret::new(key)))),
+            Auth::Sigv4 => match (read(ACCESS_KEY_ID)?, read(SECRET_ACCESS_KEY)?) {
+                (Some(access_key_id), Some(secret)) => Ok(Some(Self::Keys(Keys {
+                    access_key_id,
+                    secret_access_key: Secret::new(secret),
+                    session_token: read(SESSION_TOKEN)?.map(Secret::new),
+                }))),
+                (Some(_), None) => Err(CredentialsError::Half { present: ACCESS_KEY_ID, missing: SECRET_ACCESS_KEY }),
+                (None, Some(_)) => Err(CredentialsError::Half { present: SECRET_ACCESS_KEY, missing: ACCESS_KEY_ID }),
+                (None, None) => Ok(None),
+            },
+        }
+    }
+}
+
+impl Secret {
+    /// Keeps a secret.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(Zeroizing::new(text.into()))
+    }
+
+    /// The secret itself, for signing and for the header that carries it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(auth: Auth, variables: &[(&str, &str)]) -> Result<Option<Credentials>, CredentialsError> {
+        Credentials::from_environment(auth, |name| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn reads_the_standard_variables() {
+        let all =
+            [(ACCESS_KEY_ID, "AKIDEXAMPLE"), (SECRET_ACCESS_KEY, "s/+e"), (SESSION_TOKEN, "t"), (BEARER_TOKEN, "b")];
+        let Ok(Some(Credentials::Keys(keys))) = read(Auth::Sigv4, &all) else { panic!("no keys") };
+        assert_eq!((keys.access_key_id.as_str(), keys.secret_access_key.reveal()), ("AKIDEXAMPLE", "s/+e"));
+        assert_eq!(keys.session_token.as_ref().map(Secret::reveal), Some("t"));
+        let Ok(Some(Credentials::ApiKey(key))) = read(Auth::Bearer, &all) else { panic!("no key") };
+        assert_eq!(key.reveal(), "b");
+    }
+
+    #[test]
+    fn absent_and_empty_are_none() {
+        assert!(matches!(read(Auth::Sigv4, &[]), Ok(None)));
+        assert!(matches!(read(Auth::Sigv4, &[(ACCESS_KEY_ID, ""), (SECRET_ACCESS_KEY, "")]), Ok(None)));
+        assert!(matches!(read(Auth::Bearer, &[(ACCESS_KEY_ID, "a"), (SECRET_ACCESS_KEY, "b")]), Ok(None)));
+    }
+
+    #[test]
+    fn refuses_halves_and_line_breaks_by_name() {
+        for (variables, wanted) in [
+            (vec![(ACCESS_KEY_ID, "a")], "AWS_ACCESS_KEY_ID is set but AWS_SECRET_ACCESS_KEY is not"),
+            (vec![(SECRET_ACCESS_KEY, "a")], "AWS_SECRET_ACCESS_KEY is set but AWS_ACCESS_KEY_ID is not"),
+            (
+                vec![(ACCESS_KEY_ID, "a"), (SECRET_ACCESS_KEY, "secret\n")],
+                "AWS_SECRET_ACCESS_KEY holds white space or characters that are not ASCII",
+            ),
+        ] {
+            assert_eq!(read(Auth::Sigv4, &variables).unwrap_err().to_string(), wanted);
+        }
+    }
+
+    #[test]
+    fn debug_prints_no_secret() {
+        let all = [(ACCESS_KEY_ID, "AKIDEXAMPLE"), (SECRET_ACCESS_KEY, "hush"), (SESSION_TOKEN, "hush")];
+        let printed = format!("{:?}", read(Auth::Sigv4, &all));
+        assert!(printed.contains("AKIDEXAMPLE") && !printed.contains("hush"), "{printed}");
+    }
+}

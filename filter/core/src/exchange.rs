@@ -1,0 +1,524 @@
+//! A call from its headers to its signature, and its response back: the way through the gateway in one place.
+//!
+//! [`Exchange`] is the downstream side (roles `gateway` and `combined`), [`attempt`] the upstream side (role `signer`),
+//! once for every try. What the one knows and the other needs travels as a [`Handoff`] in Envoy's filter state, not in
+//! headers: headers that one attempt changed stay changed for the next.
+
+use crate::audit::{AttemptFacts, ExchangeFacts};
+use crate::config::{Auth, Role};
+use crate::credentials::Credentials;
+use crate::headers::{Headers, Repeated};
+use crate::operation::{Call, Operation};
+use crate::policy::{Policy, Region};
+use crate::reply::{Refusal, Reply};
+use crate::sigv4::{self, Unsigned};
+use crate::usage::Meter;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::time::SystemTime;
+
+/// The header that names the cluster; Envoy's route reads it (`cluster_header`). Clients cannot set it.
+pub const CLUSTER_HEADER: &str = "x-bedrock-gateway-cluster";
+/// Filter state that carries the [`Handoff`] (`wasm.bedrock.handoff` for Envoy).
+pub const HANDOFF_PROPERTY: &str = "bedrock.handoff";
+/// Filter state that carries [`ExchangeFacts`].
+pub const EXCHANGE_PROPERTY: &str = "bedrock.exchange";
+/// Filter state that carries [`AttemptFacts`].
+pub const ATTEMPT_PROPERTY: &str = "bedrock.attempt";
+
+/// Client headers that cross the partition: those that Bedrock's API defines (botocore 1.44.5), by exact name. All
+/// others stay here. `content-length` and the pseudo-headers are set anew.
+const CROSSING: &[&str] = &[
+    "accept",
+    "content-encoding",
+    "content-type",
+    "x-amzn-bedrock-accept",
+    "x-amzn-bedrock-guardrailidentifier",
+    "x-amzn-bedrock-guardrailversion",
+    "x-amzn-bedrock-performanceconfig-latency",
+    "x-amzn-bedrock-request-metadata",
+    "x-amzn-bedrock-service-tier",
+    "x-amzn-bedrock-trace",
+];
+/// What Envoy itself set and still needs: without the first its route match fails.
+const ENVOYS_OWN: &[&str] = &["x-forwarded-proto", ":scheme"];
+/// Request ids longer than this are not ours.
+const MAX_REQUEST_ID: usize = 64;
+
+/// What happens to a call on the downstream side.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The request's headers, whole.
+    RequestHeaders {
+        /// With pseudo-headers.
+        headers: &'a Headers,
+        /// The caller's name, as Envoy proved it.
+        principal: Option<String>,
+        /// Whether there is no body.
+        end_of_stream: bool,
+    },
+    /// The next piece of the request's body.
+    RequestBody {
+        /// Bytes that were not shown before.
+        chunk: &'a [u8],
+        /// Whether it is the last piece.
+        end_of_stream: bool,
+    },
+    /// A piece of the request's body that streams through unread (see [`Exchange::wants_request_body`]).
+    RequestBodyPassing {
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// The request's trailers: the body is over. Trailers themselves do not cross.
+    RequestTrailers,
+    /// The response's headers.
+    ResponseHeaders {
+        /// With pseudo-headers.
+        headers: &'a Headers,
+    },
+    /// The next piece of the response's body.
+    ResponseBody {
+        /// Bytes that were not shown before.
+        chunk: &'a [u8],
+    },
+}
+
+/// What is to be done next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Let it pass.
+    Continue,
+    /// Hold the headers (and what came of the body) until more of the body has come.
+    AwaitBody,
+    /// Replace the request's headers, keep the states, let the request go.
+    Forward(Forward),
+    /// Answer the client; nothing goes upstream.
+    Reply(Reply),
+}
+
+/// A request as it goes on.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// All headers; there are no others.
+    pub headers: Headers,
+    /// Filter states to set, by property name.
+    pub states: Vec<(&'static str, Vec<u8>)>,
+}
+
+/// What the gateway role found out and the signer role needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handoff {
+    operation: Operation,
+    labels: Vec<String>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    query: String,
+    /// SHA-256 of the body in hexadecimal; absent if no signature needs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    body_sha256: Option<String>,
+    /// Length of the body in bytes, where it is known before the request goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    content_length: Option<u64>,
+}
+
+/// One exchange on the downstream side.
+#[derive(Debug, Default)]
+pub struct Exchange {
+    state: State,
+    facts: ExchangeFacts,
+    meter: Meter,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Start,
+    /// Headers held, body being hashed.
+    Hashing {
+        ready: Box<Ready>,
+        hasher: Sha256,
+        length: u64,
+    },
+    /// Gone upstream; a body may still stream.
+    Forwarded {
+        length: u64,
+    },
+    Refused,
+}
+
+/// A call that only lacks its body.
+#[derive(Debug)]
+struct Ready {
+    call: Call,
+    headers: Headers,
+    cluster: String,
+}
+
+// === impl Exchange ===
+
+impl Exchange {
+    /// Takes an event. `credentials` are those of now; only their presence matters to role `gateway`.
+    pub fn on(
+        &mut self,
+        event: Event<'_>,
+        policy: &Policy,
+        credentials: Option<&Credentials>,
+        now: SystemTime,
+    ) -> Step {
+        let step = match event {
+            Event::RequestHeaders { headers, principal, end_of_stream } => {
+                self.request_headers(headers, principal, end_of_stream, policy, credentials, now)
+            }
+            Event::RequestBody { chunk, end_of_stream } => {
+                self.request_body(chunk, end_of_stream, policy, credentials, now)
+            }
+            Event::RequestBodyPassing { length } => self.count(length, policy).map(|()| Step::Continue),
+            Event::RequestTrailers => self.request_body(&[], true, policy, credentials, now),
+            Event::ResponseHeaders { headers } => {
+                self.response_headers(headers);
+                Ok(Step::Continue)
+            }
+            Event::ResponseBody { chunk } => {
+                self.meter.feed(chunk);
+                Ok(Step::Continue)
+            }
+        };
+        step.unwrap_or_else(|refusal| self.refuse(&refusal))
+    }
+
+    /// Refuses the call whatever its state.
+    pub fn refuse(&mut self, refusal: &Refusal) -> Step {
+        let reply = refusal.reply();
+        self.facts.error = Some(reply.error.to_owned());
+        self.state = State::Refused;
+        Step::Reply(reply)
+    }
+
+    /// Whether the request's body must be shown, or only counted.
+    pub fn wants_request_body(&self) -> bool {
+        matches!(self.state, State::Hashing { .. })
+    }
+
+    /// Whether response bodies need to be shown.
+    pub fn wants_response_body(&self) -> bool {
+        self.meter.wants_body()
+    }
+
+    /// The request id: what the client is told, and the audit record's key.
+    pub fn request_id(&self) -> &str {
+        &self.facts.id
+    }
+
+    /// What is known of the exchange now. `complete` says whether the response ended as its sender meant.
+    pub fn facts(&self, complete: bool) -> ExchangeFacts {
+        let reading = self.meter.reading(complete);
+        ExchangeFacts { usage: reading.usage, error: self.facts.error.clone().or(reading.error), ..self.facts.clone() }
+    }
+
+    /// Clean, recognise, decide: the first act on a request is to forget every header that is not known to cross.
+    fn request_headers(
+        &mut self,
+        given: &Headers,
+        principal: Option<String>,
+        end_of_stream: bool,
+        policy: &Policy,
+        credentials: Option<&Credentials>,
+        now: SystemTime,
+    ) -> Result<Step, Refusal> {
+        self.facts.id = request_id(given);
+        self.facts.principal = principal;
+        let headers = crossing(given)?;
+        let call = recognise(given)?;
+        self.facts.operation = Some(call.operation.name().to_owned());
+        self.facts.model = call.model().map(str::to_owned);
+        let call = resolve(call, policy)?;
+        let class = policy
+            .route_class(call.operation, call.model(), self.facts.principal.as_deref())
+            .ok_or(Refusal::NoRouteClass)?;
+        self.facts.class = Some(class.name().to_owned());
+        if credentials.is_none() {
+            return Err(Refusal::NoCredentials);
+        }
+        let announced = content_length(given)?;
+        if announced.is_some_and(|length| length > policy.max_body_bytes) {
+            return Err(Refusal::BodyTooLong { limit: policy.max_body_bytes });
+        }
+        let cluster = class.cluster(call.operation.service()).to_owned();
+        let ready = Ready { call, headers, cluster };
+        if policy.auth == Auth::Bearer {
+            // No hash, no hold: the body streams behind the headers.
+            let length = if end_of_stream { Some(0) } else { announced };
+            return self.forward(ready, None, length, policy, credentials, now);
+        }
+        self.state = State::Hashing { ready: Box::new(ready), hasher: Sha256::new(), length: 0 };
+        if end_of_stream { self.request_body(&[], true, policy, credentials, now) } else { Ok(Step::AwaitBody) }
+    }
+
+    fn request_body(
+        &mut self,
+        chunk: &[u8],
+        end_of_stream: bool,
+        policy: &Policy,
+        credentials: Option<&Credentials>,
+        now: SystemTime,
+    ) -> Result<Step, Refusal> {
+        self.count(chunk.len(), policy)?;
+        match std::mem::take(&mut self.state) {
+            State::Hashing { ready, mut hasher, length } => {
+                hasher.update(chunk);
+                if end_of_stream {
+                    let hash = hex(&hasher.finalize());
+                    return self.forward(*ready, Some(hash), Some(length), policy, credentials, now);
+                }
+                self.state = State::Hashing { ready, hasher, length };
+                Ok(Step::AwaitBody)
+            }
+            state => {
+                self.state = state;
+                Ok(Step::Continue)
+            }
+        }
+    }
+
+    fn count(&mut self, piece: usize, policy: &Policy) -> Result<(), Refusal> {
+        if let State::Hashing { length, .. } | State::Forwarded { length } = &mut self.state {
+            *length = length.saturating_add(piece as u64);
+            if *length > policy.max_body_bytes {
+                return Err(Refusal::BodyTooLong { limit: policy.max_body_bytes });
+            }
+        }
+        Ok(())
+    }
+
+    /// The request is whole, or whole enough: hand it to the signer, or sign it here if there is none.
+    fn forward(
+        &mut self,
+        ready: Ready,
+        body_sha256: Option<String>,
+        content_length: Option<u64>,
+        policy: &Policy,
+        credentials: Option<&Credentials>,
+        now: SystemTime,
+    ) -> Result<Step, Refusal> {
+        let Ready { call, mut headers, cluster } = ready;
+        let Call { operation, labels, query } = call;
+        let handoff = Handoff { operation, labels, query, body_sha256, content_length };
+        let mut forward = if policy.role == Role::Combined {
+            let region = policy.own_region().ok_or(Refusal::NotConfigured)?;
+            let mut signed = sign(&handoff, &headers, region, credentials, now)?;
+            for (name, value) in headers.iter().filter(|(name, _)| ENVOYS_OWN.contains(name) && *name != ":scheme") {
+                signed.headers.push(name, value);
+            }
+            signed
+        } else {
+            headers.push(":method", operation.method().as_str());
+            headers.push(":path", operation.path(&handoff.labels, &handoff.query));
+            // Replaced by the signer; Envoy wants one.
+            headers.push(":authority", operation.service().name());
+            if let Some(length) = content_length {
+                headers.push("content-length", length.to_string());
+            }
+            Forward { headers, states: Vec::new() }
+        };
+        forward.headers.push(CLUSTER_HEADER, cluster);
+        if policy.role != Role::Combined {
+            forward.states.push((HANDOFF_PROPERTY, to_json(&handoff)));
+        }
+        self.state = State::Forwarded { length: 0 };
+        Ok(Step::Forward(forward))
+    }
+
+    fn response_headers(&mut self, headers: &Headers) {
+        // The filter's own answer comes back through here too.
+        if matches!(self.state, State::Refused) {
+            return;
+        }
+        let status = headers.get_str(":status").and_then(|status| status.parse().ok()).unwrap_or(0);
+        self.facts.upstream_id = headers.get_str("x-amzn-requestid").filter(|id| is_id(id)).map(str::to_owned);
+        if status >= 400 {
+            self.facts.error = headers.get_str("x-amzn-errortype").and_then(error_type);
+        }
+        if let Some(operation) = self.operation() {
+            self.meter = Meter::start(operation.metering(), status, headers);
+        }
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        let name = self.facts.operation.as_deref()?;
+        crate::operation::OPERATIONS.iter().copied().find(|operation| operation.name() == name)
+    }
+}
+
+// === the upstream side ===
+
+/// One try of a call upstream: signs it for the region of the endpoint that Envoy chose.
+///
+/// `headers` are the request's headers as they stand (an earlier attempt may have changed them), `handoff` the filter
+/// state that the gateway role left, `region` the endpoint's label.
+pub fn attempt(
+    headers: &Headers,
+    handoff: Option<&[u8]>,
+    region: Option<&[u8]>,
+    policy: &Policy,
+    credentials: Option<&Credentials>,
+    now: SystemTime,
+) -> Step {
+    let signed = || {
+        let handoff = handoff.ok_or(Refusal::NotPassed("no handoff in filter state"))?;
+        let handoff: Handoff =
+            serde_json::from_slice(handoff).map_err(|_| Refusal::NotPassed("unreadable handoff in filter state"))?;
+        let region = region.ok_or(Refusal::NotPassed("the endpoint has no region label"))?;
+        let region = String::from_utf8_lossy(region);
+        let region = policy.region(&region).ok_or_else(|| Refusal::UnknownRegion(region.into_owned()))?;
+        sign(&handoff, headers, region, credentials, now)
+    };
+    match signed() {
+        Ok(forward) => Step::Forward(forward),
+        Err(refusal) => Step::Reply(refusal.reply()),
+    }
+}
+
+/// Builds the whole request for a region and signs it: what is not put in here does not cross.
+fn sign(
+    handoff: &Handoff,
+    given: &Headers,
+    region: &Region,
+    credentials: Option<&Credentials>,
+    now: SystemTime,
+) -> Result<Forward, Refusal> {
+    let Handoff { operation, labels, query, body_sha256, content_length } = handoff;
+    let mut labels = labels.clone();
+    let mut model = None;
+    if let (true, Some(id)) = (operation.runs_model(), labels.first_mut()) {
+        *id = region.profile(id).to_owned();
+        model = Some(id.clone());
+    }
+    let path = operation.path(&labels, query);
+    let host = region.host(operation.service());
+    let method = operation.method().as_str();
+
+    let mut headers = Headers::default();
+    headers.push(":method", method);
+    headers.push(":scheme", given.get(":scheme").unwrap_or(b"https"));
+    headers.push(":authority", host);
+    headers.push(":path", path.as_str());
+    let mut signed = Vec::new();
+    for (name, value) in given.iter().filter(|(name, _)| CROSSING.contains(name)) {
+        headers.push(name, value);
+        if is_signed(name) {
+            signed.push((name, visible(name, value)?));
+        }
+    }
+    if let Some(length) = content_length {
+        headers.push("content-length", length.to_string());
+    } else if let Some(length) = given.get("content-length") {
+        headers.push("content-length", length);
+    }
+    match (credentials, body_sha256) {
+        (None, _) => return Err(Refusal::NoCredentials),
+        (Some(Credentials::ApiKey(key)), _) => {
+            let (name, value) = sigv4::bearer(key);
+            headers.push(name, value);
+        }
+        (Some(Credentials::Keys(keys)), Some(body_sha256)) => {
+            let request = Unsigned { method, host, path: &path, headers: &signed, body_sha256 };
+            for (name, value) in sigv4::sign(request, keys, region.name(), now)? {
+                headers.push(name, value);
+            }
+        }
+        (Some(Credentials::Keys(_)), None) => return Err(Refusal::NotPassed("no body hash")),
+    }
+    let facts = AttemptFacts { model, region: region.name().to_owned() };
+    Ok(Forward { headers, states: vec![(ATTEMPT_PROPERTY, to_json(&facts))] })
+}
+
+// === parts ===
+
+/// The headers that go on, each at most once.
+fn crossing(given: &Headers) -> Result<Headers, Refusal> {
+    let mut headers = Headers::default();
+    for name in CROSSING.iter().chain(ENVOYS_OWN) {
+        if let Some(value) = given.get_only(name)? {
+            if is_signed(name) {
+                visible(name, value)?;
+            }
+            headers.push(*name, value);
+        }
+    }
+    Ok(headers)
+}
+
+fn recognise(given: &Headers) -> Result<Call, Refusal> {
+    let method = given.get_str(":method").ok_or(Refusal::RequestLine("method"))?;
+    let path = given.get_str(":path").ok_or(Refusal::RequestLine("path"))?;
+    let call = Call::recognise(method, path)?;
+    if call.operation == Operation::InvokeModelWithBidirectionalStream {
+        return Err(Refusal::Bidirectional(call.operation));
+    }
+    Ok(call)
+}
+
+/// Puts the model that the policy means into the call.
+fn resolve(mut call: Call, policy: &Policy) -> Result<Call, Refusal> {
+    if call.operation == Operation::StartAsyncInvoke && policy.depends_on_model() {
+        return Err(Refusal::HiddenModel(call.operation));
+    }
+    if let (true, Some(id)) = (call.operation.runs_model(), call.labels.first_mut()) {
+        *id = policy.resolve_model(id)?;
+    }
+    Ok(call)
+}
+
+fn content_length(given: &Headers) -> Result<Option<u64>, Refusal> {
+    let Some(value) = given.get_only("content-length")? else { return Ok(None) };
+    let length = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+    Ok(Some(length.ok_or_else(|| Refusal::HeaderValue("content-length".to_owned()))?))
+}
+
+/// Envoy's request id; empty if it gave none (the collector then keys by Envoy's stream id).
+fn request_id(given: &Headers) -> String {
+    match given.get_only("x-request-id") {
+        Ok(Some(id)) => std::str::from_utf8(id).ok().filter(|id| is_id(id)).unwrap_or_default().to_owned(),
+        Ok(None) | Err(Repeated(_)) => String::new(),
+    }
+}
+
+fn is_id(text: &str) -> bool {
+    (1..=MAX_REQUEST_ID).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
+/// `ThrottlingException:http://…` → `ThrottlingException`.
+fn error_type(value: &str) -> Option<String> {
+    let name = value.split(':').next().unwrap_or_default();
+    let name = name.rsplit('#').next().unwrap_or_default().trim();
+    ((1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric())).then(|| name.to_owned())
+}
+
+/// Few headers are signed: what AWS wants signed, and what changes the meaning of the call.
+fn is_signed(name: &str) -> bool {
+    name == "content-type" || name.starts_with("x-amzn-bedrock-")
+}
+
+fn visible<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, Refusal> {
+    std::str::from_utf8(value)
+        .ok()
+        .filter(|text| text.bytes().all(|b| b.is_ascii_graphic() || b == b' '))
+        .ok_or_else(|| Refusal::HeaderValue(name.to_owned()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
+        for nibble in [byte >> 4, byte & 15] {
+            text.extend(char::from_digit(u32::from(nibble), 16));
+        }
+        text
+    })
+}
+
+fn to_json(value: &impl Serialize) -> Vec<u8> {
+    // These types are maps of strings and numbers; serialising them cannot fail.
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+#[path = "exchange_tests.rs"]
+mod tests;

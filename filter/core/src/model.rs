@@ -1,0 +1,141 @@
+//! Names of models: what the client named, what the operator meant by it, what Commercial Bedrock wants.
+
+/// Prefixes of system-defined inference profiles (`us.anthropic.…`).
+const GEOGRAPHIES: &[&str] = &["us-gov", "us", "eu", "apac", "au", "jp", "global", "in", "ca"];
+
+/// A pattern over names, `*` standing for any run of characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern(String);
+
+impl Pattern {
+    /// A pattern from its text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// Whether the pattern takes everything.
+    pub fn takes_all(&self) -> bool {
+        !self.0.is_empty() && self.0.bytes().all(|b| b == b'*')
+    }
+
+    /// Whether the whole of `name` matches.
+    pub fn matches(&self, name: &str) -> bool {
+        let Some((head, tail)) = self.0.split_once('*') else { return self.0 == name };
+        let Some(mut rest) = name.strip_prefix(head) else { return false };
+        let mut parts = tail.split('*').peekable();
+        while let Some(part) = parts.next() {
+            if parts.peek().is_none() {
+                return rest.ends_with(part);
+            }
+            match rest.split_once(part) {
+                // The leftmost match leaves most for the rest.
+                Some((_, after)) => rest = after,
+                None => return false,
+            }
+        }
+        true
+    }
+}
+
+/// The names by which a pattern may know a model id: the id, an ARN's resource, and either without its geography.
+/// So `anthropic.*` knows `us.anthropic.claude…` and its ARN too: no spelling slips past a rule.
+pub fn names(id: &str) -> impl Iterator<Item = &str> {
+    let resource = id.starts_with("arn:").then(|| id.rsplit('/').next()).flatten();
+    [Some(id), without_geography(id), resource, resource.and_then(without_geography)].into_iter().flatten()
+}
+
+/// `us.anthropic.claude…` → `anthropic.claude…`.
+pub fn without_geography(id: &str) -> Option<&str> {
+    let (prefix, rest) = id.split_once('.')?;
+    GEOGRAPHIES.contains(&prefix).then_some(rest)
+}
+
+/// An id of the GovCloud partition that has no counterpart in the Commercial one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' belongs to the partition aws-us-gov and has no counterpart in Commercial Bedrock")]
+pub struct GovOnly(pub String);
+
+/// Translates an id of the GovCloud partition: `us-gov.X`, a foundation model's ARN and a system-defined inference
+/// profile's ARN become the bare model id, which is in both. Other ids stay as they are.
+///
+/// # Errors
+/// [`GovOnly`] for resources of a GovCloud account, which the Commercial partition cannot know.
+pub fn to_commercial(id: &str) -> Result<&str, GovOnly> {
+    if let Some(bare) = id.strip_prefix("us-gov.") {
+        return Ok(bare);
+    }
+    let Some(arn) = id.strip_prefix("arn:aws-us-gov:") else { return Ok(id) };
+    let resource = arn.splitn(4, ':').last().unwrap_or_default();
+    match resource.split_once('/') {
+        Some(("foundation-model", model)) => Ok(model),
+        Some(("inference-profile", profile)) => profile.strip_prefix("us-gov.").ok_or_else(|| GovOnly(id.to_owned())),
+        _ => Err(GovOnly(id.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        for (pattern, name, wanted) in [
+            ("*", "", true),
+            ("*", "x", true),
+            ("", "", true),
+            ("", "x", false),
+            ("a.b", "a.b", true),
+            ("a.b", "a.bc", false),
+            ("a.*", "a.b", true),
+            ("a.*", "ab", false),
+            ("*.b", "a.b", true),
+            ("*.b", "a.bc", false),
+            ("a*b*c", "a1b2c", true),
+            ("a*b*c", "abc", true),
+            ("a*b*c", "acb", false),
+            ("a*a", "a", false),
+            ("*claude*", "anthropic.claude-v2", true),
+            ("a**b", "ab", true),
+            ("*ab", "aab", true),
+            ("*ab*ab", "xab", false),
+        ] {
+            assert_eq!(Pattern::new(pattern).matches(name), wanted, "{pattern} on {name}");
+        }
+    }
+
+    #[test]
+    fn every_spelling_of_a_model_is_known() {
+        let pattern = Pattern::new("anthropic.claude-opus*");
+        for id in [
+            "anthropic.claude-opus-5",
+            "us.anthropic.claude-opus-5",
+            "global.anthropic.claude-opus-5",
+            "arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-opus-5",
+            "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude-opus-5",
+        ] {
+            assert!(names(id).any(|name| pattern.matches(name)), "{id}");
+        }
+        assert!(!names("meta.llama4").any(|name| pattern.matches(name)));
+    }
+
+    #[test]
+    fn govcloud_ids_become_commercial_ones() {
+        for (id, wanted) in [
+            ("anthropic.claude-v2:0", Some("anthropic.claude-v2:0")),
+            ("us-gov.anthropic.claude-v2:0", Some("anthropic.claude-v2:0")),
+            (
+                "arn:aws-us-gov:bedrock:us-gov-west-1::foundation-model/amazon.nova-pro-v1:0",
+                Some("amazon.nova-pro-v1:0"),
+            ),
+            ("arn:aws-us-gov:bedrock:us-gov-west-1:123456789012:inference-profile/us-gov.a.b-v1:0", Some("a.b-v1:0")),
+            ("arn:aws-us-gov:bedrock:us-gov-west-1:123456789012:application-inference-profile/abc", None),
+            ("arn:aws-us-gov:bedrock:us-gov-west-1", None),
+            (
+                "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.x",
+                Some("arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.x"),
+            ),
+        ] {
+            assert_eq!(to_commercial(id).ok(), wanted, "{id}");
+        }
+    }
+}

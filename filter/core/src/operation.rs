@@ -1,0 +1,288 @@
+//! The operations of Bedrock that cross, known by method and path template.
+//!
+//! Source: the service models of botocore 1.44.5 (`bedrock-runtime`, `bedrock`). The path that crosses is rendered anew
+//! from the template and the decoded labels, so that one spelling only (`:` → `%3A`, `/` → `%2F`) is ever signed.
+
+use crate::encoding::{self, DecodeError};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A service endpoint of Bedrock. Both sign as `bedrock`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Service {
+    /// `bedrock-runtime`: inference.
+    BedrockRuntime,
+    /// `bedrock`: the control plane, read only.
+    Bedrock,
+}
+
+/// HTTP method of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// `GET`
+    Get,
+    /// `POST`
+    Post,
+}
+
+/// How an operation's successful response tells what was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metering {
+    /// It uses no tokens.
+    Free,
+    /// Response headers, else a JSON body with a `usage` object.
+    Json,
+    /// An event stream.
+    EventStream,
+}
+
+macro_rules! operations {
+    ($($(#[$doc:meta])* $name:ident: $service:ident $method:ident $template:literal $metering:ident,)*) => {
+        /// A Bedrock API call.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+        pub enum Operation { $(#[doc = concat!("`", $template, "`")] $name,)* }
+
+        /// Every operation, in the order of the documentation.
+        pub const OPERATIONS: &[Operation] = &[$(Operation::$name,)*];
+
+        impl Operation {
+            const fn row(self) -> &'static Row {
+                match self {
+                    $(Self::$name => &Row {
+                        name: stringify!($name),
+                        service: Service::$service,
+                        method: Method::$method,
+                        template: $template,
+                        metering: Metering::$metering,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+struct Row {
+    name: &'static str,
+    service: Service,
+    method: Method,
+    template: &'static str,
+    metering: Metering,
+}
+
+operations! {
+    InvokeModel: BedrockRuntime Post "/model/{modelId}/invoke" Json,
+    InvokeModelWithResponseStream: BedrockRuntime Post "/model/{modelId}/invoke-with-response-stream" EventStream,
+    Converse: BedrockRuntime Post "/model/{modelId}/converse" Json,
+    ConverseStream: BedrockRuntime Post "/model/{modelId}/converse-stream" EventStream,
+    CountTokens: BedrockRuntime Post "/model/{modelId}/count-tokens" Free,
+    InvokeModelWithBidirectionalStream: BedrockRuntime Post "/model/{modelId}/invoke-with-bidirectional-stream" EventStream,
+    ApplyGuardrail: BedrockRuntime Post "/guardrail/{guardrailIdentifier}/version/{guardrailVersion}/apply" Free,
+    InvokeGuardrailChecks: BedrockRuntime Post "/guardrail-checks/invoke" Free,
+    StartAsyncInvoke: BedrockRuntime Post "/async-invoke" Free,
+    ListAsyncInvokes: BedrockRuntime Get "/async-invoke" Free,
+    GetAsyncInvoke: BedrockRuntime Get "/async-invoke/{invocationArn}" Free,
+    ListFoundationModels: Bedrock Get "/foundation-models" Free,
+    GetFoundationModel: Bedrock Get "/foundation-models/{modelIdentifier}" Free,
+    GetFoundationModelAvailability: Bedrock Get "/foundation-model-availability/{modelId}" Free,
+    ListInferenceProfiles: Bedrock Get "/inference-profiles" Free,
+    GetInferenceProfile: Bedrock Get "/inference-profiles/{inferenceProfileIdentifier}" Free,
+    ListImportedModels: Bedrock Get "/imported-models" Free,
+    ListCustomModels: Bedrock Get "/custom-models" Free,
+    ListProvisionedModelThroughputs: Bedrock Get "/provisioned-model-throughputs" Free,
+    ListPromptRouters: Bedrock Get "/prompt-routers" Free,
+    ListMarketplaceModelEndpoints: Bedrock Get "/marketplace-model/endpoints" Free,
+}
+
+/// What a request line asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The operation.
+    pub operation: Operation,
+    /// The decoded values of the template's labels, in order.
+    pub labels: Vec<String>,
+    /// The query in canonical form: encoded once, sorted; empty if there is none.
+    pub query: String,
+}
+
+/// Why a request line is no [`Call`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// No operation has this method and path.
+    #[error(
+        "Unable to determine the operation of this request: no operation of Bedrock that this gateway carries has its method and path."
+    )]
+    Unknown,
+    /// A label is badly encoded or holds what no Bedrock identifier holds.
+    #[error("Value at '{label}' failed to satisfy constraint: {problem}.")]
+    Label {
+        /// The label's name in the template.
+        label: &'static str,
+        /// What is wrong with it.
+        problem: LabelProblem,
+    },
+    /// The query cannot be decoded.
+    #[error("The query string is malformed: {0}.")]
+    Query(DecodeError),
+}
+
+/// What is wrong with a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LabelProblem {
+    /// Bad percent-encoding.
+    #[error("{0}")]
+    Encoding(DecodeError),
+    /// Longer than [`MAX_LABEL`].
+    #[error("member must have length less than or equal to {MAX_LABEL}")]
+    TooLong,
+    /// A character that no Bedrock identifier or ARN has.
+    #[error("member must only hold letters, digits and . _ : / -")]
+    Character,
+    /// An empty, `.` or `..` segment, which a server may normalise into another path.
+    #[error("member must not hold empty, '.' or '..' segments")]
+    Segment,
+}
+
+/// Longest label in bytes (botocore: `modelId` max 2048).
+pub const MAX_LABEL: usize = 2048;
+
+impl Service {
+    /// The endpoint's name, the first part of its host names.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BedrockRuntime => "bedrock-runtime",
+            Self::Bedrock => "bedrock",
+        }
+    }
+}
+
+impl Method {
+    /// The method as it stands in the request line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Operation {
+    /// The operation's name in the service model.
+    pub const fn name(self) -> &'static str {
+        self.row().name
+    }
+
+    /// The endpoint that serves it.
+    pub const fn service(self) -> Service {
+        self.row().service
+    }
+
+    /// Its HTTP method.
+    pub const fn method(self) -> Method {
+        self.row().method
+    }
+
+    /// How its response tells what was used.
+    pub const fn metering(self) -> Metering {
+        self.row().metering
+    }
+
+    /// Whether its first label is the model that will run: what aliases, profiles and model policy apply to.
+    pub fn runs_model(self) -> bool {
+        self.row().template.starts_with("/model/")
+    }
+
+    /// Renders the wire path: labels percent-encoded, the query (if any) as given.
+    pub fn path(self, labels: &[String], query: &str) -> String {
+        let mut path = String::with_capacity(96);
+        let mut labels = labels.iter();
+        for segment in segments(self.row().template) {
+            path.push('/');
+            match label_name(segment) {
+                Some(_) => encoding::encode_into(labels.next().map_or(&[], |label| label.as_bytes()), &mut path),
+                None => path.push_str(segment),
+            }
+        }
+        if !query.is_empty() {
+            path.push('?');
+            path.push_str(query);
+        }
+        path
+    }
+
+    /// Matches `path` (as on the wire, without query) against this operation's template.
+    fn labels(self, path: &str) -> Option<Result<Vec<String>, CallError>> {
+        let mut wire = segments(path);
+        let mut raw = Vec::new();
+        for segment in segments(self.row().template) {
+            let given = wire.next()?;
+            match label_name(segment) {
+                Some(name) if !given.is_empty() => raw.push((name, given)),
+                None if given == segment => {}
+                _ => return None,
+            }
+        }
+        if wire.next().is_some() {
+            return None;
+        }
+        Some(
+            raw.into_iter()
+                .map(|(label, given)| decode_label(given).map_err(|problem| CallError::Label { label, problem }))
+                .collect(),
+        )
+    }
+}
+
+impl Call {
+    /// Recognises a request line: `method` and `path` (with query) as on the wire.
+    ///
+    /// # Errors
+    /// [`CallError`] names what is wrong; an unknown method and path are one error, as at AWS.
+    pub fn recognise(method: &str, path: &str) -> Result<Self, CallError> {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let (operation, labels) = OPERATIONS
+            .iter()
+            .filter(|operation| operation.method().as_str() == method)
+            .find_map(|operation| Some((*operation, operation.labels(path)?)))
+            .ok_or(CallError::Unknown)?;
+        Ok(Self { operation, labels: labels?, query: encoding::canonical_query(query).map_err(CallError::Query)? })
+    }
+
+    /// The model that the client named, if the operation runs one.
+    pub fn model(&self) -> Option<&str> {
+        self.operation.runs_model().then(|| self.labels.first().map(String::as_str)).flatten()
+    }
+}
+
+fn segments(path: &str) -> impl Iterator<Item = &str> {
+    // A path without its leading slash has no segments that a template could match.
+    path.strip_prefix('/').into_iter().flat_map(|path| path.split('/'))
+}
+
+fn label_name(segment: &'static str) -> Option<&'static str> {
+    segment.strip_prefix('{')?.strip_suffix('}')
+}
+
+fn decode_label(raw: &str) -> Result<String, LabelProblem> {
+    let value = encoding::decode(raw).map_err(LabelProblem::Encoding)?;
+    if value.len() > MAX_LABEL {
+        return Err(LabelProblem::TooLong);
+    }
+    if !value.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:/-".contains(&b)) {
+        return Err(LabelProblem::Character);
+    }
+    if value.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+        return Err(LabelProblem::Segment);
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+#[path = "operation_tests.rs"]
+mod tests;

@@ -1,0 +1,114 @@
+//! The gateway's own answers, in Bedrock's form: the one table from error to reply.
+
+use crate::headers::Repeated;
+use crate::operation::{CallError, Operation};
+use crate::policy::ModelRefusal;
+use crate::sigv4::SignError;
+
+/// Why a call is not forwarded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The request line asks for nothing that is carried.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// An operation that is known and not carried.
+    #[error(
+        "{0} is not supported by this gateway: bidirectional streams cannot be carried. Use ConverseStream or InvokeModelWithResponseStream."
+    )]
+    Bidirectional(Operation),
+    /// A header that crosses came more than once.
+    #[error("The request is malformed: {0}.")]
+    Repeated(#[from] Repeated),
+    /// A header that is signed holds bytes that are not visible ASCII.
+    #[error("The request is malformed: the value of header '{0}' is not visible ASCII.")]
+    HeaderValue(String),
+    /// A pseudo-header is missing or no text.
+    #[error("The request is malformed: it has no usable {0}.")]
+    RequestLine(&'static str),
+    /// The model may not be called.
+    #[error("Access denied: {0}.")]
+    Model(#[from] ModelRefusal),
+    /// The model stands where the gateway does not look.
+    #[error("Access denied: {0} names its model in the body, where the gateway's rules for models cannot be applied.")]
+    HiddenModel(Operation),
+    /// No route class takes the call.
+    #[error("Access denied: no route class of the gateway takes this call.")]
+    NoRouteClass,
+    /// The body is too long.
+    #[error("The request body is longer than the {limit} bytes that this gateway carries.")]
+    BodyTooLong {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// There are no Commercial credentials.
+    #[error("The gateway has no credentials for Commercial Bedrock. Nothing was sent.")]
+    NoCredentials,
+    /// The module is not configured.
+    #[error("The gateway is not configured. Nothing was sent.")]
+    NotConfigured,
+    /// The signer was reached by a call that the gateway role did not pass.
+    #[error("The gateway's signer got a call that its gateway role did not pass ({0}). Nothing was sent.")]
+    NotPassed(&'static str),
+    /// The endpoint's label names no region of the configuration.
+    #[error(
+        "The endpoint that Envoy chose is labelled with region '{0}', which is not in the gateway's configuration. Nothing was sent."
+    )]
+    UnknownRegion(String),
+    /// The host did not do what the filter asked of it.
+    #[error("The gateway failed inside Envoy ({0}). Nothing was sent.")]
+    Host(String),
+    /// Signing failed.
+    #[error("{0}. Nothing was sent.")]
+    Sign(#[from] SignError),
+}
+
+/// An answer of the gateway's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// HTTP status.
+    pub status: u16,
+    /// The exception that SDKs raise.
+    pub error: &'static str,
+    /// What is wrong, for people.
+    pub message: String,
+}
+
+impl Refusal {
+    /// The answer to the client.
+    pub fn reply(&self) -> Reply {
+        let (status, error) = match self {
+            Self::Call(CallError::Unknown) => (404, "UnknownOperationException"),
+            Self::Call(CallError::Label { .. } | CallError::Query(_))
+            | Self::Bidirectional(_)
+            | Self::Repeated(_)
+            | Self::HeaderValue(_)
+            | Self::RequestLine(_) => (400, "ValidationException"),
+            Self::BodyTooLong { .. } => (413, "ValidationException"),
+            Self::Model(_) | Self::HiddenModel(_) | Self::NoRouteClass => (403, "AccessDeniedException"),
+            Self::NoCredentials
+            | Self::NotConfigured
+            | Self::NotPassed(_)
+            | Self::UnknownRegion(_)
+            | Self::Host(_)
+            | Self::Sign(_) => (503, "ServiceUnavailableException"),
+        };
+        Reply { status, error, message: self.to_string() }
+    }
+}
+
+impl Reply {
+    /// The headers of the answer. `request_id` is what SDKs show as the request's id.
+    pub fn headers(&self, request_id: &str) -> Vec<(&'static str, Vec<u8>)> {
+        let mut headers =
+            vec![("content-type", b"application/json".to_vec()), ("x-amzn-errortype", self.error.as_bytes().to_vec())];
+        if !request_id.is_empty() {
+            headers.push(("x-amzn-requestid", request_id.as_bytes().to_vec()));
+        }
+        headers
+    }
+
+    /// The body: `{"message": …}`.
+    pub fn body(&self) -> Vec<u8> {
+        serde_json::json!({ "message": self.message }).to_string().into_bytes()
+    }
+}

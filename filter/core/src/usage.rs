@@ -1,0 +1,141 @@
+//! Reads what a response used while it passes, in constant memory and without delaying a byte.
+//!
+//! Three sources, the first that tells wins: response headers, the JSON body, the event stream.
+
+mod base64_stream;
+pub mod eventstream;
+pub mod json;
+
+use crate::audit::Usage;
+use crate::headers::Headers;
+use crate::operation::Metering;
+use eventstream::{Frames, StreamError};
+use json::{Path, Scanner, Sink};
+
+/// Watches one response.
+#[derive(Debug, Default)]
+pub struct Meter {
+    body: Body,
+    headers: Usage,
+}
+
+/// What a response told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Tokens, as far as they were told.
+    pub usage: Usage,
+    /// The exception that came inside the stream (`throttlingException` in the frame, here as the SDKs name it:
+    /// `ThrottlingException`), or why the stream is no complete event stream.
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Default)]
+enum Body {
+    #[default]
+    Unwatched,
+    Json(Box<Scanner>, Tokens),
+    Stream(Box<Frames>),
+}
+
+impl Meter {
+    /// Starts at the response headers of an operation.
+    pub fn start(metering: Metering, status: u16, headers: &Headers) -> Self {
+        if metering == Metering::Free || !(200..300).contains(&status) {
+            return Self::default();
+        }
+        let count = |name| headers.get(name).and_then(|value| std::str::from_utf8(value).ok()?.trim().parse().ok());
+        let told = Usage {
+            input: count("x-amzn-bedrock-input-token-count"),
+            output: count("x-amzn-bedrock-output-token-count"),
+            cache_read: count("x-amzn-bedrock-cache-read-input-token-count"),
+            cache_write: count("x-amzn-bedrock-cache-write-input-token-count"),
+        };
+        let content_type = headers.get("content-type").unwrap_or_default();
+        let body =
+            if metering == Metering::EventStream && content_type.starts_with(b"application/vnd.amazon.eventstream") {
+                Body::Stream(Box::default())
+            } else if told.input.is_none() && content_type.starts_with(b"application/json") {
+                Body::Json(Box::default(), Tokens::default())
+            } else {
+                Body::Unwatched
+            };
+        Self { body, headers: told }
+    }
+
+    /// Whether body bytes are of interest at all; if not, the shell need not copy them.
+    pub fn wants_body(&self) -> bool {
+        !matches!(self.body, Body::Unwatched)
+    }
+
+    /// Looks at a piece of the body.
+    pub fn feed(&mut self, chunk: &[u8]) {
+        match &mut self.body {
+            Body::Unwatched => {}
+            Body::Json(scanner, tokens) => scanner.feed(chunk, tokens),
+            Body::Stream(frames) => frames.feed(chunk),
+        }
+    }
+
+    /// What was told up to now. `complete` says whether the response has ended as its sender meant: an event stream
+    /// that stops inside a frame is cut then.
+    pub fn reading(&self, complete: bool) -> Reading {
+        let (told, error) = match &self.body {
+            Body::Unwatched => (Usage::default(), None),
+            Body::Json(_, tokens) => (tokens.usage(), None),
+            Body::Stream(frames) => {
+                let error = frames.exception().map(str::to_owned);
+                let cut = || frames.error().or((complete && frames.inside_frame()).then_some(StreamError::Truncated));
+                (frames.usage(), error.or_else(|| cut().map(|error| error.name().to_owned())))
+            }
+        };
+        Reading { usage: self.headers.or(&told), error }
+    }
+}
+
+/// Collects token counts from the places where Bedrock's APIs and its models' own formats put them:
+/// `usage.…` (Converse, Anthropic, OpenAI), `message.usage.…` (Anthropic's `message_start`) and
+/// `amazon-bedrock-invocationMetrics.…` (the last chunk of a stream; it counts for the whole call and wins).
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Tokens {
+    usage: Usage,
+    metrics: Usage,
+}
+
+impl Tokens {
+    /// What `later` tells replaces what was told before: counts in a stream are cumulative.
+    pub(crate) fn merge(&mut self, later: &Self) {
+        self.usage = later.usage.or(&self.usage);
+        self.metrics = later.metrics.or(&self.metrics);
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        self.metrics.or(&self.usage)
+    }
+}
+
+impl Sink for Tokens {
+    fn number(&mut self, path: &Path, value: u64) {
+        let plain = || path.last_under(&["usage"]).or_else(|| path.last_under(&["message", "usage"]));
+        let (usage, key) = if let Some(key) = path.last_under(&["amazon-bedrock-invocationMetrics"]) {
+            (&mut self.metrics, key)
+        } else if let Some(key) = plain() {
+            (&mut self.usage, key)
+        } else {
+            return;
+        };
+        let field = match key {
+            "inputTokens" | "input_tokens" | "prompt_tokens" | "inputTokenCount" => &mut usage.input,
+            "outputTokens" | "output_tokens" | "completion_tokens" | "outputTokenCount" => &mut usage.output,
+            "cacheReadInputTokens" | "cache_read_input_tokens" | "cacheReadInputTokenCount" => &mut usage.cache_read,
+            "cacheWriteInputTokens" | "cache_creation_input_tokens" | "cacheWriteInputTokenCount" => {
+                &mut usage.cache_write
+            }
+            _ => return,
+        };
+        *field = Some(value);
+    }
+}
+
+#[cfg(test)]
+#[path = "usage_tests.rs"]
+mod tests;

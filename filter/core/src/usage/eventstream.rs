@@ -1,0 +1,280 @@
+//! Reads an `application/vnd.amazon.eventstream` while it passes.
+//!
+//! A frame (the Smithy specification, "Amazon Event Stream"): u32 total length, u32 headers length, u32 CRC-32 of those
+//! eight bytes; headers; payload; u32 CRC-32 of all before it. Big endian. A header: u8 name length, name, u8 type, value.
+
+use super::Tokens;
+use super::base64_stream::Decoder;
+use super::json::{Path, Scanner, Sink};
+use crate::audit::Usage;
+
+/// Prelude (12 bytes) and the closing CRC (4).
+const OVERHEAD: u32 = 16;
+/// Largest frame that the specification lets a service send: 128 KiB of headers and 16 MiB of payload, with slack for a
+/// service that goes beyond it (24 MiB).
+const MAX_FRAME: u32 = 24 << 20;
+/// Headers that are kept to be read. Bedrock's are some hundred bytes; a frame with more is followed, not understood.
+const MAX_HEADERS: u32 = 4096;
+
+/// Follows the frames of one stream.
+#[derive(Debug)]
+pub struct Frames {
+    part: Part,
+    /// Bytes of the prelude, the headers or the closing CRC.
+    kept: Vec<u8>,
+    crc: crc32fast::Hasher,
+    payload_len: u32,
+    payload: Payload,
+    tokens: Tokens,
+    exception: Option<String>,
+    error: Option<StreamError>,
+}
+
+/// Why a stream is no complete event stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamError {
+    /// It ended inside a frame.
+    Truncated,
+    /// A frame's lengths contradict each other or its size is beyond any service's.
+    Length,
+    /// The prelude's CRC is wrong.
+    PreludeCrc,
+    /// The message's CRC is wrong.
+    MessageCrc,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Prelude,
+    /// Bytes left; kept only if there are not too many.
+    Headers(u32),
+    Payload(u32),
+    Crc,
+}
+
+/// What the payload of the current frame is to us.
+#[derive(Debug, Default)]
+enum Payload {
+    #[default]
+    Ignored,
+    /// ConverseStream's `metadata`.
+    Metadata(Box<Scanner>),
+    /// InvokeModelWithResponseStream's `chunk`: `{"bytes": base64 of the model's own JSON}`.
+    Chunk(Box<(Scanner, Inner)>),
+}
+
+/// The model's own JSON, inside the base64 inside the chunk's JSON.
+#[derive(Debug, Default)]
+struct Inner {
+    decoder: Decoder,
+    scanner: Scanner,
+    tokens: Tokens,
+}
+
+impl StreamError {
+    /// The name that the audit record gives it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Truncated => "EventStreamTruncated",
+            Self::Length => "EventStreamBadLength",
+            Self::PreludeCrc => "EventStreamBadPreludeCrc",
+            Self::MessageCrc => "EventStreamBadMessageCrc",
+        }
+    }
+}
+
+impl Default for Frames {
+    fn default() -> Self {
+        Self {
+            part: Part::Prelude,
+            kept: Vec::new(),
+            crc: crc32fast::Hasher::new(),
+            payload_len: 0,
+            payload: Payload::default(),
+            tokens: Tokens::default(),
+            exception: None,
+            error: None,
+        }
+    }
+}
+
+impl Frames {
+    /// Reads on. After a [`StreamError`] nothing more is read: frame borders are lost then.
+    pub fn feed(&mut self, mut chunk: &[u8]) {
+        while !chunk.is_empty() && self.error.is_none() {
+            let wanted = match self.part {
+                Part::Prelude => 12 - self.kept.len(),
+                Part::Crc => 4 - self.kept.len(),
+                Part::Headers(left) | Part::Payload(left) => left as usize,
+            };
+            let (piece, rest) = chunk.split_at(wanted.min(chunk.len()));
+            chunk = rest;
+            if let Err(error) = self.advance(piece, piece.len() == wanted) {
+                self.error = Some(error);
+            }
+        }
+    }
+
+    /// Tokens told up to now.
+    pub fn usage(&self) -> Usage {
+        self.tokens.usage()
+    }
+
+    /// The exception that the stream carried, as the SDKs name it.
+    pub fn exception(&self) -> Option<&str> {
+        self.exception.as_deref()
+    }
+
+    /// Why reading stopped.
+    pub fn error(&self) -> Option<StreamError> {
+        self.error
+    }
+
+    /// Whether the bytes up to now end inside a frame.
+    pub fn inside_frame(&self) -> bool {
+        !matches!(self.part, Part::Prelude) || !self.kept.is_empty()
+    }
+
+    /// Takes `piece`, all of which belongs to the current part; `complete` if the part ends with it.
+    fn advance(&mut self, piece: &[u8], complete: bool) -> Result<(), StreamError> {
+        match self.part {
+            Part::Prelude | Part::Crc => {
+                self.kept.extend_from_slice(piece);
+                if complete {
+                    let kept = std::mem::take(&mut self.kept);
+                    self.part =
+                        if matches!(self.part, Part::Prelude) { self.prelude(&kept)? } else { self.close(&kept)? };
+                }
+            }
+            Part::Headers(left) => {
+                self.crc.update(piece);
+                self.kept.extend_from_slice(piece.get(..piece.len().min(MAX_HEADERS as usize)).unwrap_or_default());
+                self.kept.truncate(MAX_HEADERS as usize);
+                self.part = Part::Headers(left.saturating_sub(piece.len() as u32));
+                if complete {
+                    let kept = std::mem::take(&mut self.kept);
+                    self.open_payload(&kept);
+                    self.part = self.payload_part();
+                }
+            }
+            Part::Payload(left) => {
+                self.crc.update(piece);
+                match &mut self.payload {
+                    Payload::Ignored => {}
+                    Payload::Metadata(scanner) => scanner.feed(piece, &mut self.tokens),
+                    Payload::Chunk(chunk) => chunk.0.feed(piece, &mut chunk.1),
+                }
+                self.part = if complete { Part::Crc } else { Part::Payload(left.saturating_sub(piece.len() as u32)) };
+            }
+        }
+        Ok(())
+    }
+
+    fn prelude(&mut self, kept: &[u8]) -> Result<Part, StreamError> {
+        let mut words = kept.chunks_exact(4).map(word);
+        let (total, headers, crc) = (words.next().unwrap_or(0), words.next().unwrap_or(0), words.next().unwrap_or(0));
+        self.crc = crc32fast::Hasher::new();
+        self.crc.update(kept.get(..8).unwrap_or_default());
+        if self.crc.clone().finalize() != crc {
+            return Err(StreamError::PreludeCrc);
+        }
+        self.crc.update(kept.get(8..).unwrap_or_default());
+        let payload = total.checked_sub(OVERHEAD).and_then(|rest| rest.checked_sub(headers));
+        self.payload_len = payload.filter(|_| total <= MAX_FRAME).ok_or(StreamError::Length)?;
+        self.payload = Payload::Ignored;
+        Ok(if headers > 0 { Part::Headers(headers) } else { self.payload_part() })
+    }
+
+    fn payload_part(&self) -> Part {
+        if self.payload_len > 0 { Part::Payload(self.payload_len) } else { Part::Crc }
+    }
+
+    fn open_payload(&mut self, headers: &[u8]) {
+        let (mut message, mut event, mut exception, mut code) = (None, None, None, None);
+        for (name, value) in StringHeaders(headers) {
+            match name {
+                b":message-type" => message = Some(value),
+                b":event-type" => event = Some(value),
+                b":exception-type" => exception = Some(value),
+                b":error-code" => code = Some(value),
+                _ => {}
+            }
+        }
+        self.payload = match (message, event) {
+            (Some(b"event"), Some(b"metadata")) => Payload::Metadata(Box::default()),
+            (Some(b"event"), Some(b"chunk")) => Payload::Chunk(Box::default()),
+            (Some(b"exception" | b"error"), _) => {
+                self.exception.get_or_insert_with(|| exception_name(exception.or(code).unwrap_or(b"unknown")));
+                Payload::Ignored
+            }
+            _ => Payload::Ignored,
+        };
+    }
+
+    fn close(&mut self, kept: &[u8]) -> Result<Part, StreamError> {
+        if self.crc.clone().finalize() != word(kept) {
+            return Err(StreamError::MessageCrc);
+        }
+        if let Payload::Chunk(chunk) = std::mem::take(&mut self.payload) {
+            self.tokens.merge(&chunk.1.tokens);
+        }
+        Ok(Part::Prelude)
+    }
+}
+
+impl Sink for Inner {
+    fn number(&mut self, _path: &Path, _value: u64) {}
+
+    fn string(&mut self, path: &Path, piece: &[u8]) {
+        if path.is(&["bytes"]) {
+            let Self { decoder, scanner, tokens } = self;
+            decoder.feed(piece, |bytes| scanner.feed(bytes, tokens));
+        }
+    }
+}
+
+fn word(bytes: &[u8]) -> u32 {
+    bytes.iter().take(4).fold(0, |word, byte| word << 8 | u32::from(*byte))
+}
+
+/// `throttlingException` → `ThrottlingException`. Bounded, since it goes into the audit record.
+fn exception_name(raw: &[u8]) -> String {
+    let mut name: String = raw.iter().take(64).map(|b| char::from(*b)).filter(char::is_ascii_alphanumeric).collect();
+    if let Some(first) = name.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    name
+}
+
+/// The string headers of a frame, in order; ends at what is no header.
+struct StringHeaders<'a>(&'a [u8]);
+
+impl<'a> Iterator for StringHeaders<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let (&name_len, rest) = self.0.split_first()?;
+            let (name, rest) = rest.split_at_checked(usize::from(name_len))?;
+            let (&kind, rest) = rest.split_first()?;
+            let (len, rest) = match kind {
+                0 | 1 => (0, rest),
+                2 => (1, rest),
+                3 => (2, rest),
+                4 => (4, rest),
+                5 | 8 => (8, rest),
+                9 => (16, rest),
+                6 | 7 => {
+                    let (len, rest) = rest.split_at_checked(2)?;
+                    (len.iter().fold(0, |len, byte| len << 8 | usize::from(*byte)), rest)
+                }
+                _ => return None,
+            };
+            let (value, rest) = rest.split_at_checked(len)?;
+            self.0 = rest;
+            if kind == 7 {
+                return Some((name, value));
+            }
+        }
+    }
+}

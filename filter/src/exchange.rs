@@ -1,0 +1,207 @@
+//! Envoy's HTTP callbacks as events for `filter_core`, and its steps carried out.
+
+use crate::host::{self, HostError};
+use crate::root::Plugin;
+use filter_core::exchange::{EXCHANGE_PROPERTY, Event, Exchange, HANDOFF_PROPERTY, Step, attempt};
+use filter_core::reply::{Refusal, Reply};
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::{Action, LogLevel};
+use std::rc::Rc;
+
+/// Bodies are read in pieces of this size, so that a large one costs no more memory than a small one.
+const PIECE: usize = 64 << 10;
+/// Where Envoy keeps the region label of the endpoint that an attempt goes to.
+const ENDPOINT_REGION: &[&str] = &["xds", "upstream_host_metadata", "filter_metadata", "bedrock", "region"];
+
+/// A stream of the downstream chain: roles `gateway` and `combined`.
+#[derive(Debug)]
+pub struct Downstream {
+    plugin: Option<Rc<Plugin>>,
+    exchange: Exchange,
+    /// Bytes of the held request body that the exchange has seen.
+    seen: usize,
+    response_complete: bool,
+}
+
+/// A stream of a cluster's upstream chain: role `signer`, one for every attempt.
+#[derive(Debug)]
+pub struct Attempt {
+    plugin: Option<Rc<Plugin>>,
+}
+
+// === impl Downstream ===
+
+impl Downstream {
+    /// A new stream; without a plugin it refuses.
+    pub fn new(plugin: Option<Rc<Plugin>>) -> Self {
+        Self { plugin, exchange: Exchange::default(), seen: 0, response_complete: false }
+    }
+
+    fn on(&mut self, event: Event<'_>) -> Action {
+        let step = match (&self.plugin, host::now()) {
+            (Some(plugin), Ok(now)) => self.exchange.on(event, &plugin.policy, plugin.credentials.as_ref(), now),
+            (None, _) => self.exchange.refuse(&Refusal::NotConfigured),
+            (_, Err(error)) => self.exchange.refuse(&Refusal::Host(error.to_string())),
+        };
+        let id = self.exchange.request_id();
+        carry_out(step, id).unwrap_or_else(|error| match self.exchange.refuse(&Refusal::Host(error.to_string())) {
+            Step::Reply(reply) => answer(&reply, self.exchange.request_id()),
+            Step::Continue | Step::AwaitBody | Step::Forward(_) => Action::Pause,
+        })
+    }
+
+    fn fail(&mut self, error: HostError) -> Action {
+        self.exchange.refuse(&Refusal::Host(error.to_string()));
+        answer(&Refusal::Host(error.to_string()).reply(), self.exchange.request_id())
+    }
+
+    fn principal(&self) -> Option<String> {
+        let sources = self.plugin.iter().flat_map(|plugin| &plugin.policy.principal);
+        sources.filter_map(|source| String::from_utf8(host::property(&source.property())?).ok()).next()
+    }
+}
+
+impl Context for Downstream {}
+
+impl HttpContext for Downstream {
+    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        match host::request_headers() {
+            Ok(headers) => {
+                let principal = self.principal();
+                self.on(Event::RequestHeaders { headers: &headers, principal, end_of_stream })
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn on_http_request_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
+        if !self.exchange.wants_request_body() {
+            return self.on(Event::RequestBodyPassing { length: body_size });
+        }
+        // While the request is held, `body_size` counts all of the body that is here.
+        loop {
+            let wanted = body_size.saturating_sub(self.seen).min(PIECE);
+            let chunk = match host::request_body(self.seen, wanted) {
+                Ok(chunk) if chunk.len() == wanted => chunk,
+                Ok(_) => return self.on_short_body(),
+                Err(error) => return self.fail(error),
+            };
+            self.seen += wanted;
+            let last = self.seen >= body_size;
+            let action = self.on(Event::RequestBody { chunk: &chunk, end_of_stream: last && end_of_stream });
+            if last || !self.exchange.wants_request_body() {
+                return action;
+            }
+        }
+    }
+
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        match host::clear_request_trailers() {
+            Ok(()) => self.on(Event::RequestTrailers),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        self.response_complete = end_of_stream;
+        match host::response_headers() {
+            Ok(headers) => self.on(Event::ResponseHeaders { headers: &headers }),
+            // The answer itself is whole; only the audit knows less of it.
+            Err(error) => {
+                host::log(LogLevel::Error, &format!("response headers unread: {error}"));
+                Action::Continue
+            }
+        }
+    }
+
+    fn on_http_response_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
+        self.response_complete = end_of_stream;
+        let mut start = 0;
+        while start < body_size && self.exchange.wants_response_body() {
+            let chunk = host::response_body(start, (body_size - start).min(PIECE)).unwrap_or_default();
+            if chunk.is_empty() {
+                host::log(LogLevel::Error, "response body unread: usage may be missing from the audit");
+                break;
+            }
+            start += chunk.len();
+            self.on(Event::ResponseBody { chunk: &chunk });
+        }
+        Action::Continue
+    }
+
+    fn on_http_response_trailers(&mut self, _: usize) -> Action {
+        self.response_complete = true;
+        Action::Continue
+    }
+
+    /// Envoy's access logs are written after this.
+    fn on_log(&mut self) {
+        let facts = self.exchange.facts(self.response_complete).to_json();
+        if let Err(error) = host::set_property(EXCHANGE_PROPERTY, &facts) {
+            host::log(LogLevel::Error, &format!("audit facts of {} lost: {error}", self.exchange.request_id()));
+        }
+    }
+}
+
+impl Downstream {
+    fn on_short_body(&mut self) -> Action {
+        let refusal = Refusal::Host("the request body is shorter than announced".to_owned());
+        self.exchange.refuse(&refusal);
+        answer(&refusal.reply(), self.exchange.request_id())
+    }
+}
+
+// === impl Attempt ===
+
+impl Attempt {
+    /// A new attempt; without a plugin it refuses.
+    pub fn new(plugin: Option<Rc<Plugin>>) -> Self {
+        Self { plugin }
+    }
+
+    fn sign(&self) -> Result<Step, HostError> {
+        let Some(plugin) = &self.plugin else { return Ok(Step::Reply(Refusal::NotConfigured.reply())) };
+        let headers = host::request_headers()?;
+        let handoff = host::property(&[HANDOFF_PROPERTY]);
+        let region = host::property(ENDPOINT_REGION);
+        let (handoff, region) = (handoff.as_deref(), region.as_deref());
+        Ok(attempt(&headers, handoff, region, &plugin.policy, plugin.credentials.as_ref(), host::now()?))
+    }
+}
+
+impl Context for Attempt {}
+
+impl HttpContext for Attempt {
+    fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
+        self.sign()
+            .and_then(|step| carry_out(step, ""))
+            .unwrap_or_else(|error| answer(&Refusal::Host(error.to_string()).reply(), ""))
+    }
+}
+
+// === steps ===
+
+fn carry_out(step: Step, request_id: &str) -> Result<Action, HostError> {
+    match step {
+        Step::Continue => Ok(Action::Continue),
+        Step::AwaitBody => Ok(Action::Pause),
+        Step::Reply(reply) => Ok(answer(&reply, request_id)),
+        Step::Forward(forward) => {
+            // The headers last: nothing that follows a failure may leave the request ready to go.
+            for (name, value) in &forward.states {
+                host::set_property(name, value)?;
+            }
+            host::set_request_headers(&forward.headers)?;
+            Ok(Action::Continue)
+        }
+    }
+}
+
+/// Answers the client, or cuts it off if even that cannot be done; either way nothing goes upstream.
+fn answer(reply: &Reply, request_id: &str) -> Action {
+    if let Err(error) = host::send_reply(reply.status, "bedrock_gateway", &reply.headers(request_id), &reply.body()) {
+        host::log(LogLevel::Error, &format!("request {request_id} reset, since its reply failed: {error}"));
+        host::reset_request();
+    }
+    Action::Pause
+}

@@ -1,0 +1,210 @@
+//! The one place that calls the Proxy-Wasm host (ABI 0.2.1), in its bytes variants, with statuses as typed errors.
+//!
+//! The SDK's own wrappers panic on any status that they do not expect, and on header values that are not UTF-8; a panic
+//! here would end the streams of other people. Hence these declarations.
+#![allow(unsafe_code)]
+
+use filter_core::headers::Headers;
+use proxy_wasm::types::{BufferType, LogLevel, MapType, StreamType};
+use std::time::{Duration, SystemTime};
+
+/// The host refused a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostError {
+    call: &'static str,
+    status: u32,
+}
+
+impl std::fmt::Display for HostError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} answered status {}", self.call, self.status)
+    }
+}
+
+const OK: u32 = 0;
+const NOT_FOUND: u32 = 1;
+
+// The signatures are those of the ABI; `usize` is 32 bits on wasm32.
+#[link(wasm_import_module = "env")]
+unsafe extern "C" {
+    fn proxy_log(level: LogLevel, message: *const u8, size: usize) -> u32;
+    fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
+    fn proxy_get_buffer_bytes(kind: BufferType, start: usize, max: usize, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_get_header_map_pairs(map: MapType, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_set_header_map_pairs(map: MapType, data: *const u8, size: usize) -> u32;
+    fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_set_property(path: *const u8, path_size: usize, data: *const u8, size: usize) -> u32;
+    fn proxy_send_local_response(
+        status: u32,
+        details: *const u8,
+        details_size: usize,
+        body: *const u8,
+        body_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        grpc_status: i32,
+    ) -> u32;
+    fn proxy_close_stream(stream: StreamType) -> u32;
+}
+
+/// Writes a line to Envoy's log.
+pub fn log(level: LogLevel, message: &str) {
+    // A log line that the host does not take cannot be reported anywhere.
+    let _ = unsafe { proxy_log(level, message.as_ptr(), message.len()) };
+}
+
+/// The wall clock.
+pub fn now() -> Result<SystemTime, HostError> {
+    let mut nanoseconds = 0;
+    check("proxy_get_current_time_nanoseconds", unsafe { proxy_get_current_time_nanoseconds(&raw mut nanoseconds) })?;
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_nanos(nanoseconds))
+}
+
+/// The plugin's configuration.
+pub fn plugin_configuration(size: usize) -> Result<Vec<u8>, HostError> {
+    buffer(BufferType::PluginConfiguration, 0, size)
+}
+
+/// Bytes of the request body as the host holds it.
+pub fn request_body(start: usize, max: usize) -> Result<Vec<u8>, HostError> {
+    buffer(BufferType::HttpRequestBody, start, max)
+}
+
+/// Bytes of the response body as the host holds it.
+pub fn response_body(start: usize, max: usize) -> Result<Vec<u8>, HostError> {
+    buffer(BufferType::HttpResponseBody, start, max)
+}
+
+/// All request headers.
+pub fn request_headers() -> Result<Headers, HostError> {
+    headers(MapType::HttpRequestHeaders)
+}
+
+/// All response headers.
+pub fn response_headers() -> Result<Headers, HostError> {
+    headers(MapType::HttpResponseHeaders)
+}
+
+/// Replaces all request headers.
+pub fn set_request_headers(headers: &Headers) -> Result<(), HostError> {
+    set_map(MapType::HttpRequestHeaders, headers.iter())
+}
+
+/// Removes all request trailers.
+pub fn clear_request_trailers() -> Result<(), HostError> {
+    set_map(MapType::HttpRequestTrailers, std::iter::empty())
+}
+
+/// A property of the stream. `None` if there is none, also where Envoy has it in a form that it cannot hand out.
+pub fn property(path: &[&str]) -> Option<Vec<u8>> {
+    let path = path.join("\0");
+    received("proxy_get_property", |data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) })
+        .ok()
+        .filter(|value| !value.is_empty())
+}
+
+/// Sets a filter state (`wasm.{name}` for Envoy).
+pub fn set_property(name: &str, value: &[u8]) -> Result<(), HostError> {
+    let status = unsafe { proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) };
+    check("proxy_set_property", status)
+}
+
+/// Answers the client.
+pub fn send_reply(status: u16, details: &str, headers: &[(&str, Vec<u8>)], body: &[u8]) -> Result<(), HostError> {
+    let map = serialise(headers.iter().map(|(name, value)| (*name, value.as_slice())));
+    let status = unsafe {
+        proxy_send_local_response(
+            u32::from(status),
+            details.as_ptr(),
+            details.len(),
+            body.as_ptr(),
+            body.len(),
+            map.as_ptr(),
+            map.len(),
+            -1,
+        )
+    };
+    check("proxy_send_local_response", status)
+}
+
+/// Ends the request without an answer.
+pub fn reset_request() {
+    // If this is refused too, the paused request ends by Envoy's own timeouts.
+    let _ = unsafe { proxy_close_stream(StreamType::HttpRequest) };
+}
+
+// === parts ===
+
+fn check(call: &'static str, status: u32) -> Result<(), HostError> {
+    if status == OK { Ok(()) } else { Err(HostError { call, status }) }
+}
+
+/// Takes what the host allocated in this module's memory by `proxy_on_memory_allocate`.
+fn received(call: &'static str, ask: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>, HostError> {
+    let (mut data, mut size) = (std::ptr::null_mut::<u8>(), 0);
+    let status = ask(&raw mut data, &raw mut size);
+    if status == NOT_FOUND {
+        return Ok(Vec::new());
+    }
+    check(call, status)?;
+    // SAFETY: the SDK's allocator gave this memory out as a boxed slice of `size` bytes, and it is ours now.
+    Ok(if data.is_null() { Vec::new() } else { unsafe { Vec::from_raw_parts(data, size, size) } })
+}
+
+fn buffer(kind: BufferType, start: usize, max: usize) -> Result<Vec<u8>, HostError> {
+    received("proxy_get_buffer_bytes", |data, size| unsafe { proxy_get_buffer_bytes(kind, start, max, data, size) })
+}
+
+fn headers(map: MapType) -> Result<Headers, HostError> {
+    let bytes =
+        received("proxy_get_header_map_pairs", |data, size| unsafe { proxy_get_header_map_pairs(map, data, size) })?;
+    deserialise(&bytes).ok_or(HostError { call: "proxy_get_header_map_pairs", status: OK })
+}
+
+fn set_map<'a>(map: MapType, headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Result<(), HostError> {
+    let bytes = serialise(headers);
+    check("proxy_set_header_map_pairs", unsafe { proxy_set_header_map_pairs(map, bytes.as_ptr(), bytes.len()) })
+}
+
+/// The ABI's form of a map: u32 count; u32 name length and u32 value length of each; then each name and value, with a
+/// zero byte behind either. Little endian.
+fn serialise<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Vec<u8> {
+    let (mut lengths, mut texts, mut count) = (Vec::new(), Vec::new(), 0_u32);
+    for (name, value) in headers {
+        for text in [name.as_bytes(), value] {
+            lengths.extend_from_slice(&(text.len() as u32).to_le_bytes());
+            texts.extend_from_slice(text);
+            texts.push(0);
+        }
+        count += 1;
+    }
+    [count.to_le_bytes().as_slice(), &lengths, &texts].concat()
+}
+
+fn deserialise(bytes: &[u8]) -> Option<Headers> {
+    if bytes.is_empty() {
+        return Some(Headers::default());
+    }
+    let (count, rest) = word(bytes)?;
+    let (mut lengths, mut texts) = rest.split_at_checked(count.checked_mul(8)?)?;
+    let mut text = |lengths: &mut &[u8]| {
+        let (length, rest) = word(lengths)?;
+        *lengths = rest;
+        let (text, rest) = texts.split_at_checked(length)?;
+        texts = rest.get(1..)?;
+        Some(text)
+    };
+    let mut headers = Headers::default();
+    for _ in 0..count {
+        let name = text(&mut lengths)?;
+        let value = text(&mut lengths)?;
+        // A name that is no text is none that is known; it must not be lost to a check for repetition either.
+        headers.push(String::from_utf8_lossy(name), value);
+    }
+    Some(headers)
+}
+
+fn word(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let (word, rest) = bytes.split_first_chunk()?;
+    Some((u32::from_le_bytes(*word) as usize, rest))
+}

@@ -1,0 +1,67 @@
+//! Configuration: one root context for each place where the module stands in Envoy's configuration.
+
+use crate::exchange::{Attempt, Downstream};
+use crate::host;
+use filter_core::config::Role;
+use filter_core::credentials::Credentials;
+use filter_core::policy::Policy;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{ContextType, LogLevel};
+use std::rc::Rc;
+
+/// What every stream of a plugin shares.
+#[derive(Debug)]
+pub struct Plugin {
+    /// The operator's decisions.
+    pub policy: Policy,
+    /// Commercial credentials; none until there are some.
+    pub credentials: Option<Credentials>,
+}
+
+/// The root context; without a plugin it refuses every call.
+#[derive(Debug, Default)]
+pub struct Root {
+    plugin: Option<Rc<Plugin>>,
+}
+
+impl Plugin {
+    fn load(configuration_size: usize) -> Result<Self, String> {
+        let json = host::plugin_configuration(configuration_size).map_err(|error| error.to_string())?;
+        let policy = Policy::parse(&json).map_err(|error| error.to_string())?;
+        let credentials = Credentials::from_environment(policy.auth, |name| std::env::var(name).ok())
+            .map_err(|error| format!("configuration key `credentials`: {error} in the VM's environment"))?;
+        Ok(Self { policy, credentials })
+    }
+}
+
+impl Context for Root {}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, configuration_size: usize) -> bool {
+        match Plugin::load(configuration_size) {
+            Ok(plugin) => {
+                if plugin.credentials.is_none() {
+                    host::log(LogLevel::Warn, "no Commercial credentials: every call is answered with 503");
+                }
+                self.plugin = Some(Rc::new(plugin));
+                true
+            }
+            Err(problem) => {
+                host::log(LogLevel::Critical, &problem);
+                false
+            }
+        }
+    }
+
+    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
+        let plugin = self.plugin.clone();
+        Some(match plugin.as_ref().map(|plugin| plugin.policy.role) {
+            Some(Role::Signer) => Box::new(Attempt::new(plugin)),
+            Some(Role::Gateway | Role::Combined) | None => Box::new(Downstream::new(plugin)),
+        })
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}
