@@ -387,11 +387,10 @@ fn sign(
 ) -> Result<Forward, Refusal> {
     let Handoff { operation, labels, query, body_sha256, content_length } = handoff;
     let mut labels = labels.clone();
-    let mut model = None;
-    if let (true, Some(id)) = (operation.runs_model(), labels.first_mut()) {
+    if let (true, Some(id)) = (operation.takes_profile(), labels.first_mut()) {
         *id = region.profile(id).to_owned();
-        model = Some(id.clone());
     }
+    let model = labels.first().filter(|_| operation.names_model()).cloned();
     let path = operation.path(&labels, query);
     let host = region.host(operation.service());
     let method = operation.method().as_str();
@@ -462,7 +461,7 @@ fn resolve(mut call: Call, policy: &Policy) -> Result<Call, Refusal> {
     if call.operation == Operation::StartAsyncInvoke && policy.depends_on_model() {
         return Err(Refusal::HiddenModel(call.operation));
     }
-    if let (true, Some(id)) = (call.operation.runs_model(), call.labels.first_mut()) {
+    if let (true, Some(id)) = (call.operation.names_model(), call.labels.first_mut()) {
         *id = policy.resolve_model(id)?;
     }
     Ok(call)

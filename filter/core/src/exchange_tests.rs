@@ -1,1 +1,346 @@
+use super::*;
+use crate::credentials::{Keys, Secret};
+use serde_json::json;
 
+const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+const MODEL: &str = "anthropic.claude-v2:0";
+const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+fn policy(role: &str, auth: &str) -> Policy {
+    let document = json!({
+        "role": role,
+        "auth": auth,
+        "regions": {"us-east-1": {}, "us-west-2": {}},
+        "region": "us-east-1",
+        "inference_profiles": {MODEL: format!("us.{MODEL}")},
+        "models": {"deny": ["*forbidden*"]},
+        "max_body_bytes": 100,
+        "route_classes": [
+            {"name": "private-only", "principals": ["spiffe://secret/*"], "paths": ["dx", "vpn"]},
+            {"name": "any", "operations": ["Converse", "InvokeModel", "ListFoundationModels"], "paths": ["dx", "vpn", "internet"]}
+        ]
+    });
+    Policy::parse(document.to_string().as_bytes()).unwrap()
+}
+
+fn keys() -> Credentials {
+    Credentials::Keys(Keys {
+        access_key_id: "AKIDEXAMPLE".into(),
+        secret_access_key: Secret::new("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"),
+        session_token: Some(Secret::new("the-token")),
+    })
+}
+
+fn headers(pairs: &[(&str, &str)]) -> Headers {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect()
+}
+
+/// A Converse call as Envoy shows it, with everything on it that must not cross.
+fn converse(extra: &[(&str, &str)]) -> Headers {
+    let mut all = vec![
+        (":authority", "127.0.0.1:10000"),
+        (":method", "POST"),
+        (":path", "/model/anthropic.claude-v2:0/converse"),
+        (":scheme", "http"),
+        ("x-forwarded-proto", "http"),
+        ("x-request-id", "0b4e4b0a-1111-4222-8333-444455556666"),
+        ("content-type", "application/json"),
+        ("authorization", "AWS4-HMAC-SHA256 Credential=CLIENT/20260102/us-gov-west-1/bedrock/aws4_request, …"),
+        ("x-amz-date", "20260102T030405Z"),
+        ("x-amz-security-token", "clients-own"),
+        ("x-amz-content-sha256", "clients-own"),
+        ("x-amz-user-agent", "aws-sdk-js"),
+        ("x-amzn-bedrock-trace", "ENABLED"),
+        ("x-envoy-retry-on", "5xx"),
+        ("x-bedrock-gateway-cluster", "audit-als"),
+        ("user-agent", "Boto3"),
+        ("cookie", "a=b"),
+    ];
+    all.extend_from_slice(extra);
+    headers(&all)
+}
+
+struct Client {
+    exchange: Exchange,
+    policy: Policy,
+    credentials: Option<Credentials>,
+}
+
+impl Client {
+    fn new(role: &str, auth: &str, credentials: Option<Credentials>) -> Self {
+        Self { exchange: Exchange::default(), policy: policy(role, auth), credentials }
+    }
+
+    fn on(&mut self, event: Event<'_>) -> Step {
+        self.exchange.on(event, &self.policy, self.credentials.as_ref(), NOW)
+    }
+
+    fn headers(&mut self, headers: &Headers, end_of_stream: bool) -> Step {
+        self.on(Event::RequestHeaders { headers, principal: None, end_of_stream })
+    }
+
+    fn body(&mut self, chunk: &[u8], end_of_stream: bool) -> Step {
+        self.on(Event::RequestBody { chunk, end_of_stream })
+    }
+}
+
+fn forwarded(step: Step) -> Forward {
+    match step {
+        Step::Forward(forward) => forward,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refused(step: Step) -> (u16, &'static str, String) {
+    match step {
+        Step::Reply(reply) => (reply.status, reply.error, reply.message),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn names(headers: &Headers) -> Vec<&str> {
+    let mut names: Vec<_> = headers.iter().map(|(name, _)| name).collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn a_call_goes_from_headers_to_signature() {
+    let mut client = Client::new("gateway", "sigv4", Some(keys()));
+    assert_eq!(client.headers(&converse(&[]), false), Step::AwaitBody);
+    assert_eq!(client.body(b"{\"mess", false), Step::AwaitBody);
+    let forward = forwarded(client.body(b"ages\":[]}", true));
+    assert_eq!(forward.headers.get(CLUSTER_HEADER), Some(b"bedrock-runtime.any".as_slice()));
+    assert_eq!(forward.headers.get_str("content-length"), Some("15"));
+    let (_, handoff) = &forward.states[0];
+
+    for (label, host) in [
+        ("us-east-1", "bedrock-runtime.us-east-1.amazonaws.com"),
+        ("us-west-2", "bedrock-runtime.us-west-2.amazonaws.com"),
+    ] {
+        let policy = policy("signer", "sigv4");
+        // Envoy adds headers between the chains; they must not cross either.
+        let mut given = forward.headers.clone();
+        given.push("x-envoy-attempt-count", "1");
+        given.push("x-forwarded-for", "10.0.0.1");
+        let signed = forwarded(attempt(
+            &given,
+            Some(handoff),
+            Some(label.as_bytes()),
+            &policy,
+            client.credentials.as_ref(),
+            NOW,
+        ));
+        assert_eq!(
+            names(&signed.headers),
+            [
+                ":authority",
+                ":method",
+                ":path",
+                ":scheme",
+                "authorization",
+                "content-length",
+                "content-type",
+                "x-amz-date",
+                "x-amz-security-token",
+                "x-amzn-bedrock-trace"
+            ]
+        );
+        assert_eq!(signed.headers.get_str(":authority"), Some(host));
+        assert_eq!(signed.headers.get_str(":path"), Some("/model/us.anthropic.claude-v2%3A0/converse"));
+        let authorization = signed.headers.get_str("authorization").unwrap();
+        assert!(
+            authorization.contains(&format!("AKIDEXAMPLE/19700101/{label}/bedrock/aws4_request")),
+            "{authorization}"
+        );
+        let wanted = "SignedHeaders=content-type;host;x-amz-date;x-amz-security-token;x-amzn-bedrock-trace,";
+        assert!(authorization.contains(wanted), "{authorization}");
+        assert_eq!(signed.headers.get_str("x-amz-security-token"), Some("the-token"));
+        let facts: AttemptFacts = serde_json::from_slice(&signed.states[0].1).unwrap();
+        assert_eq!(facts, AttemptFacts { model: Some(format!("us.{MODEL}")), region: label.to_owned() });
+
+        // A second attempt finds the headers as the first one left them, and signs the same.
+        let again =
+            attempt(&signed.headers, Some(handoff), Some(label.as_bytes()), &policy, client.credentials.as_ref(), NOW);
+        assert_eq!(forwarded(again), signed);
+    }
+    let facts = client.exchange.facts(true);
+    assert_eq!(facts.id, "0b4e4b0a-1111-4222-8333-444455556666");
+    assert_eq!((facts.operation.as_deref(), facts.model.as_deref()), (Some("Converse"), Some(MODEL)));
+    assert_eq!(facts.class.as_deref(), Some("any"));
+}
+
+#[test]
+fn combined_signs_at_once_for_its_region() {
+    let mut client = Client::new("combined", "sigv4", Some(keys()));
+    assert_eq!(client.headers(&converse(&[]), false), Step::AwaitBody);
+    let forward = forwarded(client.body(b"{}", true));
+    assert_eq!(forward.headers.get_str(":authority"), Some("bedrock-runtime.us-east-1.amazonaws.com"));
+    assert_eq!(forward.headers.get_str(CLUSTER_HEADER), Some("bedrock-runtime.any"));
+    assert!(forward.headers.get_str("authorization").unwrap().contains("/us-east-1/bedrock/"));
+    assert_eq!(forward.states.iter().map(|(name, _)| *name).collect::<Vec<_>>(), [ATTEMPT_PROPERTY]);
+    let unique: std::collections::BTreeSet<_> = names(&forward.headers).into_iter().collect();
+    assert_eq!(unique.len(), names(&forward.headers).len(), "{:?}", names(&forward.headers));
+}
+
+#[test]
+fn a_get_goes_at_once_with_the_empty_hash() {
+    let mut client = Client::new("gateway", "sigv4", Some(keys()));
+    let list = headers(&[(":method", "GET"), (":path", "/foundation-models?byProvider=x&byA=y")]);
+    let forward = forwarded(client.headers(&list, true));
+    assert_eq!(forward.headers.get_str(CLUSTER_HEADER), Some("bedrock.any"));
+    assert_eq!(forward.headers.get_str(":path"), Some("/foundation-models?byA=y&byProvider=x"));
+    let handoff: Handoff = serde_json::from_slice(&forward.states[0].1).unwrap();
+    assert_eq!(handoff.body_sha256.as_deref(), Some(EMPTY_SHA256));
+}
+
+#[test]
+fn bearer_lets_the_body_stream() {
+    let key = Credentials::ApiKey(Secret::new("ABSKexample"));
+    let mut client = Client::new("gateway", "bearer", Some(key));
+    let forward = forwarded(client.headers(&converse(&[("content-length", "20")]), false));
+    assert!(!client.exchange.wants_request_body());
+    assert_eq!(client.on(Event::RequestBodyPassing { length: 20 }), Step::Continue);
+    let policy = policy("signer", "bearer");
+    let (_, handoff) = &forward.states[0];
+    let signed = forwarded(attempt(
+        &forward.headers,
+        Some(handoff),
+        Some(b"us-east-1"),
+        &policy,
+        client.credentials.as_ref(),
+        NOW,
+    ));
+    assert_eq!(signed.headers.get_str("authorization"), Some("Bearer ABSKexample"));
+    assert_eq!(signed.headers.get_str("content-length"), Some("20"));
+    assert_eq!(signed.headers.iter().filter(|(name, _)| name.starts_with("x-amz-")).count(), 0);
+    let facts = String::from_utf8(client.exchange.facts(true).to_json()).unwrap();
+    assert!(!facts.contains("ABSK"), "{facts}");
+}
+
+#[test]
+fn refuses_by_the_right_name() {
+    type Case<'a> = (&'a [(&'a str, &'a str)], u16, &'a str, &'a str);
+    let cases: &[Case<'_>] = &[
+        (&[(":path", "/nothing")], 404, "UnknownOperationException", "Unable to determine"),
+        (&[(":path", "/model/%zz/converse")], 400, "ValidationException", "'modelId'"),
+        (&[(":path", "/model/x/converse?a=%")], 400, "ValidationException", "query"),
+        (
+            &[(":path", "/model/x/invoke-with-bidirectional-stream")],
+            400,
+            "ValidationException",
+            "InvokeModelWithBidirectionalStream is not supported",
+        ),
+        (&[(":path", "/model/a.forbidden/converse")], 403, "AccessDeniedException", "'a.forbidden'"),
+        (&[(":path", "/async-invoke")], 403, "AccessDeniedException", "StartAsyncInvoke names its model in the body"),
+        (&[(":path", "/model/x/converse-stream")], 403, "AccessDeniedException", "no route class"),
+        (&[("content-length", "101")], 413, "ValidationException", "100 bytes"),
+        (&[("content-length", "-1")], 400, "ValidationException", "'content-length'"),
+        (&[("x-amzn-bedrock-trace", "twice")], 400, "ValidationException", "'x-amzn-bedrock-trace' is repeated"),
+        (&[("content-type", "twice")], 400, "ValidationException", "'content-type' is repeated"),
+        (&[("x-amzn-bedrock-service-tier", "\u{fc}")], 400, "ValidationException", "'x-amzn-bedrock-service-tier'"),
+    ];
+    for (extra, status, error, message) in cases {
+        // A later pseudo-header replaces the earlier one; other headers are added.
+        let given = converse(extra)
+            .iter()
+            .filter(|(name, value)| {
+                !name.starts_with(':') || !extra.iter().any(|(n, v)| n == name && v.as_bytes() != *value)
+            })
+            .map(|(name, value)| (name.to_owned(), value.to_vec()))
+            .collect();
+        let mut client = Client::new("gateway", "sigv4", Some(keys()));
+        let reply = refused(client.headers(&given, false));
+        assert_eq!((reply.0, reply.1), (*status, *error), "{extra:?}");
+        assert!(reply.2.contains(message), "{extra:?}: {}", reply.2);
+        assert_eq!(client.exchange.facts(true).error.as_deref(), Some(*error));
+        assert_eq!(client.body(b"late", true), Step::Continue);
+    }
+}
+
+#[test]
+fn refuses_a_body_that_grows_too_long() {
+    let mut client = Client::new("gateway", "sigv4", Some(keys()));
+    assert_eq!(client.headers(&converse(&[]), false), Step::AwaitBody);
+    assert_eq!(client.body(&[b'x'; 100], false), Step::AwaitBody);
+    assert_eq!(refused(client.body(b"x", true)).0, 413);
+
+    let mut client = Client::new("gateway", "bearer", Some(Credentials::ApiKey(Secret::new("k"))));
+    forwarded(client.headers(&converse(&[]), false));
+    assert_eq!(refused(client.on(Event::RequestBodyPassing { length: 101 })).0, 413);
+}
+
+#[test]
+fn refuses_without_credentials() {
+    for (role, auth) in [("gateway", "sigv4"), ("gateway", "bearer"), ("combined", "sigv4"), ("combined", "bearer")] {
+        let reply = refused(Client::new(role, auth, None).headers(&converse(&[]), false));
+        assert_eq!((reply.0, reply.1), (503, "ServiceUnavailableException"));
+    }
+}
+
+#[test]
+fn the_signer_refuses_what_the_gateway_did_not_pass() {
+    let policy = policy("signer", "sigv4");
+    let keys = keys();
+    let good = json!({"operation": "Converse", "labels": ["x"], "body_sha256": EMPTY_SHA256}).to_string();
+    let unhashed = json!({"operation": "Converse", "labels": ["x"]}).to_string();
+    let east = Some("us-east-1");
+    for (handoff, region, credentials, message) in [
+        (None, east, Some(&keys), "no handoff"),
+        (Some("{}"), east, Some(&keys), "unreadable handoff"),
+        (Some("\u{0}"), east, Some(&keys), "unreadable handoff"),
+        (Some(unhashed.as_str()), east, Some(&keys), "no body hash"),
+        (Some(good.as_str()), None, Some(&keys), "no region label"),
+        (Some(good.as_str()), Some("us-gov-west-1"), Some(&keys), "'us-gov-west-1'"),
+        (Some(good.as_str()), east, None, "no credentials"),
+    ] {
+        let region = region.map(str::as_bytes);
+        let reply = refused(attempt(&converse(&[]), handoff.map(str::as_bytes), region, &policy, credentials, NOW));
+        assert_eq!((reply.0, reply.1), (503, "ServiceUnavailableException"));
+        assert!(reply.2.contains(message), "{message}: {}", reply.2);
+    }
+}
+
+#[test]
+fn principals_choose_the_class() {
+    let mut client = Client::new("gateway", "sigv4", Some(keys()));
+    let (headers, principal) = (converse(&[]), Some("spiffe://secret/a".to_owned()));
+    client.on(Event::RequestHeaders { headers: &headers, principal, end_of_stream: false });
+    let forward = forwarded(client.body(b"", true));
+    assert_eq!(forward.headers.get_str(CLUSTER_HEADER), Some("bedrock-runtime.private-only"));
+    assert_eq!(client.exchange.facts(true).principal.as_deref(), Some("spiffe://secret/a"));
+}
+
+#[test]
+fn responses_leave_their_facts() {
+    let mut client = Client::new("gateway", "sigv4", Some(keys()));
+    client.headers(&converse(&[]), false);
+    client.body(b"{}", true);
+    let response = headers(&[(":status", "200"), ("content-type", "application/json"), ("x-amzn-requestid", "aws-1")]);
+    client.on(Event::ResponseHeaders { headers: &response });
+    assert!(client.exchange.wants_response_body());
+    client.on(Event::ResponseBody { chunk: br#"{"usage":{"inputTokens":7,"outputT"# });
+    client.on(Event::ResponseBody { chunk: br#"okens":8}}"# });
+    let facts = client.exchange.facts(true);
+    assert_eq!((facts.usage.input, facts.usage.output), (Some(7), Some(8)));
+    assert_eq!((facts.upstream_id.as_deref(), facts.error), (Some("aws-1"), None));
+
+    for (header, wanted) in [
+        ("ThrottlingException", Some("ThrottlingException")),
+        ("ThrottlingException:http://internal.amazon.com/", Some("ThrottlingException")),
+        ("com.amazon#ThrottlingException", Some("ThrottlingException")),
+        ("bad type", None),
+    ] {
+        client.on(Event::ResponseHeaders { headers: &headers(&[(":status", "429"), ("x-amzn-errortype", header)]) });
+        assert_eq!(client.exchange.facts(true).error.as_deref(), wanted);
+    }
+}
+
+#[test]
+fn odd_request_ids_are_not_taken() {
+    for id in ["", "a b", "a\"b", &"x".repeat(65)] {
+        let mut client = Client::new("gateway", "sigv4", Some(keys()));
+        client.headers(&headers(&[(":method", "GET"), (":path", "/x"), ("x-request-id", id)]), true);
+        assert_eq!(client.exchange.request_id(), "");
+    }
+}

@@ -193,9 +193,15 @@ impl Operation {
         self.row().metering
     }
 
-    /// Whether its first label is the model that will run: what aliases, profiles and model policy apply to.
-    pub fn runs_model(self) -> bool {
+    /// Whether its first label is a model: what aliases and model policy apply to.
+    pub fn names_model(self) -> bool {
         self.row().template.starts_with("/model/")
+    }
+
+    /// Whether its model may be, and for newer models must be, an inference profile. CountTokens takes the bare id only
+    /// and answers "The provided model doesn't support counting tokens" to a profile.
+    pub fn takes_profile(self) -> bool {
+        self.names_model() && self != Self::CountTokens
     }
 
     /// Renders the wire path: labels percent-encoded, the query (if any) as given.
@@ -254,9 +260,9 @@ impl Call {
         Ok(Self { operation, labels: labels?, query: encoding::canonical_query(query).map_err(CallError::Query)? })
     }
 
-    /// The model that the client named, if the operation runs one.
+    /// The model that the client named, if the operation names one.
     pub fn model(&self) -> Option<&str> {
-        self.operation.runs_model().then(|| self.labels.first().map(String::as_str)).flatten()
+        self.operation.names_model().then(|| self.labels.first().map(String::as_str)).flatten()
     }
 }
 

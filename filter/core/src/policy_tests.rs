@@ -1,1 +1,149 @@
+use super::*;
+use serde_json::{Value, json};
 
+fn base() -> Value {
+    json!({
+        "role": "gateway",
+        "regions": {"us-east-1": {}, "us-west-2": {"inference_profiles": {"a.b": "us.a.b"}}},
+        "inference_profiles": {"anthropic.claude-v2": "us.anthropic.claude-v2"},
+        "aliases": {"sonnet": "anthropic.claude-v2"},
+        "models": {"deny": ["global.*", "*forbidden*"]},
+        "principal": [{"from": "mtls"}, {"from": "jwt", "payload": "jwt", "claim": "sub"}],
+        "route_classes": [
+            {"name": "private-only", "principals": ["spiffe://prod/*"], "paths": ["dx", "vpn"]},
+            {"name": "lists", "operations": ["ListFoundationModels"], "paths": ["internet"]},
+            {"name": "claude", "models": ["anthropic.*"], "paths": ["dx"]},
+            {"name": "any", "paths": ["dx", "vpn", "internet"]}
+        ]
+    })
+}
+
+fn load(document: &Value) -> Result<Policy, ConfigError> {
+    Policy::parse(document.to_string().as_bytes())
+}
+
+#[test]
+fn mistakes_are_refused_by_key() {
+    let cases: &[(&str, Value, &str, &str)] = &[
+        ("/role", json!("gatway"), "role", "unknown variant `gatway`, expected one of `gateway`, `signer`, `combined`"),
+        ("/rolle", json!("x"), "rolle", "unknown field `rolle`"),
+        ("/auth", json!("none"), "auth", "expected `sigv4` or `bearer`"),
+        ("/regions", json!({}), "regions", "at least one"),
+        ("/regions/us-gov-west-1", json!({}), "regions.us-gov-west-1", "not a region of the Commercial partition"),
+        ("/regions/evil.example", json!({}), "regions.evil.example", "no region name"),
+        ("/regions/us-east-1/profiles", json!({}), "regions.us-east-1.profiles", "unknown field"),
+        ("/region", json!("eu-west-1"), "region", "unknown region 'eu-west-1'; known: us-east-1, us-west-2"),
+        ("/inference_profiles/x.y", json!("us.z"), "inference_profiles.x.y", "no inference profile of 'x.y'"),
+        ("/inference_profiles/x.y", json!("global.x.y"), "inference_profiles.x.y", "refused by `models`"),
+        ("/aliases/other", json!("sonnet"), "aliases.other", "is an alias itself"),
+        ("/aliases/other", json!("global.x"), "aliases.other", "does not allow model 'global.x'"),
+        ("/models/allow", json!([]), "models.allow", "allows no model"),
+        ("/models/deny", json!([""]), "models.deny[0]", "is no pattern"),
+        ("/principal/0/from", json!("header"), "principal[0].from", "expected `mtls` or `jwt`"),
+        ("/route_classes", json!([]), "route_classes", "at least one"),
+        (
+            "/route_classes/0/paths/1",
+            json!("satellite"),
+            "route_classes[0].paths[1]",
+            "expected one of `dx`, `vpn`, `internet`",
+        ),
+        ("/route_classes/0/paths", json!([]), "route_classes[0].paths", "has no path"),
+        ("/route_classes/0/paths", json!(["dx", "dx"]), "route_classes[0].paths", "'dx' is there twice"),
+        ("/route_classes/1/name", json!("any"), "route_classes[3].name", "is there twice"),
+        ("/route_classes/1/name", json!("A b"), "route_classes[1].name", "no class name"),
+        ("/route_classes/1/operations", json!(["Chat"]), "route_classes[1].operations[0]", "unknown variant `Chat`"),
+        ("/route_classes/1/operations", json!([]), "route_classes[1].operations", "matches no call"),
+        ("/route_classes/2/models", json!([]), "route_classes[2].models", "matches no call"),
+        ("/max_body_bytes", json!(0), "max_body_bytes", "between 1 and"),
+        ("/max_body_bytes", json!("25MB"), "max_body_bytes", "invalid type"),
+        ("/credentials", json!({"source": "file"}), "credentials.source", "unknown variant `file`"),
+    ];
+    for (pointer, value, key, problem) in cases {
+        let mut document = base();
+        let (parent, last) = pointer.rsplit_once('/').unwrap();
+        match document.pointer_mut(parent).unwrap() {
+            Value::Object(map) => drop(map.insert((*last).to_owned(), value.clone())),
+            Value::Array(list) => list[last.parse::<usize>().unwrap()] = value.clone(),
+            other => panic!("{other}"),
+        }
+        let error = load(&document).unwrap_err();
+        assert_eq!(error.key, *key, "{pointer}: {error}");
+        assert!(error.problem.contains(problem), "{pointer}: {error}");
+    }
+}
+
+#[test]
+fn documents_that_are_none_are_refused() {
+    for (text, problem) in [
+        ("", "EOF"),
+        ("[]", "expected struct Config"),
+        ("3", "invalid type"),
+        ("{", "EOF"),
+        ("{}", "missing field `role`"),
+        (r#"{"role":"gateway"}"#, "missing field `regions`"),
+    ] {
+        let error = Policy::parse(text.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(problem), "{text}: {error}");
+    }
+    let twice = base().to_string() + "{}";
+    assert!(Policy::parse(twice.as_bytes()).unwrap_err().to_string().contains("trailing characters"));
+}
+
+#[test]
+fn combined_must_know_its_region() {
+    let mut document = base();
+    document["role"] = json!("combined");
+    assert_eq!(load(&document).unwrap_err().key, "region");
+    document["region"] = json!("us-west-2");
+    assert_eq!(load(&document).unwrap().own_region().unwrap().name(), "us-west-2");
+}
+
+#[test]
+fn classes_match_in_order() {
+    let policy = load(&base()).unwrap();
+    for (operation, model, principal, class) in [
+        (Operation::Converse, Some("anthropic.claude-v2"), Some("spiffe://prod/x"), "private-only"),
+        (Operation::Converse, Some("anthropic.claude-v2"), Some("spiffe://test/x"), "claude"),
+        (Operation::Converse, Some("us.anthropic.claude-v2"), None, "claude"),
+        (Operation::Converse, Some("meta.llama"), None, "any"),
+        (Operation::ListFoundationModels, None, None, "lists"),
+        (Operation::ListInferenceProfiles, None, None, "any"),
+    ] {
+        let found = policy.route_class(operation, model, principal).unwrap();
+        assert_eq!(found.name(), class);
+        assert_eq!(found.cluster(operation.service()), format!("{}.{class}", operation.service().name()));
+    }
+}
+
+#[test]
+fn models_resolve_by_alias_partition_and_policy() {
+    let policy = load(&base()).unwrap();
+    for (asked, wanted) in [
+        ("sonnet", Some("anthropic.claude-v2")),
+        ("anthropic.claude-v2", Some("anthropic.claude-v2")),
+        ("us-gov.anthropic.claude-v2", Some("anthropic.claude-v2")),
+        ("global.anthropic.claude-v2", None),
+        ("us.forbidden.x", None),
+        ("arn:aws:bedrock:us-east-1:123456789012:inference-profile/global.a.b", None),
+        ("arn:aws-us-gov:bedrock:us-gov-west-1:123456789012:provisioned-model/x", None),
+    ] {
+        assert_eq!(policy.resolve_model(asked).ok().as_deref(), wanted, "{asked}");
+    }
+}
+
+#[test]
+fn profiles_are_the_regions_own_first() {
+    let policy = load(&base()).unwrap();
+    let (east, west) = (policy.region("us-east-1").unwrap(), policy.region("us-west-2").unwrap());
+    assert_eq!((east.profile("a.b"), west.profile("a.b")), ("a.b", "us.a.b"));
+    assert_eq!(east.profile("anthropic.claude-v2"), "us.anthropic.claude-v2");
+    assert_eq!(east.host(Service::Bedrock), "bedrock.us-east-1.amazonaws.com");
+    assert!(policy.region("eu-west-1").is_none());
+    let mut document = base();
+    document["fips"] = json!(true);
+    let fips = load(&document).unwrap();
+    assert_eq!(
+        fips.region("us-east-1").unwrap().host(Service::BedrockRuntime),
+        "bedrock-runtime-fips.us-east-1.amazonaws.com"
+    );
+}
