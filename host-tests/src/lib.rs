@@ -1,1 +1,4 @@
 //! What the tests stand on.
+
+#[cfg(feature = "vm")]
+pub mod vm;

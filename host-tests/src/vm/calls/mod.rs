@@ -1,0 +1,37 @@
+//! The functions a module imports from `env` and `wasi_snapshot_preview1`, and no others.
+
+mod control;
+mod maps;
+mod outside;
+mod shared;
+mod wasi;
+
+use wasmtime::Linker;
+
+use super::state::State;
+
+/// Defines `env` functions: each gets the [`Guest`](super::guest::Guest) of its call and answers `Result<(), Refusal>`.
+macro_rules! env {
+    ($linker:expr; $(fn $name:ident($guest:ident $(, $arg:ident: $type:ty)* $(,)?) $body:block)+) => {
+        $(
+            $linker.func_wrap(
+                "env",
+                stringify!($name),
+                |caller: wasmtime::Caller<'_, $crate::vm::state::State>, $($arg: $type),*| -> wasmtime::Result<u32> {
+                    $crate::vm::guest::Guest::enter(caller, stringify!($name))
+                        .answer(|$guest| -> Result<(), $crate::vm::fault::Refusal> { $body })
+                },
+            )?;
+        )+
+    };
+}
+use env;
+
+/// Defines everything; a module that imports more does not load, as in Envoy.
+pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    control::link(linker)?;
+    maps::link(linker)?;
+    outside::link(linker)?;
+    shared::link(linker)?;
+    wasi::link(linker)
+}

@@ -1,0 +1,253 @@
+//! What the host holds for one VM: contexts, shared data, metrics, calls, logs.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use wasmtime::{Memory, StoreLimits, TypedFunc};
+
+use super::abi::{Direction, Header, MapType, Status};
+use super::fault::{Refusal, misuse};
+use super::half::{Half, Map, View};
+
+/// A line the module logged, by `proxy_log` or on its standard output and error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// 0 trace … 5 critical, as in the ABI.
+    pub level: u32,
+    /// The text.
+    pub text: String,
+}
+
+/// A host call that did not answer `Ok`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The host call.
+    pub call: &'static str,
+    /// What it answered.
+    pub status: Status,
+}
+
+/// A call that the module sent out by `proxy_http_call`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutCall {
+    /// By which the answer finds it.
+    pub token: u32,
+    /// Envoy's cluster.
+    pub cluster: String,
+    /// With pseudo headers.
+    pub headers: Vec<Header>,
+    /// May be empty.
+    pub body: Vec<u8>,
+    /// May be empty.
+    pub trailers: Vec<Header>,
+    /// 0 is none.
+    pub timeout_ms: u32,
+    pub(super) root: u32,
+}
+
+/// An answer that the module gave in place of the upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalReply {
+    /// HTTP status.
+    pub status: u32,
+    /// The headers the module gave; what the client gets is in the response map.
+    pub headers: Vec<Header>,
+    /// May be empty.
+    pub body: Vec<u8>,
+    /// For the access log's `%RESPONSE_CODE_DETAILS%`.
+    pub details: String,
+}
+
+/// What `get_property` answers for a path.
+#[derive(Clone, Debug)]
+pub(super) enum Property {
+    Value(Vec<u8>),
+    Status(Status),
+}
+
+pub(super) type Properties = BTreeMap<Vec<u8>, Property>;
+
+#[derive(Debug, Default)]
+pub(super) struct Root {
+    pub(super) name: String,
+    pub(super) configuration: Vec<u8>,
+    pub(super) configuring: bool,
+    pub(super) tick_ms: u32,
+    pub(super) properties: Properties,
+    pub(super) stop_iteration: bool,
+    pub(super) buffer_limit: Option<usize>,
+}
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) root: u32,
+    /// Streams of one exchange share its filter state.
+    pub(super) exchange: usize,
+    pub(super) created: bool,
+    /// In `on_log`, where every map can be read again.
+    pub(super) logging: bool,
+    pub(super) request: Half,
+    pub(super) response: Half,
+    pub(super) properties: Properties,
+    pub(super) local_reply: Option<LocalReply>,
+    pub(super) reset: bool,
+}
+
+impl Stream {
+    pub(super) fn new(root: u32, exchange: usize) -> Self {
+        Self {
+            root,
+            exchange,
+            created: false,
+            logging: false,
+            request: Half::default(),
+            response: Half::default(),
+            properties: Properties::new(),
+            local_reply: None,
+            reset: false,
+        }
+    }
+
+    pub(super) fn half(&mut self, direction: Direction) -> &mut Half {
+        match direction {
+            Direction::Request => &mut self.request,
+            Direction::Response => &mut self.response,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum Context {
+    Root(Root),
+    Stream(Box<Stream>),
+}
+
+/// What a host call asked for and Envoy does after the callback has returned.
+#[derive(Debug)]
+pub(super) enum Deferred {
+    Resume(u32, Direction),
+    Reply(u32, LocalReply),
+    Reset(u32),
+}
+
+/// An answer to an [`OutCall`] while the module is being told of it.
+#[derive(Debug, Default)]
+pub(super) struct CallAnswer {
+    pub(super) headers: Vec<Header>,
+    pub(super) body: Vec<u8>,
+    pub(super) trailers: Vec<Header>,
+}
+
+/// Counter, gauge or histogram; histograms keep the sum and count of records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Metric {
+    pub(super) value: u64,
+    pub(super) records: Vec<u64>,
+}
+
+pub(super) struct State {
+    pub(super) memory: Option<Memory>,
+    pub(super) allocate: Option<TypedFunc<u32, u32>>,
+    pub(super) limits: StoreLimits,
+    pub(super) environment: Vec<(String, String)>,
+    pub(super) vm_configuration: Vec<u8>,
+    pub(super) clock_ns: u64,
+    pub(super) random: u64,
+    pub(super) log_level: u32,
+    pub(super) logs: Vec<Log>,
+    pub(super) refused: Vec<Refused>,
+    pub(super) counts: BTreeMap<&'static str, u64>,
+    pub(super) contexts: BTreeMap<u32, Context>,
+    pub(super) next_context: u32,
+    /// The callback that runs, empty between callbacks.
+    pub(super) callback: &'static str,
+    pub(super) current: u32,
+    pub(super) effective: Option<u32>,
+    pub(super) deferred: Vec<Deferred>,
+    pub(super) filter_states: Vec<BTreeMap<String, Vec<u8>>>,
+    pub(super) shared: BTreeMap<Vec<u8>, (Vec<u8>, u32)>,
+    pub(super) next_cas: u32,
+    pub(super) queues: Vec<(Vec<u8>, VecDeque<Vec<u8>>)>,
+    /// By id: type (two low bits of the id) and name.
+    pub(super) metric_ids: Vec<(u32, String)>,
+    pub(super) metrics: BTreeMap<String, Metric>,
+    pub(super) clusters: Vec<String>,
+    pub(super) calls: Vec<OutCall>,
+    pub(super) next_token: u32,
+    pub(super) answer: Option<CallAnswer>,
+    pub(super) failed: Option<String>,
+}
+
+impl State {
+    /// The context that host calls work on: `set_effective_context` moves it for the rest of a callback.
+    pub(super) fn active(&self) -> u32 {
+        self.effective.unwrap_or(self.current)
+    }
+
+    pub(super) fn stream(&mut self, id: u32) -> Option<&mut Stream> {
+        match self.contexts.get_mut(&id) {
+            Some(Context::Stream(stream)) => Some(stream),
+            _ => None,
+        }
+    }
+
+    pub(super) fn root(&mut self, id: u32) -> Option<&mut Root> {
+        match self.contexts.get_mut(&id) {
+            Some(Context::Root(root)) => Some(root),
+            _ => None,
+        }
+    }
+
+    pub(super) fn active_stream(&mut self) -> Option<&mut Stream> {
+        let id = self.active();
+        self.stream(id)
+    }
+
+    /// The root of the active context; itself if it is one.
+    pub(super) fn active_root(&mut self) -> u32 {
+        let id = self.active();
+        self.stream(id).map_or(id, |stream| stream.root)
+    }
+
+    /// A map to be read. `BadArgument` is what Envoy answers where there is none.
+    pub(super) fn map(&mut self, kind: MapType) -> Result<&[Header], Refusal> {
+        if let MapType::CallHeaders | MapType::CallTrailers = kind {
+            let Some(answer) = &self.answer else {
+                return Err(Status::BadArgument.into());
+            };
+            return Ok(if kind == MapType::CallHeaders { &answer.headers } else { &answer.trailers });
+        }
+        let Some(stream) = self.active_stream() else {
+            return Err(Status::BadArgument.into());
+        };
+        let logging = stream.logging;
+        let map = stream_map(stream, kind)?;
+        match map.view {
+            View::Open | View::Sent => Ok(&map.entries),
+            View::Gone if logging => Ok(&map.entries),
+            View::Absent | View::Gone => Err(Status::BadArgument.into()),
+        }
+    }
+
+    /// A map to be written.
+    pub(super) fn map_mut(&mut self, kind: MapType) -> Result<&mut Vec<Header>, Refusal> {
+        let Some(stream) = self.active_stream() else {
+            return Err(Status::BadArgument.into());
+        };
+        let replied = stream.local_reply.is_some();
+        let map = stream_map(stream, kind)?;
+        match map.view {
+            View::Open => Ok(&mut map.entries),
+            View::Sent if replied => Ok(&mut map.entries),
+            View::Sent => misuse(format!("{kind:?} has gone on already; the change would reach nobody")),
+            View::Absent | View::Gone => Err(Status::BadArgument.into()),
+        }
+    }
+}
+
+fn stream_map(stream: &mut Stream, kind: MapType) -> Result<&mut Map, Refusal> {
+    match kind {
+        MapType::Headers(direction) => Ok(&mut stream.half(direction).headers),
+        MapType::Trailers(direction) => Ok(&mut stream.half(direction).trailers),
+        MapType::CallHeaders | MapType::CallTrailers => Err(Status::BadArgument.into()),
+    }
+}
