@@ -8,7 +8,7 @@ use crate::audit::{AttemptFacts, ExchangeFacts};
 use crate::config::{Auth, Role};
 use crate::credentials::Credentials;
 use crate::headers::{Headers, Repeated};
-use crate::operation::{Call, Operation};
+use crate::operation::{Call, Method, Operation};
 use crate::policy::{Policy, Region};
 use crate::reply::{Refusal, Reply};
 use crate::sigv4::{self, Unsigned};
@@ -40,8 +40,9 @@ const CROSSING: &[&str] = &[
     "x-amzn-bedrock-service-tier",
     "x-amzn-bedrock-trace",
 ];
-/// What Envoy itself set and still needs: without the first its route match fails.
-const ENVOYS_OWN: &[&str] = &["x-forwarded-proto", ":scheme"];
+/// What Envoy itself set and still needs here: without the first its route match fails, from the second it makes the
+/// stream id of its access log. The signer drops them.
+const ENVOYS_OWN: &[&str] = &["x-forwarded-proto", "x-request-id", ":scheme"];
 /// Request ids longer than this are not ours.
 const MAX_REQUEST_ID: usize = 64;
 
@@ -301,12 +302,15 @@ impl Exchange {
     ) -> Result<Step, Refusal> {
         let Ready { call, mut headers, cluster } = ready;
         let Call { operation, labels, query } = call;
+        // A request that has no body by its method announces none.
+        let content_length = content_length.filter(|length| *length > 0 || operation.method() == Method::Post);
         let handoff = Handoff { operation, labels, query, body_sha256, content_length };
         let mut forward = if policy.role == Role::Combined {
             let region = policy.own_region().ok_or(Refusal::NotConfigured)?;
             let mut signed = sign(&handoff, &headers, region, credentials, now)?;
-            for (name, value) in headers.iter().filter(|(name, _)| ENVOYS_OWN.contains(name) && *name != ":scheme") {
-                signed.headers.push(name, value);
+            // The route removes it again: no signer comes behind this one.
+            if let Some(value) = headers.get("x-forwarded-proto") {
+                signed.headers.push("x-forwarded-proto", value);
             }
             signed
         } else {
@@ -409,8 +413,6 @@ fn sign(
     }
     if let Some(length) = content_length {
         headers.push("content-length", length.to_string());
-    } else if let Some(length) = given.get("content-length") {
-        headers.push("content-length", length);
     }
     match (credentials, body_sha256) {
         (None, _) => return Err(Refusal::NoCredentials),

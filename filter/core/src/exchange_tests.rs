@@ -191,7 +191,7 @@ fn a_get_goes_at_once_with_the_empty_hash() {
     assert_eq!(forward.headers.get_str(CLUSTER_HEADER), Some("bedrock.any"));
     assert_eq!(forward.headers.get_str(":path"), Some("/foundation-models?byA=y&byProvider=x"));
     let handoff: Handoff = serde_json::from_slice(&forward.states[0].1).unwrap();
-    assert_eq!(handoff.body_sha256.as_deref(), Some(EMPTY_SHA256));
+    assert_eq!((handoff.body_sha256.as_deref(), handoff.content_length), (Some(EMPTY_SHA256), None));
 }
 
 #[test]
