@@ -1,4 +1,5 @@
 //! What the tests stand on.
 
+pub mod double;
 #[cfg(feature = "vm")]
 pub mod vm;

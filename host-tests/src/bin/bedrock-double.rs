@@ -1,0 +1,125 @@
+//! `bedrock-double serve`: the Bedrock double as a process. Killing it is cutting its path.
+
+#![forbid(unsafe_code)]
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use host_tests::double::{Builder, Double, Endpoints};
+use lexopt::prelude::{Long, Short, Value, ValueExt as _};
+
+const HELP: &str = "\
+bedrock-double serve --listen ADDR:PORT --tls-dir DIR [options]
+
+  --listen ADDR:PORT     where to listen; port 0 takes a free one (default 127.0.0.1:0)
+  --tls-dir DIR          the certificate authority's folder, made if missing; clients trust DIR/ca.pem
+  --region R             a region that is served; repeat for more (default us-east-1 and us-west-2)
+  --endpoints KIND       any, standard or fips: the hosts that are served (default any)
+  --path-name NAME       the name of the path it ends, for the records (default direct)
+  --delay-ms N           every answer starts so much later
+  --access-key ID        the key that signs (default AWS's documented example key), with --secret-key and,
+  --secret-key KEY         for temporary keys, --session-token
+  --session-token TOKEN
+  --bearer KEY           the API key that is taken as bearer
+  --record FILE          append every request, one JSON object a line; keys and tokens are masked
+  --models FILE          a list of models (CSV) instead of the one built in
+  --no-h2                offer http/1.1 only
+  --lenient-headers      let any header pass, for SDKs that call with no gateway between
+
+Prints `ready ADDR:PORT` when it serves, and serves until SIGINT or SIGTERM.";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bedrock-double: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
+    let Some(builder) = parse(lexopt::Parser::from_env())? else {
+        println!("{HELP}");
+        return Ok(());
+    };
+    // Requests are recorded in a file, if at all: kept in memory nobody could read them.
+    let running = builder.keep(0).start()?;
+    println!("ready {}", running.addr());
+    std::io::stdout().flush()?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(until_told())?;
+    running.stop();
+    Ok(())
+}
+
+/// `None`: help was asked for.
+fn parse(mut args: lexopt::Parser) -> Result<Option<Builder>, Box<dyn std::error::Error>> {
+    let mut builder = Double::builder();
+    let (mut access_key, mut secret_key, mut session_token, mut command) = (None, None, None, None);
+    while let Some(arg) = args.next()? {
+        builder = match arg {
+            Long("help") | Short('h') => return Ok(None),
+            Value(value) if command.is_none() => {
+                command = Some(value.string()?);
+                builder
+            }
+            Long("listen") => builder.listen(args.value()?.parse()?),
+            Long("tls-dir") => builder.tls_dir(args.value()?),
+            Long("region") => builder.region(args.value()?.string()?),
+            Long("path-name") => builder.path_name(args.value()?.string()?),
+            Long("delay-ms") => builder.delay(Duration::from_millis(args.value()?.parse()?)),
+            Long("bearer") => builder.bearer(args.value()?.string()?),
+            Long("record") => builder.record(args.value()?),
+            Long("no-h2") => builder.h2(false),
+            Long("lenient-headers") => builder.lenient_headers(true),
+            Long("models") => {
+                let path = args.value()?;
+                builder.models(std::fs::read_to_string(&path).map_err(|e| format!("--models {}: {e}", path.display()))?)
+            }
+            Long("endpoints") => builder.endpoints(match args.value()?.string()?.as_str() {
+                "any" => Endpoints::Any,
+                "standard" => Endpoints::Standard,
+                "fips" => Endpoints::Fips,
+                other => {
+                    return Err(format!("--endpoints is any, standard or fips, not {other:?}").into());
+                }
+            }),
+            Long("access-key") => {
+                access_key = Some(args.value()?.string()?);
+                builder
+            }
+            Long("secret-key") => {
+                secret_key = Some(args.value()?.string()?);
+                builder
+            }
+            Long("session-token") => {
+                session_token = Some(args.value()?.string()?);
+                builder
+            }
+            other => return Err(other.unexpected().into()),
+        };
+    }
+    if command.as_deref() != Some("serve") {
+        return Err("the command is `serve`; see --help".into());
+    }
+    match (access_key, secret_key) {
+        (Some(id), Some(secret)) => Ok(Some(builder.access_key(id, secret, session_token))),
+        (None, None) if session_token.is_none() => Ok(Some(builder)),
+        _ => Err("--access-key and --secret-key go together".into()),
+    }
+}
+
+#[cfg(unix)]
+async fn until_told() -> std::io::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+async fn until_told() -> std::io::Result<()> {
+    tokio::signal::ctrl_c().await
+}

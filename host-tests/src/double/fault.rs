@@ -1,0 +1,138 @@
+//! What can be made to go wrong: by the name of a model, which passes any gateway, or for a whole path, by the handle.
+
+use std::time::Duration;
+
+/// A fault of one call, asked for by a model id such as `fault.status-429` or `us.fault.slow-500ms`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelFault {
+    /// `status-N`, or `status-N-ErrorType`: the answer has this status.
+    Status(u16, String),
+    /// `stream-exception`, or `stream-exception-NAME`: a modelled exception after the first words; default `throttlingException`.
+    StreamException(String),
+    /// `slow-DURATION` (`60s`, `500ms`): the answer starts so much later.
+    Slow(Duration),
+    /// `drip-DURATION`: so much time before each frame of a stream.
+    Drip(Duration),
+    /// `silent`: no answer, ever.
+    Silent,
+    /// `reset`: the connection (HTTP/1.1) or stream (HTTP/2) is reset instead of an answer.
+    Reset,
+    /// `reset-midstream`: the same, after half of the answer.
+    ResetMidstream,
+    /// `truncate`: the answer ends, in good form for HTTP, in the middle of a frame or of its JSON.
+    Truncate,
+    /// `bad-crc`: one frame of a stream fails its CRC.
+    BadCrc,
+    /// `no-usage`: no token counts in headers, JSON or stream.
+    NoUsage,
+}
+
+impl ModelFault {
+    /// Reads `fault.…`; `None` if there is no such fault.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        let name = name.strip_prefix("fault.")?;
+        Some(match name {
+            "stream-exception" => Self::StreamException("throttlingException".to_owned()),
+            "silent" => Self::Silent,
+            "reset" => Self::Reset,
+            "reset-midstream" => Self::ResetMidstream,
+            "truncate" => Self::Truncate,
+            "bad-crc" => Self::BadCrc,
+            "no-usage" => Self::NoUsage,
+            _ => return Self::with_argument(name),
+        })
+    }
+
+    fn with_argument(name: &str) -> Option<Self> {
+        if let Some(rest) = name.strip_prefix("status-") {
+            let (status, error_type) = match rest.split_once('-') {
+                Some((status, error_type)) => (status.parse().ok()?, error_type.to_owned()),
+                None => {
+                    let status = rest.parse().ok()?;
+                    (status, error_type_of(status).to_owned())
+                }
+            };
+            return (400..600).contains(&status).then_some(Self::Status(status, error_type));
+        }
+        if let Some(exception) = name.strip_prefix("stream-exception-") {
+            return Some(Self::StreamException(exception.to_owned()));
+        }
+        if let Some(duration) = name.strip_prefix("slow-") {
+            return parse_duration(duration).map(Self::Slow);
+        }
+        parse_duration(name.strip_prefix("drip-")?).map(Self::Drip)
+    }
+}
+
+/// `60s` or `500ms`.
+fn parse_duration(text: &str) -> Option<Duration> {
+    match text.strip_suffix("ms") {
+        Some(millis) => millis.parse().ok().map(Duration::from_millis),
+        None => text.strip_suffix('s')?.parse().ok().map(Duration::from_secs),
+    }
+}
+
+/// The error Bedrock answers with most under a status.
+#[must_use]
+pub fn error_type_of(status: u16) -> &'static str {
+    match status {
+        400 => "ValidationException",
+        403 => "AccessDeniedException",
+        404 => "ResourceNotFoundException",
+        408 => "ModelTimeoutException",
+        424 => "ModelErrorException",
+        429 => "ThrottlingException",
+        503 => "ServiceUnavailableException",
+        _ => "InternalServerException",
+    }
+}
+
+/// A fault of the whole path: what the listener does to everyone, health checks included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PathFault {
+    /// None.
+    #[default]
+    None,
+    /// Every request is judged and recorded as ever, then answered with this status.
+    Status(u16),
+    /// The port is closed; open connections are reset.
+    Refuse,
+    /// Connections are accepted and reset at once; open ones are reset.
+    Reset,
+    /// Connections are accepted and no byte is ever read or written: a black hole.
+    Silent,
+    /// TLS is spoken and requests are read, but never answered.
+    Mute,
+    /// Every answer starts so much later.
+    Delay(Duration),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_faults() {
+        for (name, want) in [
+            ("fault.status-429", Some(ModelFault::Status(429, "ThrottlingException".into()))),
+            ("fault.status-429-ModelNotReadyException", Some(ModelFault::Status(429, "ModelNotReadyException".into()))),
+            ("fault.status-200", None),
+            ("fault.status-x", None),
+            ("fault.slow-60s", Some(ModelFault::Slow(Duration::from_secs(60)))),
+            ("fault.slow-500ms", Some(ModelFault::Slow(Duration::from_millis(500)))),
+            ("fault.slow-5", None),
+            ("fault.drip-20ms", Some(ModelFault::Drip(Duration::from_millis(20)))),
+            ("fault.stream-exception", Some(ModelFault::StreamException("throttlingException".into()))),
+            (
+                "fault.stream-exception-modelStreamErrorException",
+                Some(ModelFault::StreamException("modelStreamErrorException".into())),
+            ),
+            ("fault.reset-midstream", Some(ModelFault::ResetMidstream)),
+            ("fault.", None),
+            ("silent", None),
+        ] {
+            assert_eq!(ModelFault::from_name(name), want, "{name}");
+        }
+    }
+}

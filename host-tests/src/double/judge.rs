@@ -1,0 +1,245 @@
+//! Whether a request may be answered at all: its host, its headers, its signature or key.
+
+use hmac::{Hmac, KeyInit, Mac};
+use serde::Serialize;
+use sha2::Sha256;
+use time::OffsetDateTime;
+
+use super::operation::{Call, Service, Unrecognised, recognise};
+use super::sigv4::{AccessKey, Authorization, Expected, Refusal, WireRequest, verify};
+
+/// The signing name of both services.
+const SIGNING_NAME: &str = "bedrock";
+
+/// What may cross besides `x-amzn-bedrock-*`.
+const ALLOWED: &[&str] = &[
+    "host",
+    "content-type",
+    "content-length",
+    "transfer-encoding",
+    "accept",
+    "authorization",
+    "x-amz-date",
+    "x-amz-security-token",
+];
+
+/// Which of a region's hosts the double is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Endpoints {
+    /// With and without `-fips`.
+    #[default]
+    Any,
+    /// Without.
+    Standard,
+    /// With.
+    Fips,
+}
+
+/// What is asked of every request.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// The keys that may sign.
+    pub access_keys: Vec<AccessKey>,
+    /// The API key that may be sent as bearer.
+    pub bearer: Option<String>,
+    /// The regions that are served.
+    pub regions: Vec<String>,
+    /// The hosts of a region.
+    pub endpoints: Endpoints,
+    /// Lets any header pass, and a port in Host: for SDKs that call the double with no gateway between.
+    pub lenient_headers: bool,
+}
+
+/// The judgement over a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Verdict {
+    /// Its signature holds.
+    Signed,
+    /// Its API key is right.
+    Bearer,
+    /// A health check, which carries nothing: answered with 403 and no offence.
+    Health,
+    /// The peer gave up before the body was whole.
+    Aborted,
+    /// Something is wrong that a gateway must never let happen.
+    Refused {
+        /// The status of the answer.
+        status: u16,
+        /// `x-amzn-errortype`.
+        error_type: String,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+/// A request that may be answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    /// The region that Host names.
+    pub region: String,
+    /// What is called.
+    pub call: Call,
+    /// Signed or bearer.
+    pub verdict: Verdict,
+}
+
+fn refused(status: u16, error_type: &str, message: impl Into<String>) -> Verdict {
+    Verdict::Refused { status, error_type: error_type.to_owned(), message: message.into() }
+}
+
+impl Rules {
+    /// Every host name that is served.
+    #[must_use]
+    pub fn host_names(&self) -> Vec<String> {
+        let suffixes: &[&str] = match self.endpoints {
+            Endpoints::Any => &["", "-fips"],
+            Endpoints::Standard => &[""],
+            Endpoints::Fips => &["-fips"],
+        };
+        let services = [Service::Bedrock, Service::BedrockRuntime];
+        let hosts = services
+            .iter()
+            .flat_map(|service| suffixes.iter().map(move |suffix| format!("{}{suffix}", service.as_str())));
+        hosts.flat_map(|host| self.regions.iter().map(move |region| format!("{host}.{region}.amazonaws.com"))).collect()
+    }
+
+    /// Service and region of a host name that is served, exactly as written.
+    #[must_use]
+    pub fn endpoint(&self, host: &str) -> Option<(Service, &str)> {
+        let label = host.split('.').next()?;
+        let service = match label.strip_suffix("-fips").unwrap_or(label) {
+            "bedrock" => Service::Bedrock,
+            "bedrock-runtime" => Service::BedrockRuntime,
+            _ => return None,
+        };
+        let region = self.regions.iter().find(|region| host == format!("{label}.{region}.amazonaws.com"))?;
+        let fits = match self.endpoints {
+            Endpoints::Any => true,
+            Endpoints::Standard => !label.ends_with("-fips"),
+            Endpoints::Fips => label.ends_with("-fips"),
+        };
+        fits.then_some((service, region))
+    }
+
+    /// Judges a request. `sni` is the name the TLS client asked for.
+    ///
+    /// # Errors
+    /// [`Verdict::Health`] or [`Verdict::Refused`].
+    pub fn judge(
+        &self,
+        request: &WireRequest<'_>,
+        sni: Option<&str>,
+        now: OffsetDateTime,
+    ) -> Result<Admitted, Verdict> {
+        let has = |name: &str| request.values(name).next().is_some();
+        let of_aws = |name: &str| name == "authorization" || name.starts_with("x-amz");
+        if request.method == "GET" && request.path == "/" && !request.headers.iter().any(|(name, _)| of_aws(name)) {
+            return Err(Verdict::Health);
+        }
+        let (service, region) = self.check_host(request, sni)?;
+        self.check_headers(request)?;
+        let verdict = match (request.values("authorization").next(), &self.bearer) {
+            (Some(value), Some(key)) if value.starts_with(b"Bearer ") => check_bearer(request, value, key)?,
+            (Some(value), None) if value.starts_with(b"Bearer ") => {
+                return Err(refused(403, "UnrecognizedClientException", "This double takes no API keys."));
+            }
+            (None, _) if !has("x-amz-security-token") && !has("x-amz-date") => {
+                return Err(refusal(&Refusal::Missing));
+            }
+            _ => self.check_signature(request, region, now)?,
+        };
+        let call = recognise(request.method, request.path).map_err(|error| match error {
+            Unrecognised::Unknown { .. } => refused(404, "UnknownOperationException", error.to_string()),
+            Unrecognised::Encoding { .. } => refused(400, "ValidationException", error.to_string()),
+        })?;
+        if call.operation.service() != service {
+            let message = format!("{:?} is not an operation of {}", call.operation, service.as_str());
+            return Err(refused(404, "UnknownOperationException", message));
+        }
+        Ok(Admitted { region: region.to_owned(), call, verdict })
+    }
+
+    /// Host is one of ours, sent once, and the name that TLS was opened for.
+    fn check_host(&self, request: &WireRequest<'_>, sni: Option<&str>) -> Result<(Service, &str), Verdict> {
+        let hosts: Vec<&[u8]> = request.values("host").collect();
+        let &[host] = &hosts[..] else {
+            return Err(refused(400, "ValidationException", "Host must be sent once"));
+        };
+        let host = std::str::from_utf8(host).unwrap_or_default();
+        let name = host.split_once(':').filter(|_| self.lenient_headers).map_or(host, |(name, _)| name);
+        let found = self.endpoint(name).ok_or_else(|| {
+            refused(421, "MisdirectedRequestException", format!("no endpoint here has the host {host:?}"))
+        })?;
+        if sni != Some(name) {
+            return Err(refused(
+                421,
+                "MisdirectedRequestException",
+                format!("Host is {name:?}, but TLS was opened for {sni:?}"),
+            ));
+        }
+        Ok(found)
+    }
+
+    fn check_headers(&self, request: &WireRequest<'_>) -> Result<(), Verdict> {
+        if self.lenient_headers {
+            return Ok(());
+        }
+        let foreign = request
+            .headers
+            .iter()
+            .find(|(name, _)| !ALLOWED.contains(&name.as_str()) && !name.starts_with("x-amzn-bedrock-"));
+        match foreign {
+            Some((name, _)) => {
+                Err(refused(400, "ValidationException", format!("The header {name:?} must not be sent here")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn check_signature(
+        &self,
+        request: &WireRequest<'_>,
+        region: &str,
+        now: OffsetDateTime,
+    ) -> Result<Verdict, Verdict> {
+        let value = request.values("authorization").next().and_then(|value| std::str::from_utf8(value).ok());
+        let id = value.and_then(|value| Authorization::parse(value).ok()).map(|parts| parts.access_key.to_owned());
+        // An unknown key is judged with the first one, so that the rest of the request is judged as well.
+        let key = self.access_keys.iter().find(|key| Some(&key.id) == id.as_ref()).or(self.access_keys.first());
+        let key = key.ok_or_else(|| refused(403, "UnrecognizedClientException", "This double takes API keys only."))?;
+        let expected = Expected { region, service: SIGNING_NAME, now };
+        verify(request, key, &expected).map(|()| Verdict::Signed).map_err(|error| refusal(&error))
+    }
+}
+
+fn refusal(error: &Refusal) -> Verdict {
+    refused(403, error.error_type(), error.to_string())
+}
+
+/// Compared under a MAC, so that the time taken says nothing of where two keys differ.
+fn check_bearer(request: &WireRequest<'_>, value: &[u8], key: &str) -> Result<Verdict, Verdict> {
+    if request.values("authorization").count() > 1 {
+        return Err(refusal(&Refusal::Duplicate("authorization".to_owned())));
+    }
+    if let Some((name, _)) = request.headers.iter().find(|(name, _)| name.starts_with("x-amz-")) {
+        return Err(refused(
+            400,
+            "ValidationException",
+            format!("The header {name:?} must not be sent with an API key"),
+        ));
+    }
+    let mac = |text: &[u8]| {
+        let mut mac = Hmac::<Sha256>::new_from_slice(b"bedrock-double").ok()?;
+        mac.update(text);
+        Some(mac)
+    };
+    let wanted = mac(key.as_bytes()).map(|mac| mac.finalize().into_bytes()).unwrap_or_default();
+    let sent = value.strip_prefix(b"Bearer ").unwrap_or_default();
+    match mac(sent).map(|mac| mac.verify_slice(&wanted)) {
+        Some(Ok(())) => Ok(Verdict::Bearer),
+        _ => {
+            Err(refused(403, "AccessDeniedException", "Authentication failed: Please make sure your API Key is valid."))
+        }
+    }
+}

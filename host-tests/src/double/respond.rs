@@ -1,0 +1,185 @@
+//! From an admitted call to its answer: the model resolved, the fault applied.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::answer::{Answer, Step};
+use super::catalogue::{Catalogue, Target};
+use super::control::{self, Context};
+use super::converse::{Invalid, Question};
+use super::eventstream::{exception, with_bad_crc};
+use super::fault::ModelFault;
+use super::invoke::{Prompt, count_tokens};
+use super::operation::{Call, Operation};
+
+/// Time for what was sent to arrive before a reset takes it back.
+const BEFORE_RESET: Duration = Duration::from_millis(50);
+
+/// A call with all that its answer depends on.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// The operation and its labels.
+    pub call: &'a Call,
+    /// The region called.
+    pub region: &'a str,
+    /// The query, as on the wire.
+    pub query: &'a str,
+    /// The media type asked for.
+    pub accept: Option<&'a str>,
+    /// The body, `null` if there is none.
+    pub body: Result<Value, serde_json::Error>,
+    /// The models.
+    pub catalogue: &'a Catalogue,
+    /// The time taken so far, which becomes the latency.
+    pub elapsed: Duration,
+}
+
+/// What to do about a call.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Answer after a wait.
+    Answer(Duration, Answer),
+    /// Reset instead of answering.
+    Reset,
+    /// Neither.
+    Silence,
+}
+
+impl Outcome {
+    /// Answer at once.
+    #[must_use]
+    pub fn now(answer: Answer) -> Self {
+        Self::Answer(Duration::ZERO, answer)
+    }
+}
+
+/// Answers a call, or errs as Bedrock does.
+#[must_use]
+pub fn respond(asked: &Asked<'_>) -> Outcome {
+    let body = match &asked.body {
+        Ok(body) => body,
+        Err(error) => return invalid(&format!("The request body is not valid JSON: {error}")),
+    };
+    let (model, fault) = match target(asked, body) {
+        Ok((model, fault)) => (model, fault),
+        Err(outcome) => return outcome,
+    };
+    let mut latency = asked.elapsed;
+    let mut wait = Duration::ZERO;
+    match &fault {
+        Some(ModelFault::Status(status, error_type)) => {
+            return Outcome::now(Answer::error(
+                *status,
+                error_type,
+                &format!("The model's name asked for status {status}."),
+            ));
+        }
+        Some(ModelFault::Reset) => return Outcome::Reset,
+        Some(ModelFault::Silent) => return Outcome::Silence,
+        Some(ModelFault::Slow(time)) => (wait, latency) = (*time, latency + *time),
+        _ => {}
+    }
+    let with_usage = fault != Some(ModelFault::NoUsage);
+    match answer(asked, body, &model, latency, with_usage) {
+        Err(message) => invalid(&message),
+        Ok(answer) => Outcome::Answer(
+            wait,
+            fault.map_or(answer.clone(), |fault| spoil(answer, &fault, asked.call.operation.streams())),
+        ),
+    }
+}
+
+fn invalid(message: &str) -> Outcome {
+    Outcome::now(Answer::error(400, "ValidationException", message))
+}
+
+/// The model's id and its fault; empty for operations that name none.
+fn target(asked: &Asked<'_>, body: &Value) -> Result<(String, Option<ModelFault>), Outcome> {
+    let label = asked.call.labels.first().map(String::as_str);
+    let model_id = match asked.call.operation {
+        Operation::InvokeModel
+        | Operation::InvokeModelWithResponseStream
+        | Operation::Converse
+        | Operation::ConverseStream
+        | Operation::CountTokens => label,
+        Operation::StartAsyncInvoke => body.get("modelId").and_then(Value::as_str),
+        _ => None,
+    };
+    let Some(model_id) = model_id else {
+        return Ok((String::new(), None));
+    };
+    match asked.catalogue.resolve(model_id, asked.region, asked.call.operation == Operation::CountTokens) {
+        Ok(Target::Model(id)) => Ok((id, None)),
+        Ok(Target::Fault(fault)) => Ok((String::new(), Some(fault))),
+        Err(refusal) => {
+            let (status, error_type) = refusal.answer();
+            Err(Outcome::now(Answer::error(status, error_type, &refusal.to_string())))
+        }
+    }
+}
+
+fn answer(
+    asked: &Asked<'_>,
+    body: &Value,
+    model: &str,
+    latency: Duration,
+    with_usage: bool,
+) -> Result<Answer, Invalid> {
+    let needs_messages = !model.contains(":prompt/");
+    let event_stream = || ("content-type", "application/vnd.amazon.eventstream".to_owned());
+    Ok(match asked.call.operation {
+        Operation::Converse => Question::read(body, needs_messages)?.answer(latency, with_usage),
+        Operation::ConverseStream => {
+            Answer::stream(vec![event_stream()], Question::read(body, needs_messages)?.frames(latency, with_usage))
+        }
+        Operation::InvokeModel => {
+            let mut answer = Prompt::read(model, body)?.answer(latency, with_usage);
+            if let Some(accept) = asked.accept {
+                answer.headers.retain(|(name, _)| *name != "content-type");
+                answer.headers.push(("content-type", accept.to_owned()));
+            }
+            answer
+        }
+        Operation::InvokeModelWithResponseStream => {
+            let inner = ("x-amzn-bedrock-content-type", "application/json".to_owned());
+            Answer::stream(vec![event_stream(), inner], Prompt::read(model, body)?.frames(latency, with_usage))
+        }
+        Operation::CountTokens => count_tokens(model, body)?,
+        _ => control::answer(
+            asked.call,
+            &Context { catalogue: asked.catalogue, region: asked.region, query: asked.query, body },
+        )?,
+    })
+}
+
+/// Applies what a fault does to a good answer. Of a stream, the first half of the frames stays good.
+fn spoil(mut answer: Answer, fault: &ModelFault, streams: bool) -> Answer {
+    let half = if streams { answer.body.len() / 2 } else { 0 };
+    match fault {
+        ModelFault::Drip(time) => {
+            answer.body = answer.body.into_iter().flat_map(|step| [Step::Pause(*time), step]).collect();
+        }
+        ModelFault::StreamException(name) if streams => {
+            answer.body.truncate(half);
+            let payload = serde_json::json!({ "message": "The model's name asked for this exception." }).to_string();
+            answer.body.push(Step::Send(exception(name, payload.as_bytes()).into()));
+        }
+        ModelFault::BadCrc if streams => {
+            if let Some(Step::Send(frame)) = answer.body.get_mut(half) {
+                *frame = with_bad_crc(frame.to_vec()).into();
+            }
+        }
+        ModelFault::Truncate | ModelFault::ResetMidstream => {
+            answer.body.truncate(half + 1);
+            if let Some(Step::Send(last)) = answer.body.last_mut() {
+                last.truncate(last.len() / 2);
+            }
+            if *fault == ModelFault::ResetMidstream {
+                answer.body.extend([Step::Pause(BEFORE_RESET), Step::Reset]);
+            }
+        }
+        _ => {}
+    }
+    answer
+}
