@@ -1,3 +1,197 @@
-//! Turns Envoy's access logs into audit records.
+//! The command `audit-collector`: arguments in, records out.
+#![forbid(unsafe_code)]
 
-fn main() {}
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use audit_collector::query::{Query, Status, table, time_argument};
+use audit_collector::report::Report;
+use audit_collector::run::{Sources, run};
+use audit_collector::store::Store;
+use audit_collector::store::dynamodb::{DynamoError, DynamoStore};
+use audit_collector::store::sqlite::SqliteStore;
+use clap::{Args, Parser, Subcommand};
+use time::OffsetDateTime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+type Failure = Box<dyn std::error::Error>;
+
+/// Turns Envoy's access logs into audit records, and prints them.
+#[derive(Parser)]
+#[command(version, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Read access logs and store a record of each exchange, until SIGTERM
+    Run(RunArguments),
+    /// Print records, newest first
+    Query(QueryArguments),
+}
+
+#[derive(Args)]
+struct RunArguments {
+    /// Serve Envoy's access log service (plain gRPC) there; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", required_unless_present = "file")]
+    als: Option<SocketAddr>,
+    /// Follow this JSON access log
+    #[arg(long, value_name = "PATH")]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreArguments,
+    /// Make the DynamoDB table where it is missing
+    #[arg(long, requires = "dynamodb")]
+    create_table: bool,
+}
+
+#[derive(Args)]
+struct StoreArguments {
+    /// SQLite file that holds the records
+    #[arg(long, value_name = "FILE", required_unless_present = "dynamodb", conflicts_with = "dynamodb")]
+    sqlite: Option<PathBuf>,
+    /// DynamoDB table that holds them; region and credentials from AWS's usual places
+    #[arg(long, value_name = "TABLE")]
+    dynamodb: Option<String>,
+    /// Where DynamoDB is, if not at AWS's own address
+    #[arg(long, value_name = "URL", requires = "dynamodb")]
+    endpoint_url: Option<String>,
+}
+
+#[derive(Args)]
+struct QueryArguments {
+    #[command(flatten)]
+    store: StoreArguments,
+    /// One JSON object a line, with every field
+    #[arg(long)]
+    json: bool,
+    /// How many at most
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    limit: usize,
+    /// From this time on: RFC 3339, or an age (15m, 2h, 7d)
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Before this time
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// The operation (Converse, InvokeModel …)
+    #[arg(long)]
+    operation: Option<String>,
+    /// A part of the model asked for or sent
+    #[arg(long)]
+    model: Option<String>,
+    /// A part of the principal
+    #[arg(long)]
+    principal: Option<String>,
+    /// The path (dx, vpn, internet)
+    #[arg(long)]
+    path: Option<String>,
+    /// The status, or a class of them (5xx)
+    #[arg(long)]
+    status: Option<Status>,
+    /// The request id
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Run(arguments) => collect(arguments).await,
+        Command::Query(arguments) => print(arguments).await,
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("audit-collector: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn collect(arguments: RunArguments) -> Result<(), Failure> {
+    let report = Arc::new(Report::default());
+    let (store, name) = match (&arguments.store.sqlite, &arguments.store.dynamodb) {
+        (Some(file), _) => (Store::Sqlite(SqliteStore::open(file)?), format!("sqlite={}", file.display())),
+        (None, table) => {
+            let table = table.as_deref().unwrap_or_default();
+            let store = DynamoStore::connect(table, arguments.store.endpoint_url.as_deref()).await?;
+            if arguments.create_table {
+                store.create_table().await?;
+            }
+            match store.check().await {
+                Err(error @ DynamoError::NoTable { .. }) => return Err(error.into()),
+                // It may be down, or DescribeTable not allowed: the log waits.
+                Err(error) => report.failed("store", &error),
+                Ok(()) => {}
+            }
+            (Store::DynamoDb(store), format!("dynamodb={table}"))
+        }
+    };
+    let (stop, stopped) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        let _ = stop.send(true);
+    });
+    let sources = Sources { als: arguments.als, file: arguments.file };
+    run(&sources, &store, report, stopped, |reads| {
+        let mut stdout = std::io::stdout().lock();
+        let _ = writeln!(stdout, "ready {reads} {name}").and_then(|()| stdout.flush());
+    })
+    .await?;
+    Ok(())
+}
+
+async fn print(arguments: QueryArguments) -> Result<(), Failure> {
+    let now = OffsetDateTime::now_utc();
+    let time = |name: &str, text: Option<String>| match text {
+        Some(text) => time_argument(&text, now).map(Some).map_err(|error| format!("{name} {text}: {error}")),
+        None => Ok(None),
+    };
+    let query = Query {
+        since: time("--since", arguments.since)?,
+        until: time("--until", arguments.until)?,
+        operation: arguments.operation,
+        model: arguments.model,
+        principal: arguments.principal,
+        path: arguments.path,
+        status: arguments.status,
+        request_id: arguments.request_id,
+        limit: arguments.limit,
+    };
+    let store = match (&arguments.store.sqlite, &arguments.store.dynamodb) {
+        (Some(file), _) => Store::Sqlite(SqliteStore::open_to_read(file)?),
+        (None, table) => {
+            let table = table.as_deref().unwrap_or_default();
+            Store::DynamoDb(DynamoStore::connect(table, arguments.store.endpoint_url.as_deref()).await?)
+        }
+    };
+    let records = store.query(&query, now).await?;
+    let mut text = String::new();
+    if arguments.json {
+        for record in &records {
+            text += &serde_json::to_string(record)?;
+            text.push('\n');
+        }
+    } else if records.is_empty() {
+        eprintln!("no records match");
+    } else {
+        text = table(&records);
+    }
+    // A reader that has seen enough (`| head`) is no failure.
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
