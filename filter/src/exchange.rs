@@ -39,7 +39,7 @@ impl Downstream {
 
     fn on(&mut self, event: Event<'_>) -> Action {
         let step = match (&self.plugin, host::now()) {
-            (Some(plugin), Ok(now)) => self.exchange.on(event, &plugin.policy, plugin.credentials.as_ref(), now),
+            (Some(plugin), Ok(now)) => self.exchange.on(event, plugin.given(now)),
             (None, _) => self.exchange.refuse(&Refusal::NotConfigured),
             (_, Err(error)) => self.exchange.refuse(&Refusal::Host(error.to_string())),
         };
@@ -164,8 +164,7 @@ impl Attempt {
         let headers = host::request_headers()?;
         let handoff = host::property(&[HANDOFF_PROPERTY]);
         let region = host::property(ENDPOINT_REGION);
-        let (handoff, region) = (handoff.as_deref(), region.as_deref());
-        Ok(attempt(&headers, handoff, region, &plugin.policy, plugin.credentials.as_ref(), host::now()?))
+        Ok(attempt(&headers, handoff.as_deref(), region.as_deref(), plugin.given(host::now()?)))
     }
 }
 

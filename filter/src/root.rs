@@ -4,10 +4,12 @@ use crate::exchange::{Attempt, Downstream};
 use crate::host;
 use filter_core::config::Role;
 use filter_core::credentials::Credentials;
+use filter_core::exchange::Given;
 use filter_core::policy::Policy;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, LogLevel};
 use std::rc::Rc;
+use std::time::SystemTime;
 
 /// What every stream of a plugin shares.
 #[derive(Debug)]
@@ -31,6 +33,11 @@ impl Plugin {
         let credentials = Credentials::from_environment(policy.auth, |name| std::env::var(name).ok())
             .map_err(|error| format!("configuration key `credentials`: {error} in the VM's environment"))?;
         Ok(Self { policy, credentials })
+    }
+
+    /// What core may depend on, at this moment.
+    pub fn given(&self, now: SystemTime) -> Given<'_> {
+        Given { policy: &self.policy, credentials: self.credentials.as_ref(), now }
     }
 }
 

@@ -46,6 +46,17 @@ const ENVOYS_OWN: &[&str] = &["x-forwarded-proto", "x-request-id", ":scheme"];
 /// Request ids longer than this are not ours.
 const MAX_REQUEST_ID: usize = 64;
 
+/// What every step may depend on, and nothing else.
+#[derive(Debug, Clone, Copy)]
+pub struct Given<'a> {
+    /// The operator's decisions.
+    pub policy: &'a Policy,
+    /// The Commercial credentials of this moment. Only their presence matters to role `gateway`.
+    pub credentials: Option<&'a Credentials>,
+    /// The wall clock.
+    pub now: SystemTime,
+}
+
 /// What happens to a call on the downstream side.
 #[derive(Debug)]
 pub enum Event<'a> {
@@ -157,23 +168,15 @@ struct Ready {
 // === impl Exchange ===
 
 impl Exchange {
-    /// Takes an event. `credentials` are those of now; only their presence matters to role `gateway`.
-    pub fn on(
-        &mut self,
-        event: Event<'_>,
-        policy: &Policy,
-        credentials: Option<&Credentials>,
-        now: SystemTime,
-    ) -> Step {
+    /// Takes an event.
+    pub fn on(&mut self, event: Event<'_>, given: Given<'_>) -> Step {
         let step = match event {
             Event::RequestHeaders { headers, principal, end_of_stream } => {
-                self.request_headers(headers, principal, end_of_stream, policy, credentials, now)
+                self.request_headers(headers, principal, end_of_stream, given)
             }
-            Event::RequestBody { chunk, end_of_stream } => {
-                self.request_body(chunk, end_of_stream, policy, credentials, now)
-            }
-            Event::RequestBodyPassing { length } => self.count(length, policy).map(|()| Step::Continue),
-            Event::RequestTrailers => self.request_body(&[], true, policy, credentials, now),
+            Event::RequestBody { chunk, end_of_stream } => self.request_body(chunk, end_of_stream, given),
+            Event::RequestBodyPassing { length } => self.count(length, given.policy).map(|()| Step::Continue),
+            Event::RequestTrailers => self.request_body(&[], true, given),
             Event::ResponseHeaders { headers } => {
                 self.response_headers(headers);
                 Ok(Step::Continue)
@@ -218,17 +221,17 @@ impl Exchange {
     /// Clean, recognise, decide: the first act on a request is to forget every header that is not known to cross.
     fn request_headers(
         &mut self,
-        given: &Headers,
+        headers: &Headers,
         principal: Option<String>,
         end_of_stream: bool,
-        policy: &Policy,
-        credentials: Option<&Credentials>,
-        now: SystemTime,
+        given: Given<'_>,
     ) -> Result<Step, Refusal> {
-        self.facts.id = request_id(given);
+        let policy = given.policy;
+        self.facts.id = request_id(headers);
         self.facts.principal = principal;
-        let headers = crossing(given)?;
-        let call = recognise(given)?;
+        let announced = content_length(headers)?;
+        let call = recognise(headers)?;
+        let headers = crossing(headers)?;
         self.facts.operation = Some(call.operation.name().to_owned());
         self.facts.model = call.model().map(str::to_owned);
         let call = resolve(call, policy)?;
@@ -236,10 +239,9 @@ impl Exchange {
             .route_class(call.operation, call.model(), self.facts.principal.as_deref())
             .ok_or(Refusal::NoRouteClass)?;
         self.facts.class = Some(class.name().to_owned());
-        if credentials.is_none() {
+        if given.credentials.is_none() {
             return Err(Refusal::NoCredentials);
         }
-        let announced = content_length(given)?;
         if announced.is_some_and(|length| length > policy.max_body_bytes) {
             return Err(Refusal::BodyTooLong { limit: policy.max_body_bytes });
         }
@@ -248,27 +250,20 @@ impl Exchange {
         if policy.auth == Auth::Bearer {
             // No hash, no hold: the body streams behind the headers.
             let length = if end_of_stream { Some(0) } else { announced };
-            return self.forward(ready, None, length, policy, credentials, now);
+            return self.forward(ready, None, length, given);
         }
         self.state = State::Hashing { ready: Box::new(ready), hasher: Sha256::new(), length: 0 };
-        if end_of_stream { self.request_body(&[], true, policy, credentials, now) } else { Ok(Step::AwaitBody) }
+        if end_of_stream { self.request_body(&[], true, given) } else { Ok(Step::AwaitBody) }
     }
 
-    fn request_body(
-        &mut self,
-        chunk: &[u8],
-        end_of_stream: bool,
-        policy: &Policy,
-        credentials: Option<&Credentials>,
-        now: SystemTime,
-    ) -> Result<Step, Refusal> {
-        self.count(chunk.len(), policy)?;
+    fn request_body(&mut self, chunk: &[u8], end_of_stream: bool, given: Given<'_>) -> Result<Step, Refusal> {
+        self.count(chunk.len(), given.policy)?;
         match std::mem::take(&mut self.state) {
             State::Hashing { ready, mut hasher, length } => {
                 hasher.update(chunk);
                 if end_of_stream {
                     let hash = hex(&hasher.finalize());
-                    return self.forward(*ready, Some(hash), Some(length), policy, credentials, now);
+                    return self.forward(*ready, Some(hash), Some(length), given);
                 }
                 self.state = State::Hashing { ready, hasher, length };
                 Ok(Step::AwaitBody)
@@ -296,37 +291,24 @@ impl Exchange {
         ready: Ready,
         body_sha256: Option<String>,
         content_length: Option<u64>,
-        policy: &Policy,
-        credentials: Option<&Credentials>,
-        now: SystemTime,
+        given: Given<'_>,
     ) -> Result<Step, Refusal> {
-        let Ready { call, mut headers, cluster } = ready;
-        let Call { operation, labels, query } = call;
+        let Ready { call: Call { operation, labels, query }, headers, cluster } = ready;
         // A request that has no body by its method announces none.
         let content_length = content_length.filter(|length| *length > 0 || operation.method() == Method::Post);
         let handoff = Handoff { operation, labels, query, body_sha256, content_length };
-        let mut forward = if policy.role == Role::Combined {
-            let region = policy.own_region().ok_or(Refusal::NotConfigured)?;
-            let mut signed = sign(&handoff, &headers, region, credentials, now)?;
+        let mut forward = if given.policy.role == Role::Combined {
+            let region = given.policy.own_region().ok_or(Refusal::NotConfigured)?;
+            let mut signed = sign(&handoff, &headers, region, given)?;
             // The route removes it again: no signer comes behind this one.
             if let Some(value) = headers.get("x-forwarded-proto") {
                 signed.headers.push("x-forwarded-proto", value);
             }
             signed
         } else {
-            headers.push(":method", operation.method().as_str());
-            headers.push(":path", operation.path(&handoff.labels, &handoff.query));
-            // Replaced by the signer; Envoy wants one.
-            headers.push(":authority", operation.service().name());
-            if let Some(length) = content_length {
-                headers.push("content-length", length.to_string());
-            }
-            Forward { headers, states: Vec::new() }
+            hand_over(&handoff, headers)
         };
         forward.headers.push(CLUSTER_HEADER, cluster);
-        if policy.role != Role::Combined {
-            forward.states.push((HANDOFF_PROPERTY, to_json(&handoff)));
-        }
         self.state = State::Forwarded { length: 0 };
         Ok(Step::Forward(forward))
     }
@@ -358,22 +340,15 @@ impl Exchange {
 ///
 /// `headers` are the request's headers as they stand (an earlier attempt may have changed them), `handoff` the filter
 /// state that the gateway role left, `region` the endpoint's label.
-pub fn attempt(
-    headers: &Headers,
-    handoff: Option<&[u8]>,
-    region: Option<&[u8]>,
-    policy: &Policy,
-    credentials: Option<&Credentials>,
-    now: SystemTime,
-) -> Step {
+pub fn attempt(headers: &Headers, handoff: Option<&[u8]>, region: Option<&[u8]>, given: Given<'_>) -> Step {
     let signed = || {
         let handoff = handoff.ok_or(Refusal::NotPassed("no handoff in filter state"))?;
         let handoff: Handoff =
             serde_json::from_slice(handoff).map_err(|_| Refusal::NotPassed("unreadable handoff in filter state"))?;
         let region = region.ok_or(Refusal::NotPassed("the endpoint has no region label"))?;
         let region = String::from_utf8_lossy(region);
-        let region = policy.region(&region).ok_or_else(|| Refusal::UnknownRegion(region.into_owned()))?;
-        sign(&handoff, headers, region, credentials, now)
+        let region = given.policy.region(&region).ok_or_else(|| Refusal::UnknownRegion(region.into_owned()))?;
+        sign(&handoff, headers, region, given)
     };
     match signed() {
         Ok(forward) => Step::Forward(forward),
@@ -381,14 +356,20 @@ pub fn attempt(
     }
 }
 
+/// The request as it goes to the signer, which makes it anew from the handoff: Envoy only needs it whole.
+fn hand_over(handoff: &Handoff, mut headers: Headers) -> Forward {
+    let Handoff { operation, labels, query, content_length, .. } = handoff;
+    headers.push(":method", operation.method().as_str());
+    headers.push(":path", operation.path(labels, query));
+    headers.push(":authority", operation.service().name());
+    if let Some(length) = content_length {
+        headers.push("content-length", length.to_string());
+    }
+    Forward { headers, states: vec![(HANDOFF_PROPERTY, to_json(handoff))] }
+}
+
 /// Builds the whole request for a region and signs it: what is not put in here does not cross.
-fn sign(
-    handoff: &Handoff,
-    given: &Headers,
-    region: &Region,
-    credentials: Option<&Credentials>,
-    now: SystemTime,
-) -> Result<Forward, Refusal> {
+fn sign(handoff: &Handoff, passed: &Headers, region: &Region, given: Given<'_>) -> Result<Forward, Refusal> {
     let Handoff { operation, labels, query, body_sha256, content_length } = handoff;
     let mut labels = labels.clone();
     if let (true, Some(id)) = (operation.takes_profile(), labels.first_mut()) {
@@ -401,11 +382,11 @@ fn sign(
 
     let mut headers = Headers::default();
     headers.push(":method", method);
-    headers.push(":scheme", given.get(":scheme").unwrap_or(b"https"));
+    headers.push(":scheme", passed.get(":scheme").unwrap_or(b"https"));
     headers.push(":authority", host);
     headers.push(":path", path.as_str());
     let mut signed = Vec::new();
-    for (name, value) in given.iter().filter(|(name, _)| CROSSING.contains(name)) {
+    for (name, value) in passed.iter().filter(|(name, _)| CROSSING.contains(name)) {
         headers.push(name, value);
         if is_signed(name) {
             signed.push((name, visible(name, value)?));
@@ -414,7 +395,7 @@ fn sign(
     if let Some(length) = content_length {
         headers.push("content-length", length.to_string());
     }
-    match (credentials, body_sha256) {
+    match (given.credentials, body_sha256) {
         (None, _) => return Err(Refusal::NoCredentials),
         (Some(Credentials::ApiKey(key)), _) => {
             let (name, value) = sigv4::bearer(key);
@@ -422,7 +403,7 @@ fn sign(
         }
         (Some(Credentials::Keys(keys)), Some(body_sha256)) => {
             let request = Unsigned { method, host, path: &path, headers: &signed, body_sha256 };
-            for (name, value) in sigv4::sign(request, keys, region.name(), now)? {
+            for (name, value) in sigv4::sign(request, keys, region.name(), given.now)? {
                 headers.push(name, value);
             }
         }
@@ -435,10 +416,10 @@ fn sign(
 // === parts ===
 
 /// The headers that go on, each at most once.
-fn crossing(given: &Headers) -> Result<Headers, Refusal> {
+fn crossing(all: &Headers) -> Result<Headers, Refusal> {
     let mut headers = Headers::default();
     for name in CROSSING.iter().chain(ENVOYS_OWN) {
-        if let Some(value) = given.get_only(name)? {
+        if let Some(value) = all.get_only(name)? {
             if is_signed(name) {
                 visible(name, value)?;
             }
@@ -448,9 +429,9 @@ fn crossing(given: &Headers) -> Result<Headers, Refusal> {
     Ok(headers)
 }
 
-fn recognise(given: &Headers) -> Result<Call, Refusal> {
-    let method = given.get_str(":method").ok_or(Refusal::RequestLine("method"))?;
-    let path = given.get_str(":path").ok_or(Refusal::RequestLine("path"))?;
+fn recognise(headers: &Headers) -> Result<Call, Refusal> {
+    let method = headers.get_str(":method").ok_or(Refusal::RequestLine("method"))?;
+    let path = headers.get_str(":path").ok_or(Refusal::RequestLine("path"))?;
     let call = Call::recognise(method, path)?;
     if call.operation == Operation::InvokeModelWithBidirectionalStream {
         return Err(Refusal::Bidirectional(call.operation));
@@ -469,15 +450,15 @@ fn resolve(mut call: Call, policy: &Policy) -> Result<Call, Refusal> {
     Ok(call)
 }
 
-fn content_length(given: &Headers) -> Result<Option<u64>, Refusal> {
-    let Some(value) = given.get_only("content-length")? else { return Ok(None) };
+fn content_length(headers: &Headers) -> Result<Option<u64>, Refusal> {
+    let Some(value) = headers.get_only("content-length")? else { return Ok(None) };
     let length = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
     Ok(Some(length.ok_or_else(|| Refusal::HeaderValue("content-length".to_owned()))?))
 }
 
 /// Envoy's request id; empty if it gave none (the collector then keys by Envoy's stream id).
-fn request_id(given: &Headers) -> String {
-    match given.get_only("x-request-id") {
+fn request_id(headers: &Headers) -> String {
+    match headers.get_only("x-request-id") {
         Ok(Some(id)) => std::str::from_utf8(id).ok().filter(|id| is_id(id)).unwrap_or_default().to_owned(),
         Ok(None) | Err(Repeated(_)) => String::new(),
     }

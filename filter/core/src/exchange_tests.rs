@@ -72,7 +72,7 @@ impl Client {
     }
 
     fn on(&mut self, event: Event<'_>) -> Step {
-        self.exchange.on(event, &self.policy, self.credentials.as_ref(), NOW)
+        self.exchange.on(event, Given { policy: &self.policy, credentials: self.credentials.as_ref(), now: NOW })
     }
 
     fn headers(&mut self, headers: &Headers, end_of_stream: bool) -> Step {
@@ -82,6 +82,10 @@ impl Client {
     fn body(&mut self, chunk: &[u8], end_of_stream: bool) -> Step {
         self.on(Event::RequestBody { chunk, end_of_stream })
     }
+}
+
+fn given<'a>(policy: &'a Policy, credentials: Option<&'a Credentials>) -> Given<'a> {
+    Given { policy, credentials, now: NOW }
 }
 
 fn forwarded(step: Step) -> Forward {
@@ -120,16 +124,14 @@ fn a_call_goes_from_headers_to_signature() {
     ] {
         let policy = policy("signer", "sigv4");
         // Envoy adds headers between the chains; they must not cross either.
-        let mut given = forward.headers.clone();
-        given.push("x-envoy-attempt-count", "1");
-        given.push("x-forwarded-for", "10.0.0.1");
+        let mut passed = forward.headers.clone();
+        passed.push("x-envoy-attempt-count", "1");
+        passed.push("x-forwarded-for", "10.0.0.1");
         let signed = forwarded(attempt(
-            &given,
+            &passed,
             Some(handoff),
             Some(label.as_bytes()),
-            &policy,
-            client.credentials.as_ref(),
-            NOW,
+            given(&policy, client.credentials.as_ref()),
         ));
         assert_eq!(
             names(&signed.headers),
@@ -160,8 +162,12 @@ fn a_call_goes_from_headers_to_signature() {
         assert_eq!(facts, AttemptFacts { model: Some(format!("us.{MODEL}")), region: label.to_owned() });
 
         // A second attempt finds the headers as the first one left them, and signs the same.
-        let again =
-            attempt(&signed.headers, Some(handoff), Some(label.as_bytes()), &policy, client.credentials.as_ref(), NOW);
+        let again = attempt(
+            &signed.headers,
+            Some(handoff),
+            Some(label.as_bytes()),
+            given(&policy, client.credentials.as_ref()),
+        );
         assert_eq!(forwarded(again), signed);
     }
     let facts = client.exchange.facts(true);
@@ -207,9 +213,7 @@ fn bearer_lets_the_body_stream() {
         &forward.headers,
         Some(handoff),
         Some(b"us-east-1"),
-        &policy,
-        client.credentials.as_ref(),
-        NOW,
+        given(&policy, client.credentials.as_ref()),
     ));
     assert_eq!(signed.headers.get_str("authorization"), Some("Bearer ABSKexample"));
     assert_eq!(signed.headers.get_str("content-length"), Some("20"));
@@ -295,7 +299,7 @@ fn the_signer_refuses_what_the_gateway_did_not_pass() {
         (Some(good.as_str()), east, None, "no credentials"),
     ] {
         let region = region.map(str::as_bytes);
-        let reply = refused(attempt(&converse(&[]), handoff.map(str::as_bytes), region, &policy, credentials, NOW));
+        let reply = refused(attempt(&converse(&[]), handoff.map(str::as_bytes), region, given(&policy, credentials)));
         assert_eq!((reply.0, reply.1), (503, "ServiceUnavailableException"));
         assert!(reply.2.contains(message), "{message}: {}", reply.2);
     }
