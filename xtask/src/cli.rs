@@ -1,0 +1,97 @@
+//! The command line.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::gateway::{self, Options};
+use crate::paths::{self, PathSpec, Region};
+use crate::{Error, up};
+
+/// The gateway's commands. Each sets up what is missing under `target/`.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway in the foreground; with no --path, against Amazon Bedrock itself.
+    ///
+    /// Credentials come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or from
+    /// AWS_BEARER_TOKEN_BEDROCK. One line on stdout says when and where it is ready; Ctrl-C ends it.
+    Up(Up),
+}
+
+#[derive(Debug, Args)]
+struct Up {
+    /// A path and the address that it reaches Bedrock by, for both services: dx, vpn or internet. May be given for each.
+    #[arg(long = "path", value_name = "NAME=HOST:PORT")]
+    paths: Vec<PathSpec>,
+    /// The CA (PEM) that upstreams are verified against, instead of the system's.
+    #[arg(long, value_name = "FILE")]
+    upstream_ca: Option<PathBuf>,
+    /// Where to serve HTTP/1.1 and h2c; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10000")]
+    listen: SocketAddr,
+    /// Where to serve TLS [default: 443 ports above --listen, or a free one].
+    #[arg(long, value_name = "ADDR")]
+    listen_tls: Option<SocketAddr>,
+    /// Run the collector too, and keep audit records in this SQLite file.
+    #[arg(long, value_name = "FILE.db")]
+    audit: Option<PathBuf>,
+    /// Where Envoy writes its access log [default: in the run's directory under target/up].
+    #[arg(long, value_name = "FILE")]
+    access_log: Option<PathBuf>,
+    /// The region to call.
+    #[arg(long, default_value = "us-east-1")]
+    region: Region,
+    /// Call the FIPS endpoints.
+    #[arg(long)]
+    fips: bool,
+    /// A configuration of the form of envoy/standalone.yaml, instead of that.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print Envoy's bootstrap instead of running it.
+    #[arg(long)]
+    print_config: bool,
+}
+
+impl Cli {
+    /// Does what was asked.
+    pub fn run(self) -> Result<(), Error> {
+        match self.command {
+            Command::Up(up) => {
+                let print_config = up.print_config;
+                let options = up.options()?;
+                if print_config {
+                    // A reader that has seen enough (`| head`) is no failure.
+                    let _ = writeln!(std::io::stdout(), "{}", gateway::print_config(&options)?);
+                    return Ok(());
+                }
+                up::run(&options)
+            }
+        }
+    }
+}
+
+impl Up {
+    fn options(self) -> Result<Options, Error> {
+        Ok(Options {
+            paths: paths::in_order(self.paths)?,
+            upstream_ca: self.upstream_ca,
+            listen: self.listen,
+            listen_tls: self.listen_tls,
+            audit: self.audit,
+            access_log: self.access_log,
+            region: self.region,
+            fips: self.fips,
+            config: self.config,
+            environment: Vec::new(),
+        })
+    }
+}

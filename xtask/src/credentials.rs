@@ -1,0 +1,124 @@
+//! Which credentials the gateway will find in the environment, and so how it authenticates.
+
+/// Why the environment is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialsError {
+    /// One half of a pair.
+    #[error("{set} is set and {missing} is not; set both, or neither")]
+    Half {
+        /// The variable that is there.
+        set: &'static str,
+        /// The one that is not.
+        missing: &'static str,
+    },
+}
+
+/// How the gateway authenticates at Bedrock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    /// Signature version 4, with access keys.
+    SigV4,
+    /// A Bedrock API key.
+    Bearer,
+}
+
+impl Auth {
+    /// The word in the filter's configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Auth::SigV4 => "sigv4",
+            Auth::Bearer => "bearer",
+        }
+    }
+}
+
+/// What the environment holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// How to authenticate.
+    pub auth: Auth,
+    /// Whether there are credentials at all; without them, the gateway answers 503 to every call.
+    pub any: bool,
+}
+
+/// Looks at the standard variables. An API key wins over access keys, as in AWS's SDKs.
+pub fn find(variable: impl Fn(&str) -> Option<String>) -> Result<Found, CredentialsError> {
+    let set = |name: &str| variable(name).is_some_and(|value| !value.is_empty());
+    if set("AWS_BEARER_TOKEN_BEDROCK") {
+        return Ok(Found {
+            auth: Auth::Bearer,
+            any: true,
+        });
+    }
+    let (id, secret, token) = (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+    );
+    match (set(id), set(secret)) {
+        (true, true) => Ok(Found {
+            auth: Auth::SigV4,
+            any: true,
+        }),
+        (true, false) => Err(CredentialsError::Half {
+            set: id,
+            missing: secret,
+        }),
+        (false, true) => Err(CredentialsError::Half {
+            set: secret,
+            missing: id,
+        }),
+        (false, false) if set(token) => Err(CredentialsError::Half {
+            set: token,
+            missing: id,
+        }),
+        (false, false) => Ok(Found {
+            auth: Auth::SigV4,
+            any: false,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(names: &[&str]) -> Result<Found, CredentialsError> {
+        find(|name| names.contains(&name).then(|| "value".to_owned()))
+    }
+
+    #[test]
+    fn prefers_an_api_key_as_the_sdks_do() {
+        let found = with(&["AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID"]).unwrap();
+        assert_eq!(
+            found,
+            Found {
+                auth: Auth::Bearer,
+                any: true
+            }
+        );
+    }
+
+    #[test]
+    fn starts_without_any() {
+        assert_eq!(
+            with(&[]).unwrap(),
+            Found {
+                auth: Auth::SigV4,
+                any: false
+            }
+        );
+        assert!(!find(|_| Some(String::new())).unwrap().any);
+    }
+
+    #[test]
+    fn refuses_half_a_pair_by_name() {
+        let error = with(&["AWS_ACCESS_KEY_ID"]).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not; set both, or neither"
+        );
+        assert!(with(&["AWS_SECRET_ACCESS_KEY"]).is_err());
+        assert!(with(&["AWS_SESSION_TOKEN"]).is_err());
+    }
+}

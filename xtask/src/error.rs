@@ -1,0 +1,59 @@
+//! Why a command failed, as its one line on stderr says it.
+
+use std::path::PathBuf;
+
+use crate::{artifacts, bootstrap, credentials, net, paths, process, tls, tools};
+
+/// Any command's failure.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// `--path`, `--region`.
+    #[error(transparent)]
+    Path(#[from] paths::PathError),
+    /// The environment's AWS credentials.
+    #[error(transparent)]
+    Credentials(#[from] credentials::CredentialsError),
+    /// Envoy's configuration.
+    #[error(transparent)]
+    Bootstrap(#[from] bootstrap::BootstrapError),
+    /// A listening address.
+    #[error(transparent)]
+    Address(#[from] net::AddressError),
+    /// A child process.
+    #[error(transparent)]
+    Process(#[from] process::ProcessError),
+    /// Something that could not be set up.
+    #[error(transparent)]
+    Tool(#[from] tools::ToolError),
+    /// A build.
+    #[error(transparent)]
+    Build(#[from] artifacts::BuildError),
+    /// The development certificate.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    /// A file of the command's own.
+    #[error("{what} {}: {source}", path.display())]
+    File {
+        /// What was tried ("cannot write").
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A check of `demo` or a step of `test`.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Error {
+    /// Names the file in an I/O error.
+    pub fn file(
+        what: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.into();
+        move |source| Error::File { what, path, source }
+    }
+}

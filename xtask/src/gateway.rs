@@ -1,0 +1,351 @@
+//! A running gateway: Envoy with the module and, where wanted, the collector beside it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::bootstrap::{self, Settings};
+use crate::credentials::{self, Found};
+use crate::paths::{PathSpec, Region};
+use crate::process::Process;
+use crate::{Error, artifacts, dirs, net, progress, tls, tools};
+
+/// Time for Envoy to compile the module and hear of its upstreams.
+const ENVOY_START: Duration = Duration::from_secs(60);
+/// Time for the collector to open its store.
+const COLLECTOR_START: Duration = Duration::from_secs(30);
+/// Time for calls in flight to end when the gateway is stopped.
+const DRAIN: Duration = Duration::from_secs(10);
+/// Time for a child to end after it was asked to.
+const STOP: Duration = Duration::from_secs(15);
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The paths; none means Bedrock itself over the internet.
+    pub paths: Vec<PathSpec>,
+    /// What upstreams are verified against; the system's CAs where absent.
+    pub upstream_ca: Option<PathBuf>,
+    /// The listener for HTTP/1.1 and h2c; port 0 is a free one.
+    pub listen: SocketAddr,
+    /// The TLS listener; absent, it is beside the other.
+    pub listen_tls: Option<SocketAddr>,
+    /// The SQLite file for audit records; absent, there is no collector.
+    pub audit: Option<PathBuf>,
+    /// The access log; absent, it is in the run's directory.
+    pub access_log: Option<PathBuf>,
+    /// The region that is called.
+    pub region: Region,
+    /// Whether the FIPS hosts are called.
+    pub fips: bool,
+    /// A configuration of the form of `envoy/standalone.yaml`, instead of that.
+    pub config: Option<PathBuf>,
+    /// Variables for Envoy besides the environment's own (credentials of the demonstration).
+    pub environment: Vec<(String, String)>,
+}
+
+/// An Envoy, a collector, and where they listen.
+#[derive(Debug)]
+pub struct Gateway {
+    envoy: Process,
+    collector: Option<Process>,
+    admin: SocketAddr,
+    /// Where HTTP/1.1 and h2c are served.
+    pub plain: SocketAddr,
+    /// Where TLS is served.
+    pub tls: SocketAddr,
+    /// What clients of the TLS listener trust.
+    pub ca: PathBuf,
+    /// How the gateway authenticates.
+    pub credentials: Found,
+    /// The directory of this run's logs.
+    pub run: PathBuf,
+}
+
+/// A rendered configuration and what belongs to it.
+#[derive(Debug)]
+struct Plan {
+    bootstrap: Value,
+    settings: Settings,
+    ca: PathBuf,
+    found: Found,
+}
+
+/// What a run has to itself.
+#[derive(Debug)]
+struct Place {
+    module: PathBuf,
+    access_log: PathBuf,
+    admin: SocketAddr,
+    als: SocketAddr,
+}
+
+/// The bootstrap that [`Gateway::start`] would run, as Envoy reads it (JSON, which is YAML too).
+pub fn print_config(options: &Options) -> Result<String, Error> {
+    let place = Place {
+        module: artifacts::module_file(),
+        access_log: dirs::target().join("up/access.jsonl"),
+        admin: loopback(9901),
+        als: loopback(18090),
+    };
+    Ok(format!("{:#}", plan(options, place)?.bootstrap))
+}
+
+impl Gateway {
+    /// Builds and fetches what is missing, starts collector and Envoy, and waits until both serve.
+    pub fn start(options: &Options) -> Result<Gateway, Error> {
+        if options.listen.port() != 0 {
+            net::check_free("--listen", options.listen)?;
+        }
+        if let Some(address) = options.listen_tls.filter(|address| address.port() != 0) {
+            net::check_free("--listen-tls", address)?;
+        }
+        let run = run_dir()?;
+        let place = Place {
+            module: artifacts::module_file(),
+            access_log: run.join("access.jsonl"),
+            admin: loopback(0),
+            als: loopback(net::free_port()?),
+        };
+        let plan = plan(options, place)?;
+        artifacts::module()?;
+        let envoy = tools::envoy::find(&dirs::tools())?;
+        let collector = match (&options.audit, plan.settings.als) {
+            (Some(audit), Some(als)) => Some(start_collector(
+                audit,
+                als,
+                &plan.settings.access_log,
+                &run,
+            )?),
+            _ => None,
+        };
+        let config = run.join("envoy.json");
+        std::fs::write(&config, plan.bootstrap.to_string())
+            .map_err(Error::file("cannot write", &config))?;
+        let admin_file = run.join("admin");
+        let mut command = Command::new(envoy);
+        command
+            .arg("-c")
+            .arg(&config)
+            .arg("--admin-address-path")
+            .arg(&admin_file)
+            .args([
+                // One process, replaced by nobody: no shared memory, so that any number run side by side.
+                "--disable-hot-restart",
+                // What is not flushed is lost with a killed Envoy (the file's own comment says more).
+                "--file-flush-interval-msec",
+                "100",
+                "--file-flush-min-size-kb",
+                "1",
+            ]);
+        command.envs(
+            options
+                .environment
+                .iter()
+                .map(|(name, value)| (name, value)),
+        );
+        let envoy = Process::start("envoy", command, &run.join("envoy.log"))?;
+        let mut gateway = Gateway {
+            envoy,
+            collector,
+            admin: plan.settings.admin,
+            plain: plan.settings.listen,
+            tls: plan.settings.listen_tls,
+            ca: plan.ca,
+            credentials: plan.found,
+            run,
+        };
+        gateway.wait_until_ready(&admin_file)?;
+        gateway.learn_ports();
+        Ok(gateway)
+    }
+
+    fn wait_until_ready(&mut self, admin_file: &Path) -> Result<(), Error> {
+        let start = Instant::now();
+        while start.elapsed() < ENVOY_START {
+            self.check()?;
+            if let Some(admin) = std::fs::read_to_string(admin_file)
+                .ok()
+                .and_then(|text| text.trim().parse().ok())
+            {
+                self.admin = admin;
+                if net::request(admin, "GET", "/ready").is_ok_and(|(status, _)| status == 200) {
+                    return Ok(());
+                }
+            }
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        Err(self.envoy.not_ready(ENVOY_START).into())
+    }
+
+    /// A port of 0 was chosen by the kernel; Envoy knows which it is.
+    fn learn_ports(&mut self) {
+        let Ok((200, body)) = net::request(self.admin, "GET", "/listeners?format=json") else {
+            return;
+        };
+        let Ok(listeners) = serde_json::from_str::<Value>(&body) else {
+            return;
+        };
+        let statuses = listeners.get("listener_statuses").and_then(Value::as_array);
+        for status in statuses.into_iter().flatten() {
+            let address = status.pointer("/local_address/socket_address");
+            let port = address
+                .and_then(|address| address.get("port_value"))
+                .and_then(Value::as_u64);
+            let Some(port) = port.and_then(|port| u16::try_from(port).ok()) else {
+                continue;
+            };
+            match status.get("name").and_then(Value::as_str) {
+                Some("plain") => self.plain.set_port(port),
+                Some("tls") => self.tls.set_port(port),
+                _ => {}
+            }
+        }
+    }
+
+    /// Fails if Envoy or the collector has ended by itself.
+    pub fn check(&mut self) -> Result<(), Error> {
+        self.envoy.check()?;
+        if let Some(collector) = &mut self.collector {
+            collector.check()?;
+        }
+        Ok(())
+    }
+
+    /// Takes no new calls, lets those in flight end (`hurry` cuts that short), then ends Envoy and, after it, the
+    /// collector, which still has its last records to store.
+    pub fn stop(self, hurry: impl Fn() -> bool) {
+        let _ = net::request(self.admin, "POST", "/drain_listeners?graceful&skip_exit");
+        let start = Instant::now();
+        while start.elapsed() < DRAIN
+            && !hurry()
+            && self.calls_in_flight().is_some_and(|calls| calls > 0)
+        {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        self.envoy.stop(STOP);
+        if let Some(collector) = self.collector {
+            collector.stop(STOP);
+        }
+    }
+
+    fn calls_in_flight(&self) -> Option<u64> {
+        let (_, body) = net::request(
+            self.admin,
+            "GET",
+            "/stats?filter=^http.gateway.downstream_rq_active$",
+        )
+        .ok()?;
+        body.trim().rsplit_once(": ")?.1.parse().ok()
+    }
+}
+
+/// Everything that a run needs to know.
+fn plan(options: &Options, place: Place) -> Result<Plan, Error> {
+    if let Some(ca) = &options.upstream_ca {
+        std::fs::File::open(ca).map_err(Error::file("--upstream-ca", ca))?;
+    }
+    let own = |name: &str| {
+        options
+            .environment
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.clone())
+    };
+    let found = credentials::find(|name| own(name).or_else(|| std::env::var(name).ok()))?;
+    let source = options
+        .config
+        .clone()
+        .unwrap_or_else(|| dirs::root().join("envoy/standalone.yaml"));
+    let standalone = bootstrap::read(&source)?;
+    let listen_tls = options.listen_tls.unwrap_or_else(|| beside(options.listen));
+    let files = tls::prepare(&dirs::tls(), listen_tls.ip())?;
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let settings = Settings {
+        listen: options.listen,
+        listen_tls,
+        admin: place.admin,
+        module: place.module,
+        certificate: files.certificate,
+        key: files.key,
+        region: options.region.clone(),
+        fips: options.fips,
+        auth: found.auth,
+        paths: options.paths.clone(),
+        upstream_ca: options.upstream_ca.as_deref().map(absolute),
+        access_log: options
+            .access_log
+            .as_deref()
+            .map_or(place.access_log, absolute),
+        als: options.audit.as_ref().map(|_| place.als),
+    };
+    if !bootstrap::has_us_profiles(&settings.region) {
+        progress::note(&format!(
+            "the table of inference profiles is for the United States and is left out in {}",
+            settings.region.as_str()
+        ));
+    }
+    let bootstrap = bootstrap::render(standalone, &settings)?;
+    Ok(Plan {
+        bootstrap,
+        settings,
+        ca: files.ca,
+        found,
+    })
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)
+}
+
+/// The TLS listener's address where none was given: 443 ports above the other, or any free one.
+fn beside(listen: SocketAddr) -> SocketAddr {
+    let port = listen
+        .port()
+        .checked_add(443)
+        .filter(|_| listen.port() != 0)
+        .unwrap_or(0);
+    let address = SocketAddr::new(listen.ip(), port);
+    let free = port != 0 && net::check_free("--listen-tls", address).is_ok();
+    if free {
+        address
+    } else {
+        SocketAddr::new(listen.ip(), 0)
+    }
+}
+
+fn start_collector(
+    audit: &Path,
+    als: SocketAddr,
+    access_log: &Path,
+    run: &Path,
+) -> Result<Process, Error> {
+    let mut command = Command::new(artifacts::collector()?);
+    command
+        .args(["run", "--als", &als.to_string(), "--file"])
+        .arg(access_log)
+        .arg("--sqlite")
+        .arg(audit);
+    let log = run.join("collector.log");
+    let (collector, _) =
+        Process::start_and_wait("audit-collector", command, &log, COLLECTOR_START)?;
+    Ok(collector)
+}
+
+/// A directory of this process under `target/up`; those of processes that are gone are removed.
+fn run_dir() -> Result<PathBuf, Error> {
+    let all = dirs::target().join("up");
+    let processes = Path::new("/proc");
+    for entry in std::fs::read_dir(&all).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if processes.join("self").exists() && !processes.join(&name).exists() {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    let run = all.join(std::process::id().to_string());
+    std::fs::create_dir_all(&run).map_err(Error::file("cannot create", &run))?;
+    Ok(run)
+}

@@ -1,0 +1,22 @@
+//! The developer's commands: `demo` shows the gateway, `test` checks it, `up` runs it.
+//!
+//! Each sets up what is missing ([`tools`], [`artifacts`]) under the target directory and starts what it needs as child
+//! processes ([`process`]), which end with it.
+#![forbid(unsafe_code)]
+
+pub mod artifacts;
+pub mod bootstrap;
+pub mod cli;
+pub mod credentials;
+pub mod dirs;
+pub mod error;
+pub mod gateway;
+pub mod net;
+pub mod paths;
+pub mod process;
+pub mod progress;
+pub mod tls;
+pub mod tools;
+pub mod up;
+
+pub use error::Error;

@@ -1,0 +1,73 @@
+//! Listening addresses, free ports, and the one HTTP request that the commands make: to Envoy's admin page.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum AddressError {
+    /// Taken, not this machine's, or not allowed.
+    #[error("{option} {address}: {source}")]
+    Listen {
+        /// The option it came by.
+        option: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The machine has no port left.
+    #[error("no free port on 127.0.0.1: {0}")]
+    NoPort(std::io::Error),
+}
+
+/// Envoy shares a busy port with whoever holds it (`SO_REUSEPORT`) instead of failing; this fails.
+pub fn check_free(option: &'static str, address: SocketAddr) -> Result<(), AddressError> {
+    TcpListener::bind(address)
+        .map(drop)
+        .map_err(|source| AddressError::Listen {
+            option,
+            address,
+            source,
+        })
+}
+
+/// A port of the loopback interface that nobody listens on.
+pub fn free_port() -> Result<u16, AddressError> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(AddressError::NoPort)?;
+    Ok(listener.local_addr().map_err(AddressError::NoPort)?.port())
+}
+
+/// An address to connect to, for one that is listened on: `0.0.0.0` is reached as `127.0.0.1`.
+pub fn reachable(listening: SocketAddr) -> SocketAddr {
+    match listening.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => {
+            SocketAddr::new(Ipv4Addr::LOCALHOST.into(), listening.port())
+        }
+        IpAddr::V6(ip) if ip.is_unspecified() => {
+            SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), listening.port())
+        }
+        _ => listening,
+    }
+}
+
+/// Sends a request with no body; the response's status and body.
+pub fn request(address: SocketAddr, method: &str, path: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.set_write_timeout(Some(Duration::from_secs(5)))?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.0\r\nhost: {address}\r\ncontent-length: 0\r\n\r\n"
+    )?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or(0);
+    Ok((status, body.to_owned()))
+}

@@ -1,0 +1,89 @@
+//! `cargo xtask up`: the gateway in the foreground.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::gateway::{Gateway, Options};
+use crate::paths::PathName;
+use crate::{Error, dirs, net, progress};
+
+/// Runs until SIGINT or SIGTERM; a second signal cuts the draining short.
+pub fn run(options: &Options) -> Result<(), Error> {
+    let signals = Signals::listen()?;
+    let mut gateway = Gateway::start(options)?;
+    if !gateway.credentials.any {
+        progress::note(
+            "no credentials: every call is answered with 503. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and \
+             AWS_SESSION_TOKEN), or AWS_BEARER_TOKEN_BEDROCK, of the Commercial partition",
+        );
+    }
+    let _ = writeln!(std::io::stdout(), "{}", ready_line(&gateway, options));
+    while signals.count() == 0 {
+        gateway.check()?;
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    gateway.stop(|| signals.count() > 1);
+    Ok(())
+}
+
+/// `ready http://… https://… (CA …) region … auth … paths … [audit …]`
+fn ready_line(gateway: &Gateway, options: &Options) -> String {
+    let paths: Vec<&str> = options
+        .paths
+        .iter()
+        .map(|path| path.name.as_str())
+        .collect();
+    let paths = if paths.is_empty() {
+        PathName::Internet.as_str().to_owned()
+    } else {
+        paths.join(",")
+    };
+    let auth = if gateway.credentials.any {
+        gateway.credentials.auth.as_str()
+    } else {
+        "none"
+    };
+    let audit = options
+        .audit
+        .as_ref()
+        .map(|file| format!(" audit {}", file.display()))
+        .unwrap_or_default();
+    format!(
+        "ready http://{} https://{} (CA {}) region {} auth {auth} paths {paths}{audit}",
+        net::reachable(gateway.plain),
+        net::reachable(gateway.tls),
+        dirs::shown(&gateway.ca),
+        options.region.as_str(),
+    )
+}
+
+/// SIGINT and SIGTERM, counted.
+#[derive(Debug, Clone)]
+pub struct Signals(Arc<AtomicUsize>);
+
+impl Signals {
+    /// Counts from now on instead of ending the process.
+    pub fn listen() -> Result<Signals, Error> {
+        let failed = |error| Error::Failed(format!("cannot handle signals: {error}"));
+        let count = Arc::new(AtomicUsize::new(0));
+        let mut signals = signal_hook::iterator::Signals::new([
+            signal_hook::consts::SIGINT,
+            signal_hook::consts::SIGTERM,
+        ])
+        .map_err(failed)?;
+        let counter = Arc::clone(&count);
+        std::thread::spawn(move || {
+            for _ in signals.forever() {
+                counter.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        Ok(Signals(count))
+    }
+
+    /// How many came.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
