@@ -27,25 +27,13 @@ pub enum BuildError {
 /// The Proxy-Wasm module.
 pub fn module() -> Result<PathBuf, BuildError> {
     target_library()?;
-    build(
-        "the module",
-        &[
-            "build",
-            "--release",
-            "--target",
-            WASM_TARGET,
-            "--package",
-            "bedrock-filter",
-        ],
-    )?;
+    build("the module", &["build", "--release", "--target", WASM_TARGET, "--package", "bedrock-filter"])?;
     Ok(module_file())
 }
 
 /// Where the module is when it is built.
 pub fn module_file() -> PathBuf {
-    dirs::target()
-        .join(WASM_TARGET)
-        .join("release/bedrock_filter.wasm")
+    dirs::target().join(WASM_TARGET).join("release/bedrock_filter.wasm")
 }
 
 /// The audit collector.
@@ -67,20 +55,14 @@ fn binary(name: &str, arguments: &[&str]) -> Result<PathBuf, BuildError> {
 /// `cargo` as it runs this, in the workspace.
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command
-        .current_dir(dirs::root())
-        .env("CARGO_TARGET_DIR", dirs::target());
+    command.current_dir(dirs::root()).env("CARGO_TARGET_DIR", dirs::target());
     command
 }
 
 /// Builds, and shows Cargo's lines from the first one that says it compiles (or fails).
 fn build(what: &str, arguments: &[&str]) -> Result<(), BuildError> {
     let mut command = cargo();
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(BuildError::Cargo)?;
     let mut shown = false;
     let mut held: Vec<String> = Vec::new();
@@ -115,24 +97,16 @@ fn target_library() -> Result<(), BuildError> {
         return Ok(());
     }
     let mut add = Command::new("rustup");
-    add.args(["target", "add", WASM_TARGET])
-        .current_dir(dirs::root())
-        .stdin(Stdio::null());
+    add.args(["target", "add", WASM_TARGET]).current_dir(dirs::root()).stdin(Stdio::null());
     add.stdout(Stdio::null()).stderr(Stdio::null());
     let added = progress::step("adding the target wasm32-wasip1", || add.status());
-    if added.is_ok_and(|status| status.success()) && has_target_library() {
-        Ok(())
-    } else {
-        Err(BuildError::Target)
-    }
+    if added.is_ok_and(|status| status.success()) && has_target_library() { Ok(()) } else { Err(BuildError::Target) }
 }
 
 fn has_target_library() -> bool {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let mut print = Command::new(rustc);
-    print
-        .args(["--print", "target-libdir", "--target", WASM_TARGET])
-        .current_dir(dirs::root());
+    print.args(["--print", "target-libdir", "--target", WASM_TARGET]).current_dir(dirs::root());
     print.stderr(Stdio::null()).output().is_ok_and(|output| {
         let dir = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         std::fs::read_dir(Path::new(&dir)).is_ok_and(|mut files| files.next().is_some())

@@ -37,14 +37,10 @@ pub enum BootstrapError {
         message: String,
     },
     /// The file lacks something that has to be set.
-    #[error(
-        "the Envoy configuration has no {0}, which is needed here; start from envoy/standalone.yaml"
-    )]
+    #[error("the Envoy configuration has no {0}, which is needed here; start from envoy/standalone.yaml")]
     Missing(&'static str),
     /// The filter's document is no JSON object.
-    #[error(
-        "the filter's configuration (configuration.value of a Wasm filter) is no JSON object: {0}"
-    )]
+    #[error("the filter's configuration (configuration.value of a Wasm filter) is no JSON object: {0}")]
     Document(String),
 }
 
@@ -81,27 +77,16 @@ pub struct Settings {
 
 /// Reads a configuration as Envoy does: YAML, anchors included.
 pub fn read(path: &Path) -> Result<Value, BootstrapError> {
-    let text = std::fs::read_to_string(path).map_err(|source| BootstrapError::Read {
-        path: path.to_path_buf(),
-        source,
-    })?;
-    serde_saphyr::from_str(&text).map_err(|error| BootstrapError::Yaml {
-        path: path.to_path_buf(),
-        message: error.to_string(),
-    })
+    let text =
+        std::fs::read_to_string(path).map_err(|source| BootstrapError::Read { path: path.to_path_buf(), source })?;
+    serde_saphyr::from_str(&text)
+        .map_err(|error| BootstrapError::Yaml { path: path.to_path_buf(), message: error.to_string() })
 }
 
 /// Writes `settings` into a configuration of the form of `envoy/standalone.yaml`.
 pub fn render(mut config: Value, settings: &Settings) -> Result<Value, BootstrapError> {
-    set_address(
-        config
-            .get_mut("admin")
-            .ok_or(BootstrapError::Missing("admin"))?,
-        settings.admin,
-    );
-    let resources = config
-        .get_mut("static_resources")
-        .ok_or(BootstrapError::Missing("static_resources"))?;
+    set_address(config.get_mut("admin").ok_or(BootstrapError::Missing("admin"))?, settings.admin);
+    let resources = config.get_mut("static_resources").ok_or(BootstrapError::Missing("static_resources"))?;
     listeners(resources, settings)?;
     clusters(resources, settings)?;
     for_each_object(resources, &mut |object| access_log(object, settings));
@@ -116,8 +101,7 @@ pub fn render(mut config: Value, settings: &Settings) -> Result<Value, Bootstrap
 
 fn listeners(resources: &mut Value, settings: &Settings) -> Result<(), BootstrapError> {
     let listeners = named(resources, "listeners")?;
-    let plain =
-        find(listeners, "plain").ok_or(BootstrapError::Missing("listener named `plain`"))?;
+    let plain = find(listeners, "plain").ok_or(BootstrapError::Missing("listener named `plain`"))?;
     set_address(plain, settings.listen);
     let tls = find(listeners, "tls").ok_or(BootstrapError::Missing("listener named `tls`"))?;
     set_address(tls, settings.listen_tls);
@@ -134,60 +118,36 @@ fn clusters(resources: &mut Value, settings: &Settings) -> Result<(), BootstrapE
     let clusters = named(resources, "clusters")?;
     match settings.als {
         Some(address) => {
-            let als = find(clusters, ALS_CLUSTER)
-                .ok_or(BootstrapError::Missing("cluster named `audit-als`"))?;
+            let als = find(clusters, ALS_CLUSTER).ok_or(BootstrapError::Missing("cluster named `audit-als`"))?;
             for_each_object(als, &mut |object| {
                 if object.contains_key("socket_address") {
                     object.insert("socket_address".into(), socket_address(address));
                 }
             });
         }
-        None => clusters
-            .retain(|cluster| cluster.get("name").and_then(Value::as_str) != Some(ALS_CLUSTER)),
+        None => clusters.retain(|cluster| cluster.get("name").and_then(Value::as_str) != Some(ALS_CLUSTER)),
     }
     let mut found = false;
     for cluster in clusters.iter_mut() {
-        let name = cluster
-            .get("name")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        if let Some((service, _class)) = name
-            .split_once('.')
-            .filter(|(service, _)| SERVICES.contains(service))
-        {
+        let name = cluster.get("name").and_then(Value::as_str).unwrap_or_default();
+        if let Some((service, _class)) = name.split_once('.').filter(|(service, _)| SERVICES.contains(service)) {
             let service = service.to_owned();
             bedrock_cluster(cluster, &service, settings);
             found = true;
         }
     }
-    if found {
-        Ok(())
-    } else {
-        Err(BootstrapError::Missing(
-            "cluster named `bedrock-runtime.CLASS`",
-        ))
-    }
+    if found { Ok(()) } else { Err(BootstrapError::Missing("cluster named `bedrock-runtime.CLASS`")) }
 }
 
 /// Gives a cluster the paths that both its class and the command line name, in the class's order. A class left with
 /// none keeps its empty cluster: its calls are refused (503) rather than sent another way.
 fn bedrock_cluster(cluster: &mut Value, service: &str, settings: &Settings) {
     let host = host(service, settings);
-    let standard = [PathSpec {
-        name: PathName::Internet,
-        host: host.clone(),
-        port: 443,
-    }];
-    let given = if settings.paths.is_empty() {
-        &standard[..]
-    } else {
-        &settings.paths
-    };
+    let standard = [PathSpec { name: PathName::Internet, host: host.clone(), port: 443 }];
+    let given = if settings.paths.is_empty() { &standard[..] } else { &settings.paths };
     let class: Vec<String> = path_names(cluster);
-    let chosen: Vec<&PathSpec> = class
-        .iter()
-        .filter_map(|name| given.iter().find(|path| path.name.as_str() == name))
-        .collect();
+    let chosen: Vec<&PathSpec> =
+        class.iter().filter_map(|name| given.iter().find(|path| path.name.as_str() == name)).collect();
     let endpoints: Vec<Value> = chosen
         .iter()
         .enumerate()
@@ -216,10 +176,7 @@ fn bedrock_cluster(cluster: &mut Value, service: &str, settings: &Settings) {
         cluster.remove("health_checks");
         cluster.remove("outlier_detection");
     }
-    if let Some(assignment) = cluster
-        .get_mut("load_assignment")
-        .and_then(Value::as_object_mut)
-    {
+    if let Some(assignment) = cluster.get_mut("load_assignment").and_then(Value::as_object_mut) {
         assignment.insert("endpoints".into(), Value::Array(endpoints));
     }
     if let Some(ca) = &settings.upstream_ca {
@@ -243,13 +200,8 @@ fn host(service: &str, settings: &Settings) -> String {
 fn path_names(cluster: &mut Value) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for_each_object(cluster, &mut |object| {
-        let path = object
-            .get("filter_metadata")
-            .and_then(|metadata| metadata.pointer("/bedrock/path"));
-        if let Some(name) = path
-            .and_then(Value::as_str)
-            .filter(|name| !names.iter().any(|known| known == name))
-        {
+        let path = object.get("filter_metadata").and_then(|metadata| metadata.pointer("/bedrock/path"));
+        if let Some(name) = path.and_then(Value::as_str).filter(|name| !names.iter().any(|known| known == name)) {
             names.push(name.to_owned());
         }
     });
@@ -265,14 +217,8 @@ fn access_log(object: &mut Map<String, Value>, settings: &Settings) {
     if settings.als.is_none() {
         loggers.retain(|logger| !named(logger, ALS_LOGGER));
     }
-    for logger in loggers
-        .iter_mut()
-        .filter(|logger| named(logger, FILE_LOGGER))
-    {
-        if let Some(config) = logger
-            .get_mut("typed_config")
-            .and_then(Value::as_object_mut)
-        {
+    for logger in loggers.iter_mut().filter(|logger| named(logger, FILE_LOGGER)) {
+        if let Some(config) = logger.get_mut("typed_config").and_then(Value::as_object_mut) {
             config.insert("path".into(), json!(settings.access_log));
         }
     }
@@ -284,23 +230,14 @@ fn plugin(object: &mut Map<String, Value>, settings: &Settings) -> Result<(), Bo
         return Ok(());
     };
     vm.insert("code".into(), json!({ "local": file(&settings.module) }));
-    let Some(value) = object
-        .get_mut("configuration")
-        .and_then(|configuration| configuration.get_mut("value"))
-    else {
-        return Err(BootstrapError::Missing(
-            "configuration.value of a Wasm filter",
-        ));
+    let Some(value) = object.get_mut("configuration").and_then(|configuration| configuration.get_mut("value")) else {
+        return Err(BootstrapError::Missing("configuration.value of a Wasm filter"));
     };
     let text = value.as_str().unwrap_or_default();
     let mut document: Map<String, Value> =
         serde_json::from_str(text).map_err(|error| BootstrapError::Document(error.to_string()))?;
     let region = settings.region.as_str();
-    let own = document
-        .get("regions")
-        .and_then(|regions| regions.get(region))
-        .cloned()
-        .unwrap_or_else(|| json!({}));
+    let own = document.get("regions").and_then(|regions| regions.get(region)).cloned().unwrap_or_else(|| json!({}));
     document.insert("regions".into(), json!({ region: own }));
     document.insert("fips".into(), json!(settings.fips));
     document.insert("auth".into(), json!(settings.auth.as_str()));
@@ -316,28 +253,17 @@ pub fn has_us_profiles(region: &Region) -> bool {
     region.as_str().starts_with("us-")
 }
 
-fn named<'a>(
-    resources: &'a mut Value,
-    kind: &'static str,
-) -> Result<&'a mut Vec<Value>, BootstrapError> {
-    resources
-        .get_mut(kind)
-        .and_then(Value::as_array_mut)
-        .ok_or(BootstrapError::Missing(kind))
+fn named<'a>(resources: &'a mut Value, kind: &'static str) -> Result<&'a mut Vec<Value>, BootstrapError> {
+    resources.get_mut(kind).and_then(Value::as_array_mut).ok_or(BootstrapError::Missing(kind))
 }
 
 fn find<'a>(values: &'a mut [Value], name: &str) -> Option<&'a mut Value> {
-    values
-        .iter_mut()
-        .find(|value| value.get("name").and_then(Value::as_str) == Some(name))
+    values.iter_mut().find(|value| value.get("name").and_then(Value::as_str) == Some(name))
 }
 
 fn set_address(holder: &mut Value, address: SocketAddr) {
     if let Some(holder) = holder.as_object_mut() {
-        holder.insert(
-            "address".into(),
-            json!({ "socket_address": socket_address(address) }),
-        );
+        holder.insert("address".into(), json!({ "socket_address": socket_address(address) }));
     }
 }
 
@@ -354,13 +280,9 @@ fn for_each_object(value: &mut Value, edit: &mut dyn FnMut(&mut Map<String, Valu
     match value {
         Value::Object(object) => {
             edit(object);
-            object
-                .values_mut()
-                .for_each(|value| for_each_object(value, edit));
+            object.values_mut().for_each(|value| for_each_object(value, edit));
         }
-        Value::Array(values) => values
-            .iter_mut()
-            .for_each(|value| for_each_object(value, edit)),
+        Value::Array(values) => values.iter_mut().for_each(|value| for_each_object(value, edit)),
         _ => {}
     }
 }

@@ -45,37 +45,15 @@ pub struct Found {
 pub fn find(variable: impl Fn(&str) -> Option<String>) -> Result<Found, CredentialsError> {
     let set = |name: &str| variable(name).is_some_and(|value| !value.is_empty());
     if set("AWS_BEARER_TOKEN_BEDROCK") {
-        return Ok(Found {
-            auth: Auth::Bearer,
-            any: true,
-        });
+        return Ok(Found { auth: Auth::Bearer, any: true });
     }
-    let (id, secret, token) = (
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-    );
+    let (id, secret, token) = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN");
     match (set(id), set(secret)) {
-        (true, true) => Ok(Found {
-            auth: Auth::SigV4,
-            any: true,
-        }),
-        (true, false) => Err(CredentialsError::Half {
-            set: id,
-            missing: secret,
-        }),
-        (false, true) => Err(CredentialsError::Half {
-            set: secret,
-            missing: id,
-        }),
-        (false, false) if set(token) => Err(CredentialsError::Half {
-            set: token,
-            missing: id,
-        }),
-        (false, false) => Ok(Found {
-            auth: Auth::SigV4,
-            any: false,
-        }),
+        (true, true) => Ok(Found { auth: Auth::SigV4, any: true }),
+        (true, false) => Err(CredentialsError::Half { set: id, missing: secret }),
+        (false, true) => Err(CredentialsError::Half { set: secret, missing: id }),
+        (false, false) if set(token) => Err(CredentialsError::Half { set: token, missing: id }),
+        (false, false) => Ok(Found { auth: Auth::SigV4, any: false }),
     }
 }
 
@@ -90,34 +68,19 @@ mod tests {
     #[test]
     fn prefers_an_api_key_as_the_sdks_do() {
         let found = with(&["AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID"]).unwrap();
-        assert_eq!(
-            found,
-            Found {
-                auth: Auth::Bearer,
-                any: true
-            }
-        );
+        assert_eq!(found, Found { auth: Auth::Bearer, any: true });
     }
 
     #[test]
     fn starts_without_any() {
-        assert_eq!(
-            with(&[]).unwrap(),
-            Found {
-                auth: Auth::SigV4,
-                any: false
-            }
-        );
+        assert_eq!(with(&[]).unwrap(), Found { auth: Auth::SigV4, any: false });
         assert!(!find(|_| Some(String::new())).unwrap().any);
     }
 
     #[test]
     fn refuses_half_a_pair_by_name() {
         let error = with(&["AWS_ACCESS_KEY_ID"]).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not; set both, or neither"
-        );
+        assert_eq!(error, "AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not; set both, or neither");
         assert!(with(&["AWS_SECRET_ACCESS_KEY"]).is_err());
         assert!(with(&["AWS_SESSION_TOKEN"]).is_err());
     }

@@ -29,8 +29,5 @@ pub fn tls() -> PathBuf {
 /// `path` as a person would name it: relative to the current directory where it lies inside.
 pub fn shown(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(&here)
-        .unwrap_or(path)
-        .display()
-        .to_string()
+    path.strip_prefix(&here).unwrap_or(path).display().to_string()
 }

@@ -114,39 +114,23 @@ impl Gateway {
         artifacts::module()?;
         let envoy = tools::envoy::find(&dirs::tools())?;
         let collector = match (&options.audit, plan.settings.als) {
-            (Some(audit), Some(als)) => Some(start_collector(
-                audit,
-                als,
-                &plan.settings.access_log,
-                &run,
-            )?),
+            (Some(audit), Some(als)) => Some(start_collector(audit, als, &plan.settings.access_log, &run)?),
             _ => None,
         };
         let config = run.join("envoy.json");
-        std::fs::write(&config, plan.bootstrap.to_string())
-            .map_err(Error::file("cannot write", &config))?;
+        std::fs::write(&config, plan.bootstrap.to_string()).map_err(Error::file("cannot write", &config))?;
         let admin_file = run.join("admin");
         let mut command = Command::new(envoy);
-        command
-            .arg("-c")
-            .arg(&config)
-            .arg("--admin-address-path")
-            .arg(&admin_file)
-            .args([
-                // One process, replaced by nobody: no shared memory, so that any number run side by side.
-                "--disable-hot-restart",
-                // What is not flushed is lost with a killed Envoy (the file's own comment says more).
-                "--file-flush-interval-msec",
-                "100",
-                "--file-flush-min-size-kb",
-                "1",
-            ]);
-        command.envs(
-            options
-                .environment
-                .iter()
-                .map(|(name, value)| (name, value)),
-        );
+        command.arg("-c").arg(&config).arg("--admin-address-path").arg(&admin_file).args([
+            // One process, replaced by nobody: no shared memory, so that any number run side by side.
+            "--disable-hot-restart",
+            // What is not flushed is lost with a killed Envoy (the file's own comment says more).
+            "--file-flush-interval-msec",
+            "100",
+            "--file-flush-min-size-kb",
+            "1",
+        ]);
+        command.envs(options.environment.iter().map(|(name, value)| (name, value)));
         let envoy = Process::start("envoy", command, &run.join("envoy.log"))?;
         let mut gateway = Gateway {
             envoy,
@@ -167,10 +151,7 @@ impl Gateway {
         let start = Instant::now();
         while start.elapsed() < ENVOY_START {
             self.check()?;
-            if let Some(admin) = std::fs::read_to_string(admin_file)
-                .ok()
-                .and_then(|text| text.trim().parse().ok())
-            {
+            if let Some(admin) = std::fs::read_to_string(admin_file).ok().and_then(|text| text.trim().parse().ok()) {
                 self.admin = admin;
                 if net::request(admin, "GET", "/ready").is_ok_and(|(status, _)| status == 200) {
                     return Ok(());
@@ -192,9 +173,7 @@ impl Gateway {
         let statuses = listeners.get("listener_statuses").and_then(Value::as_array);
         for status in statuses.into_iter().flatten() {
             let address = status.pointer("/local_address/socket_address");
-            let port = address
-                .and_then(|address| address.get("port_value"))
-                .and_then(Value::as_u64);
+            let port = address.and_then(|address| address.get("port_value")).and_then(Value::as_u64);
             let Some(port) = port.and_then(|port| u16::try_from(port).ok()) else {
                 continue;
             };
@@ -220,10 +199,7 @@ impl Gateway {
     pub fn stop(self, hurry: impl Fn() -> bool) {
         let _ = net::request(self.admin, "POST", "/drain_listeners?graceful&skip_exit");
         let start = Instant::now();
-        while start.elapsed() < DRAIN
-            && !hurry()
-            && self.calls_in_flight().is_some_and(|calls| calls > 0)
-        {
+        while start.elapsed() < DRAIN && !hurry() && self.calls_in_flight().is_some_and(|calls| calls > 0) {
             std::thread::sleep(Duration::from_millis(50));
         }
         self.envoy.stop(STOP);
@@ -233,12 +209,7 @@ impl Gateway {
     }
 
     fn calls_in_flight(&self) -> Option<u64> {
-        let (_, body) = net::request(
-            self.admin,
-            "GET",
-            "/stats?filter=^http.gateway.downstream_rq_active$",
-        )
-        .ok()?;
+        let (_, body) = net::request(self.admin, "GET", "/stats?filter=^http.gateway.downstream_rq_active$").ok()?;
         body.trim().rsplit_once(": ")?.1.parse().ok()
     }
 }
@@ -248,18 +219,9 @@ fn plan(options: &Options, place: Place) -> Result<Plan, Error> {
     if let Some(ca) = &options.upstream_ca {
         std::fs::File::open(ca).map_err(Error::file("--upstream-ca", ca))?;
     }
-    let own = |name: &str| {
-        options
-            .environment
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.clone())
-    };
+    let own = |name: &str| options.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
     let found = credentials::find(|name| own(name).or_else(|| std::env::var(name).ok()))?;
-    let source = options
-        .config
-        .clone()
-        .unwrap_or_else(|| dirs::root().join("envoy/standalone.yaml"));
+    let source = options.config.clone().unwrap_or_else(|| dirs::root().join("envoy/standalone.yaml"));
     let standalone = bootstrap::read(&source)?;
     let listen_tls = options.listen_tls.unwrap_or_else(|| beside(options.listen));
     let files = tls::prepare(&dirs::tls(), listen_tls.ip())?;
@@ -276,10 +238,7 @@ fn plan(options: &Options, place: Place) -> Result<Plan, Error> {
         auth: found.auth,
         paths: options.paths.clone(),
         upstream_ca: options.upstream_ca.as_deref().map(absolute),
-        access_log: options
-            .access_log
-            .as_deref()
-            .map_or(place.access_log, absolute),
+        access_log: options.access_log.as_deref().map_or(place.access_log, absolute),
         als: options.audit.as_ref().map(|_| place.als),
     };
     if !bootstrap::has_us_profiles(&settings.region) {
@@ -289,12 +248,7 @@ fn plan(options: &Options, place: Place) -> Result<Plan, Error> {
         ));
     }
     let bootstrap = bootstrap::render(standalone, &settings)?;
-    Ok(Plan {
-        bootstrap,
-        settings,
-        ca: files.ca,
-        found,
-    })
+    Ok(Plan { bootstrap, settings, ca: files.ca, found })
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -303,35 +257,17 @@ fn loopback(port: u16) -> SocketAddr {
 
 /// The TLS listener's address where none was given: 443 ports above the other, or any free one.
 fn beside(listen: SocketAddr) -> SocketAddr {
-    let port = listen
-        .port()
-        .checked_add(443)
-        .filter(|_| listen.port() != 0)
-        .unwrap_or(0);
+    let port = listen.port().checked_add(443).filter(|_| listen.port() != 0).unwrap_or(0);
     let address = SocketAddr::new(listen.ip(), port);
     let free = port != 0 && net::check_free("--listen-tls", address).is_ok();
-    if free {
-        address
-    } else {
-        SocketAddr::new(listen.ip(), 0)
-    }
+    if free { address } else { SocketAddr::new(listen.ip(), 0) }
 }
 
-fn start_collector(
-    audit: &Path,
-    als: SocketAddr,
-    access_log: &Path,
-    run: &Path,
-) -> Result<Process, Error> {
+fn start_collector(audit: &Path, als: SocketAddr, access_log: &Path, run: &Path) -> Result<Process, Error> {
     let mut command = Command::new(artifacts::collector()?);
-    command
-        .args(["run", "--als", &als.to_string(), "--file"])
-        .arg(access_log)
-        .arg("--sqlite")
-        .arg(audit);
+    command.args(["run", "--als", &als.to_string(), "--file"]).arg(access_log).arg("--sqlite").arg(audit);
     let log = run.join("collector.log");
-    let (collector, _) =
-        Process::start_and_wait("audit-collector", command, &log, COLLECTOR_START)?;
+    let (collector, _) = Process::start_and_wait("audit-collector", command, &log, COLLECTOR_START)?;
     Ok(collector)
 }
 

@@ -24,13 +24,7 @@ pub enum AddressError {
 
 /// Envoy shares a busy port with whoever holds it (`SO_REUSEPORT`) instead of failing; this fails.
 pub fn check_free(option: &'static str, address: SocketAddr) -> Result<(), AddressError> {
-    TcpListener::bind(address)
-        .map(drop)
-        .map_err(|source| AddressError::Listen {
-            option,
-            address,
-            source,
-        })
+    TcpListener::bind(address).map(drop).map_err(|source| AddressError::Listen { option, address, source })
 }
 
 /// A port of the loopback interface that nobody listens on.
@@ -42,9 +36,7 @@ pub fn free_port() -> Result<u16, AddressError> {
 /// An address to connect to, for one that is listened on: `0.0.0.0` is reached as `127.0.0.1`.
 pub fn reachable(listening: SocketAddr) -> SocketAddr {
     match listening.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => {
-            SocketAddr::new(Ipv4Addr::LOCALHOST.into(), listening.port())
-        }
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), listening.port()),
         IpAddr::V6(ip) if ip.is_unspecified() => {
             SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), listening.port())
         }
@@ -57,17 +49,10 @@ pub fn request(address: SocketAddr, method: &str, path: &str) -> std::io::Result
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.set_write_timeout(Some(Duration::from_secs(5)))?;
-    write!(
-        stream,
-        "{method} {path} HTTP/1.0\r\nhost: {address}\r\ncontent-length: 0\r\n\r\n"
-    )?;
+    write!(stream, "{method} {path} HTTP/1.0\r\nhost: {address}\r\ncontent-length: 0\r\n\r\n")?;
     let mut response = String::new();
     stream.read_to_string(&mut response)?;
     let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|status| status.parse().ok())
-        .unwrap_or(0);
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
     Ok((status, body.to_owned()))
 }

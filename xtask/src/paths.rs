@@ -7,9 +7,7 @@ use std::str::FromStr;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     /// No `=`.
-    #[error(
-        "--path {0}: want NAME=HOST:PORT, such as internet=bedrock-runtime.us-east-1.amazonaws.com:443"
-    )]
+    #[error("--path {0}: want NAME=HOST:PORT, such as internet=bedrock-runtime.us-east-1.amazonaws.com:443")]
     Form(String),
     /// A name outside the closed list.
     #[error("there is no path of that name; there are dx, vpn and internet")]
@@ -81,30 +79,17 @@ impl FromStr for PathSpec {
     type Err = PathError;
 
     fn from_str(text: &str) -> Result<Self, PathError> {
-        let (name, address) = text
-            .split_once('=')
-            .ok_or_else(|| PathError::Form(text.to_owned()))?;
+        let (name, address) = text.split_once('=').ok_or_else(|| PathError::Form(text.to_owned()))?;
         let name = PathName::ALL
             .into_iter()
             .find(|known| known.as_str() == name)
             .ok_or_else(|| PathError::Name(text.to_owned()))?;
-        let wrong = |why| PathError::Address {
-            name,
-            address: address.to_owned(),
-            why,
-        };
-        let (host, port) = address
-            .rsplit_once(':')
-            .ok_or_else(|| wrong("the port is missing"))?;
-        let port = port
-            .parse()
-            .ok()
-            .filter(|port| *port != 0)
-            .ok_or_else(|| wrong("the port is no number in range"))?;
+        let wrong = |why| PathError::Address { name, address: address.to_owned(), why };
+        let (host, port) = address.rsplit_once(':').ok_or_else(|| wrong("the port is missing"))?;
+        let port =
+            port.parse().ok().filter(|port| *port != 0).ok_or_else(|| wrong("the port is no number in range"))?;
         let host = match host.strip_prefix('[') {
-            Some(rest) => rest
-                .strip_suffix(']')
-                .ok_or_else(|| wrong("the bracket is not closed"))?,
+            Some(rest) => rest.strip_suffix(']').ok_or_else(|| wrong("the bracket is not closed"))?,
             None if host.contains(':') => return Err(wrong("an IPv6 address needs brackets")),
             None => host,
         };
@@ -112,11 +97,7 @@ impl FromStr for PathSpec {
         if host.is_empty() || !host.bytes().all(valid) {
             return Err(wrong("the host is neither a name nor an address"));
         }
-        Ok(PathSpec {
-            name,
-            host: host.to_owned(),
-            port,
-        })
+        Ok(PathSpec { name, host: host.to_owned(), port })
     }
 }
 
@@ -149,21 +130,14 @@ impl FromStr for Region {
 
     fn from_str(text: &str) -> Result<Self, PathError> {
         let parts: Vec<&str> = text.split('-').collect();
-        let word =
-            |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase());
-        let number =
-            |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-        let formed = parts.len() >= 3
-            && parts
-                .split_last()
-                .is_some_and(|(last, words)| number(last) && words.iter().all(word));
+        let word = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase());
+        let number = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        let formed =
+            parts.len() >= 3 && parts.split_last().is_some_and(|(last, words)| number(last) && words.iter().all(word));
         if !formed {
             return Err(PathError::Region(text.to_owned()));
         }
-        if ["us-gov-", "cn-", "us-iso", "eu-isoe-", "eusc-"]
-            .iter()
-            .any(|prefix| text.starts_with(prefix))
-        {
+        if ["us-gov-", "cn-", "us-iso", "eu-isoe-", "eusc-"].iter().any(|prefix| text.starts_with(prefix)) {
             return Err(PathError::Partition(text.to_owned()));
         }
         Ok(Region(text.to_owned()))
@@ -177,13 +151,8 @@ mod tests {
     #[test]
     fn parses_names_addresses_and_ports() {
         let spec: PathSpec = "dx=[fd00::1]:8443".parse().unwrap();
-        assert_eq!(
-            (spec.name, spec.host.as_str(), spec.port),
-            (PathName::Dx, "fd00::1", 8443)
-        );
-        let spec: PathSpec = "internet=bedrock.us-east-1.amazonaws.com:443"
-            .parse()
-            .unwrap();
+        assert_eq!((spec.name, spec.host.as_str(), spec.port), (PathName::Dx, "fd00::1", 8443));
+        let spec: PathSpec = "internet=bedrock.us-east-1.amazonaws.com:443".parse().unwrap();
         assert_eq!((spec.name, spec.port), (PathName::Internet, 443));
     }
 
@@ -209,20 +178,9 @@ mod tests {
     #[test]
     fn orders_paths_and_refuses_a_name_given_twice() {
         let parse = |text: &str| text.parse::<PathSpec>().unwrap();
-        let ordered = in_order(vec![
-            parse("internet=a:1"),
-            parse("dx=b:1"),
-            parse("vpn=c:1"),
-        ])
-        .unwrap();
-        assert_eq!(
-            ordered.iter().map(|path| path.name).collect::<Vec<_>>(),
-            PathName::ALL
-        );
-        assert_eq!(
-            in_order(vec![parse("dx=a:1"), parse("dx=b:1")]),
-            Err(PathError::Twice(PathName::Dx))
-        );
+        let ordered = in_order(vec![parse("internet=a:1"), parse("dx=b:1"), parse("vpn=c:1")]).unwrap();
+        assert_eq!(ordered.iter().map(|path| path.name).collect::<Vec<_>>(), PathName::ALL);
+        assert_eq!(in_order(vec![parse("dx=a:1"), parse("dx=b:1")]), Err(PathError::Twice(PathName::Dx)));
     }
 
     #[test]
@@ -231,22 +189,10 @@ mod tests {
             assert_eq!(region.parse::<Region>().unwrap().as_str(), region);
         }
         for region in ["us-gov-west-1", "cn-north-1", "us-iso-east-1"] {
-            assert!(
-                matches!(region.parse::<Region>(), Err(PathError::Partition(_))),
-                "{region}"
-            );
+            assert!(matches!(region.parse::<Region>(), Err(PathError::Partition(_))), "{region}");
         }
-        for region in [
-            "",
-            "us-east",
-            "us_east_1",
-            "us-east-1.evil.example",
-            "US-EAST-1",
-        ] {
-            assert!(
-                matches!(region.parse::<Region>(), Err(PathError::Region(_))),
-                "{region}"
-            );
+        for region in ["", "us-east", "us_east_1", "us-east-1.evil.example", "US-EAST-1"] {
+            assert!(matches!(region.parse::<Region>(), Err(PathError::Region(_))), "{region}");
         }
     }
 }

@@ -100,32 +100,14 @@ impl Process {
         }
     }
 
-    fn start_with(
-        name: &str,
-        command: Command,
-        log: &Path,
-        pipe: bool,
-    ) -> Result<Process, ProcessError> {
-        let failed = |source| ProcessError::Start {
-            name: name.to_owned(),
-            source,
-        };
+    fn start_with(name: &str, command: Command, log: &Path, pipe: bool) -> Result<Process, ProcessError> {
+        let failed = |source| ProcessError::Start { name: name.to_owned(), source };
         let file = File::create(log).map_err(failed)?;
         let mut command = dying_with_us(command);
-        command
-            .stdin(Stdio::null())
-            .stderr(file.try_clone().map_err(failed)?);
-        command.stdout(if pipe {
-            Stdio::piped()
-        } else {
-            Stdio::from(file)
-        });
+        command.stdin(Stdio::null()).stderr(file.try_clone().map_err(failed)?);
+        command.stdout(if pipe { Stdio::piped() } else { Stdio::from(file) });
         let child = command.spawn().map_err(failed)?;
-        Ok(Process {
-            name: name.to_owned(),
-            child,
-            log: log.to_path_buf(),
-        })
+        Ok(Process { name: name.to_owned(), child, log: log.to_path_buf() })
     }
 
     /// Fails if the child has ended.
@@ -143,12 +125,7 @@ impl Process {
 
     /// The error of a child that took too long.
     pub fn not_ready(&self, limit: Duration) -> ProcessError {
-        ProcessError::NotReady {
-            name: self.name.clone(),
-            limit,
-            log: self.log.clone(),
-            tail: tail(&self.log),
-        }
+        ProcessError::NotReady { name: self.name.clone(), limit, log: self.log.clone(), tail: tail(&self.log) }
     }
 
     /// Asks the child to end (SIGTERM) and waits; after `limit` it is killed.
@@ -184,10 +161,7 @@ fn dying_with_us(command: Command) -> Command {
         return command;
     };
     let mut wrapped = Command::new(setpriv);
-    wrapped
-        .args(["--pdeathsig", "KILL", "--"])
-        .arg(command.get_program())
-        .args(command.get_args());
+    wrapped.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => wrapped.env(name, value),
@@ -203,20 +177,12 @@ fn dying_with_us(command: Command) -> Command {
 /// The first executable of that name in `PATH`.
 pub fn on_path(name: impl AsRef<OsStr>) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|dir| dir.join(name.as_ref()))
-        .find(|file| file.is_file())
+    std::env::split_paths(&path).map(|dir| dir.join(name.as_ref())).find(|file| file.is_file())
 }
 
 fn tail(log: &Path) -> String {
     let text = String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned();
     let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
     let start = lines.len().saturating_sub(TAIL);
-    lines
-        .get(start..)
-        .unwrap_or_default()
-        .iter()
-        .map(|line| format!("  {line}"))
-        .collect::<Vec<_>>()
-        .join("\n")
+    lines.get(start..).unwrap_or_default().iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }

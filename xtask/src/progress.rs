@@ -7,11 +7,7 @@ use std::time::Instant;
 pub fn step<T, E>(name: &str, step: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     let mut err = std::io::stderr();
     let terminal = err.is_terminal();
-    let _ = if terminal {
-        write!(err, "{name} …")
-    } else {
-        writeln!(err, "{name} …")
-    };
+    let _ = if terminal { write!(err, "{name} …") } else { writeln!(err, "{name} …") };
     let _ = err.flush();
     let start = Instant::now();
     let result = step();

@@ -6,8 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 
 /// Why there is no certificate.
@@ -42,33 +42,19 @@ pub fn prepare(dir: &Path, listen: IpAddr) -> Result<Files, TlsError> {
     let issuer = authority(dir)?;
     // A directory's name without colons, for an IPv6 address.
     let own = dir.join(listen.to_string().replace(':', "-"));
-    let files = Files {
-        ca: dir.join("ca.pem"),
-        certificate: own.join("cert.pem"),
-        key: own.join("key.pem"),
-    };
+    let files = Files { ca: dir.join("ca.pem"), certificate: own.join("cert.pem"), key: own.join("key.pem") };
     once(&own, |part| {
-        let mut names = vec![
-            "localhost".to_owned(),
-            "127.0.0.1".to_owned(),
-            "::1".to_owned(),
-        ];
+        let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
         if !listen.is_unspecified() && !listen.is_loopback() {
             names.push(listen.to_string());
         }
         let mut params = CertificateParams::new(names)?;
         params.distinguished_name = DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "bedrock gateway (development)");
+        params.distinguished_name.push(DnType::CommonName, "bedrock gateway (development)");
         params.use_authority_key_identifier_extension = true;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let key = KeyPair::generate()?;
-        write(
-            &part.join("cert.pem"),
-            &params.signed_by(&key, &issuer)?.pem(),
-            0o644,
-        )?;
+        write(&part.join("cert.pem"), &params.signed_by(&key, &issuer)?.pem(), 0o644)?;
         write(&part.join("key.pem"), &key.serialize_pem(), 0o600)
     })?;
     Ok(files)
@@ -80,17 +66,11 @@ fn authority(dir: &Path) -> Result<Issuer<'static, KeyPair>, TlsError> {
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "bedrock gateway development CA");
+    params.distinguished_name.push(DnType::CommonName, "bedrock gateway development CA");
     once(dir, |part| {
         let key = KeyPair::generate()?;
         write(&part.join("ca.key"), &key.serialize_pem(), 0o600)?;
-        write(
-            &part.join("ca.pem"),
-            &params.self_signed(&key)?.pem(),
-            0o644,
-        )
+        write(&part.join("ca.pem"), &params.self_signed(&key)?.pem(), 0o644)
     })?;
     let key_file = dir.join("ca.key");
     let key = std::fs::read_to_string(&key_file).map_err(failed(&key_file))?;
@@ -117,10 +97,7 @@ fn once(dir: &Path, fill: impl FnOnce(&Path) -> Result<(), TlsError>) -> Result<
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), TlsError> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(mode);
-    options
-        .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(failed(path))
+    options.open(path).and_then(|mut file| file.write_all(text.as_bytes())).map_err(failed(path))
 }
 
 fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> TlsError {
@@ -136,10 +113,7 @@ mod tests {
     fn makes_an_authority_once_and_a_certificate_for_each_address() {
         let dir = std::env::temp_dir().join(format!("xtask-tls-{}/tls", std::process::id()));
         let first = prepare(&dir, [127, 0, 0, 1].into()).unwrap();
-        let (ca, key) = (
-            std::fs::read(&first.ca).unwrap(),
-            std::fs::read(&first.key).unwrap(),
-        );
+        let (ca, key) = (std::fs::read(&first.ca).unwrap(), std::fs::read(&first.key).unwrap());
         let again = prepare(&dir, [127, 0, 0, 1].into()).unwrap();
         assert_eq!(std::fs::read(&again.key).unwrap(), key);
         let other = prepare(&dir, [10, 0, 0, 1].into()).unwrap();

@@ -30,26 +30,10 @@ pub fn run(options: &Options) -> Result<(), Error> {
 
 /// `ready http://… https://… (CA …) region … auth … paths … [audit …]`
 fn ready_line(gateway: &Gateway, options: &Options) -> String {
-    let paths: Vec<&str> = options
-        .paths
-        .iter()
-        .map(|path| path.name.as_str())
-        .collect();
-    let paths = if paths.is_empty() {
-        PathName::Internet.as_str().to_owned()
-    } else {
-        paths.join(",")
-    };
-    let auth = if gateway.credentials.any {
-        gateway.credentials.auth.as_str()
-    } else {
-        "none"
-    };
-    let audit = options
-        .audit
-        .as_ref()
-        .map(|file| format!(" audit {}", file.display()))
-        .unwrap_or_default();
+    let paths: Vec<&str> = options.paths.iter().map(|path| path.name.as_str()).collect();
+    let paths = if paths.is_empty() { PathName::Internet.as_str().to_owned() } else { paths.join(",") };
+    let auth = if gateway.credentials.any { gateway.credentials.auth.as_str() } else { "none" };
+    let audit = options.audit.as_ref().map(|file| format!(" audit {}", file.display())).unwrap_or_default();
     format!(
         "ready http://{} https://{} (CA {}) region {} auth {auth} paths {paths}{audit}",
         net::reachable(gateway.plain),
@@ -68,11 +52,9 @@ impl Signals {
     pub fn listen() -> Result<Signals, Error> {
         let failed = |error| Error::Failed(format!("cannot handle signals: {error}"));
         let count = Arc::new(AtomicUsize::new(0));
-        let mut signals = signal_hook::iterator::Signals::new([
-            signal_hook::consts::SIGINT,
-            signal_hook::consts::SIGTERM,
-        ])
-        .map_err(failed)?;
+        let mut signals =
+            signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])
+                .map_err(failed)?;
         let counter = Arc::clone(&count);
         std::thread::spawn(move || {
             for _ in signals.forever() {

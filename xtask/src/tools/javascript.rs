@@ -20,24 +20,11 @@ pub fn find(tools: &Path, clients: &Path) -> Result<PathBuf, ToolError> {
     once(WHAT, &place, |dir| {
         for name in ["package.json", "package-lock.json"] {
             let from = clients.join(name);
-            let failed = |source| ToolError::File {
-                what: WHAT,
-                path: from.clone(),
-                source,
-            };
+            let failed = |source| ToolError::File { what: WHAT, path: from.clone(), source };
             std::fs::copy(&from, dir.join(name)).map_err(failed)?;
         }
         let mut install = Command::new("npm");
-        install
-            .args([
-                "ci",
-                "--silent",
-                "--no-audit",
-                "--no-fund",
-                "--ignore-scripts",
-                "--prefix",
-            ])
-            .arg(dir);
+        install.args(["ci", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]).arg(dir);
         run(WHAT, "npm", HINT, &mut install).map(drop)
     })?;
     Ok(place)

@@ -74,11 +74,7 @@ pub enum ToolError {
 }
 
 /// Makes `place` by `fill`, which is given an empty directory that becomes `place`. Nothing happens where it exists.
-fn once(
-    what: &'static str,
-    place: &Path,
-    fill: impl FnOnce(&Path) -> Result<(), ToolError>,
-) -> Result<(), ToolError> {
+fn once(what: &'static str, place: &Path, fill: impl FnOnce(&Path) -> Result<(), ToolError>) -> Result<(), ToolError> {
     if place.exists() {
         return Ok(());
     }
@@ -109,35 +105,18 @@ fn run(
     hint: &'static str,
     command: &mut Command,
 ) -> Result<String, ToolError> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|_| ToolError::Absent {
-            what,
-            program,
-            hint,
-        })?;
+    let output = command.stdin(Stdio::null()).output().map_err(|_| ToolError::Absent { what, program, hint })?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let text = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let lines: Vec<&str> = text.lines().collect();
-    let end = lines
-        .get(lines.len().saturating_sub(8)..)
-        .unwrap_or_default();
+    let end = lines.get(lines.len().saturating_sub(8)..).unwrap_or_default();
     let line: Vec<String> = std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
-    Err(ToolError::Command {
-        what,
-        command: line.join(" "),
-        output: end.join("\n"),
-    })
+    Err(ToolError::Command { what, command: line.join(" "), output: end.join("\n") })
 }
 
 /// The SHA-256 of a file, in hex.
@@ -148,56 +127,28 @@ fn sha256(what: &'static str, file: &Path) -> Result<String, ToolError> {
 /// The `sha512-…` of a file, as npm writes it.
 fn integrity(what: &'static str, file: &Path) -> Result<String, ToolError> {
     let digest = Sha512::digest(read(what, file)?);
-    Ok(format!(
-        "sha512-{}",
-        base64::engine::general_purpose::STANDARD.encode(digest)
-    ))
+    Ok(format!("sha512-{}", base64::engine::general_purpose::STANDARD.encode(digest)))
 }
 
 fn read(what: &'static str, file: &Path) -> Result<Vec<u8>, ToolError> {
-    std::fs::read(file).map_err(|source| ToolError::File {
-        what,
-        path: file.to_path_buf(),
-        source,
-    })
+    std::fs::read(file).map_err(|source| ToolError::File { what, path: file.to_path_buf(), source })
 }
 
 /// The one file in `dir` whose name ends so.
 fn downloaded(what: &'static str, dir: &Path, suffix: &str) -> Result<PathBuf, ToolError> {
-    let failed = |source| ToolError::File {
-        what,
-        path: dir.to_path_buf(),
-        source,
-    };
+    let failed = |source| ToolError::File { what, path: dir.to_path_buf(), source };
     for entry in std::fs::read_dir(dir).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         if path.to_string_lossy().ends_with(suffix) {
             return Ok(path);
         }
     }
-    Err(failed(std::io::Error::new(
-        std::io::ErrorKind::NotFound,
-        format!("no {suffix} was downloaded"),
-    )))
+    Err(failed(std::io::Error::new(std::io::ErrorKind::NotFound, format!("no {suffix} was downloaded"))))
 }
 
 /// Refuses a file whose digest is not the pinned one.
-fn verify(
-    what: &'static str,
-    file: PathBuf,
-    found: String,
-    pinned: &'static str,
-) -> Result<PathBuf, ToolError> {
-    if found == pinned {
-        Ok(file)
-    } else {
-        Err(ToolError::Digest {
-            what,
-            file,
-            found,
-            pinned,
-        })
-    }
+fn verify(what: &'static str, file: PathBuf, found: String, pinned: &'static str) -> Result<PathBuf, ToolError> {
+    if found == pinned { Ok(file) } else { Err(ToolError::Digest { what, file, found, pinned }) }
 }
 
 #[cfg(test)]
@@ -213,11 +164,7 @@ mod tests {
         let place = place("once");
         let broken = once("a tool", &place, |part| {
             std::fs::write(part.join("half"), "").unwrap();
-            Err(ToolError::Absent {
-                what: "a tool",
-                program: "x",
-                hint: "y",
-            })
+            Err(ToolError::Absent { what: "a tool", program: "x", hint: "y" })
         });
         assert!(broken.is_err() && !place.exists());
         once("a tool", &place, |part| {
@@ -226,14 +173,7 @@ mod tests {
             Ok(())
         })
         .unwrap();
-        once("a tool", &place, |_| {
-            Err(ToolError::Absent {
-                what: "a tool",
-                program: "x",
-                hint: "y",
-            })
-        })
-        .unwrap();
+        once("a tool", &place, |_| Err(ToolError::Absent { what: "a tool", program: "x", hint: "y" })).unwrap();
         assert!(place.join("whole").exists());
         std::fs::remove_dir_all(&place).unwrap();
     }
@@ -243,35 +183,17 @@ mod tests {
         let file = place("digest");
         std::fs::write(&file, "abc").unwrap();
         let found = sha256("a tool", &file).unwrap();
-        assert_eq!(
-            found,
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
-        assert!(
-            integrity("a tool", &file)
-                .unwrap()
-                .starts_with("sha512-3a81oZNherrMQXNJriBBMRLm+k6J")
-        );
-        let error = verify("a tool", file.clone(), found, "00")
-            .unwrap_err()
-            .to_string();
+        assert_eq!(found, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert!(integrity("a tool", &file).unwrap().starts_with("sha512-3a81oZNherrMQXNJriBBMRLm+k6J"));
+        let error = verify("a tool", file.clone(), found, "00").unwrap_err().to_string();
         assert!(error.ends_with("and 00 is pinned"), "{error}");
         std::fs::remove_file(&file).unwrap();
     }
 
     #[test]
     fn a_failed_command_is_shown_as_it_can_be_run() {
-        let error = run(
-            "a tool",
-            "sh",
-            "-",
-            Command::new("sh").args(["-c", "echo why >&2; exit 3"]),
-        )
-        .unwrap_err();
+        let error = run("a tool", "sh", "-", Command::new("sh").args(["-c", "echo why >&2; exit 3"])).unwrap_err();
         let text = error.to_string();
-        assert!(
-            text.contains("sh -c echo why") && text.ends_with("why"),
-            "{text}"
-        );
+        assert!(text.contains("sh -c echo why") && text.ends_with("why"), "{text}");
     }
 }

@@ -13,11 +13,7 @@ pub const HINT: &str = "apt-get install python3 python3-venv";
 
 /// Python 3 on `PATH`.
 pub fn interpreter(what: &'static str) -> Result<PathBuf, ToolError> {
-    crate::process::on_path("python3").ok_or(ToolError::Absent {
-        what,
-        program: "python3",
-        hint: HINT,
-    })
+    crate::process::on_path("python3").ok_or(ToolError::Absent { what, program: "python3", hint: HINT })
 }
 
 /// The interpreter of a virtual environment with the SDKs in it.
@@ -26,29 +22,11 @@ pub fn find(tools: &Path, requirements: &Path) -> Result<PathBuf, ToolError> {
     let place = tools.join(format!("python-{}", pins.get(..12).unwrap_or_default()));
     let python = interpreter(WHAT)?;
     once(WHAT, &place, |dir| {
-        run(
-            WHAT,
-            "python3",
-            HINT,
-            Command::new(&python)
-                .args(["-m", "venv", "--without-pip"])
-                .arg(dir),
-        )?;
+        run(WHAT, "python3", HINT, Command::new(&python).args(["-m", "venv", "--without-pip"]).arg(dir))?;
         let site = dir.join("site");
         let mut install = Command::new(&python);
-        install.args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-compile",
-        ]);
-        install
-            .args(["--only-binary=:all:", "--target"])
-            .arg(&site)
-            .arg("--requirement")
-            .arg(requirements);
+        install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]);
+        install.args(["--only-binary=:all:", "--target"]).arg(&site).arg("--requirement").arg(requirements);
         run(WHAT, "python3", HINT, &mut install)?;
         link(dir)
     })?;
@@ -57,11 +35,7 @@ pub fn find(tools: &Path, requirements: &Path) -> Result<PathBuf, ToolError> {
 
 /// Makes the environment find its packages by a relative name, so that it can be renamed into its place.
 fn link(dir: &Path) -> Result<(), ToolError> {
-    let failed = |source| ToolError::File {
-        what: WHAT,
-        path: dir.to_path_buf(),
-        source,
-    };
+    let failed = |source| ToolError::File { what: WHAT, path: dir.to_path_buf(), source };
     for entry in std::fs::read_dir(dir.join("lib")).map_err(failed)? {
         let packages = entry.map_err(failed)?.path().join("site-packages");
         if packages.is_dir() {
