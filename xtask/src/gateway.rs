@@ -95,8 +95,9 @@ pub fn print_config(options: &Options) -> Result<String, Error> {
 }
 
 impl Gateway {
-    /// Builds and fetches what is missing, starts collector and Envoy, and waits until both serve.
-    pub fn start(options: &Options) -> Result<Gateway, Error> {
+    /// Builds and fetches what is missing, starts collector and Envoy, and waits until both serve, or until
+    /// `interrupted`.
+    pub fn start(options: &Options, interrupted: impl Fn() -> bool) -> Result<Gateway, Error> {
         if options.listen.port() != 0 {
             net::check_free("--listen", options.listen)?;
         }
@@ -142,15 +143,18 @@ impl Gateway {
             credentials: plan.found,
             run,
         };
-        gateway.wait_until_ready(&admin_file)?;
+        gateway.wait_until_ready(&admin_file, interrupted)?;
         gateway.learn_ports();
         Ok(gateway)
     }
 
-    fn wait_until_ready(&mut self, admin_file: &Path) -> Result<(), Error> {
+    fn wait_until_ready(&mut self, admin_file: &Path, interrupted: impl Fn() -> bool) -> Result<(), Error> {
         let start = Instant::now();
         while start.elapsed() < ENVOY_START {
             self.check()?;
+            if interrupted() {
+                return Err(Error::Failed("interrupted before it was ready".into()));
+            }
             if let Some(admin) = std::fs::read_to_string(admin_file).ok().and_then(|text| text.trim().parse().ok()) {
                 self.admin = admin;
                 if net::request(admin, "GET", "/ready").is_ok_and(|(status, _)| status == 200) {

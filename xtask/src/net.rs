@@ -49,10 +49,45 @@ pub fn request(address: SocketAddr, method: &str, path: &str) -> std::io::Result
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.set_write_timeout(Some(Duration::from_secs(5)))?;
-    write!(stream, "{method} {path} HTTP/1.0\r\nhost: {address}\r\ncontent-length: 0\r\n\r\n")?;
+    write!(stream, "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")?;
     let mut response = String::new();
     stream.read_to_string(&mut response)?;
     let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    Ok((status, body.to_owned()))
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    Ok((status, if chunked { unchunked(body) } else { body.to_owned() }))
+}
+
+/// A chunked body's content, as far as it is whole.
+fn unchunked(mut body: &str) -> String {
+    let mut content = String::new();
+    while let Some((size, rest)) = body.split_once("\r\n") {
+        let Some(chunk) =
+            usize::from_str_radix(size, 16).ok().filter(|size| *size > 0).and_then(|size| rest.get(..size))
+        else {
+            break;
+        };
+        content.push_str(chunk);
+        body = rest.get(chunk.len() + 2..).unwrap_or_default();
+    }
+    content
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn joins_chunks() {
+        assert_eq!(unchunked("5\r\nLIVE\n\r\n2\r\nok\r\n0\r\n\r\n"), "LIVE\nok");
+        assert_eq!(unchunked("ff\r\ncut"), "");
+    }
+
+    #[test]
+    fn a_busy_address_is_refused_by_its_option() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let error = check_free("--listen", taken.local_addr().unwrap()).unwrap_err().to_string();
+        assert!(error.starts_with("--listen 127.0.0.1:"), "{error}");
+        assert!(check_free("--listen", SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()))).is_ok());
+    }
 }

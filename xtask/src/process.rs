@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -104,6 +105,8 @@ impl Process {
         let failed = |source| ProcessError::Start { name: name.to_owned(), source };
         let file = File::create(log).map_err(failed)?;
         let mut command = dying_with_us(command);
+        // A group of its own: Ctrl-C reaches this process alone, which then ends its children in order.
+        command.process_group(0);
         command.stdin(Stdio::null()).stderr(file.try_clone().map_err(failed)?);
         command.stdout(if pipe { Stdio::piped() } else { Stdio::from(file) });
         let child = command.spawn().map_err(failed)?;

@@ -12,7 +12,7 @@ use crate::{Error, dirs, net, progress};
 /// Runs until SIGINT or SIGTERM; a second signal cuts the draining short.
 pub fn run(options: &Options) -> Result<(), Error> {
     let signals = Signals::listen()?;
-    let mut gateway = Gateway::start(options)?;
+    let mut gateway = Gateway::start(options, || signals.count() > 0)?;
     if !gateway.credentials.any {
         progress::note(
             "no credentials: every call is answered with 503. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and \
