@@ -8,7 +8,7 @@ use std::fmt;
 
 /// The filter's configuration.
 #[derive(Debug, Clone, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// What this instance of the module does.
@@ -48,7 +48,7 @@ pub struct Config {
 
 /// What an instance of the module does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// In the downstream chain: cleans, recognises, decides, measures.
@@ -61,7 +61,7 @@ pub enum Role {
 
 /// How calls are authenticated to Bedrock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Auth {
     /// AWS Signature Version 4, over the body too: the body is held until its hash is known.
@@ -73,7 +73,7 @@ pub enum Auth {
 
 /// A Commercial region.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Region {
     /// Inference profile by bare model id; wins over the general table.
@@ -84,7 +84,7 @@ pub struct Region {
 /// Model policy. A pattern has `*` for any run of characters and is held against the model id, an ARN's resource, and
 /// both without their geography prefix.
 #[derive(Debug, Clone, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Models {
     /// Patterns of which a model must match one; all are allowed if left out.
@@ -97,7 +97,7 @@ pub struct Models {
 
 /// A source of the caller's name.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "from", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Principal {
     /// The URI SAN of the client's certificate (a SPIFFE id), as Envoy verified it.
@@ -113,7 +113,7 @@ pub enum Principal {
 
 /// A rule: which calls may take which paths, in which order. A key left out matches all; a call must match every key.
 #[derive(Debug, Clone, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RouteClass {
     /// The class's name, lower-case letters, digits and `-`: clusters are called `{service}.{name}`.
@@ -133,7 +133,7 @@ pub struct RouteClass {
 
 /// A way across.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Path {
     /// Direct Connect.
@@ -146,7 +146,7 @@ pub enum Path {
 
 /// A source of credentials.
 #[derive(Debug, Clone, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "source", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Credentials {
     /// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`, or `AWS_BEARER_TOKEN_BEDROCK`, from the
@@ -226,4 +226,33 @@ const fn default_max_body_bytes() -> u64 {
 
 fn all() -> Vec<String> {
     vec!["*".to_owned()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs");
+
+    #[test]
+    fn schema_in_docs_is_current() {
+        let mut schema = serde_json::to_value(schemars::schema_for!(Config)).unwrap();
+        schema["title"] = "Configuration of the Bedrock gateway filter".into();
+        let generated = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+        let file = format!("{DOCS}/configuration.schema.json");
+        if std::env::var_os("UPDATE_SCHEMA").is_some() {
+            std::fs::write(&file, &generated).unwrap();
+        }
+        let kept = std::fs::read_to_string(&file).unwrap();
+        assert!(kept == generated, "{file} is old: run UPDATE_SCHEMA=1 cargo test -p filter-core schema");
+    }
+
+    #[test]
+    fn every_key_is_documented() {
+        let page = std::fs::read_to_string(format!("{DOCS}/configuration.md")).unwrap();
+        let schema = serde_json::to_value(schemars::schema_for!(Config)).unwrap();
+        for key in schema["properties"].as_object().unwrap().keys() {
+            assert!(page.contains(&format!("| `{key}` |")), "docs/configuration.md lacks `{key}`");
+        }
+    }
 }

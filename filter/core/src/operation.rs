@@ -40,7 +40,7 @@ macro_rules! operations {
     ($($(#[$doc:meta])* $name:ident: $service:ident $method:ident $template:literal $metering:ident,)*) => {
         /// A Bedrock API call.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+        #[cfg_attr(test, derive(schemars::JsonSchema))]
         pub enum Operation { $(#[doc = concat!("`", $template, "`")] $name,)* }
 
         /// Every operation, in the order of the documentation.
