@@ -44,11 +44,17 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         println!("{HELP}");
         return Ok(());
     };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Before `ready` is said: who reads that may end us at once.
+    let told = {
+        let _within = runtime.enter();
+        until_told()?
+    };
     // Requests are recorded in a file, if at all: kept in memory nobody could read them.
     let running = builder.keep(0).start()?;
     println!("ready {}", running.addr());
     std::io::stdout().flush()?;
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(until_told())?;
+    runtime.block_on(told);
     running.stop();
     Ok(())
 }
@@ -110,16 +116,22 @@ fn parse(mut args: lexopt::Parser) -> Result<Option<Builder>, Box<dyn std::error
     }
 }
 
+/// Listens for the signals from now on; the future is ready when one has come.
 #[cfg(unix)]
-async fn until_told() -> std::io::Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted,
-        _ = terminate.recv() => Ok(()),
-    }
+fn until_told() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }
 
-#[cfg(not(unix))]
-async fn until_told() -> std::io::Result<()> {
-    tokio::signal::ctrl_c().await
+/// Listens for Ctrl-C from now on.
+#[cfg(windows)]
+fn until_told() -> std::io::Result<impl Future<Output = ()>> {
+    let mut interrupt = tokio::signal::windows::ctrl_c()?;
+    Ok(async move { drop(interrupt.recv().await) })
 }

@@ -276,7 +276,13 @@ impl Builder {
             .build()
             .map_err(StartError::Runtime)?;
         let listen = |source| StartError::Listen { addr: self.listen, source };
-        let listener = runtime.block_on(TcpListener::bind(self.listen)).map_err(listen)?;
+        // Not `block_on`: a test may be within a runtime already.
+        let listener = std::net::TcpListener::bind(self.listen).map_err(listen)?;
+        listener.set_nonblocking(true).map_err(listen)?;
+        let listener = {
+            let _within = runtime.enter();
+            TcpListener::from_std(listener).map_err(listen)?
+        };
         let addr = listener.local_addr().map_err(listen)?;
         let serving = serve(listener, tls, Arc::clone(&shared));
         runtime.spawn(async move {
@@ -349,7 +355,9 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_timeout(Duration::from_secs(1));
+            // On a thread of its own: a runtime may not end within another one, and tests run in one. A thread that panicked
+            // has nothing more to say here.
+            let _ = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(1))).join();
         }
     }
 }
