@@ -90,6 +90,9 @@ pub fn render(mut config: Value, settings: &Settings) -> Result<Value, Bootstrap
     listeners(resources, settings)?;
     clusters(resources, settings)?;
     for_each_object(resources, &mut |object| access_log(object, settings));
+    if settings.paths.len() < 2 {
+        for_each_object(resources, &mut retry_on_one_path);
+    }
     let mut error = None;
     for_each_object(resources, &mut |object| {
         if let Err(failure) = plugin(object, settings) {
@@ -221,6 +224,15 @@ fn access_log(object: &mut Map<String, Value>, settings: &Settings) {
         if let Some(config) = logger.get_mut("typed_config").and_then(Value::as_object_mut) {
             config.insert("path".into(), json!(settings.access_log));
         }
+    }
+}
+
+/// On a lone path, a connection that failed is tried once more; a 503 is Bedrock's own answer, and the client's SDK tries
+/// again by itself. With retries of both, one call would become twelve.
+fn retry_on_one_path(object: &mut Map<String, Value>) {
+    if let Some(policy) = object.get_mut("retry_policy").and_then(Value::as_object_mut) {
+        policy.insert("retry_on".into(), json!("connect-failure,refused-stream,reset"));
+        policy.insert("num_retries".into(), json!(1));
     }
 }
 
