@@ -56,7 +56,7 @@ struct Entry {
     start: Option<OffsetDateTime>,
     source_address: Option<String>,
     status: u16,
-    /// Envoy's response flags in its own short form (`URX,UF`).
+    /// Envoy's response flags in its own short form (`URX,UF`), in any order.
     flags: Option<String>,
     bytes_in: u64,
     bytes_out: u64,
@@ -169,7 +169,7 @@ fn record(entry: Entry) -> Result<AuditRecord, DecodeError> {
         path: entry.path,
         attempts: entry.attempts,
         status: entry.status,
-        error_type: exchange.error.or(entry.flags),
+        error_type: exchange.error.or_else(|| entry.flags.map(sorted)),
         bytes_in: entry.bytes_in,
         bytes_out: entry.bytes_out,
         tokens_in: exchange.usage.input,
@@ -189,6 +189,13 @@ fn record(entry: Entry) -> Result<AuditRecord, DecodeError> {
 /// [`DecodeError::Time`] for years that four digits cannot hold.
 pub fn time_text(time: OffsetDateTime) -> Result<String, DecodeError> {
     time.to_utc().format(TIME).map_err(|_| DecodeError::Time)
+}
+
+/// Flags in the order of the alphabet: the file has them in the order in which they were set, and Envoy's message lost that.
+fn sorted(flags: String) -> String {
+    let mut flags: Vec<_> = flags.split(',').collect();
+    flags.sort_unstable();
+    flags.join(",")
 }
 
 /// Envoy prints `-` or nothing for what is absent.
@@ -235,7 +242,7 @@ fn millis(duration: &Duration) -> Option<u64> {
     Some(seconds * 1000 + nanos / 1_000_000)
 }
 
-/// The flags of an entry without a `flags` tag, in Envoy's short form and its order (stream_info/utility.h). The tag is
+/// The flags of an entry without a `flags` tag, in Envoy's short form (stream_info/utility.h). The tag is
 /// better, as this message lacks flags that Envoy got since.
 fn short_flags(flags: &ResponseFlags) -> String {
     let table = [

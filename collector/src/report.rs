@@ -25,7 +25,7 @@ pub struct Counts {
     pub stored: u64,
     /// Of those, the ones that were known to be there already.
     pub repeated: u64,
-    /// Entries that gave no record.
+    /// Entries that gave no record, and records that a store refused.
     pub rejected: u64,
     /// ALS entries lost because the store was down for longer than the buffer lasts.
     pub dropped: u64,
@@ -80,6 +80,12 @@ impl Report {
     pub fn rejected(&self, source: &str, file: &str, offset: u64, reason: &str) {
         self.rejected.fetch_add(1, Ordering::Relaxed);
         say("warn", format_args!("rejected {source} entry: {file} offset {offset}: {reason}"));
+    }
+
+    /// A store will never take a record.
+    pub fn refused(&self, request_id: &str, reason: &str) {
+        self.rejected.fetch_add(1, Ordering::Relaxed);
+        say("error", format_args!("store refused the record {request_id:?}: {reason}"));
     }
 
     /// An ALS entry was dropped, being the oldest in a full buffer. The first is told at once, more by [`Self::tell`].

@@ -37,7 +37,7 @@ pub async fn deliver(
                     report.rejected(&refused.source, &refused.file, refused.offset, &refused.reason);
                 }
                 for (id, reason) in &written.refused {
-                    report.failed("store refused a record", &format_args!("{id}: {reason}"));
+                    report.refused(id, reason);
                 }
                 if failures > 0 {
                     report.store_back(failures);

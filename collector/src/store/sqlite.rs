@@ -152,26 +152,31 @@ impl SqliteStore {
         let mut write = || {
             let mut written = Written::default();
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let seen_at = OffsetDateTime::now_utc().unix_timestamp();
             let mut insert = transaction.prepare(&insert())?;
+            let mut taken = transaction.prepare("SELECT time FROM records WHERE request_id = ?")?;
+            let mut reject = transaction.prepare("INSERT INTO rejected VALUES (?, ?, ?, ?, ?, ?)")?;
             for record in &batch.records {
                 // The first record of an exchange stays: both sources tell the same, and what is once written in an
-                // audit store is not written over.
-                let new = insert.execute(params_from_iter(values(record)))?;
+                // audit store is not written over. Another exchange under its id (a client chose it, where Envoy is
+                // configured to believe clients) is kept among the rejected.
+                if insert.execute(params_from_iter(values(record)))? == 0 {
+                    let there: String = taken.query_row([&record.request_id], |row| row.get(0))?;
+                    if there != record.time {
+                        let reason = format!("its id is that of another exchange, of {there}");
+                        let content = serde_json::to_string(record).map_err(to_sql_error)?;
+                        reject.execute(params![seen_at, "store", record.request_id, 0, reason, content])?;
+                        written.refused.push((record.request_id.clone(), reason));
+                        continue;
+                    }
+                    written.repeated += 1;
+                }
                 written.stored += 1;
-                written.repeated += u64::from(new == 0);
             }
-            drop(insert);
             for Rejected { source, file, offset, reason, content } in &batch.rejected {
-                let seen_at = OffsetDateTime::now_utc().unix_timestamp();
-                transaction.prepare("INSERT INTO rejected VALUES (?, ?, ?, ?, ?, ?)")?.execute(params![
-                    seen_at,
-                    source,
-                    file,
-                    offset.cast_signed(),
-                    reason,
-                    content
-                ])?;
+                reject.execute(params![seen_at, source, file, offset.cast_signed(), reason, content])?;
             }
+            drop((insert, taken, reject));
             if let Some((log, checkpoint)) = &batch.checkpoint {
                 let state = serde_json::to_string(checkpoint).map_err(to_sql_error)?;
                 transaction

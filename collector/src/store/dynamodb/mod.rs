@@ -13,6 +13,7 @@ use std::time::Duration;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::SharedHttpClient;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -96,14 +97,12 @@ impl DynamoStore {
     /// # Errors
     /// [`DynamoError::NoRegion`].
     pub async fn connect(table: &str, endpoint_url: Option<&str>) -> Result<Self, DynamoError> {
-        let http =
-            aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(Duration::from_secs(3))
             .operation_attempt_timeout(Duration::from_secs(10))
             .build();
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(http)
+            .http_client(http_client())
             .timeout_config(timeouts)
             .retry_config(RetryConfig::standard().with_max_attempts(3));
         if let Some(url) = endpoint_url {
@@ -111,7 +110,17 @@ impl DynamoStore {
         }
         let config = loader.load().await;
         let region = config.region().map(Region::to_string).ok_or(DynamoError::NoRegion)?;
-        Ok(Self { client: Client::new(&config), table: table.to_owned(), region })
+        Ok(Self::new(Client::new(&config), table, &region))
+    }
+
+    /// The table `table`, through a client made elsewhere. `region` is for messages.
+    pub fn new(client: Client, table: &str, region: &str) -> Self {
+        Self { client, table: table.to_owned(), region: region.to_owned() }
+    }
+
+    /// The client, for calls that are not the store's own.
+    pub fn client(&self) -> &Client {
+        &self.client
     }
 
     /// Writes a batch, then the rejected lines and the checkpoint beside the log. A crash in between repeats records,
@@ -245,6 +254,11 @@ impl DynamoStore {
         };
         DynamoError::Call { call, cause }
     }
+}
+
+/// The HTTP client: rustls on ring, with the machine's own CA certificates.
+pub fn http_client() -> SharedHttpClient {
+    aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
 }
 
 fn expires_after(record: &AuditRecord, now: OffsetDateTime) -> bool {

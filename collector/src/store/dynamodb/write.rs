@@ -1,6 +1,6 @@
 //! Writes, until DynamoDB has accepted every item.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::{PutRequest, WriteRequest};
 use filter_core::audit::AuditRecord;
@@ -23,13 +23,21 @@ impl DynamoStore {
     pub(super) async fn put(&self, records: &[AuditRecord]) -> Result<Written, DynamoError> {
         let mut written = Written::default();
         // Two items of one key make DynamoDB reject the whole batch. The first stays, as in SQLite.
-        let mut seen = HashSet::new();
+        let mut seen = HashMap::new();
         let mut requests = Vec::new();
         for record in records {
-            if !seen.insert(record.request_id.as_str()) {
-                written.stored += 1;
-                written.repeated += 1;
-                continue;
+            match seen.insert(record.request_id.as_str(), record.time.as_str()) {
+                None => {}
+                Some(first) if first == record.time => {
+                    written.stored += 1;
+                    written.repeated += 1;
+                    continue;
+                }
+                Some(first) => {
+                    let reason = format!("its id is that of another exchange, of {first}");
+                    written.refused.push((record.request_id.clone(), reason));
+                    continue;
+                }
             }
             let item = item::from_record(record);
             let size = item::size(&item);

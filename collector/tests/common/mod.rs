@@ -1,0 +1,58 @@
+//! What the tests share.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::time::Duration;
+
+use filter_core::audit::{AuditRecord, RETENTION_DAYS};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// A line of the access log, as the filter and Envoy write it.
+pub fn line(id: &str) -> String {
+    let exchange =
+        format!(r#"{{"id":"{id}","operation":"Converse","model":"sonnet","usage":{{"input":7,"output":9}}}}"#);
+    let now = audit_collector::decode::time_text(OffsetDateTime::now_utc()).unwrap();
+    let line = serde_json::json!({
+        "start_time": now, "source_address": "10.1.2.3", "status": 200, "flags": "-", "bytes_in": 5, "bytes_out": 11,
+        "duration_ms": 30, "first_byte_ms": 20, "attempts": 1, "path": "dx", "stream_id": "s", "exchange": exchange,
+        "attempt": r#"{"model":"us.sonnet","region":"us-east-1"}"#,
+    });
+    format!("{line}\n")
+}
+
+/// A record of `time` (RFC 3339, milliseconds).
+pub fn record(id: &str, time: &str) -> AuditRecord {
+    let seconds = OffsetDateTime::parse(time, &Rfc3339).unwrap().unix_timestamp();
+    AuditRecord {
+        request_id: id.to_owned(),
+        time: time.to_owned(),
+        principal: Some("spiffe://mesh/ns/app/sa/chat".to_owned()),
+        operation: Some("Converse".to_owned()),
+        model_asked: Some("sonnet".to_owned()),
+        model_sent: Some("us.anthropic.sonnet".to_owned()),
+        path: Some("dx".to_owned()),
+        attempts: 1,
+        status: 200,
+        tokens_in: Some(7),
+        tokens_out: Some(9),
+        latency_ms: 31,
+        expires_at: u64::try_from(seconds).unwrap() + RETENTION_DAYS * 86_400,
+        ..AuditRecord::default()
+    }
+}
+
+/// `now` less so many seconds, as records write times.
+pub fn ago(seconds: i64) -> String {
+    audit_collector::decode::time_text(OffsetDateTime::now_utc() - time::Duration::seconds(seconds)).unwrap()
+}
+
+/// Waits until `done`, ten seconds at most.
+pub async fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..500 {
+        if done() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("waited ten seconds for {what}");
+}

@@ -1,0 +1,193 @@
+//! Following a log that is written, cut, renamed and broken.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail")]
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use audit_collector::report::Notice;
+use audit_collector::source::tail::{BadLine, Line, Polled, Tail};
+use tempfile::TempDir;
+
+fn append(path: &Path, text: &str) {
+    OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+}
+
+fn log() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    (folder, path)
+}
+
+fn texts(polled: &Polled) -> Vec<String> {
+    polled.lines.iter().map(|line| String::from_utf8(line.content.as_ref().unwrap().clone()).unwrap()).collect()
+}
+
+/// Polls until a poll says something, five seconds at most.
+fn next(tail: &mut Tail) -> Polled {
+    let start = Instant::now();
+    loop {
+        let polled = tail.poll(25).unwrap();
+        if !polled.lines.is_empty() || !polled.notices.is_empty() {
+            return polled;
+        }
+        assert!(start.elapsed() < Duration::from_secs(5), "nothing to read in five seconds");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn waits_for_a_file_that_is_not_there_yet() {
+    let (_folder, path) = log();
+    let mut tail = Tail::new(&path, None);
+    assert!(tail.poll(25).unwrap().lines.is_empty());
+    assert_eq!(tail.checkpoint(), None);
+    append(&path, "one\n");
+    assert_eq!(texts(&next(&mut tail)), ["one"]);
+}
+
+#[test]
+fn a_line_without_its_end_waits_for_it() {
+    let (_folder, path) = log();
+    let mut tail = Tail::new(&path, None);
+    append(&path, "one\ntw");
+    assert_eq!(texts(&next(&mut tail)), ["one"]);
+    assert!(tail.poll(25).unwrap().lines.is_empty());
+    assert_eq!(tail.checkpoint().unwrap().offset, 4);
+    append(&path, "o\n\n  \nthree\n");
+    assert_eq!(texts(&next(&mut tail)), ["two", "three"], "and empty lines say nothing");
+}
+
+#[test]
+fn hands_out_no_more_than_is_asked_for() {
+    let (_folder, path) = log();
+    append(&path, &(0..60).map(|n| format!("{n}\n")).collect::<String>());
+    let mut tail = Tail::new(&path, None);
+    let counts: Vec<_> = (0..4).map(|_| tail.poll(25).unwrap().lines.len()).collect();
+    assert_eq!(counts, [25, 25, 10, 0]);
+}
+
+#[test]
+fn a_restart_goes_on_where_the_checkpoint_is() {
+    let (_folder, path) = log();
+    append(&path, "one\ntwo\nthree\n");
+    let mut tail = Tail::new(&path, None);
+    assert_eq!(texts(&tail.poll(2).unwrap()), ["one", "two"]);
+    let mut again = Tail::new(&path, tail.checkpoint());
+    append(&path, "four\n");
+    assert_eq!(texts(&next(&mut again)), ["three", "four"]);
+}
+
+#[test]
+fn rotation_by_rename_loses_nothing() {
+    let (folder, path) = log();
+    append(&path, "one\n");
+    let mut tail = Tail::new(&path, None);
+    assert_eq!(texts(&next(&mut tail)), ["one"]);
+    let old = folder.path().join("access.log.1");
+    fs::rename(&path, &old).unwrap();
+    // Envoy writes to the renamed file until it reopens, and the new one is there meanwhile.
+    append(&path, "three\n");
+    assert!(tail.poll(25).unwrap().lines.is_empty(), "not before the old one is quiet");
+    append(&old, "two\n");
+    assert_eq!(texts(&next(&mut tail)), ["two"]);
+    assert_eq!(next(&mut tail).notices, [Notice::Rotated { offset: 8 }]);
+    assert_eq!(texts(&next(&mut tail)), ["three"]);
+}
+
+#[test]
+fn rotations_while_it_was_stopped_are_read_in_their_order() {
+    let (folder, path) = log();
+    let pause = || std::thread::sleep(Duration::from_millis(30));
+    append(&path, "one\ntwo\n");
+    let mut tail = Tail::new(&path, None);
+    assert_eq!(texts(&tail.poll(1).unwrap()), ["one"]);
+    let checkpoint = tail.checkpoint();
+    drop(tail);
+    pause();
+    fs::rename(&path, folder.path().join("access.log.2")).unwrap();
+    append(&path, "three\n");
+    pause();
+    fs::rename(&path, folder.path().join("access.log.1")).unwrap();
+    append(&path, "four\n");
+    append(&folder.path().join("access.log.0.gz"), "compressed\n");
+    append(&folder.path().join("access.log.rejected.jsonl"), "ours\n");
+    let mut tail = Tail::new(&path, checkpoint);
+    let mut read = Vec::new();
+    while read.len() < 3 {
+        read.extend(texts(&next(&mut tail)));
+    }
+    assert_eq!(read, ["two", "three", "four"]);
+}
+
+#[test]
+fn a_checkpoint_whose_file_is_gone_is_named() {
+    let (_folder, path) = log();
+    append(&path, "one\n");
+    let mut tail = Tail::new(&path, None);
+    tail.poll(25).unwrap();
+    let checkpoint = tail.checkpoint().unwrap();
+    fs::remove_file(&path).unwrap();
+    // A file that may get the same inode must not be taken for it.
+    let _other = File::create(path.with_extension("other")).unwrap();
+    append(&path, "two\n");
+    let polled = next(&mut Tail::new(&path, Some(checkpoint)));
+    assert_eq!(texts(&polled), ["two"]);
+    let [Notice::Gone { offset: 4, .. } | Notice::Truncated { offset: 4 }] = polled.notices[..] else {
+        panic!("{:?}", polled.notices)
+    };
+}
+
+#[test]
+fn truncation_is_noticed_while_running_and_after_a_restart() {
+    let (_folder, path) = log();
+    append(&path, "one\ntwo\n");
+    let mut tail = Tail::new(&path, None);
+    tail.poll(25).unwrap();
+    let checkpoint = tail.checkpoint();
+    fs::write(&path, "new\n").unwrap();
+    for tail in [&mut tail, &mut Tail::new(&path, checkpoint)] {
+        let polled = next(tail);
+        assert_eq!(polled.notices, [Notice::Truncated { offset: 8 }]);
+        assert_eq!(texts(&polled), ["new"]);
+    }
+}
+
+#[test]
+fn a_file_that_was_cut_and_grew_past_the_offset_is_noticed() {
+    let (_folder, path) = log();
+    append(&path, "one\ntwo\n");
+    let mut tail = Tail::new(&path, None);
+    tail.poll(25).unwrap();
+    fs::write(&path, "another beginning\n").unwrap();
+    let polled = next(&mut tail);
+    assert_eq!(polled.notices, [Notice::Truncated { offset: 8 }]);
+    assert_eq!(texts(&polled), ["another beginning"]);
+}
+
+#[test]
+fn a_line_too_long_for_memory_is_named_and_passed_over() {
+    let (_folder, path) = log();
+    append(&path, &format!("one\n{}\ntwo\n", "x".repeat(3_000_000)));
+    let mut tail = Tail::new(&path, None);
+    let polled = next(&mut tail);
+    let [first, long, last] = &polled.lines[..] else { panic!("{} lines", polled.lines.len()) };
+    assert_eq!(first.content, Ok(b"one".to_vec()));
+    assert_eq!((long.offset, &long.content), (4, &Err(BadLine::TooLong)));
+    assert_eq!((last.offset, &last.content), (3_000_005, &Ok(b"two".to_vec())));
+}
+
+#[test]
+fn the_broken_last_line_of_a_rotated_file_is_named() {
+    let (folder, path) = log();
+    append(&path, "one\ntw");
+    let mut tail = Tail::new(&path, None);
+    next(&mut tail);
+    fs::rename(&path, folder.path().join("access.log.1")).unwrap();
+    append(&path, "three\n");
+    let broken = Line { file: path.clone(), offset: 4, content: Err(BadLine::Unfinished) };
+    assert_eq!(next(&mut tail).lines, [broken]);
+    assert_eq!(next(&mut tail).notices, [Notice::Rotated { offset: 6 }]);
+    assert_eq!(texts(&next(&mut tail)), ["three"]);
+}
