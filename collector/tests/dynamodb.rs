@@ -45,6 +45,7 @@ static LOCAL: LazyLock<Local> = LazyLock::new(|| {
                   -port \"$0\" </dev/null >/dev/null 2>&1 & server=$!; read -r _; kill $server";
     let mut command = Command::new("sh");
     command.args(["-c", script, &port.to_string()]).current_dir(&folder).stdin(Stdio::piped());
+    #[expect(clippy::zombie_processes, reason = "it ends after this process, which therefore cannot wait for it")]
     let child = command.spawn().unwrap();
     for _ in 0..600 {
         if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
@@ -128,8 +129,11 @@ async fn records_come_back_whole_and_duplicates_in_a_batch_are_merged() {
     full.first_byte_ms = Some(12);
     let bare =
         AuditRecord { request_id: "bare".to_owned(), time: ago(6), expires_at: 9_999_999_999, ..Default::default() };
-    let written = store.write(&batch(vec![full.clone(), bare.clone(), full.clone()])).await.unwrap();
+    let other = record("full", &ago(1));
+    let written = store.write(&batch(vec![full.clone(), bare.clone(), other, full.clone()])).await.unwrap();
     assert_eq!((written.stored, written.repeated), (3, 1));
+    let reason = format!("its id is that of another exchange, of {}", full.time);
+    assert_eq!(written.refused, [("full".to_owned(), reason)]);
     assert_eq!(store.query(&all(), OffsetDateTime::now_utc()).await.unwrap(), [full.clone(), bare]);
     let item = store.client().get_item().table_name("whole").key("request_id", shape("full")).send().await.unwrap();
     let item = item.item.unwrap();

@@ -26,18 +26,16 @@ impl DynamoStore {
         let mut seen = HashMap::new();
         let mut requests = Vec::new();
         for record in records {
-            match seen.insert(record.request_id.as_str(), record.time.as_str()) {
-                None => {}
-                Some(first) if first == record.time => {
-                    written.stored += 1;
-                    written.repeated += 1;
-                    continue;
-                }
-                Some(first) => {
-                    let reason = format!("its id is that of another exchange, of {first}");
-                    written.refused.push((record.request_id.clone(), reason));
-                    continue;
-                }
+            let first = *seen.entry(record.request_id.as_str()).or_insert(record);
+            if first.time != record.time {
+                let reason = format!("its id is that of another exchange, of {}", first.time);
+                written.refused.push((record.request_id.clone(), reason));
+                continue;
+            }
+            if !std::ptr::eq(first, record) {
+                written.stored += 1;
+                written.repeated += 1;
+                continue;
             }
             let item = item::from_record(record);
             let size = item::size(&item);
