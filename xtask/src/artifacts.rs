@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::test::variables;
 use crate::{dirs, progress};
 
 /// The module's target.
@@ -26,6 +27,9 @@ pub enum BuildError {
 
 /// The Proxy-Wasm module.
 pub fn module() -> Result<PathBuf, BuildError> {
+    if let Some(file) = given(variables::MODULE) {
+        return Ok(file);
+    }
     target_library()?;
     build("the module", &["build", "--release", "--target", WASM_TARGET, "--package", "bedrock-filter"])?;
     Ok(module_file())
@@ -33,23 +37,35 @@ pub fn module() -> Result<PathBuf, BuildError> {
 
 /// Where the module is when it is built.
 pub fn module_file() -> PathBuf {
-    dirs::target().join(WASM_TARGET).join("release/bedrock_filter.wasm")
+    given(variables::MODULE).unwrap_or_else(|| dirs::target().join(WASM_TARGET).join("release/bedrock_filter.wasm"))
 }
 
 /// The audit collector.
 pub fn collector() -> Result<PathBuf, BuildError> {
-    binary("audit-collector", &["--package", "audit-collector", "--bin", "audit-collector"])
+    binary(variables::COLLECTOR, "audit-collector", &["--package", "audit-collector", "--bin", "audit-collector"])
 }
 
 /// The Bedrock double of the demonstration and the tests.
 pub fn bedrock_double() -> Result<PathBuf, BuildError> {
     // Without the default features there is no Wasm compiler to build.
-    binary("bedrock-double", &["--package", "host-tests", "--bin", "bedrock-double", "--no-default-features"])
+    binary(
+        variables::DOUBLE,
+        "bedrock-double",
+        &["--package", "host-tests", "--bin", "bedrock-double", "--no-default-features"],
+    )
 }
 
-fn binary(name: &str, arguments: &[&str]) -> Result<PathBuf, BuildError> {
+fn binary(variable: &str, name: &str, arguments: &[&str]) -> Result<PathBuf, BuildError> {
+    if let Some(file) = given(variable) {
+        return Ok(file);
+    }
     build(name, &[&["build"], arguments].concat())?;
     Ok(dirs::target().join("debug").join(name))
+}
+
+/// A file that was built already, named by an environment variable.
+fn given(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|file| !file.is_empty()).map(PathBuf::from)
 }
 
 /// `cargo` as it runs this, in the workspace.

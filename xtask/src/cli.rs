@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::gateway::{self, Options};
 use crate::paths::{self, PathSpec, Region};
-use crate::{Error, up};
+use crate::{Error, demo, test, up};
 
 /// The gateway's commands. Each sets up what is missing under `target/`.
 #[derive(Debug, Parser)]
@@ -20,11 +20,19 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show it: SDK calls over three paths, then with Direct Connect cut, then the VPN; and what the audit has of them.
+    Demo,
+    /// Format, lints, and every test: unit, host and Envoy.
+    Test {
+        /// Unit tests only, with nothing downloaded.
+        #[arg(long)]
+        fast: bool,
+    },
     /// Run the gateway in the foreground; with no --path, against Amazon Bedrock itself.
     ///
     /// Credentials come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or from
     /// AWS_BEARER_TOKEN_BEDROCK. One line on stdout says when and where it is ready; Ctrl-C ends it.
-    Up(Up),
+    Up(Box<Up>),
 }
 
 #[derive(Debug, Args)]
@@ -65,6 +73,8 @@ impl Cli {
     /// Does what was asked.
     pub fn run(self) -> Result<(), Error> {
         match self.command {
+            Command::Demo => demo::run(),
+            Command::Test { fast } => test::run(fast),
             Command::Up(up) => {
                 let print_config = up.print_config;
                 let options = up.options()?;

@@ -43,7 +43,7 @@ pub struct Options {
     pub fips: bool,
     /// A configuration of the form of `envoy/standalone.yaml`, instead of that.
     pub config: Option<PathBuf>,
-    /// Variables for Envoy besides the environment's own (credentials of the demonstration).
+    /// Variables for Envoy in place of the environment's own (credentials of the demonstration); an empty one is unset.
     pub environment: Vec<(String, String)>,
 }
 
@@ -131,7 +131,13 @@ impl Gateway {
             "--file-flush-min-size-kb",
             "1",
         ]);
-        command.envs(options.environment.iter().map(|(name, value)| (name, value)));
+        for (name, value) in &options.environment {
+            if value.is_empty() {
+                command.env_remove(name)
+            } else {
+                command.env(name, value)
+            };
+        }
         let envoy = Process::start("envoy", command, &run.join("envoy.log"))?;
         let mut gateway = Gateway {
             envoy,

@@ -16,8 +16,11 @@ const WHEELS: [(&str, &str, &str); 2] = [
     ("aarch64", "manylinux_2_31_aarch64", "55828002a71f9bd4034650df412feafbce419c33d2687aaaa8c742a856ae07ea"),
 ];
 
-/// The Envoy to run: the one on `PATH` where it is a 1.40, else the pinned wheel's.
+/// The Envoy to run: the one that `ENVOY_BIN` names, the one on `PATH` where it is a 1.40, else the pinned wheel's.
 pub fn find(tools: &Path) -> Result<PathBuf, ToolError> {
+    if let Some(path) = std::env::var_os(crate::test::variables::ENVOY).filter(|path| !path.is_empty()) {
+        return Ok(path.into());
+    }
     if let Some(path) = crate::process::on_path("envoy").filter(|path| is_wanted(path)) {
         return Ok(path);
     }
