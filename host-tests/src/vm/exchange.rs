@@ -215,6 +215,11 @@ impl Exchange {
         self.stream(|stream| stream.request.headers.entries.clone())
     }
 
+    /// The request's trailers as they are now.
+    pub fn request_trailer_map(&self) -> Vec<Header> {
+        self.stream(|stream| stream.request.trailers.entries.clone())
+    }
+
     /// The response's headers as they are now; of a local reply too.
     pub fn response_map(&self) -> Vec<Header> {
         self.stream(|stream| stream.response.headers.entries.clone())

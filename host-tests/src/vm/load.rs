@@ -8,7 +8,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
-use wasmtime::{Engine, Instance, Linker, Module, Store, StoreLimitsBuilder};
+use wasmtime::{Config, Engine, Instance, Linker, Module, OptLevel, RegallocAlgorithm, Store, StoreLimitsBuilder};
 
 use super::Vm;
 use super::machine::Machine;
@@ -214,7 +214,12 @@ fn wrong(error: &wasmtime::Error) -> LoadError {
 
 fn engine() -> &'static Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
-    ENGINE.get_or_init(Engine::default)
+    ENGINE.get_or_init(|| {
+        // A test binary compiles the module once and runs little of it: quick to compile is what counts.
+        let mut config = Config::new();
+        config.cranelift_opt_level(OptLevel::None).cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass);
+        Engine::new(&config).unwrap_or_default()
+    })
 }
 
 /// Compiling takes seconds, and every test of a binary wants the same module.

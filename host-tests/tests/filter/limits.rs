@@ -1,0 +1,80 @@
+//! Constant memory, and few host calls: what keeps the filter cheap.
+
+use crate::common::{MODEL, attempt, both_roles, call, converse, gateway};
+use host_tests::vm::{Outcome, Plugin};
+
+const PIECE: usize = 64 << 10;
+
+/// Sends `request` bytes up and `response` bytes down.
+fn exchange(gateway: &Plugin, request: usize, operation: &str, content_type: &str, response: &[u8], times: usize) {
+    let exchange = gateway.stream();
+    exchange.request_headers(call("POST", &format!("/model/{MODEL}/{operation}"), &[]), false);
+    let piece = vec![b'x'; PIECE];
+    for _ in 0..request / PIECE {
+        assert_eq!(exchange.request_body(&piece, false), Outcome::Paused);
+    }
+    assert_eq!(exchange.request_body("", true), Outcome::Continue);
+    exchange.response_headers([(":status", "200"), ("content-type", content_type)], false);
+    for _ in 0..times {
+        assert_eq!(exchange.response_body(response, false), Outcome::Continue);
+    }
+    exchange.response_body("", true);
+    assert_eq!(exchange.forwarded_request().body.len(), request / PIECE * PIECE);
+    exchange.done();
+}
+
+#[test]
+fn twenty_megabytes_take_no_more_memory_than_two_hundred_kilobytes() {
+    let gateway = gateway();
+    let json = vec![b'7'; PIECE];
+    let frame = host_tests::double::eventstream::event("contentBlockDelta", &vec![b'x'; 60_000]);
+    let stream = "application/vnd.amazon.eventstream";
+    let run = |bytes: usize| {
+        exchange(&gateway, bytes, "converse", "application/json", &json, bytes / PIECE);
+        exchange(&gateway, PIECE, "converse-stream", stream, &frame, bytes / PIECE);
+    };
+    run(200 << 10);
+    let pages = gateway.vm().memory_pages();
+    run(20 << 20);
+    assert_eq!(gateway.vm().memory_pages(), pages, "memory grew");
+}
+
+#[test]
+fn many_exchanges_leave_nothing_behind() {
+    let (gateway, signer) = both_roles();
+    let run = |times: usize| {
+        for _ in 0..times {
+            let exchange = gateway.stream();
+            exchange.request_headers(converse(&[]), false);
+            exchange.request_body("{}", true);
+            let attempt = attempt(&signer, &exchange, "us-east-1");
+            attempt.request_headers(exchange.request_map(), false);
+            attempt.done();
+            exchange.done();
+        }
+    };
+    run(50);
+    let pages = gateway.vm().memory_pages();
+    run(2000);
+    assert_eq!(gateway.vm().memory_pages(), pages, "memory grew");
+}
+
+#[test]
+fn a_call_costs_few_host_calls() {
+    let (gateway, signer) = both_roles();
+    let vm = gateway.vm();
+    vm.reset_host_calls();
+    let exchange = gateway.stream();
+    exchange.request_headers(converse(&[("authorization", "x"), ("cookie", "y"), ("user-agent", "z")]), false);
+    exchange.request_body("{}", true);
+    let downstream: u64 = vm.host_calls().values().sum();
+    vm.reset_host_calls();
+    let attempt = attempt(&signer, &exchange, "us-east-1");
+    attempt.request_headers(exchange.request_map(), false);
+    let upstream: u64 = vm.host_calls().values().sum();
+    let headers = vm.host_calls();
+    // Read all headers in one call, write them in one: each costs Envoy some 3 µs.
+    assert_eq!((headers["proxy_get_header_map_pairs"], headers["proxy_set_header_map_pairs"]), (1, 1));
+    assert!(downstream <= 8, "{downstream} host calls in the gateway role");
+    assert!(upstream <= 7, "{upstream} host calls in the signer role");
+}

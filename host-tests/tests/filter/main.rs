@@ -1,0 +1,14 @@
+//! The built filter in the test host: what Envoy would see it do.
+//!
+//! Needs the module: `cargo xtask test` builds it, or `cargo build --release --target wasm32-wasip1 -p bedrock-filter`.
+
+#![cfg(feature = "vm")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests")]
+
+mod combined;
+mod common;
+mod configuration;
+mod gateway;
+mod limits;
+mod signer;
+mod usage;

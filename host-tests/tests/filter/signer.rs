@@ -1,0 +1,210 @@
+//! The upstream role: each attempt signed anew for where it goes.
+
+use crate::common::{
+    HANDOFF, MODEL, attempt, both_roles, call, configuration, converse, judge, only, plugin, refusal, with_keys,
+};
+use host_tests::vm::{Exchange, Outcome, Plugin, Vm, headers, values};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const BODY: &str = r#"{"messages":[{"role":"user","content":[{"text":"hi"}]}]}"#;
+
+/// A call that the gateway has let go.
+fn passed(gateway: &Plugin) -> Exchange {
+    let exchange = gateway.stream();
+    exchange.request_headers(converse(&[("x-amzn-bedrock-trace", "ENABLED")]), false);
+    assert_eq!(exchange.request_body(BODY, true), Outcome::Continue);
+    exchange
+}
+
+#[test]
+fn signs_for_the_region_of_the_endpoint() {
+    let (gateway, signer) = both_roles();
+    for region in ["us-east-1", "us-west-2"] {
+        let exchange = passed(&gateway);
+        let attempt = attempt(&signer, &exchange, region);
+        assert_eq!(attempt.request_headers(exchange.request_map(), false), Outcome::Continue);
+        assert_eq!(attempt.request_body(BODY, true), Outcome::Continue);
+        judge(&attempt, BODY.as_bytes(), region, None).unwrap();
+        // One byte more or the other region, and it does not hold.
+        judge(&attempt, b"x", region, None).unwrap_err();
+        judge(&attempt, BODY.as_bytes(), "eu-west-1", None).unwrap_err();
+
+        let mut names: Vec<_> = attempt.request_map().into_iter().map(|(name, _)| name).collect();
+        names.sort();
+        let crossing = [
+            ":authority",
+            ":method",
+            ":path",
+            ":scheme",
+            "authorization",
+            "content-length",
+            "content-type",
+            "x-amz-date",
+            "x-amzn-bedrock-trace",
+        ];
+        assert_eq!(names, crossing, "nothing internal crosses");
+        assert_eq!(only(&attempt.request_map(), ":authority"), format!("bedrock-runtime.{region}.amazonaws.com"));
+        let path = format!("/model/us.{}/converse", MODEL.replace(':', "%3A"));
+        assert_eq!(only(&attempt.request_map(), ":path"), path);
+        let facts: Value = serde_json::from_slice(&exchange.filter_state("wasm.bedrock.attempt").unwrap()).unwrap();
+        assert_eq!(facts, json!({"model": format!("us.{MODEL}"), "region": region}));
+    }
+}
+
+#[test]
+fn a_second_attempt_is_signed_anew() {
+    let (gateway, signer) = both_roles();
+    let exchange = passed(&gateway);
+    let first = attempt(&signer, &exchange, "us-east-1");
+    first.request_headers(exchange.request_map(), false);
+    judge(&first, BODY.as_bytes(), "us-east-1", None).unwrap();
+
+    // Ten minutes and a region later, with the headers as the first attempt left them.
+    gateway.vm().advance(Duration::from_secs(600));
+    judge(&first, BODY.as_bytes(), "us-east-1", None).unwrap_err();
+    let second = attempt(&signer, &exchange, "us-west-2");
+    assert_eq!(second.request_headers(first.request_map(), false), Outcome::Continue);
+    judge(&second, BODY.as_bytes(), "us-west-2", None).unwrap();
+    for name in ["authorization", "x-amz-date"] {
+        assert_ne!(only(&first.request_map(), name), only(&second.request_map(), name));
+    }
+    let facts: Value = serde_json::from_slice(&exchange.filter_state("wasm.bedrock.attempt").unwrap()).unwrap();
+    assert_eq!(facts["region"], "us-west-2");
+}
+
+#[test]
+fn a_region_may_have_profiles_of_its_own() {
+    let (gateway, signer) = both_roles();
+    for (region, model) in [("us-east-1", "amazon.nova-pro-v1%3A0"), ("us-west-2", "us.amazon.nova-pro-v1%3A0")] {
+        let exchange = gateway.stream();
+        exchange.request_headers(call("POST", "/model/amazon.nova-pro-v1:0/invoke", &[]), false);
+        exchange.request_body("{}", true);
+        let attempt = attempt(&signer, &exchange, region);
+        attempt.request_headers(exchange.request_map(), false);
+        assert_eq!(only(&attempt.request_map(), ":path"), format!("/model/{model}/invoke"));
+        judge(&attempt, b"{}", region, None).unwrap();
+    }
+}
+
+#[test]
+fn arns_queries_and_aliases_are_signed_as_sent() {
+    let (gateway, signer) = both_roles();
+    let arn = "arn%3Aaws%3Abedrock%3Aus-east-1%3A111122223333%3Aapplication-inference-profile%2Fabc123";
+    for (method, path, body, sent) in [
+        ("POST", format!("/model/{arn}/converse"), "{}", format!("/model/{arn}/converse")),
+        (
+            "POST",
+            "/model/sonnet/converse".to_owned(),
+            "{}",
+            format!("/model/us.{}/converse", MODEL.replace(':', "%3A")),
+        ),
+        (
+            "GET",
+            "/foundation-models?byProvider=a%20b&byInferenceType=ON_DEMAND".to_owned(),
+            "",
+            "/foundation-models?byInferenceType=ON_DEMAND&byProvider=a%20b".to_owned(),
+        ),
+        (
+            "GET",
+            "/inference-profiles?maxResults=5&nextToken=a%2Fb%3D%3D".to_owned(),
+            "",
+            "/inference-profiles?maxResults=5&nextToken=a%2Fb%3D%3D".to_owned(),
+        ),
+    ] {
+        let exchange = gateway.stream();
+        if exchange.request_headers(call(method, &path, &[]), body.is_empty()) == Outcome::Paused {
+            exchange.request_body(body, true);
+        }
+        let attempt = attempt(&signer, &exchange, "us-east-1");
+        assert_eq!(attempt.request_headers(exchange.request_map(), body.is_empty()), Outcome::Continue, "{path}");
+        assert_eq!(only(&attempt.request_map(), ":path"), sent);
+        judge(&attempt, body.as_bytes(), "us-east-1", None).unwrap_or_else(|refusal| panic!("{path}: {refusal}"));
+    }
+}
+
+#[test]
+fn a_session_token_is_sent_and_signed() {
+    let vm = with_keys().env("AWS_SESSION_TOKEN", "the/token+==").start().unwrap();
+    let (gateway, signer) = (plugin(&vm, &configuration("gateway")), plugin(&vm, &configuration("signer")));
+    let exchange = passed(&gateway);
+    let attempt = attempt(&signer, &exchange, "us-east-1");
+    attempt.request_headers(exchange.request_map(), false);
+    judge(&attempt, BODY.as_bytes(), "us-east-1", Some("the/token+==")).unwrap();
+    judge(&attempt, BODY.as_bytes(), "us-east-1", None).unwrap_err();
+}
+
+#[test]
+fn fips_endpoints_have_hosts_of_their_own() {
+    let vm = with_keys().start().unwrap();
+    let document = |role| {
+        let mut document = configuration(role);
+        document["fips"] = json!(true);
+        document
+    };
+    let (gateway, signer) = (plugin(&vm, &document("gateway")), plugin(&vm, &document("signer")));
+    let exchange = passed(&gateway);
+    let attempt = attempt(&signer, &exchange, "us-east-1");
+    attempt.request_headers(exchange.request_map(), false);
+    assert_eq!(only(&attempt.request_map(), ":authority"), "bedrock-runtime-fips.us-east-1.amazonaws.com");
+    judge(&attempt, BODY.as_bytes(), "us-east-1", None).unwrap();
+}
+
+#[test]
+fn bearer_sends_the_key_and_no_signature() {
+    let vm = Vm::filter().env("AWS_BEARER_TOKEN_BEDROCK", "bedrock-api-key-1").start().unwrap();
+    let document = |role| {
+        let mut document = configuration(role);
+        document["auth"] = json!("bearer");
+        document
+    };
+    let (gateway, signer) = (plugin(&vm, &document("gateway")), plugin(&vm, &document("signer")));
+    let exchange = gateway.stream();
+    exchange.request_headers(converse(&[("content-length", "2"), ("authorization", "Bearer clients-own")]), false);
+    let attempt = attempt(&signer, &exchange, "us-west-2");
+    assert_eq!(attempt.request_headers(exchange.request_map(), false), Outcome::Continue);
+    let map = attempt.request_map();
+    assert_eq!(only(&map, "authorization"), "Bearer bedrock-api-key-1");
+    assert_eq!((only(&map, "content-length"), values(&map, "x-amz-date").len()), ("2".to_owned(), 0));
+    assert_eq!(only(&map, ":authority"), "bedrock-runtime.us-west-2.amazonaws.com");
+}
+
+#[test]
+fn refuses_what_the_gateway_did_not_pass() {
+    let (gateway, signer) = both_roles();
+    // No gateway before it: a route that leads around.
+    let around = gateway.stream();
+    let attempt_around = attempt(&signer, &around, "us-east-1");
+    assert_eq!(attempt_around.request_headers(converse(&[]), false), Outcome::LocalReply);
+    // An endpoint without a label, or with one that the configuration has not.
+    let unlabelled = signer.attempt(&passed(&gateway));
+    assert_eq!(unlabelled.request_headers(converse(&[]), false), Outcome::LocalReply);
+    let elsewhere = attempt(&signer, &passed(&gateway), "eu-west-1");
+    assert_eq!(elsewhere.request_headers(converse(&[]), false), Outcome::LocalReply);
+    for exchange in [attempt_around, unlabelled, elsewhere] {
+        let (status, error, message) = refusal(&exchange);
+        assert_eq!((status, error.as_str()), (503, "ServiceUnavailableException"));
+        assert!(message.contains("Nothing was sent"), "{message}");
+        assert!(!exchange.forwarded_request().headers);
+    }
+}
+
+#[test]
+fn a_client_cannot_hand_over_for_the_gateway() {
+    let (gateway, signer) = both_roles();
+    let exchange = gateway.stream();
+    // Filter state cannot be set by headers; nor do the client's headers survive to the signer.
+    exchange.request_headers(
+        converse(&[("bedrock.handoff", "{}"), (HANDOFF, "{}"), ("x-amzn-bedrock-gateway", "1")]),
+        false,
+    );
+    exchange.request_body(BODY, true);
+    let attempt = attempt(&signer, &exchange, "us-east-1");
+    let mut map = exchange.request_map();
+    map.extend(headers([("x-envoy-attempt-count", "1"), ("x-forwarded-for", "10.0.0.1")]));
+    attempt.request_headers(map, false);
+    for name in ["bedrock.handoff", HANDOFF, "x-amzn-bedrock-gateway", "x-envoy-attempt-count", "x-forwarded-for"] {
+        assert!(values(&attempt.request_map(), name).is_empty(), "{name}");
+    }
+    judge(&attempt, BODY.as_bytes(), "us-east-1", None).unwrap();
+}
