@@ -127,8 +127,27 @@ pub struct RouteClass {
     /// Patterns of callers' names. A call without a name does not match.
     #[serde(default)]
     pub principals: Option<Vec<String>>,
+    /// Whether the answer is an event stream (`true`: only such calls; `false`: only others).
+    #[serde(default)]
+    pub streaming: Option<bool>,
+    /// The length of the request's body.
+    #[serde(default)]
+    pub body_bytes: Option<BodyBytes>,
     /// The paths that calls of this class may take, in order. A path that is not here is never taken.
     pub paths: Vec<Path>,
+}
+
+/// Bounds of a body's length, in bytes, either included. A body of unannounced length (chunked) counts as longer than any.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct BodyBytes {
+    /// The shortest that matches; 0 if left out.
+    #[serde(default)]
+    pub min: u64,
+    /// The longest that matches; no bound if left out.
+    #[serde(default)]
+    pub max: Option<u64>,
 }
 
 /// A way across.

@@ -9,7 +9,7 @@ use crate::config::{Auth, Role};
 use crate::credentials::Credentials;
 use crate::headers::{Headers, Repeated};
 use crate::operation::{Call, Method, Operation};
-use crate::policy::{Policy, Region};
+use crate::policy::{Policy, Region, Subject};
 use crate::reply::{Refusal, Reply};
 use crate::sigv4::{self, Unsigned};
 use crate::usage::Meter;
@@ -21,6 +21,8 @@ use std::time::SystemTime;
 pub const CLUSTER_HEADER: &str = "x-bedrock-gateway-cluster";
 /// Filter state that carries the [`Handoff`] (`wasm.bedrock.handoff` for Envoy).
 pub const HANDOFF_PROPERTY: &str = "bedrock.handoff";
+/// Filter state that carries the route class's name, for Envoy's own replies: no path of it may be left.
+pub const CLASS_PROPERTY: &str = "bedrock.class";
 /// Filter state that carries [`ExchangeFacts`].
 pub const EXCHANGE_PROPERTY: &str = "bedrock.exchange";
 /// Filter state that carries [`AttemptFacts`].
@@ -163,6 +165,7 @@ struct Ready {
     call: Call,
     headers: Headers,
     cluster: String,
+    class: String,
 }
 
 // === impl Exchange ===
@@ -235,9 +238,13 @@ impl Exchange {
         self.facts.operation = Some(call.operation.name().to_owned());
         self.facts.model = call.model().map(str::to_owned);
         let call = resolve(call, policy)?;
-        let class = policy
-            .route_class(call.operation, call.model(), self.facts.principal.as_deref())
-            .ok_or(Refusal::NoRouteClass)?;
+        let subject = Subject {
+            operation: call.operation,
+            model: call.model(),
+            principal: self.facts.principal.as_deref(),
+            body_bytes: if end_of_stream { Some(0) } else { announced },
+        };
+        let class = policy.route_class(subject).ok_or(Refusal::NoRouteClass)?;
         self.facts.class = Some(class.name().to_owned());
         if given.credentials.is_none() {
             return Err(Refusal::NoCredentials);
@@ -246,7 +253,7 @@ impl Exchange {
             return Err(Refusal::BodyTooLong { limit: policy.max_body_bytes });
         }
         let cluster = class.cluster(call.operation.service()).to_owned();
-        let ready = Ready { call, headers, cluster };
+        let ready = Ready { call, headers, cluster, class: class.name().to_owned() };
         if policy.auth == Auth::Bearer {
             // No hash, no hold: the body streams behind the headers.
             let length = if end_of_stream { Some(0) } else { announced };
@@ -293,7 +300,7 @@ impl Exchange {
         content_length: Option<u64>,
         given: Given<'_>,
     ) -> Result<Step, Refusal> {
-        let Ready { call: Call { operation, labels, query }, headers, cluster } = ready;
+        let Ready { call: Call { operation, labels, query }, headers, cluster, class } = ready;
         // A request that has no body by its method announces none.
         let content_length = content_length.filter(|length| *length > 0 || operation.method() == Method::Post);
         let handoff = Handoff { operation, labels, query, body_sha256, content_length };
@@ -309,6 +316,7 @@ impl Exchange {
             hand_over(&handoff, headers)
         };
         forward.headers.push(CLUSTER_HEADER, cluster);
+        forward.states.push((CLASS_PROPERTY, class.into_bytes()));
         self.state = State::Forwarded { length: 0 };
         Ok(Step::Forward(forward))
     }

@@ -184,7 +184,7 @@ fn combined_signs_at_once_for_its_region() {
     assert_eq!(forward.headers.get_str(":authority"), Some("bedrock-runtime.us-east-1.amazonaws.com"));
     assert_eq!(forward.headers.get_str(CLUSTER_HEADER), Some("bedrock-runtime.any"));
     assert!(forward.headers.get_str("authorization").unwrap().contains("/us-east-1/bedrock/"));
-    assert_eq!(forward.states.iter().map(|(name, _)| *name).collect::<Vec<_>>(), [ATTEMPT_PROPERTY]);
+    assert_eq!(forward.states.iter().map(|(name, _)| *name).collect::<Vec<_>>(), [ATTEMPT_PROPERTY, CLASS_PROPERTY]);
     let unique: std::collections::BTreeSet<_> = names(&forward.headers).into_iter().collect();
     assert_eq!(unique.len(), names(&forward.headers).len(), "{:?}", names(&forward.headers));
 }

@@ -193,6 +193,11 @@ impl Operation {
         self.row().metering
     }
 
+    /// Whether its answer is an event stream.
+    pub fn streams(self) -> bool {
+        self.metering() == Metering::EventStream
+    }
+
     /// Whether its first label is a model: what aliases and model policy apply to.
     pub fn names_model(self) -> bool {
         self.row().template.starts_with("/model/")

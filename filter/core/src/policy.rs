@@ -1,6 +1,6 @@
 //! The configuration compiled into a policy that cannot be wrong: every name checked, every table closed.
 
-use crate::config::{Auth, Config, ConfigError, Path, Principal, Role};
+use crate::config::{Auth, BodyBytes, Config, ConfigError, Path, Principal, Role};
 use crate::model::{self, GovOnly, Pattern};
 use crate::operation::{Operation, Service};
 use std::collections::BTreeMap;
@@ -42,8 +42,23 @@ pub struct RouteClass {
     models: Option<Vec<Pattern>>,
     operations: Option<Vec<Operation>>,
     principals: Option<Vec<Pattern>>,
+    streaming: Option<bool>,
+    body_bytes: Option<BodyBytes>,
     paths: Vec<Path>,
     clusters: BTreeMap<Service, String>,
+}
+
+/// What a route class may be matched by.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// The operation.
+    pub operation: Operation,
+    /// The model id as resolved, if the operation names one.
+    pub model: Option<&'a str>,
+    /// The caller's name.
+    pub principal: Option<&'a str>,
+    /// The length of the body in bytes, if it is known before the body has come.
+    pub body_bytes: Option<u64>,
 }
 
 /// Why a model is refused.
@@ -131,13 +146,8 @@ impl Policy {
     }
 
     /// The first class that the call matches.
-    pub fn route_class(
-        &self,
-        operation: Operation,
-        model: Option<&str>,
-        principal: Option<&str>,
-    ) -> Option<&RouteClass> {
-        self.classes.iter().find(|class| class.matches(operation, model, principal))
+    pub fn route_class(&self, subject: Subject<'_>) -> Option<&RouteClass> {
+        self.classes.iter().find(|class| class.matches(subject))
     }
 
     fn allows(&self, id: &str) -> bool {
@@ -215,11 +225,19 @@ impl RouteClass {
         &self.paths
     }
 
-    fn matches(&self, operation: Operation, model: Option<&str>, principal: Option<&str>) -> bool {
+    fn matches(&self, call: Subject<'_>) -> bool {
         let any = |patterns: &Vec<Pattern>, name: &str| patterns.iter().any(|pattern| pattern.matches(name));
-        self.operations.as_ref().is_none_or(|operations| operations.contains(&operation))
-            && self.models.as_ref().is_none_or(|ps| model.is_some_and(|id| model::names(id).any(|name| any(ps, name))))
-            && self.principals.as_ref().is_none_or(|ps| principal.is_some_and(|name| any(ps, name)))
+        self.operations.as_ref().is_none_or(|operations| operations.contains(&call.operation))
+            && self
+                .models
+                .as_ref()
+                .is_none_or(|ps| call.model.is_some_and(|id| model::names(id).any(|name| any(ps, name))))
+            && self.principals.as_ref().is_none_or(|ps| call.principal.is_some_and(|name| any(ps, name)))
+            && self.streaming.is_none_or(|streaming| streaming == call.operation.streams())
+            && self.body_bytes.is_none_or(|bounds| {
+                let length = call.body_bytes.unwrap_or(u64::MAX);
+                bounds.min <= length && bounds.max.is_none_or(|max| length <= max)
+            })
     }
 }
 
@@ -298,6 +316,9 @@ fn classes(classes: Vec<crate::config::RouteClass>) -> Result<Vec<RouteClass>, C
         if class.operations.as_ref().is_some_and(Vec::is_empty) {
             return Err(at(key("operations"), "an empty list matches no call; leave the key out to match all"));
         }
+        if class.body_bytes.is_some_and(|bounds| bounds.max.is_some_and(|max| max < bounds.min)) {
+            return Err(at(key("body_bytes"), "`max` is less than `min`: no call matches"));
+        }
         let list = |name: &str, texts: Option<Vec<String>>| match texts {
             Some(texts) if texts.is_empty() => {
                 Err(at(key(name), "an empty list matches no call; leave the key out to match all"))
@@ -309,6 +330,8 @@ fn classes(classes: Vec<crate::config::RouteClass>) -> Result<Vec<RouteClass>, C
             models: list("models", class.models)?,
             operations: class.operations,
             principals: list("principals", class.principals)?,
+            streaming: class.streaming,
+            body_bytes: class.body_bytes,
             paths: class.paths,
             clusters: SERVICES.into_iter().map(|service| (service, format!("{}.{name}", service.name()))).collect(),
             name,

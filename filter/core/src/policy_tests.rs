@@ -53,6 +53,8 @@ fn mistakes_are_refused_by_key() {
         ("/route_classes/1/name", json!("A b"), "route_classes[1].name", "no class name"),
         ("/route_classes/1/operations", json!(["Chat"]), "route_classes[1].operations[0]", "unknown variant `Chat`"),
         ("/route_classes/1/operations", json!([]), "route_classes[1].operations", "matches no call"),
+        ("/route_classes/1/body_bytes", json!({"min": 2, "max": 1}), "route_classes[1].body_bytes", "less than `min`"),
+        ("/route_classes/1/body_bytes", json!({"max": -1}), "route_classes[1].body_bytes.max", "invalid value"),
         ("/route_classes/2/models", json!([]), "route_classes[2].models", "matches no call"),
         ("/max_body_bytes", json!(0), "max_body_bytes", "between 1 and"),
         ("/max_body_bytes", json!("25MB"), "max_body_bytes", "invalid type"),
@@ -109,7 +111,7 @@ fn classes_match_in_order() {
         (Operation::ListFoundationModels, None, None, "lists"),
         (Operation::ListInferenceProfiles, None, None, "any"),
     ] {
-        let found = policy.route_class(operation, model, principal).unwrap();
+        let found = policy.route_class(Subject { operation, model, principal, body_bytes: None }).unwrap();
         assert_eq!(found.name(), class);
         assert_eq!(found.cluster(operation.service()), format!("{}.{class}", operation.service().name()));
     }
@@ -146,4 +148,27 @@ fn profiles_are_the_regions_own_first() {
         fips.region("us-east-1").unwrap().host(Service::BedrockRuntime),
         "bedrock-runtime-fips.us-east-1.amazonaws.com"
     );
+}
+
+#[test]
+fn classes_match_by_streaming_and_length() {
+    let mut document = base();
+    document["route_classes"] = json!([
+        {"name": "bulk", "body_bytes": {"min": 1000}, "paths": ["vpn"]},
+        {"name": "small-streams", "streaming": true, "body_bytes": {"max": 10}, "paths": ["dx"]},
+        {"name": "calls", "streaming": false, "paths": ["dx"]},
+        {"name": "any", "paths": ["internet"]}
+    ]);
+    let policy = load(&document).unwrap();
+    for (operation, body_bytes, class) in [
+        (Operation::Converse, Some(1000), "bulk"),
+        (Operation::Converse, None, "bulk"),
+        (Operation::Converse, Some(999), "calls"),
+        (Operation::ConverseStream, Some(10), "small-streams"),
+        (Operation::ConverseStream, Some(11), "any"),
+        (Operation::ListFoundationModels, Some(0), "calls"),
+    ] {
+        let subject = Subject { operation, model: None, principal: None, body_bytes };
+        assert_eq!(policy.route_class(subject).unwrap().name(), class, "{operation} {body_bytes:?}");
+    }
 }
