@@ -247,3 +247,34 @@ async fn a_killed_collector_neither_loses_nor_repeats() {
     let (success, told) = terminate(child);
     assert!(success && told.contains("repeated 0"), "{told}");
 }
+
+#[tokio::test]
+async fn while_the_store_is_down_the_log_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, db) = (folder.path().join("access.log"), folder.path().join("a.db"));
+    let (child, _) = start(&["run", "--file", log.to_str().unwrap(), "--sqlite", db.to_str().unwrap()]);
+    let other = rusqlite::Connection::open(&db).unwrap();
+    other.execute_batch("ALTER TABLE records RENAME TO away").unwrap();
+    fs::write(&log, (0..60).map(|n| line(&n.to_string())).collect::<String>()).unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    other.execute_batch("ALTER TABLE away RENAME TO records").unwrap();
+    let store = SqliteStore::open_to_read(&db).unwrap();
+    wait_for("all records", || ids(&store, &all()).len() == 60).await;
+    let (success, told) = terminate(child);
+    assert!(success && told.contains("stored 60 (of them repeated 0)"), "{told}");
+    assert!(told.contains("no such table: records; trying again in"), "{told}");
+
+    // Down at the stop as well: it ends, and the next start reads what is left.
+    let arguments = ["run", "--file", log.to_str().unwrap(), "--sqlite", db.to_str().unwrap()];
+    let (child, _) = start(&arguments);
+    other.execute_batch("ALTER TABLE records RENAME TO away").unwrap();
+    let whole = fs::read_to_string(&log).unwrap();
+    fs::write(&log, whole + &line("last")).unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+    let (success, told) = terminate(child);
+    assert!(success && told.contains("stopped with lines unread, which the next start reads"), "{told}");
+    other.execute_batch("ALTER TABLE away RENAME TO records").unwrap();
+    let (child, _) = start(&arguments);
+    wait_for("the last record", || ids(&store, &all()).len() == 61).await;
+    terminate(child);
+}

@@ -14,12 +14,21 @@ use crate::{BATCH_ITEMS, BATCH_WAIT, decode};
 
 /// Follows `tail` until `stop`. The log's path is the checkpoint's name.
 pub async fn run(path: &Path, mut tail: Tail, store: &Store, report: &Report, mut stop: watch::Receiver<bool>) {
+    // What reading said last, so that a lasting failure is told once and not five times a second.
+    let mut told = String::new();
     loop {
         let stopping = *stop.borrow();
         let polled = match tail.poll(BATCH_ITEMS) {
-            Ok(polled) => polled,
+            Ok(polled) => {
+                told.clear();
+                polled
+            }
             Err(error) => {
-                report.failed(&path.display().to_string(), &error);
+                let now = error.to_string();
+                if told != now {
+                    report.failed(&path.display().to_string(), &now);
+                    told = now;
+                }
                 Default::default()
             }
         };
