@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::credentials::Auth;
-use crate::paths::{PathName, PathSpec, Region};
+use crate::paths::{PathSpec, Region};
 
 /// The services, as the gateway names their clusters and hosts.
 const SERVICES: [&str; 2] = ["bedrock-runtime", "bedrock"];
@@ -146,8 +146,7 @@ fn clusters(resources: &mut Value, settings: &Settings) -> Result<(), BootstrapE
 /// none keeps its empty cluster: its calls are refused (503) rather than sent another way.
 fn bedrock_cluster(cluster: &mut Value, service: &str, settings: &Settings) {
     let host = host(service, settings);
-    let standard = [PathSpec { name: PathName::Internet, host: host.clone(), port: 443 }];
-    let given = if settings.paths.is_empty() { &standard[..] } else { &settings.paths };
+    let given = if settings.paths.is_empty() { &[PathSpec::PUBLIC][..] } else { &settings.paths };
     let class: Vec<String> = path_names(cluster);
     let chosen: Vec<&PathSpec> =
         class.iter().filter_map(|name| given.iter().find(|path| path.name.as_str() == name)).collect();
@@ -155,13 +154,14 @@ fn bedrock_cluster(cluster: &mut Value, service: &str, settings: &Settings) {
         .iter()
         .enumerate()
         .map(|(priority, path)| {
+            let (address, port) = path.address.as_ref().map_or((&host, 443), |address| (&address.host, address.port));
             json!({
                 "priority": priority,
                 "lb_endpoints": [{
                     "endpoint": {
                         "hostname": host,
                         "health_check_config": { "hostname": host },
-                        "address": { "socket_address": { "address": path.host, "port_value": path.port } },
+                        "address": { "socket_address": { "address": address, "port_value": port } },
                     },
                     "metadata": { "filter_metadata": { "bedrock": {
                         "path": path.name.as_str(),

@@ -37,7 +37,8 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Up {
-    /// A path and the address that it reaches Bedrock by, for both services: dx, vpn or internet. May be given for each.
+    /// A path (dx, vpn or internet) and the address that it reaches both of Bedrock's services by. May be given for each;
+    /// `internet` alone means the public endpoints.
     #[arg(long = "path", value_name = "NAME=HOST:PORT")]
     paths: Vec<PathSpec>,
     /// The CA (PEM) that upstreams are verified against, instead of the system's.

@@ -6,8 +6,10 @@ use std::str::FromStr;
 /// Why an argument is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// No `=`.
-    #[error("--path {0}: want NAME=HOST:PORT, such as internet=bedrock-runtime.us-east-1.amazonaws.com:443")]
+    /// No `=`, though only the internet has addresses of its own.
+    #[error(
+        "want NAME=HOST:PORT, such as dx=10.1.0.10:443; only `internet` may stand alone, for Bedrock's public endpoints"
+    )]
     Form(String),
     /// A name outside the closed list.
     #[error("there is no path of that name; there are dx, vpn and internet")]
@@ -69,16 +71,31 @@ impl fmt::Display for PathName {
 pub struct PathSpec {
     /// Which path.
     pub name: PathName,
+    /// Where both services are reached; absent, at their public endpoints.
+    pub address: Option<Address>,
+}
+
+/// An address as Envoy resolves it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
     /// A DNS name or an IP address (IPv6 without brackets).
     pub host: String,
     /// The port.
     pub port: u16,
 }
 
+impl PathSpec {
+    /// Bedrock's public endpoints.
+    pub const PUBLIC: PathSpec = PathSpec { name: PathName::Internet, address: None };
+}
+
 impl FromStr for PathSpec {
     type Err = PathError;
 
     fn from_str(text: &str) -> Result<Self, PathError> {
+        if text == PathName::Internet.as_str() {
+            return Ok(PathSpec::PUBLIC);
+        }
         let (name, address) = text.split_once('=').ok_or_else(|| PathError::Form(text.to_owned()))?;
         let name = PathName::ALL
             .into_iter()
@@ -97,7 +114,7 @@ impl FromStr for PathSpec {
         if host.is_empty() || !host.bytes().all(valid) {
             return Err(wrong("the host is neither a name nor an address"));
         }
-        Ok(PathSpec { name, host: host.to_owned(), port })
+        Ok(PathSpec { name, address: Some(Address { host: host.to_owned(), port }) })
     }
 }
 
@@ -150,16 +167,20 @@ mod tests {
 
     #[test]
     fn parses_names_addresses_and_ports() {
-        let spec: PathSpec = "dx=[fd00::1]:8443".parse().unwrap();
-        assert_eq!((spec.name, spec.host.as_str(), spec.port), (PathName::Dx, "fd00::1", 8443));
-        let spec: PathSpec = "internet=bedrock.us-east-1.amazonaws.com:443".parse().unwrap();
-        assert_eq!((spec.name, spec.port), (PathName::Internet, 443));
+        for (text, name, host, port) in [
+            ("dx=[fd00::1]:8443", PathName::Dx, "fd00::1", 8443),
+            ("internet=egress.example.com:443", PathName::Internet, "egress.example.com", 443),
+        ] {
+            let address = Some(Address { host: host.to_owned(), port });
+            assert_eq!(text.parse(), Ok(PathSpec { name, address }));
+        }
+        assert_eq!("internet".parse(), Ok(PathSpec::PUBLIC));
     }
 
     #[test]
     fn refuses_what_is_no_path_and_says_why() {
         for (text, part) in [
-            ("internet", "NAME=HOST:PORT"),
+            ("dx", "NAME=HOST:PORT"),
             ("direct=1.2.3.4:443", "there are dx, vpn and internet"),
             ("dx=1.2.3.4", "the port is missing"),
             ("dx=1.2.3.4:0", "no number in range"),
