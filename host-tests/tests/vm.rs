@@ -254,6 +254,17 @@ fn a_trap_ends_the_vm_and_says_where() {
 }
 
 #[test]
+fn an_endless_loop_ends_as_a_trap() {
+    let endless =
+        r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (loop (br 0)) unreachable)"#;
+    let vm = build(endless).callback_limit(0).start().unwrap();
+    let exchange = vm.plugin("test").configure("").unwrap().stream();
+    let result = exchange.try_event(Event::Headers(Direction::Request, headers(GET), true));
+    let Err(Fault::Trap { text, .. }) = result else { panic!("{result:?}") };
+    assert!(text.contains("interrupt"), "{text}");
+}
+
+#[test]
 fn memory_has_a_limit_and_is_measured() {
     let grow = r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
                     (call $say (i32.eq (memory.grow (i32.const 10)) (i32.const -1))) (i32.const 0))"#;

@@ -5,7 +5,7 @@ use thiserror::Error;
 /// What ended a callback, and with it the VM: as in Envoy, a failed VM serves nothing more.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Fault {
-    /// The module trapped: a panic, an out-of-bounds access, memory over its limit.
+    /// The module trapped: a panic, an out-of-bounds access, an endless loop.
     #[error("the module trapped in {callback}: {text}")]
     Trap {
         /// The ABI callback that ran.

@@ -16,6 +16,8 @@ use super::state::State;
 
 /// Envoy's cap on a VM's memory.
 const MEMORY_LIMIT: usize = 1 << 30;
+/// A callback that runs for so many seconds runs for ever.
+const CALLBACK_LIMIT: u64 = 60;
 
 /// Why there is no VM.
 #[derive(Debug, Error)]
@@ -59,6 +61,7 @@ pub struct VmBuilder {
     clusters: Vec<String>,
     log_level: u32,
     memory_limit: usize,
+    callback_limit: u64,
 }
 
 impl Vm {
@@ -89,6 +92,7 @@ impl VmBuilder {
             clusters: Vec::new(),
             log_level: 0,
             memory_limit: MEMORY_LIMIT,
+            callback_limit: CALLBACK_LIMIT,
         }
     }
 
@@ -134,6 +138,13 @@ impl VmBuilder {
         self
     }
 
+    /// After how many seconds, rounded up, a callback is taken for endless and traps; 60 unless set.
+    #[must_use]
+    pub fn callback_limit(mut self, seconds: u64) -> Self {
+        self.callback_limit = seconds;
+        self
+    }
+
     /// Compiles the module, or takes it compiled, and makes a VM of it.
     ///
     /// # Errors
@@ -150,6 +161,7 @@ impl VmBuilder {
         super::calls::link(&mut linker).map_err(|error| wrong(&error))?;
         let mut store = Store::new(engine(), self.state());
         store.limiter(|state| &mut state.limits);
+        store.set_epoch_deadline(self.callback_limit + 1);
         let instance = linker.instantiate(&mut store, &module).map_err(|error| wrong(&error))?;
         let memory = instance.get_memory(&mut store, "memory").ok_or(LoadError::Export("memory"))?;
         let allocate = ["proxy_on_memory_allocate", "malloc"]
@@ -158,7 +170,7 @@ impl VmBuilder {
         let state = store.data_mut();
         state.memory = Some(memory);
         state.allocate = allocate;
-        let mut machine = Machine { store, instance, finished: BTreeMap::new() };
+        let mut machine = Machine { store, instance, finished: BTreeMap::new(), callback_limit: self.callback_limit };
         initialize(&mut machine, instance)?;
         Ok(Vm { machine: Rc::new(RefCell::new(machine)) })
     }
@@ -218,7 +230,17 @@ fn engine() -> &'static Engine {
         // A test binary compiles the module once and runs little of it: quick to compile is what counts.
         let mut config = Config::new();
         config.cranelift_opt_level(OptLevel::None).cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass);
-        Engine::new(&config).unwrap_or_default()
+        // Epochs are seconds here, so that an endless loop ends its test and not the whole run.
+        config.epoch_interruption(true);
+        let engine = Engine::new(&config).unwrap_or_default();
+        let ticking = engine.clone();
+        std::thread::spawn(move || {
+            loop {
+                std::thread::sleep(Duration::from_secs(1));
+                ticking.increment_epoch();
+            }
+        });
+        engine
     })
 }
 

@@ -16,6 +16,8 @@ pub(super) struct Machine {
     pub(super) instance: Instance,
     /// Streams that ended, for tests to read.
     pub(super) finished: std::collections::BTreeMap<u32, Box<Stream>>,
+    /// Seconds that a callback may take.
+    pub(super) callback_limit: u64,
 }
 
 impl Machine {
@@ -65,6 +67,7 @@ impl Machine {
             state.effective = None;
             state.logs.len()
         };
+        self.store.set_epoch_deadline(self.callback_limit + 1);
         let result = function.call(&mut self.store, parameters);
         let state = self.state();
         state.callback = "";
