@@ -38,30 +38,44 @@ enum Command {
 
 #[derive(Args)]
 struct RunArguments {
-    /// Serve Envoy's access log service (plain gRPC) there; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS", required_unless_present = "file")]
-    als: Option<SocketAddr>,
-    /// Follow this JSON access log
-    #[arg(long, value_name = "PATH")]
-    file: Option<PathBuf>,
+    #[command(flatten)]
+    sources: SourceArguments,
     #[command(flatten)]
     store: StoreArguments,
     /// Make the DynamoDB table where it is missing
-    #[arg(long, requires = "dynamodb")]
+    #[arg(long, conflicts_with = "sqlite")]
     create_table: bool,
 }
 
 #[derive(Args)]
+#[group(required = true, multiple = true)]
+struct SourceArguments {
+    /// Serve Envoy's access log service (plain gRPC) there; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS")]
+    als: Option<SocketAddr>,
+    /// Follow this JSON access log
+    #[arg(long, value_name = "PATH")]
+    file: Option<PathBuf>,
+}
+
+#[derive(Args)]
 struct StoreArguments {
+    #[command(flatten)]
+    place: PlaceArguments,
+    /// Where DynamoDB is, if not at AWS's own address
+    #[arg(long, value_name = "URL", conflicts_with = "sqlite")]
+    endpoint_url: Option<String>,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct PlaceArguments {
     /// SQLite file that holds the records
-    #[arg(long, value_name = "FILE", required_unless_present = "dynamodb", conflicts_with = "dynamodb")]
+    #[arg(long, value_name = "FILE")]
     sqlite: Option<PathBuf>,
     /// DynamoDB table that holds them; region and credentials from AWS's usual places
     #[arg(long, value_name = "TABLE")]
     dynamodb: Option<String>,
-    /// Where DynamoDB is, if not at AWS's own address
-    #[arg(long, value_name = "URL", requires = "dynamodb")]
-    endpoint_url: Option<String>,
 }
 
 #[derive(Args)]
@@ -117,7 +131,7 @@ async fn main() -> ExitCode {
 
 async fn collect(arguments: RunArguments) -> Result<(), Failure> {
     let report = Arc::new(Report::default());
-    let (store, name) = match (&arguments.store.sqlite, &arguments.store.dynamodb) {
+    let (store, name) = match (&arguments.store.place.sqlite, &arguments.store.place.dynamodb) {
         (Some(file), _) => (Store::Sqlite(SqliteStore::open(file)?), format!("sqlite={}", file.display())),
         (None, table) => {
             let table = table.as_deref().unwrap_or_default();
@@ -144,7 +158,7 @@ async fn collect(arguments: RunArguments) -> Result<(), Failure> {
         }
         let _ = stop.send(true);
     });
-    let sources = Sources { als: arguments.als, file: arguments.file };
+    let sources = Sources { als: arguments.sources.als, file: arguments.sources.file };
     run(&sources, &store, report, stopped, |reads| {
         let mut stdout = std::io::stdout().lock();
         let _ = writeln!(stdout, "ready {reads} {name}").and_then(|()| stdout.flush());
@@ -170,7 +184,7 @@ async fn print(arguments: QueryArguments) -> Result<(), Failure> {
         request_id: arguments.request_id,
         limit: arguments.limit,
     };
-    let store = match (&arguments.store.sqlite, &arguments.store.dynamodb) {
+    let store = match (&arguments.store.place.sqlite, &arguments.store.place.dynamodb) {
         (Some(file), _) => Store::Sqlite(SqliteStore::open_to_read(file)?),
         (None, table) => {
             let table = table.as_deref().unwrap_or_default();

@@ -248,6 +248,25 @@ async fn a_killed_collector_neither_loses_nor_repeats() {
     assert!(success && told.contains("repeated 0"), "{told}");
 }
 
+#[test]
+fn arguments_that_do_not_fit_each_other_are_refused() {
+    for (arguments, wanted) in [
+        (&["run", "--sqlite", "a"][..], "<--als <ADDRESS>|--file <PATH>>"),
+        (&["run", "--file", "a"], "<--sqlite <FILE>|--dynamodb <TABLE>>"),
+        (&["query"], "<--sqlite <FILE>|--dynamodb <TABLE>>"),
+        (&["query", "--sqlite", "a", "--dynamodb", "b"], "cannot be used with '--dynamodb <TABLE>'"),
+        (
+            &["run", "--file", "a", "--sqlite", "b", "--create-table"],
+            "'--sqlite <FILE>' cannot be used with '--create-table'",
+        ),
+        (&["query", "--sqlite", "a", "--endpoint-url", "b"], "'--endpoint-url <URL>'"),
+    ] {
+        let output = program(arguments).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && told.contains(wanted), "{arguments:?}: {told}");
+    }
+}
+
 #[tokio::test]
 async fn while_the_store_is_down_the_log_waits() {
     let folder = tempfile::tempdir().unwrap();

@@ -109,7 +109,8 @@ impl DynamoStore {
             loader = loader.endpoint_url(url);
         }
         let config = loader.load().await;
-        let region = config.region().map(Region::to_string).ok_or(DynamoError::NoRegion)?;
+        let region =
+            config.region().map(Region::to_string).filter(|region| !region.is_empty()).ok_or(DynamoError::NoRegion)?;
         Ok(Self::new(Client::new(&config), table, &region))
     }
 
