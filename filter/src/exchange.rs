@@ -2,7 +2,8 @@
 
 use crate::host::{self, HostError};
 use crate::root::Plugin;
-use filter_core::exchange::{EXCHANGE_PROPERTY, Event, Exchange, HANDOFF_PROPERTY, Step, attempt};
+use filter_core::audit::ExchangeFacts;
+use filter_core::exchange::{EXCHANGE_PROPERTY, Endpoint, Event, Exchange, HANDOFF_PROPERTY, Step, attempt};
 use filter_core::reply::{Refusal, Reply};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, LogLevel};
@@ -10,8 +11,10 @@ use std::rc::Rc;
 
 /// Bodies are read in pieces of this size, so that a large one costs no more memory than a small one.
 const PIECE: usize = 64 << 10;
-/// Where Envoy keeps the region label of the endpoint that an attempt goes to.
+/// Where Envoy keeps the labels of the endpoint that an attempt goes to.
+const ENDPOINT_PATH: &[&str] = &["xds", "upstream_host_metadata", "filter_metadata", "bedrock", "path"];
 const ENDPOINT_REGION: &[&str] = &["xds", "upstream_host_metadata", "filter_metadata", "bedrock", "region"];
+const ATTEMPTS: &[&str] = &["upstream", "request_attempt_count"];
 
 /// A stream of the downstream chain: roles `gateway` and `combined`.
 #[derive(Debug)]
@@ -136,14 +139,26 @@ impl HttpContext for Downstream {
 
     /// Envoy's access logs are written after this.
     fn on_log(&mut self) {
-        let facts = self.exchange.facts(self.response_complete).to_json();
-        if let Err(error) = host::set_property(EXCHANGE_PROPERTY, &facts) {
+        let facts = self.exchange.facts(self.response_complete);
+        if let Err(error) = host::set_property(EXCHANGE_PROPERTY, &facts.to_json()) {
             host::log(LogLevel::Error, &format!("audit facts of {} lost: {error}", self.exchange.request_id()));
         }
+        self.count(&facts);
     }
 }
 
 impl Downstream {
+    fn count(&self, facts: &ExchangeFacts) {
+        let (Some(plugin), Ok(now)) = (&self.plugin, host::now()) else { return };
+        let text = |path| host::property(path).and_then(|value| String::from_utf8(value).ok());
+        let attempts = host::property(ATTEMPTS).and_then(|value| value.try_into().ok()).map_or(0, u64::from_le_bytes);
+        let (path, region) = if attempts > 0 { (text(ENDPOINT_PATH), text(ENDPOINT_REGION)) } else { (None, None) };
+        let endpoint = Endpoint { path: path.as_deref(), region: region.as_deref(), attempts };
+        for sample in self.exchange.samples(facts, endpoint, plugin.given(now)) {
+            plugin.metrics.add(&sample);
+        }
+    }
+
     fn on_short_body(&mut self) -> Action {
         let refusal = Refusal::Host("the request body is shorter than announced".to_owned());
         self.exchange.refuse(&refusal);

@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use filter_core::headers::Headers;
-use proxy_wasm::types::{BufferType, LogLevel, MapType, StreamType};
+use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, StreamType};
 use std::time::{Duration, SystemTime};
 
 /// The host refused a call.
@@ -44,6 +44,9 @@ unsafe extern "C" {
         headers_size: usize,
         grpc_status: i32,
     ) -> u32;
+    fn proxy_define_metric(kind: MetricType, name: *const u8, size: usize, id: *mut u32) -> u32;
+    fn proxy_increment_metric(id: u32, by: i64) -> u32;
+    fn proxy_record_metric(id: u32, value: u64) -> u32;
     fn proxy_close_stream(stream: StreamType) -> u32;
 }
 
@@ -107,6 +110,24 @@ pub fn property(path: &[&str]) -> Option<Vec<u8>> {
 pub fn set_property(name: &str, value: &[u8]) -> Result<(), HostError> {
     let status = unsafe { proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) };
     check("proxy_set_property", status)
+}
+
+/// Makes a metric, or finds it: a name has one id in all of Envoy.
+pub fn define_metric(kind: MetricType, name: &str) -> Result<u32, HostError> {
+    let mut id = 0;
+    check("proxy_define_metric", unsafe { proxy_define_metric(kind, name.as_ptr(), name.len(), &raw mut id) })?;
+    Ok(id)
+}
+
+/// Adds to a counter.
+pub fn increment_metric(id: u32, by: u64) -> Result<(), HostError> {
+    let by = i64::try_from(by).unwrap_or(i64::MAX);
+    check("proxy_increment_metric", unsafe { proxy_increment_metric(id, by) })
+}
+
+/// Adds a value to a histogram.
+pub fn record_metric(id: u32, value: u64) -> Result<(), HostError> {
+    check("proxy_record_metric", unsafe { proxy_record_metric(id, value) })
 }
 
 /// Answers the client.

@@ -5,6 +5,7 @@
 
 mod exchange;
 mod host;
+mod metrics;
 mod root;
 
 proxy_wasm::main! {{

@@ -2,6 +2,7 @@
 
 use crate::exchange::{Attempt, Downstream};
 use crate::host;
+use crate::metrics::Metrics;
 use filter_core::config::Role;
 use filter_core::credentials::Credentials;
 use filter_core::exchange::Given;
@@ -18,6 +19,8 @@ pub struct Plugin {
     pub policy: Policy,
     /// Commercial credentials; none until there are some.
     pub credentials: Option<Credentials>,
+    /// Series of Envoy's metrics.
+    pub metrics: Metrics,
 }
 
 /// The root context; without a plugin it refuses every call.
@@ -32,7 +35,7 @@ impl Plugin {
         let policy = Policy::parse(&json).map_err(|error| error.to_string())?;
         let credentials = Credentials::from_environment(policy.auth, |name| std::env::var(name).ok())
             .map_err(|error| format!("configuration key `credentials`: {error} in the VM's environment"))?;
-        Ok(Self { policy, credentials })
+        Ok(Self { policy, credentials, metrics: Metrics::default() })
     }
 
     /// What core may depend on, at this moment.

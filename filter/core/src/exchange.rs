@@ -8,6 +8,7 @@ use crate::audit::{AttemptFacts, ExchangeFacts};
 use crate::config::{Auth, Role};
 use crate::credentials::Credentials;
 use crate::headers::{Headers, Repeated};
+use crate::metrics::{Observation, Sample};
 use crate::operation::{Call, Method, Operation};
 use crate::policy::{Policy, Region, Subject};
 use crate::reply::{Refusal, Reply};
@@ -140,6 +141,26 @@ pub struct Exchange {
     state: State,
     facts: ExchangeFacts,
     meter: Meter,
+    times: Times,
+    /// The model as the policy means it.
+    model: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct Times {
+    request: Option<SystemTime>,
+    response: Option<SystemTime>,
+}
+
+/// Where the last attempt went, as Envoy tells it when the exchange is over.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Endpoint<'a> {
+    /// Its path label.
+    pub path: Option<&'a str>,
+    /// Its region label.
+    pub region: Option<&'a str>,
+    /// Tries up to it, itself included.
+    pub attempts: u64,
 }
 
 #[derive(Debug, Default)]
@@ -181,6 +202,7 @@ impl Exchange {
             Event::RequestBodyPassing { length } => self.count(length, given.policy).map(|()| Step::Continue),
             Event::RequestTrailers => self.request_body(&[], true, given),
             Event::ResponseHeaders { headers } => {
+                self.times.response = Some(given.now);
                 self.response_headers(headers);
                 Ok(Step::Continue)
             }
@@ -221,6 +243,24 @@ impl Exchange {
         ExchangeFacts { usage: reading.usage, error: self.facts.error.clone().or(reading.error), ..self.facts.clone() }
     }
 
+    /// What the exchange adds to the metrics, once it is over.
+    pub fn samples(&self, facts: &ExchangeFacts, endpoint: Endpoint<'_>, given: Given<'_>) -> Vec<Sample> {
+        let since = |end: SystemTime| end.duration_since(self.times.request?).ok();
+        let model = self.model.as_deref().map(|id| if given.policy.names_model(id) { id } else { "other" });
+        Observation {
+            class: facts.class.as_deref(),
+            path: endpoint.path,
+            region: endpoint.region,
+            model,
+            error: facts.error.as_deref(),
+            attempts: endpoint.attempts,
+            usage: facts.usage,
+            duration: since(given.now).unwrap_or_default(),
+            first_byte: self.times.response.filter(|_| endpoint.attempts > 0).and_then(since),
+        }
+        .samples()
+    }
+
     /// Clean, recognise, decide: the first act on a request is to forget every header that is not known to cross.
     fn request_headers(
         &mut self,
@@ -230,6 +270,7 @@ impl Exchange {
         given: Given<'_>,
     ) -> Result<Step, Refusal> {
         let policy = given.policy;
+        self.times.request = Some(given.now);
         self.facts.id = request_id(headers);
         self.facts.principal = principal;
         let announced = content_length(headers)?;
@@ -238,6 +279,7 @@ impl Exchange {
         self.facts.operation = Some(call.operation.name().to_owned());
         self.facts.model = call.model().map(str::to_owned);
         let call = resolve(call, policy)?;
+        self.model = call.model().map(str::to_owned);
         let subject = Subject {
             operation: call.operation,
             model: call.model(),

@@ -348,3 +348,20 @@ fn odd_request_ids_are_not_taken() {
         assert_eq!(client.exchange.request_id(), "");
     }
 }
+
+#[test]
+fn metrics_name_models_of_the_configuration_only() {
+    for (path, label) in [
+        ("/model/anthropic.claude-v2:0/converse", "model=anthropic.claude-v2:0;"),
+        ("/model/made.up/converse", "model=other;"),
+        ("/nothing", "model=none;"),
+    ] {
+        let mut client = Client::new("gateway", "sigv4", Some(keys()));
+        client.headers(&headers(&[(":method", "POST"), (":path", path)]), true);
+        let facts = client.exchange.facts(true);
+        let endpoint = Endpoint { path: Some("dx"), region: Some("us-east-1"), attempts: 1 };
+        let samples = client.exchange.samples(&facts, endpoint, given(&client.policy, None));
+        assert!(samples.iter().all(|sample| sample.name.contains(label)), "{samples:?}");
+        assert!(samples.iter().any(|sample| sample.name.starts_with("bedrock_requests;")));
+    }
+}

@@ -9,6 +9,7 @@ pub mod credentials;
 pub mod encoding;
 pub mod exchange;
 pub mod headers;
+pub mod metrics;
 pub mod model;
 pub mod operation;
 pub mod policy;

@@ -150,6 +150,14 @@ impl Policy {
         self.classes.iter().find(|class| class.matches(subject))
     }
 
+    /// Whether the configuration itself names a model id: only such ids are labels of metrics.
+    pub fn names_model(&self, id: &str) -> bool {
+        let profiles = || self.regions.values().flat_map(|region| &region.inference_profiles);
+        self.aliases.values().any(|known| known == id)
+            || self.regions.values().any(|region| region.inference_profiles.contains_key(id))
+            || profiles().any(|(_, profile)| profile == id)
+    }
+
     fn allows(&self, id: &str) -> bool {
         let matches = |patterns: &[Pattern]| model::names(id).any(|name| patterns.iter().any(|p| p.matches(name)));
         matches(&self.allow) && !matches(&self.deny)

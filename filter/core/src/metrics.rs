@@ -1,0 +1,149 @@
+//! What is counted of an exchange when it is over.
+//!
+//! A series' name carries its labels (`bedrock_requests;class=any;path=dx;…;`), since the ABI knows only names; Envoy's
+//! `stats_tags` (`envoy/standalone.yaml`) take them out again, so that Prometheus sees labels. Labels come from the
+//! configuration, from Envoy's endpoints and, for error types, from Bedrock: a client cannot make series.
+
+use crate::audit::Usage;
+use std::time::Duration;
+
+/// An exchange that is over.
+#[derive(Debug, Clone, Copy)]
+pub struct Observation<'a> {
+    /// The route class; absent where the call was refused before it had one.
+    pub class: Option<&'a str>,
+    /// The path of the last attempt; absent where nothing was sent.
+    pub path: Option<&'a str>,
+    /// The region of the last attempt.
+    pub region: Option<&'a str>,
+    /// The model, if the configuration names it.
+    pub model: Option<&'a str>,
+    /// The error type of the answer.
+    pub error: Option<&'a str>,
+    /// Tries upstream.
+    pub attempts: u64,
+    /// Tokens, as far as they were told.
+    pub usage: Usage,
+    /// From the request's headers to its end.
+    pub duration: Duration,
+    /// From the request's headers to the response's.
+    pub first_byte: Option<Duration>,
+}
+
+/// How a series adds up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Values are summed.
+    Counter,
+    /// Values are distributed over buckets, in milliseconds.
+    Histogram,
+}
+
+/// One value for one series.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    /// The series' name, labels included.
+    pub name: String,
+    /// How it adds up.
+    pub kind: Kind,
+    /// The value.
+    pub value: u64,
+}
+
+impl Observation<'_> {
+    /// What the exchange adds to which series.
+    pub fn samples(&self) -> Vec<Sample> {
+        let labels = self.labels();
+        let mut samples = Vec::with_capacity(8);
+        let mut add = |metric: &str, more: &str, kind, value| {
+            samples.push(Sample { name: format!("{metric};{labels}{more}"), kind, value });
+        };
+        add("bedrock_requests", "", Kind::Counter, 1);
+        if let Some(error) = self.error {
+            add("bedrock_errors", &format!("type={error};"), Kind::Counter, 1);
+        }
+        if self.attempts > 1 {
+            add("bedrock_failovers", "", Kind::Counter, self.attempts - 1);
+        }
+        add("bedrock_latency_ms", "", Kind::Histogram, milliseconds(self.duration));
+        if let Some(first_byte) = self.first_byte {
+            add("bedrock_first_byte_ms", "", Kind::Histogram, milliseconds(first_byte));
+        }
+        for (kind, tokens) in [
+            ("input", self.usage.input),
+            ("output", self.usage.output),
+            ("cache_read", self.usage.cache_read),
+            ("cache_write", self.usage.cache_write),
+        ] {
+            if let Some(tokens) = tokens.filter(|tokens| *tokens > 0) {
+                add("bedrock_tokens", &format!("kind={kind};"), Kind::Counter, tokens);
+            }
+        }
+        samples
+    }
+
+    fn labels(&self) -> String {
+        let or_none = |label: Option<&str>| label.unwrap_or("none").to_owned();
+        format!(
+            "class={};path={};region={};model={};",
+            or_none(self.class),
+            or_none(self.path),
+            or_none(self.region),
+            or_none(self.model)
+        )
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exchange_counts_once_in_each_series() {
+        let observation = Observation {
+            class: Some("any"),
+            path: Some("vpn"),
+            region: Some("us-east-1"),
+            model: Some("anthropic.claude-v2:0"),
+            error: Some("ThrottlingException"),
+            attempts: 2,
+            usage: Usage { input: Some(3), output: Some(4), cache_read: Some(0), cache_write: None },
+            duration: Duration::from_micros(12_900),
+            first_byte: Some(Duration::from_millis(5)),
+        };
+        let labels = "class=any;path=vpn;region=us-east-1;model=anthropic.claude-v2:0;";
+        let samples: Vec<_> = observation.samples().into_iter().map(|s| (s.name, s.kind, s.value)).collect();
+        let wanted = [
+            (format!("bedrock_requests;{labels}"), Kind::Counter, 1),
+            (format!("bedrock_errors;{labels}type=ThrottlingException;"), Kind::Counter, 1),
+            (format!("bedrock_failovers;{labels}"), Kind::Counter, 1),
+            (format!("bedrock_latency_ms;{labels}"), Kind::Histogram, 12),
+            (format!("bedrock_first_byte_ms;{labels}"), Kind::Histogram, 5),
+            (format!("bedrock_tokens;{labels}kind=input;"), Kind::Counter, 3),
+            (format!("bedrock_tokens;{labels}kind=output;"), Kind::Counter, 4),
+        ];
+        assert_eq!(samples, wanted);
+    }
+
+    #[test]
+    fn what_is_unknown_is_none() {
+        let nothing = Observation {
+            class: None,
+            path: None,
+            region: None,
+            model: None,
+            error: None,
+            attempts: 0,
+            usage: Usage::default(),
+            duration: Duration::ZERO,
+            first_byte: None,
+        };
+        let names: Vec<_> = nothing.samples().into_iter().map(|sample| sample.name).collect();
+        let labels = "class=none;path=none;region=none;model=none;";
+        assert_eq!(names, [format!("bedrock_requests;{labels}"), format!("bedrock_latency_ms;{labels}")]);
+    }
+}

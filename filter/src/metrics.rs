@@ -1,0 +1,50 @@
+//! Series of Envoy's metrics, each defined once.
+
+use crate::host::{self, HostError};
+use filter_core::metrics::{Kind, Sample};
+use proxy_wasm::types::{LogLevel, MetricType};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+/// Series that are kept: every model on every path of a large configuration. Envoy never forgets a metric, so there
+/// must be an end.
+const MAX_SERIES: usize = 10_000;
+
+/// The ids of the series that this VM has used.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    ids: RefCell<HashMap<String, u32>>,
+    told: Cell<bool>,
+}
+
+impl Metrics {
+    /// Adds a sample. What Envoy does not take is told once in its log: a call is worth more than its count.
+    pub fn add(&self, sample: &Sample) {
+        if let Err(error) = self.try_add(sample)
+            && !self.told.replace(true)
+        {
+            host::log(LogLevel::Error, &format!("metrics are incomplete: {} of {}", error, sample.name));
+        }
+    }
+
+    fn try_add(&self, sample: &Sample) -> Result<(), HostError> {
+        let kind = match sample.kind {
+            Kind::Counter => MetricType::Counter,
+            Kind::Histogram => MetricType::Histogram,
+        };
+        let mut ids = self.ids.borrow_mut();
+        let id = match ids.get(&sample.name) {
+            Some(id) => *id,
+            None if ids.len() < MAX_SERIES => {
+                let id = host::define_metric(kind, &sample.name)?;
+                ids.insert(sample.name.clone(), id);
+                id
+            }
+            None => return Ok(()),
+        };
+        match sample.kind {
+            Kind::Counter => host::increment_metric(id, sample.value),
+            Kind::Histogram => host::record_metric(id, sample.value),
+        }
+    }
+}
