@@ -352,9 +352,9 @@ fn odd_request_ids_are_not_taken() {
 #[test]
 fn metrics_name_models_of_the_configuration_only() {
     for (path, label) in [
-        ("/model/anthropic.claude-v2:0/converse", "model=anthropic.claude-v2:0;"),
-        ("/model/made.up/converse", "model=other;"),
-        ("/nothing", "model=none;"),
+        ("/model/anthropic.claude-v2:0/converse", ";model=anthropic.claude-v2:0"),
+        ("/model/made.up/converse", ";model=other"),
+        ("/nothing", ";model=none"),
     ] {
         let mut client = Client::new("gateway", "sigv4", Some(keys()));
         client.headers(&headers(&[(":method", "POST"), (":path", path)]), true);

@@ -1,6 +1,6 @@
 //! What is counted of an exchange when it is over.
 //!
-//! A series' name carries its labels (`bedrock_requests;class=any;path=dx;…;`), since the ABI knows only names; Envoy's
+//! A series' name carries its labels (`bedrock_requests;class=any;path=dx;…`), since the ABI knows only names; Envoy's
 //! `stats_tags` (`envoy/standalone.yaml`) take them out again, so that Prometheus sees labels. Labels come from the
 //! configuration, from Envoy's endpoints and, for error types, from Bedrock: a client cannot make series.
 
@@ -56,11 +56,11 @@ impl Observation<'_> {
         let labels = self.labels();
         let mut samples = Vec::with_capacity(8);
         let mut add = |metric: &str, more: &str, kind, value| {
-            samples.push(Sample { name: format!("{metric};{labels}{more}"), kind, value });
+            samples.push(Sample { name: format!("{metric}{labels}{more}"), kind, value });
         };
         add("bedrock_requests", "", Kind::Counter, 1);
         if let Some(error) = self.error {
-            add("bedrock_errors", &format!("type={error};"), Kind::Counter, 1);
+            add("bedrock_errors", &format!(";type={error}"), Kind::Counter, 1);
         }
         if self.attempts > 1 {
             add("bedrock_failovers", "", Kind::Counter, self.attempts - 1);
@@ -76,7 +76,7 @@ impl Observation<'_> {
             ("cache_write", self.usage.cache_write),
         ] {
             if let Some(tokens) = tokens.filter(|tokens| *tokens > 0) {
-                add("bedrock_tokens", &format!("kind={kind};"), Kind::Counter, tokens);
+                add("bedrock_tokens", &format!(";kind={kind}"), Kind::Counter, tokens);
             }
         }
         samples
@@ -85,7 +85,7 @@ impl Observation<'_> {
     fn labels(&self) -> String {
         let or_none = |label: Option<&str>| label.unwrap_or("none").to_owned();
         format!(
-            "class={};path={};region={};model={};",
+            ";class={};path={};region={};model={}",
             or_none(self.class),
             or_none(self.path),
             or_none(self.region),
@@ -115,16 +115,16 @@ mod tests {
             duration: Duration::from_micros(12_900),
             first_byte: Some(Duration::from_millis(5)),
         };
-        let labels = "class=any;path=vpn;region=us-east-1;model=anthropic.claude-v2:0;";
+        let labels = ";class=any;path=vpn;region=us-east-1;model=anthropic.claude-v2:0";
         let samples: Vec<_> = observation.samples().into_iter().map(|s| (s.name, s.kind, s.value)).collect();
         let wanted = [
-            (format!("bedrock_requests;{labels}"), Kind::Counter, 1),
-            (format!("bedrock_errors;{labels}type=ThrottlingException;"), Kind::Counter, 1),
-            (format!("bedrock_failovers;{labels}"), Kind::Counter, 1),
-            (format!("bedrock_latency_ms;{labels}"), Kind::Histogram, 12),
-            (format!("bedrock_first_byte_ms;{labels}"), Kind::Histogram, 5),
-            (format!("bedrock_tokens;{labels}kind=input;"), Kind::Counter, 3),
-            (format!("bedrock_tokens;{labels}kind=output;"), Kind::Counter, 4),
+            (format!("bedrock_requests{labels}"), Kind::Counter, 1),
+            (format!("bedrock_errors{labels};type=ThrottlingException"), Kind::Counter, 1),
+            (format!("bedrock_failovers{labels}"), Kind::Counter, 1),
+            (format!("bedrock_latency_ms{labels}"), Kind::Histogram, 12),
+            (format!("bedrock_first_byte_ms{labels}"), Kind::Histogram, 5),
+            (format!("bedrock_tokens{labels};kind=input"), Kind::Counter, 3),
+            (format!("bedrock_tokens{labels};kind=output"), Kind::Counter, 4),
         ];
         assert_eq!(samples, wanted);
     }
@@ -143,7 +143,7 @@ mod tests {
             first_byte: None,
         };
         let names: Vec<_> = nothing.samples().into_iter().map(|sample| sample.name).collect();
-        let labels = "class=none;path=none;region=none;model=none;";
-        assert_eq!(names, [format!("bedrock_requests;{labels}"), format!("bedrock_latency_ms;{labels}")]);
+        let labels = ";class=none;path=none;region=none;model=none";
+        assert_eq!(names, [format!("bedrock_requests{labels}"), format!("bedrock_latency_ms{labels}")]);
     }
 }
