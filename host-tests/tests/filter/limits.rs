@@ -75,6 +75,6 @@ fn a_call_costs_few_host_calls() {
     let headers = vm.host_calls();
     // Read all headers in one call, write them in one: each costs Envoy some 3 µs.
     assert_eq!((headers["proxy_get_header_map_pairs"], headers["proxy_set_header_map_pairs"]), (1, 1));
-    assert!(downstream <= 8, "{downstream} host calls in the gateway role");
+    assert!(downstream <= 9, "{downstream} host calls in the gateway role");
     assert!(upstream <= 7, "{upstream} host calls in the signer role");
 }

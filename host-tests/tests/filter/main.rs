@@ -10,5 +10,6 @@ mod common;
 mod configuration;
 mod gateway;
 mod limits;
+mod metrics;
 mod signer;
 mod usage;
