@@ -27,6 +27,9 @@ enum Command {
         /// Unit tests only, with nothing downloaded.
         #[arg(long)]
         fast: bool,
+        /// Only tests whose name holds this, and no lints.
+        #[arg(last = true)]
+        name: Option<String>,
     },
     /// Run the gateway in the foreground; with no --path, against Amazon Bedrock itself.
     ///
@@ -75,7 +78,7 @@ impl Cli {
     pub fn run(self) -> Result<(), Error> {
         match self.command {
             Command::Demo => demo::run(),
-            Command::Test { fast } => test::run(fast),
+            Command::Test { fast, name } => test::run(fast, name.as_deref()),
             Command::Up(up) => {
                 let print_config = up.print_config;
                 let options = up.options()?;

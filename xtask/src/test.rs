@@ -30,14 +30,13 @@ pub mod variables {
 /// The workspace without the module, which is built for its own target only.
 const NATIVE: [&str; 3] = ["--workspace", "--exclude", "bedrock-filter"];
 
-/// Runs all of it. `fast` leaves out what needs Envoy, DynamoDB Local and the SDKs: nothing is downloaded.
-pub fn run(fast: bool) -> Result<(), Error> {
+/// Runs all of it. `fast` leaves out what needs Envoy, DynamoDB Local and the SDKs: nothing is downloaded. With `name`,
+/// only the tests that hold it are run.
+pub fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
     let mut steps = Steps::default();
-    steps.cargo("format", &["fmt", "--all", "--check"])?;
-    steps
-        .cargo("lints", &[&["clippy"], &NATIVE[..], &["--all-targets", "--quiet", "--", "-D", "warnings"]].concat())?;
-    let filter = ["clippy", "--package", "bedrock-filter", "--target", WASM_TARGET, "--quiet", "--", "-D", "warnings"];
-    steps.cargo("lints of the module", &filter)?;
+    if name.is_none() {
+        lints(&mut steps)?;
+    }
     let module = steps.time("the module", || Ok(artifacts::module()?))?;
     steps.cargo("the binaries", &[&["build", "--bins", "--quiet"], &NATIVE[..]].concat())?;
 
@@ -64,11 +63,20 @@ pub fn run(fast: bool) -> Result<(), Error> {
             Ok(())
         })?;
     }
+    tests.extend(name.map(|name| ["--", name]).into_iter().flatten());
     let mut command = artifacts::cargo();
     command.args(&tests).envs(environment);
     steps.command("tests", command)?;
     steps.report();
     Ok(())
+}
+
+fn lints(steps: &mut Steps) -> Result<(), Error> {
+    steps.cargo("format", &["fmt", "--all", "--check"])?;
+    steps
+        .cargo("lints", &[&["clippy"], &NATIVE[..], &["--all-targets", "--quiet", "--", "-D", "warnings"]].concat())?;
+    let filter = ["clippy", "--package", "bedrock-filter", "--target", WASM_TARGET, "--quiet", "--", "-D", "warnings"];
+    steps.cargo("lints of the module", &filter)
 }
 
 /// What ran, and how long it took.

@@ -11,8 +11,10 @@ use super::converse::{Invalid, Question, millis};
 use super::eventstream::event;
 use super::usage::{Piece, Usage, echo};
 
-/// The one version of Anthropic's Messages that Bedrock takes.
+/// The version of Anthropic's Messages that AWS documents for Bedrock.
 const ANTHROPIC_VERSION: &str = "bedrock-2023-05-31";
+/// What Anthropic's own SDK for Python (2.12) sends to Bedrock.
+const ANTHROPIC_SDK_VERSION: &str = "2026-10-21";
 
 /// How a provider's body looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,7 +191,7 @@ fn required(key: &str) -> Invalid {
 /// Anthropic's Messages: pieces, the last user's text, and `max_tokens`.
 fn anthropic(body: &Value) -> Result<(Vec<Piece<'_>>, String, usize), Invalid> {
     let version = body.get("anthropic_version").ok_or("anthropic_version: Field required")?;
-    if version != ANTHROPIC_VERSION {
+    if version != ANTHROPIC_VERSION && version != ANTHROPIC_SDK_VERSION {
         return Err(format!("anthropic_version: {version} is not supported; {ANTHROPIC_VERSION:?} is"));
     }
     if let Some(extra) = ["model", "stream"].into_iter().find(|key| body.get(key).is_some()) {

@@ -1,0 +1,48 @@
+// The AWS SDK for JavaScript against the gateway: `calls.mjs URL`, run where its node_modules are. It speaks HTTP/2 with
+// prior knowledge. Prints one JSON object for each call.
+import { createRequire } from "node:module";
+
+const require = createRequire(process.cwd() + "/");
+const { BedrockRuntimeClient, ConverseCommand, ConverseStreamCommand, InvokeModelCommand } = require(
+  "@aws-sdk/client-bedrock-runtime",
+);
+
+const modelId = "anthropic.claude-3-5-sonnet-20241022-v2:0";
+const messages = [{ role: "user", content: [{ text: "hello there" }] }];
+const client = new BedrockRuntimeClient({
+  endpoint: process.argv[2],
+  region: "us-gov-west-1",
+  credentials: { accessKeyId: "AKIACALLERSOWN", secretAccessKey: "callers-own", sessionToken: "callers-own-token" },
+  maxAttempts: 1,
+});
+
+async function attempt(call, run) {
+  let row = { call };
+  try {
+    row = { ...row, ...(await run()) };
+  } catch (error) {
+    row.error = { class: error.name, message: error.message, status: error.$metadata?.httpStatusCode };
+  }
+  console.log(JSON.stringify(row));
+}
+
+await attempt("Converse", async () => {
+  const response = await client.send(new ConverseCommand({ modelId, messages }));
+  return { status: response.$metadata.httpStatusCode, usage: response.usage };
+});
+await attempt("ConverseStream", async () => {
+  const response = await client.send(new ConverseStreamCommand({ modelId, messages }));
+  let [events, usage] = [0, null];
+  for await (const event of response.stream) {
+    events += 1;
+    usage = event.metadata?.usage ?? usage;
+  }
+  return { status: response.$metadata.httpStatusCode, events, usage };
+});
+await attempt("InvokeModel 5 MB", async () => {
+  const content = "x".repeat(5_000_000);
+  const body = JSON.stringify({ anthropic_version: "bedrock-2023-05-31", max_tokens: 100, messages: [{ role: "user", content }] });
+  const response = await client.send(new InvokeModelCommand({ modelId, body, contentType: "application/json" }));
+  return { status: response.$metadata.httpStatusCode, bytes: response.body.length };
+});
+client.destroy();

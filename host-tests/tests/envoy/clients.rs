@@ -1,0 +1,48 @@
+//! Real SDKs, run as programs that print what they saw.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::stand::required;
+
+fn clients() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
+}
+
+/// A suite of `calls.py`.
+pub fn python(suite: &str, url: &str) -> Vec<Value> {
+    run(Command::new(required("GATEWAY_PYTHON")).arg(clients().join("calls.py")).args([suite, url]))
+}
+
+/// A suite of `calls.py` over TLS, with a Bedrock API key of the caller's own.
+pub fn python_bearer(suite: &str, url: &str, ca: &str) -> Vec<Value> {
+    let mut command = Command::new(required("GATEWAY_PYTHON"));
+    command.arg(clients().join("calls.py")).args([suite, url, ca]);
+    run(command.env("AWS_BEARER_TOKEN_BEDROCK", "ABSKcallers-own"))
+}
+
+/// `calls.mjs`.
+pub fn javascript(url: &str) -> Vec<Value> {
+    run(Command::new("node").arg(clients().join("calls.mjs")).arg(url).current_dir(required("GATEWAY_JS_DIR")))
+}
+
+fn run(command: &mut Command) -> Vec<Value> {
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {error}");
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()
+}
+
+/// Fails if a call raised.
+pub fn assert_all_answered(calls: &[Value]) {
+    let failed: Vec<&Value> = calls.iter().filter(|call| call.get("error").is_some()).collect();
+    assert!(failed.is_empty() && !calls.is_empty(), "{failed:#?}");
+}
+
+/// The call of that name.
+pub fn call<'a>(calls: &'a [Value], name: &str) -> &'a Value {
+    calls.iter().find(|call| call["call"] == name).unwrap_or_else(|| panic!("no call {name} in {calls:#?}"))
+}

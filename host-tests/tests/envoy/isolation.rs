@@ -1,0 +1,102 @@
+//! Nothing of the client's crosses but what is meant to, and nothing internal shows.
+
+use crate::stand::{Keys, Stand};
+
+/// What a client must not get across, each with this mark in it.
+const MARK: &str = "must-not-cross";
+
+/// Headers that a client may send with any value, and that none but the gateway may set upstream.
+const INTERNAL: [&str; 24] = [
+    "authorization",
+    "x-amz-date",
+    "x-amz-security-token",
+    "x-amz-content-sha256",
+    "x-amz-user-agent",
+    "x-amz-target",
+    "x-amzn-trace-id",
+    "amz-sdk-invocation-id",
+    "amz-sdk-request",
+    "cookie",
+    "proxy-authorization",
+    "x-api-key",
+    "x-bedrock-gateway-cluster",
+    "x-envoy-original-path",
+    "x-envoy-retry-on",
+    "x-envoy-max-retries",
+    "x-envoy-upstream-rq-timeout-ms",
+    "x-envoy-upstream-alt-stat-name",
+    "x-forwarded-client-cert",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-request-id",
+    "via",
+    "user-agent",
+];
+
+const BODY: &str = r#"{"messages":[{"role":"user","content":[{"text":"hello there"}]}]}"#;
+
+fn converse(headers: &str) -> Vec<u8> {
+    format!(
+        "POST /model/amazon.titan-text-express-v1/converse HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n{headers}\r\n{BODY}",
+        BODY.len()
+    )
+    .into_bytes()
+}
+
+#[test]
+fn no_header_of_the_clients_reaches_upstream() {
+    let stand = Stand::lone(Keys::LongLived);
+    let headers: String = INTERNAL.iter().map(|name| format!("{name}: {MARK}\r\n")).collect();
+    let (status, head, body) = stand.gateway.raw(&converse(&headers));
+    assert_eq!(status, 200, "{head} {body}");
+    let received = stand.received().pop().unwrap();
+    for (name, value) in &received.headers {
+        assert!(!value.contains(MARK), "{name}: {value}");
+    }
+    let names: Vec<&str> = received.headers.iter().map(|(name, _)| name.as_str()).collect();
+    for name in INTERNAL.iter().filter(|name| !["authorization", "x-amz-date", "x-amz-content-sha256"].contains(name)) {
+        assert!(!names.contains(name), "{name} crossed: {names:?}");
+    }
+    assert_eq!(received.host, "bedrock-runtime.us-east-1.amazonaws.com");
+    stand.assert_no_violation();
+}
+
+#[test]
+fn the_client_cannot_choose_a_cluster() {
+    let stand = Stand::lone(Keys::LongLived);
+    for cluster in ["audit-als", "bedrock.any", "nothing"] {
+        let (status, ..) = stand.gateway.raw(&converse(&format!("x-bedrock-gateway-cluster: {cluster}\r\n")));
+        assert_eq!(status, 200, "{cluster}");
+    }
+    assert!(stand.received().iter().all(|request| request.operation.as_deref() == Some("Converse")));
+}
+
+#[test]
+fn repeated_headers_that_matter_are_refused_and_nothing_is_sent() {
+    let stand = Stand::lone(Keys::LongLived);
+    let twice = "x-amzn-bedrock-trace: ENABLED\r\nx-amzn-bedrock-trace: DISABLED\r\n";
+    let (status, head, _) = stand.gateway.raw(&converse(twice));
+    assert_eq!(status, 400, "{head}");
+    assert!(head.contains("x-amzn-errortype: validationexception"), "{head}");
+    assert!(stand.received().is_empty());
+}
+
+#[test]
+fn no_internal_header_comes_back() {
+    let stand = Stand::lone(Keys::LongLived);
+    let (_, head, _) = stand.gateway.raw(&converse(""));
+    for internal in ["x-envoy", "x-bedrock-gateway", "server: envoy", "x-request-id"] {
+        assert!(!head.contains(internal), "{head}");
+    }
+}
+
+#[test]
+fn bytes_that_are_no_text_pass_the_filter_unharmed() {
+    let stand = Stand::lone(Keys::LongLived);
+    let mut request = b"GET /foundation-models HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-odd: ".to_vec();
+    request.extend(b"\xff\xfe\r\n\r\n");
+    let (status, ..) = stand.gateway.raw(&request);
+    assert_eq!(status, 200);
+    stand.assert_no_violation();
+}

@@ -1,0 +1,14 @@
+//! The whole gateway: `cargo xtask up` as a user starts it, real SDKs in front, the Bedrock double behind.
+//!
+//! What these need, `cargo xtask test` sets up and names in the environment (docs/development.md).
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests")]
+
+mod audit;
+mod clients;
+mod credentials;
+mod failover;
+mod isolation;
+mod replies;
+mod sdk;
+mod stand;

@@ -1,0 +1,156 @@
+//! Envoy itself accepts the configuration, as it is shipped and as it is rendered for every way to run it.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use xtask::bootstrap::{self, Settings};
+use xtask::credentials::Auth;
+use xtask::paths::PathSpec;
+use xtask::{dirs, tls};
+
+fn required(variable: &str) -> PathBuf {
+    let value = std::env::var_os(variable).filter(|value| !value.is_empty());
+    value.unwrap_or_else(|| panic!("{variable} is not set: run this by `cargo xtask test`")).into()
+}
+
+/// A directory that is removed with the test.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Dir {
+        let dir = std::env::temp_dir().join(format!("xtask-envoy-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        Dir(dir)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn standalone() -> PathBuf {
+    dirs::root().join("envoy/standalone.yaml")
+}
+
+/// What Envoy says of a configuration, and whether it takes it.
+fn validate(config: &Path) -> (bool, String) {
+    let mut command = Command::new(required("ENVOY_BIN"));
+    command.args(["--mode", "validate", "--log-level", "warning", "--config-path"]).arg(config);
+    command.env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE").env("AWS_SECRET_ACCESS_KEY", "example");
+    command.env_remove("AWS_SESSION_TOKEN").env_remove("AWS_BEARER_TOKEN_BEDROCK");
+    let output = command.output().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.success(), text)
+}
+
+fn settings(dir: &Dir) -> Settings {
+    let files = tls::prepare(&dir.0.join("tls"), [127, 0, 0, 1].into()).unwrap();
+    Settings {
+        listen: ([127, 0, 0, 1], 0).into(),
+        listen_tls: ([127, 0, 0, 1], 0).into(),
+        admin: ([127, 0, 0, 1], 0).into(),
+        module: required("BEDROCK_FILTER_WASM"),
+        certificate: files.certificate,
+        key: files.key,
+        region: "us-east-1".parse().unwrap(),
+        fips: false,
+        auth: Auth::SigV4,
+        paths: Vec::new(),
+        upstream_ca: None,
+        access_log: dir.0.join("access.jsonl"),
+        als: Some(([127, 0, 0, 1], 18090).into()),
+    }
+}
+
+fn render(settings: &Settings) -> Value {
+    bootstrap::render(bootstrap::read(&standalone()).unwrap(), settings).unwrap()
+}
+
+fn paths(specs: &[&str]) -> Vec<PathSpec> {
+    specs.iter().map(|spec| spec.parse().unwrap()).collect()
+}
+
+#[test]
+fn the_shipped_file_is_accepted_as_it_is_but_for_its_files() {
+    let dir = Dir::new("shipped");
+    let files = tls::prepare(&dir.0.join("tls"), [127, 0, 0, 1].into()).unwrap();
+    let config = dir.0.join("standalone.yaml");
+    let text = std::fs::read_to_string(standalone()).unwrap();
+    let module = required("BEDROCK_FILTER_WASM");
+    let text = text
+        .replace("/etc/bedrock-gateway/bedrock_filter.wasm", module.to_str().unwrap())
+        .replace("/etc/bedrock-gateway/tls", files.certificate.parent().unwrap().to_str().unwrap())
+        .replace("/var/log/bedrock-gateway", dir.0.to_str().unwrap());
+    std::fs::write(&config, text).unwrap();
+    let (accepted, said) = validate(&config);
+    assert!(accepted, "{said}");
+    assert!(!said.contains("Deprecated") && !said.contains("deprecated"), "{said}");
+}
+
+#[test]
+fn every_way_to_run_it_is_accepted() {
+    let dir = Dir::new("rendered");
+    let standard = settings(&dir);
+    let variants: [(&str, Settings); 6] = [
+        ("bedrock", standard.clone()),
+        ("one path", Settings { paths: paths(&["vpn=127.0.0.1:8443"]), als: None, ..standard.clone() }),
+        (
+            "all paths",
+            Settings { paths: paths(&["dx=[::1]:1", "vpn=10.0.0.1:2", "internet=b.example:3"]), ..standard.clone() },
+        ),
+        ("fips", Settings { fips: true, region: "us-west-2".parse().unwrap(), ..standard.clone() }),
+        ("bearer", Settings { auth: Auth::Bearer, ..standard.clone() }),
+        ("europe", Settings { region: "eu-central-1".parse().unwrap(), ..standard }),
+    ];
+    for (name, settings) in variants {
+        let config = dir.0.join("envoy.json");
+        std::fs::write(&config, render(&settings).to_string()).unwrap();
+        let (accepted, said) = validate(&config);
+        assert!(accepted, "{name}: {said}");
+    }
+}
+
+#[test]
+fn a_wrong_rule_is_refused_with_its_key() {
+    let dir = Dir::new("refused");
+    let text = std::fs::read_to_string(standalone())
+        .unwrap()
+        .replace(r#""paths": ["dx", "vpn"]"#, r#""paths": ["dx", "satellite"]"#);
+    let changed = dir.0.join("changed.yaml");
+    std::fs::write(&changed, text).unwrap();
+    let config = dir.0.join("envoy.json");
+    let rendered = bootstrap::render(bootstrap::read(&changed).unwrap(), &settings(&dir)).unwrap();
+    std::fs::write(&config, rendered.to_string()).unwrap();
+    let (accepted, said) = validate(&config);
+    assert!(!accepted);
+    assert!(said.contains("route_classes[0].paths[1]") && said.contains("satellite"), "{said}");
+}
+
+/// The documents of the file's Wasm filters.
+fn documents(value: &Value, found: &mut Vec<Value>) {
+    if let Some(document) = value.pointer("/configuration/value").and_then(Value::as_str) {
+        found.push(serde_json::from_str(document).unwrap());
+    }
+    match value {
+        Value::Object(object) => object.values().for_each(|value| documents(value, found)),
+        Value::Array(values) => values.iter().for_each(|value| documents(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn both_roles_have_the_same_rules() {
+    let mut found = Vec::new();
+    documents(&bootstrap::read(&standalone()).unwrap(), &mut found);
+    let mut roles: Vec<Value> = Vec::new();
+    for document in &mut found {
+        roles.push(document.as_object_mut().unwrap().remove("role").unwrap());
+    }
+    assert!(roles.iter().any(|role| role == "gateway") && roles.iter().any(|role| role == "signer"));
+    assert!(found.windows(2).all(|pair| pair.first() == pair.last()), "the documents differ in more than their role");
+}
