@@ -15,6 +15,8 @@ use crate::{Error, artifacts, dirs, net, progress, tls, tools};
 
 /// Time for Envoy to compile the module and hear of its upstreams.
 const ENVOY_START: Duration = Duration::from_secs(60);
+/// Time for a path's first health check, before calls are let in anyway.
+const FIRST_CHECKS: Duration = Duration::from_secs(5);
 /// Time for the collector to open its store.
 const COLLECTOR_START: Duration = Duration::from_secs(30);
 /// Time for calls in flight to end when the gateway is stopped.
@@ -149,12 +151,13 @@ impl Gateway {
             credentials: plan.found,
             run,
         };
-        gateway.wait_until_ready(&admin_file, interrupted)?;
+        gateway.wait_until_ready(&admin_file, &interrupted)?;
         gateway.learn_ports();
+        gateway.wait_for_a_path(interrupted);
         Ok(gateway)
     }
 
-    fn wait_until_ready(&mut self, admin_file: &Path, interrupted: impl Fn() -> bool) -> Result<(), Error> {
+    fn wait_until_ready(&mut self, admin_file: &Path, interrupted: &impl Fn() -> bool) -> Result<(), Error> {
         let start = Instant::now();
         while start.elapsed() < ENVOY_START {
             self.check()?;
@@ -170,6 +173,26 @@ impl Gateway {
             std::thread::sleep(Duration::from_millis(30));
         }
         Err(self.envoy.not_ready(ENVOY_START).into())
+    }
+
+    /// Envoy is ready when the first checks are over, even if they failed because it was busy starting. Where every path is
+    /// really down, the gateway serves all the same: it says so to its callers.
+    fn wait_for_a_path(&self, interrupted: impl Fn() -> bool) {
+        let start = Instant::now();
+        let filter = r"/stats?filter=^cluster\.bedrock.*\.membership_(healthy|total)$";
+        while start.elapsed() < FIRST_CHECKS && !interrupted() {
+            let Ok((200, body)) = net::request(self.admin, "GET", filter) else { return };
+            let value = |kind: &str, cluster: &str| {
+                let name = format!("{cluster}.membership_{kind}: ");
+                body.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok()).unwrap_or(0)
+            };
+            let clusters = body.lines().filter_map(|line| Some(line.split_once(".membership_healthy")?.0));
+            if clusters.into_iter().all(|cluster| value("total", cluster) == 0 || value("healthy", cluster) > 0) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        progress::note("no path has answered a health check yet; calls get 503 until one does");
     }
 
     /// A port of 0 was chosen by the kernel; Envoy knows which it is.

@@ -6,9 +6,11 @@
 
 mod audit;
 mod clients;
+mod combined;
 mod credentials;
 mod failover;
 mod isolation;
+mod principal;
 mod replies;
 mod sdk;
 mod stand;
