@@ -10,6 +10,7 @@ mod combined;
 mod credentials;
 mod failover;
 mod isolation;
+mod metrics;
 mod principal;
 mod replies;
 mod sdk;
