@@ -42,6 +42,11 @@ const PRELUDE: &str = r#"
 (import "wasi_snapshot_preview1" "environ_sizes_get" (func $env_sizes (param i32 i32) (result i32)))
 (import "wasi_snapshot_preview1" "environ_get" (func $env (param i32 i32) (result i32)))
 (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
+(import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
+(import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+(import "wasi_snapshot_preview1" "fd_prestat_get" (func $directory (param i32 i32) (result i32)))
+(import "wasi_snapshot_preview1" "fd_close" (func $close_file (param i32) (result i32)))
+(import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
 (memory (export "memory") 2)
 (global $top (mut i32) (i32.const 0x4000))
 (func (export "proxy_abi_version_0_2_1"))
@@ -453,11 +458,68 @@ fn wasi_gives_environment_and_clock() {
 }
 
 #[test]
+fn wasi_clocks_move_with_the_vm_and_randomness_repeats() {
+    let body = r#"
+        (func $seconds (param i32)
+          (drop (call $clock (local.get 0) (i64.const 1) (i32.const 0x40)))
+          (call $say (i32.wrap_i64 (i64.div_u (i64.load (i32.const 0x40)) (i64.const 1000000000)))))
+        (func $any (local $at i32)
+          (drop (call $random (i32.const 0x40) (i32.const 8)))
+          (loop $next
+            (call $say (i32.rem_u (i32.load8_u (i32.add (i32.const 0x40) (local.get $at))) (i32.const 10)))
+            (local.set $at (i32.add (local.get $at) (i32.const 1)))
+            (br_if $next (i32.lt_u (local.get $at) (i32.const 8)))))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+          (call $seconds (i32.const 0)) (call $seconds (i32.const 1)) (call $any) (i32.const 0))"#;
+    let run = || {
+        let vm = build(body).clock(UNIX_EPOCH + Duration::from_secs(2)).start().unwrap();
+        let plugin = vm.plugin("test").configure("").unwrap();
+        plugin.stream().request_headers(GET, true);
+        vm.advance(Duration::from_secs(3));
+        plugin.stream().request_headers(GET, true);
+        assert_eq!(vm.host_calls()["wasi_snapshot_preview1"], 6);
+        told(&vm)
+    };
+    let first = run();
+    assert_eq!(
+        (&first[..2], &first[10..12]),
+        (["2", "2"].map(String::from).as_slice(), ["5", "5"].map(String::from).as_slice())
+    );
+    assert_ne!(first[2..10], first[12..], "new bytes at each call");
+    assert_eq!(first, run());
+}
+
+#[test]
+fn wasi_output_ends_in_the_log_and_there_are_no_directories() {
+    // Vectors at 0x40 and 0x48: «one» and the two lines.
+    let plugin = plugin(
+        r#"(data (i32.const 0x130) "two\nlines\n")
+           (data (i32.const 0x40) "\08\01\00\00\03\00\00\00\30\01\00\00\0a\00\00\00")
+           (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+             (call $say (call $write (i32.const 1) (i32.const 0x40) (i32.const 1) (i32.const 0x20)))
+             (call $say (i32.load (i32.const 0x20)))
+             (call $say (i32.eq (call $write (i32.const 3) (i32.const 0x40) (i32.const 1) (i32.const 0x20)) (i32.const 8)))
+             (call $say (i32.eq (call $directory (i32.const 3) (i32.const 0x50)) (i32.const 8)))
+             (call $say (call $write (i32.const 2) (i32.const 0x48) (i32.const 1) (i32.const 0x20)))
+             (i32.const 0))"#,
+    );
+    plugin.stream().request_headers(GET, true);
+    let logs: Vec<_> = plugin.vm().logs().into_iter().map(|line| (line.level, line.text)).collect();
+    let expected = [(2, "one"), (2, "0"), (2, "3"), (2, "1"), (2, "1"), (4, "two"), (4, "lines"), (2, "0")];
+    assert_eq!(logs, expected.map(|(level, text)| (level, text.to_owned())));
+}
+
+#[test]
 fn a_module_that_asks_for_more_does_not_load() {
     let more = r#"(module (import "wasi_snapshot_preview1" "sock_accept" (func (param i32 i32 i32) (result i32)))
                     (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1")))"#;
     let Err(LoadError::Module(text)) = Vm::from_wat(more).start() else { panic!("loaded") };
-    assert!(text.contains("sock_accept"), "{text}");
+    // wasmtime-wasi has it.
+    assert!(text.contains("sock_accept, which Envoy's host does not offer"), "{text}");
+    let unknown = r#"(module (import "env" "proxy_sing" (func)) (memory (export "memory") 1)
+                       (func (export "proxy_abi_version_0_2_1")))"#;
+    let Err(LoadError::Module(text)) = Vm::from_wat(unknown).start() else { panic!("loaded") };
+    assert!(text.contains("proxy_sing"), "{text}");
     let Err(old) = Vm::from_wat(r#"(module (memory (export "memory") 1))"#).start() else { panic!("loaded") };
     assert!(matches!(old, LoadError::Export("proxy_abi_version_0_2_1")), "{old}");
     let Err(absent) = Vm::load("/nowhere/filter.wasm").start() else { panic!("loaded") };
@@ -484,6 +546,8 @@ fn misuse_is_a_fault_that_names_the_call() {
         ("(call $set_property (i32.const 0x110) (i32.const 7) (i32.const 0) (i32.const 0))", "more than one segment"),
         ("(call $resume (i32.const 0))", "not paused"),
         ("(call $ticks (i32.const 5))", "no ticks"),
+        ("(call $close_file (i32.const 1))", "fd_close: there are no files"),
+        ("(block (result i32) (call $exit (i32.const 3)) (i32.const 0))", "proc_exit: the module exits with 3"),
     ];
     for (call, expected) in cases {
         let body = format!(

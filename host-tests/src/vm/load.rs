@@ -13,6 +13,7 @@ use wasmtime::{Config, Engine, Instance, Linker, Module, OptLevel, RegallocAlgor
 use super::Vm;
 use super::machine::Machine;
 use super::state::State;
+use super::wasi::Wasi;
 
 /// Envoy's cap on a VM's memory.
 const MEMORY_LIMIT: usize = 1 << 30;
@@ -157,6 +158,9 @@ impl VmBuilder {
         if module.get_export("proxy_abi_version_0_2_1").is_none() {
             return Err(LoadError::Export("proxy_abi_version_0_2_1"));
         }
+        if let Some(import) = super::calls::not_offered(&module) {
+            return Err(LoadError::Module(format!("it imports {import}, which Envoy's host does not offer")));
+        }
         let mut linker = Linker::new(engine());
         super::calls::link(&mut linker).map_err(|error| wrong(&error))?;
         let mut store = Store::new(engine(), self.state());
@@ -180,10 +184,8 @@ impl VmBuilder {
             memory: None,
             allocate: None,
             limits: StoreLimitsBuilder::new().memory_size(self.memory_limit).build(),
-            environment: self.environment.clone(),
+            wasi: Wasi::new(&self.environment, nanoseconds(self.clock)),
             vm_configuration: self.vm_configuration.clone(),
-            clock_ns: nanoseconds(self.clock),
-            random: 1,
             log_level: self.log_level,
             logs: Vec::new(),
             refused: Vec::new(),

@@ -70,6 +70,7 @@ impl Machine {
         self.store.set_epoch_deadline(self.callback_limit + 1);
         let result = function.call(&mut self.store, parameters);
         let state = self.state();
+        state.log_written();
         state.callback = "";
         state.current = 0;
         state.effective = None;

@@ -30,6 +30,7 @@ mod load;
 mod machine;
 mod plugin;
 mod state;
+mod wasi;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -60,19 +61,19 @@ impl Vm {
 
     /// Sets the wall clock.
     pub fn set_clock(&self, now: SystemTime) {
-        self.machine.borrow_mut().state().clock_ns = load::nanoseconds(now);
+        self.machine.borrow_mut().state().wasi.clock.set(load::nanoseconds(now));
     }
 
     /// Moves the wall clock on.
     pub fn advance(&self, by: Duration) {
         let mut machine = self.machine.borrow_mut();
-        let state = machine.state();
-        state.clock_ns = state.clock_ns.saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX));
+        let clock = &machine.state().wasi.clock;
+        clock.set(clock.get().saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)));
     }
 
     /// What the clock says.
     pub fn clock(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_nanos(self.machine.borrow_mut().state().clock_ns)
+        UNIX_EPOCH + Duration::from_nanos(self.machine.borrow_mut().state().wasi.clock.get())
     }
 
     /// All that was logged.
@@ -111,7 +112,8 @@ impl Vm {
         self.machine.borrow_mut().state().shared.get(key.as_bytes()).map(|(value, _)| value.clone())
     }
 
-    /// How often the module called each host function since the start or the last reset, WASI's too.
+    /// How often the module called each host function since the start or the last reset; all of WASI's are
+    /// counted together, as `wasi_snapshot_preview1`.
     pub fn host_calls(&self) -> BTreeMap<&'static str, u64> {
         self.machine.borrow_mut().state().counts.clone()
     }

@@ -7,6 +7,7 @@ use wasmtime::{Memory, StoreLimits, TypedFunc};
 use super::abi::{Direction, Header, MapType, Status};
 use super::fault::{Refusal, misuse};
 use super::half::{Half, Map, View};
+use super::wasi::Wasi;
 
 /// A line the module logged, by `proxy_log` or on its standard output and error.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,10 +149,8 @@ pub(super) struct State {
     pub(super) memory: Option<Memory>,
     pub(super) allocate: Option<TypedFunc<u32, u32>>,
     pub(super) limits: StoreLimits,
-    pub(super) environment: Vec<(String, String)>,
+    pub(super) wasi: Wasi,
     pub(super) vm_configuration: Vec<u8>,
-    pub(super) clock_ns: u64,
-    pub(super) random: u64,
     pub(super) log_level: u32,
     pub(super) logs: Vec<Log>,
     pub(super) refused: Vec<Refused>,
@@ -178,6 +177,17 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Adds a line behind what the module has written until now.
+    pub(super) fn log(&mut self, line: Log) {
+        self.log_written();
+        self.logs.push(line);
+    }
+
+    /// Brings what the module wrote on its standard output and error into the log.
+    pub(super) fn log_written(&mut self) {
+        self.logs.extend(self.wasi.written());
+    }
+
     /// The context that host calls work on: `set_effective_context` moves it for the rest of a callback.
     pub(super) fn active(&self) -> u32 {
         self.effective.unwrap_or(self.current)

@@ -15,7 +15,7 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             }
             // Envoy writes any bytes to its log; a reader of these wants text.
             let text = String::from_utf8_lossy(&guest.read(data, size, "message")?).into_owned();
-            guest.state().logs.push(Log { level, text });
+            guest.state().log(Log { level, text });
             Ok(())
         }
         fn proxy_get_log_level(guest, level_to: u32) {
@@ -23,7 +23,7 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             guest.write_u32(level_to, level, "level result")
         }
         fn proxy_get_current_time_nanoseconds(guest, time_to: u32) {
-            let now = guest.state().clock_ns;
+            let now = guest.state().wasi.clock.get();
             guest.write_u64(time_to, now, "time result")
         }
         fn proxy_set_tick_period_milliseconds(guest, period: u32) {

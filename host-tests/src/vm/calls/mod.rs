@@ -6,7 +6,7 @@ mod outside;
 mod shared;
 mod wasi;
 
-use wasmtime::Linker;
+use wasmtime::{Linker, Module};
 
 use super::state::State;
 
@@ -27,7 +27,12 @@ macro_rules! env {
 }
 use env;
 
-/// Defines everything; a module that imports more does not load, as in Envoy.
+/// What the module imports of WASI and Envoy has not: it must not load. Of `env`, [`link`] defines no more than Envoy has.
+pub(super) fn not_offered(module: &Module) -> Option<String> {
+    wasi::not_offered(module)
+}
+
+/// Defines everything that a module may import, and WASI functions that it may not: see [`not_offered`].
 pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     control::link(linker)?;
     maps::link(linker)?;

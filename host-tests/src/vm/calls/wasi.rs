@@ -1,136 +1,60 @@
-//! The part of WASI preview 1 that Envoy's host answers: no files, no arguments, the environment it was configured with.
-//!
-//! Written by hand and not taken from a full WASI, since a module that leans on more than this would pass tests and
-//! fail in Envoy.
+//! WASI preview 1 by `wasmtime-wasi`, cut down to what Envoy's host has.
 
-use wasmtime::{Caller, Linker};
+use wasmtime::{Caller, Linker, Module};
+use wasmtime_wasi::p1;
 
-use crate::vm::fault::Refusal;
 use crate::vm::guest::Guest;
-use crate::vm::state::{Log, State};
+use crate::vm::state::State;
 
-const BADF: u32 = 8;
-const NOTSUP: u32 = 58;
+const WASI: &str = "wasi_snapshot_preview1";
 
-macro_rules! wasi {
-    ($linker:expr; $(fn $name:ident($guest:ident $(, $arg:ident: $type:ty)* $(,)?) $body:block)+) => {
-        $(
-            $linker.func_wrap(
-                "wasi_snapshot_preview1",
-                stringify!($name),
-                |caller: Caller<'_, State>, $($arg: $type),*| -> wasmtime::Result<u32> {
-                    Guest::enter(caller, stringify!($name)).run(|$guest| -> Result<u32, Refusal> { $body })
-                },
-            )?;
-        )+
-    };
+/// What Envoy's host offers. A module that leans on more would run on `wasmtime-wasi` and fail in Envoy.
+const OFFERED: [&str; 15] = [
+    "args_get",
+    "args_sizes_get",
+    "clock_time_get",
+    "environ_get",
+    "environ_sizes_get",
+    "fd_close",
+    "fd_fdstat_get",
+    "fd_prestat_dir_name",
+    "fd_prestat_get",
+    "fd_read",
+    "fd_seek",
+    "fd_write",
+    "proc_exit",
+    "random_get",
+    "sched_yield",
+];
+
+/// The name of the first WASI function that the module imports and Envoy's host does not offer.
+pub(super) fn not_offered(module: &Module) -> Option<String> {
+    let mut imports = module.imports().filter(|import| import.module() == WASI);
+    imports.find(|import| !OFFERED.contains(&import.name())).map(|import| format!("{WASI}::{}", import.name()))
 }
 
 pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    wasi! { linker;
-        fn fd_write(guest, fd: u32, vectors: u32, count: u32, written_to: u32) {
-            // As in Envoy: standard output is info, standard error is error.
-            let level = match fd {
-                1 => 2,
-                2 => 4,
-                _ => return Ok(BADF),
-            };
-            let mut bytes = Vec::new();
-            for n in 0..count {
-                let vector = guest.read(vectors.saturating_add(n.saturating_mul(8)), 8, "vector")?;
-                let mut fields = vector.chunks_exact(4).map(|field| {
-                    field.iter().rev().fold(0_u32, |sum, byte| (sum << 8) | u32::from(*byte))
-                });
-                let (pointer, size) = (fields.next().unwrap_or(0), fields.next().unwrap_or(0));
-                bytes.extend(guest.read(pointer, size, "data")?);
-            }
-            guest.write_u32(written_to, u32::try_from(bytes.len()).unwrap_or(u32::MAX), "size result")?;
-            let text = String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned();
-            guest.state().logs.push(Log { level, text });
-            Ok(0)
-        }
-        fn environ_sizes_get(guest, count_to: u32, size_to: u32) {
-            let environment = &guest.state().environment;
-            let count = environment.len();
-            let size: usize = environment.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
-            guest.write_u32(count_to, u32::try_from(count).unwrap_or(0), "count result")?;
-            guest.write_u32(size_to, u32::try_from(size).unwrap_or(0), "size result")?;
-            Ok(0)
-        }
-        fn environ_get(guest, pointers: u32, text: u32) {
-            let (mut pointers, mut text_at) = (pointers, text);
-            for (name, value) in guest.state().environment.clone() {
-                let text = format!("{name}={value}\0");
-                guest.write_u32(pointers, text_at, "pointer result")?;
-                guest.write(text_at, text.as_bytes(), "text")?;
-                pointers += 4;
-                text_at += u32::try_from(text.len()).unwrap_or(0);
-            }
-            Ok(0)
-        }
-        fn args_sizes_get(guest, count_to: u32, size_to: u32) {
-            guest.write_u32(count_to, 0, "count result")?;
-            guest.write_u32(size_to, 0, "size result")?;
-            Ok(0)
-        }
-        fn args_get(_guest, _pointers: u32, _text: u32) {
-            Ok(0)
-        }
-        fn clock_time_get(guest, clock: u32, _precision: u64, time_to: u32) {
-            // 0 is the wall clock, 1 the monotonic one.
-            if clock > 1 {
-                return Ok(NOTSUP);
-            }
-            let now = guest.state().clock_ns;
-            guest.write_u64(time_to, now, "time result")?;
-            Ok(0)
-        }
-        fn random_get(guest, pointer: u32, size: u32) {
-            // The same in every run, so that a failing test fails again.
-            let mut bytes = Vec::new();
-            for _ in 0..size {
-                let random = &mut guest.state().random;
-                *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                bytes.push(random.to_be_bytes()[0]);
-            }
-            guest.write(pointer, &bytes, "buffer")?;
-            Ok(0)
-        }
-        fn sched_yield(_guest) {
-            Ok(0)
-        }
-        fn fd_fdstat_get(guest, fd: u32, stat_to: u32) {
-            if fd != 1 && fd != 2 {
-                return Ok(BADF);
-            }
-            let mut stat = [0_u8; 24];
-            stat[8] = 64; // the right to write
-            guest.write(stat_to, &stat, "stat result")?;
-            Ok(0)
-        }
-        fn fd_prestat_get(_guest, _fd: u32, _stat_to: u32) {
-            // No directory is open before the start.
-            Ok(BADF)
-        }
-        fn fd_prestat_dir_name(_guest, _fd: u32, _path: u32, _size: u32) {
-            Ok(BADF)
-        }
-        fn fd_read(_guest, _fd: u32, _vectors: u32, _count: u32, _read_to: u32) {
-            Err(Refusal::Misuse("there are no files".to_owned()))
-        }
-        fn fd_seek(_guest, _fd: u32, _offset: i64, _whence: u32, _offset_to: u32) {
-            Err(Refusal::Misuse("there are no files".to_owned()))
-        }
-        fn fd_close(_guest, _fd: u32) {
-            Err(Refusal::Misuse("there are no files".to_owned()))
-        }
-    }
-    linker.func_wrap(
-        "wasi_snapshot_preview1",
-        "proc_exit",
-        |caller: Caller<'_, State>, code: u32| -> wasmtime::Result<()> {
-            Err(Guest::enter(caller, "proc_exit").end(&format!("the module exits with {code}")))
-        },
-    )?;
+    p1::add_to_linker_sync(linker, |state: &mut State| {
+        // Runs once a call, and is not told whose.
+        *state.counts.entry(WASI).or_default() += 1;
+        &mut state.wasi.context
+    })?;
+    // These Envoy has for modules to link, and not to be called.
+    linker.allow_shadowing(true);
+    linker.func_wrap(WASI, "fd_read", |caller: Caller<'_, State>, _: u32, _: u32, _: u32, _: u32| {
+        no_files(caller, "fd_read")
+    })?;
+    linker.func_wrap(WASI, "fd_seek", |caller: Caller<'_, State>, _: u32, _: i64, _: u32, _: u32| {
+        no_files(caller, "fd_seek")
+    })?;
+    linker.func_wrap(WASI, "fd_close", |caller: Caller<'_, State>, _: u32| no_files(caller, "fd_close"))?;
+    linker.func_wrap(WASI, "proc_exit", |caller: Caller<'_, State>, code: u32| -> wasmtime::Result<()> {
+        Err(Guest::enter(caller, "proc_exit").end(&format!("the module exits with {code}")))
+    })?;
+    linker.allow_shadowing(false);
     Ok(())
+}
+
+fn no_files(caller: Caller<'_, State>, call: &'static str) -> wasmtime::Result<u32> {
+    Err(Guest::enter(caller, call).end("there are no files"))
 }
