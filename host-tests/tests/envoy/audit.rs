@@ -28,7 +28,8 @@ fn dynamodb() -> (Ended, String) {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut command = Command::new("java");
     command.arg(format!("-Djava.library.path={}", dir.join("DynamoDBLocal_lib").display())).arg("-jar");
-    command.arg(dir.join("DynamoDBLocal.jar")).args(["-inMemory", "-port", &port.to_string()]);
+    // It writes a file of its own into the folder where it is started.
+    command.current_dir(&dir).arg("DynamoDBLocal.jar").args(["-inMemory", "-port", &port.to_string()]);
     let child = Ended(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     eventually("DynamoDB Local", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
     (child, format!("http://127.0.0.1:{port}"))
