@@ -1,6 +1,8 @@
 //! Nothing of the client's crosses but what is meant to, and nothing internal shows.
 
-use crate::stand::{Keys, Stand};
+use serde_json::Value;
+
+use crate::stand::{Keys, Stand, eventually, text_of};
 
 /// What a client must not get across, each with this mark in it.
 const MARK: &str = "must-not-cross";
@@ -99,4 +101,30 @@ fn bytes_that_are_no_text_pass_the_filter_unharmed() {
     let (status, ..) = stand.gateway.raw(&request);
     assert_eq!(status, 200);
     stand.assert_no_violation();
+}
+
+/// The ids under which the access log's exchanges are kept, once there are `count`.
+fn ids(stand: &Stand, count: usize) -> Vec<String> {
+    eventually("the access log", || {
+        let text = text_of(&stand.access_log());
+        let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let id = |line: &Value| {
+            let facts: Value = serde_json::from_str(line["exchange"].as_str().unwrap()).unwrap();
+            facts["id"].as_str().unwrap().to_owned()
+        };
+        (lines.len() >= count).then(|| lines.iter().map(id).collect())
+    })
+}
+
+#[test]
+fn the_client_cannot_choose_the_audit_records_key() {
+    // With one id for many calls, all but one would leave no record.
+    const CHOSEN: &str = "11111111-2222-4333-8444-555555555555";
+    let stand = Stand::lone(Keys::LongLived);
+    for _ in 0..2 {
+        let (status, ..) = stand.gateway.raw(&converse(&format!("x-request-id: {CHOSEN}\r\n")));
+        assert_eq!(status, 200);
+    }
+    let ids = ids(&stand, 2);
+    assert!(ids[0] != ids[1] && !ids.iter().any(|id| id == CHOSEN), "{ids:?}");
 }
