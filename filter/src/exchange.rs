@@ -16,6 +16,9 @@ const ENDPOINT_PATH: &[&str] = &["xds", "upstream_host_metadata", "filter_metada
 const ENDPOINT_REGION: &[&str] = &["xds", "upstream_host_metadata", "filter_metadata", "bedrock", "region"];
 const ATTEMPTS: &[&str] = &["upstream", "request_attempt_count"];
 
+/// The header by which SDKs tell their users the request's id.
+const REQUEST_ID: &str = "x-amzn-requestid";
+
 /// A stream of the downstream chain: roles `gateway` and `combined`.
 #[derive(Debug)]
 pub struct Downstream {
@@ -107,8 +110,17 @@ impl HttpContext for Downstream {
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         self.response_complete = end_of_stream;
+        self.exchange.name(host::unique_id);
         match host::response_headers() {
-            Ok(headers) => self.on(Event::ResponseHeaders { headers: &headers }),
+            Ok(headers) => {
+                // Envoy's own answer to what it could not read, or got no answer for: the client is told our id.
+                if headers.get(REQUEST_ID).is_none()
+                    && let Err(error) = host::add_response_header(REQUEST_ID, self.exchange.request_id())
+                {
+                    host::log(LogLevel::Error, &format!("a response leaves without its id: {error}"));
+                }
+                self.on(Event::ResponseHeaders { headers: &headers })
+            }
             // The answer itself is whole; only the audit knows less of it.
             Err(error) => {
                 host::log(LogLevel::Error, &format!("response headers unread: {error}"));
@@ -139,6 +151,7 @@ impl HttpContext for Downstream {
 
     /// Envoy's access logs are written after this.
     fn on_log(&mut self) {
+        self.exchange.name(host::unique_id);
         let facts = self.exchange.facts(self.response_complete);
         if let Err(error) = host::set_property(EXCHANGE_PROPERTY, &facts.to_json()) {
             host::log(LogLevel::Error, &format!("audit facts of {} lost: {error}", self.exchange.request_id()));

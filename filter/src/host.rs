@@ -6,6 +6,7 @@
 
 use filter_core::headers::Headers;
 use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, StreamType};
+use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, SystemTime};
 
 /// The host refused a call.
@@ -32,6 +33,13 @@ unsafe extern "C" {
     fn proxy_get_buffer_bytes(kind: BufferType, start: usize, max: usize, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_get_header_map_pairs(map: MapType, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_set_header_map_pairs(map: MapType, data: *const u8, size: usize) -> u32;
+    fn proxy_add_header_map_value(
+        map: MapType,
+        name: *const u8,
+        name_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
     fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_set_property(path: *const u8, path_size: usize, data: *const u8, size: usize) -> u32;
     fn proxy_send_local_response(
@@ -91,6 +99,29 @@ pub fn response_headers() -> Result<Headers, HostError> {
 /// Replaces all request headers.
 pub fn set_request_headers(headers: &Headers) -> Result<(), HostError> {
     set_map(MapType::HttpRequestHeaders, headers.iter())
+}
+
+/// Adds a header to the response.
+pub fn add_response_header(name: &str, value: &str) -> Result<(), HostError> {
+    let status = unsafe {
+        proxy_add_header_map_value(MapType::HttpResponseHeaders, name.as_ptr(), name.len(), value.as_ptr(), value.len())
+    };
+    check("proxy_add_header_map_value", status)
+}
+
+/// 128 random bits in the form of a UUID (version 4).
+pub fn unique_id() -> String {
+    // The standard library seeds these hashers from WASI's random source, each differently: no crate is needed for it.
+    let random = || RandomState::new().hash_one(0_u8);
+    let (high, low) = (random(), random());
+    format!(
+        "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+        high >> 32,
+        high >> 16 & 0xffff,
+        high & 0xfff,
+        low >> 48 & 0x3fff | 0x8000,
+        low & 0xffff_ffff_ffff
+    )
 }
 
 /// Removes all request trailers.

@@ -7,7 +7,7 @@
 use crate::audit::{AttemptFacts, ExchangeFacts};
 use crate::config::{Auth, Role};
 use crate::credentials::Credentials;
-use crate::headers::{Headers, Repeated};
+use crate::headers::Headers;
 use crate::metrics::{Observation, Sample};
 use crate::operation::{Call, Method, Operation};
 use crate::policy::{Policy, Region, Subject};
@@ -232,7 +232,15 @@ impl Exchange {
         self.meter.wants_body()
     }
 
-    /// The request id: what the client is told, and the audit record's key.
+    /// Names the exchange where Envoy's headers did not, as when Envoy refused the request unread. `id` must be unlike
+    /// any other, of other processes too.
+    pub fn name(&mut self, id: impl FnOnce() -> String) {
+        if self.facts.id.is_empty() {
+            self.facts.id = id();
+        }
+    }
+
+    /// The request id: what the client is told, and the audit record's key. Empty before the request's headers.
     pub fn request_id(&self) -> &str {
         &self.facts.id
     }
@@ -271,7 +279,9 @@ impl Exchange {
     ) -> Result<Step, Refusal> {
         let policy = given.policy;
         self.times.request = Some(given.now);
-        self.facts.id = request_id(headers);
+        if let Some(id) = request_id(headers) {
+            self.facts.id = id;
+        }
         self.facts.principal = principal;
         let announced = content_length(headers)?;
         let call = recognise(headers)?;
@@ -506,12 +516,10 @@ fn content_length(headers: &Headers) -> Result<Option<u64>, Refusal> {
     Ok(Some(length.ok_or_else(|| Refusal::HeaderValue("content-length".to_owned()))?))
 }
 
-/// Envoy's request id; empty if it gave none (the collector then keys by Envoy's stream id).
-fn request_id(headers: &Headers) -> String {
-    match headers.get_only("x-request-id") {
-        Ok(Some(id)) => std::str::from_utf8(id).ok().filter(|id| is_id(id)).unwrap_or_default().to_owned(),
-        Ok(None) | Err(Repeated(_)) => String::new(),
-    }
+/// Envoy's request id, if it gave a usable one.
+fn request_id(headers: &Headers) -> Option<String> {
+    let id = headers.get_only("x-request-id").ok()??;
+    std::str::from_utf8(id).ok().filter(|id| is_id(id)).map(str::to_owned)
 }
 
 fn is_id(text: &str) -> bool {

@@ -60,6 +60,9 @@ fn converse(extra: &[(&str, &str)]) -> Headers {
     headers(&all)
 }
 
+/// What names an exchange that Envoy did not name.
+const OWN_ID: &str = "5d9f8e1c-2222-4333-8444-555566667777";
+
 struct Client {
     exchange: Exchange,
     policy: Policy,
@@ -346,6 +349,8 @@ fn odd_request_ids_are_not_taken() {
         let mut client = Client::new("gateway", "sigv4", Some(keys()));
         client.headers(&headers(&[(":method", "GET"), (":path", "/x"), ("x-request-id", id)]), true);
         assert_eq!(client.exchange.request_id(), "");
+        client.exchange.name(|| OWN_ID.to_owned());
+        assert_eq!(client.exchange.facts(true).id, OWN_ID);
     }
 }
 
@@ -364,4 +369,12 @@ fn metrics_name_models_of_the_configuration_only() {
         assert!(samples.iter().all(|sample| sample.name.contains(label)), "{samples:?}");
         assert!(samples.iter().any(|sample| sample.name.starts_with("bedrock_requests;")));
     }
+}
+
+#[test]
+fn envoys_id_is_kept() {
+    let mut client = Client::new("gateway", "sigv4", Some(keys()));
+    client.headers(&converse(&[]), false);
+    client.exchange.name(|| OWN_ID.to_owned());
+    assert_eq!(client.exchange.request_id(), "0b4e4b0a-1111-4222-8333-444455556666");
 }

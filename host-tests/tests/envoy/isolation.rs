@@ -128,3 +128,14 @@ fn the_client_cannot_choose_the_audit_records_key() {
     let ids = ids(&stand, 2);
     assert!(ids[0] != ids[1] && !ids.iter().any(|id| id == CHOSEN), "{ids:?}");
 }
+
+#[test]
+fn a_request_that_envoy_cannot_read_has_a_key_too() {
+    let stand = Stand::lone(Keys::LongLived);
+    for _ in 0..2 {
+        let (status, ..) = stand.gateway.raw(b"GET / HTTP/1.1\r\nhost: x\r\nno colon\r\n\r\n");
+        assert_eq!(status, 400);
+    }
+    let ids = ids(&stand, 2);
+    assert!(ids[0] != ids[1] && ids.iter().all(|id| id.len() == 36), "{ids:?}");
+}

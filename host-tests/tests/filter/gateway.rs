@@ -76,6 +76,24 @@ fn refuses_what_is_no_call_of_bedrock() {
 }
 
 #[test]
+fn names_an_exchange_that_envoy_refused_unread() {
+    let gateway = gateway();
+    let ids: Vec<String> = (0..2)
+        .map(|_| {
+            // A request that Envoy cannot read meets the filter with Envoy's answer only.
+            let exchange = gateway.stream();
+            exchange.response_headers([(":status", "400"), ("content-type", "application/json")], false);
+            let told = only(&exchange.response_map(), "x-amzn-requestid").to_owned();
+            exchange.response_body("{}", true);
+            assert_eq!(facts(&exchange)["id"], json!(told));
+            told
+        })
+        .collect();
+    assert_ne!(ids[0], ids[1]);
+    assert_eq!((ids[0].len(), ids[0].as_bytes()[14]), (36, b'4'));
+}
+
+#[test]
 fn refuses_bidirectional_streams_and_says_what_to_use() {
     let exchange = gateway().stream();
     let path = format!("/model/{MODEL}/invoke-with-bidirectional-stream");
