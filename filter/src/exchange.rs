@@ -40,7 +40,7 @@ pub struct Attempt {
 impl Downstream {
     /// A new stream; without a plugin it refuses.
     pub fn new(plugin: Option<Rc<Plugin>>) -> Self {
-        Self { plugin, exchange: Exchange::default(), seen: 0, response_complete: false }
+        Self { plugin, exchange: Exchange::new(host::unique_id()), seen: 0, response_complete: false }
     }
 
     fn on(&mut self, event: Event<'_>) -> Action {
@@ -110,7 +110,6 @@ impl HttpContext for Downstream {
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         self.response_complete = end_of_stream;
-        self.exchange.name(host::unique_id);
         match host::response_headers() {
             Ok(headers) => {
                 // Envoy's own answer to what it could not read, or got no answer for: the client is told our id.
@@ -151,7 +150,6 @@ impl HttpContext for Downstream {
 
     /// Envoy's access logs are written after this.
     fn on_log(&mut self) {
-        self.exchange.name(host::unique_id);
         let facts = self.exchange.facts(self.response_complete);
         if let Err(error) = host::set_property(EXCHANGE_PROPERTY, &facts.to_json()) {
             host::log(LogLevel::Error, &format!("audit facts of {} lost: {error}", self.exchange.request_id()));

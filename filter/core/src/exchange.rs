@@ -7,7 +7,7 @@
 use crate::audit::{AttemptFacts, ExchangeFacts};
 use crate::config::{Auth, Role};
 use crate::credentials::Credentials;
-use crate::headers::Headers;
+use crate::headers::{Headers, Repeated};
 use crate::metrics::{Observation, Sample};
 use crate::operation::{Call, Method, Operation};
 use crate::policy::{Policy, Region, Subject};
@@ -33,7 +33,6 @@ pub const ATTEMPT_PROPERTY: &str = "bedrock.attempt";
 /// others stay here. `content-length` and the pseudo-headers are set anew.
 const CROSSING: &[&str] = &[
     "accept",
-    "content-encoding",
     "content-type",
     "x-amzn-bedrock-accept",
     "x-amzn-bedrock-guardrailidentifier",
@@ -46,7 +45,7 @@ const CROSSING: &[&str] = &[
 /// What Envoy itself set and still needs here: without the first its route match fails, from the second it makes the
 /// stream id of its access log. The signer drops them.
 const ENVOYS_OWN: &[&str] = &["x-forwarded-proto", "x-request-id", ":scheme"];
-/// Request ids longer than this are not ours.
+/// Longest request id of Bedrock's that is kept.
 const MAX_REQUEST_ID: usize = 64;
 
 /// What every step may depend on, and nothing else.
@@ -232,15 +231,13 @@ impl Exchange {
         self.meter.wants_body()
     }
 
-    /// Names the exchange where Envoy's headers did not, as when Envoy refused the request unread. `id` must be unlike
-    /// any other, of other processes too.
-    pub fn name(&mut self, id: impl FnOnce() -> String) {
-        if self.facts.id.is_empty() {
-            self.facts.id = id();
-        }
+    /// A new exchange. `id` must be unlike any other, of other processes too: it is the audit record's key. It is not
+    /// taken from `x-request-id`, which a client may choose where Envoy is configured to believe its clients.
+    pub fn new(id: String) -> Self {
+        Self { facts: ExchangeFacts { id, ..ExchangeFacts::default() }, ..Self::default() }
     }
 
-    /// The request id: what the client is told, and the audit record's key. Empty before the request's headers.
+    /// The request id: what the client is told, and the audit record's key.
     pub fn request_id(&self) -> &str {
         &self.facts.id
     }
@@ -279,12 +276,12 @@ impl Exchange {
     ) -> Result<Step, Refusal> {
         let policy = given.policy;
         self.times.request = Some(given.now);
-        if let Some(id) = request_id(headers) {
-            self.facts.id = id;
-        }
         self.facts.principal = principal;
         let announced = content_length(headers)?;
         let call = recognise(headers)?;
+        if headers.get("content-encoding").is_some_and(|encoding| encoding != b"identity") {
+            return Err(Refusal::EncodedBody);
+        }
         let headers = crossing(headers)?;
         self.facts.operation = Some(call.operation.name().to_owned());
         self.facts.model = call.model().map(str::to_owned);
@@ -483,6 +480,10 @@ fn crossing(all: &Headers) -> Result<Headers, Refusal> {
             if is_signed(name) {
                 visible(name, value)?;
             }
+            // Envoy joins this one when it is repeated.
+            if *name == "content-type" && value.contains(&b',') {
+                return Err(Repeated((*name).to_owned()).into());
+            }
             headers.push(*name, value);
         }
     }
@@ -514,12 +515,6 @@ fn content_length(headers: &Headers) -> Result<Option<u64>, Refusal> {
     let Some(value) = headers.get_only("content-length")? else { return Ok(None) };
     let length = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
     Ok(Some(length.ok_or_else(|| Refusal::HeaderValue("content-length".to_owned()))?))
-}
-
-/// Envoy's request id, if it gave a usable one.
-fn request_id(headers: &Headers) -> Option<String> {
-    let id = headers.get_only("x-request-id").ok()??;
-    std::str::from_utf8(id).ok().filter(|id| is_id(id)).map(str::to_owned)
 }
 
 fn is_id(text: &str) -> bool {

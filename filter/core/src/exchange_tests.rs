@@ -60,8 +60,8 @@ fn converse(extra: &[(&str, &str)]) -> Headers {
     headers(&all)
 }
 
-/// What names an exchange that Envoy did not name.
-const OWN_ID: &str = "5d9f8e1c-2222-4333-8444-555566667777";
+/// What the exchange is named by.
+const ID: &str = "5d9f8e1c-2222-4333-8444-555566667777";
 
 struct Client {
     exchange: Exchange,
@@ -71,7 +71,7 @@ struct Client {
 
 impl Client {
     fn new(role: &str, auth: &str, credentials: Option<Credentials>) -> Self {
-        Self { exchange: Exchange::default(), policy: policy(role, auth), credentials }
+        Self { exchange: Exchange::new(ID.to_owned()), policy: policy(role, auth), credentials }
     }
 
     fn on(&mut self, event: Event<'_>) -> Step {
@@ -174,7 +174,8 @@ fn a_call_goes_from_headers_to_signature() {
         assert_eq!(forwarded(again), signed);
     }
     let facts = client.exchange.facts(true);
-    assert_eq!(facts.id, "0b4e4b0a-1111-4222-8333-444455556666");
+    // Not the `x-request-id` of its headers.
+    assert_eq!(facts.id, ID);
     assert_eq!((facts.operation.as_deref(), facts.model.as_deref()), (Some("Converse"), Some(MODEL)));
     assert_eq!(facts.class.as_deref(), Some("any"));
 }
@@ -244,6 +245,7 @@ fn refuses_by_the_right_name() {
         (&[("content-length", "101")], 413, "ValidationException", "100 bytes"),
         (&[("content-length", "-1")], 400, "ValidationException", "'content-length'"),
         (&[("x-amzn-bedrock-trace", "twice")], 400, "ValidationException", "'x-amzn-bedrock-trace' is repeated"),
+        (&[("content-encoding", "gzip")], 400, "ValidationException", "content-encoding"),
         (&[("content-type", "twice")], 400, "ValidationException", "'content-type' is repeated"),
         (&[("x-amzn-bedrock-service-tier", "\u{fc}")], 400, "ValidationException", "'x-amzn-bedrock-service-tier'"),
     ];
@@ -344,17 +346,6 @@ fn responses_leave_their_facts() {
 }
 
 #[test]
-fn odd_request_ids_are_not_taken() {
-    for id in ["", "a b", "a\"b", &"x".repeat(65)] {
-        let mut client = Client::new("gateway", "sigv4", Some(keys()));
-        client.headers(&headers(&[(":method", "GET"), (":path", "/x"), ("x-request-id", id)]), true);
-        assert_eq!(client.exchange.request_id(), "");
-        client.exchange.name(|| OWN_ID.to_owned());
-        assert_eq!(client.exchange.facts(true).id, OWN_ID);
-    }
-}
-
-#[test]
 fn metrics_name_models_of_the_configuration_only() {
     for (path, label) in [
         ("/model/anthropic.claude-v2:0/converse", ";model=anthropic.claude-v2:0"),
@@ -372,9 +363,15 @@ fn metrics_name_models_of_the_configuration_only() {
 }
 
 #[test]
-fn envoys_id_is_kept() {
+fn refuses_a_content_type_that_envoy_joined() {
     let mut client = Client::new("gateway", "sigv4", Some(keys()));
-    client.headers(&converse(&[]), false);
-    client.exchange.name(|| OWN_ID.to_owned());
-    assert_eq!(client.exchange.request_id(), "0b4e4b0a-1111-4222-8333-444455556666");
+    let joined: Headers = converse(&[])
+        .iter()
+        .map(|(name, value)| {
+            let value = if name == "content-type" { b"application/json,text/plain".as_slice() } else { value };
+            (name.to_owned(), value.to_vec())
+        })
+        .collect();
+    let reply = refused(client.headers(&joined, false));
+    assert!(reply.0 == 400 && reply.2.contains("'content-type' is repeated"), "{reply:?}");
 }

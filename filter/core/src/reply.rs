@@ -22,6 +22,9 @@ pub enum Refusal {
     /// A header that is signed holds bytes that are not visible ASCII.
     #[error("The request is malformed: the value of header '{0}' is not visible ASCII.")]
     HeaderValue(String),
+    /// The body is compressed.
+    #[error("The request body has a content-encoding, which Bedrock does not take: send it plain.")]
+    EncodedBody,
     /// A pseudo-header is missing or no text.
     #[error("The request is malformed: it has no usable {0}.")]
     RequestLine(&'static str),
@@ -82,6 +85,7 @@ impl Refusal {
             | Self::Bidirectional(_)
             | Self::Repeated(_)
             | Self::HeaderValue(_)
+            | Self::EncodedBody
             | Self::RequestLine(_) => (400, "ValidationException"),
             Self::BodyTooLong { .. } => (413, "ValidationException"),
             Self::Model(_) | Self::HiddenModel(_) | Self::NoRouteClass => (403, "AccessDeniedException"),

@@ -50,15 +50,15 @@ impl Meter {
             cache_read: count("x-amzn-bedrock-cache-read-input-token-count"),
             cache_write: count("x-amzn-bedrock-cache-write-input-token-count"),
         };
-        let content_type = headers.get("content-type").unwrap_or_default();
-        let body =
-            if metering == Metering::EventStream && content_type.starts_with(b"application/vnd.amazon.eventstream") {
-                Body::Stream(Box::default())
-            } else if told.input.is_none() && content_type.starts_with(b"application/json") {
+        // An answer that does not say what it is is taken for what the operation answers with.
+        let is = |kind: &str| headers.get("content-type").is_none_or(|given| given.starts_with(kind.as_bytes()));
+        let body = match metering {
+            Metering::EventStream if is("application/vnd.amazon.eventstream") => Body::Stream(Box::default()),
+            Metering::Json if told.input.is_none() && is("application/json") => {
                 Body::Json(Box::default(), Tokens::default())
-            } else {
-                Body::Unwatched
-            };
+            }
+            Metering::Json | Metering::EventStream | Metering::Free => Body::Unwatched,
+        };
         Self { body, headers: told }
     }
 

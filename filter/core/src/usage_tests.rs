@@ -109,3 +109,14 @@ fn errors_and_free_calls_are_not_read() {
     assert!(!Meter::start(Metering::Json, 429, &json).wants_body());
     assert!(!Meter::start(Metering::Free, 200, &json).wants_body());
 }
+
+#[test]
+fn an_answer_without_a_content_type_is_read_as_its_operations() {
+    let mut meter = Meter::start(Metering::Json, 200, &Headers::default());
+    meter.feed(br#"{"usage":{"inputTokens":1,"outputTokens":2}}"#);
+    assert_eq!(meter.reading(true).usage, usage(1, 2, None, None));
+    let mut meter = Meter::start(Metering::EventStream, 200, &Headers::default());
+    meter.feed(&vector("converse_stream"));
+    assert_eq!(meter.reading(true).usage.input, Some(9));
+    assert!(!Meter::start(Metering::Json, 200, &headers(&[("content-type", "text/html")])).wants_body());
+}

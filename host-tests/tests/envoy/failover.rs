@@ -85,4 +85,8 @@ fn with_every_path_cut_the_answer_is_503_in_bedrocks_form() {
     let error = &call(&calls, "Converse")["error"];
     assert_eq!(error["class"], "ServiceUnavailableException", "{error}");
     assert_eq!(error["status"], 503);
+    // Envoy's own answer has the exchange's id too.
+    let (_, head, body) = stand.gateway.raw(GET);
+    assert!(head.contains("x-amzn-requestid: "), "{head}");
+    assert!(body.contains("route class 'any'") || body.contains("no answer"), "{body}");
 }

@@ -69,9 +69,10 @@ fn refuses_what_is_no_call_of_bedrock() {
         assert_eq!(exchange.request_headers(call(method, path, &[]), true), Outcome::LocalReply, "{method} {path}");
         let (status, error, message) = refusal(&exchange);
         assert_eq!((status, error.as_str()), (404, "UnknownOperationException"), "{message}");
-        assert_eq!(only(&exchange.response_map(), "x-amzn-requestid"), REQUEST_ID);
+        let id = only(&exchange.response_map(), "x-amzn-requestid");
+        assert_ne!(id, REQUEST_ID, "the client may have chosen that one");
         let facts = facts(&exchange);
-        assert_eq!((&facts["error"], &facts["id"]), (&json!("UnknownOperationException"), &json!(REQUEST_ID)));
+        assert_eq!((&facts["error"], &facts["id"]), (&json!("UnknownOperationException"), &json!(id)));
     }
 }
 
@@ -269,6 +270,6 @@ fn a_stream_that_ends_early_leaves_facts() {
     held.request_headers(converse(&[]), false);
     held.request_body("{", false);
     let facts = facts(&held);
-    assert_eq!((&facts["id"], &facts["operation"]), (&json!(REQUEST_ID), &json!("Converse")));
+    assert_eq!((facts["id"].as_str().map(str::len), &facts["operation"]), (Some(36), &json!("Converse")));
     assert_eq!(facts["usage"], json!({}));
 }
