@@ -1,7 +1,8 @@
 //! The ways to authenticate, and that there is none but these.
 
 use crate::clients::{assert_all_answered, call, python, python_bearer};
-use crate::stand::{Gateway, Keys, Stand, required};
+use crate::stand::{API_KEY, Gateway, Keys, SESSION_TOKEN, Stand, required, text_of};
+use host_tests::double::EXAMPLE_SECRET_KEY;
 
 #[test]
 fn refuses_without_credentials_and_sends_nothing() {
@@ -44,4 +45,31 @@ fn envoy_ends_with_up_even_when_that_is_killed() {
     let killed = std::process::Command::new("kill").args(["-KILL", &gateway.pid().to_string()]).status().unwrap();
     assert!(killed.success());
     crate::stand::eventually("Envoy's end", || std::net::TcpStream::connect(&address).err());
+}
+
+#[test]
+fn no_secret_is_shown_anywhere() {
+    for (keys, secrets) in
+        [(Keys::Temporary, [EXAMPLE_SECRET_KEY, SESSION_TOKEN].as_slice()), (Keys::Api, [API_KEY].as_slice())]
+    {
+        let stand = Stand::lone(keys);
+        assert_eq!(
+            stand.gateway.raw(b"GET /foundation-models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").0,
+            200
+        );
+        let mut shown: Vec<(String, String)> = ["/config_dump", "/stats", "/clusters", "/server_info"]
+            .iter()
+            .map(|page| ((*page).to_owned(), stand.gateway.admin(page)))
+            .collect();
+        let files = std::fs::read_dir(stand.gateway.run_dir()).unwrap().map(|entry| entry.unwrap().path());
+        for file in files.chain([stand.access_log()]) {
+            shown.push((file.display().to_string(), text_of(&file)));
+        }
+        assert!(shown.len() >= 7, "{:?}", shown.iter().map(|(name, _)| name).collect::<Vec<_>>());
+        for (name, text) in shown {
+            for secret in secrets {
+                assert!(!text.contains(secret), "{name} shows {secret}");
+            }
+        }
+    }
 }

@@ -156,6 +156,21 @@ impl Gateway {
         self.child.id()
     }
 
+    /// Where its run keeps its logs and Envoy's configuration.
+    pub fn run_dir(&self) -> PathBuf {
+        required("XTASK_BIN").parent().unwrap().parent().unwrap().join(format!("up/{}", self.pid()))
+    }
+
+    /// A page of Envoy's admin interface.
+    pub fn admin(&self, path: &str) -> String {
+        let address = std::fs::read_to_string(self.run_dir().join("admin")).unwrap();
+        let mut stream = TcpStream::connect(address.trim()).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n").unwrap();
+        let mut page = Vec::new();
+        stream.read_to_end(&mut page).unwrap();
+        String::from_utf8_lossy(&page).into_owned()
+    }
+
     /// Ends it as Ctrl-C does and waits: the audit is whole then.
     pub fn stop(mut self) {
         self.terminate();
