@@ -141,6 +141,7 @@ pub struct Exchange {
     facts: ExchangeFacts,
     meter: Meter,
     times: Times,
+    operation: Option<Operation>,
     /// The model as the policy means it.
     model: Option<String>,
 }
@@ -191,6 +192,12 @@ struct Ready {
 // === impl Exchange ===
 
 impl Exchange {
+    /// A new exchange. `id` must be unlike any other, of other processes too: it is the audit record's key. It is not
+    /// taken from `x-request-id`, which a client may choose where Envoy is configured to believe its clients.
+    pub fn new(id: String) -> Self {
+        Self { facts: ExchangeFacts { id, ..ExchangeFacts::default() }, ..Self::default() }
+    }
+
     /// Takes an event.
     pub fn on(&mut self, event: Event<'_>, given: Given<'_>) -> Step {
         let step = match event {
@@ -229,12 +236,6 @@ impl Exchange {
     /// Whether response bodies need to be shown.
     pub fn wants_response_body(&self) -> bool {
         self.meter.wants_body()
-    }
-
-    /// A new exchange. `id` must be unlike any other, of other processes too: it is the audit record's key. It is not
-    /// taken from `x-request-id`, which a client may choose where Envoy is configured to believe its clients.
-    pub fn new(id: String) -> Self {
-        Self { facts: ExchangeFacts { id, ..ExchangeFacts::default() }, ..Self::default() }
     }
 
     /// The request id: what the client is told, and the audit record's key.
@@ -277,14 +278,18 @@ impl Exchange {
         let policy = given.policy;
         self.times.request = Some(given.now);
         self.facts.principal = principal;
-        let announced = content_length(headers)?;
         let call = recognise(headers)?;
+        self.operation = Some(call.operation);
+        self.facts.operation = Some(call.operation.name().to_owned());
+        self.facts.model = call.model().map(str::to_owned);
+        if call.operation == Operation::InvokeModelWithBidirectionalStream {
+            return Err(Refusal::Bidirectional(call.operation));
+        }
+        let announced = content_length(headers)?;
         if headers.get("content-encoding").is_some_and(|encoding| encoding != b"identity") {
             return Err(Refusal::EncodedBody);
         }
         let headers = crossing(headers)?;
-        self.facts.operation = Some(call.operation.name().to_owned());
-        self.facts.model = call.model().map(str::to_owned);
         let call = resolve(call, policy)?;
         self.model = call.model().map(str::to_owned);
         let subject = Subject {
@@ -380,14 +385,9 @@ impl Exchange {
         if status >= 400 {
             self.facts.error = headers.get_str("x-amzn-errortype").and_then(error_type);
         }
-        if let Some(operation) = self.operation() {
+        if let Some(operation) = self.operation {
             self.meter = Meter::start(operation.metering(), status, headers);
         }
-    }
-
-    fn operation(&self) -> Option<Operation> {
-        let name = self.facts.operation.as_deref()?;
-        crate::operation::OPERATIONS.iter().copied().find(|operation| operation.name() == name)
     }
 }
 
@@ -493,11 +493,7 @@ fn crossing(all: &Headers) -> Result<Headers, Refusal> {
 fn recognise(headers: &Headers) -> Result<Call, Refusal> {
     let method = headers.get_str(":method").ok_or(Refusal::RequestLine("method"))?;
     let path = headers.get_str(":path").ok_or(Refusal::RequestLine("path"))?;
-    let call = Call::recognise(method, path)?;
-    if call.operation == Operation::InvokeModelWithBidirectionalStream {
-        return Err(Refusal::Bidirectional(call.operation));
-    }
-    Ok(call)
+    Ok(Call::recognise(method, path)?)
 }
 
 /// Puts the model that the policy means into the call.
