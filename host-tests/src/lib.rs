@@ -1,5 +1,6 @@
 //! What the tests stand on.
 
 pub mod double;
+pub mod load;
 #[cfg(feature = "vm")]
 pub mod vm;

@@ -55,6 +55,12 @@ pub fn bedrock_double() -> Result<PathBuf, BuildError> {
     )
 }
 
+/// The load generator of `chaos`.
+pub fn bedrock_load() -> Result<PathBuf, BuildError> {
+    build("bedrock-load", &["build", "--package", "host-tests", "--bin", "bedrock-load", "--no-default-features"])?;
+    Ok(dirs::target().join("debug/bedrock-load"))
+}
+
 fn binary(variable: &str, name: &str, arguments: &[&str]) -> Result<PathBuf, BuildError> {
     if let Some(file) = given(variable) {
         return Ok(file);

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::chaos::fault::Fault;
 use crate::gateway::{self, Options};
 use crate::paths::{self, PathSpec, Region};
-use crate::{Error, demo, test, up};
+use crate::{Error, chaos, demo, test, up};
 
 /// The gateway's commands. Each sets up what is missing under `target/`.
 #[derive(Debug, Parser)]
@@ -36,6 +37,52 @@ enum Command {
     /// Credentials come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or from
     /// AWS_BEARER_TOKEN_BEDROCK. One line on stdout says when and where it is ready; Ctrl-C ends it.
     Up(Box<Up>),
+    /// Break its paths under load, and tell what became of the calls. Needs root, and `ip`, `tc` and `nft`.
+    ///
+    /// Network namespaces stand for the hosts. Direct Connect is cut, then the VPN too, then both are restored, for each
+    /// way of failing; then a class without the internet loses both of its paths.
+    Chaos(Chaos),
+}
+
+#[derive(Debug, Args)]
+struct Chaos {
+    /// Converse calls in a second.
+    #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..=2000))]
+    rate: u32,
+    /// The length of each run.
+    #[arg(long, value_name = "N", default_value = "40", value_parser = clap::value_parser!(u64).range(20..=3600))]
+    seconds: u64,
+    /// How paths fail; `private-only` cuts both paths of a class without the internet.
+    #[arg(long, value_enum, default_value = "all")]
+    fault: Faults,
+    /// Streams that run at any time.
+    #[arg(long, value_name = "N", default_value = "10")]
+    streams: u32,
+    /// How long the models of two calls think before their first byte, in seconds; 0: there are none.
+    #[arg(long, value_name = "N", default_value = "20")]
+    think: u64,
+    /// Upstreams offer HTTP/1.1 only.
+    #[arg(long)]
+    http1: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Faults {
+    /// Nobody listens.
+    Refuse,
+    /// Connections are accepted, then reset.
+    Reset,
+    /// Packets are dropped.
+    Silent,
+    /// Requests are answered with 503.
+    #[value(name = "503")]
+    Unavailable,
+    /// Of a hundred packets five are dropped.
+    Loss,
+    /// Both paths of a class without the internet refuse.
+    PrivateOnly,
+    /// Each of them, one after the other.
+    All,
 }
 
 #[derive(Debug, Args)]
@@ -78,6 +125,7 @@ impl Cli {
     pub fn run(self) -> Result<(), Error> {
         match self.command {
             Command::Demo => demo::run(),
+            Command::Chaos(options) => chaos::run(&options.options()),
             Command::Test { fast, name } => test::run(fast, name.as_deref()),
             Command::Up(up) => {
                 let print_config = up.print_config;
@@ -89,6 +137,28 @@ impl Cli {
                 }
                 up::run(&options)
             }
+        }
+    }
+}
+
+impl Chaos {
+    fn options(&self) -> chaos::Options {
+        let all = [
+            (Faults::Refuse, Fault::Refuse),
+            (Faults::Reset, Fault::Reset),
+            (Faults::Silent, Fault::Silent),
+            (Faults::Unavailable, Fault::Unavailable),
+            (Faults::Loss, Fault::Loss),
+        ];
+        let wanted = |name: Faults| self.fault == Faults::All || self.fault == name;
+        chaos::Options {
+            rate: self.rate,
+            seconds: self.seconds,
+            faults: all.into_iter().filter(|(name, _)| wanted(*name)).map(|(_, fault)| fault).collect(),
+            private_only: wanted(Faults::PrivateOnly),
+            streams: self.streams,
+            think: self.think,
+            http1: self.http1,
         }
     }
 }

@@ -18,9 +18,9 @@ use crate::up::Signals;
 use crate::{Error, artifacts, dirs, tools};
 
 /// AWS's documented example keys; the doubles verify every signature against them.
-const ACCESS_KEY: &str = "AKIDEXAMPLE";
-const SECRET_KEY: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
-const REGION: &str = "us-east-1";
+pub(crate) const ACCESS_KEY: &str = "AKIDEXAMPLE";
+pub(crate) const SECRET_KEY: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
+pub(crate) const REGION: &str = "us-east-1";
 /// Round trips of a link, a tunnel over the internet, and the internet.
 const DELAYS_MS: [(PathName, u64); 3] = [(PathName::Dx, 8), (PathName::Vpn, 24), (PathName::Internet, 35)];
 /// Time for the audit records to arrive.

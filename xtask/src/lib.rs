@@ -1,4 +1,4 @@
-//! The developer's commands: `demo` shows the gateway, `test` checks it, `up` runs it.
+//! The developer's commands: `demo` shows the gateway, `test` checks it, `up` runs it, `chaos` breaks its paths.
 //!
 //! Each sets up what is missing ([`tools`], [`artifacts`]) under the target directory and starts what it needs as child
 //! processes ([`process`]), which end with it.
@@ -6,6 +6,7 @@
 
 pub mod artifacts;
 pub mod bootstrap;
+pub mod chaos;
 pub mod cli;
 pub mod credentials;
 pub mod demo;

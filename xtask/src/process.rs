@@ -143,7 +143,16 @@ impl Process {
         }
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Whether the child has ended well; an error if it ended otherwise.
+    pub fn is_over(&mut self) -> Result<bool, ProcessError> {
+        match self.child.try_wait() {
+            Ok(Some(status)) if status.success() => Ok(true),
+            _ => self.check().map(|()| false),
+        }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
         // The child is not reaped yet, so the id is still its own.
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             let _ = rustix::process::kill_process(pid, signal);

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use host_tests::double::{Builder, Double, Endpoints};
+use host_tests::double::{Builder, Double, Endpoints, PathFault, Running};
 use lexopt::prelude::{Long, Short, Value, ValueExt as _};
 
 const HELP: &str = "\
@@ -27,7 +27,8 @@ bedrock-double serve --listen ADDR:PORT --tls-dir DIR [options]
   --no-h2                offer http/1.1 only
   --lenient-headers      let any header pass, for SDKs that call with no gateway between
 
-Prints `ready ADDR:PORT` when it serves, and serves until SIGINT or SIGTERM.";
+Prints `ready ADDR:PORT` when it serves, and serves until SIGINT or SIGTERM. From SIGUSR1 on every answer is 503, until
+SIGUSR2.";
 
 fn main() -> ExitCode {
     match run() {
@@ -46,15 +47,20 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before `ready` is said: who reads that may end us at once.
-    let told = {
+    let (told, faults) = {
         let _within = runtime.enter();
-        until_told()?
+        (until_told()?, Faults::listen()?)
     };
     // Requests are recorded in a file, if at all: kept in memory nobody could read them.
     let running = builder.keep(0).start()?;
     println!("ready {}", running.addr());
     std::io::stdout().flush()?;
-    runtime.block_on(told);
+    runtime.block_on(async {
+        tokio::select! {
+            () = told => {}
+            () = faults.follow(&running) => {}
+        }
+    });
     running.stop();
     Ok(())
 }
@@ -113,6 +119,48 @@ fn parse(mut args: lexopt::Parser) -> Result<Option<Builder>, Box<dyn std::error
         (Some(id), Some(secret)) => Ok(Some(builder.access_key(id, secret, session_token))),
         (None, None) if session_token.is_none() => Ok(Some(builder)),
         _ => Err("--access-key and --secret-key go together".into()),
+    }
+}
+
+/// The signals that break the path and mend it.
+#[cfg(unix)]
+struct Faults {
+    breaking: tokio::signal::unix::Signal,
+    mending: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Faults {
+    /// Listens for them from now on.
+    fn listen() -> std::io::Result<Faults> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Faults { breaking: signal(SignalKind::user_defined1())?, mending: signal(SignalKind::user_defined2())? })
+    }
+
+    /// Does what they say, for ever.
+    async fn follow(mut self, running: &Running) {
+        loop {
+            let fault = tokio::select! {
+                _ = self.breaking.recv() => PathFault::Status(503),
+                _ = self.mending.recv() => PathFault::None,
+            };
+            running.set_fault(fault);
+        }
+    }
+}
+
+/// No such signals.
+#[cfg(windows)]
+struct Faults;
+
+#[cfg(windows)]
+impl Faults {
+    fn listen() -> std::io::Result<Faults> {
+        Ok(Faults)
+    }
+
+    async fn follow(self, _running: &Running) {
+        std::future::pending().await
     }
 }
 

@@ -1,0 +1,92 @@
+//! `bedrock-load`: load on a gateway, and a JSON line for each call ([`host_tests::load::Outcome`]).
+
+#![forbid(unsafe_code)]
+
+use std::io::{BufWriter, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use host_tests::load::Load;
+use lexopt::prelude::{Long, Short, ValueExt as _};
+
+const HELP: &str = "\
+bedrock-load --gateway ADDR:PORT --record FILE [options]
+
+  --gateway ADDR:PORT    the gateway's plain listener
+  --record FILE          one JSON object for each call, in the order of their ends
+  --rate N               Converse calls in a second, begun whether or not others have ended (default 100)
+  --seconds N            for how long new calls are begun (default 30)
+  --streams N            streams that run at any time (default 0)
+  --pause-ms N           before each of a stream's frames (default 200)
+  --thinkers N           calls that run at any time whose model thinks before its first byte (default 0)
+  --thought-ms N         for so long (default 20000)
+
+Ends when its last call has. The upstream is to be bedrock-double: streams and thinking calls name its fault models.";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bedrock-load: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
+    let Some((load, record)) = parse(lexopt::Parser::from_env())? else {
+        println!("{HELP}");
+        return Ok(());
+    };
+    let mut file = BufWriter::new(
+        std::fs::File::create(&record).map_err(|error| format!("--record {}: {error}", record.display()))?,
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let running = tokio::spawn(load.run(tell));
+        while let Some(outcome) = told.recv().await {
+            serde_json::to_writer(&mut file, &outcome)?;
+            file.write_all(b"\n")?;
+        }
+        running.await?;
+        file.flush()?;
+        Ok(())
+    })
+}
+
+/// `None`: help was asked for.
+fn parse(mut args: lexopt::Parser) -> Result<Option<(Load, PathBuf)>, Box<dyn std::error::Error>> {
+    let mut gateway = None;
+    let mut record: Option<PathBuf> = None;
+    let (mut rate, mut streams, mut thinkers) = (100, 0, 0);
+    let [mut seconds, mut pause, mut thought] = [30, 200, 20_000_u64];
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("help") | Short('h') => return Ok(None),
+            Long("gateway") => gateway = Some(args.value()?.parse()?),
+            Long("record") => record = Some(args.value()?.into()),
+            Long("rate") => rate = args.value()?.parse()?,
+            Long("seconds") => seconds = args.value()?.parse()?,
+            Long("streams") => streams = args.value()?.parse()?,
+            Long("pause-ms") => pause = args.value()?.parse()?,
+            Long("thinkers") => thinkers = args.value()?.parse()?,
+            Long("thought-ms") => thought = args.value()?.parse()?,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let (Some(gateway), Some(record)) = (gateway, record) else {
+        return Err("--gateway and --record are needed; see --help".into());
+    };
+    let load = Load {
+        gateway,
+        rate,
+        time: Duration::from_secs(seconds),
+        streams,
+        pause: Duration::from_millis(pause),
+        thinkers,
+        thought: Duration::from_millis(thought),
+    };
+    Ok(Some((load, record)))
+}
