@@ -15,8 +15,8 @@ use crate::{Error, artifacts, dirs, net, progress, tls, tools};
 
 /// Time for Envoy to compile the module and hear of its upstreams.
 const ENVOY_START: Duration = Duration::from_secs(60);
-/// Time for a path's first health check, before calls are let in anyway.
-const FIRST_CHECKS: Duration = Duration::from_secs(5);
+/// Time for a path's first health check, before calls are let in anyway: a path that misses it needs two more, 5 s apart.
+const FIRST_CHECKS: Duration = Duration::from_secs(10);
 /// Time for the collector to open its store.
 const COLLECTOR_START: Duration = Duration::from_secs(30);
 /// Time for calls in flight to end when the gateway is stopped.
@@ -106,7 +106,7 @@ impl Gateway {
         if let Some(address) = options.listen_tls.filter(|address| address.port() != 0) {
             net::check_free("--listen-tls", address)?;
         }
-        let run = run_dir()?;
+        let run = run_dir("up")?;
         let place = Place {
             module: artifacts::module_file(),
             access_log: run.join("access.jsonl"),
@@ -304,9 +304,9 @@ fn start_collector(audit: &Path, als: SocketAddr, access_log: &Path, run: &Path)
     Ok(collector)
 }
 
-/// A directory of this process under `target/up`; those of processes that are gone are removed.
-fn run_dir() -> Result<PathBuf, Error> {
-    let all = dirs::target().join("up");
+/// A directory of this process under `target/KIND`; those of processes that are gone are removed.
+pub(crate) fn run_dir(kind: &str) -> Result<PathBuf, Error> {
+    let all = dirs::target().join(kind);
     let processes = Path::new("/proc");
     for entry in std::fs::read_dir(&all).into_iter().flatten().flatten() {
         let name = entry.file_name();

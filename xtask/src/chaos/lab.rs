@@ -11,10 +11,10 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::fault::{Fault, TABLE};
+use crate::Error;
 use crate::demo::{ACCESS_KEY, REGION, SECRET_KEY};
 use crate::paths::{PathName, PathSpec};
 use crate::process::{self, Process};
-use crate::{Error, artifacts};
 
 /// The paths: their delay in milliseconds and their bandwidth, as `tc` writes it.
 const PATHS: [(PathName, u64, &str); 3] =
@@ -65,10 +65,9 @@ impl Lab {
     }
 
     /// Makes the hosts and starts a double in each; `h2`: whether they offer HTTP/2.
-    pub fn build(dir: &Path, h2: bool) -> Result<Lab, Error> {
+    pub fn build(dir: &Path, double: &Path, h2: bool) -> Result<Lab, Error> {
         sweep();
         let tls = dir.join("tls");
-        let program = artifacts::bedrock_double()?;
         let gateway = Namespace::add("gw")?;
         run(&mut gateway.ip(&["link", "set", "lo", "up"]))?;
         let mut lab = Lab { gateway, hosts: Vec::new(), tls };
@@ -82,7 +81,7 @@ impl Lab {
                 path,
                 delay_ms,
                 address: format!("{}:443", far(index)),
-                program: program.clone(),
+                program: double.to_path_buf(),
                 dir: dir.to_path_buf(),
                 h2,
             };

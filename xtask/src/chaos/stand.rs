@@ -13,7 +13,7 @@ use crate::demo::{ACCESS_KEY, REGION, SECRET_KEY};
 use crate::process::Process;
 use crate::test::variables;
 use crate::up::Signals;
-use crate::{Error, artifacts, bootstrap, dirs, tools};
+use crate::{Error, artifacts, bootstrap, dirs, gateway, tools};
 
 /// Time for the gateway to be ready.
 const GATEWAY_START: Duration = Duration::from_secs(90);
@@ -28,11 +28,12 @@ const PAUSE_MS: u32 = 250;
 /// A call in Envoy's access log is flushed within 100 ms.
 const FLUSH: Duration = Duration::from_millis(500);
 
-/// What runs in the gateway's host, built.
+/// What runs in the hosts, built.
 #[derive(Debug)]
 pub struct Programs {
     module: PathBuf,
     envoy: PathBuf,
+    double: PathBuf,
     load: PathBuf,
     xtask: PathBuf,
 }
@@ -43,6 +44,7 @@ impl Programs {
         Ok(Programs {
             module: artifacts::module()?,
             envoy: tools::envoy::find(&dirs::tools())?,
+            double: artifacts::bedrock_double()?,
             load: artifacts::bedrock_load()?,
             xtask: std::env::current_exe()
                 .map_err(|error| Error::Failed(format!("cannot find this program: {error}")))?,
@@ -71,9 +73,9 @@ impl Stand {
         config: Option<fn(Value) -> Value>,
         signals: &Signals,
     ) -> Result<Stand, Error> {
-        let dir = dirs::target().join("chaos").join(std::process::id().to_string()).join(name);
+        let dir = gateway::run_dir("chaos")?.join(name);
         std::fs::create_dir_all(&dir).map_err(Error::file("cannot create", &dir))?;
-        let lab = Lab::build(&dir, !http1)?;
+        let lab = Lab::build(&dir, &programs.double, !http1)?;
         let mut command = lab.at_gateway(&programs.xtask);
         command.args(["up", "--listen", "127.0.0.1:0", "--region", REGION, "--upstream-ca"]).arg(lab.ca());
         command.arg("--access-log").arg(dir.join("access.jsonl"));
