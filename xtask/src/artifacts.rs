@@ -78,6 +78,12 @@ fn given(variable: &str) -> Option<PathBuf> {
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(dirs::root()).env("CARGO_TARGET_DIR", dirs::target());
+    // What the outer cargo says of this package would make crates that look at it (ring) be built again each time.
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

@@ -175,9 +175,18 @@ fn bedrock_cluster(cluster: &mut Value, service: &str, settings: &Settings) {
         return;
     };
     // A lone path has nowhere to go: a check could only turn calls away from a live one.
+    // Nor is there a hurry to notice that it went silent: what is in flight has nowhere else to be tried.
     if endpoints.len() < 2 {
-        cluster.remove("health_checks");
-        cluster.remove("outlier_detection");
+        for haste in ["health_checks", "outlier_detection", "upstream_bind_config", "upstream_connection_options"] {
+            cluster.remove(haste);
+        }
+        cluster.values_mut().for_each(|value| {
+            for_each_object(value, &mut |object| {
+                if object.contains_key("connection_keepalive") {
+                    object.insert("connection_keepalive".into(), json!({ "interval": "60s", "timeout": "60s" }));
+                }
+            });
+        });
     }
     if let Some(assignment) = cluster.get_mut("load_assignment").and_then(Value::as_object_mut) {
         assignment.insert("endpoints".into(), Value::Array(endpoints));

@@ -93,7 +93,13 @@ pub fn print_config(options: &Options) -> Result<String, Error> {
         admin: loopback(9901),
         als: loopback(18090),
     };
-    Ok(format!("{:#}", plan(options, place)?.bootstrap))
+    let plan = plan(options, place)?;
+    // What the bootstrap names is there when Envoy reads it.
+    artifacts::module()?;
+    if let Some(folder) = plan.settings.access_log.parent() {
+        std::fs::create_dir_all(folder).map_err(Error::file("cannot create", folder))?;
+    }
+    Ok(format!("{:#}", plan.bootstrap))
 }
 
 impl Gateway {

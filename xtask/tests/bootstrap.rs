@@ -82,7 +82,7 @@ fn paths_take_their_class_and_its_order() {
 #[test]
 fn only_clusters_with_a_choice_are_checked() {
     let config = render(&settings(&["dx=10.0.0.1:1", "internet=10.0.0.3:3"]));
-    for key in ["health_checks", "outlier_detection"] {
+    for key in ["health_checks", "outlier_detection", "upstream_bind_config", "upstream_connection_options"] {
         assert!(cluster(&config, "bedrock.any").get(key).is_some(), "{key}");
         assert!(cluster(&config, "bedrock.private-only").get(key).is_none(), "{key}");
     }
