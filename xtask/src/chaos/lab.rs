@@ -255,10 +255,15 @@ fn run(command: &mut Command) -> Result<String, Error> {
 fn sweep() {
     let names = run(Command::new("ip").args(["netns", "list"])).unwrap_or_default();
     for name in names.lines().filter_map(|line| line.split(' ').next()) {
-        if maker(name).is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+        if maker(name).is_some_and(|pid| is_gone(Path::new(&format!("/proc/{pid}")))) {
             drop(Namespace(name.to_owned()));
         }
     }
+}
+
+/// Whether a process has ended. One that nobody has waited for yet is still listed, but has no program.
+fn is_gone(process: &Path) -> bool {
+    process.join("exe").read_link().is_err()
 }
 
 /// The process that made a namespace, by its name.
@@ -279,6 +284,12 @@ pub fn path_argument(path: PathName, address: &str) -> Result<String, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_runs_is_not_gone() {
+        assert!(!is_gone(Path::new("/proc/self")));
+        assert!(is_gone(Path::new("/proc/0")));
+    }
 
     #[test]
     fn knows_its_own_namespaces_only() {
