@@ -52,7 +52,7 @@ impl Downstream {
         let id = self.exchange.request_id();
         carry_out(step, id).unwrap_or_else(|error| match self.exchange.refuse(&Refusal::Host(error.to_string())) {
             Step::Reply(reply) => answer(&reply, self.exchange.request_id()),
-            Step::Continue | Step::AwaitBody | Step::Forward(_) => Action::Pause,
+            Step::Continue | Step::AwaitBody | Step::Discard | Step::Forward(_) => Action::Pause,
         })
     }
 
@@ -81,24 +81,12 @@ impl HttpContext for Downstream {
     }
 
     fn on_http_request_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
-        if !self.exchange.wants_request_body() {
-            return self.on(Event::RequestBodyPassing { length: body_size });
+        let action = self.read_body(body_size, end_of_stream);
+        if !self.exchange.discards_request_body() {
+            return action;
         }
-        // While the request is held, `body_size` counts all of the body that is here.
-        loop {
-            let wanted = body_size.saturating_sub(self.seen).min(PIECE);
-            let chunk = match host::request_body(self.seen, wanted) {
-                Ok(chunk) if chunk.len() == wanted => chunk,
-                Ok(_) => return self.on_short_body(),
-                Err(error) => return self.fail(error),
-            };
-            self.seen += wanted;
-            let last = self.seen >= body_size;
-            let action = self.on(Event::RequestBody { chunk: &chunk, end_of_stream: last && end_of_stream });
-            if last || !self.exchange.wants_request_body() {
-                return action;
-            }
-        }
+        self.seen = 0;
+        host::discard_request_body().map_or_else(|error| self.fail(error), |()| action)
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
@@ -170,6 +158,27 @@ impl Downstream {
         }
     }
 
+    fn read_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
+        while self.exchange.wants_request_body() {
+            // While the request is held, `body_size` counts all of the body that is here.
+            let wanted = body_size.saturating_sub(self.seen).min(PIECE);
+            let chunk = match host::request_body(self.seen, wanted) {
+                Ok(chunk) if chunk.len() == wanted => chunk,
+                Ok(_) => return self.on_short_body(),
+                Err(error) => return self.fail(error),
+            };
+            self.seen += wanted;
+            let last = self.seen >= body_size;
+            let action = self.on(Event::RequestBody { chunk: &chunk, end_of_stream: last && end_of_stream });
+            if last || !self.exchange.discards_request_body() && !self.exchange.wants_request_body() {
+                return action;
+            }
+        }
+        // What was read of it before it grew too long is counted.
+        let length = body_size.saturating_sub(self.seen);
+        self.on(Event::RequestBodyPassing { length, end_of_stream })
+    }
+
     fn on_short_body(&mut self) -> Action {
         let refusal = Refusal::Host("the request body is shorter than announced".to_owned());
         self.exchange.refuse(&refusal);
@@ -209,7 +218,7 @@ impl HttpContext for Attempt {
 fn carry_out(step: Step, request_id: &str) -> Result<Action, HostError> {
     match step {
         Step::Continue => Ok(Action::Continue),
-        Step::AwaitBody => Ok(Action::Pause),
+        Step::AwaitBody | Step::Discard => Ok(Action::Pause),
         Step::Reply(reply) => Ok(answer(&reply, request_id)),
         Step::Forward(forward) => {
             // The headers last: nothing that follows a failure may leave the request ready to go.

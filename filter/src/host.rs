@@ -31,6 +31,7 @@ unsafe extern "C" {
     fn proxy_log(level: LogLevel, message: *const u8, size: usize) -> u32;
     fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
     fn proxy_get_buffer_bytes(kind: BufferType, start: usize, max: usize, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_set_buffer_bytes(kind: BufferType, start: usize, length: usize, data: *const u8, size: usize) -> u32;
     fn proxy_get_header_map_pairs(map: MapType, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_set_header_map_pairs(map: MapType, data: *const u8, size: usize) -> u32;
     fn proxy_add_header_map_value(
@@ -79,6 +80,14 @@ pub fn plugin_configuration(size: usize) -> Result<Vec<u8>, HostError> {
 /// Bytes of the request body as the host holds it.
 pub fn request_body(start: usize, max: usize) -> Result<Vec<u8>, HostError> {
     buffer(BufferType::HttpRequestBody, start, max)
+}
+
+/// Throws away what the host holds of the request body. Only for the body callback.
+pub fn discard_request_body() -> Result<(), HostError> {
+    // More than there can be means all of it.
+    let all = usize::MAX >> 1;
+    let status = unsafe { proxy_set_buffer_bytes(BufferType::HttpRequestBody, 0, all, std::ptr::null(), 0) };
+    check("proxy_set_buffer_bytes", status)
 }
 
 /// Bytes of the response body as the host holds it.

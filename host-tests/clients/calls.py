@@ -136,6 +136,11 @@ def suite_large(url, ca):
     attempt("InvokeModel 20 MB", lambda: invoke(runtime, body=padded(20)))
 
 
+def suite_overlong(url, ca):
+    """A body over the gateway's limit."""
+    attempt("InvokeModel 26 MiB", lambda: invoke(client("bedrock-runtime", url, ca), body="x" * (26 << 20)))
+
+
 def suite_anthropic(url, ca):
     """Anthropic's own SDK, which writes a raw `:` into the path."""
     from anthropic import AnthropicBedrock

@@ -45,6 +45,8 @@ const CROSSING: &[&str] = &[
 /// What Envoy itself set and still needs here: without the first its route match fails, from the second it makes the
 /// stream id of its access log. The signer drops them.
 const ENVOYS_OWN: &[&str] = &["x-forwarded-proto", "x-request-id", ":scheme"];
+/// How often the limit a body may be before its client is cut off instead of answered.
+const OVERLONG: u64 = 8;
 /// Longest request id of Bedrock's that is kept.
 const MAX_REQUEST_ID: usize = 64;
 
@@ -82,6 +84,8 @@ pub enum Event<'a> {
     RequestBodyPassing {
         /// Its length in bytes.
         length: usize,
+        /// Whether it is the last piece.
+        end_of_stream: bool,
     },
     /// The request's trailers: the body is over. Trailers themselves do not cross.
     RequestTrailers,
@@ -104,6 +108,8 @@ pub enum Step {
     Continue,
     /// Hold the headers (and what came of the body) until more of the body has come.
     AwaitBody,
+    /// Hold the headers, and throw away what came of the body: the answer follows when it is over.
+    Discard,
     /// Replace the request's headers, keep the states, let the request go.
     Forward(Forward),
     /// Answer the client; nothing goes upstream.
@@ -177,6 +183,11 @@ enum State {
     Forwarded {
         length: u64,
     },
+    /// Too long: read to its end, so that the client hears the answer. One that is still sending would take the closed
+    /// connection for a failure of the network, and try again.
+    Overlong {
+        length: u64,
+    },
     Refused,
 }
 
@@ -205,7 +216,9 @@ impl Exchange {
                 self.request_headers(headers, principal, end_of_stream, given)
             }
             Event::RequestBody { chunk, end_of_stream } => self.request_body(chunk, end_of_stream, given),
-            Event::RequestBodyPassing { length } => self.count(length, given.policy).map(|()| Step::Continue),
+            Event::RequestBodyPassing { length, end_of_stream } => {
+                self.count(length, given.policy).and_then(|()| self.pass(end_of_stream, given.policy))
+            }
             Event::RequestTrailers => self.request_body(&[], true, given),
             Event::ResponseHeaders { headers } => {
                 self.times.response = Some(given.now);
@@ -231,6 +244,11 @@ impl Exchange {
     /// Whether the request's body must be shown, or only counted.
     pub fn wants_request_body(&self) -> bool {
         matches!(self.state, State::Hashing { .. })
+    }
+
+    /// Whether the request's body is only read to come to its end: what is held of it may go.
+    pub fn discards_request_body(&self) -> bool {
+        matches!(self.state, State::Overlong { .. })
     }
 
     /// Whether response bodies need to be shown.
@@ -304,7 +322,8 @@ impl Exchange {
             return Err(Refusal::NoCredentials);
         }
         if announced.is_some_and(|length| length > policy.max_body_bytes) {
-            return Err(Refusal::BodyTooLong { limit: policy.max_body_bytes });
+            self.state = State::Overlong { length: 0 };
+            return self.pass(end_of_stream, policy);
         }
         let cluster = class.cluster(call.operation.service()).to_owned();
         let ready = Ready { call, headers, cluster, class: class.name().to_owned() };
@@ -331,19 +350,39 @@ impl Exchange {
             }
             state => {
                 self.state = state;
-                Ok(Step::Continue)
+                self.pass(end_of_stream, given.policy)
             }
         }
     }
 
-    fn count(&mut self, piece: usize, policy: &Policy) -> Result<(), Refusal> {
-        if let State::Hashing { length, .. } | State::Forwarded { length } = &mut self.state {
-            *length = length.saturating_add(piece as u64);
-            if *length > policy.max_body_bytes {
-                return Err(Refusal::BodyTooLong { limit: policy.max_body_bytes });
-            }
+    /// A body that is not read: it streams on, or it is too long and comes to its end here.
+    fn pass(&self, end_of_stream: bool, policy: &Policy) -> Result<Step, Refusal> {
+        match self.state {
+            State::Overlong { .. } if end_of_stream => Err(Refusal::BodyTooLong { limit: policy.max_body_bytes }),
+            State::Overlong { .. } => Ok(Step::Discard),
+            _ => Ok(Step::Continue),
         }
-        Ok(())
+    }
+
+    /// Counts a piece of the body. A request that is held and grows too long is read on, up to [`OVERLONG`] times the
+    /// limit; one that has gone upstream is ended at once.
+    fn count(&mut self, piece: usize, policy: &Policy) -> Result<(), Refusal> {
+        let limit = policy.max_body_bytes;
+        let (length, most) = match &mut self.state {
+            State::Hashing { length, .. } | State::Forwarded { length } => (length, limit),
+            State::Overlong { length } => (length, limit.saturating_mul(OVERLONG)),
+            State::Start | State::Refused => return Ok(()),
+        };
+        *length = length.saturating_add(piece as u64);
+        let length = *length;
+        if length <= most {
+            return Ok(());
+        }
+        if matches!(self.state, State::Hashing { .. }) {
+            self.state = State::Overlong { length };
+            return Ok(());
+        }
+        Err(Refusal::BodyTooLong { limit })
     }
 
     /// The request is whole, or whole enough: hand it to the signer, or sign it here if there is none.

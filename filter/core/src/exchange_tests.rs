@@ -210,7 +210,7 @@ fn bearer_lets_the_body_stream() {
     let mut client = Client::new("gateway", "bearer", Some(key));
     let forward = forwarded(client.headers(&converse(&[("content-length", "20")]), false));
     assert!(!client.exchange.wants_request_body());
-    assert_eq!(client.on(Event::RequestBodyPassing { length: 20 }), Step::Continue);
+    assert_eq!(client.on(Event::RequestBodyPassing { length: 20, end_of_stream: true }), Step::Continue);
     let policy = policy("signer", "bearer");
     let (_, handoff) = &forward.states[0];
     let signed = forwarded(attempt(
@@ -242,7 +242,6 @@ fn refuses_by_the_right_name() {
         (&[(":path", "/model/a.forbidden/converse")], 403, "AccessDeniedException", "'a.forbidden'"),
         (&[(":path", "/async-invoke")], 403, "AccessDeniedException", "StartAsyncInvoke names its model in the body"),
         (&[(":path", "/model/x/converse-stream")], 403, "AccessDeniedException", "no route class"),
-        (&[("content-length", "101")], 413, "ValidationException", "100 bytes"),
         (&[("content-length", "-1")], 400, "ValidationException", "'content-length'"),
         (&[("x-amzn-bedrock-trace", "twice")], 400, "ValidationException", "'x-amzn-bedrock-trace' is repeated"),
         (&[("content-encoding", "gzip")], 400, "ValidationException", "content-encoding"),
@@ -274,15 +273,40 @@ fn refuses_by_the_right_name() {
 }
 
 #[test]
-fn refuses_a_body_that_grows_too_long() {
+fn refuses_a_body_that_is_too_long_once_it_is_over() {
+    let too_long = |step| {
+        let (status, error, message) = refused(step);
+        assert_eq!((status, error), (413, "ValidationException"));
+        assert!(message.contains("100 bytes"), "{message}");
+    };
+    // It grows too long while it is held.
     let mut client = Client::new("gateway", "sigv4", Some(keys()));
     assert_eq!(client.headers(&converse(&[]), false), Step::AwaitBody);
     assert_eq!(client.body(&[b'x'; 100], false), Step::AwaitBody);
-    assert_eq!(refused(client.body(b"x", true)).0, 413);
+    assert_eq!(client.body(b"x", false), Step::Discard);
+    assert!(!client.exchange.wants_request_body());
+    assert_eq!(client.on(Event::RequestBodyPassing { length: 500, end_of_stream: false }), Step::Discard);
+    too_long(client.on(Event::RequestBodyPassing { length: 1, end_of_stream: true }));
 
-    let mut client = Client::new("gateway", "bearer", Some(Credentials::ApiKey(Secret::new("k"))));
+    // It announces its length.
+    let key = Credentials::ApiKey(Secret::new("k"));
+    for (auth, credentials) in [("sigv4", keys()), ("bearer", key.clone())] {
+        let mut client = Client::new("gateway", auth, Some(credentials));
+        assert_eq!(client.headers(&converse(&[("content-length", "101")]), false), Step::Discard);
+        assert_eq!(client.on(Event::RequestBodyPassing { length: 101, end_of_stream: false }), Step::Discard);
+        too_long(client.on(Event::RequestTrailers));
+    }
+
+    // There is an end to patience.
+    let mut client = Client::new("gateway", "sigv4", Some(keys()));
+    assert_eq!(client.headers(&converse(&[("content-length", "100000")]), false), Step::Discard);
+    assert_eq!(client.on(Event::RequestBodyPassing { length: 800, end_of_stream: false }), Step::Discard);
+    too_long(client.on(Event::RequestBodyPassing { length: 1, end_of_stream: false }));
+
+    // It has gone upstream already.
+    let mut client = Client::new("gateway", "bearer", Some(key));
     forwarded(client.headers(&converse(&[]), false));
-    assert_eq!(refused(client.on(Event::RequestBodyPassing { length: 101 })).0, 413);
+    too_long(client.on(Event::RequestBodyPassing { length: 101, end_of_stream: false }));
 }
 
 #[test]

@@ -79,3 +79,12 @@ fn refuses_a_body_over_25_mib() {
     assert!(head.contains("x-amzn-errortype: validationexception"), "{head}");
     assert!(stand.received().is_empty());
 }
+
+#[test]
+fn a_body_over_25_mib_is_an_error_that_sdks_hear_over_tls_too() {
+    let stand = Stand::lone(Keys::Api);
+    let calls = crate::clients::python_bearer("overlong", &stand.gateway.https, &stand.gateway.ca);
+    let error = &call(&calls, "InvokeModel 26 MiB")["error"];
+    assert_eq!((&error["class"], &error["status"]), (&"ValidationException".into(), &413.into()), "{error}");
+    assert!(stand.received().is_empty());
+}

@@ -184,17 +184,29 @@ fn trailers_end_a_body_and_do_not_cross() {
 }
 
 #[test]
-fn a_body_over_the_limit_is_refused_as_soon_as_it_is_known() {
+fn a_body_over_the_limit_is_refused_when_it_is_over() {
     let mut document = configuration("gateway");
     document["max_body_bytes"] = json!(10);
     let gateway = plugin(&with_keys().start().unwrap(), &document);
     let announced = gateway.stream();
-    assert_eq!(announced.request_headers(converse(&[("content-length", "11")]), false), Outcome::LocalReply);
+    assert_eq!(announced.request_headers(converse(&[("content-length", "11")]), false), Outcome::Paused);
+    assert_eq!(announced.request_body("0123456789", false), Outcome::Paused);
+    assert_eq!(announced.request_body("x", true), Outcome::LocalReply);
     let streamed = gateway.stream();
     streamed.request_headers(converse(&[]), false);
     assert_eq!(streamed.request_body("0123456789", false), Outcome::Paused);
-    assert_eq!(streamed.request_body("x", false), Outcome::LocalReply);
-    for exchange in [announced, streamed] {
+    assert_eq!(streamed.request_body("x", false), Outcome::Paused);
+    assert_eq!(streamed.request_body("y", true), Outcome::LocalReply);
+    // All at once, and more than is read in one piece.
+    let at_once = gateway.stream();
+    at_once.request_headers(converse(&[]), false);
+    assert_eq!(at_once.request_body("x".repeat(75), true), Outcome::LocalReply);
+    // Eight times the limit is enough.
+    let endless = gateway.stream();
+    endless.request_headers(converse(&[]), false);
+    assert_eq!(endless.request_body("x".repeat(80), false), Outcome::Paused);
+    assert_eq!(endless.request_body("x", false), Outcome::LocalReply);
+    for exchange in [announced, streamed, at_once, endless] {
         assert_eq!(refusal(&exchange).0, 413);
         assert!(!exchange.forwarded_request().headers);
     }
