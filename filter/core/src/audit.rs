@@ -95,7 +95,7 @@ pub struct AttemptFacts {
 /// One exchange, as the collector stores it. Field names are those of the stores and of `audit-collector query --json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditRecord {
-    /// The request id: the record's key. An exchange that Envoy refused before the filter saw it has Envoy's own.
+    /// The request id: the record's key. Where the filter left no facts, Envoy's stream id.
     pub request_id: String,
     /// When the request's first byte arrived: RFC 3339, UTC, milliseconds (`2026-01-02T03:04:05.678Z`).
     pub time: String,

@@ -1,6 +1,6 @@
 //! The configuration compiled into a policy that cannot be wrong: every name checked, every table closed.
 
-use crate::config::{Auth, BodyBytes, Config, ConfigError, Path, Principal, Role};
+use crate::config::{Auth, BodyBytes, Config, ConfigError, Principal, Role};
 use crate::model::{self, GovOnly, Pattern};
 use crate::operation::{Operation, Service};
 use std::collections::BTreeMap;
@@ -44,7 +44,6 @@ pub struct RouteClass {
     principals: Option<Vec<Pattern>>,
     streaming: Option<bool>,
     body_bytes: Option<BodyBytes>,
-    paths: Vec<Path>,
     clusters: BTreeMap<Service, String>,
 }
 
@@ -228,11 +227,6 @@ impl RouteClass {
         self.clusters.get(&service).map_or("", String::as_str)
     }
 
-    /// The paths that the class may take, in order.
-    pub fn paths(&self) -> &[Path] {
-        &self.paths
-    }
-
     fn matches(&self, call: Subject<'_>) -> bool {
         let any = |patterns: &Vec<Pattern>, name: &str| patterns.iter().any(|pattern| pattern.matches(name));
         self.operations.as_ref().is_none_or(|operations| operations.contains(&call.operation))
@@ -340,7 +334,6 @@ fn classes(classes: Vec<crate::config::RouteClass>) -> Result<Vec<RouteClass>, C
             principals: list("principals", class.principals)?,
             streaming: class.streaming,
             body_bytes: class.body_bytes,
-            paths: class.paths,
             clusters: SERVICES.into_iter().map(|service| (service, format!("{}.{name}", service.name()))).collect(),
             name,
         });
