@@ -2,8 +2,9 @@
 
 use crate::host::{self, HostError};
 use crate::root::Plugin;
+use filter_core::attempt::{self, RETRY_HEADER, Told};
 use filter_core::audit::ExchangeFacts;
-use filter_core::exchange::{EXCHANGE_PROPERTY, Endpoint, Event, Exchange, HANDOFF_PROPERTY, Step, attempt};
+use filter_core::exchange::{ATTEMPT_PROPERTY, EXCHANGE_PROPERTY, Endpoint, Event, Exchange, HANDOFF_PROPERTY, Step};
 use filter_core::reply::{Refusal, Reply};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, LogLevel};
@@ -33,6 +34,7 @@ pub struct Downstream {
 #[derive(Debug)]
 pub struct Attempt {
     plugin: Option<Rc<Plugin>>,
+    attempt: attempt::Attempt,
 }
 
 // === impl Downstream ===
@@ -153,7 +155,7 @@ impl Downstream {
         let attempts = host::property(ATTEMPTS).and_then(|value| value.try_into().ok()).map_or(0, u64::from_le_bytes);
         let (path, region) = if attempts > 0 { (text(ENDPOINT_PATH), text(ENDPOINT_REGION)) } else { (None, None) };
         let endpoint = Endpoint { path: path.as_deref(), region: region.as_deref(), attempts };
-        for sample in self.exchange.samples(facts, endpoint, plugin.given(now)) {
+        for sample in self.exchange.settle(facts, endpoint, plugin.given(now)) {
             plugin.metrics.add(&sample);
         }
     }
@@ -191,15 +193,36 @@ impl Downstream {
 impl Attempt {
     /// A new attempt; without a plugin it refuses.
     pub fn new(plugin: Option<Rc<Plugin>>) -> Self {
-        Self { plugin }
+        Self { plugin, attempt: attempt::Attempt::default() }
     }
 
-    fn sign(&self) -> Result<Step, HostError> {
+    fn sign(&mut self) -> Result<Step, HostError> {
         let Some(plugin) = &self.plugin else { return Ok(Step::Reply(Refusal::NotConfigured.reply())) };
         let headers = host::request_headers()?;
         let handoff = host::property(&[HANDOFF_PROPERTY]);
-        let region = host::property(ENDPOINT_REGION);
-        Ok(attempt(&headers, handoff.as_deref(), region.as_deref(), plugin.given(host::now()?)))
+        let previous = host::property(&[ATTEMPT_PROPERTY]);
+        let (path, region) = (host::property(ENDPOINT_PATH), host::property(ENDPOINT_REGION));
+        let told = Told {
+            handoff: handoff.as_deref(),
+            previous: previous.as_deref(),
+            path: path.as_deref(),
+            region: region.as_deref(),
+        };
+        Ok(self.attempt.request(&headers, told, plugin.given(host::now()?)))
+    }
+
+    /// Whether Envoy tries again is said here, and only here: an upstream cannot say it.
+    fn judge(&self) -> Result<(), HostError> {
+        let Some(plugin) = &self.plugin else { return Ok(()) };
+        let headers = host::response_headers()?;
+        if headers.get(RETRY_HEADER).is_some() {
+            host::remove_response_header(RETRY_HEADER)?;
+        }
+        let answered = self.attempt.response(&headers, plugin.given(host::now()?));
+        for sample in &answered.samples {
+            plugin.metrics.add(sample);
+        }
+        if answered.retry { host::add_response_header(RETRY_HEADER, "1") } else { Ok(()) }
     }
 }
 
@@ -210,6 +233,13 @@ impl HttpContext for Attempt {
         self.sign()
             .and_then(|step| carry_out(step, ""))
             .unwrap_or_else(|error| answer(&Refusal::Host(error.to_string()).reply(), ""))
+    }
+
+    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
+        if let Err(error) = self.judge() {
+            host::log(LogLevel::Error, &format!("an answer passes without a look at it: {error}"));
+        }
+        Action::Continue
     }
 }
 

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use filter_core::headers::Headers;
+use filter_core::shared::Shared;
 use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, StreamType};
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, SystemTime};
@@ -41,6 +42,15 @@ unsafe extern "C" {
         value: *const u8,
         value_size: usize,
     ) -> u32;
+    fn proxy_remove_header_map_value(map: MapType, name: *const u8, name_size: usize) -> u32;
+    fn proxy_get_shared_data(
+        key: *const u8,
+        key_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+        version: *mut u32,
+    ) -> u32;
+    fn proxy_set_shared_data(key: *const u8, key_size: usize, data: *const u8, size: usize, version: u32) -> u32;
     fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_set_property(path: *const u8, path_size: usize, data: *const u8, size: usize) -> u32;
     fn proxy_send_local_response(
@@ -116,6 +126,34 @@ pub fn add_response_header(name: &str, value: &str) -> Result<(), HostError> {
         proxy_add_header_map_value(MapType::HttpResponseHeaders, name.as_ptr(), name.len(), value.as_ptr(), value.len())
     };
     check("proxy_add_header_map_value", status)
+}
+
+/// Removes a header from the response.
+pub fn remove_response_header(name: &str) -> Result<(), HostError> {
+    let status = unsafe { proxy_remove_header_map_value(MapType::HttpResponseHeaders, name.as_ptr(), name.len()) };
+    check("proxy_remove_header_map_value", status)
+}
+
+/// What all workers whose VMs have the same id share.
+#[derive(Debug)]
+pub struct SharedData;
+
+impl Shared for SharedData {
+    fn get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
+        let mut version = 0;
+        let value = received("proxy_get_shared_data", |data, size| unsafe {
+            proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &raw mut version)
+        });
+        // A version is never 0: there is none.
+        value.ok().filter(|_| version != 0).map(|value| (value, version))
+    }
+
+    fn set(&self, key: &str, value: &[u8], version: Option<u32>) -> bool {
+        // 0: whatever the version is.
+        let version = version.unwrap_or(0);
+        let status = unsafe { proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), version) };
+        status == OK
+    }
 }
 
 /// 128 random bits in the form of a UUID (version 4).

@@ -12,6 +12,9 @@ use proxy_wasm::types::{ContextType, LogLevel};
 use std::rc::Rc;
 use std::time::SystemTime;
 
+/// The environment variable that orders the paths.
+const PATH_ORDER: &str = "BEDROCK_PATHS";
+
 /// What every stream of a plugin shares.
 #[derive(Debug)]
 pub struct Plugin {
@@ -32,7 +35,8 @@ pub struct Root {
 impl Plugin {
     fn load(configuration_size: usize) -> Result<Self, String> {
         let json = host::plugin_configuration(configuration_size).map_err(|error| error.to_string())?;
-        let policy = Policy::parse(&json).map_err(|error| error.to_string())?;
+        let order = std::env::var(PATH_ORDER).ok();
+        let policy = Policy::parse(&json, order.as_deref()).map_err(|error| error.to_string())?;
         let credentials = Credentials::from_environment(policy.auth, |name| std::env::var(name).ok())
             .map_err(|error| format!("configuration key `credentials`: {error} in the VM's environment"))?;
         Ok(Self { policy, credentials, metrics: Metrics::default() })
@@ -40,7 +44,7 @@ impl Plugin {
 
     /// What core may depend on, at this moment.
     pub fn given(&self, now: SystemTime) -> Given<'_> {
-        Given { policy: &self.policy, credentials: self.credentials.as_ref(), now }
+        Given { policy: &self.policy, credentials: self.credentials.as_ref(), shared: &host::SharedData, now }
     }
 }
 

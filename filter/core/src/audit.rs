@@ -45,6 +45,13 @@ impl Usage {
     }
 }
 
+impl Usage {
+    /// Tokens as Bedrock counts them for its quotas: what is read from the cache is not counted.
+    pub fn quota_tokens(&self) -> u64 {
+        [self.input, self.output, self.cache_write].into_iter().flatten().fold(0, u64::saturating_add)
+    }
+}
+
 /// What the gateway role knows of an exchange. Absent fields are unknown, never zero.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExchangeFacts {
@@ -90,6 +97,9 @@ pub struct AttemptFacts {
     pub model: Option<String>,
     /// The region that the attempt was signed for.
     pub region: String,
+    /// Path and region of this exchange's attempts, itself included (`dx/us-east-1`), in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tried: Vec<String>,
 }
 
 /// One exchange, as the collector stores it. Field names are those of the stores and of `audit-collector query --json`.

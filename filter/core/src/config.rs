@@ -1,7 +1,7 @@
 //! The configuration as the operator writes it: one JSON document for every role. Unknown keys are refused; what is
 //! wrong is named by its key. [`crate::policy::Policy`] is compiled from it once.
 
-use crate::operation::Operation;
+use crate::operation::{Operation, Service};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,6 +21,9 @@ pub struct Config {
     pub fips: bool,
     /// The Commercial regions that calls may be signed for, by name.
     pub regions: BTreeMap<String, Region>,
+    /// How long a path must have been healthy before calls take it again, in seconds; 5 if left out.
+    #[serde(default = "default_failback_seconds")]
+    pub failback_seconds: u32,
     /// The region that role `combined` signs for; may be left out if `regions` has one entry.
     #[serde(default)]
     pub region: Option<String>,
@@ -79,6 +82,10 @@ pub struct Region {
     /// Inference profile by bare model id; wins over the general table.
     #[serde(default)]
     pub inference_profiles: BTreeMap<String, String>,
+    /// Host names by path and service, where they are not the region's public ones: a VPC endpoint's own name, or one
+    /// variant (FIPS, dual-stack) on one path. Host, SNI and signature are for this name.
+    #[serde(default)]
+    pub hosts: BTreeMap<Path, BTreeMap<Service, String>>,
 }
 
 /// Model policy. A pattern has `*` for any run of characters and is held against the model id, an ARN's resource, and
@@ -135,6 +142,54 @@ pub struct RouteClass {
     pub body_bytes: Option<BodyBytes>,
     /// The paths that calls of this class may take, in order. A path that is not here is never taken.
     pub paths: Vec<Path>,
+    /// Which path a caller's calls try first, as shares of the sum; a path that is not named has none. A caller stays on its
+    /// side while the weights stay, and a change moves no more callers than it must. Left out: the first of `paths`.
+    #[serde(default)]
+    pub weights: Option<BTreeMap<Path, u32>>,
+    /// The regions that calls of this class may go to, in order; all of the document's, in order of their names, if left out.
+    #[serde(default)]
+    pub regions: Option<Vec<String>>,
+    /// Which region a call tries first, as shares of the sum. Left out: the first of `regions`.
+    #[serde(default)]
+    pub region_weights: Option<BTreeMap<String, u32>>,
+    /// Envoy's routing priority, and with it its circuit breakers' thresholds.
+    #[serde(default)]
+    pub priority: Priority,
+    /// The DSCP value (RFC 2474), 0 to 63, of packets to the upstreams.
+    #[serde(default)]
+    pub dscp: Option<u8>,
+    /// Bandwidth of all calls of the class together, in KiB/s, each way.
+    #[serde(default)]
+    pub bandwidth_kbps: Option<u64>,
+    /// What one caller may use.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// Envoy's routing priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// `DEFAULT`
+    #[default]
+    Default,
+    /// `HIGH`
+    High,
+}
+
+/// What one caller may use, in a minute. Calls without a caller's name share one allowance.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Calls; as many may come at once.
+    #[serde(default)]
+    pub requests_per_minute: Option<u32>,
+    /// Tokens, as Bedrock counts them for its quotas: input, output and written to the cache, not read from it. They are known
+    /// when a call is over: it may overdraw, and the next waits until that is paid.
+    #[serde(default)]
+    pub tokens_per_minute: Option<u32>,
 }
 
 /// Bounds of a body's length, in bytes, either included. A body of unannounced length (chunked) counts as longer than any.
@@ -151,7 +206,7 @@ pub struct BodyBytes {
 }
 
 /// A way across.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Path {
@@ -217,6 +272,14 @@ impl Default for Credentials {
 }
 
 impl Path {
+    /// All, in the order in which they are named everywhere.
+    pub const ALL: [Self; 3] = [Self::Dx, Self::Vpn, Self::Internet];
+
+    /// The path of a name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|path| path.name() == name)
+    }
+
     /// The path's name, as in endpoint metadata.
     pub const fn name(self) -> &'static str {
         match self {
@@ -237,6 +300,10 @@ impl Principal {
             }
         }
     }
+}
+
+const fn default_failback_seconds() -> u32 {
+    5
 }
 
 const fn default_max_body_bytes() -> u64 {

@@ -1,17 +1,21 @@
 //! A call from its headers to its signature, and its response back: the way through the gateway in one place.
 //!
-//! [`Exchange`] is the downstream side (roles `gateway` and `combined`), [`attempt`] the upstream side (role `signer`),
-//! once for every try. What the one knows and the other needs travels as a [`Handoff`] in Envoy's filter state, not in
+//! [`Exchange`] is the downstream side (roles `gateway` and `combined`), [`Attempt`](crate::attempt::Attempt) the upstream side
+//! (role `signer`), once for every try. What the one knows and the other needs travels as a [`Handoff`] in Envoy's filter state, not in
 //! headers: headers that one attempt changed stay changed for the next.
 
 use crate::audit::{AttemptFacts, ExchangeFacts};
+use crate::breaker::Breaker;
 use crate::config::{Auth, Role};
 use crate::credentials::Credentials;
 use crate::headers::{Headers, Repeated};
+use crate::limits::Allowance;
 use crate::metrics::{Observation, Sample};
-use crate::operation::{Call, Method, Operation};
-use crate::policy::{Policy, Region, Subject};
+use crate::operation::{Call, Home, Method, Operation, Service, arn_region};
+use crate::policy::{Policy, Region};
 use crate::reply::{Refusal, Reply};
+use crate::route::{Reach, RouteClass, Subject};
+use crate::shared::Shared;
 use crate::sigv4::{self, Unsigned};
 use crate::usage::Meter;
 use serde::{Deserialize, Serialize};
@@ -20,6 +24,8 @@ use std::time::SystemTime;
 
 /// The header that names the cluster; Envoy's route reads it (`cluster_header`). Clients cannot set it.
 pub const CLUSTER_HEADER: &str = "x-bedrock-gateway-cluster";
+/// The header that names the route class; Envoy's routes read it. Clients cannot set it.
+pub const CLASS_HEADER: &str = "x-bedrock-gateway-class";
 /// Filter state that carries the [`Handoff`] (`wasm.bedrock.handoff` for Envoy).
 pub const HANDOFF_PROPERTY: &str = "bedrock.handoff";
 /// Filter state that carries the route class's name, for Envoy's own replies: no path of it may be left.
@@ -45,6 +51,8 @@ const CROSSING: &[&str] = &[
 /// What Envoy itself set and still needs here: without the first its route match fails, from the second it makes the
 /// stream id of its access log. The signer drops them.
 const ENVOYS_OWN: &[&str] = &["x-forwarded-proto", "x-request-id", ":scheme"];
+/// The guardrail that guards a call.
+const GUARDRAIL_HEADER: &str = "x-amzn-bedrock-guardrailidentifier";
 /// How often the limit a body may be before its client is cut off instead of answered.
 const OVERLONG: u64 = 8;
 /// Longest request id of Bedrock's that is kept.
@@ -57,6 +65,8 @@ pub struct Given<'a> {
     pub policy: &'a Policy,
     /// The Commercial credentials of this moment. Only their presence matters to role `gateway`.
     pub credentials: Option<&'a Credentials>,
+    /// What all workers share.
+    pub shared: &'a dyn Shared,
     /// The wall clock.
     pub now: SystemTime,
 }
@@ -128,6 +138,11 @@ pub struct Forward {
 /// What the gateway role found out and the signer role needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handoff {
+    /// The route class.
+    pub(crate) class: String,
+    /// The only region that may serve the call, where that is not all of the class's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) only_region: Option<String>,
     operation: Operation,
     labels: Vec<String>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -138,6 +153,18 @@ pub struct Handoff {
     /// Length of the body in bytes, where it is known before the request goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     content_length: Option<u64>,
+}
+
+impl Handoff {
+    /// The service that is called.
+    pub(crate) fn service(&self) -> Service {
+        self.operation.service()
+    }
+
+    /// The model, as the policy means it.
+    pub(crate) fn model(&self) -> Option<&str> {
+        self.operation.names_model().then(|| self.labels.first().map(String::as_str)).flatten()
+    }
 }
 
 /// One exchange on the downstream side.
@@ -196,8 +223,15 @@ enum State {
 struct Ready {
     call: Call,
     headers: Headers,
+    way: Way,
+}
+
+/// Where a call is sent.
+#[derive(Debug)]
+struct Way {
     cluster: String,
     class: String,
+    only_region: Option<String>,
 }
 
 // === impl Exchange ===
@@ -267,8 +301,16 @@ impl Exchange {
         ExchangeFacts { usage: reading.usage, error: self.facts.error.clone().or(reading.error), ..self.facts.clone() }
     }
 
-    /// What the exchange adds to the metrics, once it is over.
-    pub fn samples(&self, facts: &ExchangeFacts, endpoint: Endpoint<'_>, given: Given<'_>) -> Vec<Sample> {
+    /// Settles the exchange, once it is over: charges the caller's allowance, and tells what it adds to the metrics.
+    pub fn settle(&self, facts: &ExchangeFacts, endpoint: Endpoint<'_>, given: Given<'_>) -> Vec<Sample> {
+        if let Some(allowance) = facts
+            .class
+            .as_deref()
+            .and_then(|name| given.policy.class(name))
+            .and_then(|class| self.allowance(class, given))
+        {
+            allowance.charge(facts.usage.quota_tokens());
+        }
         let since = |end: SystemTime| end.duration_since(self.times.request?).ok();
         let model = self.model.as_deref().map(|id| if given.policy.names_model(id) { id } else { "other" });
         Observation {
@@ -318,6 +360,9 @@ impl Exchange {
         };
         let class = policy.route_class(subject).ok_or(Refusal::NoRouteClass)?;
         self.facts.class = Some(class.name().to_owned());
+        if let Some(allowance) = self.allowance(class, given) {
+            allowance.take().map_err(|seconds| Refusal::Throttled { class: class.name().to_owned(), seconds })?;
+        }
         if given.credentials.is_none() {
             return Err(Refusal::NoCredentials);
         }
@@ -325,8 +370,8 @@ impl Exchange {
             self.state = State::Overlong { length: 0 };
             return self.pass(end_of_stream, policy);
         }
-        let cluster = class.cluster(call.operation.service()).to_owned();
-        let ready = Ready { call, headers, cluster, class: class.name().to_owned() };
+        let way = self.way(class, &call, &headers, given)?;
+        let ready = Ready { call, headers, way };
         if policy.auth == Auth::Bearer {
             // No hash, no hold: the body streams behind the headers.
             let length = if end_of_stream { Some(0) } else { announced };
@@ -334,6 +379,33 @@ impl Exchange {
         }
         self.state = State::Hashing { ready: Box::new(ready), hasher: Sha256::new(), length: 0 };
         if end_of_stream { self.request_body(&[], true, given) } else { Ok(Step::AwaitBody) }
+    }
+
+    /// Chooses where the call is tried first, and with it the cluster that tries the rest.
+    fn way(&self, class: &RouteClass, call: &Call, headers: &Headers, given: Given<'_>) -> Result<Way, Refusal> {
+        let nowhere = || Refusal::NoPath { class: class.name().to_owned() };
+        let caller = self.facts.principal.as_deref().unwrap_or(&self.facts.id);
+        let first = class.first_path(caller).ok_or_else(nowhere)?;
+        let home = match headers.get_str(GUARDRAIL_HEADER) {
+            // A guardrail is in one region, whatever it guards.
+            Some(guardrail) => arn_region(guardrail).map_or(Home::First, Home::Region),
+            None => call.home(),
+        };
+        let admits = |region: &str| {
+            call.model().is_none_or(|model| Breaker::new(given.shared, region, model, given.now).admits())
+        };
+        let reach = class.reach(home, &self.facts.id, admits).ok_or_else(nowhere)?;
+        let only_region = match reach {
+            Reach::Only(region) => Some(region.to_owned()),
+            Reach::From(_) => None,
+        };
+        let cluster = class.cluster(call.operation.service(), first, reach);
+        Ok(Way { cluster, class: class.name().to_owned(), only_region })
+    }
+
+    fn allowance<'a>(&self, class: &RouteClass, given: Given<'a>) -> Option<Allowance<'a>> {
+        let caller = self.facts.principal.as_deref().unwrap_or_default();
+        Allowance::new(given.shared, class.limits(), class.name(), caller, given.now)
     }
 
     fn request_body(&mut self, chunk: &[u8], end_of_stream: bool, given: Given<'_>) -> Result<Step, Refusal> {
@@ -393,22 +465,26 @@ impl Exchange {
         content_length: Option<u64>,
         given: Given<'_>,
     ) -> Result<Step, Refusal> {
-        let Ready { call: Call { operation, labels, query }, headers, cluster, class } = ready;
+        let Ready { call: Call { operation, labels, query }, headers, way: Way { cluster, class, only_region } } =
+            ready;
         // A request that has no body by its method announces none.
         let content_length = content_length.filter(|length| *length > 0 || operation.method() == Method::Post);
-        let handoff = Handoff { operation, labels, query, body_sha256, content_length };
+        let handoff =
+            Handoff { class: class.clone(), only_region, operation, labels, query, body_sha256, content_length };
         let mut forward = if given.policy.role == Role::Combined {
             let region = given.policy.own_region().ok_or(Refusal::NotConfigured)?;
-            let mut signed = sign(&handoff, &headers, region, given)?;
+            let host = region.host_of_all(handoff.service());
+            let (mut signed, facts) = sign(&handoff, &headers, region, &host, given)?;
             // The route removes it again: no signer comes behind this one.
             if let Some(value) = headers.get("x-forwarded-proto") {
-                signed.headers.push("x-forwarded-proto", value);
+                signed.push("x-forwarded-proto", value);
             }
-            signed
+            Forward { headers: signed, states: vec![(ATTEMPT_PROPERTY, to_json(&facts))] }
         } else {
             hand_over(&handoff, headers)
         };
         forward.headers.push(CLUSTER_HEADER, cluster);
+        forward.headers.push(CLASS_HEADER, class.as_str());
         forward.states.push((CLASS_PROPERTY, class.into_bytes()));
         self.state = State::Forwarded { length: 0 };
         Ok(Step::Forward(forward))
@@ -430,27 +506,7 @@ impl Exchange {
     }
 }
 
-// === the upstream side ===
-
-/// One try of a call upstream: signs it for the region of the endpoint that Envoy chose.
-///
-/// `headers` are the request's headers as they stand (an earlier attempt may have changed them), `handoff` the filter
-/// state that the gateway role left, `region` the endpoint's label.
-pub fn attempt(headers: &Headers, handoff: Option<&[u8]>, region: Option<&[u8]>, given: Given<'_>) -> Step {
-    let signed = || {
-        let handoff = handoff.ok_or(Refusal::NotPassed("no handoff in filter state"))?;
-        let handoff: Handoff =
-            serde_json::from_slice(handoff).map_err(|_| Refusal::NotPassed("unreadable handoff in filter state"))?;
-        let region = region.ok_or(Refusal::NotPassed("the endpoint has no region label"))?;
-        let region = String::from_utf8_lossy(region);
-        let region = given.policy.region(&region).ok_or_else(|| Refusal::UnknownRegion(region.into_owned()))?;
-        sign(&handoff, headers, region, given)
-    };
-    match signed() {
-        Ok(forward) => Step::Forward(forward),
-        Err(refusal) => Step::Reply(refusal.reply()),
-    }
-}
+// === the request that goes on ===
 
 /// The request as it goes to the signer, which makes it anew from the handoff: Envoy only needs it whole.
 fn hand_over(handoff: &Handoff, mut headers: Headers) -> Forward {
@@ -464,16 +520,21 @@ fn hand_over(handoff: &Handoff, mut headers: Headers) -> Forward {
     Forward { headers, states: vec![(HANDOFF_PROPERTY, to_json(handoff))] }
 }
 
-/// Builds the whole request for a region and signs it: what is not put in here does not cross.
-fn sign(handoff: &Handoff, passed: &Headers, region: &Region, given: Given<'_>) -> Result<Forward, Refusal> {
-    let Handoff { operation, labels, query, body_sha256, content_length } = handoff;
+/// Builds the whole request for a region, to be sent to `host`, and signs it: what is not put in here does not cross.
+pub(crate) fn sign(
+    handoff: &Handoff,
+    passed: &Headers,
+    region: &Region,
+    host: &str,
+    given: Given<'_>,
+) -> Result<(Headers, AttemptFacts), Refusal> {
+    let Handoff { operation, labels, query, body_sha256, content_length, .. } = handoff;
     let mut labels = labels.clone();
     if let (true, Some(id)) = (operation.takes_profile(), labels.first_mut()) {
         *id = region.profile(id).to_owned();
     }
     let model = labels.first().filter(|_| operation.names_model()).cloned();
     let path = operation.path(&labels, query);
-    let host = region.host(operation.service());
     let method = operation.method().as_str();
 
     let mut headers = Headers::default();
@@ -505,8 +566,7 @@ fn sign(handoff: &Handoff, passed: &Headers, region: &Region, given: Given<'_>) 
         }
         (Some(Credentials::Keys(_)), None) => return Err(Refusal::NotPassed("no body hash")),
     }
-    let facts = AttemptFacts { model, region: region.name().to_owned() };
-    Ok(Forward { headers, states: vec![(ATTEMPT_PROPERTY, to_json(&facts))] })
+    Ok((headers, AttemptFacts { model, region: region.name().to_owned(), tried: Vec::new() }))
 }
 
 // === parts ===
@@ -584,7 +644,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn to_json(value: &impl Serialize) -> Vec<u8> {
+pub(crate) fn to_json(value: &impl Serialize) -> Vec<u8> {
     // These types are maps of strings and numbers; serialising them cannot fail.
     serde_json::to_vec(value).unwrap_or_default()
 }

@@ -1,5 +1,7 @@
 use super::*;
+use crate::attempt::{Attempt, Told};
 use crate::credentials::{Keys, Secret};
+use crate::shared::tests::Memory;
 use serde_json::json;
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
@@ -7,6 +9,7 @@ const MODEL: &str = "anthropic.claude-v2:0";
 const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 fn policy(role: &str, auth: &str) -> Policy {
+    let regions = if role == "combined" { json!(["us-east-1"]) } else { json!(["us-east-1", "us-west-2"]) };
     let document = json!({
         "role": role,
         "auth": auth,
@@ -16,11 +19,12 @@ fn policy(role: &str, auth: &str) -> Policy {
         "models": {"deny": ["*forbidden*"]},
         "max_body_bytes": 100,
         "route_classes": [
-            {"name": "private-only", "principals": ["spiffe://secret/*"], "paths": ["dx", "vpn"]},
-            {"name": "any", "operations": ["Converse", "InvokeModel", "ListFoundationModels"], "paths": ["dx", "vpn", "internet"]}
+            {"name": "private-only", "principals": ["spiffe://secret/*"], "paths": ["dx", "vpn"], "regions": ["us-east-1"]},
+            {"name": "any", "operations": ["Converse", "InvokeModel", "ListFoundationModels"], "regions": regions,
+             "paths": ["dx", "vpn", "internet"]}
         ]
     });
-    Policy::parse(document.to_string().as_bytes()).unwrap()
+    Policy::parse(document.to_string().as_bytes(), None).unwrap()
 }
 
 fn keys() -> Credentials {
@@ -67,15 +71,22 @@ struct Client {
     exchange: Exchange,
     policy: Policy,
     credentials: Option<Credentials>,
+    shared: Memory,
 }
 
 impl Client {
     fn new(role: &str, auth: &str, credentials: Option<Credentials>) -> Self {
-        Self { exchange: Exchange::new(ID.to_owned()), policy: policy(role, auth), credentials }
+        Self::of(policy(role, auth), credentials)
+    }
+
+    fn of(policy: Policy, credentials: Option<Credentials>) -> Self {
+        Self { exchange: Exchange::new(ID.to_owned()), policy, credentials, shared: Memory::default() }
     }
 
     fn on(&mut self, event: Event<'_>) -> Step {
-        self.exchange.on(event, Given { policy: &self.policy, credentials: self.credentials.as_ref(), now: NOW })
+        let given =
+            Given { policy: &self.policy, credentials: self.credentials.as_ref(), shared: &self.shared, now: NOW };
+        self.exchange.on(event, given)
     }
 
     fn headers(&mut self, headers: &Headers, end_of_stream: bool) -> Step {
@@ -88,7 +99,13 @@ impl Client {
 }
 
 fn given<'a>(policy: &'a Policy, credentials: Option<&'a Credentials>) -> Given<'a> {
-    Given { policy, credentials, now: NOW }
+    Given { policy, credentials, shared: Box::leak(Box::<Memory>::default()), now: NOW }
+}
+
+/// A first attempt over Direct Connect.
+fn attempt(headers: &Headers, handoff: Option<&[u8]>, region: Option<&[u8]>, given: Given<'_>) -> Step {
+    let told = Told { handoff, previous: None, path: Some(b"dx"), region };
+    Attempt::default().request(headers, told, given)
 }
 
 fn forwarded(step: Step) -> Forward {
@@ -117,7 +134,7 @@ fn a_call_goes_from_headers_to_signature() {
     assert_eq!(client.headers(&converse(&[]), false), Step::AwaitBody);
     assert_eq!(client.body(b"{\"mess", false), Step::AwaitBody);
     let forward = forwarded(client.body(b"ages\":[]}", true));
-    assert_eq!(forward.headers.get(CLUSTER_HEADER), Some(b"bedrock-runtime.any".as_slice()));
+    assert_eq!(forward.headers.get(CLUSTER_HEADER), Some(b"bedrock-runtime.any.us-east-1".as_slice()));
     assert_eq!(forward.headers.get_str("content-length"), Some("15"));
     let (_, handoff) = &forward.states[0];
 
@@ -162,7 +179,8 @@ fn a_call_goes_from_headers_to_signature() {
         assert!(authorization.contains(wanted), "{authorization}");
         assert_eq!(signed.headers.get_str("x-amz-security-token"), Some("the-token"));
         let facts: AttemptFacts = serde_json::from_slice(&signed.states[0].1).unwrap();
-        assert_eq!(facts, AttemptFacts { model: Some(format!("us.{MODEL}")), region: label.to_owned() });
+        let tried = vec![format!("dx/{label}")];
+        assert_eq!(facts, AttemptFacts { model: Some(format!("us.{MODEL}")), region: label.to_owned(), tried });
 
         // A second attempt finds the headers as the first one left them, and signs the same.
         let again = attempt(
@@ -198,7 +216,7 @@ fn a_get_goes_at_once_with_the_empty_hash() {
     let mut client = Client::new("gateway", "sigv4", Some(keys()));
     let list = headers(&[(":method", "GET"), (":path", "/foundation-models?byProvider=x&byA=y")]);
     let forward = forwarded(client.headers(&list, true));
-    assert_eq!(forward.headers.get_str(CLUSTER_HEADER), Some("bedrock.any"));
+    assert_eq!(forward.headers.get_str(CLUSTER_HEADER), Some("bedrock.any.us-east-1"));
     assert_eq!(forward.headers.get_str(":path"), Some("/foundation-models?byA=y&byProvider=x"));
     let handoff: Handoff = serde_json::from_slice(&forward.states[0].1).unwrap();
     assert_eq!((handoff.body_sha256.as_deref(), handoff.content_length), (Some(EMPTY_SHA256), None));
@@ -321,14 +339,17 @@ fn refuses_without_credentials() {
 fn the_signer_refuses_what_the_gateway_did_not_pass() {
     let policy = policy("signer", "sigv4");
     let keys = keys();
-    let good = json!({"operation": "Converse", "labels": ["x"], "body_sha256": EMPTY_SHA256}).to_string();
-    let unhashed = json!({"operation": "Converse", "labels": ["x"]}).to_string();
+    let good =
+        json!({"class": "any", "operation": "Converse", "labels": ["x"], "body_sha256": EMPTY_SHA256}).to_string();
+    let unhashed = json!({"class": "any", "operation": "Converse", "labels": ["x"]}).to_string();
+    let stranger = good.replace("any", "other");
     let east = Some("us-east-1");
     for (handoff, region, credentials, message) in [
         (None, east, Some(&keys), "no handoff"),
         (Some("{}"), east, Some(&keys), "unreadable handoff"),
         (Some("\u{0}"), east, Some(&keys), "unreadable handoff"),
         (Some(unhashed.as_str()), east, Some(&keys), "no body hash"),
+        (Some(stranger.as_str()), east, Some(&keys), "a route class that it does not know"),
         (Some(good.as_str()), None, Some(&keys), "no region label"),
         (Some(good.as_str()), Some("us-gov-west-1"), Some(&keys), "'us-gov-west-1'"),
         (Some(good.as_str()), east, None, "no credentials"),
@@ -386,7 +407,7 @@ fn metrics_name_models_of_the_configuration_only() {
         client.headers(&headers(&[(":method", "POST"), (":path", path)]), true);
         let facts = client.exchange.facts(true);
         let endpoint = Endpoint { path: Some("dx"), region: Some("us-east-1"), attempts: 1 };
-        let samples = client.exchange.samples(&facts, endpoint, given(&client.policy, None));
+        let samples = client.exchange.settle(&facts, endpoint, given(&client.policy, None));
         assert!(samples.iter().all(|sample| sample.name.contains(label)), "{samples:?}");
         assert!(samples.iter().any(|sample| sample.name.starts_with("bedrock_requests;")));
     }
@@ -404,4 +425,79 @@ fn refuses_a_content_type_that_envoy_joined() {
         .collect();
     let reply = refused(client.headers(&joined, false));
     assert!(reply.0 == 400 && reply.2.contains("'content-type' is repeated"), "{reply:?}");
+}
+
+/// The cluster that a call is sent to, under a change of the document.
+fn cluster_of(client: &mut Client, call: &Headers) -> String {
+    let step = match client.headers(call, false) {
+        Step::AwaitBody => client.body(b"{}", true),
+        step => step,
+    };
+    forwarded(step).headers.get_str(CLUSTER_HEADER).unwrap().to_owned()
+}
+
+#[test]
+fn what_is_in_one_region_goes_to_that_region_only() {
+    let arn = "/model/arn:aws:bedrock:us-west-2:123456789012:inference-profile%2Fus.x/converse";
+    let elsewhere = "/model/arn:aws:bedrock:eu-west-1:123456789012:inference-profile%2Feu.x/converse";
+    let guardrail = ("x-amzn-bedrock-guardrailidentifier", "abc");
+    let regional = ("x-amzn-bedrock-guardrailidentifier", "arn:aws:bedrock:us-west-2:123456789012:guardrail/abc");
+    let plain = (":path", "/model/anthropic.claude-v2:0/converse");
+    for (call, cluster) in [
+        ([plain, ("accept", "*/*")], "bedrock-runtime.any.us-east-1"),
+        ([(":path", arn), ("accept", "*/*")], "bedrock-runtime.any.only-us-west-2"),
+        ([(":path", elsewhere), ("accept", "*/*")], "bedrock-runtime.any.only-us-east-1"),
+        ([plain, guardrail], "bedrock-runtime.any.only-us-east-1"),
+        ([plain, regional], "bedrock-runtime.any.only-us-west-2"),
+    ] {
+        let mut client = Client::new("gateway", "sigv4", Some(keys()));
+        let [first, second] = call;
+        assert_eq!(cluster_of(&mut client, &headers(&[(":method", "POST"), first, second])), cluster, "{call:?}");
+    }
+}
+
+#[test]
+fn a_region_that_throttles_a_model_is_passed_over_for_it() {
+    let mut client = Client::new("gateway", "sigv4", Some(keys()));
+    Breaker::new(&client.shared, "us-east-1", MODEL, NOW).failed(None);
+    assert_eq!(cluster_of(&mut client, &converse(&[])), "bedrock-runtime.any.us-west-2");
+    // Where both do, the first is asked: its answer is the true one.
+    client.exchange = Exchange::new(ID.to_owned());
+    Breaker::new(&client.shared, "us-west-2", MODEL, NOW).failed(None);
+    assert_eq!(cluster_of(&mut client, &converse(&[])), "bedrock-runtime.any.us-east-1");
+}
+
+#[test]
+fn a_caller_that_used_up_its_minute_is_told_when_to_come_back() {
+    let mut document = json!({
+        "role": "gateway",
+        "regions": {"us-east-1": {}},
+        "route_classes": [{"name": "any", "paths": ["dx"], "limits": {"requests_per_minute": 2, "tokens_per_minute": 60}}]
+    });
+    let load = |document: &serde_json::Value| Policy::parse(document.to_string().as_bytes(), None).unwrap();
+    let mut client = Client::of(load(&document), Some(keys()));
+    for wanted in [true, true, false] {
+        client.exchange = Exchange::new(ID.to_owned());
+        match (client.headers(&converse(&[]), false), wanted) {
+            (Step::AwaitBody, true) => {}
+            (Step::Reply(reply), false) => {
+                assert_eq!((reply.status, reply.error, reply.retry_after), (429, "ThrottlingException", Some(30)));
+                assert!(reply.headers(ID).contains(&("retry-after", b"30".to_vec())));
+                assert!(reply.message.contains("route class 'any'"), "{}", reply.message);
+            }
+            (step, _) => panic!("{step:?}"),
+        }
+    }
+    // Tokens are charged when a call is over.
+    document["route_classes"][0]["limits"] = json!({"tokens_per_minute": 60});
+    let mut client = Client::of(load(&document), Some(keys()));
+    assert_eq!(client.headers(&converse(&[]), false), Step::AwaitBody);
+    let mut facts = client.exchange.facts(true);
+    facts.usage =
+        crate::audit::Usage { input: Some(50), output: Some(20), cache_read: Some(900), cache_write: Some(1) };
+    let given = Given { policy: &client.policy, credentials: None, shared: &client.shared, now: NOW };
+    client.exchange.settle(&facts, Endpoint::default(), given);
+    client.exchange = Exchange::new(ID.to_owned());
+    // 11 overdrawn and one wanted, at one a second.
+    assert!(matches!(client.headers(&converse(&[]), false), Step::Reply(reply) if reply.retry_after == Some(12)));
 }

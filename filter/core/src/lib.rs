@@ -3,16 +3,21 @@
 //! Start at [`exchange`].
 #![forbid(unsafe_code)]
 
+pub mod attempt;
 pub mod audit;
+pub mod breaker;
 pub mod config;
 pub mod credentials;
 pub mod encoding;
 pub mod exchange;
 pub mod headers;
+pub mod limits;
 pub mod metrics;
 pub mod model;
 pub mod operation;
 pub mod policy;
 pub mod reply;
+pub mod route;
+pub mod shared;
 pub mod sigv4;
 pub mod usage;

@@ -94,6 +94,11 @@ impl Observation<'_> {
     }
 }
 
+/// A region began to answer 429 or 503 for a model, and is passed over for a while.
+pub fn breaker_opened(region: &str) -> Sample {
+    Sample { name: format!("bedrock_breaker_opened;region={region}"), kind: Kind::Counter, value: 1 }
+}
+
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A service endpoint of Bedrock. Both sign as `bedrock`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum Service {
     /// `bedrock-runtime`: inference.
     BedrockRuntime,
@@ -103,6 +105,17 @@ pub struct Call {
     pub labels: Vec<String>,
     /// The query in canonical form: encoded once, sorted; empty if there is none.
     pub query: String,
+}
+
+/// Which regions can serve a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Home<'a> {
+    /// Any: what it names is in all of them.
+    Anywhere,
+    /// The one where the account keeps its resources: the route class's first.
+    First,
+    /// The one that an ARN names.
+    Region(&'a str),
 }
 
 /// Why a request line is no [`Call`].
@@ -265,10 +278,35 @@ impl Call {
         Ok(Self { operation, labels: labels?, query: encoding::canonical_query(query).map_err(CallError::Query)? })
     }
 
+    /// Which regions can serve the call.
+    pub fn home(&self) -> Home<'_> {
+        if let Some(region) = self.labels.iter().find_map(|label| arn_region(label)) {
+            return Home::Region(region);
+        }
+        match self.operation {
+            Operation::InvokeModel
+            | Operation::InvokeModelWithResponseStream
+            | Operation::InvokeModelWithBidirectionalStream
+            | Operation::Converse
+            | Operation::ConverseStream
+            | Operation::CountTokens
+            | Operation::ListFoundationModels
+            | Operation::GetFoundationModel
+            | Operation::GetFoundationModelAvailability => Home::Anywhere,
+            // Guardrails, jobs, profiles and models of an account are in one region, and lists tell of one.
+            _ => Home::First,
+        }
+    }
+
     /// The model that the client named, if the operation names one.
     pub fn model(&self) -> Option<&str> {
         self.operation.names_model().then(|| self.labels.first().map(String::as_str)).flatten()
     }
+}
+
+/// `arn:aws:bedrock:us-east-1:123456789012:guardrail/x` → `us-east-1`.
+pub fn arn_region(id: &str) -> Option<&str> {
+    id.strip_prefix("arn:")?.split(':').nth(2).filter(|region| !region.is_empty())
 }
 
 fn segments(path: &str) -> impl Iterator<Item = &str> {

@@ -1,9 +1,11 @@
 //! The configuration compiled into a policy that cannot be wrong: every name checked, every table closed.
 
-use crate::config::{Auth, BodyBytes, Config, ConfigError, Principal, Role};
+use crate::config::{Auth, Config, ConfigError, Path, Principal, Role};
 use crate::model::{self, GovOnly, Pattern};
-use crate::operation::{Operation, Service};
+use crate::operation::Service;
+use crate::route::{self, Cluster, RouteClass, SERVICES, Subject};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Body limits beyond this cannot be buffered by an Envoy set up as documented.
 const MAX_BODY_LIMIT: u64 = 1 << 30;
@@ -19,6 +21,8 @@ pub struct Policy {
     pub principal: Vec<Principal>,
     /// Longest request body in bytes.
     pub max_body_bytes: u64,
+    /// How long a path must have been healthy before calls take it again.
+    pub failback: Duration,
     regions: BTreeMap<String, Region>,
     own_region: Option<String>,
     aliases: BTreeMap<String, String>,
@@ -31,33 +35,10 @@ pub struct Policy {
 #[derive(Debug)]
 pub struct Region {
     name: String,
-    hosts: BTreeMap<Service, String>,
+    fips: bool,
+    /// Where they are not the public ones.
+    hosts: BTreeMap<Path, BTreeMap<Service, String>>,
     inference_profiles: BTreeMap<String, String>,
-}
-
-/// A rule that tells which calls may take which paths.
-#[derive(Debug)]
-pub struct RouteClass {
-    name: String,
-    models: Option<Vec<Pattern>>,
-    operations: Option<Vec<Operation>>,
-    principals: Option<Vec<Pattern>>,
-    streaming: Option<bool>,
-    body_bytes: Option<BodyBytes>,
-    clusters: BTreeMap<Service, String>,
-}
-
-/// What a route class may be matched by.
-#[derive(Debug, Clone, Copy)]
-pub struct Subject<'a> {
-    /// The operation.
-    pub operation: Operation,
-    /// The model id as resolved, if the operation names one.
-    pub model: Option<&'a str>,
-    /// The caller's name.
-    pub principal: Option<&'a str>,
-    /// The length of the body in bytes, if it is known before the body has come.
-    pub body_bytes: Option<u64>,
 }
 
 /// Why a model is refused.
@@ -74,19 +55,16 @@ pub enum ModelRefusal {
 // === impl Policy ===
 
 impl Policy {
-    /// Parses and compiles a configuration document.
+    /// Parses and compiles a configuration document. `environment_paths` is the environment's `BEDROCK_PATHS`: the order of
+    /// paths that wins over the document's, without adding one to any class.
     ///
     /// # Errors
     /// [`ConfigError`] names the key and what is wrong with it.
-    pub fn parse(json: &[u8]) -> Result<Self, ConfigError> {
-        Self::compile(Config::parse(json)?)
+    pub fn parse(json: &[u8], environment_paths: Option<&str>) -> Result<Self, ConfigError> {
+        Self::compile(Config::parse(json)?, route::environment_order(environment_paths)?.as_deref())
     }
 
-    /// Compiles a configuration.
-    ///
-    /// # Errors
-    /// [`ConfigError`] names the key and what is wrong with it.
-    pub fn compile(config: Config) -> Result<Self, ConfigError> {
+    fn compile(config: Config, order: Option<&[Path]>) -> Result<Self, ConfigError> {
         let allow = patterns("models.allow", &config.models.allow)?;
         let deny = patterns("models.deny", &config.models.deny)?;
         if config.models.allow.is_empty() {
@@ -95,20 +73,23 @@ impl Policy {
         if !(1..=MAX_BODY_LIMIT).contains(&config.max_body_bytes) {
             return Err(at("max_body_bytes", format!("must lie between 1 and {MAX_BODY_LIMIT}")));
         }
+        let names: Vec<String> = config.regions.keys().cloned().collect();
         let policy = Self {
             role: config.role,
             auth: config.auth,
             principal: config.principal,
             max_body_bytes: config.max_body_bytes,
+            failback: Duration::from_secs(config.failback_seconds.into()),
             regions: regions(config.regions, &config.inference_profiles, config.fips)?,
+            classes: route::compile(config.route_classes, &names, order)?,
             own_region: config.region,
             aliases: config.aliases,
             allow,
             deny,
-            classes: classes(config.route_classes)?,
         };
         policy.check_own_region()?;
         policy.check_models()?;
+        policy.check_profiles()?;
         Ok(policy)
     }
 
@@ -141,7 +122,22 @@ impl Policy {
     pub fn depends_on_model(&self) -> bool {
         !self.deny.is_empty()
             || !self.allow.iter().any(Pattern::takes_all)
-            || self.classes.iter().any(|class| class.models.is_some())
+            || self.classes.iter().any(RouteClass::depends_on_model)
+    }
+
+    /// The classes, in order.
+    pub fn classes(&self) -> &[RouteClass] {
+        &self.classes
+    }
+
+    /// The class of a name.
+    pub fn class(&self, name: &str) -> Option<&RouteClass> {
+        self.classes.iter().find(|class| class.name() == name)
+    }
+
+    /// Every cluster that calls may be sent to.
+    pub fn clusters(&self) -> impl Iterator<Item = (&RouteClass, Cluster<'_>)> {
+        self.classes.iter().flat_map(|class| class.clusters().into_iter().map(move |cluster| (class, cluster)))
     }
 
     /// The first class that the call matches.
@@ -163,15 +159,46 @@ impl Policy {
     }
 
     fn check_own_region(&self) -> Result<(), ConfigError> {
-        match &self.own_region {
-            Some(name) if !self.regions.contains_key(name) => {
-                Err(at("region", unknown("region", name, self.regions.keys())))
-            }
-            None if self.role == Role::Combined && self.regions.len() > 1 => {
-                Err(at("region", "role `combined` signs for one region: say which of `regions`"))
-            }
-            _ => Ok(()),
+        if let Some(name) = self.own_region.as_ref().filter(|name| !self.regions.contains_key(*name)) {
+            return Err(at("region", unknown("region", name, self.regions.keys().map(String::as_str))));
         }
+        if self.role != Role::Combined {
+            return Ok(());
+        }
+        let Some(own) = self.own_region() else { return Ok(()) };
+        if self.own_region.is_none() && self.regions.len() > 1 {
+            return Err(at("region", "role `combined` signs for one region: say which of `regions`"));
+        }
+        for (index, class) in self.classes.iter().enumerate() {
+            if let Some(other) = class.regions().iter().find(|region| *region != own.name()) {
+                let problem = format!("role `combined` signs for {} only, and the class may go to {other}", own.name());
+                return Err(at(format!("route_classes[{index}].regions"), problem));
+            }
+        }
+        // Its one signature is for one Host, whichever path the call takes.
+        let all = self.classes.iter().flat_map(RouteClass::paths);
+        for service in SERVICES {
+            if let Some(path) = all.clone().find(|path| own.host(**path, service) != own.host_of_all(service)) {
+                let key = format!("regions.{}.hosts.{}", own.name(), path.name());
+                return Err(at(key, "role `combined` signs one Host for all paths: give every path the same, or none"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What one region calls by a profile, another that the same calls may go to must have a profile for.
+    fn check_profiles(&self) -> Result<(), ConfigError> {
+        for class in &self.classes {
+            let regions = || class.regions().iter().filter_map(|name| self.regions.get(name));
+            for id in regions().flat_map(|region| region.inference_profiles.keys()) {
+                if let Some(lacking) = regions().find(|region| !region.inference_profiles.contains_key(id)) {
+                    let problem =
+                        format!("lacks '{id}', which another region of class '{}' calls by a profile", class.name());
+                    return Err(at(format!("regions.{}.inference_profiles", lacking.name), problem));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// An alias or a profile must not lead around the model policy.
@@ -203,9 +230,16 @@ impl Region {
         &self.name
     }
 
-    /// The host name of a service's endpoint.
-    pub fn host(&self, service: Service) -> &str {
-        self.hosts.get(&service).map_or("", String::as_str)
+    /// The host name of a service's endpoint, as calls on a path are sent and signed.
+    pub fn host(&self, path: Path, service: Service) -> String {
+        let own = self.hosts.get(&path).and_then(|hosts| hosts.get(&service));
+        own.cloned().unwrap_or_else(|| public_host(service, self.fips, &self.name))
+    }
+
+    /// The host name for role `combined`, whose signature has to hold on every path.
+    pub fn host_of_all(&self, service: Service) -> String {
+        let own = self.hosts.values().find_map(|hosts| hosts.get(&service));
+        own.cloned().unwrap_or_else(|| public_host(service, self.fips, &self.name))
     }
 
     /// The inference profile that a bare model id needs here, else the id itself.
@@ -213,37 +247,6 @@ impl Region {
         self.inference_profiles.get(id).map_or(id, String::as_str)
     }
 }
-
-// === impl RouteClass ===
-
-impl RouteClass {
-    /// The class's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The cluster that carries this class's calls to a service.
-    pub fn cluster(&self, service: Service) -> &str {
-        self.clusters.get(&service).map_or("", String::as_str)
-    }
-
-    fn matches(&self, call: Subject<'_>) -> bool {
-        let any = |patterns: &Vec<Pattern>, name: &str| patterns.iter().any(|pattern| pattern.matches(name));
-        self.operations.as_ref().is_none_or(|operations| operations.contains(&call.operation))
-            && self
-                .models
-                .as_ref()
-                .is_none_or(|ps| call.model.is_some_and(|id| model::names(id).any(|name| any(ps, name))))
-            && self.principals.as_ref().is_none_or(|ps| call.principal.is_some_and(|name| any(ps, name)))
-            && self.streaming.is_none_or(|streaming| streaming == call.operation.streams())
-            && self.body_bytes.is_none_or(|bounds| {
-                let length = call.body_bytes.unwrap_or(u64::MAX);
-                bounds.min <= length && bounds.max.is_none_or(|max| length <= max)
-            })
-    }
-}
-
-const SERVICES: [Service; 2] = [Service::BedrockRuntime, Service::Bedrock];
 
 fn regions(
     regions: BTreeMap<String, crate::config::Region>,
@@ -253,12 +256,14 @@ fn regions(
     if regions.is_empty() {
         return Err(at("regions", "name at least one Commercial region"));
     }
-    let fips = if fips { "-fips" } else { "" };
     let compile = |(name, own): (String, crate::config::Region)| {
         check_region_name(&name)?;
         let mut inference_profiles = general.clone();
         inference_profiles.extend(own.inference_profiles);
         for (id, profile) in &inference_profiles {
+            if let Some(problem) = misplaced(profile, &name) {
+                return Err(at(format!("inference_profiles.{id}"), problem));
+            }
             if model::without_geography(profile) != Some(id) && !profile.starts_with("arn:aws:bedrock:") {
                 let problem = format!(
                     "'{profile}' is no inference profile of '{id}': wanted a geography, '.' and the id, or an ARN"
@@ -266,11 +271,52 @@ fn regions(
                 return Err(at(format!("inference_profiles.{id}"), problem));
             }
         }
-        let host = |service: Service| (service, format!("{}{fips}.{name}.amazonaws.com", service.name()));
-        let hosts = SERVICES.into_iter().map(host).collect();
-        Ok((name.clone(), Region { name, hosts, inference_profiles }))
+        for (path, hosts) in &own.hosts {
+            for (service, host) in hosts {
+                if !is_endpoint(host, *service, &name) {
+                    let key = format!("regions.{name}.hosts.{}.{}", path.name(), service.name());
+                    let problem = format!(
+                        "'{host}' is no endpoint of {0} in {name}: wanted {0}[-fips].{name}.amazonaws.com, its .api.aws \
+                         variant, or a VPC endpoint's vpce-….{0}[-fips].{name}.vpce.amazonaws.com",
+                        service.name()
+                    );
+                    return Err(at(key, problem));
+                }
+            }
+        }
+        Ok((name.clone(), Region { name, fips, hosts: own.hosts, inference_profiles }))
     };
     regions.into_iter().map(compile).collect()
+}
+
+/// `bedrock-runtime.us-east-1.amazonaws.com`, or `bedrock-runtime-fips.…`.
+fn public_host(service: Service, fips: bool, region: &str) -> String {
+    let fips = if fips { "-fips" } else { "" };
+    format!("{}{fips}.{region}.amazonaws.com", service.name())
+}
+
+/// Whether a host name is one of AWS's for a service and region: what is signed must not go to another.
+fn is_endpoint(host: &str, service: Service, region: &str) -> bool {
+    ["", "-fips"].iter().any(|fips| {
+        let base = format!("{}{fips}.{region}", service.name());
+        let Some(prefix) = host.strip_suffix(&format!(".{base}.vpce.amazonaws.com")) else {
+            return host == format!("{base}.amazonaws.com") || host == format!("{base}.api.aws");
+        };
+        prefix.starts_with("vpce-") && prefix.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    })
+}
+
+/// What is wrong with a profile whose geography a region is not in. (`us.` profiles may be called from Canada too.)
+fn misplaced(profile: &str, region: &str) -> Option<String> {
+    let areas: &[&str] = match profile.split('.').next()? {
+        "us" => &["us-", "ca-"],
+        "eu" => &["eu-"],
+        "apac" | "jp" | "au" => &["ap-"],
+        "ca" => &["ca-"],
+        _ => return None,
+    };
+    let there = areas.iter().any(|area| region.starts_with(area));
+    (!there).then(|| format!("the profile '{profile}' cannot be called in region {region}: it is of another geography"))
 }
 
 /// `us-east-1` and the like: the name becomes part of a host name.
@@ -293,55 +339,7 @@ fn check_region_name(name: &str) -> Result<(), ConfigError> {
     }
 }
 
-fn classes(classes: Vec<crate::config::RouteClass>) -> Result<Vec<RouteClass>, ConfigError> {
-    if classes.is_empty() {
-        return Err(at("route_classes", "name at least one class, or every call is refused"));
-    }
-    let mut compiled: Vec<RouteClass> = Vec::new();
-    for (index, class) in classes.into_iter().enumerate() {
-        let key = |key: &str| format!("route_classes[{index}].{key}");
-        let name = class.name;
-        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
-            return Err(at(key("name"), format!("'{name}' is no class name: lower-case letters, digits and '-'")));
-        }
-        if compiled.iter().any(|other| other.name == name) {
-            return Err(at(key("name"), format!("'{name}' is there twice")));
-        }
-        if class.paths.is_empty() {
-            return Err(at(key("paths"), format!("class '{name}' has no path; known are dx, vpn, internet")));
-        }
-        for (at_path, path) in class.paths.iter().enumerate() {
-            if class.paths.iter().take(at_path).any(|earlier| earlier == path) {
-                return Err(at(key("paths"), format!("path '{}' is there twice", path.name())));
-            }
-        }
-        if class.operations.as_ref().is_some_and(Vec::is_empty) {
-            return Err(at(key("operations"), "an empty list matches no call; leave the key out to match all"));
-        }
-        if class.body_bytes.is_some_and(|bounds| bounds.max.is_some_and(|max| max < bounds.min)) {
-            return Err(at(key("body_bytes"), "`max` is less than `min`: no call matches"));
-        }
-        let list = |name: &str, texts: Option<Vec<String>>| match texts {
-            Some(texts) if texts.is_empty() => {
-                Err(at(key(name), "an empty list matches no call; leave the key out to match all"))
-            }
-            Some(texts) => patterns(&key(name), &texts).map(Some),
-            None => Ok(None),
-        };
-        compiled.push(RouteClass {
-            models: list("models", class.models)?,
-            operations: class.operations,
-            principals: list("principals", class.principals)?,
-            streaming: class.streaming,
-            body_bytes: class.body_bytes,
-            clusters: SERVICES.into_iter().map(|service| (service, format!("{}.{name}", service.name()))).collect(),
-            name,
-        });
-    }
-    Ok(compiled)
-}
-
-fn patterns(key: &str, texts: &[String]) -> Result<Vec<Pattern>, ConfigError> {
+pub(crate) fn patterns(key: &str, texts: &[String]) -> Result<Vec<Pattern>, ConfigError> {
     let compile = |(index, text): (usize, &String)| {
         if text.is_empty() || text.bytes().any(|b| !b.is_ascii_graphic()) {
             return Err(at(
@@ -354,12 +352,12 @@ fn patterns(key: &str, texts: &[String]) -> Result<Vec<Pattern>, ConfigError> {
     texts.iter().enumerate().map(compile).collect()
 }
 
-fn at(key: impl Into<String>, problem: impl ToString) -> ConfigError {
+pub(crate) fn at(key: impl Into<String>, problem: impl ToString) -> ConfigError {
     ConfigError { key: key.into(), problem: problem.to_string() }
 }
 
-fn unknown<'a>(kind: &str, name: &str, known: impl Iterator<Item = &'a String>) -> String {
-    let known: Vec<_> = known.map(String::as_str).collect();
+pub(crate) fn unknown<'a>(kind: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let known: Vec<_> = known.collect();
     format!("unknown {kind} '{name}'; known: {}", known.join(", "))
 }
 

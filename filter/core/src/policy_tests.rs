@@ -1,10 +1,11 @@
 use super::*;
+use crate::operation::Operation;
 use serde_json::{Value, json};
 
 fn base() -> Value {
     json!({
         "role": "gateway",
-        "regions": {"us-east-1": {}, "us-west-2": {"inference_profiles": {"a.b": "us.a.b"}}},
+        "regions": {"us-east-1": {}, "us-west-2": {}},
         "inference_profiles": {"anthropic.claude-v2": "us.anthropic.claude-v2"},
         "aliases": {"sonnet": "anthropic.claude-v2"},
         "models": {"deny": ["global.*", "*forbidden*"]},
@@ -19,7 +20,7 @@ fn base() -> Value {
 }
 
 fn load(document: &Value) -> Result<Policy, ConfigError> {
-    Policy::parse(document.to_string().as_bytes())
+    Policy::parse(document.to_string().as_bytes(), None)
 }
 
 #[test]
@@ -32,6 +33,78 @@ fn mistakes_are_refused_by_key() {
         ("/regions/us-gov-west-1", json!({}), "regions.us-gov-west-1", "not a region of the Commercial partition"),
         ("/regions/evil.example", json!({}), "regions.evil.example", "no region name"),
         ("/regions/us-east-1/profiles", json!({}), "regions.us-east-1.profiles", "unknown field"),
+        (
+            "/regions/us-west-2/inference_profiles",
+            json!({"a.b": "us.a.b"}),
+            "regions.us-east-1.inference_profiles",
+            "lacks 'a.b', which another region of class 'private-only' calls by a profile",
+        ),
+        (
+            "/regions/eu-west-1",
+            json!({}),
+            "inference_profiles.anthropic.claude-v2",
+            "cannot be called in region eu-west-1",
+        ),
+        (
+            "/regions/us-east-1/hosts",
+            json!({"dx": {"bedrock-runtime": "vpce-1.bedrock-runtime.us-west-2.vpce.amazonaws.com"}}),
+            "regions.us-east-1.hosts.dx.bedrock-runtime",
+            "no endpoint of bedrock-runtime in us-east-1",
+        ),
+        (
+            "/regions/us-east-1/hosts",
+            json!({"dx": {"bedrock": "evil.example"}}),
+            "regions.us-east-1.hosts.dx.bedrock",
+            "'evil.example' is no endpoint of bedrock in us-east-1",
+        ),
+        (
+            "/regions/us-east-1/hosts",
+            json!({"satellite": {}}),
+            "regions.us-east-1.hosts.?",
+            "expected one of `dx`, `vpn`, `internet`",
+        ),
+        (
+            "/regions/us-east-1/hosts",
+            json!({"dx": {"sts": "x"}}),
+            "regions.us-east-1.hosts.?.?",
+            "unknown variant `sts`",
+        ),
+        ("/failback_seconds", json!(-1), "failback_seconds", "invalid value"),
+        ("/route_classes/0/weights", json!({"dx": 0, "vpn": 0}), "route_classes[0].weights", "every weight is zero"),
+        ("/route_classes/0/weights", json!({}), "route_classes[0].weights", "every weight is zero"),
+        ("/route_classes/0/weights", json!({"internet": 1}), "route_classes[0].weights.internet", "not among those"),
+        ("/route_classes/0/weights", json!({"dx": 2_000_000}), "route_classes[0].weights.dx", "between 0 and 1000000"),
+        ("/route_classes/0/weights", json!({"fiber": 1}), "route_classes[0].weights.?", "unknown variant `fiber`"),
+        ("/route_classes/0/regions", json!([]), "route_classes[0].regions", "has no region"),
+        (
+            "/route_classes/0/regions",
+            json!(["us-east-1", "us-east-2"]),
+            "route_classes[0].regions[1]",
+            "unknown region 'us-east-2'; known: us-east-1, us-west-2",
+        ),
+        ("/route_classes/0/regions", json!(["us-east-1", "us-east-1"]), "route_classes[0].regions", "is there twice"),
+        (
+            "/route_classes/0/region_weights",
+            json!({"us-east-1": 0}),
+            "route_classes[0].region_weights",
+            "every weight is zero",
+        ),
+        (
+            "/route_classes/0/region_weights",
+            json!({"eu-west-1": 1}),
+            "route_classes[0].region_weights.eu-west-1",
+            "not among those",
+        ),
+        ("/route_classes/0/priority", json!("urgent"), "route_classes[0].priority", "expected `default` or `high`"),
+        ("/route_classes/0/dscp", json!(64), "route_classes[0].dscp", "between 0 and 63"),
+        ("/route_classes/0/bandwidth_kbps", json!(0), "route_classes[0].bandwidth_kbps", "lets nothing through"),
+        (
+            "/route_classes/0/limits",
+            json!({"requests_per_minute": 0}),
+            "route_classes[0].limits.requests_per_minute",
+            "lets nothing through",
+        ),
+        ("/route_classes/0/limits", json!({"calls": 1}), "route_classes[0].limits.calls", "unknown field"),
         ("/region", json!("eu-west-1"), "region", "unknown region 'eu-west-1'; known: us-east-1, us-west-2"),
         ("/inference_profiles/x.y", json!("us.z"), "inference_profiles.x.y", "no inference profile of 'x.y'"),
         ("/inference_profiles/x.y", json!("global.x.y"), "inference_profiles.x.y", "refused by `models`"),
@@ -84,11 +157,11 @@ fn documents_that_are_none_are_refused() {
         ("{}", "missing field `role`"),
         (r#"{"role":"gateway"}"#, "missing field `regions`"),
     ] {
-        let error = Policy::parse(text.as_bytes()).unwrap_err().to_string();
+        let error = Policy::parse(text.as_bytes(), None).unwrap_err().to_string();
         assert!(error.contains(problem), "{text}: {error}");
     }
     let twice = base().to_string() + "{}";
-    assert!(Policy::parse(twice.as_bytes()).unwrap_err().to_string().contains("trailing characters"));
+    assert!(Policy::parse(twice.as_bytes(), None).unwrap_err().to_string().contains("trailing characters"));
 }
 
 #[test]
@@ -97,7 +170,21 @@ fn combined_must_know_its_region() {
     document["role"] = json!("combined");
     assert_eq!(load(&document).unwrap_err().key, "region");
     document["region"] = json!("us-west-2");
+    let error = load(&document).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "configuration key `route_classes[0].regions`: role `combined` signs for us-west-2 only, and the class may go to us-east-1"
+    );
+    for class in 0..4 {
+        document["route_classes"][class]["regions"] = json!(["us-west-2"]);
+    }
     assert_eq!(load(&document).unwrap().own_region().unwrap().name(), "us-west-2");
+    // One signature holds on every path only if Host is the same.
+    let host = "vpce-0a.bedrock-runtime.us-west-2.vpce.amazonaws.com";
+    document["regions"]["us-west-2"]["hosts"] = json!({"dx": {"bedrock-runtime": host}});
+    assert_eq!(load(&document).unwrap_err().key, "regions.us-west-2.hosts.vpn");
+    document["regions"]["us-west-2"]["hosts"] = json!({"dx": {"bedrock-runtime": host}, "vpn": {"bedrock-runtime": host}, "internet": {"bedrock-runtime": host}});
+    assert_eq!(load(&document).unwrap().own_region().unwrap().host_of_all(Service::BedrockRuntime), host);
 }
 
 #[test]
@@ -113,7 +200,6 @@ fn classes_match_in_order() {
     ] {
         let found = policy.route_class(Subject { operation, model, principal, body_bytes: None }).unwrap();
         assert_eq!(found.name(), class);
-        assert_eq!(found.cluster(operation.service()), format!("{}.{class}", operation.service().name()));
     }
 }
 
@@ -135,17 +221,26 @@ fn models_resolve_by_alias_partition_and_policy() {
 
 #[test]
 fn profiles_are_the_regions_own_first() {
-    let policy = load(&base()).unwrap();
+    let mut document = base();
+    for class in 0..4 {
+        document["route_classes"][class]["regions"] = json!(["us-west-2"]);
+    }
+    document["regions"]["us-west-2"] = json!({"inference_profiles": {"a.b": "us.a.b"}});
+    document["regions"]["us-east-1"] =
+        json!({"hosts": {"vpn": {"bedrock": "vpce-0a-1.bedrock-fips.us-east-1.vpce.amazonaws.com"}}});
+    let policy = load(&document).unwrap();
     let (east, west) = (policy.region("us-east-1").unwrap(), policy.region("us-west-2").unwrap());
     assert_eq!((east.profile("a.b"), west.profile("a.b")), ("a.b", "us.a.b"));
     assert_eq!(east.profile("anthropic.claude-v2"), "us.anthropic.claude-v2");
-    assert_eq!(east.host(Service::Bedrock), "bedrock.us-east-1.amazonaws.com");
+    assert_eq!(east.host(Path::Dx, Service::Bedrock), "bedrock.us-east-1.amazonaws.com");
+    assert_eq!(east.host(Path::Vpn, Service::Bedrock), "vpce-0a-1.bedrock-fips.us-east-1.vpce.amazonaws.com");
+    assert_eq!(east.host(Path::Vpn, Service::BedrockRuntime), "bedrock-runtime.us-east-1.amazonaws.com");
     assert!(policy.region("eu-west-1").is_none());
     let mut document = base();
     document["fips"] = json!(true);
     let fips = load(&document).unwrap();
     assert_eq!(
-        fips.region("us-east-1").unwrap().host(Service::BedrockRuntime),
+        fips.region("us-east-1").unwrap().host(Path::Internet, Service::BedrockRuntime),
         "bedrock-runtime-fips.us-east-1.amazonaws.com"
     );
 }

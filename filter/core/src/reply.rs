@@ -37,6 +37,22 @@ pub enum Refusal {
     /// No route class takes the call.
     #[error("Access denied: no route class of the gateway takes this call.")]
     NoRouteClass,
+    /// The environment leaves the route class no path.
+    #[error("No path of route class '{class}' may be taken: BEDROCK_PATHS names none of them. Nothing was sent.")]
+    NoPath {
+        /// The class.
+        class: String,
+    },
+    /// The caller has used up its allowance.
+    #[error(
+        "Too many requests: route class '{class}' of the gateway allows its callers less. Try again in {seconds} s. Nothing was sent."
+    )]
+    Throttled {
+        /// The class.
+        class: String,
+        /// After how many seconds a call is allowed again.
+        seconds: u64,
+    },
     /// The body is too long.
     #[error("The request body is longer than the {limit} bytes that this gateway carries.")]
     BodyTooLong {
@@ -52,11 +68,18 @@ pub enum Refusal {
     /// The signer was reached by a call that the gateway role did not pass.
     #[error("The gateway's signer got a call that its gateway role did not pass ({0}). Nothing was sent.")]
     NotPassed(&'static str),
-    /// The endpoint's label names no region of the configuration.
+    /// The endpoint's labels name a path or region that the call's route class does not have.
     #[error(
-        "The endpoint that Envoy chose is labelled with region '{0}', which is not in the gateway's configuration. Nothing was sent."
+        "The endpoint that Envoy chose is labelled '{label}', which route class '{class}' does not have as a {kind}. Nothing was sent."
     )]
-    UnknownRegion(String),
+    ForeignEndpoint {
+        /// `path` or `region`.
+        kind: &'static str,
+        /// The label.
+        label: String,
+        /// The class.
+        class: String,
+    },
     /// The host did not do what the filter asked of it.
     #[error("The gateway failed inside Envoy ({0}). Nothing was sent.")]
     Host(String),
@@ -74,6 +97,8 @@ pub struct Reply {
     pub error: &'static str,
     /// What is wrong, for people.
     pub message: String,
+    /// After how many seconds to try again (RFC 9110, `Retry-After`).
+    pub retry_after: Option<u64>,
 }
 
 impl Refusal {
@@ -89,14 +114,20 @@ impl Refusal {
             | Self::RequestLine(_) => (400, "ValidationException"),
             Self::BodyTooLong { .. } => (413, "ValidationException"),
             Self::Model(_) | Self::HiddenModel(_) | Self::NoRouteClass => (403, "AccessDeniedException"),
+            Self::Throttled { .. } => (429, "ThrottlingException"),
             Self::NoCredentials
             | Self::NotConfigured
             | Self::NotPassed(_)
-            | Self::UnknownRegion(_)
+            | Self::ForeignEndpoint { .. }
+            | Self::NoPath { .. }
             | Self::Host(_)
             | Self::Sign(_) => (503, "ServiceUnavailableException"),
         };
-        Reply { status, error, message: self.to_string() }
+        let retry_after = match self {
+            Self::Throttled { seconds, .. } => Some(*seconds),
+            _ => None,
+        };
+        Reply { status, error, message: self.to_string(), retry_after }
     }
 }
 
@@ -107,6 +138,9 @@ impl Reply {
             vec![("content-type", b"application/json".to_vec()), ("x-amzn-errortype", self.error.as_bytes().to_vec())];
         if !request_id.is_empty() {
             headers.push(("x-amzn-requestid", request_id.as_bytes().to_vec()));
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.push(("retry-after", seconds.to_string().into_bytes()));
         }
         headers
     }

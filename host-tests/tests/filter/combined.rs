@@ -28,6 +28,7 @@ fn needs_to_know_its_region() {
     let Err(refused) = vm.plugin("combined").configure(document.to_string()) else { panic!("accepted") };
     assert!(refused.log[0].contains("`region`"), "{refused}");
     document["regions"] = json!({"us-west-2": {}});
+    document["route_classes"] = json!([{"name": "any", "paths": ["dx"]}]);
     let exchange = plugin(&vm, &document).stream();
     exchange.request_headers(converse(&[]), false);
     exchange.request_body("{}", true);

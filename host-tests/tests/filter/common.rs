@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 pub const MODEL: &str = "anthropic.claude-3-5-sonnet-20241022-v2:0";
+pub const PROFILE_ARN: &str = "arn:aws:bedrock:us-west-2:123456789012:application-inference-profile/abc";
 pub const KEY_ID: &str = "AKIDEXAMPLE";
 pub const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 pub const REQUEST_ID: &str = "0b4e4b0a-1111-4222-8333-444455556666";
@@ -13,17 +14,22 @@ pub const HANDOFF: &str = "wasm.bedrock.handoff";
 
 /// The configuration that both roles get; `role` is the only difference.
 pub fn configuration(role: &str) -> Value {
+    // Role `combined` signs for one region.
+    let regions = if role == "combined" { json!(["us-east-1"]) } else { json!(["us-east-1", "us-west-2"]) };
     json!({
         "role": role,
-        "regions": {"us-east-1": {}, "us-west-2": {"inference_profiles": {"amazon.nova-pro-v1:0": "us.amazon.nova-pro-v1:0"}}},
+        "regions": {
+            "us-east-1": {"inference_profiles": {"amazon.nova-pro-v1:0": "us.amazon.nova-pro-v1:0"}},
+            "us-west-2": {"inference_profiles": {"amazon.nova-pro-v1:0": PROFILE_ARN}},
+        },
         "region": "us-east-1",
         "inference_profiles": {MODEL: format!("us.{MODEL}")},
         "aliases": {"sonnet": MODEL},
         "models": {"deny": ["global.*"]},
         "principal": [{"from": "mtls"}, {"from": "jwt", "payload": "jwt_payload", "claim": "sub"}],
         "route_classes": [
-            {"name": "private-only", "principals": ["spiffe://mission.example/secret/*"], "paths": ["dx", "vpn"]},
-            {"name": "any", "paths": ["dx", "vpn", "internet"]}
+            {"name": "private-only", "principals": ["spiffe://mission.example/secret/*"], "paths": ["dx", "vpn"], "regions": ["us-east-1"]},
+            {"name": "any", "paths": ["dx", "vpn", "internet"], "regions": regions}
         ]
     })
 }
@@ -67,11 +73,15 @@ pub fn converse(extra: &[(&str, &str)]) -> Vec<(String, String)> {
     call("POST", &format!("/model/{MODEL}/converse"), extra)
 }
 
-/// An attempt of an exchange at an endpoint in a region.
+/// An attempt of an exchange at an endpoint in a region, over Direct Connect.
 pub fn attempt(signer: &Plugin, exchange: &Exchange, region: &str) -> Exchange {
-    signer
-        .attempt(exchange)
-        .property(&["xds", "upstream_host_metadata", "filter_metadata", "bedrock", "region"], region)
+    attempt_over(signer, exchange, "dx", region)
+}
+
+/// An attempt of an exchange at an endpoint.
+pub fn attempt_over(signer: &Plugin, exchange: &Exchange, path: &str, region: &str) -> Exchange {
+    let label = |name| ["xds", "upstream_host_metadata", "filter_metadata", "bedrock", name];
+    signer.attempt(exchange).property(&label("path"), path).property(&label("region"), region)
 }
 
 pub fn reply(exchange: &Exchange) -> LocalReply {

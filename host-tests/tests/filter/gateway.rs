@@ -46,7 +46,8 @@ fn only_known_headers_go_on() {
         ("content-length", "2"),
         ("content-type", "application/json"),
         ("x-amzn-bedrock-trace", "ENABLED"),
-        ("x-bedrock-gateway-cluster", "bedrock-runtime.any"),
+        ("x-bedrock-gateway-class", "any"),
+        ("x-bedrock-gateway-cluster", "bedrock-runtime.any.us-east-1"),
         ("x-forwarded-proto", "http"),
         ("x-request-id", REQUEST_ID),
     ]);
@@ -218,7 +219,7 @@ fn a_get_goes_on_at_once_without_a_length() {
     let path = "/foundation-models?byProvider=anthropic&byInferenceType=ON_DEMAND";
     assert_eq!(exchange.request_headers(call("GET", path, &[]), true), Outcome::Continue);
     let map = exchange.request_map();
-    assert_eq!(only(&map, "x-bedrock-gateway-cluster"), "bedrock.any");
+    assert_eq!(only(&map, "x-bedrock-gateway-cluster"), "bedrock.any.us-east-1");
     assert_eq!(only(&map, ":path"), "/foundation-models?byInferenceType=ON_DEMAND&byProvider=anthropic");
     assert!(values(&map, "content-length").is_empty());
     assert_eq!(handoff(&exchange)["body_sha256"], sha256(b""));
@@ -266,7 +267,7 @@ fn the_callers_name_comes_from_the_mesh_and_chooses_the_class() {
     ] {
         exchange.request_headers(converse(&[]), false);
         exchange.request_body("{}", true);
-        assert_eq!(only(&exchange.request_map(), "x-bedrock-gateway-cluster"), format!("bedrock-runtime.{class}"));
+        assert_eq!(only(&exchange.request_map(), "x-bedrock-gateway-class"), class);
         let facts = facts(&exchange);
         assert_eq!((&facts["principal"], &facts["class"]), (&principal, &json!(class)), "{facts}");
         assert_eq!((&facts["operation"], &facts["model"]), (&json!("Converse"), &json!(MODEL)), "{facts}");

@@ -1,7 +1,8 @@
 //! The upstream role: each attempt signed anew for where it goes.
 
 use crate::common::{
-    HANDOFF, MODEL, attempt, both_roles, call, configuration, converse, judge, only, plugin, refusal, with_keys,
+    HANDOFF, MODEL, PROFILE_ARN, attempt, attempt_over, both_roles, call, configuration, converse, judge, only, plugin,
+    refusal, with_keys,
 };
 use host_tests::vm::{Exchange, Outcome, Plugin, Vm, headers, values};
 use serde_json::{Value, json};
@@ -48,7 +49,7 @@ fn signs_for_the_region_of_the_endpoint() {
         let path = format!("/model/us.{}/converse", MODEL.replace(':', "%3A"));
         assert_eq!(only(&attempt.request_map(), ":path"), path);
         let facts: Value = serde_json::from_slice(&exchange.filter_state("wasm.bedrock.attempt").unwrap()).unwrap();
-        assert_eq!(facts, json!({"model": format!("us.{MODEL}"), "region": region}));
+        assert_eq!(facts, json!({"model": format!("us.{MODEL}"), "region": region, "tried": [format!("dx/{region}")]}));
     }
 }
 
@@ -70,13 +71,113 @@ fn a_second_attempt_is_signed_anew() {
         assert_ne!(only(&first.request_map(), name), only(&second.request_map(), name));
     }
     let facts: Value = serde_json::from_slice(&exchange.filter_state("wasm.bedrock.attempt").unwrap()).unwrap();
-    assert_eq!(facts["region"], "us-west-2");
+    assert_eq!((&facts["region"], &facts["tried"]), (&json!("us-west-2"), &json!(["dx/us-east-1", "dx/us-west-2"])));
+}
+
+/// Whether the signer asks for another try after an answer.
+fn retries(attempt: &Exchange, status: &str) -> bool {
+    assert_eq!(
+        attempt.response_headers([(":status", status), ("x-bedrock-gateway-retry", "1")], true),
+        Outcome::Continue
+    );
+    let asked = values(&attempt.response_map(), "x-bedrock-gateway-retry");
+    assert!(asked.len() <= 1, "{asked:?}");
+    !asked.is_empty()
+}
+
+#[test]
+fn what_another_place_may_answer_is_tried_again() {
+    for (status, places, wanted) in [
+        ("200", vec![("dx", "us-east-1")], false),
+        ("400", vec![("dx", "us-east-1")], false),
+        ("500", vec![("dx", "us-east-1")], false),
+        ("429", vec![("dx", "us-east-1")], true),
+        ("503", vec![("dx", "us-east-1")], true),
+        ("503", vec![("dx", "us-east-1"), ("vpn", "us-west-2")], true),
+        // Both regions throttle the model: their breakers are open.
+        ("429", vec![("dx", "us-east-1"), ("vpn", "us-west-2")], false),
+    ] {
+        let (gateway, signer) = both_roles();
+        let exchange = passed(&gateway);
+        let mut map = exchange.request_map();
+        for (index, (path, region)) in places.iter().enumerate() {
+            let attempt = attempt_over(&signer, &exchange, path, region);
+            assert_eq!(attempt.request_headers(map.clone(), false), Outcome::Continue);
+            map = attempt.request_map();
+            let last = index + 1 == places.len();
+            assert_eq!(retries(&attempt, status), wanted || !last, "{status} {places:?}");
+        }
+    }
+}
+
+#[test]
+fn a_region_that_throttles_a_model_is_passed_over_by_new_calls() {
+    let (gateway, signer) = both_roles();
+    let cluster = |exchange: &Exchange| only(&exchange.request_map(), "x-bedrock-gateway-cluster");
+    let exchange = passed(&gateway);
+    assert_eq!(cluster(&exchange), "bedrock-runtime.any.us-east-1");
+    let attempt = attempt(&signer, &exchange, "us-east-1");
+    attempt.request_headers(exchange.request_map(), false);
+    assert!(retries(&attempt, "429"));
+    assert_eq!(cluster(&passed(&gateway)), "bedrock-runtime.any.us-west-2");
+    // After a second one call tries; others wait for what it says.
+    gateway.vm().advance(Duration::from_secs(1));
+    let trial = passed(&gateway);
+    assert_eq!(cluster(&trial), "bedrock-runtime.any.us-east-1");
+    assert_eq!(cluster(&passed(&gateway)), "bedrock-runtime.any.us-west-2");
+    let attempt = self::attempt(&signer, &trial, "us-east-1");
+    attempt.request_headers(trial.request_map(), false);
+    assert!(!retries(&attempt, "200"));
+    assert_eq!(cluster(&passed(&gateway)), "bedrock-runtime.any.us-east-1");
+}
+
+#[test]
+fn nothing_is_signed_for_a_place_that_the_class_does_not_have() {
+    let (gateway, signer) = both_roles();
+    let private = || {
+        let id = "spiffe://mission.example/secret/a";
+        let exchange = gateway.stream().property(&["connection", "uri_san_peer_certificate"], id);
+        exchange.request_headers(converse(&[]), false);
+        exchange.request_body(BODY, true);
+        exchange
+    };
+    for (path, region, message) in [
+        ("internet", "us-east-1", "labelled 'internet', which route class 'private-only' does not have as a path"),
+        ("dx", "us-west-2", "labelled 'us-west-2', which route class 'private-only' does not have as a region"),
+        ("satellite", "us-east-1", "'satellite'"),
+    ] {
+        let exchange = private();
+        let attempt = attempt_over(&signer, &exchange, path, region);
+        assert_eq!(attempt.request_headers(exchange.request_map(), false), Outcome::LocalReply);
+        let (status, error, text) = refusal(&attempt);
+        assert_eq!((status, error.as_str()), (503, "ServiceUnavailableException"));
+        assert!(text.contains(message), "{text}");
+    }
+}
+
+#[test]
+fn a_vpc_endpoints_own_name_is_signed_on_its_path() {
+    let host = "vpce-0a1b-c2d3.bedrock-runtime.us-east-1.vpce.amazonaws.com";
+    let vm = with_keys().start().unwrap();
+    let mut document = configuration("gateway");
+    document["regions"]["us-east-1"]["hosts"] = json!({"vpn": {"bedrock-runtime": host}});
+    let gateway = plugin(&vm, &document);
+    document["role"] = json!("signer");
+    let signer = plugin(&vm, &document);
+    for (path, wanted) in [("dx", "bedrock-runtime.us-east-1.amazonaws.com"), ("vpn", host)] {
+        let exchange = passed(&gateway);
+        let attempt = attempt_over(&signer, &exchange, path, "us-east-1");
+        attempt.request_headers(exchange.request_map(), false);
+        assert_eq!(only(&attempt.request_map(), ":authority"), wanted);
+        judge(&attempt, BODY.as_bytes(), "us-east-1", None).unwrap();
+    }
 }
 
 #[test]
 fn a_region_may_have_profiles_of_its_own() {
     let (gateway, signer) = both_roles();
-    for (region, model) in [("us-east-1", "amazon.nova-pro-v1%3A0"), ("us-west-2", "us.amazon.nova-pro-v1%3A0")] {
+    let arn = PROFILE_ARN.replace(':', "%3A").replace('/', "%2F");
+    for (region, model) in [("us-east-1", "us.amazon.nova-pro-v1%3A0"), ("us-west-2", arn.as_str())] {
         let exchange = gateway.stream();
         exchange.request_headers(call("POST", "/model/amazon.nova-pro-v1:0/invoke", &[]), false);
         exchange.request_body("{}", true);
