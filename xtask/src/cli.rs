@@ -87,9 +87,10 @@ enum Faults {
 
 #[derive(Debug, Args)]
 struct Up {
-    /// A path (dx, vpn or internet) and the address that it reaches both of Bedrock's services by. May be given for each;
-    /// `internet` alone means the public endpoints.
-    #[arg(long = "path", value_name = "NAME=HOST:PORT")]
+    /// A path (dx, vpn or internet) and the address that it reaches both of Bedrock's services by, in one region or in all.
+    /// May be given for each; `internet` alone means the public endpoints. BEDROCK_PATHS=vpn,dx in the environment puts
+    /// them in another order.
+    #[arg(long = "path", value_name = "NAME[@REGION]=HOST:PORT")]
     paths: Vec<PathSpec>,
     /// The CA (PEM) that upstreams are verified against, instead of the system's.
     #[arg(long, value_name = "FILE")]
@@ -106,9 +107,13 @@ struct Up {
     /// Where Envoy writes its access log [default: in the run's directory under target/up].
     #[arg(long, value_name = "FILE")]
     access_log: Option<PathBuf>,
-    /// The region to call.
-    #[arg(long, default_value = "us-east-1")]
-    region: Region,
+    /// The filter's document (JSON, docs/configuration.md), instead of the one in the configuration. It may be changed while
+    /// the gateway runs.
+    #[arg(long, value_name = "FILE.json")]
+    policy: Option<PathBuf>,
+    /// A region to call, instead of the document's. May be given more than once: the first is tried first.
+    #[arg(long = "region", value_name = "REGION")]
+    regions: Vec<Region>,
     /// Call the FIPS endpoints.
     #[arg(long)]
     fips: bool,
@@ -172,7 +177,8 @@ impl Up {
             listen_tls: self.listen_tls,
             audit: self.audit,
             access_log: self.access_log,
-            region: self.region,
+            policy: self.policy,
+            regions: self.regions,
             fips: self.fips,
             config: self.config,
             environment: Vec::new(),

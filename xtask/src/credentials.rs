@@ -41,11 +41,13 @@ pub struct Found {
     pub any: bool,
 }
 
-/// Looks at the standard variables. An API key wins over access keys, as in AWS's SDKs.
-pub fn find(variable: impl Fn(&str) -> Option<String>) -> Result<Found, CredentialsError> {
+/// Looks at the standard variables, those of `wanted` alone if the document says how to authenticate. Else an API key wins
+/// over access keys, as in AWS's SDKs.
+pub fn find(wanted: Option<Auth>, variable: impl Fn(&str) -> Option<String>) -> Result<Found, CredentialsError> {
     let set = |name: &str| variable(name).is_some_and(|value| !value.is_empty());
-    if set("AWS_BEARER_TOKEN_BEDROCK") {
-        return Ok(Found { auth: Auth::Bearer, any: true });
+    let key = set("AWS_BEARER_TOKEN_BEDROCK");
+    if wanted == Some(Auth::Bearer) || (wanted.is_none() && key) {
+        return Ok(Found { auth: Auth::Bearer, any: key });
     }
     let (id, secret, token) = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN");
     match (set(id), set(secret)) {
@@ -62,7 +64,7 @@ mod tests {
     use super::*;
 
     fn with(names: &[&str]) -> Result<Found, CredentialsError> {
-        find(|name| names.contains(&name).then(|| "value".to_owned()))
+        find(None, |name| names.contains(&name).then(|| "value".to_owned()))
     }
 
     #[test]
@@ -72,9 +74,16 @@ mod tests {
     }
 
     #[test]
+    fn looks_for_what_the_document_wants() {
+        let key = |name: &str| (name == "AWS_BEARER_TOKEN_BEDROCK").then(|| "value".to_owned());
+        assert_eq!(find(Some(Auth::SigV4), key).unwrap(), Found { auth: Auth::SigV4, any: false });
+        assert_eq!(find(Some(Auth::Bearer), |_| None).unwrap(), Found { auth: Auth::Bearer, any: false });
+    }
+
+    #[test]
     fn starts_without_any() {
         assert_eq!(with(&[]).unwrap(), Found { auth: Auth::SigV4, any: false });
-        assert!(!find(|_| Some(String::new())).unwrap().any);
+        assert!(!find(None, |_| Some(String::new())).unwrap().any);
     }
 
     #[test]

@@ -93,7 +93,8 @@ fn options(paths: &[PathEnd], dir: &Path, audit: &Path) -> Result<Options, Error
         listen_tls: None,
         audit: Some(audit.to_path_buf()),
         access_log: None,
-        region: REGION.parse::<Region>()?,
+        policy: None,
+        regions: vec![REGION.parse::<Region>()?],
         fips: false,
         config: None,
         environment: vec![
@@ -101,6 +102,7 @@ fn options(paths: &[PathEnd], dir: &Path, audit: &Path) -> Result<Options, Error
             set("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
             set("AWS_SESSION_TOKEN", ""),
             set("AWS_BEARER_TOKEN_BEDROCK", ""),
+            set("BEDROCK_PATHS", ""),
         ],
     })
 }

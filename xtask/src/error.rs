@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{artifacts, bootstrap, credentials, net, paths, process, tls, tools};
+use crate::{artifacts, bootstrap, credentials, document, live, net, paths, process, tls, tools};
 
 /// Any command's failure.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +14,12 @@ pub enum Error {
     /// The environment's AWS credentials.
     #[error(transparent)]
     Credentials(#[from] credentials::CredentialsError),
+    /// The filter's document.
+    #[error(transparent)]
+    Document(#[from] document::DocumentError),
+    /// A change of the document while the gateway runs.
+    #[error(transparent)]
+    Change(#[from] live::ChangeError),
     /// Envoy's configuration.
     #[error(transparent)]
     Bootstrap(#[from] bootstrap::BootstrapError),

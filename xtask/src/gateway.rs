@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::bootstrap::{self, Settings};
+use crate::bootstrap::{self, Settings, discovery};
 use crate::credentials::{self, Found};
-use crate::paths::{PathSpec, Region};
+use crate::document::{self, Choices, Document, Written};
+use crate::live::{ChangeError, Live, Rendered};
+use crate::paths::{PathError, PathSpec, Region};
 use crate::process::Process;
 use crate::{Error, artifacts, dirs, net, progress, tls, tools};
 
@@ -39,9 +41,11 @@ pub struct Options {
     pub audit: Option<PathBuf>,
     /// The access log; absent, it is in the run's directory.
     pub access_log: Option<PathBuf>,
-    /// The region that is called.
-    pub region: Region,
-    /// Whether the FIPS hosts are called.
+    /// The filter's document, instead of the one in the configuration; followed while the gateway runs.
+    pub policy: Option<PathBuf>,
+    /// The regions that are called; none means those of the document.
+    pub regions: Vec<Region>,
+    /// Whether the FIPS hosts are called, if the document does not say so.
     pub fips: bool,
     /// A configuration of the form of `envoy/standalone.yaml`, instead of that.
     pub config: Option<PathBuf>,
@@ -65,13 +69,18 @@ pub struct Gateway {
     pub credentials: Found,
     /// The directory of this run's logs.
     pub run: PathBuf,
+    /// The regions that were called when it started.
+    pub regions: Vec<String>,
+    plan: Plan,
+    live: Option<Live>,
 }
 
-/// A rendered configuration and what belongs to it.
+/// What a configuration is rendered from, now and when the document changes.
 #[derive(Debug)]
 struct Plan {
-    bootstrap: Value,
+    standalone: Value,
     settings: Settings,
+    choices: Choices,
     ca: PathBuf,
     found: Found,
 }
@@ -93,13 +102,14 @@ pub fn print_config(options: &Options) -> Result<String, Error> {
         admin: loopback(9901),
         als: loopback(18090),
     };
-    let plan = plan(options, place)?;
+    let (plan, document, _) = plan(options, place)?;
+    let bootstrap = plan.render(&document)?;
     // What the bootstrap names is there when Envoy reads it.
     artifacts::module()?;
     if let Some(folder) = plan.settings.access_log.parent() {
         std::fs::create_dir_all(folder).map_err(Error::file("cannot create", folder))?;
     }
-    Ok(format!("{:#}", plan.bootstrap))
+    Ok(format!("{bootstrap:#}"))
 }
 
 impl Gateway {
@@ -119,15 +129,23 @@ impl Gateway {
             admin: loopback(0),
             als: loopback(net::free_port()?),
         };
-        let plan = plan(options, place)?;
+        let (plan, document, text) = plan(options, place)?;
+        let mut bootstrap = plan.render(&document)?;
         artifacts::module()?;
         let envoy = tools::envoy::find(&dirs::tools())?;
         let collector = match (&options.audit, plan.settings.als) {
             (Some(audit), Some(als)) => Some(start_collector(audit, als, &plan.settings.access_log, &run)?),
             _ => None,
         };
+        let live = match (&options.policy, text) {
+            (Some(file), Some(text)) => {
+                let filters = discovery::take_out(&mut bootstrap, &run);
+                Some(Live::start(file, &text, Rendered { frame: bootstrap.clone(), filters })?)
+            }
+            _ => None,
+        };
         let config = run.join("envoy.json");
-        std::fs::write(&config, plan.bootstrap.to_string()).map_err(Error::file("cannot write", &config))?;
+        std::fs::write(&config, bootstrap.to_string()).map_err(Error::file("cannot write", &config))?;
         let admin_file = run.join("admin");
         let mut command = Command::new(envoy);
         command.arg("-c").arg(&config).arg("--admin-address-path").arg(&admin_file).args([
@@ -153,9 +171,12 @@ impl Gateway {
             admin: plan.settings.admin,
             plain: plan.settings.listen,
             tls: plan.settings.listen_tls,
-            ca: plan.ca,
+            ca: plan.ca.clone(),
             credentials: plan.found,
             run,
+            regions: document.regions().into_iter().map(str::to_owned).collect(),
+            plan,
+            live,
         };
         gateway.wait_until_ready(&admin_file, &interrupted)?;
         gateway.learn_ports();
@@ -233,6 +254,24 @@ impl Gateway {
         Ok(())
     }
 
+    /// Takes a change of the document, if there is one; its number.
+    ///
+    /// # Errors
+    /// Why a change is refused: the old document stays.
+    pub fn follow(&mut self) -> Result<Option<u32>, Error> {
+        let Gateway { plan, live: Some(live), admin, run, .. } = self else { return Ok(None) };
+        live.look(*admin, |file, text| {
+            let written = Written::in_file(file, text, &plan.standalone)?;
+            if written.auth().is_some_and(|auth| auth != plan.found.auth) {
+                return Err(ChangeError::Restart("`auth` would change".to_owned()).into());
+            }
+            let document = written.compile(&plan.choices)?;
+            let mut frame = plan.render(&document)?;
+            let filters = discovery::take_out(&mut frame, run);
+            Ok(Rendered { frame, filters })
+        })
+    }
+
     /// Takes no new calls, lets those in flight end (`hurry` cuts that short), then ends Envoy and, after it, the
     /// collector, which still has its last records to store.
     pub fn stop(self, hurry: impl Fn() -> bool) {
@@ -253,15 +292,39 @@ impl Gateway {
     }
 }
 
-/// Everything that a run needs to know.
-fn plan(options: &Options, place: Place) -> Result<Plan, Error> {
+impl Plan {
+    fn render(&self, document: &Document) -> Result<Value, Error> {
+        for path in &self.settings.paths {
+            if let Some(region) = path.region.as_ref().map(Region::as_str)
+                && !document.regions().contains(&region)
+            {
+                return Err(PathError::Unused { label: path.label(), region: region.to_owned() }.into());
+            }
+        }
+        Ok(bootstrap::render(self.standalone.clone(), &self.settings, document)?)
+    }
+}
+
+/// Everything that a run needs to know: what stays, the document, and the text of its file.
+fn plan(options: &Options, place: Place) -> Result<(Plan, Document, Option<String>), Error> {
     if let Some(ca) = &options.upstream_ca {
         std::fs::File::open(ca).map_err(Error::file("--upstream-ca", ca))?;
     }
-    let own = |name: &str| options.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-    let found = credentials::find(|name| own(name).or_else(|| std::env::var(name).ok()))?;
     let source = options.config.clone().unwrap_or_else(|| dirs::root().join("envoy/standalone.yaml"));
     let standalone = bootstrap::read(&source)?;
+    let mut text = None;
+    let written = match &options.policy {
+        Some(file) => {
+            let read = std::fs::read_to_string(file).map_err(Error::file("--policy", file))?;
+            Written::in_file(file, text.insert(read), &standalone)?
+        }
+        None => Written::in_bootstrap(&standalone)?,
+    };
+    let own = |name: &str| options.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    let found = credentials::find(written.auth(), |name| own(name).or_else(|| std::env::var(name).ok()))?;
+    let paths = own("BEDROCK_PATHS").or_else(|| std::env::var("BEDROCK_PATHS").ok()).filter(|paths| !paths.is_empty());
+    let choices = Choices { auth: found.auth, fips: options.fips, regions: options.regions.clone(), paths };
+    let document = written.compile(&choices)?;
     let listen_tls = options.listen_tls.unwrap_or_else(|| beside(options.listen));
     let files = tls::prepare(&dirs::tls(), listen_tls.ip())?;
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
@@ -272,22 +335,18 @@ fn plan(options: &Options, place: Place) -> Result<Plan, Error> {
         module: place.module,
         certificate: files.certificate,
         key: files.key,
-        region: options.region.clone(),
-        fips: options.fips,
-        auth: found.auth,
         paths: options.paths.clone(),
         upstream_ca: options.upstream_ca.as_deref().map(absolute),
         access_log: options.access_log.as_deref().map_or(place.access_log, absolute),
         als: options.audit.as_ref().map(|_| place.als),
     };
-    if !bootstrap::has_us_profiles(&settings.region) {
+    let abroad = document.regions().into_iter().find(|region| !document::in_the_united_states(region));
+    if let Some(region) = abroad.filter(|_| options.policy.is_none()) {
         progress::note(&format!(
-            "the table of inference profiles is for the United States and is left out in {}",
-            settings.region.as_str()
+            "the table of inference profiles is for the United States and is left out in {region}"
         ));
     }
-    let bootstrap = bootstrap::render(standalone, &settings)?;
-    Ok(Plan { bootstrap, settings, ca: files.ca, found })
+    Ok((Plan { standalone, settings, choices, ca: files.ca, found }, document, text))
 }
 
 fn loopback(port: u16) -> SocketAddr {

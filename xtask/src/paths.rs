@@ -1,4 +1,4 @@
-//! `--path NAME=HOST:PORT` and `--region`, parsed.
+//! `--path NAME[@REGION]=HOST:PORT` and `--region`, parsed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,8 @@ use std::str::FromStr;
 pub enum PathError {
     /// No `=`, though only the internet has addresses of its own.
     #[error(
-        "want NAME=HOST:PORT, such as dx=10.1.0.10:443; only `internet` may stand alone, for Bedrock's public endpoints"
+        "want NAME=HOST:PORT or NAME@REGION=HOST:PORT, such as dx=10.1.0.10:443; only `internet` may stand alone, for \
+         Bedrock's public endpoints"
     )]
     Form(String),
     /// A name outside the closed list.
@@ -25,8 +26,16 @@ pub enum PathError {
         why: &'static str,
     },
     /// The same name twice.
-    #[error("--path {0} is given twice; a path has one address")]
-    Twice(PathName),
+    #[error("--path {0} is given twice; a path has one address in a region")]
+    Twice(String),
+    /// A path's region that no call goes to.
+    #[error("--path {label}: no call goes to {region}; give it by --region, or in the document's `regions`")]
+    Unused {
+        /// The path, with its region.
+        label: String,
+        /// The region.
+        region: String,
+    },
     /// A region that is none.
     #[error("not a region's name, such as us-east-1")]
     Region(String),
@@ -71,6 +80,8 @@ impl fmt::Display for PathName {
 pub struct PathSpec {
     /// Which path.
     pub name: PathName,
+    /// The region that is reached so; absent, all that have no address of their own.
+    pub region: Option<Region>,
     /// Where both services are reached; absent, at their public endpoints.
     pub address: Option<Address>,
 }
@@ -86,21 +97,40 @@ pub struct Address {
 
 impl PathSpec {
     /// Bedrock's public endpoints.
-    pub const PUBLIC: PathSpec = PathSpec { name: PathName::Internet, address: None };
+    pub const PUBLIC: PathSpec = PathSpec { name: PathName::Internet, region: None, address: None };
+
+    /// `dx`, or `dx@us-east-1`.
+    pub fn label(&self) -> String {
+        match &self.region {
+            Some(region) => format!("{}@{}", self.name, region.as_str()),
+            None => self.name.to_string(),
+        }
+    }
+}
+
+/// The way to a region over a path, if it was given: the region's own before the general one.
+pub fn find<'a>(paths: &'a [PathSpec], name: &str, region: &str) -> Option<&'a PathSpec> {
+    let named = || paths.iter().filter(|path| path.name.as_str() == name);
+    let own = named().find(|path| path.region.as_ref().is_some_and(|own| own.as_str() == region));
+    own.or_else(|| named().find(|path| path.region.is_none()))
 }
 
 impl FromStr for PathSpec {
     type Err = PathError;
 
     fn from_str(text: &str) -> Result<Self, PathError> {
-        if text == PathName::Internet.as_str() {
-            return Ok(PathSpec::PUBLIC);
-        }
-        let (name, address) = text.split_once('=').ok_or_else(|| PathError::Form(text.to_owned()))?;
+        let (label, address) = text.split_once('=').map_or((text, None), |(label, address)| (label, Some(address)));
+        let (name, region) = label.split_once('@').map_or((label, None), |(name, region)| (name, Some(region)));
         let name = PathName::ALL
             .into_iter()
             .find(|known| known.as_str() == name)
             .ok_or_else(|| PathError::Name(text.to_owned()))?;
+        let region = region.map(str::parse).transpose()?;
+        let address = match address {
+            Some(address) => address,
+            None if name == PathName::Internet => return Ok(PathSpec { name, region, address: None }),
+            None => return Err(PathError::Form(text.to_owned())),
+        };
         let wrong = |why| PathError::Address { name, address: address.to_owned(), why };
         let (host, port) = address.rsplit_once(':').ok_or_else(|| wrong("the port is missing"))?;
         let port =
@@ -114,25 +144,25 @@ impl FromStr for PathSpec {
         if host.is_empty() || !host.bytes().all(valid) {
             return Err(wrong("the host is neither a name nor an address"));
         }
-        Ok(PathSpec { name, address: Some(Address { host: host.to_owned(), port }) })
+        Ok(PathSpec { name, region, address: Some(Address { host: host.to_owned(), port }) })
     }
 }
 
-/// Puts paths in the order in which they are tried, and refuses a name given twice.
+/// Puts paths in the order of their names, and refuses one given twice.
 pub fn in_order(mut paths: Vec<PathSpec>) -> Result<Vec<PathSpec>, PathError> {
-    paths.sort_by_key(|path| path.name);
+    paths.sort_by_key(|path| (path.name, path.region.clone()));
     for pair in paths.windows(2) {
         if let [first, second] = pair
-            && first.name == second.name
+            && (first.name, &first.region) == (second.name, &second.region)
         {
-            return Err(PathError::Twice(first.name));
+            return Err(PathError::Twice(first.label()));
         }
     }
     Ok(paths)
 }
 
 /// A region of the Commercial partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Region(String);
 
 impl Region {
@@ -172,9 +202,23 @@ mod tests {
             ("internet=egress.example.com:443", PathName::Internet, "egress.example.com", 443),
         ] {
             let address = Some(Address { host: host.to_owned(), port });
-            assert_eq!(text.parse(), Ok(PathSpec { name, address }));
+            assert_eq!(text.parse(), Ok(PathSpec { name, region: None, address }));
         }
         assert_eq!("internet".parse(), Ok(PathSpec::PUBLIC));
+        let west = "us-west-2".parse::<Region>().ok();
+        assert_eq!("internet@us-west-2".parse(), Ok(PathSpec { region: west.clone(), ..PathSpec::PUBLIC }));
+        assert_eq!("dx@us-west-2=a:1".parse::<PathSpec>().unwrap().region, west);
+    }
+
+    #[test]
+    fn a_regions_own_address_comes_before_the_general_one() {
+        let paths: Vec<PathSpec> =
+            ["dx=a:1", "dx@us-west-2=b:1", "vpn@us-west-2=c:1"].iter().map(|text| text.parse().unwrap()).collect();
+        let host = |name, region| Some(find(&paths, name, region)?.address.as_ref()?.host.as_str());
+        assert_eq!(host("dx", "us-east-1"), Some("a"));
+        assert_eq!(host("dx", "us-west-2"), Some("b"));
+        assert_eq!(host("vpn", "us-west-2"), Some("c"));
+        assert_eq!(host("vpn", "us-east-1"), None);
     }
 
     #[test]
@@ -190,6 +234,9 @@ mod tests {
             ("dx=https://host:443", "needs brackets"),
             ("dx=fd00::1:443", "needs brackets"),
             ("dx=[fd00::1:443", "not closed"),
+            ("dx@=1.2.3.4:443", "not a region's name"),
+            ("dx@us-gov-west-1=1.2.3.4:443", "Commercial partition"),
+            ("vpn@us-east-1", "NAME@REGION=HOST:PORT"),
         ] {
             let error = text.parse::<PathSpec>().unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");
@@ -201,7 +248,10 @@ mod tests {
         let parse = |text: &str| text.parse::<PathSpec>().unwrap();
         let ordered = in_order(vec![parse("internet=a:1"), parse("dx=b:1"), parse("vpn=c:1")]).unwrap();
         assert_eq!(ordered.iter().map(|path| path.name).collect::<Vec<_>>(), PathName::ALL);
-        assert_eq!(in_order(vec![parse("dx=a:1"), parse("dx=b:1")]), Err(PathError::Twice(PathName::Dx)));
+        assert_eq!(in_order(vec![parse("dx=a:1"), parse("dx=b:1")]), Err(PathError::Twice("dx".to_owned())));
+        let (east, west) = (parse("dx@us-east-1=a:1"), parse("dx@us-west-2=b:1"));
+        assert!(in_order(vec![east.clone(), parse("dx=c:1"), west]).is_ok());
+        assert_eq!(in_order(vec![east.clone(), east]), Err(PathError::Twice("dx@us-east-1".to_owned())));
     }
 
     #[test]

@@ -22,15 +22,27 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let _ = writeln!(std::io::stdout(), "{}", ready_line(&gateway, options));
     while signals.count() == 0 {
         gateway.check()?;
+        follow(&mut gateway, options);
         std::thread::sleep(Duration::from_millis(50));
     }
     gateway.stop(|| signals.count() > 1);
     Ok(())
 }
 
+/// Says what became of a change of the document.
+fn follow(gateway: &mut Gateway, options: &Options) {
+    let file = options.policy.as_deref().map(dirs::shown).unwrap_or_default();
+    match gateway.follow() {
+        Ok(None) => {}
+        Ok(Some(number)) => progress::say(&format!("{file}: taken (change {number})")),
+        Err(error) => progress::say(&format!("refused, the old document stays: {error}")),
+    }
+}
+
 /// `ready http://… https://… (CA …) region … auth … paths … [audit …]`
 fn ready_line(gateway: &Gateway, options: &Options) -> String {
-    let paths: Vec<&str> = options.paths.iter().map(|path| path.name.as_str()).collect();
+    let mut paths: Vec<&str> = options.paths.iter().map(|path| path.name.as_str()).collect();
+    paths.dedup();
     let paths = if paths.is_empty() { PathName::Internet.as_str().to_owned() } else { paths.join(",") };
     let auth = if gateway.credentials.any { gateway.credentials.auth.as_str() } else { "none" };
     let audit = options.audit.as_ref().map(|file| format!(" audit {}", file.display())).unwrap_or_default();
@@ -39,7 +51,7 @@ fn ready_line(gateway: &Gateway, options: &Options) -> String {
         net::reachable(gateway.plain),
         net::reachable(gateway.tls),
         dirs::shown(&gateway.ca),
-        options.region.as_str(),
+        gateway.regions.join(","),
     )
 }
 

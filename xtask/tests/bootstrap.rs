@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use xtask::bootstrap::{self, BootstrapError, Settings};
 use xtask::credentials::Auth;
 use xtask::dirs;
+use xtask::document::{Choices, Document, Written};
 
 fn settings(paths: &[&str]) -> Settings {
     Settings {
@@ -17,9 +18,6 @@ fn settings(paths: &[&str]) -> Settings {
         module: PathBuf::from("/module.wasm"),
         certificate: PathBuf::from("/cert.pem"),
         key: PathBuf::from("/key.pem"),
-        region: "us-west-2".parse().unwrap(),
-        fips: false,
-        auth: Auth::SigV4,
         paths: paths.iter().map(|path| path.parse().unwrap()).collect(),
         upstream_ca: None,
         access_log: PathBuf::from("/access.jsonl"),
@@ -31,8 +29,20 @@ fn standalone() -> Value {
     bootstrap::read(&dirs::root().join("envoy/standalone.yaml")).unwrap()
 }
 
+fn choices() -> Choices {
+    Choices { auth: Auth::SigV4, fips: false, regions: vec!["us-west-2".parse().unwrap()], paths: None }
+}
+
+fn document(choices: &Choices) -> Document {
+    Written::in_bootstrap(&standalone()).unwrap().compile(choices).unwrap()
+}
+
 fn render(settings: &Settings) -> Value {
-    bootstrap::render(standalone(), settings).unwrap()
+    render_for(settings, &choices())
+}
+
+fn render_for(settings: &Settings, choices: &Choices) -> Value {
+    bootstrap::render(standalone(), settings, &document(choices)).unwrap()
 }
 
 fn cluster(config: &Value, name: &str) -> Value {
@@ -102,12 +112,10 @@ fn without_a_collector_there_is_no_live_feed() {
 fn files_and_rules_are_this_runs() {
     let run = Settings {
         upstream_ca: Some(PathBuf::from("/upstream.pem")),
-        auth: Auth::Bearer,
-        fips: true,
         als: Some(([127, 0, 0, 1], 4317).into()),
         ..settings(&["dx=10.0.0.1:1"])
     };
-    let config = render(&run);
+    let config = render_for(&run, &Choices { auth: Auth::Bearer, fips: true, ..choices() });
     let text = config.to_string();
     for own in ["/module.wasm", "/cert.pem", "/key.pem", "/upstream.pem", "/access.jsonl"] {
         assert!(text.contains(own), "{own}");
@@ -121,8 +129,8 @@ fn files_and_rules_are_this_runs() {
 
 #[test]
 fn profiles_of_the_united_states_stay_there() {
-    let abroad = Settings { region: "eu-central-1".parse().unwrap(), ..settings(&[]) };
-    assert!(!render(&abroad).to_string().contains("us.anthropic"));
+    let abroad = Choices { regions: vec!["eu-central-1".parse().unwrap()], ..choices() };
+    assert!(!render_for(&settings(&[]), &abroad).to_string().contains("us.anthropic"));
     assert!(render(&settings(&[])).to_string().contains("us.anthropic"));
 }
 
@@ -136,7 +144,7 @@ fn a_file_that_lacks_something_is_refused_by_its_name() {
     ] {
         let mut config = standalone();
         config.pointer_mut(pointer).unwrap().as_object_mut().unwrap().remove(key);
-        let error = bootstrap::render(config, &settings(&[])).unwrap_err();
+        let error = bootstrap::render(config, &settings(&[]), &document(&choices())).unwrap_err();
         assert!(matches!(error, BootstrapError::Missing(_)), "{error}");
         assert!(error.to_string().contains(part), "{error}");
     }

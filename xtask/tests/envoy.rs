@@ -8,6 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 use xtask::bootstrap::{self, Settings};
 use xtask::credentials::Auth;
+use xtask::document::{Choices, Written};
 use xtask::paths::PathSpec;
 use xtask::{dirs, tls};
 
@@ -57,9 +58,6 @@ fn settings(dir: &Dir) -> Settings {
         module: required("BEDROCK_FILTER_WASM"),
         certificate: files.certificate,
         key: files.key,
-        region: "us-east-1".parse().unwrap(),
-        fips: false,
-        auth: Auth::SigV4,
         paths: Vec::new(),
         upstream_ca: None,
         access_log: dir.0.join("access.jsonl"),
@@ -67,27 +65,38 @@ fn settings(dir: &Dir) -> Settings {
     }
 }
 
-fn render(settings: &Settings) -> Value {
-    bootstrap::render(bootstrap::read(&standalone()).unwrap(), settings).unwrap()
+fn choices() -> Choices {
+    Choices { auth: Auth::SigV4, fips: false, regions: Vec::new(), paths: None }
+}
+
+fn render(settings: &Settings, choices: &Choices) -> Value {
+    let standalone = bootstrap::read(&standalone()).unwrap();
+    let document = Written::in_bootstrap(&standalone).unwrap().compile(choices).unwrap();
+    bootstrap::render(standalone, settings, &document).unwrap()
 }
 
 fn paths(specs: &[&str]) -> Vec<PathSpec> {
     specs.iter().map(|spec| spec.parse().unwrap()).collect()
 }
 
-#[test]
-fn the_shipped_file_is_accepted_as_it_is_but_for_its_files() {
-    let dir = Dir::new("shipped");
+/// The shipped file's text with files of this machine, as a file.
+fn changed_files(dir: &Dir, text: &str) -> PathBuf {
     let files = tls::prepare(&dir.0.join("tls"), [127, 0, 0, 1].into()).unwrap();
     let config = dir.0.join("standalone.yaml");
-    let text = std::fs::read_to_string(standalone()).unwrap();
     let module = required("BEDROCK_FILTER_WASM");
     let text = text
         .replace("/etc/bedrock-gateway/bedrock_filter.wasm", module.to_str().unwrap())
         .replace("/etc/bedrock-gateway/tls", files.certificate.parent().unwrap().to_str().unwrap())
         .replace("/var/log/bedrock-gateway", dir.0.to_str().unwrap());
     std::fs::write(&config, text).unwrap();
-    let (accepted, said) = validate(&config);
+    config
+}
+
+#[test]
+fn the_shipped_file_is_accepted_as_it_is_but_for_its_files() {
+    let dir = Dir::new("shipped");
+    let text = std::fs::read_to_string(standalone()).unwrap();
+    let (accepted, said) = validate(&changed_files(&dir, &text));
     assert!(accepted, "{said}");
     assert!(!said.contains("Deprecated") && !said.contains("deprecated"), "{said}");
 }
@@ -96,20 +105,19 @@ fn the_shipped_file_is_accepted_as_it_is_but_for_its_files() {
 fn every_way_to_run_it_is_accepted() {
     let dir = Dir::new("rendered");
     let standard = settings(&dir);
-    let variants: [(&str, Settings); 6] = [
-        ("bedrock", standard.clone()),
-        ("one path", Settings { paths: paths(&["vpn=127.0.0.1:8443"]), als: None, ..standard.clone() }),
-        (
-            "all paths",
-            Settings { paths: paths(&["dx=[::1]:1", "vpn=10.0.0.1:2", "internet=b.example:3"]), ..standard.clone() },
-        ),
-        ("fips", Settings { fips: true, region: "us-west-2".parse().unwrap(), ..standard.clone() }),
-        ("bearer", Settings { auth: Auth::Bearer, ..standard.clone() }),
-        ("europe", Settings { region: "eu-central-1".parse().unwrap(), ..standard }),
+    let all = paths(&["dx=[::1]:1", "vpn=10.0.0.1:2", "internet=b.example:3"]);
+    let regions = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<_>>();
+    let variants: [(&str, Settings, Choices); 6] = [
+        ("bedrock", standard.clone(), choices()),
+        ("one path", Settings { paths: paths(&["vpn=127.0.0.1:8443"]), als: None, ..standard.clone() }, choices()),
+        ("all paths", Settings { paths: all, ..standard.clone() }, choices()),
+        ("fips", standard.clone(), Choices { fips: true, regions: regions(&["us-west-2"]), ..choices() }),
+        ("bearer", standard.clone(), Choices { auth: Auth::Bearer, ..choices() }),
+        ("europe", standard, Choices { regions: regions(&["eu-central-1"]), ..choices() }),
     ];
-    for (name, settings) in variants {
+    for (name, settings, choices) in variants {
         let config = dir.0.join("envoy.json");
-        std::fs::write(&config, render(&settings).to_string()).unwrap();
+        std::fs::write(&config, render(&settings, &choices).to_string()).unwrap();
         let (accepted, said) = validate(&config);
         assert!(accepted, "{name}: {said}");
     }
@@ -122,13 +130,14 @@ fn a_wrong_rule_is_refused_with_its_key() {
         .unwrap()
         .replace(r#""paths": ["dx", "vpn"]"#, r#""paths": ["dx", "satellite"]"#);
     let changed = dir.0.join("changed.yaml");
-    std::fs::write(&changed, text).unwrap();
-    let config = dir.0.join("envoy.json");
-    let rendered = bootstrap::render(bootstrap::read(&changed).unwrap(), &settings(&dir)).unwrap();
-    std::fs::write(&config, rendered.to_string()).unwrap();
-    let (accepted, said) = validate(&config);
+    std::fs::write(&changed, &text).unwrap();
+    let written = Written::in_bootstrap(&bootstrap::read(&changed).unwrap()).unwrap();
+    let refused = written.compile(&choices()).unwrap_err().to_string();
+    let (accepted, said) = validate(&changed_files(&dir, &text));
     assert!(!accepted);
-    assert!(said.contains("route_classes[0].paths[1]") && said.contains("satellite"), "{said}");
+    for said in [refused, said] {
+        assert!(said.contains("route_classes[0].paths[1]") && said.contains("satellite"), "{said}");
+    }
 }
 
 /// The documents of the file's Wasm filters.

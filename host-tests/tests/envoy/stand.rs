@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use host_tests::double::{Builder, Double, EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY, Received, Running};
@@ -70,6 +70,8 @@ pub struct Gateway {
     pub ca: String,
     /// The line that said so.
     pub ready: String,
+    /// What it said on stderr.
+    said: Arc<Mutex<String>>,
 }
 
 impl Stand {
@@ -78,13 +80,19 @@ impl Stand {
         Stand::new(keys, &["internet"], |double| double, &[])
     }
 
-    /// A double for each path; `arguments` are more of `xtask up`'s.
+    /// A double for each path, or for each path and region (`dx@us-west-2`); `arguments` are more of `xtask up`'s.
     pub fn new(keys: Keys, paths: &[&str], change: impl Fn(Builder) -> Builder, arguments: &[&str]) -> Stand {
         let dir = tempfile::tempdir().unwrap();
         let doubles: Vec<Running> = paths
             .iter()
-            .map(|path| change(keys.taken_by(Double::builder().tls_dir(dir.path().join("tls")).path_name(*path))))
-            .map(|double| double.start().unwrap())
+            .map(|path| {
+                let double = Double::builder().tls_dir(dir.path().join("tls")).path_name(*path);
+                let double = match path.split_once('@') {
+                    Some((_, region)) => double.region(region),
+                    None => double,
+                };
+                change(keys.taken_by(double)).start().unwrap()
+            })
             .collect();
         let mut all: Vec<String> = Vec::new();
         for (path, double) in paths.iter().zip(&doubles) {
@@ -127,28 +135,36 @@ impl Gateway {
         }
         command.envs(keys.variables()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let (stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
             BufReader::new(stdout).lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)))
         });
+        let said = Arc::new(Mutex::new(String::new()));
+        let hearing = Arc::clone(&said);
         let errors = std::thread::spawn(move || {
-            let mut text = String::new();
-            let _ = stderr.read_to_string(&mut text);
-            text
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                *hearing.lock().unwrap() += &(line + "\n");
+            }
         });
         match lines.recv_timeout(Duration::from_secs(120)) {
             Ok(ready) => {
                 let words: Vec<&str> = ready.split([' ', ')']).collect();
                 assert_eq!((words[0], words[3]), ("ready", "(CA"), "{ready}");
                 let (http, https, ca) = (words[1].to_owned(), words[2].to_owned(), words[4].to_owned());
-                Gateway { child, http, https, ca, ready }
+                Gateway { child, http, https, ca, ready, said }
             }
             Err(_) => {
                 let _ = child.kill();
-                panic!("xtask up did not become ready: {}", errors.join().unwrap());
+                errors.join().unwrap();
+                panic!("xtask up did not become ready: {}", said.lock().unwrap());
             }
         }
+    }
+
+    /// What it has said on stderr so far.
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
     }
 
     /// The process id of `xtask up`.

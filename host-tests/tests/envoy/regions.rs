@@ -1,0 +1,103 @@
+//! Two regions: each call's attempt is for the region that it goes to, in name, signature and profile.
+
+use host_tests::double::{PathFault, Received};
+use serde_json::{Value, json};
+
+use crate::stand::{Keys, Stand};
+
+const CLAUDE: &str = "anthropic.claude-3-5-sonnet-20240620-v1:0";
+
+/// Two regions of different geographies, each with its profile of the same model.
+fn document(classes: &Value) -> Value {
+    json!({
+        "regions": {
+            "us-east-1": { "inference_profiles": { CLAUDE: format!("us.{CLAUDE}") } },
+            "eu-central-1": { "inference_profiles": { CLAUDE: format!("eu.{CLAUDE}") } },
+        },
+        "route_classes": classes,
+    })
+}
+
+/// Doubles that serve one region each, on the same path.
+fn stand(classes: &Value) -> Stand {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = dir.path().join("policy.json");
+    std::fs::write(&policy, document(classes).to_string()).unwrap();
+    let arguments = ["--policy", policy.to_str().unwrap()];
+    Stand::new(Keys::Temporary, &["dx@us-east-1", "dx@eu-central-1"], |double| double, &arguments)
+}
+
+fn converse(bytes: usize) -> Vec<u8> {
+    let text = "x".repeat(bytes);
+    let body = json!({ "messages": [{ "role": "user", "content": [{ "text": text }] }] }).to_string();
+    let head = format!(
+        "POST /model/{}/converse HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n",
+        CLAUDE.replace(':', "%3A"),
+        body.len()
+    );
+    [head.into_bytes(), body.into_bytes()].concat()
+}
+
+/// The Converse calls that a double got.
+fn got(stand: &Stand, double: usize) -> Vec<Received> {
+    let mut got = stand.doubles[double].requests();
+    got.retain(|request| request.operation.as_deref() == Some("Converse"));
+    got
+}
+
+/// Host, server name, signature and profile are the region's own.
+fn assert_of(request: &Received, region: &str, profile: &str) {
+    let host = format!("bedrock-runtime.{region}.amazonaws.com");
+    assert_eq!(request.region.as_deref(), Some(region));
+    assert_eq!((request.host.as_str(), request.sni.as_deref()), (host.as_str(), Some(host.as_str())));
+    assert_eq!(request.labels, [profile]);
+}
+
+#[test]
+fn each_region_is_called_by_its_own_name() {
+    let stand = stand(&json!([
+        { "name": "large", "regions": ["eu-central-1"], "paths": ["dx"], "body_bytes": { "min": 10000 } },
+        { "name": "any", "regions": ["us-east-1"], "paths": ["dx"] },
+    ]));
+    // Each double has a certificate for its own region only: a call that names the other fails at the handshake.
+    assert_eq!(stand.gateway.raw(&converse(10)).0, 200);
+    assert_eq!(stand.gateway.raw(&converse(20_000)).0, 200);
+    let (east, europe) = (got(&stand, 0), got(&stand, 1));
+    assert_eq!((east.len(), europe.len()), (1, 1));
+    assert_of(&east[0], "us-east-1", &format!("us.{CLAUDE}"));
+    assert_of(&europe[0], "eu-central-1", &format!("eu.{CLAUDE}"));
+    stand.assert_no_violation();
+}
+
+/// The first region answers so to everything: the same call is answered by the second, signed for it anew.
+fn moves_to_the_second_region(fault: PathFault, bytes: usize) {
+    let stand = stand(&json!([{ "name": "any", "regions": ["us-east-1", "eu-central-1"], "paths": ["dx"] }]));
+    assert_eq!(stand.gateway.raw(&converse(10)).0, 200);
+    assert_eq!((got(&stand, 0).len(), got(&stand, 1).len()), (1, 0));
+    stand.doubles[0].set_fault(fault);
+    let (status, head, body) = stand.gateway.raw(&converse(bytes));
+    assert_eq!(status, 200, "{head} {body}");
+    assert!(!head.contains("x-bedrock-gateway"), "{head}");
+    let (east, europe) = (got(&stand, 0), got(&stand, 1));
+    assert_eq!((east.len(), europe.len()), (2, 1));
+    assert_of(&east[1], "us-east-1", &format!("us.{CLAUDE}"));
+    assert_of(&europe[0], "eu-central-1", &format!("eu.{CLAUDE}"));
+    assert_eq!(east[1].body_sha256, europe[0].body_sha256);
+    stand.assert_no_violation();
+}
+
+#[test]
+fn a_throttled_call_is_answered_by_the_second_region() {
+    moves_to_the_second_region(PathFault::Status(429), 10);
+}
+
+#[test]
+fn a_call_to_a_region_that_is_unavailable_is_answered_by_the_second() {
+    moves_to_the_second_region(PathFault::Status(503), 10);
+}
+
+#[test]
+fn a_throttled_call_of_20_mb_is_answered_by_the_second_region() {
+    moves_to_the_second_region(PathFault::Status(429), 20_000_000);
+}

@@ -1,0 +1,175 @@
+//! Bedrock's clusters, made from the filter's document after the pattern of the first in the file.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use filter_core::route::{Cluster, RouteClass, SERVICES};
+use serde_json::{Map, Value, json};
+
+use super::{BootstrapError, Settings, file, for_each_object, named};
+use crate::document::Document;
+use crate::paths::{self, PathSpec};
+
+/// Seconds between two health checks, where the file does not say.
+const INTERVAL: f64 = 5.0;
+
+/// Puts the document's clusters in the place of those of the file; the endpoints of the largest.
+pub(super) fn replace(
+    resources: &mut Value,
+    settings: &Settings,
+    document: &Document,
+) -> Result<usize, BootstrapError> {
+    let clusters = named(resources, "clusters")?;
+    let name = |cluster: &Value| cluster.get("name").and_then(Value::as_str).map(str::to_owned);
+    let is_of = |cluster: &Value, service: &str| {
+        name(cluster).is_some_and(|name| name.split_once('.').is_some_and(|(first, _)| first == service))
+    };
+    let runtime = "cluster named `bedrock-runtime.CLASS`";
+    let first = clusters
+        .iter()
+        .position(|cluster| is_of(cluster, "bedrock-runtime"))
+        .ok_or(BootstrapError::Missing(runtime))?;
+    let pattern = clusters.get(first).and_then(Value::as_object).ok_or(BootstrapError::Missing(runtime))?.clone();
+    clusters.retain(|cluster| !SERVICES.iter().any(|service| is_of(cluster, service.name())));
+    let mut largest = 0;
+    let mut made = Vec::new();
+    for (class, cluster) in document.policy().clusters() {
+        let endpoints = endpoints(&cluster, settings, document);
+        largest = largest.max(endpoints.len());
+        let made_of = (class, cluster.name.as_str());
+        made.push(Value::Object(cluster_of(pattern.clone(), made_of, &endpoints, settings, document)));
+    }
+    // By name, so that the order of rules, which is the filter's matter, changes nothing here.
+    made.sort_by_key(name);
+    clusters.splice(0..0, made);
+    Ok(largest)
+}
+
+/// An endpoint, and the address that reaches it.
+struct Reached<'a> {
+    path: &'static str,
+    region: &'a str,
+    host: String,
+    address: String,
+    port: u16,
+}
+
+/// The endpoints that both the class and the command line name, in the class's order.
+fn endpoints<'a>(cluster: &Cluster<'a>, settings: &Settings, document: &Document) -> Vec<Reached<'a>> {
+    let given = if settings.paths.is_empty() { &[PathSpec::PUBLIC][..] } else { &settings.paths };
+    let reached = |(path, region): &(filter_core::config::Path, &'a str)| {
+        let host = document.policy().region(region)?.host(*path, cluster.service);
+        let path = path.name();
+        let spec = paths::find(given, path, region).filter(|_| document.takes(path))?;
+        let own = || (host.clone(), 443);
+        let (address, port) = spec.address.as_ref().map_or_else(own, |address| (address.host.clone(), address.port));
+        Some(Reached { path, region, host, address, port })
+    };
+    cluster.endpoints.iter().filter_map(reached).collect()
+}
+
+/// A cluster. A class left with no endpoint keeps it empty: its calls are refused (503) rather than sent another way.
+fn cluster_of(
+    mut pattern: Map<String, Value>,
+    (class, name): (&RouteClass, &str),
+    endpoints: &[Reached<'_>],
+    settings: &Settings,
+    document: &Document,
+) -> Map<String, Value> {
+    pattern.insert("name".into(), json!(name));
+    let assignment = pattern.entry("load_assignment").or_insert_with(|| json!({}));
+    if let Some(assignment) = assignment.as_object_mut() {
+        assignment.insert("cluster_name".into(), json!(name));
+        let priorities = endpoints.iter().enumerate().map(|(priority, reached)| priority_of(priority, reached));
+        assignment.insert("endpoints".into(), priorities.collect());
+    }
+    if endpoints.len() < 2 {
+        without_haste(&mut pattern);
+    }
+    taken_again_after(&mut pattern, document.policy().failback.as_secs_f64());
+    if let Some(dscp) = class.dscp() {
+        let addresses: Vec<&str> = endpoints.iter().map(|reached| reached.address.as_str()).collect();
+        mark(&mut pattern, dscp, &addresses);
+    }
+    if let Some(ca) = &settings.upstream_ca {
+        pattern.values_mut().for_each(|value| {
+            for_each_object(value, &mut |object| {
+                if object.contains_key("trusted_ca") {
+                    object.insert("trusted_ca".into(), file(ca));
+                }
+            });
+        });
+    }
+    pattern
+}
+
+/// An endpoint as the one of its priority, labelled for the signer and the audit record.
+fn priority_of(priority: usize, reached: &Reached<'_>) -> Value {
+    let Reached { path, region, host, address, port } = reached;
+    json!({
+        "priority": priority,
+        "lb_endpoints": [{
+            "endpoint": {
+                "hostname": host,
+                "health_check_config": { "hostname": host },
+                "address": { "socket_address": { "address": address, "port_value": port } },
+            },
+            "metadata": { "filter_metadata": { "bedrock": {
+                "path": path,
+                "region": region,
+            } } },
+        }],
+    })
+}
+
+/// A lone endpoint has no other beside it: a check could only turn calls away from a live one.
+/// Nor is there a hurry to notice that it went silent: what is in flight has nowhere else to be tried.
+fn without_haste(cluster: &mut Map<String, Value>) {
+    for haste in ["health_checks", "outlier_detection", "upstream_bind_config", "upstream_connection_options"] {
+        cluster.remove(haste);
+    }
+    cluster.values_mut().for_each(|value| {
+        for_each_object(value, &mut |object| {
+            if object.contains_key("connection_keepalive") {
+                object.insert("connection_keepalive".into(), json!({ "interval": "60s", "timeout": "60s" }));
+            }
+        });
+    });
+}
+
+/// Checks that passed are `interval` apart: so many of them span `seconds`.
+fn taken_again_after(cluster: &mut Map<String, Value>, seconds: f64) {
+    let checks = cluster.get_mut("health_checks").and_then(Value::as_array_mut);
+    for check in checks.into_iter().flatten().filter_map(Value::as_object_mut) {
+        let interval =
+            check.get("interval").and_then(Value::as_str).and_then(|text| text.strip_suffix('s')?.parse().ok());
+        let between = (seconds / interval.unwrap_or(INTERVAL)).ceil();
+        // A day of checks each second is less than this holds.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number, not negative")]
+        check.insert("healthy_threshold".into(), json!(1 + between as u32));
+    }
+}
+
+/// Sets the DSCP of a cluster's sockets: the upper six bits of IPv4's type of service and IPv6's traffic class. A socket of
+/// one family does not take the other's option, so each family has its own where both may be met.
+fn mark(cluster: &mut Map<String, Value>, dscp: u8, addresses: &[&str]) {
+    let bind = cluster.entry("upstream_bind_config").or_insert_with(|| json!({}));
+    let Some(bind) = bind.as_object_mut() else { return };
+    let others = bind.get("socket_options").and_then(Value::as_array).cloned().unwrap_or_default();
+    let with = |level: u8, name: u8| {
+        let value = u32::from(dscp) << 2;
+        let option = json!({ "description": "DSCP", "level": level, "name": name, "int_value": value, "state": "STATE_PREBIND" });
+        Value::Array([&others[..], &[option]].concat())
+    };
+    let (v4, v6) = (with(0, 1), with(41, 67));
+    if !addresses.is_empty() && addresses.iter().all(|address| address.parse::<Ipv6Addr>().is_ok()) {
+        bind.insert("socket_options".into(), v6);
+        return;
+    }
+    bind.insert("socket_options".into(), v4);
+    if !addresses.iter().all(|address| address.parse::<Ipv4Addr>().is_ok()) {
+        let any = |address: &str| json!({ "address": address, "port_value": 0 });
+        bind.insert("source_address".into(), any("0.0.0.0"));
+        let extra = json!({ "address": any("::"), "socket_options": { "socket_options": v6 } });
+        bind.insert("extra_source_addresses".into(), json!([extra]));
+    }
+}

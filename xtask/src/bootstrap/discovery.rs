@@ -1,0 +1,81 @@
+//! Wasm filters taken out of a bootstrap into files that Envoy watches (extension config discovery), so that their
+//! documents change without a restart: calls that come after a change meet the new one, those in flight keep theirs.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::for_each_object;
+
+const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
+const FILTERS: &str = "http_filters";
+
+/// A filter and the file that Envoy has it from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Watched {
+    /// Its name, which is the resource's too.
+    pub name: String,
+    /// Its configuration.
+    pub config: Value,
+    /// The file; nothing else is in its directory.
+    pub file: PathBuf,
+}
+
+/// Takes the Wasm filters out of `bootstrap`; each is to be written to its file below `dir`.
+pub fn take_out(bootstrap: &mut Value, dir: &Path) -> Vec<Watched> {
+    let mut taken: Vec<Watched> = Vec::new();
+    for_each_object(bootstrap, &mut |object| {
+        let filters = object.get_mut(FILTERS).and_then(Value::as_array_mut);
+        for filter in filters.into_iter().flatten().filter_map(Value::as_object_mut) {
+            let Some(watched) = watched(filter, dir) else { continue };
+            filter.remove("typed_config");
+            filter.insert("config_discovery".into(), source(&watched.file));
+            // The same filter stands in each listener, and in each cluster.
+            if !taken.iter().any(|known| known.name == watched.name) {
+                taken.push(watched);
+            }
+        }
+    });
+    taken
+}
+
+impl Watched {
+    /// The file's content.
+    pub fn response(&self, version: u32) -> Value {
+        json!({
+            "version_info": version.to_string(),
+            "resources": [{
+                "@type": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+                "name": self.name,
+                "typed_config": self.config,
+            }],
+        })
+    }
+
+    /// Writes it whole: Envoy reads when a file is moved into the directory.
+    pub fn write(&self, version: u32) -> std::io::Result<()> {
+        let new = self.file.with_extension("new");
+        if let Some(dir) = self.file.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        std::fs::write(&new, self.response(version).to_string())?;
+        std::fs::rename(&new, &self.file)
+    }
+}
+
+fn watched(filter: &Map<String, Value>, dir: &Path) -> Option<Watched> {
+    let config = filter.get("typed_config").filter(|config| config.get("@type").is_some_and(|kind| kind == WASM))?;
+    let name = filter.get("name")?.as_str()?.to_owned();
+    let file = dir.join(&name).join("filter.json");
+    Some(Watched { name, config: config.clone(), file })
+}
+
+fn source(file: &Path) -> Value {
+    json!({
+        "config_source": {
+            "resource_api_version": "V3",
+            "path_config_source": { "path": file, "watched_directory": { "path": file.parent() } },
+        },
+        "type_urls": [WASM],
+    })
+}
