@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -26,9 +27,14 @@ bedrock-double serve --listen ADDR:PORT --tls-dir DIR [options]
   --models FILE          a list of models (CSV) instead of the one built in
   --no-h2                offer http/1.1 only
   --lenient-headers      let any header pass, for SDKs that call with no gateway between
+  --fault-file FILE      what is wrong with the path, read 50 times a second: status-N, refuse, reset, silent, mute,
+                           slow-DURATION, or throttle-N-MODEL (calls to models whose id holds MODEL get status N);
+                           nothing is wrong while there is no such file
 
-Prints `ready ADDR:PORT` when it serves, and serves until SIGINT or SIGTERM. From SIGUSR1 on every answer is 503, until
-SIGUSR2.";
+Prints `ready ADDR:PORT` when it serves, and serves until SIGINT or SIGTERM.";
+
+/// Between two looks at the file of faults.
+const LOOK: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
     match run() {
@@ -41,15 +47,15 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let Some(builder) = parse(lexopt::Parser::from_env())? else {
+    let Some((builder, fault_file)) = parse(lexopt::Parser::from_env())? else {
         println!("{HELP}");
         return Ok(());
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before `ready` is said: who reads that may end us at once.
-    let (told, faults) = {
+    let told = {
         let _within = runtime.enter();
-        (until_told()?, Faults::listen()?)
+        until_told()?
     };
     // Requests are recorded in a file, if at all: kept in memory nobody could read them.
     let running = builder.keep(0).start()?;
@@ -58,16 +64,20 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     runtime.block_on(async {
         tokio::select! {
             () = told => {}
-            () = faults.follow(&running) => {}
+            () = follow(fault_file, &running) => {}
         }
     });
     running.stop();
     Ok(())
 }
 
+/// What to serve, and the file of faults.
+type Asked = (Builder, Option<PathBuf>);
+
 /// `None`: help was asked for.
-fn parse(mut args: lexopt::Parser) -> Result<Option<Builder>, Box<dyn std::error::Error>> {
+fn parse(mut args: lexopt::Parser) -> Result<Option<Asked>, Box<dyn std::error::Error>> {
     let mut builder = Double::builder();
+    let mut fault_file: Option<PathBuf> = None;
     let (mut access_key, mut secret_key, mut session_token, mut command) = (None, None, None, None);
     while let Some(arg) = args.next()? {
         builder = match arg {
@@ -97,6 +107,10 @@ fn parse(mut args: lexopt::Parser) -> Result<Option<Builder>, Box<dyn std::error
                     return Err(format!("--endpoints is any, standard or fips, not {other:?}").into());
                 }
             }),
+            Long("fault-file") => {
+                fault_file = Some(args.value()?.into());
+                builder
+            }
             Long("access-key") => {
                 access_key = Some(args.value()?.string()?);
                 builder
@@ -116,51 +130,26 @@ fn parse(mut args: lexopt::Parser) -> Result<Option<Builder>, Box<dyn std::error
         return Err("the command is `serve`; see --help".into());
     }
     match (access_key, secret_key) {
-        (Some(id), Some(secret)) => Ok(Some(builder.access_key(id, secret, session_token))),
-        (None, None) if session_token.is_none() => Ok(Some(builder)),
+        (Some(id), Some(secret)) => Ok(Some((builder.access_key(id, secret, session_token), fault_file))),
+        (None, None) if session_token.is_none() => Ok(Some((builder, fault_file))),
         _ => Err("--access-key and --secret-key go together".into()),
     }
 }
 
-/// The signals that break the path and mend it.
-#[cfg(unix)]
-struct Faults {
-    breaking: tokio::signal::unix::Signal,
-    mending: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Faults {
-    /// Listens for them from now on.
-    fn listen() -> std::io::Result<Faults> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Faults { breaking: signal(SignalKind::user_defined1())?, mending: signal(SignalKind::user_defined2())? })
-    }
-
-    /// Does what they say, for ever.
-    async fn follow(mut self, running: &Running) {
-        loop {
-            let fault = tokio::select! {
-                _ = self.breaking.recv() => PathFault::Status(503),
-                _ = self.mending.recv() => PathFault::None,
-            };
-            running.set_fault(fault);
+/// Does to the path what the file says, for ever.
+async fn follow(file: Option<PathBuf>, running: &Running) {
+    let Some(file) = file else { return std::future::pending().await };
+    let mut known = String::new();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let said = std::fs::read_to_string(&file).unwrap_or_default();
+        if said != known {
+            match PathFault::from_name(said.trim()) {
+                Some(fault) => running.set_fault(fault),
+                None => eprintln!("bedrock-double: {}: there is no fault {:?}", file.display(), said.trim()),
+            }
+            known = said;
         }
-    }
-}
-
-/// No such signals.
-#[cfg(windows)]
-struct Faults;
-
-#[cfg(windows)]
-impl Faults {
-    fn listen() -> std::io::Result<Faults> {
-        Ok(Faults)
-    }
-
-    async fn follow(self, _running: &Running) {
-        std::future::pending().await
     }
 }
 

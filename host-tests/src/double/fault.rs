@@ -89,7 +89,7 @@ pub fn error_type_of(status: u16) -> &'static str {
 }
 
 /// A fault of the whole path: what the listener does to everyone, health checks included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum PathFault {
     /// None.
     #[default]
@@ -106,6 +106,40 @@ pub enum PathFault {
     Mute,
     /// Every answer starts so much later.
     Delay(Duration),
+    /// Calls to models whose id holds this text are judged and recorded as ever, then answered with this status: a region
+    /// that throttles. All else is well, health checks too.
+    Throttle(u16, String),
+}
+
+impl PathFault {
+    /// Reads `status-N`, `refuse`, `reset`, `silent`, `mute`, `slow-DURATION` or `throttle-N-MODEL`; nothing stands for
+    /// [`PathFault::None`]. `None` if there is no such fault.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "" => Self::None,
+            "refuse" => Self::Refuse,
+            "reset" => Self::Reset,
+            "silent" => Self::Silent,
+            "mute" => Self::Mute,
+            _ => return Self::with_argument(name),
+        })
+    }
+
+    fn with_argument(name: &str) -> Option<Self> {
+        if let Some(duration) = name.strip_prefix("slow-") {
+            return parse_duration(duration).map(Self::Delay);
+        }
+        if let Some((status, model)) = name.strip_prefix("throttle-").and_then(|rest| rest.split_once('-')) {
+            return parse_status(status).map(|status| Self::Throttle(status, model.to_owned()));
+        }
+        parse_status(name.strip_prefix("status-")?).map(Self::Status)
+    }
+}
+
+/// A status that an error has.
+fn parse_status(text: &str) -> Option<u16> {
+    text.parse().ok().filter(|status| (400..600).contains(status))
 }
 
 #[cfg(test)]
@@ -133,6 +167,23 @@ mod tests {
             ("silent", None),
         ] {
             assert_eq!(ModelFault::from_name(name), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_of_faults_of_a_path() {
+        let throttled = PathFault::Throttle(429, "claude-3-5".into());
+        for (name, want) in [
+            ("", Some(PathFault::None)),
+            ("mute", Some(PathFault::Mute)),
+            ("status-503", Some(PathFault::Status(503))),
+            ("status-200", None),
+            ("slow-2s", Some(PathFault::Delay(Duration::from_secs(2)))),
+            ("throttle-429-claude-3-5", Some(throttled)),
+            ("throttle-429", None),
+            ("fault.silent", None),
+        ] {
+            assert_eq!(PathFault::from_name(name), want, "{name}");
         }
     }
 }

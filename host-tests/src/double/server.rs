@@ -68,7 +68,7 @@ impl Shared {
     }
 
     fn fault(&self) -> PathFault {
-        *self.fault.borrow()
+        self.fault.borrow().clone()
     }
 }
 
@@ -164,7 +164,7 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>) {
     let mut fault = shared.fault.subscribe();
     let mut talk = std::pin::pin!(talk(wire, tls, shared, Arc::clone(&reset)));
     loop {
-        let now = *fault.borrow_and_update();
+        let now = fault.borrow_and_update().clone();
         match now {
             PathFault::Refuse | PathFault::Reset => {
                 reset.store(true, Ordering::Relaxed);
@@ -176,7 +176,11 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>) {
                 reset.store(true, Ordering::Relaxed);
                 return;
             }
-            PathFault::None | PathFault::Status(_) | PathFault::Mute | PathFault::Delay(_) => {}
+            PathFault::None
+            | PathFault::Status(_)
+            | PathFault::Mute
+            | PathFault::Delay(_)
+            | PathFault::Throttle(..) => {}
         }
         tokio::select! {
             () = &mut talk => return,
@@ -279,7 +283,8 @@ async fn exchange(request: Request<Incoming>, session: Session, shared: Arc<Shar
         };
         shared.rules.judge(&wire, session.sni.as_deref(), now)
     };
-    let outcome = settle(&mut received, admitted, &body, started, &shared);
+    // A body of 20 MB takes long to parse: other calls are served meanwhile.
+    let outcome = tokio::task::block_in_place(|| settle(&mut received, admitted, &body, started, &shared));
     finish(received, outcome, &session, &shared).await
 }
 
@@ -328,13 +333,17 @@ async fn finish(
     session: &Session,
     shared: &Shared,
 ) -> Result<Response<Script>, Cut> {
-    let fault = shared.fault();
-    let (wait, answer) = match (fault, outcome) {
+    let called = |model: &str| received.labels.first().is_some_and(|label| label.contains(model));
+    let (wait, answer) = match (shared.fault(), outcome) {
         (PathFault::Mute, _) | (_, Outcome::Silence) => (None, None),
         (_, Outcome::Reset) => (Some(Duration::ZERO), None),
         (PathFault::Status(status), _) => (
             Some(Duration::ZERO),
             Some(Answer::error(status, super::fault::error_type_of(status), "The path answers so to everything.")),
+        ),
+        (PathFault::Throttle(status, model), _) if called(&model) => (
+            Some(Duration::ZERO),
+            Some(Answer::error(status, super::fault::error_type_of(status), "The region answers so to this model.")),
         ),
         (PathFault::Delay(more), Outcome::Answer(wait, answer)) => (Some(wait + more), Some(answer)),
         (_, Outcome::Answer(wait, answer)) => (Some(wait), Some(answer)),

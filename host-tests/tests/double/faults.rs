@@ -187,6 +187,18 @@ async fn a_path_is_slow() {
 }
 
 #[tokio::test]
+async fn a_region_throttles_one_model_and_still_judges() {
+    let stand = Stand::plain();
+    stand.running.set_fault(PathFault::Throttle(429, "claude-3-5-sonnet".to_owned()));
+    let answered = stand.client().send(&Call::converse(SONNET)).await.unwrap();
+    assert_eq!(answered.error().1, "ThrottlingException");
+    stand.client().ok(&Call::converse("fault.slow-1ms")).await;
+    assert_eq!(stand.client().send(&Call::get("/").unsigned()).await.unwrap().status, 403, "a health check");
+    stand.client().send(&Call::converse(SONNET).unsigned()).await.unwrap();
+    assert_eq!(stand.running.violations().len(), 1);
+}
+
+#[tokio::test]
 async fn ended_it_is_gone() {
     let stand = Stand::plain();
     let client = stand.client();

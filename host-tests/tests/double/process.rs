@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -67,6 +68,21 @@ async fn the_process_ends_when_told_to() {
     let told = Command::new("kill").arg(process.child.id().to_string()).status().unwrap();
     assert!(told.success());
     assert!(process.child.wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn a_file_says_what_is_wrong_with_the_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("fault");
+    let process = Process::start(dir.path(), &["--fault-file", file.to_str().unwrap()]);
+    let client = Client::new(process.addr, &dir.path().join("ca.pem"));
+    for (fault, status) in [("status-503", 503), ("throttle-429-sonnet", 429), ("", 200)] {
+        std::fs::write(&file, fault).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while client.send(&Call::converse(SONNET)).await.unwrap().status != status {
+            assert!(Instant::now() < deadline, "{fault:?}");
+        }
+    }
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn exchanges(stand: &Stand, count: usize) -> Vec<(u64, String, u64)> {
 fn calls_move_on(fault: PathFault) {
     let stand = Stand::new(Keys::LongLived, &["dx", "vpn", "internet"], |double| double, &[]);
     assert_eq!(stand.gateway.raw(GET).0, 200);
-    stand.doubles[0].set_fault(fault);
+    stand.doubles[0].set_fault(fault.clone());
     for _ in 0..5 {
         assert_eq!(stand.gateway.raw(GET).0, 200);
     }
