@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use host_tests::load::Load;
+use host_tests::load::{self, Load, token};
 use lexopt::prelude::{Long, Short, ValueExt as _};
 
 const HELP: &str = "\
@@ -21,6 +21,11 @@ bedrock-load --gateway ADDR:PORT --record FILE [options]
   --pause-ms N           before each of a stream's frames (default 200)
   --thinkers N           calls that run at any time whose model thinks before its first byte (default 0)
   --thought-ms N         for so long (default 20000)
+  --bulk N               uploads that run at any time (default 0)
+  --bulk-bytes N         of so many bytes (default 20000000)
+  --model ID             the model of Converse calls and uploads (default a Claude 3.5 Sonnet)
+  --callers N            the calls are those of N callers in turn, p-0000 and so on: each has a JWT with that `sub`,
+  --callers-key KEY        signed with this key by HS256 (default nobody says who he is)
 
 Ends when its last call has. The upstream is to be bedrock-double: streams and thinking calls name its fault models.";
 
@@ -60,8 +65,10 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
 fn parse(mut args: lexopt::Parser) -> Result<Option<(Load, PathBuf)>, Box<dyn std::error::Error>> {
     let mut gateway = None;
     let mut record: Option<PathBuf> = None;
-    let (mut rate, mut streams, mut thinkers) = (100, 0, 0);
+    let (mut rate, mut streams, mut thinkers, mut bulk, mut bulk_bytes) = (100, 0, 0, 0, 20_000_000);
     let [mut seconds, mut pause, mut thought] = [30, 200, 20_000_u64];
+    let mut model = load::MODEL.to_owned();
+    let (mut callers, mut key): (u32, Option<String>) = (0, None);
     while let Some(arg) = args.next()? {
         match arg {
             Long("help") | Short('h') => return Ok(None),
@@ -73,11 +80,21 @@ fn parse(mut args: lexopt::Parser) -> Result<Option<(Load, PathBuf)>, Box<dyn st
             Long("pause-ms") => pause = args.value()?.parse()?,
             Long("thinkers") => thinkers = args.value()?.parse()?,
             Long("thought-ms") => thought = args.value()?.parse()?,
+            Long("bulk") => bulk = args.value()?.parse()?,
+            Long("bulk-bytes") => bulk_bytes = args.value()?.parse()?,
+            Long("model") => model = args.value()?.string()?,
+            Long("callers") => callers = args.value()?.parse()?,
+            Long("callers-key") => key = Some(args.value()?.string()?),
             other => return Err(other.unexpected().into()),
         }
     }
     let (Some(gateway), Some(record)) = (gateway, record) else {
         return Err("--gateway and --record are needed; see --help".into());
+    };
+    let callers = match key {
+        Some(key) => (0..callers).map(|nth| token::authorization(nth, &key)).collect::<Result<_, _>>()?,
+        None if callers == 0 => Vec::new(),
+        None => return Err("--callers needs --callers-key".into()),
     };
     let load = Load {
         gateway,
@@ -87,6 +104,10 @@ fn parse(mut args: lexopt::Parser) -> Result<Option<(Load, PathBuf)>, Box<dyn st
         pause: Duration::from_millis(pause),
         thinkers,
         thought: Duration::from_millis(thought),
+        bulk,
+        bulk_bytes,
+        model,
+        callers,
     };
     Ok(Some((load, record)))
 }

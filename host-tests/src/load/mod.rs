@@ -1,11 +1,13 @@
 //! Load on a gateway: Converse calls at a fixed rate whatever becomes of them (an open loop), streams, and calls whose
-//! model thinks for long. What became of each is one JSON line.
+//! model thinks for long, and uploads. What became of each is one JSON line.
 
 pub mod frames;
+pub mod token;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -22,12 +24,14 @@ use tokio::sync::mpsc::UnboundedSender;
 use self::frames::{Ending, Frames};
 
 /// As an SDK names it; the gateway puts in the inference profile.
-const MODEL: &str = "anthropic.claude-3-5-sonnet-20241022-v2%3A0";
+pub const MODEL: &str = "anthropic.claude-3-5-sonnet-20241022-v2:0";
 /// Some 30 words: a stream of as many frames.
 const QUESTION: &str = "Say in some thirty words how a call finds its way when the first of three lines is cut in the \
                         middle of it and the second one soon after that, please";
 /// A call that has no end by then never has one: longer than any wait that was asked for.
 const NO_END: Duration = Duration::from_secs(30);
+/// An upload may have to share a narrow line.
+const UPLOAD: Duration = Duration::from_secs(60);
 
 /// What to do to a gateway.
 #[derive(Debug, Clone)]
@@ -46,6 +50,14 @@ pub struct Load {
     pub thinkers: u32,
     /// How long a model thinks before its first byte.
     pub thought: Duration,
+    /// Uploads that run at any time.
+    pub bulk: u32,
+    /// The bytes of an upload's picture.
+    pub bulk_bytes: usize,
+    /// The model of Converse calls and uploads.
+    pub model: String,
+    /// The `authorization` of the callers, who call in turn; none: nobody says who he is.
+    pub callers: Vec<String>,
 }
 
 /// The kind of a call.
@@ -58,6 +70,8 @@ pub enum Kind {
     Stream,
     /// Converse, answered after a long thought.
     Thinker,
+    /// Converse with a large picture.
+    Bulk,
 }
 
 /// What became of a call.
@@ -79,20 +93,36 @@ pub struct Outcome {
 impl Load {
     /// Runs to its end, calls in flight included; `tell` gets each call as it ends.
     pub async fn run(self, tell: UnboundedSender<Outcome>) {
-        let pool = Arc::new(Pool { gateway: self.gateway, idle: Mutex::default() });
+        let text = format!(r#"{{"text":"{QUESTION}"}}"#);
+        // As large bodies are: pictures, in base64.
+        let picture = "A".repeat(self.bulk_bytes);
+        let picture = format!(r#"{{"image":{{"format":"png","source":{{"bytes":"{picture}"}}}}}}"#);
+        let pool = Arc::new(Pool {
+            gateway: self.gateway,
+            callers: self.callers,
+            begun: AtomicUsize::new(0),
+            short: question(&text),
+            long: question(&format!("{text},{picture}")),
+            idle: Mutex::default(),
+        });
         let end = Instant::now() + self.time;
         let mut tasks = tokio::task::JoinSet::new();
+        let model = self.model.replace(':', "%3A");
         let dripping = format!("fault.drip-{}ms", self.pause.as_millis());
         let thinking = format!("fault.slow-{}ms", self.thought.as_millis());
-        let lasting = [(self.streams, Kind::Stream, dripping), (self.thinkers, Kind::Thinker, thinking)];
-        for (count, kind, model) in lasting {
+        let lasting = [
+            (self.streams, Kind::Stream, dripping, self.thought),
+            (self.thinkers, Kind::Thinker, thinking, self.thought),
+            (self.bulk, Kind::Bulk, model.clone(), UPLOAD),
+        ];
+        for (count, kind, model, expected) in lasting {
             for nth in 0..count {
                 let (pool, tell, model) = (Arc::clone(&pool), tell.clone(), model.clone());
                 tasks.spawn(async move {
                     // Not all at the same point of their way when a path is cut.
                     tokio::time::sleep(Duration::from_millis(200) * nth).await;
                     while Instant::now() < end {
-                        let _ = tell.send(pool.call(kind, &model, self.thought).await);
+                        let _ = tell.send(pool.call(kind, &model, expected).await);
                     }
                 });
             }
@@ -100,9 +130,9 @@ impl Load {
         let mut ticks = tokio::time::interval(Duration::from_secs(1) / self.rate.max(1));
         while self.rate > 0 && Instant::now() < end {
             ticks.tick().await;
-            let (pool, tell) = (Arc::clone(&pool), tell.clone());
+            let (pool, tell, model) = (Arc::clone(&pool), tell.clone(), model.clone());
             tasks.spawn(async move {
-                let _ = tell.send(pool.call(Kind::Call, MODEL, Duration::ZERO).await);
+                let _ = tell.send(pool.call(Kind::Call, &model, Duration::ZERO).await);
             });
             while tasks.try_join_next().is_some() {}
         }
@@ -110,10 +140,19 @@ impl Load {
     }
 }
 
-/// Kept connections, as an SDK's pool.
+/// A Converse request of these blocks.
+fn question(blocks: &str) -> Bytes {
+    format!(r#"{{"messages":[{{"role":"user","content":[{blocks}]}}]}}"#).into()
+}
+
+/// The callers and their kept connections, as of an SDK's pool.
 #[derive(Debug)]
 struct Pool {
     gateway: SocketAddr,
+    callers: Vec<String>,
+    begun: AtomicUsize,
+    short: Bytes,
+    long: Bytes,
     idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
 }
 
@@ -135,13 +174,17 @@ impl Pool {
 
     async fn exchange(&self, kind: Kind, model: &str) -> Result<(u16, String), Failure> {
         let operation = if kind == Kind::Stream { "converse-stream" } else { "converse" };
-        let body = format!(r#"{{"messages":[{{"role":"user","content":[{{"text":"{QUESTION}"}}]}}]}}"#);
-        let request = Request::builder()
+        let body = if kind == Kind::Bulk { &self.long } else { &self.short };
+        let mut request = Request::builder()
             .method(Method::POST)
             .uri(format!("/model/{model}/{operation}"))
             .header("host", self.gateway.to_string())
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body)))?;
+            .header("content-type", "application/json");
+        let nth = self.begun.fetch_add(1, Ordering::Relaxed);
+        if let Some(caller) = nth.checked_rem(self.callers.len()).and_then(|nth| self.callers.get(nth)) {
+            request = request.header("authorization", caller);
+        }
+        let request = request.body(Full::new(body.clone()))?;
         let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut sender = match kept.filter(SendRequest::is_ready) {
             Some(sender) => sender,
