@@ -4,9 +4,9 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum as _};
 
-use crate::chaos::fault::Fault;
+use crate::chaos::Scenario;
 use crate::gateway::{self, Options};
 use crate::paths::{self, PathSpec, Region};
 use crate::{Error, chaos, demo, test, up};
@@ -40,7 +40,8 @@ enum Command {
     /// Break its paths under load, and tell what became of the calls. Needs root, and `ip`, `tc` and `nft`.
     ///
     /// Network namespaces stand for the hosts. Direct Connect is cut, then the VPN too, then both are restored, for each
-    /// way of failing; then a class without the internet loses both of its paths.
+    /// way of failing; a class without the internet loses both of its paths; regions throttle; calls move to another path
+    /// by weights; uploads run beside calls of people.
     Chaos(Chaos),
 }
 
@@ -52,9 +53,9 @@ struct Chaos {
     /// The length of each run.
     #[arg(long, value_name = "N", default_value = "40", value_parser = clap::value_parser!(u64).range(20..=3600))]
     seconds: u64,
-    /// How paths fail; `private-only` cuts both paths of a class without the internet.
-    #[arg(long, value_enum, default_value = "all")]
-    fault: Faults,
+    /// What is done; may be given more than once [default: all of it].
+    #[arg(long = "fault", value_enum, value_name = "NAME")]
+    faults: Vec<Scenario>,
     /// Streams that run at any time.
     #[arg(long, value_name = "N", default_value = "10")]
     streams: u32,
@@ -64,25 +65,6 @@ struct Chaos {
     /// Upstreams offer HTTP/1.1 only.
     #[arg(long)]
     http1: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Faults {
-    /// Nobody listens.
-    Refuse,
-    /// Connections are accepted, then reset.
-    Reset,
-    /// Packets are dropped.
-    Silent,
-    /// Requests are answered with 503.
-    #[value(name = "503")]
-    Unavailable,
-    /// Of a hundred packets five are dropped.
-    Loss,
-    /// Both paths of a class without the internet refuse.
-    PrivateOnly,
-    /// Each of them, one after the other.
-    All,
 }
 
 #[derive(Debug, Args)]
@@ -130,7 +112,7 @@ impl Cli {
     pub fn run(self) -> Result<(), Error> {
         match self.command {
             Command::Demo => demo::run(),
-            Command::Chaos(options) => chaos::run(&options.options()),
+            Command::Chaos(chaos) => chaos.run(),
             Command::Test { fast, name } => test::run(fast, name.as_deref()),
             Command::Up(up) => {
                 let print_config = up.print_config;
@@ -147,24 +129,16 @@ impl Cli {
 }
 
 impl Chaos {
-    fn options(&self) -> chaos::Options {
-        let all = [
-            (Faults::Refuse, Fault::Refuse),
-            (Faults::Reset, Fault::Reset),
-            (Faults::Silent, Fault::Silent),
-            (Faults::Unavailable, Fault::Unavailable),
-            (Faults::Loss, Fault::Loss),
-        ];
-        let wanted = |name: Faults| self.fault == Faults::All || self.fault == name;
-        chaos::Options {
+    fn run(self) -> Result<(), Error> {
+        let options = chaos::Options {
             rate: self.rate,
             seconds: self.seconds,
-            faults: all.into_iter().filter(|(name, _)| wanted(*name)).map(|(_, fault)| fault).collect(),
-            private_only: wanted(Faults::PrivateOnly),
             streams: self.streams,
             think: self.think,
             http1: self.http1,
-        }
+        };
+        let all = Scenario::value_variants();
+        chaos::run(&options, if self.faults.is_empty() { all } else { &self.faults })
     }
 }
 

@@ -152,7 +152,7 @@ impl Process {
     }
 
     /// Sends it a signal.
-    pub fn signal(&self, signal: Signal) {
+    fn signal(&self, signal: Signal) {
         // The child is not reaped yet, so the id is still its own.
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             let _ = rustix::process::kill_process(pid, signal);

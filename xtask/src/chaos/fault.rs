@@ -2,13 +2,18 @@
 
 use std::fmt;
 
-/// The address family's table in each path's host; its chains are empty while nothing is wrong.
+/// The table in each path's host: what arrived is counted by its DSCP value, and the other chains are empty while nothing
+/// is wrong.
 pub const TABLE: &str = "\
 table ip chaos {
-  counter arrived { }
+  set arrived {
+    type dscp
+    flags dynamic
+    counter
+  }
   chain arriving {
     type filter hook prerouting priority -300;
-    counter name arrived
+    update @arrived { ip dscp counter }
   }
   chain input {
     type filter hook input priority 0;
@@ -32,6 +37,8 @@ pub enum Fault {
     Unavailable,
     /// Of a hundred packets five are dropped, both ways.
     Loss,
+    /// Every answer comes two seconds later.
+    Slow,
 }
 
 impl Fault {
@@ -39,7 +46,7 @@ impl Fault {
     pub fn rules(self) -> &'static str {
         match self {
             // Made at the double itself.
-            Fault::Refuse | Fault::Unavailable => "",
+            Fault::Refuse | Fault::Unavailable | Fault::Slow => "",
             Fault::Reset => "add rule ip chaos input tcp flags & syn == 0 reject with tcp reset\n",
             Fault::Silent => "add rule ip chaos input drop\nadd rule ip chaos output drop\n",
             Fault::Loss => {
@@ -50,10 +57,10 @@ impl Fault {
     }
 
     /// The 99th percentile that calls may take while a path fails, in milliseconds: what a person does not call an outage.
-    /// A dropped packet is known to be lost only by waiting for its answer.
+    /// A dropped packet is known to be lost only by waiting for its answer, and a slow path is a path.
     pub fn p99_ms(self) -> f64 {
         match self {
-            Fault::Silent | Fault::Loss => 3000.0,
+            Fault::Silent | Fault::Loss | Fault::Slow => 3000.0,
             Fault::Refuse | Fault::Reset | Fault::Unavailable => 1500.0,
         }
     }
@@ -67,6 +74,7 @@ impl fmt::Display for Fault {
             Fault::Silent => "silent",
             Fault::Unavailable => "503",
             Fault::Loss => "loss",
+            Fault::Slow => "slow",
         })
     }
 }

@@ -2,40 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-
+use super::record::{Call, Exchange, failures, percentile, ratio};
 use crate::paths::PathName;
 
 /// How long after a cut calls count as made during failover, in milliseconds.
 const FAILOVER_MS: u64 = 5000;
-
-/// A call, as the load generator tells of it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Call {
-    /// `call`, `stream` or `thinker`.
-    pub kind: String,
-    /// When it was begun, in milliseconds since 1970.
-    pub start_ms: u64,
-    /// How long it took, in milliseconds.
-    pub ms: f64,
-    /// The answer's status; 0 if there was none.
-    pub status: u16,
-    /// `ok`, the exception's type, or how it broke.
-    pub end: String,
-}
-
-/// An exchange, as the gateway's access log tells of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exchange {
-    /// When it was begun, in milliseconds since 1970.
-    pub start_ms: u64,
-    /// The path of its last attempt; none where nothing was sent.
-    pub path: Option<String>,
-    /// How many attempts it took.
-    pub attempts: u64,
-}
 
 /// When what was done, in milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,35 +51,8 @@ pub struct Summary {
     pub failback: Option<u64>,
     /// Attempts over calls: above 1 by as many as were retried.
     pub attempts: f64,
-}
-
-/// Reads the load generator's lines.
-pub fn calls(text: &str) -> Vec<Call> {
-    let of = |line: &str| {
-        let value: Value = serde_json::from_str(line).ok()?;
-        Some(Call {
-            kind: value.get("kind")?.as_str()?.to_owned(),
-            start_ms: value.get("start_ms")?.as_u64()?,
-            ms: value.get("ms")?.as_f64()?,
-            status: value.get("status")?.as_u64()?.try_into().ok()?,
-            end: value.get("end")?.as_str()?.to_owned(),
-        })
-    };
-    text.lines().filter_map(of).collect()
-}
-
-/// Reads the access log's lines.
-pub fn exchanges(text: &str) -> Vec<Exchange> {
-    let of = |line: &str| {
-        let value: Value = serde_json::from_str(line).ok()?;
-        let start = OffsetDateTime::parse(value.get("start_time")?.as_str()?, &Rfc3339).ok()?;
-        Some(Exchange {
-            start_ms: u64::try_from(start.unix_timestamp_nanos() / 1_000_000).ok()?,
-            path: value.get("path").and_then(Value::as_str).map(str::to_owned),
-            attempts: value.get("attempts").and_then(Value::as_u64).unwrap_or(0),
-        })
-    };
-    text.lines().filter_map(of).collect()
+    /// What the doubles found wrong with what they were asked.
+    pub violations: Vec<String>,
 }
 
 /// A line for each second: what calls that began in it met, and which ways they took.
@@ -124,14 +68,14 @@ pub fn timeline(calls: &[Call], exchanges: &[Exchange], events: &Events) -> Vec<
             .map(|call| call.ms)
             .collect();
         let begun = calls.iter().filter(|call| second(call.start_ms) == now);
-        let failed = begun.filter(|call| call.kind != "stream" && call.end != "ok").count();
+        let failed = begun.filter(|call| call.must_hold() && call.end != "ok").count();
         let over = |path: Option<&str>| {
             exchanges
                 .iter()
                 .filter(|exchange| second(exchange.start_ms) == now && exchange.path.as_deref() == path)
                 .count()
         };
-        let ended = |call: &&Call| call.kind == "stream" && call.end != "ok" && second(end_ms(call)) == now;
+        let ended = |call: &&Call| call.kind == "stream" && call.end != "ok" && second(call.end_ms()) == now;
         let cut = calls.iter().filter(ended).count();
         let [p50, p99, max] = [0.5, 0.99, 1.0].map(|share| percentile(&mut times, share));
         let event =
@@ -153,14 +97,11 @@ pub fn timeline(calls: &[Call], exchanges: &[Exchange], events: &Events) -> Vec<
 /// The sum.
 pub fn summary(calls: &[Call], exchanges: &[Exchange], events: &Events) -> Summary {
     let (streams, rest): (Vec<&Call>, Vec<&Call>) = calls.iter().partition(|call| call.kind == "stream");
-    let mut failures = BTreeMap::new();
-    for call in rest.iter().filter(|call| call.end != "ok") {
-        *failures.entry(format!("{} {}", call.status, call.end)).or_insert(0) += 1;
-    }
+    let failures = failures(rest.iter().copied());
     let timed: Vec<&Call> = rest.iter().filter(|call| call.kind == "call").copied().collect();
-    let mut before: Vec<f64> = timed.iter().filter(|call| end_ms(call) < events.cut_dx).map(|call| call.ms).collect();
+    let mut before: Vec<f64> = timed.iter().filter(|call| call.end_ms() < events.cut_dx).map(|call| call.ms).collect();
     let during = |cut: u64| {
-        let met = |call: &&&Call| end_ms(call) >= cut && call.start_ms < cut + FAILOVER_MS;
+        let met = |call: &&&Call| call.end_ms() >= cut && call.start_ms < cut + FAILOVER_MS;
         percentile(&mut timed.iter().filter(met).map(|call| call.ms).collect::<Vec<f64>>(), 0.99)
     };
     let thinking: Vec<f64> = rest.iter().filter(|call| call.kind == "thinker").map(|call| call.ms).collect();
@@ -190,56 +131,16 @@ pub fn summary(calls: &[Call], exchanges: &[Exchange], events: &Events) -> Summa
         streams_quiet: streams.iter().filter(quiet).count(),
         failback,
         attempts: ratio(attempts, exchanges.len()),
+        violations: Vec::new(),
     }
-}
-
-fn end_ms(call: &Call) -> u64 {
-    call.start_ms + std::time::Duration::from_secs_f64(call.ms.max(0.0) / 1000.0).as_millis() as u64
-}
-
-fn ratio(part: u64, whole: usize) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
-}
-
-/// The value that `share` of all do not exceed; 0 of none.
-fn percentile(values: &mut [f64], share: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let rank = (values.len() as f64 * share).ceil() as usize;
-    values.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::tests::{call, exchange};
     use super::*;
 
     const EVENTS: Events = Events { start: 10_000, cut_dx: 11_000, cut_vpn: 21_000, restored: 31_000 };
-
-    fn call(kind: &str, start_ms: u64, ms: f64, end: &str) -> Call {
-        Call { kind: kind.into(), start_ms, ms, status: 200, end: end.into() }
-    }
-
-    fn exchange(start_ms: u64, path: Option<&str>, attempts: u64) -> Exchange {
-        Exchange { start_ms, path: path.map(str::to_owned), attempts }
-    }
-
-    #[test]
-    fn percentiles_are_values_that_were_measured() {
-        let mut hundred: Vec<f64> = (1..=100).map(f64::from).rev().collect();
-        assert_eq!(percentile(&mut hundred, 0.5), 50.0);
-        assert_eq!(percentile(&mut hundred, 0.99), 99.0);
-        assert_eq!(percentile(&mut hundred, 1.0), 100.0);
-        assert_eq!(percentile(&mut [], 0.99), 0.0);
-    }
-
-    #[test]
-    fn reads_both_sources() {
-        let line = r#"{"kind":"call","start_ms":1795381200123,"ms":12.5,"status":200,"end":"ok"}"#;
-        assert_eq!(calls(&format!("{line}\nnot json\n")), [call("call", 1_795_381_200_123, 12.5, "ok")]);
-        let log = r#"{"start_time":"2026-11-22T21:00:00.123Z","path":"vpn","attempts":2,"status":200}
-{"start_time":"2026-11-22T21:00:00.124Z","path":null,"attempts":0,"status":503}"#;
-        let (first, second) = (exchange(1_795_381_200_123, Some("vpn"), 2), exchange(1_795_381_200_124, None, 0));
-        assert_eq!(exchanges(log), [first, second]);
-    }
 
     #[test]
     fn calls_that_a_cut_found_in_flight_count_as_made_during_failover() {

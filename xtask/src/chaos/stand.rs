@@ -1,19 +1,20 @@
 //! One run's hosts, gateway and load.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::lab::{Lab, path_argument};
-use super::report::{self, Call, Exchange};
-use crate::demo::{ACCESS_KEY, REGION, SECRET_KEY};
+use super::lab::Lab;
+use super::policy::{self, CALLERS_KEY};
+use super::record::{self, Call, Exchange};
+use crate::demo::{ACCESS_KEY, SECRET_KEY};
 use crate::process::Process;
 use crate::test::variables;
 use crate::up::Signals;
-use crate::{Error, artifacts, bootstrap, dirs, gateway, tools};
+use crate::{Error, artifacts, dirs, gateway, tools};
 
 /// Time for the gateway to be ready.
 const GATEWAY_START: Duration = Duration::from_secs(90);
@@ -25,6 +26,8 @@ const GATEWAY_STOP: Duration = Duration::from_secs(40);
 const THINKERS: u32 = 2;
 /// Before each of a stream's frames, in milliseconds: a stream of some 30 words takes some eight seconds.
 const PAUSE_MS: u32 = 250;
+/// The filter's document, in a run's directory.
+const POLICY: &str = "policy.json";
 /// A call in Envoy's access log is flushed within 100 ms.
 const FLUSH: Duration = Duration::from_millis(500);
 
@@ -52,6 +55,47 @@ impl Programs {
     }
 }
 
+/// What a run starts with.
+#[derive(Debug)]
+pub struct Setup<'a> {
+    /// The run's name.
+    pub name: &'a str,
+    /// The regions that there are.
+    pub regions: &'a [&'static str],
+    /// Whether the upstreams offer HTTP/1.1 only.
+    pub http1: bool,
+    /// The filter's document, in place of that in `envoy/standalone.yaml`.
+    pub policy: Option<Value>,
+    /// Whether callers show tokens.
+    pub tokens: bool,
+}
+
+/// What the load generator is to do.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Load {
+    /// Converse calls in a second.
+    pub rate: u32,
+    /// For how long new calls are begun, in seconds.
+    pub seconds: u64,
+    /// Streams that run at any time.
+    pub streams: u32,
+    /// How long the models of two calls think, in seconds; 0: there are none.
+    pub think: u64,
+    /// Uploads that run at any time.
+    pub bulk: u32,
+    /// Their bytes.
+    pub bulk_bytes: u64,
+    /// Callers with tokens; 0: nobody shows one.
+    pub callers: u32,
+}
+
+/// A load generator at work, and where it tells of its calls.
+#[derive(Debug)]
+pub struct Running {
+    process: Process,
+    calls: PathBuf,
+}
+
 /// Hosts, and the gateway in one of them.
 #[derive(Debug)]
 pub struct Stand {
@@ -65,32 +109,28 @@ pub struct Stand {
 }
 
 impl Stand {
-    /// Starts all of it; `config` changes `envoy/standalone.yaml`.
-    pub fn start(
-        name: &str,
-        programs: &Programs,
-        http1: bool,
-        config: Option<fn(Value) -> Value>,
-        signals: &Signals,
-    ) -> Result<Stand, Error> {
-        let dir = gateway::run_dir("chaos")?.join(name);
+    /// Starts all of it.
+    pub fn start(setup: &Setup<'_>, programs: &Programs, signals: &Signals) -> Result<Stand, Error> {
+        let dir = gateway::run_dir("chaos")?.join(setup.name);
         std::fs::create_dir_all(&dir).map_err(Error::file("cannot create", &dir))?;
-        let lab = Lab::build(&dir, &programs.double, !http1)?;
+        let lab = Lab::build(&dir, &programs.double, !setup.http1, setup.regions)?;
         let mut command = lab.at_gateway(&programs.xtask);
-        command.args(["up", "--listen", "127.0.0.1:0", "--region", REGION, "--upstream-ca"]).arg(lab.ca());
+        command.args(["up", "--listen", "127.0.0.1:0", "--upstream-ca"]).arg(lab.ca());
         command.arg("--access-log").arg(dir.join("access.jsonl"));
-        for (path, address) in lab.paths() {
-            command.args(["--path", &path_argument(path, &address)?]);
+        command.args(lab.arguments()?);
+        if let Some(policy) = &setup.policy {
+            let file = dir.join(POLICY);
+            write(&file, policy)?;
+            command.arg("--policy").arg(file);
         }
-        if let Some(change) = config {
+        if setup.tokens {
             let file = dir.join("config.json");
-            let changed = change(bootstrap::read(&dirs::root().join("envoy/standalone.yaml"))?);
-            std::fs::write(&file, changed.to_string()).map_err(Error::file("cannot write", &file))?;
+            write(&file, &policy::with_tokens(policy::standalone()?))?;
             command.arg("--config").arg(file);
         }
         command.env(variables::MODULE, &programs.module).env(variables::ENVOY, &programs.envoy);
         command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
-        command.env_remove("AWS_SESSION_TOKEN").env_remove("AWS_BEARER_TOKEN_BEDROCK");
+        command.env_remove("AWS_SESSION_TOKEN").env_remove("AWS_BEARER_TOKEN_BEDROCK").env_remove("BEDROCK_PATHS");
         if signals.count() > 0 {
             return Err(interrupted());
         }
@@ -101,22 +141,43 @@ impl Stand {
         Ok(Stand { gateway, lab, plain, load: programs.load.clone(), dir })
     }
 
-    /// Starts the load.
-    pub fn load(&self, rate: u32, seconds: u64, streams: u32, think: u64) -> Result<Process, Error> {
-        let mut command: Command = self.lab.at_gateway(&self.load);
-        command.args(["--gateway", &self.plain.to_string(), "--record"]).arg(self.calls());
-        let thinkers = if think == 0 { 0 } else { THINKERS };
+    /// Starts a load.
+    pub fn load(&self, name: &str, load: &Load) -> Result<Running, Error> {
+        let calls = self.dir.join(name).with_extension("jsonl");
+        // Who only uploads is to take no CPU from what is measured.
+        let mut command: Command = match load.rate {
+            0 => {
+                let mut gently = self.lab.at_gateway(Path::new("nice"));
+                gently.args(["-n", "19"]).arg(&self.load);
+                gently
+            }
+            _ => self.lab.at_gateway(&self.load),
+        };
+        command.args(["--gateway", &self.plain.to_string(), "--record"]).arg(&calls);
+        let thinkers = if load.think == 0 { 0 } else { THINKERS };
         for (option, value) in [
-            ("--rate", u64::from(rate)),
-            ("--seconds", seconds),
-            ("--streams", streams.into()),
+            ("--rate", u64::from(load.rate)),
+            ("--seconds", load.seconds),
+            ("--streams", load.streams.into()),
             ("--pause-ms", PAUSE_MS.into()),
             ("--thinkers", thinkers.into()),
-            ("--thought-ms", think * 1000),
+            ("--thought-ms", load.think * 1000),
+            ("--bulk", load.bulk.into()),
+            ("--bulk-bytes", load.bulk_bytes),
+            ("--callers", load.callers.into()),
         ] {
             command.args([option, &value.to_string()]);
         }
-        Ok(Process::start("bedrock-load", command, &self.dir.join("load.log"))?)
+        command.args(["--callers-key", CALLERS_KEY]);
+        let process = Process::start("bedrock-load", command, &calls.with_extension("log"))?;
+        Ok(Running { process, calls })
+    }
+
+    /// Gives the gateway another document, which it takes by itself.
+    pub fn change(&self, policy: &Value) -> Result<(), Error> {
+        let (file, new) = (self.dir.join(POLICY), self.dir.join("policy.new"));
+        write(&new, policy)?;
+        std::fs::rename(&new, &file).map_err(Error::file("cannot write", &file))
     }
 
     /// Waits, and looks after what runs.
@@ -128,27 +189,23 @@ impl Stand {
         Ok(())
     }
 
-    /// Waits for the load's last call; the calls and the exchanges.
-    pub fn settle(&mut self, mut load: Process, signals: &Signals) -> Result<(Vec<Call>, Vec<Exchange>), Error> {
+    /// Waits for a load's last call; its calls.
+    pub fn settle(&mut self, mut load: Running, signals: &Signals) -> Result<Vec<Call>, Error> {
         let start = Instant::now();
-        while !load.is_over()? {
+        while !load.process.is_over()? {
             self.look(signals)?;
             if start.elapsed() > LAST_CALLS {
-                return Err(load.not_ready(LAST_CALLS).into());
+                return Err(load.process.not_ready(LAST_CALLS).into());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        std::thread::sleep(FLUSH);
-        let text = |file: PathBuf| std::fs::read_to_string(&file).map_err(Error::file("cannot read", file));
-        let (calls, log) = (text(self.calls())?, text(self.dir.join("access.jsonl"))?);
-        Ok((report::calls(&calls), report::exchanges(&log)))
+        Ok(record::calls(&read(&load.calls)?))
     }
 
-    /// As [`Stand::settle`], and ends everything.
-    pub fn finish(mut self, load: Process, signals: &Signals) -> Result<(Vec<Call>, Vec<Exchange>), Error> {
-        let found = self.settle(load, signals)?;
-        self.stop();
-        Ok(found)
+    /// What the gateway's access log has of all that is over.
+    pub fn exchanges(&self) -> Result<Vec<Exchange>, Error> {
+        std::thread::sleep(FLUSH);
+        Ok(record::exchanges(&read(&self.dir.join("access.jsonl"))?))
     }
 
     /// Ends the gateway, then the hosts.
@@ -164,10 +221,14 @@ impl Stand {
         self.gateway.check()?;
         self.lab.check_doubles()
     }
+}
 
-    fn calls(&self) -> PathBuf {
-        self.dir.join("calls.jsonl")
-    }
+fn read(file: &Path) -> Result<String, Error> {
+    std::fs::read_to_string(file).map_err(Error::file("cannot read", file))
+}
+
+fn write(file: &Path, value: &Value) -> Result<(), Error> {
+    std::fs::write(file, format!("{value:#}")).map_err(Error::file("cannot write", file))
 }
 
 fn interrupted() -> Error {
@@ -179,40 +240,6 @@ fn listener(ready: &str) -> Option<SocketAddr> {
     ready.split(' ').find_map(|word| word.strip_prefix("http://"))?.parse().ok()
 }
 
-/// The configuration with `private-only` as its only class, which takes every call.
-pub fn private_config(mut config: Value) -> Value {
-    const CLASS: &str = "private-only";
-    let classes = json!([{ "name": CLASS, "paths": ["dx", "vpn"] }]);
-    if let Some(clusters) = config.pointer_mut("/static_resources/clusters").and_then(Value::as_array_mut) {
-        let of_another_class = |cluster: &Value| {
-            let name = cluster.get("name").and_then(Value::as_str).unwrap_or_default();
-            name.split_once('.').is_some_and(|(_, class)| class != CLASS)
-        };
-        clusters.retain(|cluster| !of_another_class(cluster));
-    }
-    set_classes(&mut config, &classes);
-    config
-}
-
-/// Gives every filter's document these classes.
-fn set_classes(value: &mut Value, classes: &Value) {
-    match value {
-        Value::Object(object) => {
-            if object.contains_key("vm_config")
-                && let Some(text) = object.get_mut("configuration").and_then(|held| held.get_mut("value"))
-                && let Some(mut document) =
-                    text.as_str().and_then(|text| serde_json::from_str::<serde_json::Map<String, Value>>(text).ok())
-            {
-                document.insert("route_classes".into(), classes.clone());
-                *text = Value::String(Value::Object(document).to_string());
-            }
-            object.values_mut().for_each(|value| set_classes(value, classes));
-        }
-        Value::Array(values) => values.iter_mut().for_each(|value| set_classes(value, classes)),
-        _ => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,17 +249,5 @@ mod tests {
         let line = "http://127.0.0.1:4711 https://127.0.0.1:4712 (CA x) region us-east-1 auth sigv4 paths dx,vpn";
         assert_eq!(listener(line), Some(SocketAddr::from(([127, 0, 0, 1], 4711))));
         assert_eq!(listener("https://127.0.0.1:4712"), None);
-    }
-
-    #[test]
-    fn private_only_is_left_alone_and_without_the_internet() {
-        let standalone = bootstrap::read(&dirs::root().join("envoy/standalone.yaml")).unwrap();
-        let text = private_config(standalone).to_string();
-        assert!(!text.contains("\"path\":\"internet\"") && !text.contains("bedrock-runtime.any"));
-        assert!(text.contains("bedrock-runtime.private-only") && text.contains("audit-als"));
-        assert_eq!(
-            text.matches(r#"\"route_classes\":[{\"name\":\"private-only\",\"paths\":[\"dx\",\"vpn\"]}]"#).count(),
-            4
-        );
     }
 }
