@@ -218,14 +218,94 @@ pub enum Path {
     Internet,
 }
 
-/// A source of credentials.
-#[derive(Debug, Clone, Deserialize)]
+/// A source of Commercial credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "source", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Credentials {
     /// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`, or `AWS_BEARER_TOKEN_BEDROCK`, from the
     /// VM's environment.
     Environment {},
+    /// The endpoint of ECS or of EKS Pod Identity: `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI` or `…_FULL_URI` say where,
+    /// `AWS_CONTAINER_AUTHORIZATION_TOKEN` what to show.
+    Container {
+        /// Envoy's cluster of the endpoint.
+        cluster: String,
+    },
+    /// Version 2 of the instance metadata service, as EC2 and IAM Roles Anywhere's signing helper serve it.
+    Imds {
+        /// Envoy's cluster of the service.
+        cluster: String,
+        /// The role whose keys are asked for; the one that the service names, if left out.
+        #[serde(default)]
+        role: Option<String>,
+    },
+    /// A secret that holds access keys or a Bedrock API key. Without `using`, from the Secrets Manager Agent.
+    SecretsManager {
+        /// Envoy's cluster of the agent or of Secrets Manager.
+        cluster: String,
+        /// The secret's name or ARN.
+        secret: String,
+        /// Secrets Manager's region, to ask it directly.
+        #[serde(default)]
+        region: Option<String>,
+        /// The credentials that sign the question to Secrets Manager.
+        #[serde(default)]
+        using: Option<Signer>,
+    },
+    /// Outbound federation: a token of the GovCloud identity, changed for keys of a Commercial role.
+    Federation {
+        /// The credentials that sign the question for the token.
+        using: Signer,
+        /// GovCloud's STS.
+        govcloud: Sts,
+        /// Commercial STS.
+        commercial: Sts,
+        /// The Commercial role.
+        role_arn: String,
+        /// The token's audience, as the role's trust policy has it.
+        audience: String,
+        /// The session's name, which CloudTrail shows; `bedrock-gateway` if left out.
+        #[serde(default = "default_session_name")]
+        session_name: String,
+        /// How long keys live, 900 to 43200 seconds; 3600 if left out.
+        #[serde(default = "default_duration_seconds")]
+        duration_seconds: u32,
+        /// Tags in the token, which the session carries.
+        #[serde(default)]
+        tags: BTreeMap<String, String>,
+    },
+}
+
+/// A source of the GovCloud credentials with which others are asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(tag = "source", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Signer {
+    /// As the source of this name.
+    Container {
+        /// Envoy's cluster of the endpoint.
+        cluster: String,
+    },
+    /// As the source of this name.
+    Imds {
+        /// Envoy's cluster of the service.
+        cluster: String,
+        /// The role whose keys are asked for; the one that the service names, if left out.
+        #[serde(default)]
+        role: Option<String>,
+    },
+}
+
+/// An endpoint of the Security Token Service.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Sts {
+    /// Envoy's cluster of it.
+    pub cluster: String,
+    /// Its region.
+    pub region: String,
 }
 
 /// What is wrong with a configuration, and where.
@@ -300,6 +380,14 @@ impl Principal {
             }
         }
     }
+}
+
+fn default_session_name() -> String {
+    "bedrock-gateway".to_owned()
+}
+
+const fn default_duration_seconds() -> u32 {
+    3600
 }
 
 const fn default_failback_seconds() -> u32 {

@@ -26,6 +26,16 @@ pub fn encode_into(bytes: &[u8], out: &mut String) {
     }
 }
 
+/// Bytes in hexadecimal, lower case.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        for nibble in [byte >> 4, byte & 15] {
+            text.extend(char::from_digit(u32::from(nibble), 16));
+        }
+        text
+    })
+}
+
 /// Decodes `%XX` once.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ use crate::audit::{AttemptFacts, ExchangeFacts};
 use crate::breaker::Breaker;
 use crate::config::{Auth, Role};
 use crate::credentials::Credentials;
+use crate::encoding::hex;
 use crate::headers::{Headers, Repeated};
 use crate::limits::Allowance;
 use crate::metrics::{Observation, Sample};
@@ -16,7 +17,7 @@ use crate::policy::{Policy, Region};
 use crate::reply::{Refusal, Reply};
 use crate::route::{Reach, RouteClass, Subject};
 use crate::shared::Shared;
-use crate::sigv4::{self, Unsigned};
+use crate::sigv4::{self, Scope, Unsigned};
 use crate::usage::Meter;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -560,7 +561,9 @@ pub(crate) fn sign(
         }
         (Some(Credentials::Keys(keys)), Some(body_sha256)) => {
             let request = Unsigned { method, host, path: &path, headers: &signed, body_sha256 };
-            for (name, value) in sigv4::sign(request, keys, region.name(), given.now)? {
+            for (name, value) in
+                sigv4::sign(request, keys, Scope { service: sigv4::BEDROCK, region: region.name() }, given.now)?
+            {
                 headers.push(name, value);
             }
         }
@@ -633,15 +636,6 @@ fn visible<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, Refusal> {
         .ok()
         .filter(|text| text.bytes().all(|b| b.is_ascii_graphic() || b == b' '))
         .ok_or_else(|| Refusal::HeaderValue(name.to_owned()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
-        for nibble in [byte >> 4, byte & 15] {
-            text.extend(char::from_digit(u32::from(nibble), 16));
-        }
-        text
-    })
 }
 
 pub(crate) fn to_json(value: &impl Serialize) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! AWS Signature Version 4 for Bedrock ("Create a signed AWS API request", AWS IAM User Guide).
+//! AWS Signature Version 4 ("Create a signed AWS API request", AWS IAM User Guide).
 //!
 //! Every choice that the library would make by default is made here by name: the path is normalised and encoded once
 //! more, the payload hash is the body's own, and what is signed is exactly what is passed in, plus `host`, `x-amz-date`
@@ -13,8 +13,17 @@ use aws_sigv4::http_request::{
 use aws_sigv4::sign::v4;
 use std::time::SystemTime;
 
-/// The service name in the credential scope, for both endpoints.
-const SERVICE: &str = "bedrock";
+/// Bedrock's service name in the credential scope, for both endpoints.
+pub const BEDROCK: &str = "bedrock";
+
+/// What a signature is good for.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope<'a> {
+    /// The service's signing name.
+    pub service: &'a str,
+    /// The region.
+    pub region: &'a str,
+}
 
 /// A request that is ready but for its signature.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +53,7 @@ pub struct SignError(String);
 pub fn sign(
     request: Unsigned<'_>,
     keys: &Keys,
-    region: &str,
+    scope: Scope<'_>,
     now: SystemTime,
 ) -> Result<Vec<(String, String)>, SignError> {
     let refuse = |error: &dyn std::fmt::Display| SignError(error.to_string());
@@ -60,8 +69,8 @@ pub fn sign(
         Credentials::new(&keys.access_key_id, keys.secret_access_key.reveal(), token, None, "gateway").into();
     let params = v4::SigningParams::builder()
         .identity(&identity)
-        .region(region)
-        .name(SERVICE)
+        .region(scope.region)
+        .name(scope.service)
         .time(now)
         .settings(settings)
         .build()

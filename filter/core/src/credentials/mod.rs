@@ -1,5 +1,10 @@
 //! Commercial credentials, and where they are read from. Nothing here prints a secret.
 
+pub mod answers;
+pub mod fetch;
+pub mod keeper;
+pub mod source;
+
 use crate::config::Auth;
 use std::fmt;
 use zeroize::Zeroizing;
