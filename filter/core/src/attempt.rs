@@ -1,15 +1,17 @@
 //! One try of a call upstream (role `signer`): signed for the endpoint that Envoy chose; and whether its answer is worth
 //! another try.
 
-use crate::audit::AttemptFacts;
+use crate::audit::{AttemptFacts, Resigned};
 use crate::breaker::Breaker;
+use crate::clock;
 use crate::config::Path;
+use crate::credentials::wallet::Found;
 use crate::exchange::{ATTEMPT_PROPERTY, Forward, Given, Handoff, Step, sign, to_json};
 use crate::headers::Headers;
 use crate::metrics::{Sample, breaker_opened};
 use crate::reply::Refusal;
 use crate::route::RouteClass;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// The response header by which the signer asks Envoy for another try (`retriable_headers`). Clients do not see it.
 pub const RETRY_HEADER: &str = "x-bedrock-gateway-retry";
@@ -31,6 +33,8 @@ pub struct Told<'a> {
 #[derive(Debug, Default)]
 pub struct Attempt {
     sent: Option<Sent>,
+    /// Since when it waits for new credentials.
+    waits_since: Option<SystemTime>,
 }
 
 /// What went out.
@@ -38,22 +42,25 @@ pub struct Attempt {
 struct Sent {
     handoff: Handoff,
     region: String,
-    /// Every attempt of the exchange, this one included.
-    tried: Vec<String>,
+    /// The generation of the credentials; 0 where they are never fetched.
+    generation: u64,
+    facts: AttemptFacts,
 }
 
 /// What is to be done with an answer.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Answered {
     /// Whether Envoy is to try once more.
     pub retry: bool,
+    /// What the next attempt is to find in [`ATTEMPT_PROPERTY`], where that is new.
+    pub state: Option<Vec<u8>>,
     /// What it adds to the metrics.
     pub samples: Vec<Sample>,
 }
 
 impl Attempt {
     /// Signs the request for the endpoint. `headers` are the request's as they stand: an earlier attempt may have changed
-    /// them.
+    /// them. After [`Step::AwaitCredentials`] it is called again, with the same.
     pub fn request(&mut self, headers: &Headers, told: Told<'_>, given: Given<'_>) -> Step {
         self.signed(headers, told, given).unwrap_or_else(|refusal| Step::Reply(refusal.reply()))
     }
@@ -76,28 +83,48 @@ impl Attempt {
         let label = told.region.ok_or(Refusal::NotPassed("the endpoint has no region label"))?;
         let region = reached(class, &handoff).into_iter().find(|region| region.as_bytes() == label);
         let region = region.and_then(|name| given.policy.region(name)).ok_or_else(|| foreign("region", label))?;
-        let host = region.host(path, handoff.service());
-        let (headers, facts) = sign(&handoff, headers, region, &host, given)?;
-
         let previous = told.previous.and_then(|facts| serde_json::from_slice::<AttemptFacts>(facts).ok());
-        let mut tried = previous.unwrap_or_default().tried;
+        let previous = previous.unwrap_or_default();
+        let found = given.wallet.find(class.credentials(), given.shared, given.now);
+        let (credentials, generation) = match found {
+            Found::Never => return Err(Refusal::NoCredentials),
+            Found::Expired => return Err(Refusal::ExpiredCredentials),
+            Found::Awaited => return self.wait(given, Refusal::AwaitedCredentials),
+            // Those of the attempt before were refused: there must be others.
+            Found::Ready(_, generation) if previous.resigned == Some(Resigned::Credentials(generation)) => {
+                return self.wait(given, Refusal::ExpiredCredentials);
+            }
+            Found::Ready(credentials, generation) => (credentials, generation),
+        };
+        let host = region.host(path, handoff.service());
+        let now = clock::corrected(given.shared, given.now);
+        let (headers, facts) = sign(&handoff, headers, region, &host, &credentials, now)?;
+        let mut tried = previous.tried;
         tried.push(place(path, region.name()));
-        let facts = AttemptFacts { tried: tried.clone(), ..facts };
-        self.sent = Some(Sent { region: region.name().to_owned(), handoff, tried });
-        Ok(Step::Forward(Forward { headers, states: vec![(ATTEMPT_PROPERTY, to_json(&facts))] }))
+        let facts = AttemptFacts { tried, resigned: previous.resigned, ..facts };
+        let state = to_json(&facts);
+        self.sent = Some(Sent { region: region.name().to_owned(), handoff, generation, facts });
+        Ok(Step::Forward(Forward { headers, states: vec![(ATTEMPT_PROPERTY, state)] }))
+    }
+
+    /// Waits for credentials, within bounds.
+    fn wait(&mut self, given: Given<'_>, otherwise: Refusal) -> Result<Step, Refusal> {
+        let since = *self.waits_since.get_or_insert(given.now);
+        let waited = given.now.duration_since(since).unwrap_or_default();
+        if waited < given.policy.credentials_wait { Ok(Step::AwaitCredentials) } else { Err(otherwise) }
     }
 
     /// Takes the answer's headers: the breaker of the region learns of it, and 429 and 503 are tried again where there is
     /// somewhere to try.
     pub fn response(&self, headers: &Headers, given: Given<'_>) -> Answered {
-        let nothing = Answered { retry: false, samples: Vec::new() };
+        let nothing = Answered::default();
         let Some(sent) = &self.sent else { return nothing };
-        let status = headers.get_str(":status").unwrap_or_default();
         let breaker =
             |region: &str| sent.handoff.model().map(|model| Breaker::new(given.shared, region, model, given.now));
-        match status {
+        match headers.get_str(":status").unwrap_or_default() {
             "429" | "503" => {}
-            _ => {
+            "403" => return self.refused(sent, headers, given),
+            status => {
                 if status.starts_with('2')
                     && let Some(breaker) = breaker(&sent.region)
                 {
@@ -106,14 +133,17 @@ impl Attempt {
                 return nothing;
             }
         }
+        let throttled = headers.get_str(":status") == Some("429");
         let retry_after =
             headers.get_str("retry-after").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
         let opened = breaker(&sent.region).is_some_and(|breaker| breaker.failed(retry_after));
         let samples = if opened { vec![breaker_opened(&sent.region)] } else { Vec::new() };
-        let Some(class) = given.policy.class(&sent.handoff.class) else { return Answered { retry: false, samples } };
+        let Some(class) = given.policy.class(&sent.handoff.class) else {
+            return Answered { samples, ..Answered::default() };
+        };
         let regions = reached(class, &sent.handoff);
-        let untried = |region: &str| class.paths().iter().any(|path| !sent.tried.contains(&place(*path, region)));
-        let retry = if status == "429" {
+        let untried = |region: &str| class.paths().iter().any(|path| !sent.facts.tried.contains(&place(*path, region)));
+        let retry = if throttled {
             // A region that throttles one path throttles all.
             regions
                 .iter()
@@ -125,7 +155,28 @@ impl Attempt {
                 .filter(|region| untried(region))
                 .any(|region| breaker(region).is_none_or(|breaker| !breaker.hopeless()))
         };
-        Answered { retry, samples }
+        Answered { retry, samples, state: None }
+    }
+
+    /// Bedrock refused the signature: for credentials that are expired or invalid, or for its time. Either is mended once in
+    /// an exchange.
+    fn refused(&self, sent: &Sent, headers: &Headers, given: Given<'_>) -> Answered {
+        let error = headers.get_str("x-amzn-errortype").unwrap_or_default();
+        let error = error.split(':').next().unwrap_or_default();
+        let set = given.policy.class(&sent.handoff.class).map_or("", RouteClass::credentials);
+        let resigned = match error {
+            _ if sent.facts.resigned.is_some() => None,
+            "ExpiredTokenException" | "ExpiredToken" | "UnrecognizedClientException" | "InvalidClientTokenId" => {
+                let renewed = given.wallet.refused(set, given.shared, sent.generation);
+                renewed.then_some(Resigned::Credentials(sent.generation))
+            }
+            "InvalidSignatureException" | "SignatureDoesNotMatch" | "RequestTimeTooSkewed" | "RequestExpired" => {
+                clock::learn(given.shared, headers, given.now).then_some(Resigned::Clock)
+            }
+            _ => None,
+        };
+        let state = resigned.map(|_| to_json(&AttemptFacts { resigned, ..sent.facts.clone() }));
+        Answered { retry: resigned.is_some(), state, samples: Vec::new() }
     }
 }
 

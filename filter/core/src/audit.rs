@@ -100,6 +100,19 @@ pub struct AttemptFacts {
     /// Path and region of this exchange's attempts, itself included (`dx/us-east-1`), in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tried: Vec<String>,
+    /// Set where Bedrock refused the credentials or the time of an attempt, and the call was signed anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resigned: Option<Resigned>,
+}
+
+/// Why a call was signed anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resigned {
+    /// These credentials (their generation) are expired or invalid.
+    Credentials(u64),
+    /// The clock was off.
+    Clock,
 }
 
 /// One exchange, as the collector stores it. Field names are those of the stores and of `audit-collector query --json`.

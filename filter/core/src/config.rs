@@ -47,6 +47,12 @@ pub struct Config {
     /// Where the Commercial credentials come from.
     #[serde(default)]
     pub credentials: Credentials,
+    /// Further sources by name, for route classes of other accounts or roles.
+    #[serde(default)]
+    pub credential_sets: BTreeMap<String, Credentials>,
+    /// How long a call waits for the first credentials, in milliseconds; 2000 if left out.
+    #[serde(default = "default_credentials_wait_ms")]
+    pub credentials_wait_ms: u32,
 }
 
 /// What an instance of the module does.
@@ -164,6 +170,9 @@ pub struct RouteClass {
     /// What one caller may use.
     #[serde(default)]
     pub limits: Limits,
+    /// The source of the class's credentials, of `credential_sets`; `credentials` if left out.
+    #[serde(default)]
+    pub credentials: Option<String>,
 }
 
 /// Envoy's routing priority.
@@ -388,6 +397,10 @@ fn default_session_name() -> String {
 
 const fn default_duration_seconds() -> u32 {
     3600
+}
+
+const fn default_credentials_wait_ms() -> u32 {
+    2000
 }
 
 const fn default_failback_seconds() -> u32 {

@@ -6,8 +6,10 @@
 
 use crate::audit::{AttemptFacts, ExchangeFacts};
 use crate::breaker::Breaker;
+use crate::clock;
 use crate::config::{Auth, Role};
 use crate::credentials::Credentials;
+use crate::credentials::wallet::{Found, Wallet};
 use crate::encoding::hex;
 use crate::headers::{Headers, Repeated};
 use crate::limits::Allowance;
@@ -64,8 +66,8 @@ const MAX_REQUEST_ID: usize = 64;
 pub struct Given<'a> {
     /// The operator's decisions.
     pub policy: &'a Policy,
-    /// The Commercial credentials of this moment. Only their presence matters to role `gateway`.
-    pub credentials: Option<&'a Credentials>,
+    /// The Commercial credentials. Only their presence matters to role `gateway`.
+    pub wallet: &'a Wallet,
     /// What all workers share.
     pub shared: &'a dyn Shared,
     /// The wall clock.
@@ -100,6 +102,8 @@ pub enum Event<'a> {
     },
     /// The request's trailers: the body is over. Trailers themselves do not cross.
     RequestTrailers,
+    /// Time has passed; only for a call that waits.
+    Tick,
     /// The response's headers.
     ResponseHeaders {
         /// With pseudo-headers.
@@ -119,6 +123,8 @@ pub enum Step {
     Continue,
     /// Hold the headers (and what came of the body) until more of the body has come.
     AwaitBody,
+    /// Hold all of it until credentials have come: the next tick tells.
+    AwaitCredentials,
     /// Hold the headers, and throw away what came of the body: the answer follows when it is over.
     Discard,
     /// Replace the request's headers, keep the states, let the request go.
@@ -207,6 +213,12 @@ enum State {
         hasher: Sha256,
         length: u64,
     },
+    /// Ready to go, but for credentials.
+    Waiting {
+        whole: Box<Whole>,
+        since: SystemTime,
+        length: u64,
+    },
     /// Gone upstream; a body may still stream.
     Forwarded {
         length: u64,
@@ -227,12 +239,21 @@ struct Ready {
     way: Way,
 }
 
-/// Where a call is sent.
+/// A call that lacks nothing of its own.
 #[derive(Debug)]
+struct Whole {
+    ready: Ready,
+    body_sha256: Option<String>,
+    content_length: Option<u64>,
+}
+
+/// Where a call is sent.
+#[derive(Debug, Clone)]
 struct Way {
     cluster: String,
     class: String,
     only_region: Option<String>,
+    credentials: String,
 }
 
 // === impl Exchange ===
@@ -255,6 +276,7 @@ impl Exchange {
                 self.count(length, given.policy).and_then(|()| self.pass(end_of_stream, given.policy))
             }
             Event::RequestTrailers => self.request_body(&[], true, given),
+            Event::Tick => self.tick(given),
             Event::ResponseHeaders { headers } => {
                 self.times.response = Some(given.now);
                 self.response_headers(headers);
@@ -364,8 +386,11 @@ impl Exchange {
         if let Some(allowance) = self.allowance(class, given) {
             allowance.take().map_err(|seconds| Refusal::Throttled { class: class.name().to_owned(), seconds })?;
         }
-        if given.credentials.is_none() {
-            return Err(Refusal::NoCredentials);
+        match given.wallet.find(class.credentials(), given.shared, given.now) {
+            Found::Never => return Err(Refusal::NoCredentials),
+            Found::Expired => return Err(Refusal::ExpiredCredentials),
+            // It is seen to once the call is whole.
+            Found::Awaited | Found::Ready(..) => {}
         }
         if announced.is_some_and(|length| length > policy.max_body_bytes) {
             self.state = State::Overlong { length: 0 };
@@ -376,7 +401,7 @@ impl Exchange {
         if policy.auth == Auth::Bearer {
             // No hash, no hold: the body streams behind the headers.
             let length = if end_of_stream { Some(0) } else { announced };
-            return self.forward(ready, None, length, given);
+            return self.forward(Whole { ready, body_sha256: None, content_length: length }, given.now, given);
         }
         self.state = State::Hashing { ready: Box::new(ready), hasher: Sha256::new(), length: 0 };
         if end_of_stream { self.request_body(&[], true, given) } else { Ok(Step::AwaitBody) }
@@ -401,7 +426,8 @@ impl Exchange {
             Reach::From(_) => None,
         };
         let cluster = class.cluster(call.operation.service(), first, reach);
-        Ok(Way { cluster, class: class.name().to_owned(), only_region })
+        let credentials = class.credentials().to_owned();
+        Ok(Way { cluster, class: class.name().to_owned(), only_region, credentials })
     }
 
     fn allowance<'a>(&self, class: &RouteClass, given: Given<'a>) -> Option<Allowance<'a>> {
@@ -416,7 +442,8 @@ impl Exchange {
                 hasher.update(chunk);
                 if end_of_stream {
                     let hash = hex(&hasher.finalize());
-                    return self.forward(*ready, Some(hash), Some(length), given);
+                    let whole = Whole { ready: *ready, body_sha256: Some(hash), content_length: Some(length) };
+                    return self.forward(whole, given.now, given);
                 }
                 self.state = State::Hashing { ready, hasher, length };
                 Ok(Step::AwaitBody)
@@ -433,7 +460,26 @@ impl Exchange {
         match self.state {
             State::Overlong { .. } if end_of_stream => Err(Refusal::BodyTooLong { limit: policy.max_body_bytes }),
             State::Overlong { .. } => Ok(Step::Discard),
+            State::Waiting { .. } => Ok(Step::AwaitCredentials),
             _ => Ok(Step::Continue),
+        }
+    }
+
+    /// Looks anew for the credentials that a call waits for.
+    fn tick(&mut self, given: Given<'_>) -> Result<Step, Refusal> {
+        match std::mem::take(&mut self.state) {
+            State::Waiting { whole, since, length: passed } => {
+                let step = self.forward(*whole, since, given);
+                // What came of the body while it waited counts.
+                if let State::Waiting { length, .. } | State::Forwarded { length } = &mut self.state {
+                    *length = passed;
+                }
+                step
+            }
+            state => {
+                self.state = state;
+                Ok(Step::Continue)
+            }
         }
     }
 
@@ -442,7 +488,9 @@ impl Exchange {
     fn count(&mut self, piece: usize, policy: &Policy) -> Result<(), Refusal> {
         let limit = policy.max_body_bytes;
         let (length, most) = match &mut self.state {
-            State::Hashing { length, .. } | State::Forwarded { length } => (length, limit),
+            State::Hashing { length, .. } | State::Forwarded { length } | State::Waiting { length, .. } => {
+                (length, limit)
+            }
             State::Overlong { length } => (length, limit.saturating_mul(OVERLONG)),
             State::Start | State::Refused => return Ok(()),
         };
@@ -458,16 +506,26 @@ impl Exchange {
         Err(Refusal::BodyTooLong { limit })
     }
 
-    /// The request is whole, or whole enough: hand it to the signer, or sign it here if there is none.
-    fn forward(
-        &mut self,
-        ready: Ready,
-        body_sha256: Option<String>,
-        content_length: Option<u64>,
-        given: Given<'_>,
-    ) -> Result<Step, Refusal> {
-        let Ready { call: Call { operation, labels, query }, headers, way: Way { cluster, class, only_region } } =
-            ready;
+    /// The request is whole, or whole enough: hand it to the signer, or sign it here if there is none. Without credentials it
+    /// waits, `since` then.
+    fn forward(&mut self, whole: Whole, since: SystemTime, given: Given<'_>) -> Result<Step, Refusal> {
+        let credentials = match given.wallet.find(&whole.ready.way.credentials, given.shared, given.now) {
+            Found::Ready(credentials, _) => credentials,
+            Found::Never => return Err(Refusal::NoCredentials),
+            Found::Expired => return Err(Refusal::ExpiredCredentials),
+            Found::Awaited => {
+                let waited = given.now.duration_since(since).unwrap_or_default();
+                if waited >= given.policy.credentials_wait {
+                    return Err(Refusal::AwaitedCredentials);
+                }
+                // What streams behind the headers is counted from here.
+                self.state = State::Waiting { whole: Box::new(whole), since, length: 0 };
+                return Ok(Step::AwaitCredentials);
+            }
+        };
+        let Whole { ready, body_sha256, content_length } = whole;
+        let Ready { call: Call { operation, labels, query }, headers, way } = ready;
+        let Way { cluster, class, only_region, .. } = way;
         // A request that has no body by its method announces none.
         let content_length = content_length.filter(|length| *length > 0 || operation.method() == Method::Post);
         let handoff =
@@ -475,7 +533,8 @@ impl Exchange {
         let mut forward = if given.policy.role == Role::Combined {
             let region = given.policy.own_region().ok_or(Refusal::NotConfigured)?;
             let host = region.host_of_all(handoff.service());
-            let (mut signed, facts) = sign(&handoff, &headers, region, &host, given)?;
+            let now = clock::corrected(given.shared, given.now);
+            let (mut signed, facts) = sign(&handoff, &headers, region, &host, &credentials, now)?;
             // The route removes it again: no signer comes behind this one.
             if let Some(value) = headers.get("x-forwarded-proto") {
                 signed.push("x-forwarded-proto", value);
@@ -527,7 +586,8 @@ pub(crate) fn sign(
     passed: &Headers,
     region: &Region,
     host: &str,
-    given: Given<'_>,
+    credentials: &Credentials,
+    now: SystemTime,
 ) -> Result<(Headers, AttemptFacts), Refusal> {
     let Handoff { operation, labels, query, body_sha256, content_length, .. } = handoff;
     let mut labels = labels.clone();
@@ -553,23 +613,22 @@ pub(crate) fn sign(
     if let Some(length) = content_length {
         headers.push("content-length", length.to_string());
     }
-    match (given.credentials, body_sha256) {
-        (None, _) => return Err(Refusal::NoCredentials),
-        (Some(Credentials::ApiKey(key)), _) => {
+    match (credentials, body_sha256) {
+        (Credentials::ApiKey(key), _) => {
             let (name, value) = sigv4::bearer(key);
             headers.push(name, value);
         }
-        (Some(Credentials::Keys(keys)), Some(body_sha256)) => {
+        (Credentials::Keys(keys), Some(body_sha256)) => {
             let request = Unsigned { method, host, path: &path, headers: &signed, body_sha256 };
             for (name, value) in
-                sigv4::sign(request, keys, Scope { service: sigv4::BEDROCK, region: region.name() }, given.now)?
+                sigv4::sign(request, keys, Scope { service: sigv4::BEDROCK, region: region.name() }, now)?
             {
                 headers.push(name, value);
             }
         }
-        (Some(Credentials::Keys(_)), None) => return Err(Refusal::NotPassed("no body hash")),
+        (Credentials::Keys(_), None) => return Err(Refusal::NotPassed("no body hash")),
     }
-    Ok((headers, AttemptFacts { model, region: region.name().to_owned(), tried: Vec::new() }))
+    Ok((headers, AttemptFacts { model, region: region.name().to_owned(), ..AttemptFacts::default() }))
 }
 
 // === parts ===

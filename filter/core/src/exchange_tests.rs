@@ -70,8 +70,9 @@ const ID: &str = "5d9f8e1c-2222-4333-8444-555566667777";
 struct Client {
     exchange: Exchange,
     policy: Policy,
-    credentials: Option<Credentials>,
+    wallet: Wallet,
     shared: Memory,
+    now: SystemTime,
 }
 
 impl Client {
@@ -80,12 +81,12 @@ impl Client {
     }
 
     fn of(policy: Policy, credentials: Option<Credentials>) -> Self {
-        Self { exchange: Exchange::new(ID.to_owned()), policy, credentials, shared: Memory::default() }
+        let wallet = Wallet::fixed(credentials);
+        Self { exchange: Exchange::new(ID.to_owned()), policy, wallet, shared: Memory::default(), now: NOW }
     }
 
     fn on(&mut self, event: Event<'_>) -> Step {
-        let given =
-            Given { policy: &self.policy, credentials: self.credentials.as_ref(), shared: &self.shared, now: NOW };
+        let given = Given { policy: &self.policy, wallet: &self.wallet, shared: &self.shared, now: self.now };
         self.exchange.on(event, given)
     }
 
@@ -99,7 +100,8 @@ impl Client {
 }
 
 fn given<'a>(policy: &'a Policy, credentials: Option<&'a Credentials>) -> Given<'a> {
-    Given { policy, credentials, shared: Box::leak(Box::<Memory>::default()), now: NOW }
+    let wallet = Box::leak(Box::new(Wallet::fixed(credentials.cloned())));
+    Given { policy, wallet, shared: Box::leak(Box::<Memory>::default()), now: NOW }
 }
 
 /// A first attempt over Direct Connect.
@@ -147,12 +149,7 @@ fn a_call_goes_from_headers_to_signature() {
         let mut passed = forward.headers.clone();
         passed.push("x-envoy-attempt-count", "1");
         passed.push("x-forwarded-for", "10.0.0.1");
-        let signed = forwarded(attempt(
-            &passed,
-            Some(handoff),
-            Some(label.as_bytes()),
-            given(&policy, client.credentials.as_ref()),
-        ));
+        let signed = forwarded(attempt(&passed, Some(handoff), Some(label.as_bytes()), given(&policy, Some(&keys()))));
         assert_eq!(
             names(&signed.headers),
             [
@@ -180,15 +177,11 @@ fn a_call_goes_from_headers_to_signature() {
         assert_eq!(signed.headers.get_str("x-amz-security-token"), Some("the-token"));
         let facts: AttemptFacts = serde_json::from_slice(&signed.states[0].1).unwrap();
         let tried = vec![format!("dx/{label}")];
-        assert_eq!(facts, AttemptFacts { model: Some(format!("us.{MODEL}")), region: label.to_owned(), tried });
+        let model = Some(format!("us.{MODEL}"));
+        assert_eq!(facts, AttemptFacts { model, region: label.to_owned(), tried, resigned: None });
 
         // A second attempt finds the headers as the first one left them, and signs the same.
-        let again = attempt(
-            &signed.headers,
-            Some(handoff),
-            Some(label.as_bytes()),
-            given(&policy, client.credentials.as_ref()),
-        );
+        let again = attempt(&signed.headers, Some(handoff), Some(label.as_bytes()), given(&policy, Some(&keys())));
         assert_eq!(forwarded(again), signed);
     }
     let facts = client.exchange.facts(true);
@@ -225,18 +218,13 @@ fn a_get_goes_at_once_with_the_empty_hash() {
 #[test]
 fn bearer_lets_the_body_stream() {
     let key = Credentials::ApiKey(Secret::new("ABSKexample"));
-    let mut client = Client::new("gateway", "bearer", Some(key));
+    let mut client = Client::new("gateway", "bearer", Some(key.clone()));
     let forward = forwarded(client.headers(&converse(&[("content-length", "20")]), false));
     assert!(!client.exchange.wants_request_body());
     assert_eq!(client.on(Event::RequestBodyPassing { length: 20, end_of_stream: true }), Step::Continue);
     let policy = policy("signer", "bearer");
     let (_, handoff) = &forward.states[0];
-    let signed = forwarded(attempt(
-        &forward.headers,
-        Some(handoff),
-        Some(b"us-east-1"),
-        given(&policy, client.credentials.as_ref()),
-    ));
+    let signed = forwarded(attempt(&forward.headers, Some(handoff), Some(b"us-east-1"), given(&policy, Some(&key))));
     assert_eq!(signed.headers.get_str("authorization"), Some("Bearer ABSKexample"));
     assert_eq!(signed.headers.get_str("content-length"), Some("20"));
     assert_eq!(signed.headers.iter().filter(|(name, _)| name.starts_with("x-amz-")).count(), 0);
@@ -495,9 +483,129 @@ fn a_caller_that_used_up_its_minute_is_told_when_to_come_back() {
     let mut facts = client.exchange.facts(true);
     facts.usage =
         crate::audit::Usage { input: Some(50), output: Some(20), cache_read: Some(900), cache_write: Some(1) };
-    let given = Given { policy: &client.policy, credentials: None, shared: &client.shared, now: NOW };
+    let given = Given { policy: &client.policy, wallet: &client.wallet, shared: &client.shared, now: NOW };
     client.exchange.settle(&facts, Endpoint::default(), given);
     client.exchange = Exchange::new(ID.to_owned());
     // 11 overdrawn and one wanted, at one a second.
     assert!(matches!(client.headers(&converse(&[]), false), Step::Reply(reply) if reply.retry_after == Some(12)));
+}
+
+/// A document whose credentials are fetched, for a role; and a keeper that has fetched none.
+fn fetched(role: &str) -> (Policy, Wallet, crate::credentials::keeper::Keeper) {
+    let document = json!({
+        "role": role,
+        "regions": {"us-east-1": {}},
+        "route_classes": [{"name": "any", "paths": ["dx", "vpn"]}],
+        "credentials": {"source": "imds", "cluster": "imds"}
+    });
+    let policy = Policy::parse(document.to_string().as_bytes(), None).unwrap();
+    let wallet = Wallet::compile(&policy.credentials, &policy.credential_sets, policy.auth, 7, &|_| None).unwrap();
+    (policy, wallet, crate::credentials::keeper::Keeper::new("default", 7))
+}
+
+fn publish(keeper: &crate::credentials::keeper::Keeper, memory: &Memory, now: SystemTime, seconds: u64) {
+    keeper.due(memory, now);
+    let expires = Some(now + std::time::Duration::from_secs(seconds));
+    keeper.publish(memory, &crate::credentials::fetch::Fetched { credentials: keys(), expires }, now, 0.0);
+}
+
+#[test]
+fn calls_wait_for_the_first_credentials_and_no_longer_than_allowed() {
+    let seconds = std::time::Duration::from_secs;
+    for (after, comes) in [(1, true), (2, false)] {
+        let (policy, wallet, keeper) = fetched("gateway");
+        let mut client = Client::of(policy, None);
+        client.wallet = wallet;
+        assert_eq!(client.headers(&converse(&[]), false), Step::AwaitBody);
+        assert_eq!(client.body(b"{}", true), Step::AwaitCredentials);
+        assert_eq!(client.on(Event::Tick), Step::AwaitCredentials);
+        client.now = NOW + seconds(after);
+        if comes {
+            publish(&keeper, &client.shared, client.now, 60);
+            let forward = forwarded(client.on(Event::Tick));
+            assert_eq!(forward.headers.get_str(CLUSTER_HEADER), Some("bedrock-runtime.any"));
+            assert_eq!(client.on(Event::Tick), Step::Continue);
+        } else {
+            let reply = refused(client.on(Event::Tick));
+            assert_eq!((reply.0, reply.1), (503, "ServiceUnavailableException"));
+            assert!(reply.2.contains("still waiting for its first credentials"), "{}", reply.2);
+        }
+    }
+}
+
+#[test]
+fn expired_credentials_are_refused_at_once() {
+    let (policy, wallet, keeper) = fetched("gateway");
+    let mut client = Client::of(policy, None);
+    client.wallet = wallet;
+    publish(&keeper, &client.shared, NOW, 60);
+    client.now = NOW + std::time::Duration::from_secs(60);
+    let reply = refused(client.headers(&converse(&[]), false));
+    assert_eq!(reply.0, 503);
+    assert!(reply.2.contains("have expired"), "{}", reply.2);
+}
+
+#[test]
+fn a_key_that_is_refused_is_replaced_and_the_call_signed_anew_once() {
+    let (policy, wallet, keeper) = fetched("signer");
+    let memory = Memory::default();
+    publish(&keeper, &memory, NOW, 3600);
+    let handoff =
+        json!({"class": "any", "operation": "Converse", "labels": ["x"], "body_sha256": EMPTY_SHA256}).to_string();
+    let given = |now| Given { policy: &policy, wallet: &wallet, shared: &memory, now };
+    let told =
+        |previous| Told { handoff: Some(handoff.as_bytes()), previous, path: Some(b"dx"), region: Some(b"us-east-1") };
+    let denied = |error: &str| headers(&[(":status", "403"), ("x-amzn-errortype", error)]);
+    let mut first = Attempt::default();
+    forwarded(first.request(&converse(&[]), told(None), given(NOW)));
+    assert!(!first.response(&denied("AccessDeniedException"), given(NOW)).retry);
+    let answered = first.response(&denied("ExpiredTokenException:http://x"), given(NOW));
+    assert!(answered.retry);
+
+    // The next attempt waits for others, which are fetched now.
+    let state = answered.state.unwrap();
+    let mut second = Attempt::default();
+    assert_eq!(second.request(&converse(&[]), told(Some(&state)), given(NOW)), Step::AwaitCredentials);
+    assert_eq!(wallet.due(&memory, NOW), ["default"]);
+    publish(&keeper, &memory, NOW, 3600);
+    let forward = forwarded(second.request(&converse(&[]), told(Some(&state)), given(NOW)));
+    let facts: AttemptFacts = serde_json::from_slice(&forward.states[0].1).unwrap();
+    assert_eq!(facts.tried.len(), 2);
+    assert!(!second.response(&denied("ExpiredTokenException"), given(NOW)).retry, "once");
+
+    let mut third = Attempt::default();
+    let late = told(Some(&state));
+    let state = AttemptFacts { resigned: Some(crate::audit::Resigned::Credentials(2)), ..facts };
+    let state = to_json(&state);
+    let late = Told { previous: Some(&state), ..late };
+    assert_eq!(third.request(&converse(&[]), late, given(NOW)), Step::AwaitCredentials);
+    let reply = refused(third.request(&converse(&[]), late, given(NOW + std::time::Duration::from_secs(2))));
+    assert!(reply.2.contains("have expired"), "{}", reply.2);
+}
+
+#[test]
+fn a_clock_that_is_off_is_learnt_and_the_call_signed_anew() {
+    let policy = policy("signer", "sigv4");
+    // 1994-11-06T08:49:37Z, ten minutes on.
+    let now = NOW + std::time::Duration::from_secs(784_111_777 + 600);
+    let keys = keys();
+    let given = Given { now, ..given(&policy, Some(&keys)) };
+    let handoff =
+        json!({"class": "any", "operation": "Converse", "labels": ["x"], "body_sha256": EMPTY_SHA256}).to_string();
+    let told =
+        Told { handoff: Some(handoff.as_bytes()), previous: None, path: Some(b"dx"), region: Some(b"us-east-1") };
+    let mut first = Attempt::default();
+    let date = |step| forwarded(step).headers.get_str("x-amz-date").unwrap().to_owned();
+    assert_eq!(date(first.request(&converse(&[]), told, given)), "19941106T085937Z");
+    let answer = headers(&[
+        (":status", "403"),
+        ("x-amzn-errortype", "InvalidSignatureException"),
+        ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+    ]);
+    let answered = first.response(&answer, given);
+    assert!(answered.retry);
+    let mut second = Attempt::default();
+    let told = Told { previous: answered.state.as_deref(), ..told };
+    assert_eq!(date(second.request(&converse(&[]), told, given)), "19941106T084937Z");
+    assert!(!second.response(&answer, given).retry);
 }

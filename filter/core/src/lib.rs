@@ -6,6 +6,7 @@
 pub mod attempt;
 pub mod audit;
 pub mod breaker;
+pub mod clock;
 pub mod config;
 pub mod credentials;
 pub mod encoding;

@@ -1,6 +1,7 @@
 //! The configuration compiled into a policy that cannot be wrong: every name checked, every table closed.
 
-use crate::config::{Auth, Config, ConfigError, Path, Principal, Role};
+use crate::config::{self, Auth, Config, ConfigError, Path, Principal, Role};
+use crate::credentials::wallet;
 use crate::model::{self, GovOnly, Pattern};
 use crate::operation::Service;
 use crate::route::{self, Cluster, RouteClass, SERVICES, Subject};
@@ -23,6 +24,12 @@ pub struct Policy {
     pub max_body_bytes: u64,
     /// How long a path must have been healthy before calls take it again.
     pub failback: Duration,
+    /// Where credentials come from, unless a class says otherwise.
+    pub credentials: config::Credentials,
+    /// Further sources, by name.
+    pub credential_sets: BTreeMap<String, config::Credentials>,
+    /// How long a call waits for the first credentials.
+    pub credentials_wait: Duration,
     regions: BTreeMap<String, Region>,
     own_region: Option<String>,
     aliases: BTreeMap<String, String>,
@@ -74,12 +81,25 @@ impl Policy {
             return Err(at("max_body_bytes", format!("must lie between 1 and {MAX_BODY_LIMIT}")));
         }
         let names: Vec<String> = config.regions.keys().cloned().collect();
+        if config.credential_sets.contains_key(wallet::DEFAULT) {
+            return Err(at("credential_sets.default", "is the name of `credentials`; choose another"));
+        }
+        let sets: Vec<&String> = config.credential_sets.keys().collect();
+        for (index, class) in config.route_classes.iter().enumerate() {
+            if let Some(name) = class.credentials.as_ref().filter(|name| !sets.contains(name)) {
+                let known = sets.iter().map(|name| name.as_str());
+                return Err(at(format!("route_classes[{index}].credentials"), unknown("set", name, known)));
+            }
+        }
         let policy = Self {
             role: config.role,
             auth: config.auth,
             principal: config.principal,
             max_body_bytes: config.max_body_bytes,
             failback: Duration::from_secs(config.failback_seconds.into()),
+            credentials: config.credentials,
+            credential_sets: config.credential_sets,
+            credentials_wait: Duration::from_millis(config.credentials_wait_ms.into()),
             regions: regions(config.regions, &config.inference_profiles, config.fips)?,
             classes: route::compile(config.route_classes, &names, order)?,
             own_region: config.region,

@@ -62,6 +62,14 @@ pub enum Refusal {
     /// There are no Commercial credentials.
     #[error("The gateway has no credentials for Commercial Bedrock. Nothing was sent.")]
     NoCredentials,
+    /// The first credentials have not come in time.
+    #[error("The gateway is still waiting for its first credentials for Commercial Bedrock. Nothing was sent.")]
+    AwaitedCredentials,
+    /// The credentials have expired, and no new ones came.
+    #[error(
+        "The gateway's credentials for Commercial Bedrock have expired, and new ones could not be fetched. Nothing was sent."
+    )]
+    ExpiredCredentials,
     /// The module is not configured.
     #[error("The gateway is not configured. Nothing was sent.")]
     NotConfigured,
@@ -116,6 +124,8 @@ impl Refusal {
             Self::Model(_) | Self::HiddenModel(_) | Self::NoRouteClass => (403, "AccessDeniedException"),
             Self::Throttled { .. } => (429, "ThrottlingException"),
             Self::NoCredentials
+            | Self::AwaitedCredentials
+            | Self::ExpiredCredentials
             | Self::NotConfigured
             | Self::NotPassed(_)
             | Self::ForeignEndpoint { .. }

@@ -5,6 +5,7 @@
 //! choose; all of them are named and listed here ([`RouteClass::clusters`]), for whoever writes Envoy's configuration.
 
 use crate::config::{self, BodyBytes, ConfigError, Limits, Path, Priority};
+use crate::credentials::wallet;
 use crate::model::{self, Pattern};
 use crate::operation::{Home, Operation, Service};
 use crate::policy::{at, patterns, unknown};
@@ -39,6 +40,7 @@ pub struct RouteClass {
     dscp: Option<u8>,
     bandwidth_kbps: Option<u64>,
     limits: Limits,
+    credentials: String,
 }
 
 /// What a route class may be matched by.
@@ -108,6 +110,11 @@ impl RouteClass {
     /// What one caller may use.
     pub fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// The name of its source of credentials.
+    pub fn credentials(&self) -> &str {
+        &self.credentials
     }
 
     /// Whether a model decides who takes this class.
@@ -356,6 +363,7 @@ fn class_of(
         dscp: class.dscp,
         bandwidth_kbps: class.bandwidth_kbps,
         limits: class.limits,
+        credentials: class.credentials.unwrap_or_else(|| wallet::DEFAULT.to_owned()),
         name,
     })
 }

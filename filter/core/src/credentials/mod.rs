@@ -4,6 +4,7 @@ pub mod answers;
 pub mod fetch;
 pub mod keeper;
 pub mod source;
+pub mod wallet;
 
 use crate::config::Auth;
 use std::fmt;

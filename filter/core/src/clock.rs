@@ -1,0 +1,82 @@
+//! The clock by which requests are signed: the machine's, corrected by what AWS's answers say of the time.
+//!
+//! AWS refuses signatures that are more than five minutes off ("Troubleshoot Signature Version 4"). What is learnt is in
+//! shared data, for all workers.
+
+use crate::headers::Headers;
+use crate::shared::Shared;
+use std::time::{Duration, SystemTime};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
+
+const KEY: &str = "clock";
+/// Less is no reason for a refusal.
+const LEAST: Duration = Duration::from_secs(60);
+/// A clock that is further off is to be mended, not believed.
+const MOST: Duration = Duration::from_secs(3600);
+
+/// How far the machine's clock is behind (positive) or ahead, in milliseconds, as far as is known.
+pub fn offset_ms(shared: &dyn Shared) -> i64 {
+    let kept = shared.get(KEY).and_then(|(value, _)| value.try_into().ok());
+    kept.map_or(0, i64::from_le_bytes)
+}
+
+/// The time to sign for.
+pub fn corrected(shared: &dyn Shared, now: SystemTime) -> SystemTime {
+    let offset = offset_ms(shared);
+    let by = Duration::from_millis(offset.unsigned_abs());
+    let corrected = if offset < 0 { now.checked_sub(by) } else { now.checked_add(by) };
+    corrected.unwrap_or(now)
+}
+
+/// Learns from the `date` of an answer (RFC 9110) that refused a signature. Says whether a new signature is worth a try:
+/// the time is another than the one that was signed for.
+pub fn learn(shared: &dyn Shared, headers: &Headers, now: SystemTime) -> bool {
+    let date = headers.get_str("date").and_then(|date| OffsetDateTime::parse(date, &Rfc2822).ok());
+    let Some(date) = date.map(SystemTime::from) else { return false };
+    let apart = |from: SystemTime| from.duration_since(date).unwrap_or_else(|error| error.duration());
+    if apart(now) > MOST || apart(corrected(shared, now)) < LEAST {
+        return false;
+    }
+    let ms = i64::try_from(apart(now).as_millis()).unwrap_or(i64::MAX);
+    let offset = if date < now { -ms } else { ms };
+    shared.set(KEY, &offset.to_le_bytes(), None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared::tests::Memory;
+
+    /// Sun, 06 Nov 1994 08:49:37 GMT, and so many seconds.
+    fn at(seconds: i64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777_u64.saturating_add_signed(seconds))
+    }
+
+    #[test]
+    fn learns_what_is_off_by_minutes_and_no_more_than_an_hour() {
+        for (behind, learnt) in
+            [(0, false), (-59, false), (61, true), (-600, true), (3599, true), (3601, false), (-9999, false)]
+        {
+            let memory = Memory::default();
+            let mut headers = Headers::default();
+            headers.push("date", "Sun, 06 Nov 1994 08:49:37 GMT");
+            assert_eq!(learn(&memory, &headers, at(-behind)), learnt, "{behind}");
+            let wanted = if learnt { at(0) } else { at(-behind) };
+            assert_eq!(corrected(&memory, at(-behind)), wanted, "{behind}");
+            // The same answer again says nothing new.
+            assert!(!learn(&memory, &headers, at(-behind)) || !learnt, "{behind}");
+        }
+    }
+
+    #[test]
+    fn a_date_that_is_none_teaches_nothing() {
+        for date in ["", "yesterday", "1994-11-06T08:49:37Z"] {
+            let memory = Memory::default();
+            let mut headers = Headers::default();
+            headers.push("date", date);
+            assert!(!learn(&memory, &headers, at(600)), "{date}");
+        }
+        assert!(!learn(&Memory::default(), &Headers::default(), at(600)));
+    }
+}
