@@ -2,12 +2,14 @@
 
 use crate::host::{self, HostError};
 use crate::root::Plugin;
+use crate::waiting::Sleeper;
 use filter_core::attempt::{self, RETRY_HEADER, Told};
 use filter_core::audit::ExchangeFacts;
 use filter_core::exchange::{ATTEMPT_PROPERTY, EXCHANGE_PROPERTY, Endpoint, Event, Exchange, HANDOFF_PROPERTY, Step};
 use filter_core::reply::{Refusal, Reply};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, LogLevel};
+use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
 
 /// Bodies are read in pieces of this size, so that a large one costs no more memory than a small one.
@@ -23,49 +25,87 @@ const REQUEST_ID: &str = "x-amzn-requestid";
 /// A stream of the downstream chain: roles `gateway` and `combined`.
 #[derive(Debug)]
 pub struct Downstream {
+    context: u32,
     plugin: Option<Rc<Plugin>>,
-    exchange: Exchange,
+    call: Rc<Held>,
     /// Bytes of the held request body that the exchange has seen.
     seen: usize,
     response_complete: bool,
 }
 
+/// An exchange, which its root context wakes if it waits.
+#[derive(Debug)]
+struct Held(RefCell<Exchange>);
+
 /// A stream of a cluster's upstream chain: role `signer`, one for every attempt.
 #[derive(Debug)]
 pub struct Attempt {
+    context: u32,
     plugin: Option<Rc<Plugin>>,
-    attempt: attempt::Attempt,
+    attempt: Rc<Try>,
 }
+
+/// An attempt, likewise.
+#[derive(Debug, Default)]
+struct Try(RefCell<attempt::Attempt>);
 
 // === impl Downstream ===
 
 impl Downstream {
     /// A new stream; without a plugin it refuses.
-    pub fn new(plugin: Option<Rc<Plugin>>) -> Self {
-        Self { plugin, exchange: Exchange::new(host::unique_id()), seen: 0, response_complete: false }
+    pub fn new(context: u32, plugin: Option<Rc<Plugin>>) -> Self {
+        let call = Rc::new(Held(RefCell::new(Exchange::new(host::unique_id()))));
+        Self { context, plugin, call, seen: 0, response_complete: false }
+    }
+
+    fn exchange(&self) -> RefMut<'_, Exchange> {
+        self.call.0.borrow_mut()
     }
 
     fn on(&mut self, event: Event<'_>) -> Action {
         let step = match (&self.plugin, host::now()) {
-            (Some(plugin), Ok(now)) => self.exchange.on(event, plugin.given(now)),
-            (None, _) => self.exchange.refuse(&Refusal::NotConfigured),
-            (_, Err(error)) => self.exchange.refuse(&Refusal::Host(error.to_string())),
+            (Some(plugin), Ok(now)) => self.exchange().on(event, plugin.given(now)),
+            (None, _) => self.exchange().refuse(&Refusal::NotConfigured),
+            (_, Err(error)) => self.exchange().refuse(&Refusal::Host(error.to_string())),
         };
-        let id = self.exchange.request_id();
-        carry_out(step, id).unwrap_or_else(|error| match self.exchange.refuse(&Refusal::Host(error.to_string())) {
-            Step::Reply(reply) => answer(&reply, self.exchange.request_id()),
-            Step::Continue | Step::AwaitBody | Step::Discard | Step::Forward(_) => Action::Pause,
-        })
+        if let (Step::AwaitCredentials, Some(plugin)) = (&step, &self.plugin) {
+            let sleeper: Rc<dyn Sleeper> = Rc::<Held>::clone(&self.call);
+            plugin.waiting.add(self.context, &sleeper);
+        }
+        self.call.carry_out(step)
     }
 
     fn fail(&mut self, error: HostError) -> Action {
-        self.exchange.refuse(&Refusal::Host(error.to_string()));
-        answer(&Refusal::Host(error.to_string()).reply(), self.exchange.request_id())
+        self.call.fail(error)
     }
 
     fn principal(&self) -> Option<String> {
         let sources = self.plugin.iter().flat_map(|plugin| &plugin.policy.principal);
         sources.filter_map(|source| String::from_utf8(host::property(&source.property())?).ok()).next()
+    }
+}
+
+impl Held {
+    fn carry_out(&self, step: Step) -> Action {
+        let carried = carry_out(step, self.0.borrow().request_id());
+        carried.unwrap_or_else(|error| self.fail(error))
+    }
+
+    fn fail(&self, error: HostError) -> Action {
+        let refusal = Refusal::Host(error.to_string());
+        let mut exchange = self.0.borrow_mut();
+        exchange.refuse(&refusal);
+        answer(&refusal.reply(), exchange.request_id())
+    }
+}
+
+impl Sleeper for Held {
+    fn look(&self, plugin: &Plugin) -> bool {
+        let step = match host::now() {
+            Ok(now) => self.0.borrow_mut().on(Event::Tick, plugin.given(now)),
+            Err(error) => self.0.borrow_mut().refuse(&Refusal::Host(error.to_string())),
+        };
+        wake(step, |step| self.carry_out(step), |error| self.fail(error))
     }
 }
 
@@ -83,8 +123,11 @@ impl HttpContext for Downstream {
     }
 
     fn on_http_request_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
+        if !self.exchange().holds_request_body() {
+            self.seen = 0;
+        }
         let action = self.read_body(body_size, end_of_stream);
-        if !self.exchange.discards_request_body() {
+        if !self.exchange().discards_request_body() {
             return action;
         }
         self.seen = 0;
@@ -104,7 +147,7 @@ impl HttpContext for Downstream {
             Ok(headers) => {
                 // Envoy's own answer to what it could not read, or got no answer for: the client is told our id.
                 if headers.get(REQUEST_ID).is_none()
-                    && let Err(error) = host::add_response_header(REQUEST_ID, self.exchange.request_id())
+                    && let Err(error) = host::add_response_header(REQUEST_ID, self.exchange().request_id())
                 {
                     host::log(LogLevel::Error, &format!("a response leaves without its id: {error}"));
                 }
@@ -121,7 +164,7 @@ impl HttpContext for Downstream {
     fn on_http_response_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
         self.response_complete = end_of_stream;
         let mut start = 0;
-        while start < body_size && self.exchange.wants_response_body() {
+        while start < body_size && self.exchange().wants_response_body() {
             let chunk = host::response_body(start, (body_size - start).min(PIECE)).unwrap_or_default();
             if chunk.is_empty() {
                 host::log(LogLevel::Error, "response body unread: usage may be missing from the audit");
@@ -140,9 +183,9 @@ impl HttpContext for Downstream {
 
     /// Envoy's access logs are written after this.
     fn on_log(&mut self) {
-        let facts = self.exchange.facts(self.response_complete);
+        let facts = self.exchange().facts(self.response_complete);
         if let Err(error) = host::set_property(EXCHANGE_PROPERTY, &facts.to_json()) {
-            host::log(LogLevel::Error, &format!("audit facts of {} lost: {error}", self.exchange.request_id()));
+            host::log(LogLevel::Error, &format!("audit facts of {} lost: {error}", self.exchange().request_id()));
         }
         self.count(&facts);
     }
@@ -155,13 +198,13 @@ impl Downstream {
         let attempts = host::property(ATTEMPTS).and_then(|value| value.try_into().ok()).map_or(0, u64::from_le_bytes);
         let (path, region) = if attempts > 0 { (text(ENDPOINT_PATH), text(ENDPOINT_REGION)) } else { (None, None) };
         let endpoint = Endpoint { path: path.as_deref(), region: region.as_deref(), attempts };
-        for sample in self.exchange.settle(facts, endpoint, plugin.given(now)) {
+        for sample in self.exchange().settle(facts, endpoint, plugin.given(now)) {
             plugin.metrics.add(&sample);
         }
     }
 
     fn read_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
-        while self.exchange.wants_request_body() {
+        while self.exchange().wants_request_body() {
             // While the request is held, `body_size` counts all of the body that is here.
             let wanted = body_size.saturating_sub(self.seen).min(PIECE);
             let chunk = match host::request_body(self.seen, wanted) {
@@ -172,19 +215,21 @@ impl Downstream {
             self.seen += wanted;
             let last = self.seen >= body_size;
             let action = self.on(Event::RequestBody { chunk: &chunk, end_of_stream: last && end_of_stream });
-            if last || !self.exchange.discards_request_body() && !self.exchange.wants_request_body() {
+            if last || !self.exchange().discards_request_body() && !self.exchange().wants_request_body() {
                 return action;
             }
         }
         // What was read of it before it grew too long is counted.
         let length = body_size.saturating_sub(self.seen);
+        self.seen = body_size;
         self.on(Event::RequestBodyPassing { length, end_of_stream })
     }
 
     fn on_short_body(&mut self) -> Action {
         let refusal = Refusal::Host("the request body is shorter than announced".to_owned());
-        self.exchange.refuse(&refusal);
-        answer(&refusal.reply(), self.exchange.request_id())
+        let mut exchange = self.exchange();
+        exchange.refuse(&refusal);
+        answer(&refusal.reply(), exchange.request_id())
     }
 }
 
@@ -192,12 +237,30 @@ impl Downstream {
 
 impl Attempt {
     /// A new attempt; without a plugin it refuses.
-    pub fn new(plugin: Option<Rc<Plugin>>) -> Self {
-        Self { plugin, attempt: attempt::Attempt::default() }
+    pub fn new(context: u32, plugin: Option<Rc<Plugin>>) -> Self {
+        Self { context, plugin, attempt: Rc::default() }
     }
 
-    fn sign(&mut self) -> Result<Step, HostError> {
-        let Some(plugin) = &self.plugin else { return Ok(Step::Reply(Refusal::NotConfigured.reply())) };
+    /// Whether Envoy tries again is said here, and only here: an upstream cannot say it.
+    fn judge(&self) -> Result<(), HostError> {
+        let Some(plugin) = &self.plugin else { return Ok(()) };
+        let headers = host::response_headers()?;
+        if headers.get(RETRY_HEADER).is_some() {
+            host::remove_response_header(RETRY_HEADER)?;
+        }
+        let answered = self.attempt.0.borrow().response(&headers, plugin.given(host::now()?));
+        for sample in &answered.samples {
+            plugin.metrics.add(sample);
+        }
+        if let Some(state) = &answered.state {
+            host::set_property(ATTEMPT_PROPERTY, state)?;
+        }
+        if answered.retry { host::add_response_header(RETRY_HEADER, "1") } else { Ok(()) }
+    }
+}
+
+impl Try {
+    fn sign(&self, plugin: &Plugin) -> Result<Step, HostError> {
         let headers = host::request_headers()?;
         let handoff = host::property(&[HANDOFF_PROPERTY]);
         let previous = host::property(&[ATTEMPT_PROPERTY]);
@@ -208,21 +271,20 @@ impl Attempt {
             path: path.as_deref(),
             region: region.as_deref(),
         };
-        Ok(self.attempt.request(&headers, told, plugin.given(host::now()?)))
+        Ok(self.0.borrow_mut().request(&headers, told, plugin.given(host::now()?)))
     }
+}
 
-    /// Whether Envoy tries again is said here, and only here: an upstream cannot say it.
-    fn judge(&self) -> Result<(), HostError> {
-        let Some(plugin) = &self.plugin else { return Ok(()) };
-        let headers = host::response_headers()?;
-        if headers.get(RETRY_HEADER).is_some() {
-            host::remove_response_header(RETRY_HEADER)?;
+impl Sleeper for Try {
+    fn look(&self, plugin: &Plugin) -> bool {
+        let fail = |error: HostError| answer(&Refusal::Host(error.to_string()).reply(), "");
+        match self.sign(plugin) {
+            Ok(step) => wake(step, |step| carry_out(step, "").unwrap_or_else(fail), fail),
+            Err(error) => {
+                fail(error);
+                false
+            }
         }
-        let answered = self.attempt.response(&headers, plugin.given(host::now()?));
-        for sample in &answered.samples {
-            plugin.metrics.add(sample);
-        }
-        if answered.retry { host::add_response_header(RETRY_HEADER, "1") } else { Ok(()) }
     }
 }
 
@@ -230,9 +292,23 @@ impl Context for Attempt {}
 
 impl HttpContext for Attempt {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
-        self.sign()
-            .and_then(|step| carry_out(step, ""))
+        let Some(plugin) = &self.plugin else { return answer(&Refusal::NotConfigured.reply(), "") };
+        let step = self.attempt.sign(plugin);
+        if let Ok(Step::AwaitCredentials) = &step {
+            let sleeper: Rc<dyn Sleeper> = Rc::<Try>::clone(&self.attempt);
+            plugin.waiting.add(self.context, &sleeper);
+        }
+        step.and_then(|step| carry_out(step, ""))
             .unwrap_or_else(|error| answer(&Refusal::Host(error.to_string()).reply(), ""))
+    }
+
+    fn on_http_request_body(&mut self, _: usize, _: bool) -> Action {
+        // To let the body pass would let the held headers go with it.
+        if self.attempt.0.borrow().is_signed() { Action::Continue } else { Action::Pause }
+    }
+
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        if self.attempt.0.borrow().is_signed() { Action::Continue } else { Action::Pause }
     }
 
     fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
@@ -248,7 +324,7 @@ impl HttpContext for Attempt {
 fn carry_out(step: Step, request_id: &str) -> Result<Action, HostError> {
     match step {
         Step::Continue => Ok(Action::Continue),
-        Step::AwaitBody | Step::Discard => Ok(Action::Pause),
+        Step::AwaitBody | Step::AwaitCredentials | Step::Discard => Ok(Action::Pause),
         Step::Reply(reply) => Ok(answer(&reply, request_id)),
         Step::Forward(forward) => {
             // The headers last: nothing that follows a failure may leave the request ready to go.
@@ -259,6 +335,19 @@ fn carry_out(step: Step, request_id: &str) -> Result<Action, HostError> {
             Ok(Action::Continue)
         }
     }
+}
+
+/// Carries out what a stream that was woken is to do. Says whether it waits still.
+fn wake(step: Step, carry_out: impl FnOnce(Step) -> Action, fail: impl FnOnce(HostError) -> Action) -> bool {
+    if step == Step::AwaitCredentials {
+        return true;
+    }
+    if carry_out(step) == Action::Continue
+        && let Err(error) = host::continue_request()
+    {
+        fail(error);
+    }
+    false
 }
 
 /// Answers the client, or cuts it off if even that cannot be done; either way nothing goes upstream.

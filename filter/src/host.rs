@@ -4,6 +4,7 @@
 //! here would end the streams of other people. Hence these declarations.
 #![allow(unsafe_code)]
 
+use filter_core::credentials::fetch::Call;
 use filter_core::headers::Headers;
 use filter_core::shared::Shared;
 use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, StreamType};
@@ -67,6 +68,9 @@ unsafe extern "C" {
     fn proxy_increment_metric(id: u32, by: i64) -> u32;
     fn proxy_record_metric(id: u32, value: u64) -> u32;
     fn proxy_close_stream(stream: StreamType) -> u32;
+    fn proxy_continue_stream(stream: StreamType) -> u32;
+    fn proxy_set_effective_context(context: u32) -> u32;
+    fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
 }
 
 /// Writes a line to Envoy's log.
@@ -156,10 +160,46 @@ impl Shared for SharedData {
     }
 }
 
+/// Lets a held request go on.
+pub fn continue_request() -> Result<(), HostError> {
+    check("proxy_continue_stream", unsafe { proxy_continue_stream(StreamType::HttpRequest) })
+}
+
+/// Makes what follows apply to another context of this VM, until this is called again.
+pub fn set_context(context: u32) -> Result<(), HostError> {
+    check("proxy_set_effective_context", unsafe { proxy_set_effective_context(context) })
+}
+
+/// Asks for ticks.
+pub fn set_tick_period(period: Duration) -> Result<(), HostError> {
+    let period = u32::try_from(period.as_millis()).unwrap_or(u32::MAX);
+    check("proxy_set_tick_period_milliseconds", unsafe { proxy_set_tick_period_milliseconds(period) })
+}
+
+/// Makes an HTTP call through one of Envoy's clusters, from a root context's callback. Its answer comes by the token that is
+/// returned.
+pub fn dispatch(call: &Call, timeout: Duration) -> Result<u32, HostError> {
+    let headers: Vec<(&str, &str)> =
+        call.headers.iter().filter_map(|(name, value)| Some((name, std::str::from_utf8(value).ok()?))).collect();
+    // The SDK's, since it has to know of the token. It panics on statuses that Envoy never gives here.
+    let body = (!call.body.is_empty()).then_some(call.body.as_slice());
+    proxy_wasm::hostcalls::dispatch_http_call(&call.cluster, headers, body, Vec::new(), timeout)
+        .map_err(|status| HostError { call: "proxy_http_call", status: status as u32 })
+}
+
+/// The answer to a call, in the callback that tells of it.
+pub fn call_answer(body_size: usize) -> Result<(Headers, Vec<u8>), HostError> {
+    Ok((headers(MapType::HttpCallResponseHeaders)?, buffer(BufferType::HttpCallResponseBody, 0, body_size)?))
+}
+
+/// 64 random bits.
+pub fn random() -> u64 {
+    // The standard library seeds these hashers from WASI's random source, each differently: no crate is needed for it.
+    RandomState::new().hash_one(0_u8)
+}
+
 /// 128 random bits in the form of a UUID (version 4).
 pub fn unique_id() -> String {
-    // The standard library seeds these hashers from WASI's random source, each differently: no crate is needed for it.
-    let random = || RandomState::new().hash_one(0_u8);
     let (high, low) = (random(), random());
     format!(
         "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",

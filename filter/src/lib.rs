@@ -6,8 +6,10 @@
 mod exchange;
 mod host;
 mod metrics;
+mod refresh;
 mod root;
+mod waiting;
 
 proxy_wasm::main! {{
-    proxy_wasm::set_root_context(|_| Box::new(root::Root::default()));
+    proxy_wasm::set_root_context(|id| Box::new(root::Root::new(id)));
 }}

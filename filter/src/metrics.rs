@@ -31,6 +31,7 @@ impl Metrics {
         let kind = match sample.kind {
             Kind::Counter => MetricType::Counter,
             Kind::Histogram => MetricType::Histogram,
+            Kind::Gauge => MetricType::Gauge,
         };
         let mut ids = self.ids.borrow_mut();
         let id = match ids.get(&sample.name) {
@@ -44,7 +45,7 @@ impl Metrics {
         };
         match sample.kind {
             Kind::Counter => host::increment_metric(id, sample.value),
-            Kind::Histogram => host::record_metric(id, sample.value),
+            Kind::Histogram | Kind::Gauge => host::record_metric(id, sample.value),
         }
     }
 }

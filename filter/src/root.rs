@@ -1,77 +1,116 @@
-//! Configuration: one root context for each place where the module stands in Envoy's configuration.
+//! Configuration and ticks: one root context for each place where the module stands in Envoy's configuration.
 
 use crate::exchange::{Attempt, Downstream};
 use crate::host;
 use crate::metrics::Metrics;
+use crate::refresh::Refresh;
+use crate::waiting::Waiting;
 use filter_core::config::Role;
-use filter_core::credentials::Credentials;
+use filter_core::credentials::wallet::Wallet;
 use filter_core::exchange::Given;
 use filter_core::policy::Policy;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, LogLevel};
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// The environment variable that orders the paths.
 const PATH_ORDER: &str = "BEDROCK_PATHS";
+/// How often calls that wait look for credentials, and credentials for their end.
+const TICK: Duration = Duration::from_millis(100);
 
 /// What every stream of a plugin shares.
 #[derive(Debug)]
 pub struct Plugin {
     /// The operator's decisions.
     pub policy: Policy,
-    /// Commercial credentials; none until there are some.
-    pub credentials: Option<Credentials>,
+    /// Commercial credentials.
+    pub wallet: Wallet,
     /// Series of Envoy's metrics.
     pub metrics: Metrics,
+    /// Streams that wait for credentials.
+    pub waiting: Waiting,
 }
 
 /// The root context; without a plugin it refuses every call.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Root {
+    id: u32,
     plugin: Option<Rc<Plugin>>,
+    refresh: Refresh,
 }
 
 impl Plugin {
     fn load(configuration_size: usize) -> Result<Self, String> {
         let json = host::plugin_configuration(configuration_size).map_err(|error| error.to_string())?;
-        let order = std::env::var(PATH_ORDER).ok();
-        let policy = Policy::parse(&json, order.as_deref()).map_err(|error| error.to_string())?;
-        let credentials = Credentials::from_environment(policy.auth, |name| std::env::var(name).ok())
-            .map_err(|error| format!("configuration key `credentials`: {error} in the VM's environment"))?;
-        Ok(Self { policy, credentials, metrics: Metrics::default() })
+        let environment = |name: &str| std::env::var(name).ok();
+        let policy = Policy::parse(&json, environment(PATH_ORDER).as_deref()).map_err(|error| error.to_string())?;
+        let (default, sets) = (&policy.credentials, &policy.credential_sets);
+        let wallet = Wallet::compile(default, sets, policy.auth, host::random(), &environment)
+            .map_err(|error| error.to_string())?;
+        Ok(Self { policy, wallet, metrics: Metrics::default(), waiting: Waiting::default() })
     }
 
     /// What core may depend on, at this moment.
     pub fn given(&self, now: SystemTime) -> Given<'_> {
-        Given { policy: &self.policy, credentials: self.credentials.as_ref(), shared: &host::SharedData, now }
+        Given { policy: &self.policy, wallet: &self.wallet, shared: &host::SharedData, now }
     }
 }
 
-impl Context for Root {}
+impl Root {
+    /// A root context of the host's number for it.
+    pub fn new(id: u32) -> Self {
+        Self { id, plugin: None, refresh: Refresh::default() }
+    }
+}
+
+impl Context for Root {
+    fn on_http_call_response(&mut self, token: u32, _headers: usize, body_size: usize, _trailers: usize) {
+        let Some(plugin) = &self.plugin else { return };
+        self.refresh.answered(plugin, token, body_size);
+        plugin.waiting.look(plugin, self.id);
+    }
+}
 
 impl RootContext for Root {
     fn on_configure(&mut self, configuration_size: usize) -> bool {
-        match Plugin::load(configuration_size) {
-            Ok(plugin) => {
-                if plugin.credentials.is_none() {
-                    host::log(LogLevel::Warn, "no Commercial credentials: every call is answered with 503");
-                }
-                self.plugin = Some(Rc::new(plugin));
-                true
-            }
+        let plugin = match Plugin::load(configuration_size) {
+            Ok(plugin) => plugin,
             Err(problem) => {
                 host::log(LogLevel::Critical, &problem);
-                false
+                return false;
             }
+        };
+        if let Some(source) = plugin.wallet.lacks() {
+            host::log(
+                LogLevel::Warn,
+                &format!("no Commercial credentials (`{source}`): every call that needs them is answered with 503"),
+            );
         }
+        if plugin.wallet.fetches()
+            && let Err(error) = host::set_tick_period(TICK)
+        {
+            host::log(LogLevel::Critical, &format!("credentials cannot be fetched: {error}"));
+            return false;
+        }
+        self.plugin = Some(Rc::new(plugin));
+        true
     }
 
-    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
+    fn on_tick(&mut self) {
+        let Some(plugin) = &self.plugin else { return };
+        // One fetch serves every place where the module stands; the signers only read.
+        if plugin.policy.role != Role::Signer {
+            self.refresh.tick(plugin);
+        }
+        plugin.waiting.look(plugin, self.id);
+    }
+
+    fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
         let plugin = self.plugin.clone();
         Some(match plugin.as_ref().map(|plugin| plugin.policy.role) {
-            Some(Role::Signer) => Box::new(Attempt::new(plugin)),
-            Some(Role::Gateway | Role::Combined) | None => Box::new(Downstream::new(plugin)),
+            Some(Role::Signer) => Box::new(Attempt::new(context_id, plugin)),
+            Some(Role::Gateway | Role::Combined) | None => Box::new(Downstream::new(context_id, plugin)),
         })
     }
 

@@ -114,6 +114,11 @@ impl Attempt {
         if waited < given.policy.credentials_wait { Ok(Step::AwaitCredentials) } else { Err(otherwise) }
     }
 
+    /// Whether the request is signed: nothing of it may go before.
+    pub fn is_signed(&self) -> bool {
+        self.sent.is_some()
+    }
+
     /// Takes the answer's headers: the breaker of the region learns of it, and 429 and 503 are tried again where there is
     /// somewhere to try.
     pub fn response(&self, headers: &Headers, given: Given<'_>) -> Answered {

@@ -303,6 +303,11 @@ impl Exchange {
         matches!(self.state, State::Hashing { .. })
     }
 
+    /// Whether the host holds what came of the request's body: it counts all of it each time then.
+    pub fn holds_request_body(&self) -> bool {
+        matches!(self.state, State::Hashing { .. } | State::Waiting { .. })
+    }
+
     /// Whether the request's body is only read to come to its end: what is held of it may go.
     pub fn discards_request_body(&self) -> bool {
         matches!(self.state, State::Overlong { .. })

@@ -37,6 +37,8 @@ pub enum Kind {
     Counter,
     /// Values are distributed over buckets, in milliseconds.
     Histogram,
+    /// The last value counts.
+    Gauge,
 }
 
 /// One value for one series.
@@ -97,6 +99,26 @@ impl Observation<'_> {
 /// A region began to answer 429 or 503 for a model, and is passed over for a while.
 pub fn breaker_opened(region: &str) -> Sample {
     Sample { name: format!("bedrock_breaker_opened;region={region}"), kind: Kind::Counter, value: 1 }
+}
+
+/// How long a source's credentials may still be used.
+pub fn credentials_left(source: &str, left: Duration) -> Sample {
+    Sample {
+        name: format!("bedrock_credentials_seconds_left;source={source}"),
+        kind: Kind::Gauge,
+        value: left.as_secs(),
+    }
+}
+
+/// A source was fetched, or not.
+pub fn credentials_fetched(source: &str, well: bool) -> Sample {
+    let metric = if well { "bedrock_credentials_refreshes" } else { "bedrock_credentials_failures" };
+    Sample { name: format!("{metric};source={source}"), kind: Kind::Counter, value: 1 }
+}
+
+/// How far the machine's clock is off, in milliseconds, whichever way.
+pub fn clock_offset(offset_ms: i64) -> Sample {
+    Sample { name: "bedrock_clock_offset_ms".to_owned(), kind: Kind::Gauge, value: offset_ms.unsigned_abs() }
 }
 
 fn milliseconds(duration: Duration) -> u64 {

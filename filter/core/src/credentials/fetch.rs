@@ -161,8 +161,8 @@ pub enum Problem {
 
 /// A fetch on its way.
 #[derive(Debug)]
-pub struct Fetch<'a> {
-    source: &'a Source,
+pub struct Fetch {
+    source: Source,
     step: Step,
 }
 
@@ -197,9 +197,9 @@ impl Step {
     }
 }
 
-impl<'a> Fetch<'a> {
+impl Fetch {
     /// A fetch of which no call has been made.
-    pub fn new(source: &'a Source) -> Self {
+    pub fn new(source: Source) -> Self {
         Self { source, step: Step::Nothing }
     }
 
@@ -249,8 +249,8 @@ impl<'a> Fetch<'a> {
         }
     }
 
-    fn local(&self) -> Option<&'a Local> {
-        match self.source {
+    fn local(&self) -> Option<&Local> {
+        match &self.source {
             Source::Local(local)
             | Source::SecretsManager { using: local, .. }
             | Source::Federation { using: local, .. } => Some(local),
@@ -258,8 +258,8 @@ impl<'a> Fetch<'a> {
         }
     }
 
-    fn cluster_of(&self, step: &Step) -> &'a str {
-        match (self.source, step) {
+    fn cluster_of(&self, step: &Step) -> &str {
+        match (&self.source, step) {
             (Source::Agent { cluster, .. }, _) | (Source::SecretsManager { cluster, .. }, Step::Secret) => cluster,
             (Source::Federation { govcloud, .. }, Step::Token) => &govcloud.cluster,
             (Source::Federation { commercial, .. }, Step::Role) => &commercial.cluster,
@@ -271,34 +271,30 @@ impl<'a> Fetch<'a> {
     }
 
     fn first_call(&mut self) -> Call {
-        match (self.source, self.local()) {
+        let (step, call) = match (&self.source, self.local()) {
             (Source::Agent { cluster, secret, token }, _) => {
-                self.step = Step::AgentSecret;
                 let path = format!("/secretsmanager/get?secretId={}", encode(secret));
                 let mut headers = request("GET", "localhost:2773", &path);
                 headers.push("x-aws-parameters-secrets-token", token.reveal());
-                Call { cluster: cluster.clone(), headers, body: Vec::new() }
+                (Step::AgentSecret, Call { cluster: cluster.clone(), headers, body: Vec::new() })
             }
             (_, Some(Local::Container { cluster, host, path, token })) => {
-                self.step = Step::ContainerKeys;
                 let mut headers = request("GET", host, path);
                 if let Some(token) = token {
                     headers.push("authorization", token.reveal());
                 }
-                Call { cluster: cluster.clone(), headers, body: Vec::new() }
+                (Step::ContainerKeys, Call { cluster: cluster.clone(), headers, body: Vec::new() })
             }
-            (_, local) => {
-                self.step = Step::ImdsSession;
-                let cluster = match local {
-                    Some(Local::Imds { cluster, .. }) => cluster.clone(),
-                    _ => String::new(),
-                };
+            (_, Some(Local::Imds { .. }) | None) => {
                 let mut headers = request("PUT", IMDS_HOST, "/latest/api/token");
                 headers.push("x-aws-ec2-metadata-token-ttl-seconds", IMDS_SESSION_SECONDS);
                 headers.push("content-length", "0");
-                Call { cluster, headers, body: Vec::new() }
+                let cluster = self.cluster_of(&Step::ImdsSession).to_owned();
+                (Step::ImdsSession, Call { cluster, headers, body: Vec::new() })
             }
-        }
+        };
+        self.step = step;
+        call
     }
 
     fn imds_keys(&mut self, role: &str, session: &Secret) -> Call {
@@ -316,35 +312,29 @@ impl<'a> Fetch<'a> {
     /// Local keys are what was wanted, or what the next question is signed with.
     fn with_local_keys(&mut self, fetched: Fetched, now: SystemTime) -> Result<Next, Problem> {
         let Credentials::Keys(keys) = &fetched.credentials else { return done(fetched, now) };
-        match self.source {
+        let (step, call) = match &self.source {
             Source::SecretsManager { cluster, region, secret, .. } => {
-                self.step = Step::Secret;
                 let body = serde_json::json!({ "SecretId": secret }).to_string();
                 let extra =
                     [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", "secretsmanager.GetSecretValue")];
                 let scope = Scope { service: "secretsmanager", region };
-                Ok(Next::Call(signed(cluster, scope, &extra, body, keys, now)?))
+                (Step::Secret, signed(cluster, scope, &extra, body, keys, now)?)
             }
             Source::Federation { govcloud, token_form, .. } => {
-                self.step = Step::Token;
                 let scope = Scope { service: "sts", region: &govcloud.region };
-                Ok(Next::Call(signed(
-                    &govcloud.cluster,
-                    scope,
-                    &[("content-type", FORM)],
-                    token_form.clone(),
-                    keys,
-                    now,
-                )?))
+                let extra = [("content-type", FORM)];
+                (Step::Token, signed(&govcloud.cluster, scope, &extra, token_form.clone(), keys, now)?)
             }
-            Source::Local(_) | Source::Agent { .. } => done(fetched, now),
-        }
+            Source::Local(_) | Source::Agent { .. } => return done(fetched, now),
+        };
+        self.step = step;
+        Ok(Next::Call(call))
     }
 
     /// This question needs no signature: the token is the proof.
     fn assume_role(&mut self, token: String) -> Call {
         self.step = Step::Role;
-        let Source::Federation { commercial, role_form, .. } = self.source else {
+        let Source::Federation { commercial, role_form, .. } = &self.source else {
             return Call { cluster: String::new(), headers: Headers::default(), body: Vec::new() };
         };
         let body = format!("{role_form}&WebIdentityToken={}", encode(&token));

@@ -51,7 +51,7 @@ fn source(document: &Value) -> Source {
 
 /// Runs a fetch against canned answers; the calls that it made, as `METHOD cluster host path`, and its end.
 fn run(source: &Source, answers: &[(u16, &str)]) -> (Vec<Call>, Result<Fetched, String>) {
-    let mut fetch = Fetch::new(source);
+    let mut fetch = Fetch::new(source.clone());
     let mut calls = Vec::new();
     let mut next = fetch.next(Answer::None, now());
     let mut answers = answers.iter();

@@ -17,8 +17,8 @@ const EARLY_PERCENT: u64 = 40;
 const JITTER_PERCENT: u64 = 20;
 /// How often credentials without an end are looked at anew: a rotation by hand shows within this time.
 const LOOK_AGAIN_MS: u64 = 5 * 60 * 1000;
-/// Until whoever fetches is taken for dead: longer than its calls may take.
-const LEASE_MS: u64 = 15_000;
+/// Until whoever fetches is taken for dead: longer than one of its calls may take.
+const LEASE_MS: u64 = 6000;
 /// Waits after a failure: the first, and the longest.
 const BACKOFF_MS: (u64, u64) = (500, 30_000);
 /// Keys are not used in the last moments of their life: a call has to arrive.
@@ -111,6 +111,12 @@ impl Keeper {
         update(shared, &self.work_key, claim).unwrap_or(false)
     }
 
+    /// This worker is still fetching: its lease goes on.
+    pub fn going_on(&self, shared: &dyn Shared, now: SystemTime) {
+        let until = millis(now) + LEASE_MS;
+        self.end(shared, |work| Work { lease_until: until, ..work });
+    }
+
     /// What was fetched, for all workers. `jitter` lies between 0 and 1.
     pub fn publish(&self, shared: &dyn Shared, fetched: &Fetched, now: SystemTime, jitter: f64) {
         let now = millis(now);
@@ -161,7 +167,7 @@ impl Keeper {
         let _ = update(shared, &self.work_key, note);
     }
 
-    /// Ends a lease, if it is this worker's still.
+    /// Changes a lease, if it is this worker's still.
     fn end(&self, shared: &dyn Shared, change: impl Fn(Work) -> Work) {
         let end = |value: Option<&[u8]>| {
             let work = Work::read(value);

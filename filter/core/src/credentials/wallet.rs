@@ -7,7 +7,7 @@ use super::source::Origin;
 use crate::config::{self, Auth, ConfigError};
 use crate::shared::Shared;
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// The name of the source of classes that name none.
 pub const DEFAULT: &str = "default";
@@ -100,6 +100,20 @@ impl Wallet {
         if let Some((_, keeper)) = self.0.get(name) {
             keeper.publish(shared, fetched, now, jitter);
         }
+    }
+
+    /// As [`Keeper::going_on`].
+    pub fn going_on(&self, name: &str, shared: &dyn Shared, now: SystemTime) {
+        if let Some((_, keeper)) = self.0.get(name) {
+            keeper.going_on(shared, now);
+        }
+    }
+
+    /// How long the fetched credentials of each source may still be used, where an end is known; zero where there are none.
+    pub fn left(&self, shared: &dyn Shared, now: SystemTime) -> Vec<(&str, Duration)> {
+        let fetched = self.0.iter().filter(|(_, (origin, _))| matches!(origin, Origin::Fetched(_)));
+        let left = |keeper: &Keeper| keeper.held(shared).map_or(Some(Duration::ZERO), |held| held.left(now));
+        fetched.filter_map(|(name, (_, keeper))| Some((name.as_str(), left(keeper)?))).collect()
     }
 
     /// As [`Keeper::failed`].
