@@ -34,16 +34,12 @@ impl Refresh {
         }
     }
 
-    /// Takes the answer to a call.
-    pub fn answered(&mut self, plugin: &Plugin, token: u32, body_size: usize) {
+    /// Takes the answer to a call, by the length of its body; `None`, there was none.
+    pub fn answered(&mut self, plugin: &Plugin, token: u32, body_size: Option<usize>) {
         let Some((name, mut fetch)) = self.on_their_way.remove(&token) else { return };
         let Ok(now) = host::now() else { return };
-        let answer = host::call_answer(body_size);
-        let answer = match &answer {
-            Ok((headers, body)) if headers.get(":status").is_some() => Answer::Came { headers, body },
-            // Envoy tells of a call without an answer by one without headers.
-            Ok(_) | Err(_) => Answer::None,
-        };
+        let answer = body_size.and_then(|size| host::call_answer(size).ok());
+        let answer = answer.as_ref().map_or(Answer::None, |(headers, body)| Answer::Came { headers, body });
         let signed_for = clock::corrected(&SharedData, now);
         let next = fetch.next(answer, signed_for);
         self.go_on(plugin, name, fetch, next, now);

@@ -65,9 +65,10 @@ impl Root {
 }
 
 impl Context for Root {
-    fn on_http_call_response(&mut self, token: u32, _headers: usize, body_size: usize, _trailers: usize) {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _trailers: usize) {
         let Some(plugin) = &self.plugin else { return };
-        self.refresh.answered(plugin, token, body_size);
+        // Envoy tells of a call without an answer by one without headers.
+        self.refresh.answered(plugin, token, (headers > 0).then_some(body_size));
         plugin.waiting.look(plugin, self.id);
     }
 }

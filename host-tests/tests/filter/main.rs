@@ -8,6 +8,7 @@
 mod combined;
 mod common;
 mod configuration;
+mod credentials;
 mod gateway;
 mod limits;
 mod metrics;

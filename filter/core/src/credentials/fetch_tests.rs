@@ -172,7 +172,8 @@ fn failures_name_the_call_and_hold_nothing_secret() {
     let federation = source(&federation());
     let denied = "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>secret</Message></Error></ErrorResponse>";
     let expired = KEYS.replace("2026-01-02T04", "2026-01-02T03");
-    let cases: Vec<(&Source, Vec<(u16, &str)>, &str)> = vec![
+    type Case<'a> = (&'a Source, Vec<(u16, &'a str)>, &'a str);
+    let cases: Vec<Case<'_>> = vec![
         (&imds, vec![], "IMDSv2 token: no answer from cluster 'imds'"),
         (&imds, vec![(403, "")], "IMDSv2 token: answered 403"),
         (&imds, vec![(200, "two words")], "IMDSv2 token: the answer is not one line of text"),

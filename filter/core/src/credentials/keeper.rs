@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn jitter_is_earlier_and_never_later() {
-        for (jitter, wanted) in [(0.0, 2700_000), (1.0, 2520_000), (7.0, 2520_000)] {
+        for (jitter, wanted) in [(0.0, 2_700_000), (1.0, 2_520_000), (7.0, 2_520_000)] {
             let memory = Memory::default();
             let keeper = Keeper::new("default", 1);
             keeper.due(&memory, at(0));
