@@ -2,5 +2,6 @@
 
 pub mod double;
 pub mod load;
+pub mod sources;
 #[cfg(feature = "vm")]
 pub mod vm;

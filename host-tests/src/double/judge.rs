@@ -5,6 +5,7 @@ use serde::Serialize;
 use sha2::Sha256;
 use time::OffsetDateTime;
 
+use super::keyring::{Issued, Keyring};
 use super::operation::{Call, Service, Unrecognised, recognise};
 use super::sigv4::{AccessKey, Authorization, Expected, Refusal, WireRequest, verify};
 
@@ -40,6 +41,8 @@ pub enum Endpoints {
 pub struct Rules {
     /// The keys that may sign.
     pub access_keys: Vec<AccessKey>,
+    /// Keys that are issued and revoked meanwhile.
+    pub keyring: Option<Keyring>,
     /// The API key that may be sent as bearer.
     pub bearer: Option<String>,
     /// The regions that are served.
@@ -205,12 +208,37 @@ impl Rules {
     ) -> Result<Verdict, Verdict> {
         let value = request.values("authorization").next().and_then(|value| std::str::from_utf8(value).ok());
         let id = value.and_then(|value| Authorization::parse(value).ok()).map(|parts| parts.access_key.to_owned());
+        if let Some(issued) = self.keyring.as_ref().and_then(|keyring| keyring.find(id.as_deref()?)) {
+            return check_issued(request, &issued, region, now);
+        }
         // An unknown key is judged with the first one, so that the rest of the request is judged as well.
         let key = self.access_keys.iter().find(|key| Some(&key.id) == id.as_ref()).or(self.access_keys.first());
         let key = key.ok_or_else(|| refused(403, "UnrecognizedClientException", "This double takes API keys only."))?;
         let expected = Expected { region, service: SIGNING_NAME, now };
         verify(request, key, &expected).map(|()| Verdict::Signed).map_err(|error| refusal(&error))
     }
+}
+
+/// As Bedrock words it for keys of STS.
+fn check_issued(
+    request: &WireRequest<'_>,
+    issued: &Issued,
+    region: &str,
+    now: OffsetDateTime,
+) -> Result<Verdict, Verdict> {
+    let expected = Expected { region, service: SIGNING_NAME, now };
+    verify(request, &issued.key, &expected).map_err(|error| refusal(&error))?;
+    if issued.revoked {
+        return Err(refused(
+            403,
+            "UnrecognizedClientException",
+            "The security token included in the request is invalid.",
+        ));
+    }
+    if issued.expires <= now {
+        return Err(refused(403, "ExpiredTokenException", "The security token included in the request is expired"));
+    }
+    Ok(Verdict::Signed)
 }
 
 fn refusal(error: &Refusal) -> Verdict {

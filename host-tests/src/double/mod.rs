@@ -22,6 +22,7 @@ pub mod eventstream;
 pub mod fault;
 pub mod invoke;
 pub mod judge;
+pub mod keyring;
 pub mod operation;
 pub mod record;
 pub mod respond;
@@ -48,6 +49,7 @@ use tokio_rustls::TlsAcceptor;
 pub use self::catalogue::{Catalogue, CatalogueError};
 pub use self::fault::PathFault;
 pub use self::judge::{Endpoints, Verdict};
+pub use self::keyring::Keyring;
 pub use self::record::Received;
 pub use self::sigv4::AccessKey;
 
@@ -109,6 +111,7 @@ impl Double {
             path_name: "direct".to_owned(),
             delay: Duration::ZERO,
             access_keys: Vec::new(),
+            keyring: None,
             bearer: None,
             regions: Vec::new(),
             endpoints: Endpoints::Any,
@@ -129,6 +132,7 @@ pub struct Builder {
     path_name: String,
     delay: Duration,
     access_keys: Vec<AccessKey>,
+    keyring: Option<Keyring>,
     bearer: Option<String>,
     regions: Vec<String>,
     endpoints: Endpoints,
@@ -177,6 +181,13 @@ impl Builder {
         session_token: Option<String>,
     ) -> Self {
         self.access_keys.push(AccessKey { id: id.into(), secret: secret.into(), session_token });
+        self
+    }
+
+    /// Keys that are issued and revoked while it runs, beside those given here.
+    #[must_use]
+    pub fn keyring(mut self, keyring: &Keyring) -> Self {
+        self.keyring = Some(keyring.clone());
         self
     }
 
@@ -250,6 +261,7 @@ impl Builder {
         let tls_dir = self.tls_dir.unwrap_or_else(|| std::env::temp_dir().join("bedrock-double"));
         let rules = Rules {
             access_keys: self.access_keys,
+            keyring: self.keyring,
             bearer: self.bearer,
             regions: self.regions,
             endpoints: self.endpoints,

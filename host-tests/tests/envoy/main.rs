@@ -16,4 +16,5 @@ mod principal;
 mod regions;
 mod replies;
 mod sdk;
+mod sources;
 mod stand;

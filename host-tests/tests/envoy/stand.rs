@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use host_tests::double::{Builder, Double, EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY, Received, Running};
+use host_tests::sources::{AGENT_TOKEN, CONTAINER_TOKEN};
 
 /// A session token of temporary keys; any text, to the double.
 pub const SESSION_TOKEN: &str = "example/session+token==";
@@ -27,6 +28,8 @@ pub enum Keys {
     LongLived,
     Temporary,
     Api,
+    /// None of Bedrock's: what the local sources of credentials want to see.
+    Local,
 }
 
 impl Keys {
@@ -37,13 +40,18 @@ impl Keys {
             Keys::LongLived => pair.to_vec(),
             Keys::Temporary => [&pair[..], &[("AWS_SESSION_TOKEN", SESSION_TOKEN)]].concat(),
             Keys::Api => vec![("AWS_BEARER_TOKEN_BEDROCK", API_KEY)],
+            Keys::Local => vec![
+                ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/v1/credentials"),
+                ("AWS_CONTAINER_AUTHORIZATION_TOKEN", CONTAINER_TOKEN),
+                ("AWS_TOKEN", AGENT_TOKEN),
+            ],
         }
     }
 
     /// A double that takes these and nothing else.
     fn taken_by(self, double: Builder) -> Builder {
         match self {
-            Keys::None | Keys::LongLived => double,
+            Keys::None | Keys::LongLived | Keys::Local => double,
             Keys::Temporary => {
                 double.access_key(EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY, Some(SESSION_TOKEN.to_owned()))
             }

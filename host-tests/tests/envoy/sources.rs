@@ -1,0 +1,167 @@
+//! Credentials that the gateway fetches itself, from doubles that want every token, header and signature.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use host_tests::double::{Builder, Keyring};
+use host_tests::sources::{ROLE, Sources, Trouble};
+
+use crate::clients::{assert_all_answered, call, python};
+use crate::stand::{Keys, Stand, eventually, text_of};
+
+const GET: &[u8] = b"GET /foundation-models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+const ENVIRONMENT: &str = r#""credentials": { "source": "environment" }"#;
+
+/// `envoy/standalone.yaml` with another source, whose clusters all lead to the doubles.
+fn configuration(dir: &Path, sources: &Sources, credentials: &str) -> String {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy/standalone.yaml")).unwrap();
+    assert_eq!(text.matches(ENVIRONMENT).count(), 2, "one for each role");
+    let text = text.replace(ENVIRONMENT, &format!(r#""credentials": {credentials}"#));
+    let clusters: String = ["imds", "container", "agent", "sts-gov", "sts-com"]
+        .iter()
+        .map(|name| {
+            format!(
+                "    - name: {name}\n      connect_timeout: 1s\n      load_assignment:\n        cluster_name: {name}\n        \
+                 endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, \
+                 port_value: {} }} }} }} }}] }}]\n",
+                sources.addr().port()
+            )
+        })
+        .collect();
+    let (before, after) = text.split_once("    # The collector's live feed.\n    - name: audit-als").unwrap();
+    let file = dir.join("sources.yaml");
+    std::fs::write(&file, format!("{before}{clusters}    - name: audit-als{after}")).unwrap();
+    file.display().to_string()
+}
+
+/// A gateway whose keys come from `credentials`, and the doubles that they come from and go to.
+fn fetching(credentials: &str, lifetime: Duration, of_bedrock: bool, trouble: Trouble) -> (Stand, Sources, Keyring) {
+    let keyring = Keyring::default();
+    let sources = Sources::start(lifetime, &keyring, of_bedrock).unwrap();
+    sources.set_trouble(trouble);
+    let dir = tempfile::tempdir().unwrap();
+    let config = configuration(dir.path(), &sources, credentials);
+    let change = |double: Builder| double.keyring(&keyring);
+    let stand = Stand::new(Keys::Local, &["dx", "vpn"], change, &["--config", &config]);
+    (stand, sources, keyring)
+}
+
+fn served(sources: &Sources, question: &str) -> usize {
+    sources.served().get(question).copied().unwrap_or(0)
+}
+
+#[test]
+fn every_local_source_gives_keys_that_bedrock_takes() {
+    let imds = format!(r#"{{"source": "imds", "cluster": "imds", "role": "{ROLE}"}}"#);
+    for (credentials, question) in [
+        (r#"{"source": "imds", "cluster": "imds"}"#, "imds keys"),
+        (&imds, "imds keys"),
+        (r#"{"source": "container", "cluster": "container"}"#, "container keys"),
+        (r#"{"source": "secrets_manager", "cluster": "agent", "secret": "bedrock/api-key"}"#, "agent secret"),
+    ] {
+        let (stand, sources, keyring) = fetching(credentials, Duration::from_secs(3600), true, Trouble::None);
+        assert_all_answered(&python("converse", &stand.gateway.http));
+        stand.assert_no_violation();
+        assert_eq!(sources.complaints(), Vec::<String>::new(), "{credentials}");
+        // One fetch, whatever the number of workers, classes and roles.
+        assert_eq!((served(&sources, question), keyring.count()), (1, 1), "{credentials}");
+    }
+}
+
+#[test]
+fn a_govcloud_identity_becomes_a_commercial_role_and_nothing_else_crosses() {
+    for using in [r#"{"source": "imds", "cluster": "imds"}"#, r#"{"source": "container", "cluster": "container"}"#] {
+        let credentials = format!(
+            r#"{{"source": "federation", "using": {using}, "govcloud": {{"cluster": "sts-gov", "region": "us-gov-west-1"}},
+            "commercial": {{"cluster": "sts-com", "region": "us-east-1"}}, "audience": "bedrock",
+            "role_arn": "arn:aws:iam::123456789012:role/bedrock-gateway"}}"#
+        );
+        // On one line, as the block of YAML that it becomes a part of wants it.
+        let credentials = credentials.split_whitespace().collect::<Vec<_>>().join(" ");
+        let (stand, sources, _) = fetching(&credentials, Duration::from_secs(3600), false, Trouble::None);
+        assert_all_answered(&python("converse", &stand.gateway.http));
+        stand.assert_no_violation();
+        assert_eq!(sources.complaints(), Vec::<String>::new(), "{using}");
+        let calls = ["GetWebIdentityToken", "AssumeRoleWithWebIdentity"].map(|name| served(&sources, name));
+        assert_eq!(calls, [1, 1]);
+        assert!(stand.received().iter().all(|request| {
+            request.header("authorization").is_some_and(|value| value.contains("Credential=ASIACOM"))
+        }));
+    }
+}
+
+#[test]
+fn a_source_in_trouble_means_503_and_nothing_unsigned_and_calls_go_on_once_it_is_well() {
+    for trouble in
+        [Trouble::Down, Trouble::Garbage, Trouble::OtherJson, Trouble::Expired, Trouble::Slow(Duration::from_secs(30))]
+    {
+        let (stand, sources, _) =
+            fetching(r#"{"source": "imds", "cluster": "imds"}"#, Duration::from_secs(3600), true, trouble);
+        let start = Instant::now();
+        let (status, head, body) = stand.gateway.raw(GET);
+        assert_eq!(status, 503, "{trouble:?}");
+        assert!(head.contains("x-amzn-errortype: serviceunavailableexception"), "{head}");
+        assert!(body.contains("still waiting for its first credentials"), "{body}");
+        assert!(start.elapsed() < Duration::from_secs(4), "{trouble:?}: {:?}", start.elapsed());
+        assert!(stand.received().is_empty(), "{trouble:?}");
+        sources.set_trouble(Trouble::None);
+        eventually("a call that is served", || (stand.gateway.raw(GET).0 == 200).then_some(()));
+        stand.assert_no_violation();
+    }
+}
+
+#[test]
+fn keys_that_live_shortly_are_renewed_without_a_failed_call_once_for_all() {
+    let (stand, sources, keyring) =
+        fetching(r#"{"source": "imds", "cluster": "imds"}"#, Duration::from_secs(6), true, Trouble::None);
+    let start = Instant::now();
+    let mut calls = 0;
+    while start.elapsed() < Duration::from_secs(14) {
+        assert_eq!(stand.gateway.raw(GET).0, 200);
+        calls += 1;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(calls > 100, "{calls}");
+    stand.assert_no_violation();
+    // At 60 % of their life, less a little: every 2.9 to 3.6 s.
+    assert!((3..=6).contains(&keyring.count()), "{} fetches", keyring.count());
+    assert_eq!(served(&sources, "imds keys"), keyring.count());
+    // While the source is down the last keys serve until their end; then calls are refused by the gateway itself.
+    sources.set_trouble(Trouble::Down);
+    let refused = eventually("expired keys", || Some(stand.gateway.raw(GET)).filter(|(status, ..)| *status != 200));
+    assert_eq!(refused.0, 503);
+    assert!(refused.2.contains("have expired"), "{}", refused.2);
+    stand.assert_no_violation();
+}
+
+#[test]
+fn a_revoked_key_costs_no_call() {
+    let (stand, _sources, keyring) =
+        fetching(r#"{"source": "imds", "cluster": "imds"}"#, Duration::from_secs(3600), true, Trouble::None);
+    assert_eq!(stand.gateway.raw(GET).0, 200);
+    keyring.revoke_all();
+    for _ in 0..5 {
+        assert_eq!(stand.gateway.raw(GET).0, 200);
+    }
+    assert_eq!(keyring.count(), 2);
+    assert_eq!(stand.doubles.iter().map(|double| double.violations().len()).sum::<usize>(), 1, "the one that told");
+}
+
+#[test]
+fn no_secret_of_a_source_is_shown_anywhere() {
+    let (stand, _sources, _) =
+        fetching(r#"{"source": "imds", "cluster": "imds"}"#, Duration::from_secs(3600), true, Trouble::None);
+    assert_eq!(call(&python("converse", &stand.gateway.http), "Converse").get("error"), None);
+    let mut shown: Vec<(String, String)> = ["/config_dump", "/stats", "/stats/prometheus", "/clusters"]
+        .iter()
+        .map(|page| ((*page).to_owned(), stand.gateway.admin(page)))
+        .collect();
+    let files = std::fs::read_dir(stand.gateway.run_dir()).unwrap().map(|entry| entry.unwrap().path());
+    shown.extend(files.chain([stand.access_log()]).map(|file| (file.display().to_string(), text_of(&file))));
+    assert!(shown.iter().any(|(_, text)| text.contains("bedrock_credentials_seconds_left")));
+    for (name, text) in shown {
+        for secret in ["issued/secret", "issued/token", "imds-session-", "example-container-token"] {
+            assert!(!text.contains(secret), "{name} shows {secret}");
+        }
+    }
+}
