@@ -94,6 +94,12 @@ impl Written {
         [Auth::SigV4, Auth::Bearer].into_iter().find(|auth| auth.as_str() == word)
     }
 
+    /// Whether its credentials are fetched, and are not the environment's.
+    pub fn fetches(&self) -> bool {
+        let source = self.keys.get("credentials").and_then(|credentials| credentials.get("source"));
+        source.and_then(Value::as_str).is_some_and(|source| source != "environment")
+    }
+
     /// Applies what was chosen, and checks the whole as the filter does.
     pub fn compile(self, choices: &Choices) -> Result<Document, DocumentError> {
         let Written { name, mut keys, shipped, .. } = self;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::bootstrap::{self, Settings, discovery};
-use crate::credentials::{self, Found};
+use crate::credentials::{self, Auth, Found};
 use crate::document::{self, Choices, Document, Written};
 use crate::live::{ChangeError, Live, Rendered};
 use crate::paths::{PathError, PathSpec, Region};
@@ -321,7 +321,11 @@ fn plan(options: &Options, place: Place) -> Result<(Plan, Document, Option<Strin
         None => Written::in_bootstrap(&standalone)?,
     };
     let own = |name: &str| options.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-    let found = credentials::find(written.auth(), |name| own(name).or_else(|| std::env::var(name).ok()))?;
+    let found = if written.fetches() {
+        Found { auth: written.auth().unwrap_or(Auth::SigV4), any: true }
+    } else {
+        credentials::find(written.auth(), |name| own(name).or_else(|| std::env::var(name).ok()))?
+    };
     let paths = own("BEDROCK_PATHS").or_else(|| std::env::var("BEDROCK_PATHS").ok()).filter(|paths| !paths.is_empty());
     let choices = Choices { auth: found.auth, fips: options.fips, regions: options.regions.clone(), paths };
     let document = written.compile(&choices)?;

@@ -152,14 +152,9 @@ fn each_priority_differs_in_path_and_in_region() {
 #[test]
 fn retries_grow_with_the_endpoints_and_stay_bounded() {
     let classes = json!([{ "name": "any", "paths": ["dx", "vpn", "internet"], "regions": ["us-east-1", "us-west-2"] }]);
-    for (paths, on, retries) in [
-        (&["dx@us-east-1=a:1"][..], "connect-failure,refused-stream,reset", 1),
-        (&["dx=a:1"], "connect-failure,refused-stream,reset,retriable-headers", 3),
-        (&ALL, "connect-failure,refused-stream,reset,retriable-headers", 5),
-    ] {
+    for (paths, retries) in [(&["dx@us-east-1=a:1"][..], 1), (&["dx=a:1"], 3), (&ALL, 5)] {
         let config = render(&with_classes(&classes), paths);
-        let policy = &routes(&config)[0]["route"]["retry_policy"];
-        assert_eq!((&policy["num_retries"], &policy["retry_on"]), (&json!(retries), &json!(on)), "{paths:?}");
+        assert_eq!(routes(&config)[0]["route"]["retry_policy"]["num_retries"], retries, "{paths:?}");
     }
 }
 

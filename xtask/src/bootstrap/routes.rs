@@ -50,18 +50,13 @@ fn is_of_a_class(route: &Value) -> bool {
     headers.into_iter().flatten().any(|header| header.get("name").and_then(Value::as_str) == Some(CLASS))
 }
 
-/// Where no call has a second endpoint, a connection that failed is tried once more; a 503 is Bedrock's own answer, and the
-/// client's SDK tries again by itself. With retries of both, one call would become twelve.
+/// Where no call has a second endpoint, one is tried once more. What is worth that the signer says: there, no 429 and no 503,
+/// since the client's SDK tries again by itself, and with retries of both one call would become twelve.
 fn retries(route: &mut Map<String, Value>, largest: usize) {
     let policy = route.get_mut("route").and_then(|route| route.get_mut("retry_policy")).and_then(Value::as_object_mut);
     let Some(policy) = policy else { return };
-    if largest < 2 {
-        policy.insert("retry_on".into(), json!("connect-failure,refused-stream,reset"));
-        policy.remove("retriable_headers");
-        policy.insert("num_retries".into(), json!(1));
-    } else {
-        policy.insert("num_retries".into(), json!(largest.clamp(*RETRIES.start(), *RETRIES.end())));
-    }
+    let retries = if largest < 2 { 1 } else { largest.clamp(*RETRIES.start(), *RETRIES.end()) };
+    policy.insert("num_retries".into(), json!(retries));
 }
 
 /// A class's own route, if it needs one.
