@@ -83,6 +83,9 @@ struct Up {
     /// Where to serve TLS [default: 443 ports above --listen, or a free one].
     #[arg(long, value_name = "ADDR")]
     listen_tls: Option<SocketAddr>,
+    /// Envoy's worker threads, instead of one for each core.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    concurrency: Option<u16>,
     /// Run the collector too, and keep audit records in this SQLite file.
     #[arg(long, value_name = "FILE.db")]
     audit: Option<PathBuf>,
@@ -149,6 +152,7 @@ impl Up {
             upstream_ca: self.upstream_ca,
             listen: self.listen,
             listen_tls: self.listen_tls,
+            concurrency: self.concurrency,
             audit: self.audit,
             access_log: self.access_log,
             policy: self.policy,

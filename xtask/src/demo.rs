@@ -91,6 +91,7 @@ fn options(paths: &[PathEnd], dir: &Path, audit: &Path) -> Result<Options, Error
         upstream_ca: Some(dir.join("tls/ca.pem")),
         listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
         listen_tls: None,
+        concurrency: None,
         audit: Some(audit.to_path_buf()),
         access_log: None,
         policy: None,

@@ -37,6 +37,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// The TLS listener; absent, it is beside the other.
     pub listen_tls: Option<SocketAddr>,
+    /// Envoy's worker threads; absent, one for each core.
+    pub concurrency: Option<u16>,
     /// The SQLite file for audit records; absent, there is no collector.
     pub audit: Option<PathBuf>,
     /// The access log; absent, it is in the run's directory.
@@ -157,6 +159,9 @@ impl Gateway {
             "--file-flush-min-size-kb",
             "1",
         ]);
+        if let Some(workers) = options.concurrency {
+            command.args(["--concurrency", &workers.to_string()]);
+        }
         for (name, value) in &options.environment {
             if value.is_empty() {
                 command.env_remove(name)

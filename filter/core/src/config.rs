@@ -164,7 +164,7 @@ pub struct RouteClass {
     /// The DSCP value (RFC 2474), 0 to 63, of packets to the upstreams.
     #[serde(default)]
     pub dscp: Option<u8>,
-    /// Bandwidth of all calls of the class together, in KiB/s, each way.
+    /// Bandwidth of all calls of the class on a listener together, in KiB/s, both ways together.
     #[serde(default)]
     pub bandwidth_kbps: Option<u64>,
     /// What one caller may use.

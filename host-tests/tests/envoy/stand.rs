@@ -187,9 +187,19 @@ impl Gateway {
 
     /// A page of Envoy's admin interface.
     pub fn admin(&self, path: &str) -> String {
+        self.ask_admin("GET", path)
+    }
+
+    /// A change by Envoy's admin interface.
+    pub fn post(&self, path: &str) -> String {
+        self.ask_admin("POST", path)
+    }
+
+    fn ask_admin(&self, method: &str, path: &str) -> String {
         let address = std::fs::read_to_string(self.run_dir().join("admin")).unwrap();
         let mut stream = TcpStream::connect(address.trim()).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n").unwrap();
+        write!(stream, "{method} {path} HTTP/1.1\r\nhost: admin\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            .unwrap();
         let mut page = Vec::new();
         stream.read_to_end(&mut page).unwrap();
         String::from_utf8_lossy(&page).into_owned()
