@@ -23,6 +23,8 @@ pub mod variables {
     pub const DYNAMODB_LOCAL: &str = "DYNAMODB_LOCAL_DIR";
     /// A Python with the SDKs of `host-tests/clients/requirements.txt`.
     pub const PYTHON: &str = "GATEWAY_PYTHON";
+    /// A Python that has moto.
+    pub const MOTO: &str = "GATEWAY_MOTO_PYTHON";
     /// A directory with the `node_modules` of `host-tests/clients/package-lock.json`.
     pub const JAVASCRIPT: &str = "GATEWAY_JS_DIR";
 }
@@ -59,6 +61,8 @@ pub fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
             environment.push((variables::ENVOY, tools::envoy::find(&tools_dir)?));
             environment.push((variables::DYNAMODB_LOCAL, tools::dynamodb::find(&tools_dir)?));
             environment.push((variables::PYTHON, tools::python::find(&tools_dir, &clients.join("requirements.txt"))?));
+            let moto = clients.join("requirements-moto.txt");
+            environment.push((variables::MOTO, tools::python::find(&tools_dir, &moto)?));
             environment.push((variables::JAVASCRIPT, tools::javascript::find(&tools_dir, &clients)?));
             Ok(())
         })?;

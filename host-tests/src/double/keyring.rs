@@ -35,6 +35,11 @@ impl Keyring {
         key
     }
 
+    /// Adds a key that another issued.
+    pub fn add(&self, key: AccessKey, expires: OffsetDateTime) {
+        self.lock().push(Issued { key, expires, revoked: false });
+    }
+
     /// What was issued under an id.
     #[must_use]
     pub fn find(&self, id: &str) -> Option<Issued> {

@@ -1,5 +1,8 @@
 //! One question, and what AWS would say to it.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::http::request::Parts;
@@ -128,6 +131,10 @@ fn sts(parts: &Parts, body: &[u8], shared: &Shared) -> Result<Answer, (u16, Stri
                 return Err((400, "AssumeRoleWithWebIdentity lacks RoleArn or RoleSessionName".into()));
             }
             shared.served("AssumeRoleWithWebIdentity");
+            if let Some(sts) = shared.sts {
+                return tokio::task::block_in_place(|| pass_on(sts, body, shared))
+                    .map_err(|error| (500, format!("AssumeRoleWithWebIdentity was not passed on: {error}")));
+            }
             let (key, expires) = issue(&shared.bedrock, "ASIACOM", shared);
             Ok(text(
                 200,
@@ -144,6 +151,31 @@ fn sts(parts: &Parts, body: &[u8], shared: &Shared) -> Result<Answer, (u16, Stri
         }
         action => Err((400, format!("STS was asked for {action:?}"))),
     }
+}
+
+/// Asks another's STS, whose keys Bedrock takes from then on.
+fn pass_on(sts: SocketAddr, body: &[u8], shared: &Shared) -> Result<Answer, Box<dyn std::error::Error>> {
+    let mut stream = TcpStream::connect(sts)?;
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: sts.us-east-1.amazonaws.com\r\ncontent-type: application/x-www-form-urlencoded\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(&[head.as_bytes(), body].concat())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let element = |name: &str| {
+        let (_, rest) = answer.split_once(&format!("<{name}>")).ok_or_else(|| format!("no {name} in {answer}"))?;
+        Ok::<_, String>(rest.split('<').next().unwrap_or_default().to_owned())
+    };
+    let key = AccessKey {
+        id: element("AccessKeyId")?,
+        secret: element("SecretAccessKey")?,
+        session_token: Some(element("SessionToken")?),
+    };
+    shared.bedrock.add(key, OffsetDateTime::parse(&element("Expiration")?, &Rfc3339)?);
+    let (_, xml) = answer.split_once("\r\n\r\n").ok_or("no body")?;
+    Ok(text(200, xml.to_owned()))
 }
 
 /// GovCloud's STS takes signatures of the identity that the local endpoints gave keys of.

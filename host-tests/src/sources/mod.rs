@@ -59,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) local: Keyring,
     /// Keys that Bedrock takes.
     pub(crate) bedrock: Keyring,
+    /// Another's STS, which gives the keys of roles.
+    pub(crate) sts: Option<SocketAddr>,
     /// Whether the local endpoints give keys that Bedrock takes, not those of a GovCloud identity.
     pub(crate) gives_bedrock_keys: bool,
 }
@@ -87,6 +89,19 @@ impl Sources {
     /// # Errors
     /// No address, no threads.
     pub fn start(lifetime: Duration, bedrock: &Keyring, gives_bedrock_keys: bool) -> std::io::Result<Self> {
+        Self::with_sts(lifetime, bedrock, gives_bedrock_keys, None)
+    }
+
+    /// As [`Sources::start`]; AssumeRoleWithWebIdentity is passed on to `sts`, once it was found to be in order.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_sts(
+        lifetime: Duration,
+        bedrock: &Keyring,
+        gives_bedrock_keys: bool,
+        sts: Option<SocketAddr>,
+    ) -> std::io::Result<Self> {
         let state = State {
             trouble: Trouble::None,
             lifetime,
@@ -98,6 +113,7 @@ impl Sources {
             state: Mutex::new(state),
             local: Keyring::default(),
             bedrock: bedrock.clone(),
+            sts,
             gives_bedrock_keys,
         });
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;

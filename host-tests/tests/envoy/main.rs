@@ -12,6 +12,7 @@ mod cutover;
 mod failover;
 mod isolation;
 mod metrics;
+mod moto;
 mod principal;
 mod regions;
 mod replies;

@@ -13,19 +13,20 @@ use crate::stand::{Keys, Stand, eventually, text_of};
 const GET: &[u8] = b"GET /foundation-models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 const ENVIRONMENT: &str = r#""credentials": { "source": "environment" }"#;
 
-/// `envoy/standalone.yaml` with another source, whose clusters all lead to the doubles.
-fn configuration(dir: &Path, sources: &Sources, credentials: &str) -> String {
+/// `envoy/standalone.yaml` with another source, whose clusters lead to the doubles, and that of Secrets Manager to a port.
+pub fn configuration(dir: &Path, sources: &Sources, secrets: u16, credentials: &str) -> String {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy/standalone.yaml")).unwrap();
     assert_eq!(text.matches(ENVIRONMENT).count(), 2, "one for each role");
     let text = text.replace(ENVIRONMENT, &format!(r#""credentials": {credentials}"#));
-    let clusters: String = ["imds", "container", "agent", "sts-gov", "sts-com"]
-        .iter()
-        .map(|name| {
+    let own = ["imds", "container", "agent", "sts-gov", "sts-com"].map(|name| (name, sources.addr().port()));
+    let clusters: String = own
+        .into_iter()
+        .chain([("secrets", secrets)])
+        .map(|(name, port)| {
             format!(
                 "    - name: {name}\n      connect_timeout: 1s\n      load_assignment:\n        cluster_name: {name}\n        \
                  endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, \
-                 port_value: {} }} }} }} }}] }}]\n",
-                sources.addr().port()
+                 port_value: {port} }} }} }} }}] }}]\n"
             )
         })
         .collect();
@@ -47,7 +48,7 @@ fn fetching(
     let sources = Sources::start(lifetime, &keyring, of_bedrock).unwrap();
     sources.set_trouble(trouble);
     let dir = tempfile::tempdir().unwrap();
-    let config = configuration(dir.path(), &sources, credentials);
+    let config = configuration(dir.path(), &sources, 9, credentials);
     let change = |double: Builder| double.keyring(&keyring);
     let stand = Stand::new(Keys::Local, &["dx", "vpn"], change, &[&["--config", &config], arguments].concat());
     (stand, sources, keyring)
@@ -225,7 +226,7 @@ fn classes_call_with_credentials_of_their_own() {
     let keyring = Keyring::default();
     let sources = Sources::start(Duration::from_secs(3600), &keyring, true).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let config = configuration(dir.path(), &sources, &credentials);
+    let config = configuration(dir.path(), &sources, 9, &credentials);
     let text = text_of(Path::new(&config));
     // The class that has no caller's name to match is given operations instead, and a source of its own.
     let own = r#""operations": ["ListFoundationModels"], "credentials": "lists""#;
