@@ -1,4 +1,4 @@
-//! The hosts of a run: one with the gateway and its clients, and one at the end of each path to each region.
+//! The hosts of a run: one with the gateway, one with its clients, and one at the end of each path to each region.
 //!
 //! Each is a network namespace, and a veth pair of its own bandwidth (`tc tbf`) leads to it. A path's latency is the
 //! double's at its end, since few kernels of build machines have netem: it delays answers, not handshakes. Nothing is
@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::fault::{Fault, TABLE};
-use super::namespace::{Namespace, far, sweep};
+use super::namespace::{Namespace, far, near, sweep};
 use super::record::{Request, requests};
 use crate::Error;
 use crate::demo::{ACCESS_KEY, SECRET_KEY};
@@ -23,10 +23,15 @@ use crate::process::Process;
 const PATHS: [(PathName, u64, &str); 3] =
     [(PathName::Dx, 10, "1gbit"), (PathName::Vpn, 40, "250mbit"), (PathName::Internet, 90, "100mbit")];
 
+/// The cable between clients and gateway: its number, after those of paths, and its bandwidth. On one host, clients would send
+/// as fast as memory is copied.
+const CLIENTS: (usize, &str) = (200, "1gbit");
+
 /// The hosts, which are gone when it is dropped.
 #[derive(Debug)]
 pub struct Lab {
     gateway: Namespace,
+    clients: Namespace,
     hosts: Vec<Host>,
     tls: PathBuf,
 }
@@ -64,7 +69,10 @@ impl Lab {
         let tls = dir.join("tls");
         let gateway = Namespace::add("gw")?;
         gateway.loopback()?;
-        let mut lab = Lab { gateway, hosts: Vec::new(), tls };
+        let clients = Namespace::add("clients")?;
+        let (index, bandwidth) = CLIENTS;
+        gateway.link(&clients, "clients", index, bandwidth)?;
+        let mut lab = Lab { gateway, clients, hosts: Vec::new(), tls };
         for (nth, region) in regions.iter().enumerate() {
             for (path, delay_ms, bandwidth) in PATHS {
                 let name = if nth == 0 { path.to_string() } else { format!("{path}{}", nth + 1) };
@@ -91,10 +99,10 @@ impl Lab {
         Ok(lab)
     }
 
-    /// The arguments of `up` that name the paths.
+    /// The arguments of `up` that say where clients come to, and name the paths.
     pub fn arguments(&self) -> Result<Vec<String>, Error> {
         let lone = self.hosts.iter().all(|host| self.hosts.first().is_some_and(|first| first.region == host.region));
-        let mut arguments = Vec::new();
+        let mut arguments = vec!["--listen".to_owned(), format!("{}:0", near(CLIENTS.0))];
         for host in &self.hosts {
             let region = if lone { String::new() } else { format!("@{}", host.region) };
             let argument = format!("{}{region}={}", host.path, host.address);
@@ -113,6 +121,11 @@ impl Lab {
     /// `program` in the gateway's host.
     pub fn at_gateway(&self, program: &Path) -> Command {
         self.gateway.exec(program)
+    }
+
+    /// `program` in the clients' host.
+    pub fn at_clients(&self, program: &Path) -> Command {
+        self.clients.exec(program)
     }
 
     /// Breaks a path.

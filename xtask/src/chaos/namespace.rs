@@ -32,7 +32,7 @@ pub fn check() -> Result<(), Error> {
 }
 
 impl Namespace {
-    /// Makes one. Its role is `gw`, or a path's name, with a digit where a path has more than one end.
+    /// Makes one. Its role is `gw`, `clients` or a path's name, with a digit where a path has more than one end.
     pub fn add(role: &str) -> Result<Namespace, Error> {
         let name = format!("{PREFIX}{}-{role}", std::process::id());
         run(Command::new("ip").args(["netns", "add", &name]))?;
@@ -97,7 +97,8 @@ impl Namespace {
     }
 }
 
-fn near(index: usize) -> String {
+/// The address of the near end of the cable `index`.
+pub fn near(index: usize) -> String {
     format!("10.213.{index}.1")
 }
 
@@ -145,7 +146,7 @@ fn is_gone(process: &Path) -> bool {
 fn maker(name: &str) -> Option<u32> {
     let (pid, role) = name.strip_prefix(PREFIX)?.split_once('-')?;
     let role = role.trim_end_matches(|last: char| last.is_ascii_digit());
-    let known = role == "gw" || PathName::ALL.iter().any(|path| path.as_str() == role);
+    let known = ["gw", "clients"].contains(&role) || PathName::ALL.iter().any(|path| path.as_str() == role);
     pid.parse().ok().filter(|_| known)
 }
 
@@ -162,6 +163,7 @@ mod tests {
     #[test]
     fn knows_its_own_namespaces_only() {
         assert_eq!(maker("bgw17-gw"), Some(17));
+        assert_eq!(maker("bgw17-clients"), Some(17));
         assert_eq!(maker("bgw17-internet2"), Some(17));
         for foreign in ["bgw-gw", "bgw17", "bgw17-other", "docker17-gw", "17-gw"] {
             assert_eq!(maker(foreign), None, "{foreign}");

@@ -115,7 +115,7 @@ impl Stand {
         std::fs::create_dir_all(&dir).map_err(Error::file("cannot create", &dir))?;
         let lab = Lab::build(&dir, &programs.double, !setup.http1, setup.regions)?;
         let mut command = lab.at_gateway(&programs.xtask);
-        command.args(["up", "--listen", "127.0.0.1:0", "--upstream-ca"]).arg(lab.ca());
+        command.args(["up", "--upstream-ca"]).arg(lab.ca());
         command.arg("--access-log").arg(dir.join("access.jsonl"));
         command.args(lab.arguments()?);
         if let Some(policy) = &setup.policy {
@@ -147,11 +147,11 @@ impl Stand {
         // Who only uploads is to take no CPU from what is measured.
         let mut command: Command = match load.rate {
             0 => {
-                let mut gently = self.lab.at_gateway(Path::new("nice"));
+                let mut gently = self.lab.at_clients(Path::new("nice"));
                 gently.args(["-n", "19"]).arg(&self.load);
                 gently
             }
-            _ => self.lab.at_gateway(&self.load),
+            _ => self.lab.at_clients(&self.load),
         };
         command.args(["--gateway", &self.plain.to_string(), "--record"]).arg(&calls);
         let thinkers = if load.think == 0 { 0 } else { THINKERS };
@@ -235,7 +235,7 @@ fn interrupted() -> Error {
     Error::Failed("interrupted; its hosts and processes are gone".into())
 }
 
-/// The plain listener of `http://127.0.0.1:PORT https://…`.
+/// The plain listener of `http://ADDRESS:PORT https://…`.
 fn listener(ready: &str) -> Option<SocketAddr> {
     ready.split(' ').find_map(|word| word.strip_prefix("http://"))?.parse().ok()
 }
