@@ -62,7 +62,7 @@ fn a_secret_of_secrets_manager_signs_for_bedrock() {
     let dir = tempfile::tempdir().unwrap();
     let credentials = r#"{"source": "secrets_manager", "cluster": "secrets", "secret": "bedrock/keys", "region": "us-gov-west-1", "using": {"source": "container", "cluster": "container"}}"#;
     let config = configuration(dir.path(), &sources, moto.1.port(), credentials);
-    let stand = Stand::new(Keys::Local, &["dx", "vpn"], |double| double, &["--config", &config]);
+    let stand = Stand::new(Keys::Local, &["dx", "vpn"], |double| double, &["--config", &config, "--concurrency", "4"]);
     assert_all_answered(&python("converse", &stand.gateway.http));
     stand.assert_no_violation();
     assert_eq!(sources.complaints(), Vec::<String>::new());
@@ -77,7 +77,7 @@ fn keys_that_sts_gives_for_a_web_identity_sign_for_bedrock() {
     let credentials = r#"{"source": "federation", "using": {"source": "imds", "cluster": "imds"}, "govcloud": {"cluster": "sts-gov", "region": "us-gov-west-1"}, "commercial": {"cluster": "sts-com", "region": "us-east-1"}, "audience": "bedrock", "role_arn": "arn:aws:iam::123456789012:role/bedrock-gateway"}"#;
     let config = configuration(dir.path(), &sources, moto.1.port(), credentials);
     let change = |double: Builder| double.keyring(&keyring);
-    let stand = Stand::new(Keys::Local, &["dx", "vpn"], change, &["--config", &config]);
+    let stand = Stand::new(Keys::Local, &["dx", "vpn"], change, &["--config", &config, "--concurrency", "4"]);
     assert_all_answered(&python("converse", &stand.gateway.http));
     stand.assert_no_violation();
     assert_eq!(sources.complaints(), Vec::<String>::new());

@@ -36,21 +36,15 @@ pub fn configuration(dir: &Path, sources: &Sources, secrets: u16, credentials: &
     file.display().to_string()
 }
 
-/// A gateway whose keys come from `credentials`, and the doubles that they come from and go to.
-fn fetching(
-    credentials: &str,
-    lifetime: Duration,
-    of_bedrock: bool,
-    trouble: Trouble,
-    arguments: &[&str],
-) -> (Stand, Sources, Keyring) {
+/// A gateway of four workers whose keys come from `credentials`, and the doubles that they come from and go to.
+fn fetching(credentials: &str, lifetime: Duration, of_bedrock: bool, trouble: Trouble) -> (Stand, Sources, Keyring) {
     let keyring = Keyring::default();
     let sources = Sources::start(lifetime, &keyring, of_bedrock).unwrap();
     sources.set_trouble(trouble);
     let dir = tempfile::tempdir().unwrap();
     let config = configuration(dir.path(), &sources, 9, credentials);
     let change = |double: Builder| double.keyring(&keyring);
-    let stand = Stand::new(Keys::Local, &["dx", "vpn"], change, &[&["--config", &config], arguments].concat());
+    let stand = Stand::new(Keys::Local, &["dx", "vpn"], change, &["--config", &config, "--concurrency", "4"]);
     (stand, sources, keyring)
 }
 
@@ -67,7 +61,7 @@ fn every_local_source_gives_keys_that_bedrock_takes() {
         (r#"{"source": "container", "cluster": "container"}"#, "container keys"),
         (r#"{"source": "secrets_manager", "cluster": "agent", "secret": "bedrock/api-key"}"#, "agent secret"),
     ] {
-        let (stand, sources, keyring) = fetching(credentials, Duration::from_secs(3600), true, Trouble::None, &[]);
+        let (stand, sources, keyring) = fetching(credentials, Duration::from_secs(3600), true, Trouble::None);
         assert_all_answered(&python("converse", &stand.gateway.http));
         stand.assert_no_violation();
         assert_eq!(sources.complaints(), Vec::<String>::new(), "{credentials}");
@@ -86,7 +80,7 @@ fn a_govcloud_identity_becomes_a_commercial_role_and_nothing_else_crosses() {
         );
         // On one line, as the block of YAML that it becomes a part of wants it.
         let credentials = credentials.split_whitespace().collect::<Vec<_>>().join(" ");
-        let (stand, sources, _) = fetching(&credentials, Duration::from_secs(3600), false, Trouble::None, &[]);
+        let (stand, sources, _) = fetching(&credentials, Duration::from_secs(3600), false, Trouble::None);
         assert_all_answered(&python("converse", &stand.gateway.http));
         stand.assert_no_violation();
         assert_eq!(sources.complaints(), Vec::<String>::new(), "{using}");
@@ -104,7 +98,7 @@ fn a_source_in_trouble_means_503_and_nothing_unsigned_and_calls_go_on_once_it_is
         [Trouble::Down, Trouble::Garbage, Trouble::OtherJson, Trouble::Expired, Trouble::Slow(Duration::from_secs(30))]
     {
         let (stand, sources, _) =
-            fetching(r#"{"source": "imds", "cluster": "imds"}"#, Duration::from_secs(3600), true, trouble, &[]);
+            fetching(r#"{"source": "imds", "cluster": "imds"}"#, Duration::from_secs(3600), true, trouble);
         let start = Instant::now();
         let (status, head, body) = stand.gateway.raw(GET);
         assert_eq!(status, 503, "{trouble:?}");
@@ -121,7 +115,7 @@ fn a_source_in_trouble_means_503_and_nothing_unsigned_and_calls_go_on_once_it_is
 #[test]
 fn keys_that_live_shortly_are_renewed_without_a_failed_call_once_for_all() {
     let (stand, sources, keyring) =
-        fetching(r#"{"source": "imds", "cluster": "imds"}"#, Duration::from_secs(6), true, Trouble::None, &[]);
+        fetching(r#"{"source": "imds", "cluster": "imds"}"#, Duration::from_secs(6), true, Trouble::None);
     let start = Instant::now();
     let mut calls = 0;
     while start.elapsed() < Duration::from_secs(14) {
@@ -145,7 +139,7 @@ fn keys_that_live_shortly_are_renewed_without_a_failed_call_once_for_all() {
 #[test]
 fn a_revoked_key_costs_no_call() {
     let (stand, _sources, keyring) =
-        fetching(r#"{"source": "imds", "cluster": "imds"}"#, Duration::from_secs(3600), true, Trouble::None, &[]);
+        fetching(r#"{"source": "imds", "cluster": "imds"}"#, Duration::from_secs(3600), true, Trouble::None);
     assert_eq!(stand.gateway.raw(GET).0, 200);
     keyring.revoke_all();
     for _ in 0..5 {
@@ -187,8 +181,7 @@ fn load(stand: &Stand, rate: u32, time: Duration) -> (Vec<Outcome>, usize) {
 #[test]
 fn four_workers_under_load_fetch_once_for_each_rotation_and_no_call_fails() {
     let lifetime = Duration::from_secs(10);
-    let (stand, sources, keyring) =
-        fetching(r#"{"source": "imds", "cluster": "imds"}"#, lifetime, true, Trouble::None, &["--concurrency", "4"]);
+    let (stand, sources, keyring) = fetching(r#"{"source": "imds", "cluster": "imds"}"#, lifetime, true, Trouble::None);
     let (failed, calls) = load(&stand, 100, Duration::from_secs(20));
     assert!(failed.is_empty() && calls > 1500, "{} of {calls} failed: {:?}", failed.len(), failed.first());
     stand.assert_no_violation();
@@ -199,13 +192,8 @@ fn four_workers_under_load_fetch_once_for_each_rotation_and_no_call_fails() {
 
 #[test]
 fn a_key_revoked_under_load_is_replaced_within_one_refresh() {
-    let (stand, _sources, keyring) = fetching(
-        r#"{"source": "imds", "cluster": "imds"}"#,
-        Duration::from_secs(3600),
-        true,
-        Trouble::None,
-        &["--concurrency", "4"],
-    );
+    let (stand, _sources, keyring) =
+        fetching(r#"{"source": "imds", "cluster": "imds"}"#, Duration::from_secs(3600), true, Trouble::None);
     let revoked = std::thread::scope(|scope| {
         let running = scope.spawn(|| load(&stand, 100, Duration::from_secs(6)));
         std::thread::sleep(Duration::from_secs(3));
@@ -232,7 +220,7 @@ fn classes_call_with_credentials_of_their_own() {
     let own = r#""operations": ["ListFoundationModels"], "credentials": "lists""#;
     std::fs::write(&config, text.replace(r#""principals": ["spiffe://*/ns/restricted/*"]"#, own)).unwrap();
     let change = |double: Builder| double.keyring(&keyring);
-    let stand = Stand::new(Keys::Local, &["dx", "vpn"], change, &["--config", &config]);
+    let stand = Stand::new(Keys::Local, &["dx", "vpn"], change, &["--config", &config, "--concurrency", "4"]);
     assert_eq!(stand.gateway.raw(GET).0, 200);
     assert_all_answered(&python("converse", &stand.gateway.http));
     stand.assert_no_violation();
@@ -249,7 +237,7 @@ fn classes_call_with_credentials_of_their_own() {
 #[test]
 fn no_secret_of_a_source_is_shown_anywhere() {
     let (stand, _sources, keyring) =
-        fetching(r#"{"source": "imds", "cluster": "imds"}"#, Duration::from_secs(10), true, Trouble::None, &[]);
+        fetching(r#"{"source": "imds", "cluster": "imds"}"#, Duration::from_secs(10), true, Trouble::None);
     // Envoy tells all it can, of a rotation too.
     stand.gateway.post("/logging?level=trace");
     eventually("a rotation", || (keyring.count() > 1).then_some(()));

@@ -8,6 +8,7 @@ use crate::shared::{Shared, millis, update};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
+use zeroize::Zeroizing;
 
 /// How long before they expire keys are fetched again, at most: what AWS's SDKs do.
 const EARLY_MS: u64 = 15 * 60 * 1000;
@@ -54,8 +55,8 @@ struct Published {
     expires: Option<u64>,
     refresh_at: u64,
     access_key_id: Option<String>,
-    secret: String,
-    session_token: Option<String>,
+    secret: Zeroizing<String>,
+    session_token: Option<Zeroizing<String>>,
 }
 
 /// Who fetches, and when it may be tried again.
@@ -134,14 +135,14 @@ impl Keeper {
         let (access_key_id, secret, session_token) = match &fetched.credentials {
             Credentials::Keys(keys) => (
                 Some(keys.access_key_id.clone()),
-                keys.secret_access_key.reveal().to_owned(),
-                keys.session_token.as_ref().map(|token| token.reveal().to_owned()),
+                keys.secret_access_key.0.clone(),
+                keys.session_token.as_ref().map(|token| token.0.clone()),
             ),
-            Credentials::ApiKey(key) => (None, key.reveal().to_owned(), None),
+            Credentials::ApiKey(key) => (None, key.0.clone(), None),
         };
         let published = Published { generation, expires, refresh_at, access_key_id, secret, session_token };
         // A struct of texts and numbers: serialising it cannot fail.
-        let bytes = zeroize::Zeroizing::new(serde_json::to_vec(&published).unwrap_or_default());
+        let bytes = Zeroizing::new(serde_json::to_vec(&published).unwrap_or_default());
         shared.set(&self.key, &bytes, None);
         self.end(shared, |work| Work { failures: 0, not_before: 0, refused: 0, lease_until: 0, ..work });
     }
@@ -196,12 +197,12 @@ impl Held {
 
 impl Published {
     fn held(self) -> Held {
-        let secret = Secret::new(self.secret);
+        let secret = Secret(self.secret);
         let credentials = match self.access_key_id {
             Some(access_key_id) => Credentials::Keys(Keys {
                 access_key_id,
                 secret_access_key: secret,
-                session_token: self.session_token.map(Secret::new),
+                session_token: self.session_token.map(Secret),
             }),
             None => Credentials::ApiKey(secret),
         };
