@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail")]
 
 mod common;
+#[path = "common/template.rs"]
+mod template;
 
 use std::collections::HashSet;
 use std::fs::{self, OpenOptions};
@@ -84,9 +86,10 @@ async fn connect(table: &str, port: u16) -> DynamoStore {
     DynamoStore::new(aws_sdk_dynamodb::Client::from_conf(config), table, "us-gov-west-1")
 }
 
+/// A table as CloudFormation would make it of the template.
 async fn table(name: &str) -> DynamoStore {
     let store = connect(name, LOCAL.port).await;
-    store.create_table().await.unwrap();
+    template::create(store.client(), name).await;
     store
 }
 
@@ -105,7 +108,8 @@ fn batch(records: Vec<AuditRecord>) -> Batch {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_table_is_made_once_with_its_index_and_ttl() {
-    let store = table("made").await;
+    let store = connect("made", LOCAL.port).await;
+    store.create_table().await.unwrap();
     store.create_table().await.unwrap();
     store.check().await.unwrap();
     let error = connect("nowhere", LOCAL.port).await.check().await.unwrap_err();
@@ -118,6 +122,14 @@ async fn the_table_is_made_once_with_its_index_and_ttl() {
     let ttl = ttl.time_to_live_description().unwrap();
     assert_eq!(ttl.attribute_name(), Some("expires_at"));
     assert_eq!(ttl.time_to_live_status().unwrap().as_str(), "ENABLED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_table_of_the_template_is_the_one_that_the_collector_makes() {
+    let deployed = table("deployed").await;
+    let made = connect("made-alike", LOCAL.port).await;
+    made.create_table().await.unwrap();
+    assert_eq!(template::shape(&deployed, "deployed").await, template::shape(&made, "made-alike").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum as _};
 use crate::chaos::Scenario;
 use crate::gateway::{self, Options};
 use crate::paths::{self, PathSpec, Region};
-use crate::{Error, chaos, demo, test, up};
+use crate::{Error, chaos, demo, infra, test, up};
 
 /// The gateway's commands. Each sets up what is missing under `target/`.
 #[derive(Debug, Parser)]
@@ -43,6 +43,8 @@ enum Command {
     /// way of failing; a class without the internet loses both of its paths; regions throttle; calls move to another path
     /// by weights; uploads run beside calls of people.
     Chaos(Chaos),
+    /// Check the CloudFormation templates of infra/: cfn-lint, checkov, and the project's own rules.
+    Infra,
 }
 
 #[derive(Debug, Args)]
@@ -116,6 +118,7 @@ impl Cli {
         match self.command {
             Command::Demo => demo::run(),
             Command::Chaos(chaos) => chaos.run(),
+            Command::Infra => Ok(infra::run()?),
             Command::Test { fast, name } => test::run(fast, name.as_deref()),
             Command::Up(up) => {
                 let print_config = up.print_config;

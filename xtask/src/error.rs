@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{artifacts, bootstrap, credentials, document, live, net, paths, process, tls, tools};
+use crate::{artifacts, bootstrap, credentials, document, infra, live, net, paths, process, tls, tools};
 
 /// Any command's failure.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,9 @@ pub enum Error {
     /// The development certificate.
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
+    /// The templates.
+    #[error(transparent)]
+    Infra(#[from] infra::InfraError),
     /// A file of the command's own.
     #[error("{what} {}: {source}", path.display())]
     File {

@@ -1,4 +1,5 @@
-//! The developer's commands: `demo` shows the gateway, `test` checks it, `up` runs it, `chaos` breaks its paths.
+//! The developer's commands: `demo` shows the gateway, `test` checks it, `up` runs it, `chaos` breaks its paths, `infra`
+//! checks the templates that deploy it.
 //!
 //! Each sets up what is missing ([`tools`], [`artifacts`]) under the target directory and starts what it needs as child
 //! processes ([`process`]), which end with it.
@@ -14,6 +15,7 @@ pub mod dirs;
 pub mod document;
 pub mod error;
 pub mod gateway;
+pub mod infra;
 pub mod live;
 pub mod net;
 pub mod paths;

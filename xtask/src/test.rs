@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::artifacts::{self, WASM_TARGET};
-use crate::{Error, dirs, progress, tools};
+use crate::{Error, dirs, infra, progress, tools};
 
 /// The variables by which tests find what is outside their crate; `docs/development.md` lists them.
 pub mod variables {
@@ -66,6 +66,9 @@ pub fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
             environment.push((variables::JAVASCRIPT, tools::javascript::find(&tools_dir, &clients)?));
             Ok(())
         })?;
+        if name.is_none() {
+            steps.time("the templates", || Ok(infra::run()?))?;
+        }
     }
     tests.extend(name.map(|name| ["--", name]).into_iter().flatten());
     let mut command = artifacts::cargo();

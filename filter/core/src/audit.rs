@@ -14,6 +14,21 @@ pub const ATTEMPT_STATE: &str = "wasm.bedrock.attempt";
 /// Days after which a record expires.
 pub const RETENTION_DAYS: u64 = 30;
 
+/// The names by which a DynamoDB table keeps records: its keys, its index and its TTL attribute. The collector makes and
+/// reads the table by them, and the template in `infra/` is checked against them.
+pub mod table {
+    /// Hash key, a text.
+    pub const KEY: &str = "request_id";
+    /// The index of a day's records.
+    pub const INDEX: &str = "by_time";
+    /// Hash key of the index, a text: `2026-11-22#07`.
+    pub const INDEX_HASH: &str = "day_shard";
+    /// Range key of the index, a text.
+    pub const INDEX_RANGE: &str = "time";
+    /// TTL attribute, a number.
+    pub const TTL: &str = "expires_at";
+}
+
 /// Token counts of one exchange. `input` excludes what came from or went to the prompt cache, as Bedrock counts it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

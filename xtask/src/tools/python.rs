@@ -1,4 +1,4 @@
-//! A Python with the AWS and Anthropic SDKs, pinned by `host-tests/clients/requirements.txt`.
+//! A Python with the packages that a requirements file pins: the SDKs of the tests, the checks of the templates.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{ToolError, once, read, run};
 
-const WHAT: &str = "the Python SDKs";
+const WHAT: &str = "Python packages";
 /// How to get Python.
 pub const HINT: &str = "apt-get install python3 python3-venv";
 
@@ -16,7 +16,7 @@ pub fn interpreter(what: &'static str) -> Result<PathBuf, ToolError> {
     crate::process::on_path("python3").ok_or(ToolError::Absent { what, program: "python3", hint: HINT })
 }
 
-/// The interpreter of a virtual environment with the SDKs in it.
+/// The interpreter of a virtual environment with these packages in it.
 pub fn find(tools: &Path, requirements: &Path) -> Result<PathBuf, ToolError> {
     let pins = hex::encode(Sha256::digest(read(WHAT, requirements)?));
     let place = tools.join(format!("python-{}", pins.get(..12).unwrap_or_default()));

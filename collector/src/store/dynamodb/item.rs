@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use filter_core::audit::AuditRecord;
+use filter_core::audit::{AuditRecord, table as names};
 use serde_json::{Map, Value};
 
 use crate::hash::fnv1a;
@@ -36,7 +36,7 @@ pub(super) fn from_record(record: &AuditRecord) -> Item {
             item.insert(name, value);
         }
     }
-    item.insert("day_shard".to_owned(), AttributeValue::S(shard_of(&record.time, &record.request_id)));
+    item.insert(names::INDEX_HASH.to_owned(), AttributeValue::S(shard_of(&record.time, &record.request_id)));
     item
 }
 

@@ -18,16 +18,13 @@ use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-use filter_core::audit::AuditRecord;
+use filter_core::audit::{AuditRecord, table as names};
 use time::OffsetDateTime;
 
 use super::{Batch, Written};
 use crate::query::Query;
 
 pub use item::{SHARDS, shard_of};
-
-/// The name of the index by time.
-pub const INDEX: &str = "by_time";
 
 /// Why DynamoDB did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -199,9 +196,10 @@ impl DynamoStore {
                 .client
                 .query()
                 .table_name(&self.table)
-                .index_name(INDEX)
-                .key_condition_expression("day_shard = :shard AND #time BETWEEN :since AND :until")
-                .expression_attribute_names("#time", "time")
+                .index_name(names::INDEX)
+                .key_condition_expression("#shard = :shard AND #time BETWEEN :since AND :until")
+                .expression_attribute_names("#shard", names::INDEX_HASH)
+                .expression_attribute_names("#time", names::INDEX_RANGE)
                 .expression_attribute_values(":shard", AttributeValue::S(key.clone()))
                 .expression_attribute_values(
                     ":since",

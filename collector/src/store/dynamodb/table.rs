@@ -1,4 +1,5 @@
-//! The table itself. In production CloudFormation makes it; this is for DynamoDB Local, and it says the same.
+//! The table itself, for DynamoDB Local. In production CloudFormation makes it (`infra/templates/govcloud/audit.yaml`): a test
+//! holds the two against each other.
 
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use aws_sdk_dynamodb::types::{
     ProjectionType, ScalarAttributeType, TableDescription, TableStatus, TimeToLiveSpecification,
 };
 
-use super::{DynamoError, DynamoStore, INDEX};
+use filter_core::audit::table;
+
+use super::{DynamoError, DynamoStore};
 
 /// How often a table is looked at, and how many times, until it is active: a minute in all.
 const POLL: (Duration, u32) = (Duration::from_millis(500), 120);
@@ -36,9 +39,9 @@ impl DynamoStore {
         let key = |name: &str, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build();
         let built = || {
             let index = GlobalSecondaryIndex::builder()
-                .index_name(INDEX)
-                .key_schema(key("day_shard", KeyType::Hash)?)
-                .key_schema(key("time", KeyType::Range)?)
+                .index_name(table::INDEX)
+                .key_schema(key(table::INDEX_HASH, KeyType::Hash)?)
+                .key_schema(key(table::INDEX_RANGE, KeyType::Range)?)
                 .projection(Projection::builder().projection_type(ProjectionType::All).build())
                 .build()?;
             Ok(self
@@ -46,10 +49,10 @@ impl DynamoStore {
                 .create_table()
                 .table_name(&self.table)
                 .billing_mode(BillingMode::PayPerRequest)
-                .attribute_definitions(attribute("request_id")?)
-                .attribute_definitions(attribute("day_shard")?)
-                .attribute_definitions(attribute("time")?)
-                .key_schema(key("request_id", KeyType::Hash)?)
+                .attribute_definitions(attribute(table::KEY)?)
+                .attribute_definitions(attribute(table::INDEX_HASH)?)
+                .attribute_definitions(attribute(table::INDEX_RANGE)?)
+                .key_schema(key(table::KEY, KeyType::Hash)?)
                 .global_secondary_indexes(index))
         };
         match built().map_err(|error| call("CreateTable", error))?.send().await {
@@ -58,7 +61,7 @@ impl DynamoStore {
             Err(error) => return Err(self.failed("CreateTable", &error)),
         }
         self.wait_until_active().await?;
-        let ttl = TimeToLiveSpecification::builder().attribute_name("expires_at").enabled(true).build();
+        let ttl = TimeToLiveSpecification::builder().attribute_name(table::TTL).enabled(true).build();
         let ttl = ttl.map_err(|error| call("UpdateTimeToLive", error))?;
         match self.client.update_time_to_live().table_name(&self.table).time_to_live_specification(ttl).send().await {
             Ok(_) => Ok(()),

@@ -1,0 +1,149 @@
+//! What the templates must keep to beyond what `cfn-lint` and `checkov` look at: this project's own rules.
+//!
+//! A rule gives faults, each at a line. A resource may be excused from one, in place and with a reason:
+//! ```yaml
+//! Metadata:
+//!   bedrock-gateway:
+//!     allow:
+//!       - { rule: wildcard, subject: "kms:*", why: "a key policy speaks of its own key only" }
+//! ```
+//! An excuse that excuses nothing is a fault itself.
+
+mod audit;
+mod encryption;
+mod network;
+mod policies;
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::template::{Resource, Template};
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The rule.
+    pub rule: &'static str,
+    /// Below `infra/templates`.
+    pub file: String,
+    /// Where in the file.
+    pub line: usize,
+    /// The resource's logical id; empty: the template itself.
+    pub resource: String,
+    /// What in particular: an action, a property. An excuse names it.
+    pub subject: String,
+    /// What is wrong with it, and what is wanted.
+    pub problem: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rule, file, line, resource, subject, problem } = self;
+        write!(f, "{file}:{line}: [{rule}] {resource}: {subject}: {problem}")
+    }
+}
+
+/// Where a rule puts what it finds: the faults of one resource.
+struct Report<'a> {
+    template: &'a Template,
+    resource: Resource<'a>,
+    faults: Vec<Fault>,
+}
+
+impl Report<'_> {
+    /// `place` is a JSON pointer inside the resource, from `/Properties` on.
+    fn fault(&mut self, rule: &'static str, place: &str, subject: impl Into<String>, problem: impl Into<String>) {
+        let resource = self.resource.id.to_owned();
+        self.faults.push(Fault {
+            rule,
+            file: self.template.file.clone(),
+            line: self.template.line(&format!("/Resources/{resource}{place}")),
+            resource,
+            subject: subject.into(),
+            problem: problem.into(),
+        });
+    }
+}
+
+/// Every fault of these templates that is not excused, file by file.
+pub fn check(templates: &[Template]) -> Vec<Fault> {
+    templates.iter().flat_map(faults).collect()
+}
+
+fn faults(template: &Template) -> Vec<Fault> {
+    let mut found = Vec::new();
+    if template.document.pointer("/Parameters/Environment").is_none() {
+        found.push(Fault {
+            rule: "environment",
+            file: template.file.clone(),
+            line: template.line("/Parameters"),
+            resource: String::new(),
+            subject: "Parameters".to_owned(),
+            problem: "no parameter Environment, by which stacks are told apart".to_owned(),
+        });
+    }
+    for resource in template.resources() {
+        let mut report = Report { template, resource, faults: Vec::new() };
+        policies::check(&mut report);
+        encryption::check(&mut report);
+        network::check(&mut report);
+        audit::check(&mut report);
+        let excused = excuse(&mut report);
+        report.faults.extend(excused);
+        found.append(&mut report.faults);
+    }
+    found
+}
+
+/// How many excuses from `checkov` a template holds (`Metadata: checkov: skip`).
+pub fn checkov_excuses(template: &Template) -> usize {
+    let lists = template.resources().filter_map(|resource| resource.body.pointer("/Metadata/checkov/skip")?.as_array());
+    lists.map(Vec::len).sum()
+}
+
+/// Takes out what the resource is excused from, and gives the excuses that are wrong.
+fn excuse(report: &mut Report<'_>) -> Vec<Fault> {
+    let place = "/Metadata/bedrock-gateway/allow";
+    let Some(entries) = report.resource.body.pointer(place) else { return Vec::new() };
+    let mut wrong = Report { template: report.template, resource: report.resource, faults: Vec::new() };
+    for (index, entry) in entries.as_array().into_iter().flatten().enumerate() {
+        let text = |key| entry.get(key).and_then(Value::as_str).unwrap_or_default();
+        let (rule, subject) = (text("rule"), text("subject"));
+        let before = report.faults.len();
+        report.faults.retain(|fault| fault.rule != rule || fault.subject != subject);
+        let problem = if text("why").trim().is_empty() {
+            "an excuse without its reason (`why`)"
+        } else if report.faults.len() == before {
+            "it excuses nothing; take it out"
+        } else {
+            continue;
+        };
+        wrong.fault("excuse", &format!("{place}/{index}"), format!("{rule} {subject}"), problem);
+    }
+    wrong.faults
+}
+
+/// The texts of a value that is a text, a function of one text (`Fn::Sub`), or a list of them.
+fn texts(value: &Value) -> Vec<&str> {
+    match value {
+        Value::String(text) => vec![text],
+        Value::Array(items) => items.iter().flat_map(texts).collect(),
+        Value::Object(object) => match object.get("Fn::Sub") {
+            Some(Value::Array(parts)) => parts.first().map(texts).unwrap_or_default(),
+            Some(text) => texts(text),
+            None => Vec::new(),
+        },
+        _ => Vec::new(),
+    }
+}
+
+/// Whether a value is there: `AWS::NoValue` is as good as nothing.
+fn given(value: &Value) -> bool {
+    !value.is_null() && value.get("Ref").and_then(Value::as_str) != Some("AWS::NoValue")
+}
+
+/// `true`, as YAML or as CloudFormation's text.
+fn is_true(value: &Value) -> bool {
+    value.as_bool() == Some(true) || value.as_str() == Some("true")
+}
