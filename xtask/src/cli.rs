@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum as _};
 use crate::chaos::Scenario;
 use crate::gateway::{self, Options};
 use crate::paths::{self, PathSpec, Region};
-use crate::{Error, chaos, demo, infra, test, up};
+use crate::{Error, chaos, demo, infra, installed, test, up};
 
 /// The gateway's commands. Each sets up what is missing under `target/`.
 #[derive(Debug, Parser)]
@@ -71,10 +71,10 @@ struct Chaos {
 
 #[derive(Debug, Args)]
 struct Up {
-    /// A path (dx, vpn or internet) and the address that it reaches both of Bedrock's services by, in one region or in all.
-    /// May be given for each; `internet` alone means the public endpoints. BEDROCK_PATHS=vpn,dx in the environment puts
-    /// them in another order.
-    #[arg(long = "path", value_name = "NAME[@REGION]=HOST:PORT")]
+    /// A path (dx, vpn or internet) and the address that it reaches both of Bedrock's services by, or one service
+    /// (bedrock-runtime, bedrock, sts), in one region or in all. May be given for each; `internet` alone means the public
+    /// endpoints. BEDROCK_PATHS=vpn,dx in the environment puts them in another order.
+    #[arg(long = "path", value_name = "NAME[/SERVICE][@REGION]=HOST:PORT")]
     paths: Vec<PathSpec>,
     /// The CA (PEM) that upstreams are verified against, instead of the system's.
     #[arg(long, value_name = "FILE")]
@@ -110,6 +110,10 @@ struct Up {
     /// Print Envoy's bootstrap instead of running it.
     #[arg(long)]
     print_config: bool,
+    /// Print it for an instance: listeners and files are where the configuration has them, credentials the document's, and
+    /// the clusters that these are fetched from are put in.
+    #[arg(long, requires = "print_config", requires = "policy", conflicts_with_all = ["listen", "listen_tls", "access_log", "audit"])]
+    installed: bool,
 }
 
 impl Cli {
@@ -121,11 +125,15 @@ impl Cli {
             Command::Infra => Ok(infra::run()?),
             Command::Test { fast, name } => test::run(fast, name.as_deref()),
             Command::Up(up) => {
-                let print_config = up.print_config;
+                let (print_config, installed) = (up.print_config, up.installed);
                 let options = up.options()?;
                 if print_config {
                     // A reader that has seen enough (`| head`) is no failure.
-                    let _ = writeln!(std::io::stdout(), "{}", gateway::print_config(&options)?);
+                    let _ = writeln!(
+                        std::io::stdout(),
+                        "{}",
+                        if installed { installed::print_config(&options)? } else { gateway::print_config(&options)? }
+                    );
                     return Ok(());
                 }
                 up::run(&options)

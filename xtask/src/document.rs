@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use filter_core::config::ConfigError;
+use filter_core::config::{ConfigError, Credentials};
 use filter_core::policy::Policy;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::bootstrap::plugins;
@@ -142,6 +143,14 @@ impl Document {
     pub fn regions(&self) -> Vec<&str> {
         let regions = self.keys.get("regions").and_then(Value::as_object);
         regions.into_iter().flat_map(Map::keys).map(String::as_str).collect()
+    }
+
+    /// Where its credentials come from: `credentials`, then `credential_sets`.
+    pub fn sources(&self) -> Vec<Credentials> {
+        let sets = self.keys.get("credential_sets").and_then(Value::as_object);
+        let all = self.keys.get("credentials").into_iter().chain(sets.into_iter().flat_map(Map::values));
+        // The document was compiled, so each is one.
+        all.filter_map(|source| Credentials::deserialize(source).ok()).collect()
     }
 
     /// Its text, for a role.

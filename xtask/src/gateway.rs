@@ -299,15 +299,33 @@ impl Gateway {
 
 impl Plan {
     fn render(&self, document: &Document) -> Result<Value, Error> {
-        for path in &self.settings.paths {
-            if let Some(region) = path.region.as_ref().map(Region::as_str)
-                && !document.regions().contains(&region)
-            {
-                return Err(PathError::Unused { label: path.label(), region: region.to_owned() }.into());
-            }
-        }
+        paths_are_used(&self.settings.paths, document)?;
         Ok(bootstrap::render(self.standalone.clone(), &self.settings, document)?)
     }
+}
+
+/// Refuses a path to a region that no call goes to.
+pub(crate) fn paths_are_used(paths: &[PathSpec], document: &Document) -> Result<(), PathError> {
+    let called = document.regions();
+    for path in paths {
+        if let Some(region) = path.region.as_ref().map(Region::as_str).filter(|region| !called.contains(region)) {
+            return Err(PathError::Unused { label: path.label(), region: region.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// Envoy's configuration, the document, and the text of its file.
+pub(crate) fn written(options: &Options) -> Result<(Value, Written, Option<String>), Error> {
+    let source = options.config.clone().unwrap_or_else(|| dirs::root().join("envoy/standalone.yaml"));
+    let standalone = bootstrap::read(&source)?;
+    let Some(file) = &options.policy else {
+        let written = Written::in_bootstrap(&standalone)?;
+        return Ok((standalone, written, None));
+    };
+    let text = std::fs::read_to_string(file).map_err(Error::file("--policy", file))?;
+    let written = Written::in_file(file, &text, &standalone)?;
+    Ok((standalone, written, Some(text)))
 }
 
 /// Everything that a run needs to know: what stays, the document, and the text of its file.
@@ -315,16 +333,7 @@ fn plan(options: &Options, place: Place) -> Result<(Plan, Document, Option<Strin
     if let Some(ca) = &options.upstream_ca {
         std::fs::File::open(ca).map_err(Error::file("--upstream-ca", ca))?;
     }
-    let source = options.config.clone().unwrap_or_else(|| dirs::root().join("envoy/standalone.yaml"));
-    let standalone = bootstrap::read(&source)?;
-    let mut text = None;
-    let written = match &options.policy {
-        Some(file) => {
-            let read = std::fs::read_to_string(file).map_err(Error::file("--policy", file))?;
-            Written::in_file(file, text.insert(read), &standalone)?
-        }
-        None => Written::in_bootstrap(&standalone)?,
-    };
+    let (standalone, written, text) = written(options)?;
     let own = |name: &str| options.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
     let found = if written.fetches() {
         Found { auth: written.auth().unwrap_or(Auth::SigV4), any: true }
@@ -358,7 +367,7 @@ fn plan(options: &Options, place: Place) -> Result<(Plan, Document, Option<Strin
     Ok((Plan { standalone, settings, choices, ca: files.ca, found }, document, text))
 }
 
-fn loopback(port: u16) -> SocketAddr {
+pub(crate) fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)
 }
 

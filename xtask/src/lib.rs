@@ -16,6 +16,7 @@ pub mod document;
 pub mod error;
 pub mod gateway;
 pub mod infra;
+pub mod installed;
 pub mod live;
 pub mod net;
 pub mod paths;

@@ -1,4 +1,4 @@
-//! `--path NAME[@REGION]=HOST:PORT` and `--region`, parsed.
+//! `--path NAME[/SERVICE][@REGION]=HOST:PORT` and `--region`, parsed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -26,7 +26,7 @@ pub enum PathError {
         why: &'static str,
     },
     /// The same name twice.
-    #[error("--path {0} is given twice; a path has one address in a region")]
+    #[error("--path {0} is given twice; a path has one address for a service in a region")]
     Twice(String),
     /// A path's region that no call goes to.
     #[error("--path {label}: no call goes to {region}; give it by --region, or in the document's `regions`")]
@@ -36,6 +36,9 @@ pub enum PathError {
         /// The region.
         region: String,
     },
+    /// A service that is none.
+    #[error("there is no service of that name; there are bedrock-runtime, bedrock and sts")]
+    Service(String),
     /// A region that is none.
     #[error("not a region's name, such as us-east-1")]
     Region(String),
@@ -43,6 +46,11 @@ pub enum PathError {
     #[error("not in the Commercial partition, which is where the gateway's calls go")]
     Partition(String),
 }
+
+/// The service that gives a role's keys for a token (docs/credentials.md, `federation`).
+pub const STS: &str = "sts";
+/// The services that a path may have an address of their own for, as interface endpoints have.
+const SERVICES: [&str; 3] = ["bedrock-runtime", "bedrock", STS];
 
 /// A way across.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,9 +88,11 @@ impl fmt::Display for PathName {
 pub struct PathSpec {
     /// Which path.
     pub name: PathName,
+    /// The service that is reached so; absent, both of Bedrock's, where they have no address of their own.
+    pub service: Option<&'static str>,
     /// The region that is reached so; absent, all that have no address of their own.
     pub region: Option<Region>,
-    /// Where both services are reached; absent, at their public endpoints.
+    /// Where; absent, at the public endpoints.
     pub address: Option<Address>,
 }
 
@@ -97,22 +107,24 @@ pub struct Address {
 
 impl PathSpec {
     /// Bedrock's public endpoints.
-    pub const PUBLIC: PathSpec = PathSpec { name: PathName::Internet, region: None, address: None };
+    pub const PUBLIC: PathSpec = PathSpec { name: PathName::Internet, service: None, region: None, address: None };
 
-    /// `dx`, or `dx@us-east-1`.
+    /// `dx`, `dx@us-east-1`, or `dx/bedrock@us-east-1`.
     pub fn label(&self) -> String {
-        match &self.region {
-            Some(region) => format!("{}@{}", self.name, region.as_str()),
-            None => self.name.to_string(),
-        }
+        let service = self.service.map(|service| format!("/{service}")).unwrap_or_default();
+        let region = self.region.as_ref().map(|region| format!("@{}", region.as_str())).unwrap_or_default();
+        format!("{}{service}{region}", self.name)
     }
 }
 
-/// The way to a region over a path, if it was given: the region's own before the general one.
-pub fn find<'a>(paths: &'a [PathSpec], name: &str, region: &str) -> Option<&'a PathSpec> {
-    let named = || paths.iter().filter(|path| path.name.as_str() == name);
-    let own = named().find(|path| path.region.as_ref().is_some_and(|own| own.as_str() == region));
-    own.or_else(|| named().find(|path| path.region.is_none()))
+/// The way to a service in a region over a path, if it was given: the service's own before the general one, and then the
+/// region's own. A general one with an address is Bedrock's, and does not reach STS.
+pub fn find<'a>(paths: &'a [PathSpec], name: &str, service: &str, region: &str) -> Option<&'a PathSpec> {
+    let reaches = |path: &&PathSpec| {
+        let serves = path.service.map_or(service != STS || path.address.is_none(), |own| own == service);
+        path.name.as_str() == name && serves && path.region.as_ref().is_none_or(|own| own.as_str() == region)
+    };
+    paths.iter().filter(reaches).max_by_key(|path| (path.service.is_some(), path.region.is_some()))
 }
 
 impl FromStr for PathSpec {
@@ -120,15 +132,18 @@ impl FromStr for PathSpec {
 
     fn from_str(text: &str) -> Result<Self, PathError> {
         let (label, address) = text.split_once('=').map_or((text, None), |(label, address)| (label, Some(address)));
-        let (name, region) = label.split_once('@').map_or((label, None), |(name, region)| (name, Some(region)));
+        let (label, region) = label.split_once('@').map_or((label, None), |(label, region)| (label, Some(region)));
+        let (name, service) = label.split_once('/').map_or((label, None), |(name, service)| (name, Some(service)));
         let name = PathName::ALL
             .into_iter()
             .find(|known| known.as_str() == name)
             .ok_or_else(|| PathError::Name(text.to_owned()))?;
+        let known = |name: &str| SERVICES.into_iter().find(|known| *known == name);
+        let service = service.map(|name| known(name).ok_or_else(|| PathError::Service(text.to_owned()))).transpose()?;
         let region = region.map(str::parse).transpose()?;
         let address = match address {
             Some(address) => address,
-            None if name == PathName::Internet => return Ok(PathSpec { name, region, address: None }),
+            None if name == PathName::Internet => return Ok(PathSpec { name, service, region, address: None }),
             None => return Err(PathError::Form(text.to_owned())),
         };
         let wrong = |why| PathError::Address { name, address: address.to_owned(), why };
@@ -144,16 +159,16 @@ impl FromStr for PathSpec {
         if host.is_empty() || !host.bytes().all(valid) {
             return Err(wrong("the host is neither a name nor an address"));
         }
-        Ok(PathSpec { name, region, address: Some(Address { host: host.to_owned(), port }) })
+        Ok(PathSpec { name, service, region, address: Some(Address { host: host.to_owned(), port }) })
     }
 }
 
 /// Puts paths in the order of their names, and refuses one given twice.
 pub fn in_order(mut paths: Vec<PathSpec>) -> Result<Vec<PathSpec>, PathError> {
-    paths.sort_by_key(|path| (path.name, path.region.clone()));
+    paths.sort_by_key(|path| (path.name, path.service, path.region.clone()));
     for pair in paths.windows(2) {
         if let [first, second] = pair
-            && (first.name, &first.region) == (second.name, &second.region)
+            && (first.name, first.service, &first.region) == (second.name, second.service, &second.region)
         {
             return Err(PathError::Twice(first.label()));
         }
@@ -202,7 +217,7 @@ mod tests {
             ("internet=egress.example.com:443", PathName::Internet, "egress.example.com", 443),
         ] {
             let address = Some(Address { host: host.to_owned(), port });
-            assert_eq!(text.parse(), Ok(PathSpec { name, region: None, address }));
+            assert_eq!(text.parse(), Ok(PathSpec { name, service: None, region: None, address }));
         }
         assert_eq!("internet".parse(), Ok(PathSpec::PUBLIC));
         let west = "us-west-2".parse::<Region>().ok();
@@ -214,11 +229,24 @@ mod tests {
     fn a_regions_own_address_comes_before_the_general_one() {
         let paths: Vec<PathSpec> =
             ["dx=a:1", "dx@us-west-2=b:1", "vpn@us-west-2=c:1"].iter().map(|text| text.parse().unwrap()).collect();
-        let host = |name, region| Some(find(&paths, name, region)?.address.as_ref()?.host.as_str());
+        let host = |name, region| Some(find(&paths, name, "bedrock", region)?.address.as_ref()?.host.as_str());
         assert_eq!(host("dx", "us-east-1"), Some("a"));
         assert_eq!(host("dx", "us-west-2"), Some("b"));
         assert_eq!(host("vpn", "us-west-2"), Some("c"));
         assert_eq!(host("vpn", "us-east-1"), None);
+    }
+
+    #[test]
+    fn a_services_own_address_comes_before_the_general_one_and_sts_has_only_its_own() {
+        let texts = ["vpn=a:1", "vpn/bedrock=b:1", "vpn/sts@us-west-2=c:1", "dx=d:1", "internet"];
+        let paths: Vec<PathSpec> = texts.iter().map(|text| text.parse().unwrap()).collect();
+        let label = |name, service, region| find(&paths, name, service, region).map(PathSpec::label);
+        assert_eq!(label("vpn", "bedrock-runtime", "us-east-1").as_deref(), Some("vpn"));
+        assert_eq!(label("vpn", "bedrock", "us-east-1").as_deref(), Some("vpn/bedrock"));
+        assert_eq!(label("vpn", "sts", "us-west-2").as_deref(), Some("vpn/sts@us-west-2"));
+        assert_eq!(label("vpn", "sts", "us-east-1"), None);
+        assert_eq!(label("dx", "sts", "us-east-1"), None);
+        assert_eq!(label("internet", "sts", "us-east-1").as_deref(), Some("internet"));
     }
 
     #[test]
@@ -237,6 +265,7 @@ mod tests {
             ("dx@=1.2.3.4:443", "not a region's name"),
             ("dx@us-gov-west-1=1.2.3.4:443", "Commercial partition"),
             ("vpn@us-east-1", "NAME@REGION=HOST:PORT"),
+            ("vpn/s3=1.2.3.4:443", "there is no service"),
         ] {
             let error = text.parse::<PathSpec>().unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");

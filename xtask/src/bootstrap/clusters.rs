@@ -18,17 +18,12 @@ pub(super) fn replace(
     settings: &Settings,
     document: &Document,
 ) -> Result<usize, BootstrapError> {
+    let pattern = first(resources.get("clusters"))?;
     let clusters = named(resources, "clusters")?;
     let name = |cluster: &Value| cluster.get("name").and_then(Value::as_str).map(str::to_owned);
     let is_of = |cluster: &Value, service: &str| {
         name(cluster).is_some_and(|name| name.split_once('.').is_some_and(|(first, _)| first == service))
     };
-    let runtime = "cluster named `bedrock-runtime.CLASS`";
-    let first = clusters
-        .iter()
-        .position(|cluster| is_of(cluster, "bedrock-runtime"))
-        .ok_or(BootstrapError::Missing(runtime))?;
-    let pattern = clusters.get(first).and_then(Value::as_object).ok_or(BootstrapError::Missing(runtime))?.clone();
     clusters.retain(|cluster| !SERVICES.iter().any(|service| is_of(cluster, service.name())));
     let mut largest = 0;
     let mut made = Vec::new();
@@ -42,6 +37,19 @@ pub(super) fn replace(
     made.sort_by_key(name);
     clusters.splice(0..0, made);
     Ok(largest)
+}
+
+/// The cluster that others are made of: the first of Bedrock's.
+pub(super) fn pattern(config: &Value) -> Result<Map<String, Value>, BootstrapError> {
+    first(config.pointer("/static_resources/clusters"))
+}
+
+fn first(clusters: Option<&Value>) -> Result<Map<String, Value>, BootstrapError> {
+    let clusters = clusters.and_then(Value::as_array).into_iter().flatten();
+    let is_runtime = |name: &str| name.starts_with("bedrock-runtime.");
+    let mut runtime = clusters.filter(|cluster| cluster.get("name").and_then(Value::as_str).is_some_and(is_runtime));
+    let missing = BootstrapError::Missing("cluster named `bedrock-runtime.CLASS`");
+    runtime.next().and_then(Value::as_object).cloned().ok_or(missing)
 }
 
 /// An endpoint, and the address that reaches it.
@@ -59,7 +67,7 @@ fn endpoints<'a>(cluster: &Cluster<'a>, settings: &Settings, document: &Document
     let reached = |(path, region): &(filter_core::config::Path, &'a str)| {
         let host = document.policy().region(region)?.host(*path, cluster.service);
         let path = path.name();
-        let spec = paths::find(given, path, region).filter(|_| document.takes(path))?;
+        let spec = paths::find(given, path, cluster.service.name(), region).filter(|_| document.takes(path))?;
         let own = || (host.clone(), 443);
         let (address, port) = spec.address.as_ref().map_or_else(own, |address| (address.host.clone(), address.port));
         Some(Reached { path, region, host, address, port })
@@ -123,7 +131,7 @@ fn priority_of(priority: usize, reached: &Reached<'_>) -> Value {
 
 /// A lone endpoint has no other beside it: a check could only turn calls away from a live one.
 /// Nor is there a hurry to notice that it went silent: what is in flight has nowhere else to be tried.
-fn without_haste(cluster: &mut Map<String, Value>) {
+pub(super) fn without_haste(cluster: &mut Map<String, Value>) {
     for haste in ["health_checks", "outlier_detection", "upstream_bind_config", "upstream_connection_options"] {
         cluster.remove(haste);
     }

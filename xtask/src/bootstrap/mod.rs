@@ -6,6 +6,7 @@
 mod clusters;
 pub mod discovery;
 mod routes;
+pub mod sources;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,19 @@ pub enum BootstrapError {
     /// The file lacks something that has to be set.
     #[error("the Envoy configuration has no {0}, which is needed here; start from envoy/standalone.yaml")]
     Missing(&'static str),
+    /// Credentials from a place that is not known here.
+    #[error(
+        "the Envoy configuration has no cluster `{0}`, which the document's credentials name; its address is not known here"
+    )]
+    NoSource(String),
+    /// Credentials from Commercial STS, which no path reaches.
+    #[error("cluster `{cluster}`: no --path reaches STS in {region}; give `internet`, or such as vpn/sts=HOST:443")]
+    NoWay {
+        /// The cluster.
+        cluster: String,
+        /// Where.
+        region: String,
+    },
 }
 
 /// What differs from run to run.
