@@ -27,7 +27,7 @@ fn walk(report: &mut Report<'_>, value: &Value, place: &str, trust: bool) {
                 }
             }
             // A policy as one text, so that a condition's key can hold a parameter.
-            if text.trim_start().starts_with('{') {
+            if text.trim_start().starts_with('{') && text.contains("Statement") {
                 match serde_json::from_str::<Value>(text) {
                     Ok(policy) => statements(report, &policy, place, trust),
                     Err(error) => report.fault("policy-json", place, "policy", error.to_string()),
