@@ -300,7 +300,12 @@ impl Gateway {
 impl Plan {
     fn render(&self, document: &Document) -> Result<Value, Error> {
         paths_are_used(&self.settings.paths, document)?;
-        Ok(bootstrap::render(self.standalone.clone(), &self.settings, document)?)
+        let mut standalone = self.standalone.clone();
+        // No load balancer asks here, and its port would be one more to be free.
+        if let Some(listeners) = standalone.pointer_mut("/static_resources/listeners").and_then(Value::as_array_mut) {
+            listeners.retain(|listener| listener.get("name").and_then(Value::as_str) != Some("health"));
+        }
+        Ok(bootstrap::render(standalone, &self.settings, document)?)
     }
 }
 

@@ -27,7 +27,8 @@ pub fn print_config(options: &Options) -> Result<String, Error> {
         paths: options.paths.clone(),
         upstream_ca: options.upstream_ca.clone(),
         access_log: "/var/log/bedrock-gateway/access.jsonl".into(),
-        als: Some(loopback(18090)),
+        // The collector reads the file alone: with both, DynamoDB would be paid for twice.
+        als: None,
     };
     paths_are_used(&settings.paths, &document)?;
     let mut bootstrap = bootstrap::render(standalone.clone(), &settings, &document)?;

@@ -19,7 +19,7 @@ pub(super) fn replace(resources: &mut Value, document: &Document, largest: usize
     let mut found = false;
     let mut limits = true;
     for_each_object(resources, &mut |object| {
-        if object.contains_key("route_config")
+        if object.get("route_config").is_some_and(has_calls)
             && let Some(filters) = object.get("http_filters").and_then(Value::as_array)
         {
             limits &= filters.iter().any(|filter| filter.get("name").and_then(Value::as_str) == Some(BANDWIDTH));
@@ -43,6 +43,15 @@ pub(super) fn replace(resources: &mut Value, document: &Document, largest: usize
         return Err(BootstrapError::Missing("HTTP filter `envoy.filters.http.bandwidth_limit`"));
     }
     Ok(())
+}
+
+/// Whether calls go by these routes, and not a load balancer's health checks alone.
+fn has_calls(route_config: &Value) -> bool {
+    match route_config {
+        Value::Object(object) => object.contains_key("cluster_header") || object.values().any(has_calls),
+        Value::Array(values) => values.iter().any(has_calls),
+        _ => false,
+    }
 }
 
 fn is_of_a_class(route: &Value) -> bool {
