@@ -381,8 +381,8 @@ def roll_back(stack, kind, former, token):
 
 models.CloudFormationBackend.create_change_set = create_change_set
 models.CloudFormationBackend.execute_change_set = execute_change_set
-# moto goes over an update five times and drops what each says; the first time counts here.
-parsing.MAX_UPDATE_ATTEMPTS = 2
+# moto goes over an update five times and drops what each says; one more than once is enough.
+parsing.MAX_UPDATE_ATTEMPTS = 3
 
 
 def execute_response(self):

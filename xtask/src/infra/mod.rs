@@ -2,6 +2,7 @@
 
 pub mod linters;
 pub mod rules;
+pub mod stand;
 pub mod template;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,373 @@
+//! `infra/deploy`, run with the AWS CLI against two stands of AWS, with small templates of the test's own.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use xtask::gateway::{Gateway, Options};
+use xtask::infra::stand::Aws;
+use xtask::infra::template::Partition::{self, Commercial, GovCloud};
+use xtask::process::Process;
+use xtask::{artifacts, dirs};
+
+const KEYS: (&str, &str) = ("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY");
+const MODEL: &str = "anthropic.claude-3-5-sonnet-20241022-v2:0";
+
+/// A copy of the script beside templates and an environment of a test's own, and two accounts to deploy to.
+struct Stand {
+    dir: PathBuf,
+    aws: Aws,
+}
+
+impl Drop for Stand {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+impl Stand {
+    fn start(name: &str) -> Stand {
+        let dir = std::env::temp_dir().join(format!("deploy-{name}-{}", std::process::id()));
+        let aws = Aws::start(&dir.join("aws"), Path::new(env!("CARGO_BIN_EXE_xtask"))).unwrap();
+        let stand = Stand { dir, aws };
+        std::fs::create_dir_all(stand.dir.join("infra")).unwrap();
+        std::fs::copy(dirs::root().join("infra/deploy"), stand.script()).unwrap();
+        stand.file("environments/test/settings", SETTINGS);
+        stand
+    }
+
+    fn script(&self) -> PathBuf {
+        self.dir.join("infra/deploy")
+    }
+
+    fn file(&self, name: &str, text: &str) {
+        let file = self.dir.join("infra").join(name);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, text).unwrap();
+    }
+
+    /// Runs it; whether it ended well, and what it said.
+    fn deploy(&self, arguments: &[&str]) -> (bool, String) {
+        let output = self.aws.deploy(&self.script(), &[&["test"], arguments].concat()).unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+    }
+
+    fn succeeds(&self, arguments: &[&str]) -> String {
+        let (well, text) = self.deploy(arguments);
+        assert!(well, "{arguments:?}: {text}");
+        text
+    }
+
+    fn fails(&self, arguments: &[&str], part: &str) -> String {
+        let (well, text) = self.deploy(arguments);
+        assert!(!well && text.contains(part), "{arguments:?}: want {part:?} in: {text}");
+        text
+    }
+
+    fn stacks(&self, partition: Partition) -> Vec<String> {
+        let answer = self
+            .aws
+            .call(partition, &["cloudformation", "describe-stacks", "--query", "Stacks[].[StackName, StackStatus]"])
+            .unwrap();
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        let pairs = answer.as_array().unwrap().iter().map(|pair| (text(&pair[0]), text(&pair[1])));
+        pairs.map(|(name, status)| format!("{} {status}", name.trim_start_matches("bedrock-gateway-test-"))).collect()
+    }
+
+    fn topics(&self) -> String {
+        self.aws.call(GovCloud, &["sns", "list-topics"]).unwrap().to_string()
+    }
+}
+
+const SETTINGS: &str = "\
+GOVCLOUD_PROFILE=govcloud
+GOVCLOUD_REGION=us-gov-west-1
+GOVCLOUD_ACCOUNT=444455556666
+COMMERCIAL_PROFILE=commercial
+COMMERCIAL_REGION=us-east-1
+COMMERCIAL_ACCOUNT=111122223333
+";
+
+/// A topic: what it is called is its parameter.
+const TOPIC: &str = "\
+Parameters:
+  Environment: { Type: String }
+  Name: { Type: String, AllowedPattern: '[a-z-]+', ConstraintDescription: lower-case letters and hyphens }
+  Label:
+    Type: String
+    Default: none
+Resources:
+  Topic:
+    Type: AWS::SNS::Topic
+    Properties:
+      TopicName: !Sub '${Environment}-${Name}'
+      DisplayName: !Ref Label
+Outputs:
+  TopicName:
+    Value: !GetAtt Topic.TopicName
+";
+
+#[test]
+fn outputs_feed_parameters_and_a_second_run_changes_nothing() {
+    let stand = Stand::start("twice");
+    stand.file("templates/govcloud/topic.yaml", TOPIC);
+    stand.file("templates/commercial/topic.yaml", TOPIC);
+    stand.file("environments/test/govcloud/topic.params", "Name=first\n");
+    stand.file("environments/test/commercial/second.params", "# fed\nName=of-@{govcloud/topic.TopicName}-x\n");
+    stand.file("environments/test/1.plan", "govcloud topic   # the one\ncommercial topic second\n");
+
+    let text = stand.succeeds(&["1", "--yes"]);
+    assert!(text.contains("+ add      Topic") && text.ends_with("test is at 1\n"), "{text}");
+    assert!(stand.topics().contains("us-gov-west-1:444455556666:test-first"));
+    let topics = stand.aws.call(Commercial, &["sns", "list-topics"]).unwrap().to_string();
+    assert!(topics.contains("us-east-1:111122223333:test-of-test-first-x"), "{topics}");
+
+    let text = stand.succeeds(&["1", "--yes"]);
+    assert!(text.contains("govcloud/topic: no change\ncommercial/second: no change\n"), "{text}");
+
+    // Another label is a change in place, and is asked for: without a terminal and --yes, nothing is done.
+    stand.file("environments/test/govcloud/topic.params", "Name=first\nLabel=new\n");
+    stand.fails(&["1"], "There is no terminal to ask on");
+    let text = stand.succeeds(&["1", "--yes"]);
+    assert!(text.contains("~ change   Topic"), "{text}");
+    assert_eq!(stand.stacks(GovCloud), ["topic UPDATE_COMPLETE"]);
+
+    let text = stand.succeeds(&["status"]);
+    assert!(text.contains("commercial/second ") && text.contains("UPDATE_COMPLETE"), "{text}");
+    stand.fails(&["remove", "govcloud/second", "--yes"], "there is no such stack");
+    let text = stand.succeeds(&["remove", "commercial/second", "--yes"]);
+    assert!(text.contains("- remove   Topic") && text.contains("commercial/second: removed"), "{text}");
+    assert_eq!(stand.stacks(Commercial), [""; 0]);
+}
+
+#[test]
+fn what_is_mistyped_is_named_before_anything_is_changed() {
+    let stand = Stand::start("mistyped");
+    stand.file("templates/govcloud/topic.yaml", TOPIC);
+    stand.file("templates/commercial/topic.yaml", TOPIC);
+    let (plan, params) = ("environments/test/1.plan", "environments/test/commercial/topic.params");
+    stand.file("environments/test/govcloud/topic.params", "Name=first\n");
+    stand.file(plan, "govcloud topic\ncommercial topic\n");
+    for (text, part) in [
+        ("Naem=second\n", "Naem is no parameter of"),
+        ("Label=second\n", "Name is missing"),
+        ("Name=a\nName=b\n", "Name is given twice"),
+        ("Name: second\n", "topic.params:1: want KEY=VALUE"),
+        ("Environment=x\nName=a\n", "Environment is the directory's name"),
+        ("Name=@{govcloud/topic.TopicNaem}\n", "has no output TopicNaem; it has: TopicName"),
+        ("Name=@{govcloud/tpoic.TopicName}\n", "no stack govcloud/tpoic comes before it"),
+        ("Name=@{commercial/topic.TopicName}\n", "no stack commercial/topic comes before it"),
+        ("Name=@{topic}\n", "want PARTITION/STACK.Output"),
+        ("Name=@{config.Key}\n", "before the plan's config"),
+        ("Name=@{base64:infra/nothing}\n", "there is no such file"),
+        ("Name=@{govcloud/topic.TopicName\n", "not closed"),
+    ] {
+        stand.file(params, text);
+        stand.fails(&["1", "--yes"], part);
+    }
+    stand.file(params, "Name=second\n");
+    for (text, part) in [
+        ("govcloud topic\ngovcloud tpoic\n", "templates/govcloud/tpoic.yaml"),
+        ("govcloud topic\ngovcloud topic\n", "govcloud/topic is there twice"),
+        ("govcloud topic\ngvocloud topic\n", "there is no step gvocloud"),
+        ("govcloud topic\nconfig\n", "want config POLICY PATH"),
+        ("govcloud topic\nrelease\n", "RELEASE is missing"),
+        ("govcloud topic\nsmoke\n", "SMOKE_URL is missing"),
+        ("# nothing\n", "it is empty"),
+    ] {
+        stand.file(plan, text);
+        stand.fails(&["1", "--yes"], part);
+    }
+    stand.fails(&["2", "--yes"], "there is no such plan; there are: 1.plan");
+    stand.file(plan, "govcloud topic\n");
+    for (from, to, part) in [
+        ("GOVCLOUD_ACCOUNT=444455556666", "GOVCLOUD_ACCOUNT=444455556667", "are of arn:aws-us-gov:"),
+        ("COMMERCIAL_PROFILE=commercial", "COMMERCIAL_PROFILE=govcloud", "the credentials for commercial are of"),
+        ("GOVCLOUD_REGION=us-gov-west-1", "GOVCLOUD_REGION=us-east-1", "no region of GovCloud"),
+        ("COMMERCIAL_ACCOUNT=", "COMMERCIAL_ACOUNT=", "there is no setting COMMERCIAL_ACOUNT"),
+    ] {
+        stand.file("environments/test/settings", &SETTINGS.replace(from, to));
+        stand.fails(&["1", "--yes"], part);
+    }
+    assert_eq!((stand.stacks(GovCloud), stand.stacks(Commercial)), (vec![], vec![]));
+    // What CloudFormation alone can tell, it tells.
+    stand.file("environments/test/settings", SETTINGS);
+    stand.file("environments/test/govcloud/topic.params", "Name=First\n");
+    stand.fails(&["1", "--yes"], "lower-case letters and hyphens");
+}
+
+#[test]
+fn a_stack_that_fails_is_rolled_back_and_the_cause_is_named() {
+    let stand = Stand::start("failing");
+    stand.file("templates/govcloud/topic.yaml", TOPIC);
+    stand.file("environments/test/govcloud/topic.params", "Name=first\n");
+    // A rule cannot be in a group that is not there.
+    let failing = TOPIC.replace(
+        "Outputs:",
+        "  Rule:\n    Type: AWS::EC2::SecurityGroupIngress\n    DependsOn: Topic\n    Properties: { GroupId: sg-0123456789abcdef0, \
+         IpProtocol: tcp, FromPort: 443, ToPort: 443, CidrIp: 10.0.0.0/8 }\nOutputs:",
+    );
+    stand.file("templates/govcloud/failing.yaml", &failing);
+    stand.file("environments/test/govcloud/failing.params", "Name=second\n");
+    stand.file("environments/test/1.plan", "govcloud failing\ngovcloud topic\n");
+
+    let text = stand.fails(
+        &["1", "--yes"],
+        "govcloud/failing: ROLLBACK_COMPLETE. First to fail: Rule AWS::EC2::SecurityGroupIngress",
+    );
+    assert!(text.contains("sg-0123456789abcdef0"), "{text}");
+    assert_eq!(stand.stacks(GovCloud), ["failing ROLLBACK_COMPLETE"], "what comes after it is not begun");
+    assert!(!stand.topics().contains("test-second"), "what was made is gone");
+
+    // Mended, it is made anew; then an update fails, and the old state is back.
+    stand.file("templates/govcloud/failing.yaml", TOPIC);
+    let text = stand.succeeds(&["1", "--yes"]);
+    assert!(text.contains("govcloud/failing: removed"), "{text}");
+    stand.file("templates/govcloud/failing.yaml", &failing);
+    stand.file("environments/test/govcloud/failing.params", "Name=second\nLabel=new\n");
+    stand.fails(
+        &["1", "--yes"],
+        "govcloud/failing: UPDATE_ROLLBACK_COMPLETE. First to fail: Rule AWS::EC2::SecurityGroupIngress",
+    );
+    let topic = "arn:aws-us-gov:sns:us-gov-west-1:444455556666:test-second";
+    let attributes = stand.aws.call(GovCloud, &["sns", "get-topic-attributes", "--topic-arn", topic]).unwrap();
+    assert_eq!(attributes["Attributes"]["DisplayName"], "none", "{attributes}");
+}
+
+#[test]
+fn a_change_that_would_replace_the_table_or_remove_its_key_is_refused() {
+    let stand = Stand::start("kept");
+    let audit = std::fs::read_to_string(dirs::root().join("infra/templates/govcloud/audit.yaml")).unwrap();
+    stand.file("templates/govcloud/audit.yaml", &audit);
+    stand.file("environments/test/1.plan", "govcloud audit\n");
+    stand.succeeds(&["1", "--yes"]);
+    let table = || stand.aws.call(GovCloud, &["dynamodb", "list-tables"]).unwrap()["TableNames"].clone();
+    assert_eq!(table(), serde_json::json!(["bedrock-gateway-test-audit"]));
+
+    let renamed =
+        audit.replace("bedrock-gateway-${Environment}-audit\"\n      BillingMode", "other-audit\"\n      BillingMode");
+    assert_ne!(renamed, audit);
+    stand.file("templates/govcloud/audit.yaml", &renamed);
+    let text = stand.fails(&["1", "--yes"], "Table (AWS::DynamoDB::Table) would be replaced or removed");
+    assert!(text.contains("! replace  Table") && text.contains("--replace govcloud/audit.Table lets it"), "{text}");
+    assert_eq!(stand.stacks(GovCloud), ["audit CREATE_COMPLETE"]);
+    assert_eq!(table(), serde_json::json!(["bedrock-gateway-test-audit"]));
+
+    let (before, after) = audit.split_once("  KeyAlias:").unwrap();
+    let (_, after) = after.split_once("  # What the collector").unwrap();
+    stand.file("templates/govcloud/audit.yaml", &format!("{before}  # What the collector{after}"));
+    let text = stand.succeeds(&["1", "--yes"]);
+    assert!(text.contains("- remove   KeyAlias"), "an alias is none of those: {text}");
+}
+
+/// A gateway that is reached through the settings' `SMOKE_URL`, on real Envoy, with a double of Bedrock behind it.
+#[test]
+fn a_gateway_that_fails_its_smoke_test_has_its_former_configuration_again() {
+    let stand = Stand::start("smoke");
+    let (_double, gateway) = gateway(&stand.dir);
+    let bucket = "Resources:\n  Bucket: { Type: 'AWS::S3::Bucket' }\nOutputs:\n  Name:\n    Value: !Ref Bucket\n";
+    stand.file("templates/govcloud/bucket.yaml", bucket);
+    stand.file("templates/govcloud/gateway.yaml", GATEWAY);
+    stand.file(
+        "environments/test/govcloud/gateway.params",
+        "ConfigKey=@{config.Key}\nConfigSha256=@{config.Sha256}\nArtifactSha256=@{release.Sha256}\n",
+    );
+    let release = stand.dir.join("release.tar.gz");
+    std::fs::write(&release, "an archive").unwrap();
+    let settings = |url: &str| {
+        format!(
+            "{SETTINGS}RELEASE={}\nBUCKET=@{{govcloud/bucket.Name}}\nGATEWAY=govcloud/gateway\nSMOKE_URL={url}\n\
+             SMOKE_MODEL={MODEL}\n",
+            release.display()
+        )
+    };
+    let url = format!("http://{}", gateway.plain);
+    stand.file("environments/test/settings", &settings(&url));
+    stand.file("environments/test/policy.json", &policy("anthropic.*"));
+    stand.file(
+        "environments/test/1.plan",
+        "govcloud bucket\nrelease\nconfig policy.json internet\ngovcloud gateway\nsmoke\n",
+    );
+    let running = || {
+        let query = ["cloudformation", "describe-stacks", "--stack-name", "bedrock-gateway-test-gateway"];
+        let answer = stand.aws.call(GovCloud, &[&query[..], &["--query", "Stacks[0].Outputs[0].OutputValue"]].concat());
+        answer.unwrap().as_str().unwrap().to_owned()
+    };
+
+    let text = stand.succeeds(&["1", "--yes"]);
+    assert!(text.contains("is refused: UnknownOperationException"), "{text}");
+    assert!(text.contains(&format!("{MODEL} answers")), "{text}");
+    let first = running();
+    let text = stand.succeeds(&["1", "--yes"]);
+    assert!(text.contains("release: no change\nconfig: no change\ngovcloud/gateway: no change\n"), "{text}");
+
+    // A new configuration, and a gateway that does not answer any more.
+    stand.file("environments/test/policy.json", &policy("amazon.*"));
+    gateway.stop(|| true);
+    let text = stand.fails(&["1", "--yes"], "govcloud/gateway has its former release and configuration again");
+    assert!(text.contains("failed: a call that is to be refused"), "{text}");
+    assert_eq!(running(), first);
+
+    // A gateway that was made just now has nothing to go back to, and that is said.
+    stand.succeeds(&["remove", "govcloud/gateway", "--yes"]);
+    stand.fails(&["1", "--yes"], "there is no former configuration to go back to");
+}
+
+const GATEWAY: &str = "\
+Parameters:
+  ConfigKey: { Type: String }
+  ConfigSha256: { Type: String }
+  ArtifactSha256: { Type: String }
+Resources:
+  Running:
+    Type: AWS::SSM::Parameter
+    Properties: { Name: /running, Type: String, Value: !Ref ConfigSha256 }
+Outputs:
+  Config:
+    Value: !Sub '${ConfigKey} ${ConfigSha256} ${ArtifactSha256}'
+";
+
+fn policy(models: &str) -> String {
+    serde_json::json!({
+        "regions": { "us-east-1": {} },
+        "models": { "allow": [models] },
+        "route_classes": [{ "name": "any", "paths": ["internet"] }],
+        "credentials": { "source": "imds", "cluster": "imds" },
+    })
+    .to_string()
+}
+
+fn gateway(dir: &Path) -> (Process, Gateway) {
+    let mut command = Command::new(artifacts::bedrock_double().unwrap());
+    command.args(["serve", "--listen", "127.0.0.1:0", "--region", "us-east-1", "--path-name", "internet"]);
+    command.args(["--access-key", KEYS.0, "--secret-key", KEYS.1, "--tls-dir"]).arg(dir.join("tls"));
+    let limit = Duration::from_secs(10);
+    let (double, address) = Process::start_and_wait("bedrock-double", command, &dir.join("double.log"), limit).unwrap();
+    let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let options = Options {
+        paths: vec![format!("internet={address}").parse().unwrap()],
+        upstream_ca: Some(dir.join("tls/ca.pem")),
+        listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
+        listen_tls: None,
+        concurrency: Some(1),
+        audit: None,
+        access_log: None,
+        policy: None,
+        regions: vec!["us-east-1".parse().unwrap()],
+        fips: false,
+        config: None,
+        environment: vec![
+            set("AWS_ACCESS_KEY_ID", KEYS.0),
+            set("AWS_SECRET_ACCESS_KEY", KEYS.1),
+            set("AWS_SESSION_TOKEN", ""),
+            set("AWS_BEARER_TOKEN_BEDROCK", ""),
+            set("BEDROCK_PATHS", ""),
+        ],
+    };
+    let gateway = Gateway::start(&options, || false).unwrap();
+    (double, gateway)
+}
