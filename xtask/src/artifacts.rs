@@ -45,6 +45,15 @@ pub fn collector() -> Result<PathBuf, BuildError> {
     binary(variables::COLLECTOR, "audit-collector", &["--package", "audit-collector", "--bin", "audit-collector"])
 }
 
+/// The audit collector, optimised: the one that is deployed.
+pub fn collector_release() -> Result<PathBuf, BuildError> {
+    if let Some(file) = given(variables::COLLECTOR) {
+        return Ok(file);
+    }
+    build("audit-collector", &["build", "--release", "--package", "audit-collector", "--bin", "audit-collector"])?;
+    Ok(dirs::target().join("release/audit-collector"))
+}
+
 /// The Bedrock double of the demonstration and the tests.
 pub fn bedrock_double() -> Result<PathBuf, BuildError> {
     // Without the default features there is no Wasm compiler to build.

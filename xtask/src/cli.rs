@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum as _};
 use crate::chaos::Scenario;
 use crate::gateway::{self, Options};
 use crate::paths::{self, PathSpec, Region};
-use crate::{Error, chaos, demo, infra, installed, test, up};
+use crate::{Error, chaos, demo, infra, installed, release, test, up};
 
 /// The gateway's commands. Each sets up what is missing under `target/`.
 #[derive(Debug, Parser)]
@@ -43,6 +43,12 @@ enum Command {
     /// way of failing; a class without the internet loses both of its paths; regions throttle; calls move to another path
     /// by weights; uploads run beside calls of people.
     Chaos(Chaos),
+    /// Make the archive that machines of the gateway install: module, Envoy, collector, infra/instance.
+    Release {
+        /// Where to put it.
+        #[arg(long, value_name = "FILE.tar.gz", default_value = "target/release.tar.gz")]
+        out: PathBuf,
+    },
     /// Check the CloudFormation templates of infra/: cfn-lint, checkov, and the project's own rules.
     Infra,
 }
@@ -122,6 +128,11 @@ impl Cli {
         match self.command {
             Command::Demo => demo::run(),
             Command::Chaos(chaos) => chaos.run(),
+            Command::Release { out } => {
+                let made = release::make(&out)?;
+                println!("{}  {}", made.sha256, made.file.display());
+                Ok(())
+            }
             Command::Infra => Ok(infra::run()?),
             Command::Test { fast, name } => test::run(fast, name.as_deref()),
             Command::Up(up) => {

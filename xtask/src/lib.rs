@@ -22,6 +22,7 @@ pub mod net;
 pub mod paths;
 pub mod process;
 pub mod progress;
+pub mod release;
 pub mod test;
 pub mod tls;
 pub mod tools;
