@@ -17,8 +17,8 @@ use crate::document::Document;
 use crate::paths::PathSpec;
 
 /// The live feed's cluster and access logger.
-const ALS_CLUSTER: &str = "audit-als";
-const ALS_LOGGER: &str = "envoy.access_loggers.http_grpc";
+pub(crate) const ALS_CLUSTER: &str = "audit-als";
+pub(crate) const ALS_LOGGER: &str = "envoy.access_loggers.http_grpc";
 const FILE_LOGGER: &str = "envoy.access_loggers.file";
 
 /// Why a configuration cannot be used.

@@ -1,0 +1,256 @@
+//! `cargo xtask istio`: the gateway for a mesh. `render` makes Istio's EnvoyFilter of `envoy/standalone.yaml`, so that the
+//! mesh runs what plain Envoy runs; `check` holds files against Istio's and Kubernetes' own schemas and this project's rules.
+
+pub mod check;
+mod yaml;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use crate::bootstrap::{self, ALS_CLUSTER, ALS_LOGGER, BootstrapError, discovery};
+use crate::gateway::Options;
+use crate::{Error, dirs, installed};
+
+/// The gateway's port: of its pod, its Service and its Gateway, so that no rule depends on which of them is meant.
+const PORT: u16 = 8443;
+/// Name and namespace of Service, Gateway and the rest.
+const NAME: &str = "bedrock-gateway";
+/// The VirtualService's route that refuses what reaches the gateway without the routes made here.
+const CLOSED: &str = "closed";
+/// Where the Deployment mounts the image with the module.
+const MODULE: &str = "/etc/bedrock-gateway/module/plugin.wasm";
+const MANAGER: &str = "envoy.filters.network.http_connection_manager";
+const ROUTER: &str = "envoy.filters.http.router";
+/// The first of the filters that are put in.
+const FIRST: &str = "bedrock.gateway";
+
+/// What Istio says itself, or what has no place in a merge.
+const NOT_MERGED: [&str; 5] = ["stat_prefix", "codec_type", "http_filters", "route_config", "@type"];
+
+const HEAD: &str = "\
+# The egress gateway's filter, clusters and routes: what `envoy/standalone.yaml` has, as patches for the Envoy that Istio makes.
+# That file says why each value is what it is. Made by `cargo xtask istio render`, which also makes it for a document and for
+# paths of one's own; the tests compare it with that file and run it.
+#
+# Why an EnvoyFilter, and no WasmPlugin: WasmPlugin has no `allow_on_headers_stop_iteration`. Without it Envoy never shows the
+# body to a filter that holds the headers, and a call that is to be signed would wait for ever. It also has no place for the
+# signer, which stands in the clusters.
+#
+# Not carried over: `normalize_path: false`. Istio merges messages, and a `false` in a message does not replace a `true`; so dot
+# segments in a path are resolved here before the filter sees it. Escapes (`%2F`) and double slashes stay as they are.
+";
+
+/// The directory of Istio's files.
+pub fn directory() -> PathBuf {
+    dirs::root().join("envoy/istio")
+}
+
+/// The EnvoyFilter of what is asked for; without paths, of `envoy/standalone.yaml` as it is.
+///
+/// # Errors
+/// Why there is none: the document, the paths.
+pub fn render(options: &Options) -> Result<String, Error> {
+    let bootstrap = if options.paths.is_empty() {
+        bootstrap::read(&dirs::root().join("envoy/standalone.yaml"))?
+    } else {
+        installed::bootstrap(options)?
+    };
+    Ok(envoy_filter(bootstrap)?)
+}
+
+/// The EnvoyFilter that makes of Istio's egress gateway what `bootstrap`, of the form of `envoy/standalone.yaml`, is alone.
+///
+/// # Errors
+/// [`BootstrapError::Missing`], by what `bootstrap` lacks.
+pub fn envoy_filter(mut bootstrap: Value) -> Result<String, BootstrapError> {
+    // As for a change without restart: both filters by name, their documents apart.
+    let filters = discovery::take_out(&mut bootstrap, Path::new("/"));
+    let listener = bootstrap
+        .pointer("/static_resources/listeners")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .find(|listener| listener.get("name").and_then(Value::as_str) == Some("plain"))
+        .ok_or(BootstrapError::Missing("listener named `plain`"))?;
+    let manager = listener
+        .pointer("/filter_chains/0/filters/0/typed_config")
+        .and_then(Value::as_object)
+        .ok_or(BootstrapError::Missing("connection manager in listener `plain`"))?;
+    let clusters = bootstrap
+        .pointer("/static_resources/clusters")
+        .and_then(Value::as_array)
+        .ok_or(BootstrapError::Missing("clusters"))?;
+
+    let mut patches = vec![
+        listener_patch(listener),
+        Patch::new(
+            "Limits, timeouts, answers in Bedrock's form, and the access log, which is the audit's ledger: it comes with the\n\
+             filter, so that no setting of the mesh can leave calls without it.",
+            "NETWORK_FILTER",
+            at(json!({ "name": MANAGER })),
+            ("MERGE", json!({ "name": MANAGER, "typed_config": manager_patch(manager) })),
+        ),
+    ];
+    patches.extend(filter_patches(manager));
+    patches.extend(route_patches(manager)?);
+    patches.extend(clusters.iter().filter(|cluster| is_wanted(cluster)).enumerate().map(|(number, cluster)| {
+        let why = "Bedrock's clusters: a priority for each path, and the signer in each one's own chain.";
+        let why = if number == 0 { why } else { "" };
+        let mut cluster = cluster.clone();
+        from_istiod(&mut cluster);
+        Patch::new(why, "CLUSTER", json!({ "context": "GATEWAY" }), ("ADD", cluster))
+    }));
+    patches.extend(filters.into_iter().enumerate().map(|(number, filter)| {
+        let why = "The two roles of the module, which the pod has as a file. Istio sends what is changed here by itself: calls and\n\
+                   streams in flight keep what they began with.";
+        let mut config = filter.config;
+        if let Some(code) = config.pointer_mut("/config/vm_config/code") {
+            *code = json!({ "local": { "filename": MODULE } });
+        }
+        let value = json!({ "name": filter.name, "typed_config": config });
+        let why = if number == 0 { why } else { "" };
+        Patch::new(why, "EXTENSION_CONFIG", json!({ "context": "GATEWAY" }), ("ADD", value))
+    }));
+    Ok(text(&patches))
+}
+
+/// One of an EnvoyFilter's patches, and why it is there.
+struct Patch {
+    why: &'static str,
+    value: Value,
+}
+
+impl Patch {
+    fn new(why: &'static str, apply_to: &str, matched: Value, (operation, value): (&str, Value)) -> Patch {
+        let patch = json!({ "operation": operation, "value": value });
+        Patch { why, value: json!({ "applyTo": apply_to, "match": matched, "patch": patch }) }
+    }
+}
+
+/// A match of the gateway's listener, and of a filter in it.
+fn at(filter: Value) -> Value {
+    json!({ "context": "GATEWAY", "listener": { "portNumber": PORT, "filterChain": { "filter": filter } } })
+}
+
+fn listener_patch(listener: &Value) -> Patch {
+    let limit = listener.get("per_connection_buffer_limit_bytes").cloned().unwrap_or_default();
+    Patch::new(
+        "What is read of a connection at once.",
+        "LISTENER",
+        json!({ "context": "GATEWAY", "listener": { "portNumber": PORT } }),
+        ("MERGE", json!({ "per_connection_buffer_limit_bytes": limit })),
+    )
+}
+
+/// The connection manager's settings that a merge can carry: one that is off by default, or that Istio has on, stays so.
+fn manager_patch(manager: &Map<String, Value>) -> Value {
+    let is_carried = |name: &str, value: &Value| !NOT_MERGED.contains(&name) && value != &json!(false);
+    let mut merged: Map<String, Value> = manager
+        .iter()
+        .filter(|(name, value)| is_carried(name, value))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    merged.insert("@type".into(), manager.get("@type").cloned().unwrap_or_default());
+    if let Some(loggers) = merged.get_mut("access_log").and_then(Value::as_array_mut) {
+        loggers.retain(is_wanted);
+    }
+    // AuthorizationPolicy refuses before the filter is asked.
+    let refused = json!({
+        "filter": { "extension_filter": {
+            "name": "envoy.access_loggers.extension_filters.cel",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+                "expression": "response.code == 403 && response.code_details.startsWith('rbac_access_denied')",
+            },
+        } },
+        "headers_to_add": [{ "header": { "key": "x-amzn-errortype", "value": "AccessDeniedException" } }],
+        "body_format_override": { "json_format": { "message": "No AuthorizationPolicy of the mesh lets this caller use the gateway." } },
+    });
+    if let Some(mappers) = merged.get_mut("local_reply_config").and_then(|config| config.get_mut("mappers")) {
+        let others = mappers.as_array().cloned().unwrap_or_default();
+        *mappers = Value::Array([&[refused], &others[..]].concat());
+    }
+    Value::Object(merged)
+}
+
+/// The filters, before Istio's router; the router's own settings.
+fn filter_patches(manager: &Map<String, Value>) -> Vec<Patch> {
+    let before = |name: &str| at(json!({ "name": MANAGER, "subFilter": { "name": name } }));
+    let all = manager.get("http_filters").and_then(Value::as_array).into_iter().flatten();
+    all.map(|filter| {
+        let name = filter.get("name").and_then(Value::as_str).unwrap_or_default();
+        let mut filter = filter.clone();
+        from_istiod(&mut filter);
+        match name {
+            ROUTER => Patch::new("", "HTTP_FILTER", before(ROUTER), ("MERGE", filter)),
+            _ => {
+                let why = if name == FIRST {
+                    "Behind Istio's own filters (AuthorizationPolicy above all), before its router."
+                } else {
+                    ""
+                };
+                Patch::new(why, "HTTP_FILTER", before(ROUTER), ("INSERT_BEFORE", filter))
+            }
+        }
+    })
+    .collect()
+}
+
+/// The routes, each before the VirtualService's: that one answers 503, so that nothing leaves where these are missing. What
+/// the route configuration removes, each route removes: it is Istio's, and has others' hosts in it.
+fn route_patches(manager: &Map<String, Value>) -> Result<Vec<Patch>, BootstrapError> {
+    let config = manager.get("route_config").ok_or(BootstrapError::Missing("route_config"))?;
+    let routes = config.pointer("/virtual_hosts/0/routes").and_then(Value::as_array);
+    let matched = json!({
+        "context": "GATEWAY",
+        "routeConfiguration": { "gateway": format!("{NAME}/{NAME}"), "vhost": { "route": { "name": CLOSED } } },
+    });
+    let mut patches = Vec::new();
+    for (number, route) in routes.ok_or(BootstrapError::Missing("routes"))?.iter().enumerate() {
+        let mut route = route.as_object().cloned().unwrap_or_default();
+        for removed in ["request_headers_to_remove", "response_headers_to_remove"] {
+            if let Some(names) = config.get(removed) {
+                route.insert(removed.to_owned(), names.clone());
+            }
+        }
+        let why = "In the place of the VirtualService's route, which answers 503: without these patches nothing leaves.";
+        let why = if number == 0 { why } else { "" };
+        patches.push(Patch::new(why, "HTTP_ROUTE", matched.clone(), ("INSERT_BEFORE", Value::Object(route))));
+    }
+    Ok(patches)
+}
+
+/// Not the live feed: its collector would write each record a second time, beside the one that reads the file.
+fn is_wanted(named: &Value) -> bool {
+    named.get("name").and_then(Value::as_str).is_none_or(|name| ![ALS_CLUSTER, ALS_LOGGER].contains(&name))
+}
+
+/// Filters that are found by name are found at istiod, and nothing is served before they are there.
+fn from_istiod(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            if let Some(source) = object.get_mut("config_discovery").and_then(|found| found.get_mut("config_source")) {
+                *source = json!({ "ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3" });
+            }
+            object.values_mut().for_each(from_istiod);
+        }
+        Value::Array(values) => values.iter_mut().for_each(from_istiod),
+        _ => {}
+    }
+}
+
+fn text(patches: &[Patch]) -> String {
+    let mut out = HEAD.to_owned();
+    out.push_str("apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata:\n");
+    out.push_str(&format!("  name: {NAME}\n  namespace: {NAME}\nspec:\n"));
+    out.push_str(&format!("  workloadSelector: {{ labels: {{ app: {NAME} }} }}\n  configPatches:\n"));
+    for patch in patches {
+        for line in patch.why.lines() {
+            out.push_str(&format!("    # {line}\n"));
+        }
+        out.push_str("    ");
+        yaml::item(&mut out, &patch.value, 4);
+    }
+    out
+}
