@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum as _};
 
 use crate::chaos::Scenario;
 use crate::gateway::{self, Options};
+use crate::istio::Way;
 use crate::paths::{self, PathSpec, Region};
 use crate::{Error, chaos, demo, infra, installed, istio, release, test, up};
 
@@ -58,7 +59,7 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Istio {
-    /// Print the EnvoyFilter of the egress gateway: of envoy/standalone.yaml, or of a document and paths of one's own.
+    /// Print what puts the filter into Istio's proxies: of envoy/standalone.yaml, or of a document and paths of one's own.
     Render(Render),
     /// Check files for Istio: its schemas and Kubernetes', and the project's rules.
     Check {
@@ -69,6 +70,9 @@ enum Istio {
 
 #[derive(Debug, Args)]
 struct Render {
+    /// What is made.
+    #[arg(long, value_enum, default_value = "egress")]
+    way: Way,
     /// The filter's document (JSON, docs/configuration.md), instead of the one in envoy/standalone.yaml.
     #[arg(long, value_name = "FILE.json", requires = "paths")]
     policy: Option<PathBuf>,
@@ -166,7 +170,7 @@ impl Cli {
             Command::Infra => Ok(infra::run()?),
             Command::Istio(Istio::Check { files }) => Ok(istio::check::run(&files)?),
             Command::Istio(Istio::Render(render)) => {
-                let _ = write!(std::io::stdout(), "{}", istio::render(&render.options()?)?);
+                let _ = write!(std::io::stdout(), "{}", istio::render(render.way, &render.options()?)?);
                 Ok(())
             }
             Command::Test { fast, name } => test::run(fast, name.as_deref()),

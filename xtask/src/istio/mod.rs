@@ -2,6 +2,7 @@
 //! mesh runs what plain Envoy runs; `check` holds files against Istio's and Kubernetes' own schemas and this project's rules.
 
 pub mod check;
+mod sidecar;
 mod yaml;
 
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::bootstrap::{self, ALS_CLUSTER, ALS_LOGGER, BootstrapError, discovery};
+use crate::document::DocumentError;
 use crate::gateway::Options;
 use crate::{Error, dirs, installed};
 
@@ -46,17 +48,54 @@ pub fn directory() -> PathBuf {
     dirs::root().join("envoy/istio")
 }
 
-/// The EnvoyFilter of what is asked for; without paths, of `envoy/standalone.yaml` as it is.
+/// What is made: a way, and by what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Way {
+    /// The egress gateway's EnvoyFilter.
+    Egress,
+    /// A WasmPlugin for sidecars, with Bedrock API keys.
+    Plugin,
+    /// An EnvoyFilter for sidecars, with signatures.
+    Sidecar,
+}
+
+/// The files of `envoy/istio` that are made.
+pub const MADE: [(Way, &str); 3] =
+    [(Way::Egress, "egress/envoyfilter.yaml"), (Way::Plugin, "sidecar/plugin.yaml"), (Way::Sidecar, "sidecar/envoyfilter.yaml")];
+
+/// What is asked for; without paths, of `envoy/standalone.yaml` as it is.
 ///
 /// # Errors
 /// Why there is none: the document, the paths.
-pub fn render(options: &Options) -> Result<String, Error> {
+pub fn render(way: Way, options: &Options) -> Result<String, Error> {
     let bootstrap = if options.paths.is_empty() {
         bootstrap::read(&dirs::root().join("envoy/standalone.yaml"))?
     } else {
         installed::bootstrap(options)?
     };
-    Ok(envoy_filter(bootstrap)?)
+    let name = "the document in the Envoy configuration".to_owned();
+    let refused = |error| Error::from(DocumentError::Key { name: name.clone(), error });
+    match way {
+        Way::Egress => Ok(envoy_filter(bootstrap)?),
+        Way::Plugin => sidecar::plugin(document_of(&bootstrap)?).map_err(refused),
+        Way::Sidecar => sidecar::envoy_filter(document_of(&bootstrap)?, &bootstrap)?.map_err(refused),
+    }
+}
+
+/// The document of the first filter.
+fn document_of(bootstrap: &Value) -> Result<Map<String, Value>, BootstrapError> {
+    let config = filter_of(bootstrap, FIRST)?;
+    let text = config.pointer("/config/configuration/value").and_then(Value::as_str);
+    let keys = text.and_then(|text| serde_json::from_str(text).ok());
+    keys.ok_or(BootstrapError::Missing("document in filter `bedrock.gateway`"))
+}
+
+/// A filter's configuration.
+fn filter_of(bootstrap: &Value, name: &str) -> Result<Value, BootstrapError> {
+    let mut copy = bootstrap.clone();
+    let mut filters = discovery::take_out(&mut copy, Path::new("/")).into_iter();
+    let found = filters.find(|filter| filter.name == name).map(|filter| filter.config);
+    found.ok_or(BootstrapError::Missing("filter `bedrock.gateway`"))
 }
 
 /// The EnvoyFilter that makes of Istio's egress gateway what `bootstrap`, of the form of `envoy/standalone.yaml`, is alone.
@@ -112,7 +151,7 @@ pub fn envoy_filter(mut bootstrap: Value) -> Result<String, BootstrapError> {
         let why = if number == 0 { why } else { "" };
         Patch::new(why, "EXTENSION_CONFIG", json!({ "context": "GATEWAY" }), ("ADD", value))
     }));
-    Ok(text(&patches))
+    Ok(text(HEAD, NAME, ("app", NAME), &patches))
 }
 
 /// One of an EnvoyFilter's patches, and why it is there.
@@ -240,11 +279,9 @@ fn from_istiod(value: &mut Value) {
     }
 }
 
-fn text(patches: &[Patch]) -> String {
-    let mut out = HEAD.to_owned();
-    out.push_str("apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata:\n");
-    out.push_str(&format!("  name: {NAME}\n  namespace: {NAME}\nspec:\n"));
-    out.push_str(&format!("  workloadSelector: {{ labels: {{ app: {NAME} }} }}\n  configPatches:\n"));
+fn text(head: &str, namespace: &str, (label, value): (&str, &str), patches: &[Patch]) -> String {
+    let mut out = head_of(head, ("networking.istio.io/v1alpha3", "EnvoyFilter", namespace));
+    out.push_str(&format!("  workloadSelector: {{ labels: {{ {label}: {value} }} }}\n  configPatches:\n"));
     for patch in patches {
         for line in patch.why.lines() {
             out.push_str(&format!("    # {line}\n"));
@@ -253,4 +290,21 @@ fn text(patches: &[Patch]) -> String {
         yaml::item(&mut out, &patch.value, 4);
     }
     out
+}
+
+/// An object, with reasons before some of its keys.
+fn object(head: &str, kind: (&str, &str, &str), spec: &Value, why: &[(&str, &str)]) -> String {
+    let mut out = head_of(head, kind);
+    for (name, value) in spec.as_object().into_iter().flatten() {
+        if let Some((_, why)) = why.iter().find(|(known, _)| known == name) {
+            out.push_str(&format!("  # {why}\n"));
+        }
+        out.push_str(&format!("  {name}:"));
+        yaml::write(&mut out, value, 2, name.len() + 3);
+    }
+    out
+}
+
+fn head_of(head: &str, (version, kind, namespace): (&str, &str, &str)) -> String {
+    format!("{head}apiVersion: {version}\nkind: {kind}\nmetadata:\n  name: {NAME}\n  namespace: {namespace}\nspec:\n")
 }

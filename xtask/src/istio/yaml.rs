@@ -1,6 +1,6 @@
 //! YAML as a person would write it: what fits on a line is on a line, texts of several lines are blocks.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// The longest line.
 const WIDTH: usize = 120;
@@ -23,7 +23,7 @@ pub(super) fn write(out: &mut String, value: &Value, indent: usize, used: usize)
     match value {
         Value::Object(object) if is_block && !object.is_empty() => {
             out.push('\n');
-            for (name, value) in object {
+            for (name, value) in named_first(object) {
                 pad(out, indent + 2);
                 entry(out, name, value, indent + 2);
             }
@@ -55,7 +55,7 @@ pub(super) fn item(out: &mut String, value: &Value, indent: usize) {
     }
     match value {
         Value::Object(object) => {
-            for (number, (name, value)) in object.iter().enumerate() {
+            for (number, (name, value)) in named_first(object).enumerate() {
                 if number == 0 { out.push(' ') } else { pad(out, indent + 2) }
                 entry(out, name, value, indent + 2);
             }
@@ -71,6 +71,12 @@ fn entry(out: &mut String, name: &str, value: &Value, indent: usize) {
     write(out, value, indent, indent + name.len() + 1);
 }
 
+/// Its name, then the rest.
+fn named_first(object: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value)> {
+    let is_name = |entry: &(&String, &Value)| entry.0 == "name";
+    object.iter().filter(move |entry| is_name(entry)).chain(object.iter().filter(move |entry| !is_name(entry)))
+}
+
 fn pad(out: &mut String, indent: usize) {
     out.extend(std::iter::repeat_n(' ', indent));
 }
@@ -81,7 +87,7 @@ fn flow(value: &Value) -> String {
         Value::Object(object) if object.is_empty() => "{}".to_owned(),
         Value::Object(object) => {
             let entries: Vec<String> =
-                object.iter().map(|(name, value)| format!("{}: {}", scalar(name), flow(value))).collect();
+                named_first(object).map(|(name, value)| format!("{}: {}", scalar(name), flow(value))).collect();
             format!("{{ {} }}", entries.join(", "))
         }
         Value::Array(values) => format!("[{}]", values.iter().map(flow).collect::<Vec<_>>().join(", ")),

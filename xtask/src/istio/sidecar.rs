@@ -1,0 +1,128 @@
+//! The workload's own sidecar as the gateway: one role, one region, one path.
+
+use filter_core::config::ConfigError;
+use filter_core::policy::Policy;
+use serde_json::{Map, Value, json};
+
+use super::{FIRST, MANAGER, Patch, ROUTER, filter_of};
+use crate::bootstrap::BootstrapError;
+
+/// The port of the ServiceEntries, and so of the sidecar's listener.
+const PORT: u16 = 10000;
+/// The namespace of the workloads, and the label of their pods.
+const NAMESPACE: &str = "mission";
+const LABEL: (&str, &str) = ("bedrock-gateway", "sidecar");
+/// The module's image, of no digest that exists, so that nothing runs by mistake.
+const IMAGE: &str = "oci://registry.example/bedrock-gateway/filter@sha256:";
+const DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+const PLUGIN: &str = "\
+# The filter in the workload's sidecar, for Bedrock API keys: a WasmPlugin and nothing else. Made by
+# `cargo xtask istio render --way plugin` of the document in envoy/standalone.yaml: `combined`, for one region over one path.
+#
+# Why API keys only: a signature covers the body, so a call is held until its body is hashed, and WasmPlugin has no
+# `allow_on_headers_stop_iteration`, without which the body of a call that is held is never shown. With an API key, bodies
+# stream through. For signatures take envoyfilter.yaml in the place of this file.
+";
+
+const FILTER: &str = "\
+# The filter in the workload's sidecar, for signatures (temporary keys of the Commercial partition). Made by
+# `cargo xtask istio render --way sidecar` of envoy/standalone.yaml, for one region over one path. For Bedrock API keys a WasmPlugin
+# does (plugin.yaml), which this file takes the place of.
+#
+# The image must be readable without a pull secret: an EnvoyFilter would have to hold it in clear. Where it is not, mount the
+# image in the pods (egress/gateway.yaml shows how) and say `code: { local: { filename: … } }`.
+";
+
+/// A document as the only role has it: for the environment's credentials, one region and one path.
+fn document(mut keys: Map<String, Value>, auth: &str) -> Result<Value, ConfigError> {
+    keys.insert("role".into(), json!("combined"));
+    keys.insert("auth".into(), json!(auth));
+    // The caller is the workload itself: there is no certificate to read, and no caller to tell from another.
+    keys.insert("principal".into(), json!([]));
+    keys.insert("route_classes".into(), json!([{ "name": "any", "paths": ["internet"] }]));
+    let document = Value::Object(keys);
+    Policy::parse(document.to_string().as_bytes(), None)?;
+    Ok(document)
+}
+
+/// The WasmPlugin.
+pub(super) fn plugin(keys: Map<String, Value>) -> Result<String, ConfigError> {
+    let (label, value) = LABEL;
+    let spec = json!({
+        "selector": { "matchLabels": { label: value } },
+        "url": format!("{IMAGE}{DIGEST}"),
+        "sha256": DIGEST,
+        "imagePullPolicy": "IfNotPresent",
+        // A secret of this namespace, for the registry.
+        "imagePullSecret": "registry",
+        "pluginName": "gateway",
+        // After a crash, calls are refused for a second, then a new VM serves. Never past the filter.
+        "failStrategy": "FAIL_RELOAD",
+        "match": [{ "mode": "CLIENT", "ports": [{ "number": PORT }] }],
+        "vmConfig": { "env": [{ "name": "AWS_BEARER_TOKEN_BEDROCK", "valueFrom": "HOST" }] },
+        "pluginConfig": document(keys, "bearer")?,
+    });
+    let why = [
+        ("failStrategy", "After a crash, calls are refused for a second, then a new VM serves. Never past the filter."),
+        ("imagePullSecret", "Of this namespace."),
+        ("match", "Calls that leave the pod by the port of the ServiceEntries."),
+        ("pluginConfig", "The rules; docs/configuration.md has every key."),
+        ("vmConfig", "Of the proxy's own environment (workload.yaml), so that it stands in no configuration."),
+    ];
+    Ok(super::object(PLUGIN, ("extensions.istio.io/v1alpha1", "WasmPlugin", NAMESPACE), &spec, &why))
+}
+
+/// The EnvoyFilter: what the WasmPlugin says, and what it cannot.
+pub(super) fn envoy_filter(
+    keys: Map<String, Value>,
+    bootstrap: &Value,
+) -> Result<Result<String, ConfigError>, BootstrapError> {
+    let mut config = filter_of(bootstrap, FIRST)?;
+    let buffer = bootstrap
+        .pointer("/static_resources/clusters/0/per_connection_buffer_limit_bytes")
+        .cloned()
+        .ok_or(BootstrapError::Missing("per_connection_buffer_limit_bytes in the first cluster"))?;
+    let document = match document(keys, "sigv4") {
+        Ok(document) => document,
+        Err(error) => return Ok(Err(error)),
+    };
+    if let Some(value) = config.pointer_mut("/config/configuration/value") {
+        *value = Value::String(format!("{document:#}"));
+    }
+    if let Some(code) = config.pointer_mut("/config/vm_config/code") {
+        let uri = json!({ "uri": format!("{IMAGE}{DIGEST}"), "timeout": "30s", "cluster": "_" });
+        *code = json!({ "remote": { "http_uri": uri, "sha256": DIGEST } });
+    }
+    let context = "SIDECAR_OUTBOUND";
+    let listener = json!({ "context": context, "listener": { "portNumber": PORT } });
+    let router = json!({ "context": context, "listener": {
+        "portNumber": PORT,
+        "filterChain": { "filter": { "name": MANAGER, "subFilter": { "name": ROUTER } } },
+    } });
+    let mut found_by_name = json!({ "name": FIRST, "config_discovery": {
+        "config_source": {}, "type_urls": ["type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm"],
+    } });
+    super::from_istiod(&mut found_by_name);
+    let patches = [
+        Patch::new(
+            "A call is held until its body is hashed: as much as `max_body_bytes` and more.",
+            "LISTENER",
+            listener,
+            ("MERGE", json!({ "per_connection_buffer_limit_bytes": buffer })),
+        ),
+        Patch::new(
+            "Last before the router: what the filter has signed, nothing changes.",
+            "HTTP_FILTER",
+            router,
+            ("INSERT_BEFORE", found_by_name),
+        ),
+        Patch::new(
+            "The module, which Istio's agent fetches by its digest.",
+            "EXTENSION_CONFIG",
+            json!({ "context": context }),
+            ("ADD", json!({ "name": FIRST, "typed_config": config })),
+        ),
+    ];
+    Ok(Ok(super::text(FILTER, NAMESPACE, LABEL, &patches)))
+}
