@@ -87,14 +87,15 @@ pub fn all(directory: &Path) -> Result<Vec<PathBuf>, CheckError> {
 pub fn faults(python: &Path, files: &[PathBuf]) -> Result<Vec<String>, CheckError> {
     let mut found = schema_faults(python, files)?;
     for file in files {
-        let text = std::fs::read_to_string(file)
-            .map_err(|source| CheckError::Read { path: file.clone(), source })?;
+        let text = std::fs::read_to_string(file).map_err(|source| CheckError::Read { path: file.clone(), source })?;
         // What is no YAML the schemas' check has told.
         let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap_or_default();
         for object in &objects {
             let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
             let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
-            found.extend(rules(kind, object).into_iter().map(|fault| format!("{}: {kind}/{name}: {fault}", file.display())));
+            found.extend(
+                rules(kind, object).into_iter().map(|fault| format!("{}: {kind}/{name}: {fault}", file.display())),
+            );
         }
     }
     Ok(found)
@@ -130,8 +131,10 @@ fn rules(kind: &str, object: &Value) -> Vec<String> {
     match kind {
         "WasmPlugin" => plugin(object, &mut found),
         "EnvoyFilter" => {
-            if object.pointer("/spec/workloadSelector/labels").is_none() && object.pointer("/spec/targetRefs").is_none() {
-                found.push("spec.workloadSelector: without it every Envoy of the namespace gets the patches".to_owned());
+            if object.pointer("/spec/workloadSelector/labels").is_none() && object.pointer("/spec/targetRefs").is_none()
+            {
+                found
+                    .push("spec.workloadSelector: without it every Envoy of the namespace gets the patches".to_owned());
             }
             walk("spec", object.get("spec").unwrap_or(&Value::Null), &mut |at, value| filter(at, value, &mut found));
         }
@@ -152,7 +155,8 @@ fn plugin(object: &Value, found: &mut Vec<String>) {
         found.push("spec.sha256: `url` names another digest".to_owned());
     }
     if !["FAIL_CLOSE", "FAIL_RELOAD"].contains(&text("failStrategy")) {
-        found.push("spec.failStrategy: want FAIL_RELOAD or FAIL_CLOSE: calls of a failed filter are refused".to_owned());
+        found
+            .push("spec.failStrategy: want FAIL_RELOAD or FAIL_CLOSE: calls of a failed filter are refused".to_owned());
     }
     let config = spec.get("pluginConfig").unwrap_or(&Value::Null);
     if let Some(policy) = policy("spec.pluginConfig", &config.to_string(), found)
@@ -172,14 +176,18 @@ fn filter(at: &str, value: &Value, found: &mut Vec<String>) {
     }
     let config = value.get("config").unwrap_or(&Value::Null);
     if config.get("allow_on_headers_stop_iteration") != Some(&Value::Bool(true)) {
-        found.push(format!("{at}.config.allow_on_headers_stop_iteration: want true: without it calls with a body hang"));
+        found
+            .push(format!("{at}.config.allow_on_headers_stop_iteration: want true: without it calls with a body hang"));
     }
     let policy_of_failure = config.get("failure_policy").and_then(Value::as_str).unwrap_or_default();
     if !["FAIL_RELOAD", "FAIL_CLOSED"].contains(&policy_of_failure) {
-        found.push(format!("{at}.config.failure_policy: want FAIL_RELOAD or FAIL_CLOSED: calls of a failed filter are refused"));
+        found.push(format!(
+            "{at}.config.failure_policy: want FAIL_RELOAD or FAIL_CLOSED: calls of a failed filter are refused"
+        ));
     }
     let remote = config.pointer("/vm_config/code/remote");
-    if remote.is_some_and(|remote| remote.get("sha256").and_then(Value::as_str).is_none_or(|digest| !is_digest(digest))) {
+    if remote.is_some_and(|remote| remote.get("sha256").and_then(Value::as_str).is_none_or(|digest| !is_digest(digest)))
+    {
         found.push(format!("{at}.config.vm_config.code.remote.sha256: the module is pinned by its digest"));
     }
     let document = config.pointer("/configuration/value").and_then(Value::as_str).unwrap_or_default();

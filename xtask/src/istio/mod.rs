@@ -7,6 +7,7 @@ mod yaml;
 
 use std::path::{Path, PathBuf};
 
+use filter_core::route::SERVICES;
 use serde_json::{Map, Value, json};
 
 use crate::bootstrap::{self, ALS_CLUSTER, ALS_LOGGER, BootstrapError, discovery};
@@ -60,8 +61,11 @@ pub enum Way {
 }
 
 /// The files of `envoy/istio` that are made.
-pub const MADE: [(Way, &str); 3] =
-    [(Way::Egress, "egress/envoyfilter.yaml"), (Way::Plugin, "sidecar/plugin.yaml"), (Way::Sidecar, "sidecar/envoyfilter.yaml")];
+pub const MADE: [(Way, &str); 3] = [
+    (Way::Egress, "egress/envoyfilter.yaml"),
+    (Way::Plugin, "sidecar/plugin.yaml"),
+    (Way::Sidecar, "sidecar/envoyfilter.yaml"),
+];
 
 /// What is asked for; without paths, of `envoy/standalone.yaml` as it is.
 ///
@@ -236,28 +240,48 @@ fn filter_patches(manager: &Map<String, Value>) -> Vec<Patch> {
     .collect()
 }
 
-/// The routes, each before the VirtualService's: that one answers 503, so that nothing leaves where these are missing. What
-/// the route configuration removes, each route removes: it is Istio's, and has others' hosts in it.
+/// The routes, in a virtual host of their own: the filter lets a call go on under its service's name. Until then its route is one
+/// to nowhere, before the VirtualService's, which answers 503: so nothing leaves where these are missing, or the filter is.
 fn route_patches(manager: &Map<String, Value>) -> Result<Vec<Patch>, BootstrapError> {
     let config = manager.get("route_config").ok_or(BootstrapError::Missing("route_config"))?;
-    let routes = config.pointer("/virtual_hosts/0/routes").and_then(Value::as_array);
-    let matched = json!({
-        "context": "GATEWAY",
-        "routeConfiguration": { "gateway": format!("{NAME}/{NAME}"), "vhost": { "route": { "name": CLOSED } } },
-    });
-    let mut patches = Vec::new();
-    for (number, route) in routes.ok_or(BootstrapError::Missing("routes"))?.iter().enumerate() {
-        let mut route = route.as_object().cloned().unwrap_or_default();
+    let mut host = config.pointer("/virtual_hosts/0").cloned().ok_or(BootstrapError::Missing("virtual_hosts"))?;
+    let limit = host.pointer("/routes/0/request_body_buffer_limit").cloned();
+    if let Some(host) = host.as_object_mut() {
+        host.insert("domains".into(), SERVICES.iter().map(|service| json!(service.name())).collect());
+        // The rest of the route configuration is Istio's.
         for removed in ["request_headers_to_remove", "response_headers_to_remove"] {
             if let Some(names) = config.get(removed) {
-                route.insert(removed.to_owned(), names.clone());
+                host.insert(removed.to_owned(), names.clone());
             }
         }
-        let why = "In the place of the VirtualService's route, which answers 503: without these patches nothing leaves.";
-        let why = if number == 0 { why } else { "" };
-        patches.push(Patch::new(why, "HTTP_ROUTE", matched.clone(), ("INSERT_BEFORE", Value::Object(route))));
     }
-    Ok(patches)
+    let at = |vhost: Value| {
+        let configuration = json!({ "gateway": format!("{NAME}/{NAME}"), "vhost": vhost });
+        json!({ "context": "GATEWAY", "routeConfiguration": configuration })
+    };
+    Ok(vec![
+        Patch::new(
+            "As long as a call has not passed the filter, its route leads nowhere, and says how much of a body may be held. (The\n\
+             VirtualService's, an answer by itself, cannot say that.)",
+            "HTTP_ROUTE",
+            at(json!({ "route": { "name": CLOSED } })),
+            (
+                "INSERT_BEFORE",
+                json!({
+                    "name": "held",
+                    "match": { "prefix": "/" },
+                    "request_body_buffer_limit": limit,
+                    "route": { "cluster": "BlackHoleCluster", "timeout": "0s" },
+                }),
+            ),
+        ),
+        Patch::new(
+            "Once it has passed, its Host is its service's name, until the signer puts in Bedrock's.",
+            "VIRTUAL_HOST",
+            json!({ "context": "GATEWAY", "routeConfiguration": { "gateway": format!("{NAME}/{NAME}") } }),
+            ("ADD", host),
+        ),
+    ])
 }
 
 /// Not the live feed: its collector would write each record a second time, beside the one that reads the file.

@@ -56,7 +56,11 @@ pub(super) fn item(out: &mut String, value: &Value, indent: usize) {
     match value {
         Value::Object(object) => {
             for (number, (name, value)) in named_first(object).enumerate() {
-                if number == 0 { out.push(' ') } else { pad(out, indent + 2) }
+                if number == 0 {
+                    out.push(' ')
+                } else {
+                    pad(out, indent + 2)
+                }
                 entry(out, name, value, indent + 2);
             }
         }

@@ -35,7 +35,12 @@ fn with(tools: &Path, requirements: &Path, options: &[&str]) -> Result<PathBuf, 
         let site = dir.join("site");
         let mut install = Command::new(&python);
         install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]);
-        install.args(options).args(["--only-binary=:all:", "--target"]).arg(&site).arg("--requirement").arg(requirements);
+        install
+            .args(options)
+            .args(["--only-binary=:all:", "--target"])
+            .arg(&site)
+            .arg("--requirement")
+            .arg(requirements);
         run(WHAT, "python3", HINT, &mut install)?;
         link(dir)
     })?;

@@ -1,0 +1,463 @@
+//! The ways of `envoy/istio` on the real Envoy: what istiod would make of the files ([`proxy`]), in front of doubles of Bedrock,
+//! beside the gateway alone.
+
+mod calls;
+mod proxy;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use host_tests::double::{Double, EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY, Running};
+use rcgen::{CertificateParams, CertifiedIssuer, KeyPair, SanType};
+use serde_json::{Value, json};
+
+use crate::stand::{API_KEY, Keys, Stand, eventually, required, text_of};
+use calls::{Answer, CALLS, Call, Content, ONE_CLASS, RULES, seen};
+use proxy::{Identity, Proxy, objects};
+
+const GOVCLOUD: &str = "bedrock-runtime.us-gov-west-1.amazonaws.com";
+const PATHS: [&str; 3] = ["dx", "vpn", "internet"];
+
+fn files() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy/istio")
+}
+
+/// All objects of a way's files.
+fn way(name: &str, names: &[&str]) -> Vec<Value> {
+    names.iter().flat_map(|file| objects(&files().join(name).join(file))).collect()
+}
+
+fn of_kind(objects: &[Value], kind: &str) -> Value {
+    objects.iter().find(|object| object["kind"] == kind).unwrap().clone()
+}
+
+// === the mesh ===
+
+/// Certificates of the mesh, and of what lies outside it.
+struct Mesh {
+    dir: tempfile::TempDir,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Mesh {
+    fn new() -> Mesh {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "mesh CA");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("ca.pem"), issuer.pem()).unwrap();
+        Mesh { dir, issuer }
+    }
+
+    fn identity(&self, namespace: &str) -> Identity {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names =
+            vec![SanType::URI(format!("spiffe://cluster.local/ns/{namespace}/sa/app").as_str().try_into().unwrap())];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let file = |kind: &str| self.dir.path().join(format!("{namespace}-{kind}.pem"));
+        std::fs::write(file("cert"), certificate.pem()).unwrap();
+        std::fs::write(file("key"), key.serialize_pem()).unwrap();
+        let text = |path: PathBuf| path.to_str().unwrap().to_owned();
+        Identity { certificate: text(file("cert")), key: text(file("key")), ca: text(self.dir.path().join("ca.pem")) }
+    }
+}
+
+/// A double for each path, of temporary keys and an API key.
+fn doubles(dir: &Path, paths: &[&str]) -> Vec<Running> {
+    let double = |path: &&str| {
+        let double = Double::builder().tls_dir(dir.join("tls")).path_name(*path).bearer(API_KEY);
+        double.access_key(EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY, None).start().unwrap()
+    };
+    paths.iter().map(double).collect()
+}
+
+/// An Envoy with one listener.
+struct Envoy {
+    child: Child,
+    dir: tempfile::TempDir,
+    address: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Envoy {
+    /// Starts what istiod would have made; what is elsewhere in a pod is put where it is here.
+    fn start(proxy: Proxy, ca: &str, variables: &[(&str, &str)]) -> Envoy {
+        let dir = tempfile::tempdir().unwrap();
+        let config = bootstrap(proxy, dir.path(), ca);
+        let file = dir.path().join("envoy.json");
+        std::fs::write(&file, config.to_string()).unwrap();
+        let admin_file = dir.path().join("admin");
+        let mut command = Command::new(required("ENVOY_BIN"));
+        command.arg("-c").arg(&file).arg("--admin-address-path").arg(&admin_file);
+        command.args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]);
+        command.args(["--file-flush-interval-msec", "100", "--file-flush-min-size-kb", "1"]);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AWS_")) {
+            command.env_remove(name);
+        }
+        let log = std::fs::File::create(dir.path().join("envoy.log")).unwrap();
+        command.envs(variables.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let mut child = command.spawn().unwrap();
+        let admin = eventually("Envoy", || {
+            assert!(child.try_wait().unwrap().is_none(), "{}", text_of(&dir.path().join("envoy.log")));
+            text_of(&admin_file).trim().parse().ok().filter(|admin| ask(*admin, "/ready").contains("LIVE"))
+        });
+        let address = eventually("its listener", || {
+            let page = ask(admin, "/listeners?format=json");
+            // In chunks.
+            let page: Value = serde_json::from_str(page.get(page.find('{')?..=page.rfind('}')?)?).ok()?;
+            let port = page["listener_statuses"][0]["local_address"]["socket_address"]["port_value"].as_u64()?;
+            Some(SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).unwrap())))
+        });
+        Envoy { child, dir, address, admin }
+    }
+
+    /// Waits until every path has answered its first check.
+    fn wait_for_paths(&self) {
+        eventually("the paths' first checks", || {
+            let page = ask(self.admin, "/stats?filter=^cluster.bedrock.*membership_(healthy|total)$");
+            let value = |kind: &str| {
+                let lines = page.lines().filter(|line| line.contains(kind));
+                lines.filter_map(|line| line.rsplit_once(": ")?.1.trim().parse::<u32>().ok()).sum::<u32>()
+            };
+            (value("total") > 0 && value("total") == value("healthy")).then_some(())
+        });
+    }
+
+    /// The lines of the ledger, once there are so many.
+    fn ledger(&self, lines: usize) -> Vec<Value> {
+        eventually("the access log", || {
+            let text = text_of(&self.dir.path().join("access.jsonl"));
+            let all: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+            (all.len() == lines).then_some(all)
+        })
+    }
+}
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn ask(admin: SocketAddr, path: &str) -> String {
+    let Ok(mut stream) = TcpStream::connect(admin) else { return String::new() };
+    let _ = write!(stream, "GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
+    let mut page = Vec::new();
+    let _ = stream.read_to_end(&mut page);
+    String::from_utf8_lossy(&page).into_owned()
+}
+
+/// A bootstrap of a proxy: extension configurations come from a file in the place of istiod, the module from the build in the
+/// place of a mounted or fetched image.
+fn bootstrap(mut proxy: Proxy, dir: &Path, ca: &str) -> Value {
+    let module = required("BEDROCK_FILTER_WASM");
+    // A file of one resource is what Envoy takes for a name.
+    for mut extension in std::mem::take(&mut proxy.extensions) {
+        let file = dir.join(extension["name"].as_str().unwrap());
+        extension["@type"] = json!("type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig");
+        extension["typed_config"]["config"]["vm_config"]["code"] = json!({ "local": { "filename": module } });
+        std::fs::write(file, json!({ "version_info": "1", "resources": [extension] }).to_string()).unwrap();
+    }
+    proxy.listener["address"] = json!({ "socket_address": { "address": "127.0.0.1", "port_value": 0 } });
+    let mut config = json!({
+        "node": { "id": "router~10.0.0.1~bedrock-gateway.bedrock-gateway~cluster.local", "cluster": "bedrock-gateway" },
+        "admin": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": 0 } } },
+        "static_resources": { "listeners": [proxy.listener], "clusters": proxy.clusters },
+    });
+    each(&mut config, &mut |object| {
+        let name = object.get("name").and_then(Value::as_str).map(|name| dir.join(name));
+        if let Some(source) = object.get_mut("config_discovery").map(|discovery| &mut discovery["config_source"]) {
+            assert!(source["ads"].is_object() && source["initial_fetch_timeout"] == "0s", "{source}");
+            *source = json!({ "path_config_source": { "path": name }, "resource_api_version": "V3" });
+        }
+        for (key, value) in object {
+            match (key.as_str(), value.as_str()) {
+                ("path", Some("/var/log/bedrock-gateway/access.jsonl")) => *value = json!(dir.join("access.jsonl")),
+                ("filename", Some("/etc/ssl/certs/ca-certificates.crt")) => *value = json!(ca),
+                _ => {}
+            }
+        }
+    });
+    config
+}
+
+fn each(value: &mut Value, edit: &mut dyn FnMut(&mut serde_json::Map<String, Value>)) {
+    match value {
+        Value::Object(object) => {
+            edit(object);
+            object.values_mut().for_each(|value| each(value, edit));
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| each(value, edit)),
+        _ => {}
+    }
+}
+
+// === the egress gateway ===
+
+const KEYS: [(&str, &str); 2] =
+    [("AWS_ACCESS_KEY_ID", EXAMPLE_ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", EXAMPLE_SECRET_KEY)];
+
+/// The egress way: a workload's sidecar, the mesh's mTLS, the gateway.
+struct Egress {
+    doubles: Vec<Running>,
+    gateway: Envoy,
+    mesh: Mesh,
+    objects: Vec<Value>,
+}
+
+impl Egress {
+    /// The gateway with this EnvoyFilter, or without any.
+    fn start(filter: impl FnOnce(&[Running]) -> Option<Value>) -> Egress {
+        let mesh = Mesh::new();
+        let objects = way("egress", &["mesh.yaml"]);
+        let doubles = doubles(mesh.dir.path(), &PATHS);
+        let mut proxy = proxy::gateway(&objects, &mesh.identity("bedrock-gateway"));
+        let filter = filter(&doubles);
+        if let Some(filter) = &filter {
+            proxy.apply(filter);
+        }
+        let gateway = Envoy::start(proxy, doubles[0].ca_pem_path().to_str().unwrap(), &KEYS);
+        if filter.is_some() {
+            gateway.wait_for_paths();
+        }
+        Egress { doubles, gateway, mesh, objects }
+    }
+
+    /// The shipped file, with the addresses of the doubles.
+    fn shipped() -> Egress {
+        Egress::start(|doubles| {
+            let mut filter = way("egress", &["envoyfilter.yaml"]).remove(0);
+            each(&mut filter, &mut |object| {
+                let Some(path) = object.get("metadata").map(|metadata| &metadata["filter_metadata"]["bedrock"]["path"])
+                else {
+                    return;
+                };
+                let Some(at) = PATHS.iter().position(|known| path == known) else { return };
+                let address = doubles[at].addr();
+                object["endpoint"]["address"] =
+                    json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } });
+            });
+            Some(filter)
+        })
+    }
+
+    /// The sidecar of a workload in a namespace.
+    fn workload(&self, namespace: &str) -> Envoy {
+        let identity = self.mesh.identity(namespace);
+        let mut proxy = proxy::sidecar(&self.objects, 80, None);
+        let gateway = ("bedrock-gateway.bedrock-gateway.svc.cluster.local", 8443);
+        proxy.clusters.push(proxy::cluster(&self.objects, gateway, self.gateway.address, &identity));
+        Envoy::start(proxy, &identity.ca, &[])
+    }
+}
+
+/// `cargo xtask istio render` for a document and the doubles' addresses.
+fn rendered(way: &str, rules: &Path, paths: &[String]) -> Value {
+    let mut command = Command::new(required("XTASK_BIN"));
+    command.args(["istio", "render", "--way", way, "--policy"]).arg(rules);
+    for path in paths {
+        command.args(["--path", path]);
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_saphyr::from_str(std::str::from_utf8(&output.stdout).unwrap()).unwrap()
+}
+
+fn addresses(doubles: &[Running]) -> Vec<String> {
+    PATHS.iter().zip(doubles).map(|(path, double)| format!("{path}={}", double.addr())).collect()
+}
+
+/// The gateway alone, by the same rules.
+fn alone(keys: Keys, paths: &[&str], rules: &Path) -> Stand {
+    Stand::new(keys, paths, |double| double, &["--policy", rules.to_str().unwrap()])
+}
+
+#[test]
+fn the_mesh_answers_as_the_gateway_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = dir.path().join("rules.json");
+    std::fs::write(&rules, RULES).unwrap();
+    let egress = Egress::start(|doubles| Some(rendered("egress", &rules, &addresses(doubles))));
+    let workload = egress.workload("mission");
+    let alone = alone(Keys::LongLived, &PATHS, &rules);
+    let plain: SocketAddr = alone.gateway.http.strip_prefix("http://").unwrap().parse().unwrap();
+    let (mut answered, mut sent) = (0, 0);
+    for call in &CALLS {
+        let (here, there) = (call.make(workload.address, GOVCLOUD), call.make(plain, GOVCLOUD));
+        let (seen_here, seen_there) = (seen(&egress.doubles), seen(&alone.doubles));
+        assert_eq!(here, there, "{}", call.name);
+        assert_eq!(seen_here, seen_there, "{}", call.name);
+        answered += usize::from(here.status == 200);
+        sent += usize::from(!seen_here.is_empty());
+    }
+    // The table is what it says: most of it is answered, some of it is refused there, and some of it here.
+    assert_eq!((CALLS.len(), answered, sent), (54, 34, 39));
+    let ledger = egress.gateway.ledger(CALLS.len());
+    let facts = |line: &Value| serde_json::from_str::<Value>(line["exchange"].as_str().unwrap()).unwrap();
+    assert!(
+        ledger.iter().all(|line| facts(line)["principal"] == "spiffe://cluster.local/ns/mission/sa/app"),
+        "{ledger:#?}"
+    );
+}
+
+fn converse() -> &'static Call {
+    &CALLS[0]
+}
+
+/// The message of an answer in Bedrock's form, and its error's type.
+fn error(answer: &Answer) -> (u16, &str, &str) {
+    let Content::Json(body) = &answer.body else { panic!("{answer:?}") };
+    let kind = answer.headers.iter().find(|(name, _)| name == "x-amzn-errortype").map_or("", |(_, value)| value);
+    (answer.status, kind, body["message"].as_str().unwrap())
+}
+
+#[test]
+fn the_shipped_gateway_tells_callers_apart_by_the_meshs_certificates() {
+    let egress = Egress::shipped();
+    let (mission, restricted, other) =
+        (egress.workload("mission"), egress.workload("restricted"), egress.workload("other"));
+    for workload in [&mission, &restricted] {
+        assert_eq!(converse().make(workload.address, GOVCLOUD).status, 200);
+    }
+    // Who may call is AuthorizationPolicy's matter, and its refusal has Bedrock's form.
+    let refused = converse().make(other.address, GOVCLOUD);
+    let (status, kind, message) = error(&refused);
+    assert_eq!((status, kind), (403, "AccessDeniedException"), "{message}");
+    assert!(message.contains("AuthorizationPolicy"), "{message}");
+    // Where a call may go is its class's: this namespace's has no internet.
+    egress.doubles[..2].iter().for_each(|double| double.set_fault(host_tests::double::PathFault::Refuse));
+    assert_eq!(converse().make(mission.address, GOVCLOUD).status, 200);
+    let refused = eventually("both paths out", || {
+        let answer = converse().make(restricted.address, GOVCLOUD);
+        (answer.status == 503).then_some(answer)
+    });
+    assert_eq!(error(&refused).1, "ServiceUnavailableException");
+    assert!(egress.doubles.iter().all(|double| double.violations().is_empty()));
+    let restricted = egress.doubles[2].requests().iter().filter(|request| request.operation.is_some()).count();
+    assert_eq!(restricted, 1, "calls over the internet");
+}
+
+#[test]
+fn nothing_leaves_a_gateway_without_its_envoy_filter() {
+    let egress = Egress::start(|_| None);
+    let answer = converse().make(egress.workload("mission").address, GOVCLOUD);
+    let (status, kind, message) = error(&answer);
+    assert_eq!((status, kind), (503, "ServiceUnavailableException"), "{message}");
+    assert!(message.contains("EnvoyFilter"), "{message}");
+    assert!(seen(&egress.doubles).is_empty());
+}
+
+// === the sidecar ===
+
+/// A workload's sidecar as the gateway.
+struct Sidecar {
+    doubles: Vec<Running>,
+    envoy: Envoy,
+    _mesh: Mesh,
+}
+
+impl Sidecar {
+    /// With what `put_in` puts into the proxy.
+    fn start(variables: &[(&str, &str)], put_in: impl FnOnce(&mut Proxy)) -> Sidecar {
+        let mesh = Mesh::new();
+        let objects = way("sidecar", &["mesh.yaml", "workload.yaml"]);
+        let doubles = doubles(mesh.dir.path(), &["internet"]);
+        let ca = doubles[0].ca_pem_path().to_str().unwrap().to_owned();
+        let pod = of_kind(&objects, "Deployment")["spec"]["template"].clone();
+        let mut proxy = proxy::sidecar(&objects, 10000, Some(&pod));
+        let outside = Identity { ca: ca.clone(), ..mesh.identity("mission") };
+        for service in ["bedrock-runtime", "bedrock"] {
+            let host = format!("{service}.us-east-1.amazonaws.com");
+            proxy.clusters.push(proxy::cluster(&objects, (&host, 10000), doubles[0].addr(), &outside));
+        }
+        put_in(&mut proxy);
+        let envoy = Envoy::start(proxy, &ca, variables);
+        Sidecar { doubles, envoy, _mesh: mesh }
+    }
+
+    /// Makes these calls here and at the gateway alone.
+    fn answers_as<'a>(&self, alone: &Stand, calls: impl IntoIterator<Item = &'a Call>) {
+        let plain: SocketAddr = alone.gateway.http.strip_prefix("http://").unwrap().parse().unwrap();
+        for call in calls {
+            let (here, there) = (call.make(self.envoy.address, GOVCLOUD), call.make(plain, GOVCLOUD));
+            let (seen_here, seen_there) = (seen(&self.doubles), seen(&alone.doubles));
+            assert_eq!(here, there, "{}", call.name);
+            assert_eq!(seen_here, seen_there, "{}", call.name);
+        }
+    }
+}
+
+fn one_class(dir: &Path) -> PathBuf {
+    let rules = dir.join("rules.json");
+    std::fs::write(&rules, ONE_CLASS).unwrap();
+    rules
+}
+
+#[test]
+fn a_sidecar_that_signs_answers_as_the_gateway_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = one_class(dir.path());
+    let filter = rendered("sidecar", &rules, &["internet".to_owned()]);
+    let sidecar = Sidecar::start(&KEYS, |proxy| proxy.apply(&filter));
+    sidecar.answers_as(&alone(Keys::LongLived, &["internet"], &rules), &CALLS);
+}
+
+#[test]
+fn a_wasm_plugin_in_a_sidecar_answers_as_the_gateway_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = one_class(dir.path());
+    let plugin = rendered("plugin", &rules, &["internet".to_owned()]);
+    let sidecar = Sidecar::start(&[("AWS_BEARER_TOKEN_BEDROCK", API_KEY)], |proxy| proxy.plug(&plugin));
+    let (long, others): (Vec<&Call>, Vec<&Call>) = CALLS.iter().partition(|call| call.name == "a body over the limit");
+    sidecar.answers_as(&alone(Keys::Api, &["internet"], &rules), others);
+    // Its limit is Bedrock's own: what streams through costs the sidecar nothing.
+    long[0].make(sidecar.envoy.address, GOVCLOUD);
+    assert_eq!(seen(&sidecar.doubles).len(), 1);
+}
+
+/// Why there is an EnvoyFilter for signatures: without `allow_on_headers_stop_iteration` the body is never shown.
+#[test]
+fn a_wasm_plugin_that_would_sign_never_answers_a_call_with_a_body() {
+    let mut plugin = of_kind(&way("sidecar", &["plugin.yaml"]), "WasmPlugin");
+    plugin["spec"]["pluginConfig"]["auth"] = json!("sigv4");
+    let variables = plugin["spec"]["vmConfig"]["env"].as_array_mut().unwrap();
+    variables.extend(KEYS.map(|(name, _)| json!({ "name": name, "valueFrom": "HOST" })));
+    let sidecar = Sidecar::start(&KEYS, |proxy| proxy.plug(&plugin));
+    let models = CALLS.iter().find(|call| call.name == "models").unwrap();
+    assert_eq!(models.make(sidecar.envoy.address, GOVCLOUD).status, 200);
+    assert!(!converse().is_answered_within(Duration::from_secs(2), sidecar.envoy.address, GOVCLOUD));
+    assert_eq!(seen(&sidecar.doubles).len(), 1);
+}
+
+#[test]
+fn nothing_leaves_a_sidecar_without_its_filter() {
+    let sidecar = Sidecar::start(&[], |_| {});
+    let forged = converse().make(sidecar.envoy.address, "bedrock-runtime.us-east-1.amazonaws.com");
+    for answer in [converse().make(sidecar.envoy.address, GOVCLOUD), forged] {
+        let (status, kind, message) = error(&answer);
+        assert_eq!((status, kind), (503, "ServiceUnavailableException"), "{message}");
+        assert!(message.contains("its filter is missing"), "{message}");
+    }
+    assert!(seen(&sidecar.doubles).is_empty());
+}
+
+#[test]
+fn the_shipped_sidecars_serve() {
+    let filter = of_kind(&way("sidecar", &["envoyfilter.yaml"]), "EnvoyFilter");
+    let plugin = of_kind(&way("sidecar", &["plugin.yaml"]), "WasmPlugin");
+    let signs = Sidecar::start(&KEYS, |proxy| proxy.apply(&filter));
+    let has_a_key = Sidecar::start(&[("AWS_BEARER_TOKEN_BEDROCK", API_KEY)], |proxy| proxy.plug(&plugin));
+    for sidecar in [signs, has_a_key] {
+        assert_eq!(converse().make(sidecar.envoy.address, GOVCLOUD).status, 200);
+        let seen = sidecar.doubles[0].requests().into_iter().next().unwrap();
+        // The shipped document's profile.
+        assert_eq!(seen.path, "/model/us.anthropic.claude-3-5-sonnet-20241022-v2%3A0/converse");
+        assert!(sidecar.doubles[0].violations().is_empty());
+    }
+}
