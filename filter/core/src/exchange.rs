@@ -16,6 +16,7 @@ use crate::limits::Allowance;
 use crate::metrics::{Observation, Sample};
 use crate::operation::{Call, Home, Method, Operation, Service, arn_region};
 use crate::policy::{Policy, Region};
+use crate::relay::{Ending, RELAY_HEADER, Relayed, Tail};
 use crate::reply::{Refusal, Reply};
 use crate::route::{Reach, RouteClass, Subject};
 use crate::shared::Shared;
@@ -114,6 +115,11 @@ pub enum Event<'a> {
         /// Bytes that were not shown before.
         chunk: &'a [u8],
     },
+    /// The response is over; only for one that is rewritten (see [`Exchange::rewrites_response_body`]).
+    ResponseEnd {
+        /// Whether its sender ended it, and it did not break off.
+        whole: bool,
+    },
 }
 
 /// What is to be done next.
@@ -131,6 +137,10 @@ pub enum Step {
     Forward(Forward),
     /// Answer the client; nothing goes upstream.
     Reply(Reply),
+    /// These bytes of the response's body pass, in the place of what came.
+    Pass(Vec<u8>),
+    /// Cut the client's stream: its end must not be taken for one.
+    Cut,
 }
 
 /// A request as it goes on.
@@ -140,6 +150,8 @@ pub struct Forward {
     pub headers: Headers,
     /// Filter states to set, by property name.
     pub states: Vec<(&'static str, Vec<u8>)>,
+    /// What the relay is to find under the exchange's id, if the call goes there.
+    pub relayed: Option<Relayed>,
 }
 
 /// What the gateway role found out and the signer role needs.
@@ -160,6 +172,9 @@ pub struct Handoff {
     /// Length of the body in bytes, where it is known before the request goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     content_length: Option<u64>,
+    /// The exchange's id, if the call goes through the relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) relayed: Option<String>,
 }
 
 impl Handoff {
@@ -184,6 +199,16 @@ pub struct Exchange {
     operation: Option<Operation>,
     /// The model as the policy means it.
     model: Option<String>,
+    relay: Relay,
+}
+
+/// Whether the call went through the relay.
+#[derive(Debug, Default)]
+enum Relay {
+    #[default]
+    No,
+    Sent,
+    Answered(Tail),
 }
 
 #[derive(Debug, Default)]
@@ -282,10 +307,8 @@ impl Exchange {
                 self.response_headers(headers);
                 Ok(Step::Continue)
             }
-            Event::ResponseBody { chunk } => {
-                self.meter.feed(chunk);
-                Ok(Step::Continue)
-            }
+            Event::ResponseBody { chunk } => Ok(self.response_body(chunk)),
+            Event::ResponseEnd { whole } => Ok(self.response_end(whole)),
         };
         step.unwrap_or_else(|refusal| self.refuse(&refusal))
     }
@@ -315,7 +338,17 @@ impl Exchange {
 
     /// Whether response bodies need to be shown.
     pub fn wants_response_body(&self) -> bool {
-        self.meter.wants_body()
+        self.meter.wants_body() || self.rewrites_response_body()
+    }
+
+    /// Whether the response's body passes as [`Step::Pass`] says, and its end is to be shown.
+    pub fn rewrites_response_body(&self) -> bool {
+        matches!(self.relay, Relay::Answered(_))
+    }
+
+    /// Whether the call went through the relay.
+    pub fn is_relayed(&self) -> bool {
+        !matches!(self.relay, Relay::No)
     }
 
     /// The request id: what the client is told, and the audit record's key.
@@ -533,8 +566,18 @@ impl Exchange {
         let Way { cluster, class, only_region, .. } = way;
         // A request that has no body by its method announces none.
         let content_length = content_length.filter(|length| *length > 0 || operation.method() == Method::Post);
-        let handoff =
-            Handoff { class: class.clone(), only_region, operation, labels, query, body_sha256, content_length };
+        let relay = given.policy.stream_relay.as_deref().filter(|_| operation.streams());
+        let relayed = relay.map(|_| self.facts.id.clone());
+        let handoff = Handoff {
+            class: class.clone(),
+            only_region,
+            operation,
+            labels,
+            query,
+            body_sha256,
+            content_length,
+            relayed,
+        };
         let mut forward = if given.policy.role == Role::Combined {
             let region = given.policy.own_region().ok_or(Refusal::NotConfigured)?;
             let host = region.host_of_all(handoff.service());
@@ -544,11 +587,18 @@ impl Exchange {
             if let Some(value) = headers.get("x-forwarded-proto") {
                 signed.push("x-forwarded-proto", value);
             }
-            Forward { headers: signed, states: vec![(ATTEMPT_PROPERTY, to_json(&facts))] }
+            Forward { headers: signed, states: vec![(ATTEMPT_PROPERTY, to_json(&facts))], relayed: None }
         } else {
             hand_over(&handoff, headers)
         };
-        forward.headers.push(CLUSTER_HEADER, cluster);
+        if let Some(relay) = relay {
+            forward.headers.push(RELAY_HEADER, self.facts.id.as_str());
+            forward.headers.push(CLUSTER_HEADER, relay);
+            forward.relayed = Some(Relayed { cluster, class: class.clone(), handoff: to_json(&handoff) });
+            self.relay = Relay::Sent;
+        } else {
+            forward.headers.push(CLUSTER_HEADER, cluster);
+        }
         forward.headers.push(CLASS_HEADER, class.as_str());
         forward.states.push((CLASS_PROPERTY, class.into_bytes()));
         self.state = State::Forwarded { length: 0 };
@@ -568,6 +618,37 @@ impl Exchange {
         if let Some(operation) = self.operation {
             self.meter = Meter::start(operation.metering(), status, headers);
         }
+        if self.is_relayed() {
+            self.relay = Relay::Answered(Tail::new(self.meter.reads_event_stream()));
+        }
+    }
+
+    fn response_body(&mut self, chunk: &[u8]) -> Step {
+        let Relay::Answered(tail) = &mut self.relay else {
+            self.meter.feed(chunk);
+            return Step::Continue;
+        };
+        let passed = tail.feed(chunk);
+        self.meter.feed(&passed);
+        Step::Pass(passed)
+    }
+
+    fn response_end(&mut self, whole: bool) -> Step {
+        let Relay::Answered(tail) = &mut self.relay else { return Step::Continue };
+        match tail.end(whole, "The connection to Amazon Bedrock broke off before the stream was complete.") {
+            Ending::Whole(last) => {
+                self.meter.feed(&last);
+                Step::Pass(last)
+            }
+            Ending::Told(exception) => {
+                self.facts.error.get_or_insert_with(|| "ServiceUnavailableException".to_owned());
+                Step::Pass(exception)
+            }
+            Ending::Torn => {
+                self.facts.error.get_or_insert_with(|| "StreamBrokenOff".to_owned());
+                Step::Cut
+            }
+        }
     }
 }
 
@@ -582,7 +663,7 @@ fn hand_over(handoff: &Handoff, mut headers: Headers) -> Forward {
     if let Some(length) = content_length {
         headers.push("content-length", length.to_string());
     }
-    Forward { headers, states: vec![(HANDOFF_PROPERTY, to_json(handoff))] }
+    Forward { headers, states: vec![(HANDOFF_PROPERTY, to_json(handoff))], relayed: None }
 }
 
 /// Builds the whole request for a region, to be sent to `host`, and signs it: what is not put in here does not cross.

@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod model;
 pub mod operation;
 pub mod policy;
+pub mod relay;
 pub mod reply;
 pub mod route;
 pub mod shared;

@@ -19,3 +19,4 @@ mod replies;
 mod sdk;
 mod sources;
 mod stand;
+mod streams;
