@@ -4,25 +4,23 @@
 //! (role `signer`), once for every try. What the one knows and the other needs travels as a [`Handoff`] in Envoy's filter state, not in
 //! headers: headers that one attempt changed stay changed for the next.
 
-use crate::audit::{AttemptFacts, ExchangeFacts};
+use crate::audit::ExchangeFacts;
 use crate::breaker::Breaker;
 use crate::clock;
 use crate::config::{Auth, Role};
-use crate::credentials::Credentials;
 use crate::credentials::wallet::{Found, Wallet};
 use crate::encoding::hex;
-use crate::headers::{Headers, Repeated};
+use crate::handoff::{Handoff, crossing, hand_over, sign, to_json};
+use crate::headers::Headers;
 use crate::limits::Allowance;
 use crate::metrics::{Observation, Sample};
-use crate::operation::{Call, Home, Method, Operation, Service, arn_region};
-use crate::policy::{Policy, Region};
+use crate::operation::{Call, Home, Method, Operation, arn_region};
+use crate::policy::Policy;
 use crate::relay::{Ending, RELAY_HEADER, Relayed, Tail};
 use crate::reply::{Refusal, Reply};
 use crate::route::{Reach, RouteClass, Subject};
 use crate::shared::Shared;
-use crate::sigv4::{self, Scope, Unsigned};
 use crate::usage::Meter;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::time::SystemTime;
 
@@ -39,22 +37,6 @@ pub const EXCHANGE_PROPERTY: &str = "bedrock.exchange";
 /// Filter state that carries [`AttemptFacts`].
 pub const ATTEMPT_PROPERTY: &str = "bedrock.attempt";
 
-/// Client headers that cross the partition: those that Bedrock's API defines (botocore 1.44.5), by exact name. All
-/// others stay here. `content-length` and the pseudo-headers are set anew.
-const CROSSING: &[&str] = &[
-    "accept",
-    "content-type",
-    "x-amzn-bedrock-accept",
-    "x-amzn-bedrock-guardrailidentifier",
-    "x-amzn-bedrock-guardrailversion",
-    "x-amzn-bedrock-performanceconfig-latency",
-    "x-amzn-bedrock-request-metadata",
-    "x-amzn-bedrock-service-tier",
-    "x-amzn-bedrock-trace",
-];
-/// What Envoy itself set and still needs here: without the first its route match fails, from the second it makes the
-/// stream id of its access log. The signer drops them.
-const ENVOYS_OWN: &[&str] = &["x-forwarded-proto", "x-request-id", ":scheme"];
 /// The guardrail that guards a call.
 const GUARDRAIL_HEADER: &str = "x-amzn-bedrock-guardrailidentifier";
 /// How often the limit a body may be before its client is cut off instead of answered.
@@ -152,41 +134,6 @@ pub struct Forward {
     pub states: Vec<(&'static str, Vec<u8>)>,
     /// What the relay is to find under the exchange's id, if the call goes there.
     pub relayed: Option<Relayed>,
-}
-
-/// What the gateway role found out and the signer role needs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Handoff {
-    /// The route class.
-    pub(crate) class: String,
-    /// The only region that may serve the call, where that is not all of the class's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) only_region: Option<String>,
-    operation: Operation,
-    labels: Vec<String>,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    query: String,
-    /// SHA-256 of the body in hexadecimal; absent if no signature needs it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    body_sha256: Option<String>,
-    /// Length of the body in bytes, where it is known before the request goes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    content_length: Option<u64>,
-    /// The exchange's id, if the call goes through the relay.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) relayed: Option<String>,
-}
-
-impl Handoff {
-    /// The service that is called.
-    pub(crate) fn service(&self) -> Service {
-        self.operation.service()
-    }
-
-    /// The model, as the policy means it.
-    pub(crate) fn model(&self) -> Option<&str> {
-        self.operation.names_model().then(|| self.labels.first().map(String::as_str)).flatten()
-    }
 }
 
 /// One exchange on the downstream side.
@@ -652,90 +599,7 @@ impl Exchange {
     }
 }
 
-// === the request that goes on ===
-
-/// The request as it goes to the signer, which makes it anew from the handoff: Envoy only needs it whole.
-fn hand_over(handoff: &Handoff, mut headers: Headers) -> Forward {
-    let Handoff { operation, labels, query, content_length, .. } = handoff;
-    headers.push(":method", operation.method().as_str());
-    headers.push(":path", operation.path(labels, query));
-    headers.push(":authority", operation.service().name());
-    if let Some(length) = content_length {
-        headers.push("content-length", length.to_string());
-    }
-    Forward { headers, states: vec![(HANDOFF_PROPERTY, to_json(handoff))], relayed: None }
-}
-
-/// Builds the whole request for a region, to be sent to `host`, and signs it: what is not put in here does not cross.
-pub(crate) fn sign(
-    handoff: &Handoff,
-    passed: &Headers,
-    region: &Region,
-    host: &str,
-    credentials: &Credentials,
-    now: SystemTime,
-) -> Result<(Headers, AttemptFacts), Refusal> {
-    let Handoff { operation, labels, query, body_sha256, content_length, .. } = handoff;
-    let mut labels = labels.clone();
-    if let (true, Some(id)) = (operation.takes_profile(), labels.first_mut()) {
-        *id = region.profile(id).to_owned();
-    }
-    let model = labels.first().filter(|_| operation.names_model()).cloned();
-    let path = operation.path(&labels, query);
-    let method = operation.method().as_str();
-
-    let mut headers = Headers::default();
-    headers.push(":method", method);
-    headers.push(":scheme", passed.get(":scheme").unwrap_or(b"https"));
-    headers.push(":authority", host);
-    headers.push(":path", path.as_str());
-    let mut signed = Vec::new();
-    for (name, value) in passed.iter().filter(|(name, _)| CROSSING.contains(name)) {
-        headers.push(name, value);
-        if is_signed(name) {
-            signed.push((name, visible(name, value)?));
-        }
-    }
-    if let Some(length) = content_length {
-        headers.push("content-length", length.to_string());
-    }
-    match (credentials, body_sha256) {
-        (Credentials::ApiKey(key), _) => {
-            let (name, value) = sigv4::bearer(key);
-            headers.push(name, value);
-        }
-        (Credentials::Keys(keys), Some(body_sha256)) => {
-            let request = Unsigned { method, host, path: &path, headers: &signed, body_sha256 };
-            for (name, value) in
-                sigv4::sign(request, keys, Scope { service: sigv4::BEDROCK, region: region.name() }, now)?
-            {
-                headers.push(name, value);
-            }
-        }
-        (Credentials::Keys(_), None) => return Err(Refusal::NotPassed("no body hash")),
-    }
-    Ok((headers, AttemptFacts { model, region: region.name().to_owned(), ..AttemptFacts::default() }))
-}
-
 // === parts ===
-
-/// The headers that go on, each at most once.
-fn crossing(all: &Headers) -> Result<Headers, Refusal> {
-    let mut headers = Headers::default();
-    for name in CROSSING.iter().chain(ENVOYS_OWN) {
-        if let Some(value) = all.get_only(name)? {
-            if is_signed(name) {
-                visible(name, value)?;
-            }
-            // Envoy joins this one when it is repeated.
-            if *name == "content-type" && value.contains(&b',') {
-                return Err(Repeated((*name).to_owned()).into());
-            }
-            headers.push(*name, value);
-        }
-    }
-    Ok(headers)
-}
 
 fn recognise(headers: &Headers) -> Result<Call, Refusal> {
     let method = headers.get_str(":method").ok_or(Refusal::RequestLine("method"))?;
@@ -769,23 +633,6 @@ fn error_type(value: &str) -> Option<String> {
     let name = value.split(':').next().unwrap_or_default();
     let name = name.rsplit('#').next().unwrap_or_default().trim();
     ((1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric())).then(|| name.to_owned())
-}
-
-/// Few headers are signed: what AWS wants signed, and what changes the meaning of the call.
-fn is_signed(name: &str) -> bool {
-    name == "content-type" || name.starts_with("x-amzn-bedrock-")
-}
-
-fn visible<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, Refusal> {
-    std::str::from_utf8(value)
-        .ok()
-        .filter(|text| text.bytes().all(|b| b.is_ascii_graphic() || b == b' '))
-        .ok_or_else(|| Refusal::HeaderValue(name.to_owned()))
-}
-
-pub(crate) fn to_json(value: &impl Serialize) -> Vec<u8> {
-    // These types are maps of strings and numbers; serialising them cannot fail.
-    serde_json::to_vec(value).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 use super::*;
 use crate::attempt::{Attempt, Told};
-use crate::credentials::{Keys, Secret};
+use crate::audit::AttemptFacts;
+use crate::credentials::{Credentials, Keys, Secret};
 use crate::shared::tests::Memory;
 use serde_json::json;
 

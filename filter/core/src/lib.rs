@@ -11,6 +11,7 @@ pub mod config;
 pub mod credentials;
 pub mod encoding;
 pub mod exchange;
+pub mod handoff;
 pub mod headers;
 pub mod limits;
 pub mod metrics;
