@@ -11,6 +11,9 @@ use crate::bootstrap::plugins;
 use crate::credentials::Auth;
 use crate::paths::Region;
 
+/// The key that names the relay's cluster.
+const RELAY: &str = "stream_relay";
+
 /// Why a document is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
@@ -72,7 +75,7 @@ impl Written {
         for text in plugins(bootstrap) {
             let mut keys = object(&name, text)?;
             let role = keys.get("role").and_then(Value::as_str).unwrap_or_default().to_owned();
-            if role != "signer" {
+            if ["gateway", "combined"].contains(&role.as_str()) {
                 keys.remove("auth");
                 return Ok(Written { name, role, keys, shipped: true });
             }
@@ -82,10 +85,14 @@ impl Written {
 
     /// A file's text, to stand where `bootstrap` has a document.
     pub fn in_file(file: &Path, text: &str, bootstrap: &Value) -> Result<Written, DocumentError> {
-        let role = Written::in_bootstrap(bootstrap)?.role;
+        let Written { role, keys: mut own, .. } = Written::in_bootstrap(bootstrap)?;
         let name = file.display().to_string();
         let mut keys = object(&name, text)?;
         keys.insert("role".into(), json!(role));
+        // Where the relay is, `bootstrap` says: it is a listener of its.
+        if let Some(relay) = own.remove(RELAY) {
+            keys.entry(RELAY).or_insert(relay);
+        }
         Ok(Written { name, role, keys, shipped: false })
     }
 

@@ -82,6 +82,8 @@ fn lints(steps: &mut Steps) -> Result<(), Error> {
     steps.cargo("format", &["fmt", "--all", "--check"])?;
     steps
         .cargo("lints", &[&["clippy"], &NATIVE[..], &["--all-targets", "--quiet", "--", "-D", "warnings"]].concat())?;
+    // rustup adds it with the toolchain, and not to one that was there already.
+    artifacts::target_library()?;
     let filter = ["clippy", "--package", "bedrock-filter", "--target", WASM_TARGET, "--quiet", "--", "-D", "warnings"];
     steps.cargo("lints of the module", &filter)
 }

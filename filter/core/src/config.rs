@@ -41,6 +41,10 @@ pub struct Config {
     pub principal: Vec<Principal>,
     /// Which calls may take which paths; the first that matches wins. A call that none matches is refused.
     pub route_classes: Vec<RouteClass>,
+    /// The cluster of the listener with the module's relay, through which streams go so that one that breaks off ends with an
+    /// exception; left out, they go as other calls do, and a client sees its connection break.
+    #[serde(default)]
+    pub stream_relay: Option<String>,
     /// Longest request body in bytes; 25 MiB if left out. Envoy's buffer limits must be higher.
     #[serde(default = "default_max_body_bytes")]
     pub max_body_bytes: u64,
@@ -66,6 +70,22 @@ pub enum Role {
     Signer,
     /// Both in the downstream chain, for one region, where an upstream chain cannot be had.
     Combined,
+}
+
+/// Where the relay stands. It decides nothing, and so `{"relay": "connection"}` or `{"relay": "http"}` is its whole document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RelayPlace {
+    /// A network filter before the relay's connection manager.
+    Connection,
+    /// An HTTP filter in it.
+    Http,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Relay {
+    relay: RelayPlace,
 }
 
 /// How calls are authenticated to Bedrock.
@@ -340,12 +360,27 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] for what is no JSON, unknown and missing keys, and values of another kind.
     pub fn parse(json: &[u8]) -> Result<Self, ConfigError> {
-        let mut document = serde_json::Deserializer::from_slice(json);
-        let config = serde_path_to_error::deserialize(&mut document)
-            .map_err(|error| ConfigError { key: error.path().to_string(), problem: error.inner().to_string() })?;
-        document.end().map_err(|error| ConfigError { key: ".".to_owned(), problem: error.to_string() })?;
-        Ok(config)
+        parse(json)
     }
+}
+
+impl RelayPlace {
+    /// Parses a document, if it is the relay's, which has a key `relay`.
+    ///
+    /// # Errors
+    /// [`ConfigError`], as for the others.
+    pub fn parse(json: &[u8]) -> Option<Result<Self, ConfigError>> {
+        serde_json::from_slice::<serde_json::Value>(json).ok()?.get("relay")?;
+        Some(parse(json).map(|Relay { relay }| relay))
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(json: &[u8]) -> Result<T, ConfigError> {
+    let mut document = serde_json::Deserializer::from_slice(json);
+    let config = serde_path_to_error::deserialize(&mut document)
+        .map_err(|error| ConfigError { key: error.path().to_string(), problem: error.inner().to_string() })?;
+    document.end().map_err(|error| ConfigError { key: ".".to_owned(), problem: error.to_string() })?;
+    Ok(config)
 }
 
 impl Default for Models {

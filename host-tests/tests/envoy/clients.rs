@@ -23,9 +23,12 @@ pub fn python_bearer(suite: &str, url: &str, ca: &str) -> Vec<Value> {
     run(command.env("AWS_BEARER_TOKEN_BEDROCK", "ABSKcallers-own"))
 }
 
-/// `calls.mjs`.
-pub fn javascript(url: &str) -> Vec<Value> {
-    run(Command::new("node").arg(clients().join("calls.mjs")).arg(url).current_dir(required("GATEWAY_JS_DIR")))
+/// A suite of `calls.mjs`.
+pub fn javascript(suite: &str, url: &str) -> Vec<Value> {
+    run(Command::new("node")
+        .arg(clients().join("calls.mjs"))
+        .args([suite, url])
+        .current_dir(required("GATEWAY_JS_DIR")))
 }
 
 fn run(command: &mut Command) -> Vec<Value> {

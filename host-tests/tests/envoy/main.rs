@@ -20,3 +20,4 @@ mod replies;
 mod sdk;
 mod sources;
 mod stand;
+mod streams;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::for_each_object;
+use super::{for_each_object, is_relay, plugins};
 
 const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 const FILTERS: &str = "http_filters";
@@ -65,6 +65,10 @@ impl Watched {
 
 fn watched(filter: &Map<String, Value>, dir: &Path) -> Option<Watched> {
     let config = filter.get("typed_config").filter(|config| config.get("@type").is_some_and(|kind| kind == WASM))?;
+    // The relay's says nothing that could change.
+    if plugins(config).into_iter().any(is_relay) {
+        return None;
+    }
     let name = filter.get("name")?.as_str()?.to_owned();
     let file = dir.join(&name).join("filter.json");
     Some(Watched { name, config: config.clone(), file })
