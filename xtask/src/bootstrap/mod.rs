@@ -214,7 +214,7 @@ fn file(path: &Path) -> Value {
 }
 
 /// Calls `edit` on every object in `value`, the outer before the inner.
-fn for_each_object(value: &mut Value, edit: &mut dyn FnMut(&mut Map<String, Value>)) {
+pub(crate) fn for_each_object(value: &mut Value, edit: &mut dyn FnMut(&mut Map<String, Value>)) {
     match value {
         Value::Object(object) => {
             edit(object);

@@ -109,11 +109,12 @@ fn filter_of(bootstrap: &Value, name: &str) -> Result<Value, BootstrapError> {
 pub fn envoy_filter(mut bootstrap: Value) -> Result<String, BootstrapError> {
     // As for a change without restart: both filters by name, their documents apart.
     let filters = discovery::take_out(&mut bootstrap, Path::new("/"));
-    let listener = bootstrap
+    let listeners = bootstrap
         .pointer("/static_resources/listeners")
         .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
+        .ok_or(BootstrapError::Missing("listeners"))?;
+    let listener = listeners
+        .iter()
         .find(|listener| listener.get("name").and_then(Value::as_str) == Some("plain"))
         .ok_or(BootstrapError::Missing("listener named `plain`"))?;
     let manager = listener
@@ -137,6 +138,10 @@ pub fn envoy_filter(mut bootstrap: Value) -> Result<String, BootstrapError> {
     ];
     patches.extend(filter_patches(manager));
     patches.extend(route_patches(manager)?);
+    patches.extend(listeners.iter().filter(|listener| listener.get("internal_listener").is_some()).map(|listener| {
+        let why = "Where streams pass once more on their way upstream (`stream_relay`): reached from inside this Envoy alone.";
+        Patch::new(why, "LISTENER", json!({ "context": "GATEWAY" }), ("ADD", mounted(listener.clone())))
+    }));
     patches.extend(clusters.iter().filter(|cluster| is_wanted(cluster)).enumerate().map(|(number, cluster)| {
         let why = "Bedrock's clusters: a priority for each path, and the signer in each one's own chain.";
         let why = if number == 0 { why } else { "" };
@@ -147,11 +152,7 @@ pub fn envoy_filter(mut bootstrap: Value) -> Result<String, BootstrapError> {
     patches.extend(filters.into_iter().enumerate().map(|(number, filter)| {
         let why = "The two roles of the module, which the pod has as a file. Istio sends what is changed here by itself: calls and\n\
                    streams in flight keep what they began with.";
-        let mut config = filter.config;
-        if let Some(code) = config.pointer_mut("/config/vm_config/code") {
-            *code = json!({ "local": { "filename": MODULE } });
-        }
-        let value = json!({ "name": filter.name, "typed_config": config });
+        let value = json!({ "name": filter.name, "typed_config": mounted(filter.config) });
         let why = if number == 0 { why } else { "" };
         Patch::new(why, "EXTENSION_CONFIG", json!({ "context": "GATEWAY" }), ("ADD", value))
     }));
@@ -282,6 +283,16 @@ fn route_patches(manager: &Map<String, Value>) -> Result<Vec<Patch>, BootstrapEr
             ("ADD", host),
         ),
     ])
+}
+
+/// With the module where the pod has it.
+fn mounted(mut value: Value) -> Value {
+    bootstrap::for_each_object(&mut value, &mut |object| {
+        if let Some(vm) = object.get_mut("vm_config").and_then(Value::as_object_mut) {
+            vm.insert("code".into(), json!({ "local": { "filename": MODULE } }));
+        }
+    });
+    value
 }
 
 /// Not the live feed: its collector would write each record a second time, beside the one that reads the file.

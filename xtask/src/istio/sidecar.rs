@@ -37,6 +37,8 @@ const FILTER: &str = "\
 /// A document as the only role has it: for the environment's credentials, one region and one path.
 fn document(mut keys: Map<String, Value>, auth: &str) -> Result<Value, ConfigError> {
     keys.insert("role".into(), json!("combined"));
+    // A listener for streams to pass once more is the gateway's.
+    keys.remove("stream_relay");
     keys.insert("auth".into(), json!(auth));
     // The caller is the workload itself: there is no certificate to read, and no caller to tell from another.
     keys.insert("principal".into(), json!([]));

@@ -110,7 +110,9 @@ impl Envoy {
             let page = ask(admin, "/listeners?format=json");
             // In chunks.
             let page: Value = serde_json::from_str(page.get(page.find('{')?..=page.rfind('}')?)?).ok()?;
-            let port = page["listener_statuses"][0]["local_address"]["socket_address"]["port_value"].as_u64()?;
+            // Those that are inside Envoy have none.
+            let port = |listener: &Value| listener["local_address"]["socket_address"]["port_value"].as_u64();
+            let port = page["listener_statuses"].as_array()?.iter().find_map(port)?;
             Some(SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).unwrap())))
         });
         Envoy { child, dir, address, admin }
@@ -156,25 +158,33 @@ fn ask(admin: SocketAddr, path: &str) -> String {
 /// A bootstrap of a proxy: extension configurations come from a file in the place of istiod, the module from the build in the
 /// place of a mounted or fetched image.
 fn bootstrap(mut proxy: Proxy, dir: &Path, ca: &str) -> Value {
-    let module = required("BEDROCK_FILTER_WASM");
+    let code = json!({ "local": { "filename": required("BEDROCK_FILTER_WASM") } });
     // A file of one resource is what Envoy takes for a name.
     for mut extension in std::mem::take(&mut proxy.extensions) {
         let file = dir.join(extension["name"].as_str().unwrap());
         extension["@type"] = json!("type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig");
-        extension["typed_config"]["config"]["vm_config"]["code"] = json!({ "local": { "filename": module } });
+        extension["typed_config"]["config"]["vm_config"]["code"] = code.clone();
         std::fs::write(file, json!({ "version_info": "1", "resources": [extension] }).to_string()).unwrap();
     }
     proxy.listener["address"] = json!({ "socket_address": { "address": "127.0.0.1", "port_value": 0 } });
+    let listeners = [vec![proxy.listener], proxy.added].concat();
     let mut config = json!({
+        "bootstrap_extensions": [{ "name": "envoy.bootstrap.internal_listener", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener",
+            "buffer_size_kb": 64,
+        } }],
         "node": { "id": "router~10.0.0.1~bedrock-gateway.bedrock-gateway~cluster.local", "cluster": "bedrock-gateway" },
         "admin": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": 0 } } },
-        "static_resources": { "listeners": [proxy.listener], "clusters": proxy.clusters },
+        "static_resources": { "listeners": listeners, "clusters": proxy.clusters },
     });
     each(&mut config, &mut |object| {
         let name = object.get("name").and_then(Value::as_str).map(|name| dir.join(name));
         if let Some(source) = object.get_mut("config_discovery").map(|discovery| &mut discovery["config_source"]) {
             assert!(source["ads"].is_object() && source["initial_fetch_timeout"] == "0s", "{source}");
             *source = json!({ "path_config_source": { "path": name }, "resource_api_version": "V3" });
+        }
+        if let Some(vm) = object.get_mut("vm_config") {
+            vm["code"] = code.clone();
         }
         for (key, value) in object {
             match (key.as_str(), value.as_str()) {

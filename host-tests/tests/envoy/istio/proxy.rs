@@ -20,6 +20,8 @@ pub struct Proxy {
     route_name: String,
     port: u64,
     pub listener: Value,
+    /// Listeners of patches.
+    pub added: Vec<Value>,
     pub clusters: Vec<Value>,
     /// Extension configurations, by name.
     pub extensions: Vec<Value>,
@@ -90,7 +92,15 @@ pub fn gateway(objects: &[Value], identity: &Identity) -> Proxy {
     let route_name = format!("https.{port}.https.{name}.{namespace}");
     // Every proxy has it.
     let nowhere = json!({ "name": "BlackHoleCluster", "type": "STATIC", "connect_timeout": "10s" });
-    Proxy { context: "GATEWAY", route_name, port, listener, clusters: vec![nowhere], extensions: Vec::new() }
+    Proxy {
+        context: "GATEWAY",
+        route_name,
+        port,
+        listener,
+        added: Vec::new(),
+        clusters: vec![nowhere],
+        extensions: Vec::new(),
+    }
 }
 
 /// A sidecar's listener for calls that leave by `port`; `pod` is the workload's template, whose annotations change it.
@@ -113,7 +123,15 @@ pub fn sidecar(objects: &[Value], port: u64, pod: Option<&Value>) -> Proxy {
         "filter_chains": [{ "filters": [{ "name": MANAGER, "typed_config": manager }] }],
     });
     let context = "SIDECAR_OUTBOUND";
-    Proxy { context, route_name: port.to_string(), port, listener, clusters: Vec::new(), extensions: Vec::new() }
+    Proxy {
+        context,
+        route_name: port.to_string(),
+        port,
+        listener,
+        added: Vec::new(),
+        clusters: Vec::new(),
+        extensions: Vec::new(),
+    }
 }
 
 /// The connection manager of all of them.
@@ -340,6 +358,10 @@ impl Proxy {
         match patch["applyTo"].as_str().unwrap() {
             "LISTENER" if operation == "MERGE" => {
                 merge(&mut self.listener, value);
+                1
+            }
+            "LISTENER" if operation == "ADD" => {
+                self.added.push(value.clone());
                 1
             }
             "NETWORK_FILTER" if operation == "MERGE" && fits => {
