@@ -131,7 +131,8 @@ mod tests {
             "blocks": [{ "text": "one\ntwo\n", "then": 1 }],
         });
         let mut text = "value:".to_owned();
-        write(&mut text, &value, 0, text.len());
+        let used = text.len();
+        write(&mut text, &value, 0, used);
         let read: Value = serde_saphyr::from_str(&text).unwrap();
         assert_eq!(read["value"], value, "{text}");
         assert!(text.contains("\n  time: 1.5s\n") && text.contains("\n  none: []\n"), "{text}");

@@ -83,8 +83,11 @@ const fn of(name: &'static str, target: &'static str, headers: &'static str, bod
     Call { name, method: "POST", target, headers, body }
 }
 
+/// What the role `combined` passes on as it is: it has no second listener.
+pub const BREAKS_OFF: &str = "a stream that breaks off";
+
 /// The table.
-pub const CALLS: [Call; 54] = [
+pub const CALLS: [Call; 55] = [
     // Operations, and the ways to write a model.
     post("converse", "/model/anthropic.claude-3-5-sonnet-20241022-v2%3A0/converse", CONVERSE),
     post("a colon as it is", "/model/anthropic.claude-3-5-sonnet-20241022-v2:0/converse", CONVERSE),
@@ -169,6 +172,7 @@ pub const CALLS: [Call; 54] = [
     post("a model's error", "/model/fault.status-424/converse", CONVERSE),
     post("nobody's model", "/model/nobody.knows-this-v1%3A0/converse", CONVERSE),
     post("an exception in the stream", "/model/fault.stream-exception/converse-stream", CONVERSE),
+    post(BREAKS_OFF, "/model/fault.reset-midstream/converse-stream", CONVERSE),
     post("no JSON", "/model/fast/converse", "hello"),
     // Bodies and headers.
     of("2 MB", "/model/amazon.titan-text-express-v1/invoke", "", Body::Bytes(2_000_000)),

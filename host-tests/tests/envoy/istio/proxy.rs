@@ -445,6 +445,30 @@ impl Proxy {
         self.manager()["http_filters"].as_array_mut().unwrap().insert(0, filter);
     }
 
+    /// A Telemetry's access log; its provider is a file here, in the form of the ledger's.
+    pub fn log(&mut self, telemetry: &Value) {
+        let logging = &telemetry["spec"]["accessLogging"][0];
+        assert_eq!((&logging["match"]["mode"], self.context), (&json!("CLIENT"), "SIDECAR_OUTBOUND"));
+        self.manager()["access_log"] = json!([{
+            "name": "envoy.access_loggers.file",
+            "filter": { "extension_filter": {
+                "name": "envoy.access_loggers.extension_filters.cel",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+                    "expression": logging["filter"]["expression"],
+                },
+            } },
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+                "path": "/var/log/bedrock-gateway/access.jsonl",
+                "log_format": { "json_format": {
+                    "exchange": "%FILTER_STATE(wasm.bedrock.exchange:PLAIN)%",
+                    "attempt": "%FILTER_STATE(wasm.bedrock.attempt:PLAIN)%",
+                } },
+            },
+        }]);
+    }
+
     pub fn manager(&mut self) -> &mut Value {
         &mut self.listener["filter_chains"][0]["filters"][0]["typed_config"]
     }
