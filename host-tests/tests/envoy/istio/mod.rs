@@ -118,18 +118,6 @@ impl Envoy {
         Envoy { child, dir, address, admin }
     }
 
-    /// Waits until every path has answered its first check.
-    fn wait_for_paths(&self) {
-        eventually("the paths' first checks", || {
-            let page = ask(self.admin, "/stats?filter=^cluster.bedrock.*membership_(healthy|total)$");
-            let value = |kind: &str| {
-                let lines = page.lines().filter(|line| line.contains(kind));
-                lines.filter_map(|line| line.rsplit_once(": ")?.1.trim().parse::<u32>().ok()).sum::<u32>()
-            };
-            (value("total") > 0 && value("total") == value("healthy")).then_some(())
-        });
-    }
-
     /// The lines of the ledger, once there are so many.
     fn ledger(&self, lines: usize) -> Vec<Value> {
         eventually("the access log", || {
@@ -145,6 +133,18 @@ impl Drop for Envoy {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Waits until every path has answered its first check; `page` is a page of Envoy's.
+fn wait_for_paths(page: impl Fn(&str) -> String) {
+    eventually("the paths' first checks", || {
+        let page = page("/stats?filter=^cluster.bedrock.*membership_(healthy|total)$");
+        let value = |kind: &str| {
+            let lines = page.lines().filter(|line| line.contains(kind));
+            lines.filter_map(|line| line.rsplit_once(": ")?.1.trim().parse::<u32>().ok()).sum::<u32>()
+        };
+        (value("total") > 0 && value("total") == value("healthy")).then_some(())
+    });
 }
 
 fn ask(admin: SocketAddr, path: &str) -> String {
@@ -234,7 +234,7 @@ impl Egress {
         }
         let gateway = Envoy::start(proxy, doubles[0].ca_pem_path().to_str().unwrap(), &KEYS);
         if filter.is_some() {
-            gateway.wait_for_paths();
+            wait_for_paths(|page| ask(gateway.admin, page));
         }
         Egress { doubles, gateway, mesh, objects }
     }
@@ -285,7 +285,9 @@ fn addresses(doubles: &[Running]) -> Vec<String> {
 
 /// The gateway alone, by the same rules.
 fn alone(keys: Keys, paths: &[&str], rules: &Path) -> Stand {
-    Stand::new(keys, paths, |double| double, &["--policy", rules.to_str().unwrap()])
+    let stand = Stand::new(keys, paths, |double| double, &["--policy", rules.to_str().unwrap()]);
+    wait_for_paths(|page| stand.gateway.admin(page));
+    stand
 }
 
 #[test]
