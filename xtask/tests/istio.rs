@@ -53,6 +53,16 @@ fn a_gateway_of_ones_own_has_its_clusters_and_paths() {
     assert_eq!(check::faults(&python, std::slice::from_ref(&file.0)).unwrap(), Vec::<String>::new());
 }
 
+#[test]
+fn a_sidecar_fetches_no_credentials() {
+    let policy = xtask::dirs::root().join("infra/environments/example/policy-2.json");
+    let own = Options { policy: Some(policy), paths: vec!["internet".parse().unwrap()], ..options() };
+    for way in [Way::Plugin, Way::Sidecar] {
+        let error = istio::render(way, &own).unwrap_err().to_string();
+        assert!(error.contains("configuration key `credentials`: a sidecar has no cluster"), "{error}");
+    }
+}
+
 /// A file that is removed with the test.
 struct Planted(PathBuf);
 

@@ -1,6 +1,6 @@
 //! The workload's own sidecar as the gateway: one role, one region, one path.
 
-use filter_core::config::ConfigError;
+use filter_core::config::{ConfigError, Credentials};
 use filter_core::policy::Policy;
 use serde_json::{Map, Value, json};
 
@@ -48,7 +48,11 @@ fn document(mut keys: Map<String, Value>, auth: &str) -> Result<Value, ConfigErr
     }
     keys.insert("route_classes".into(), json!([{ "name": "any", "paths": ["internet"] }]));
     let document = Value::Object(keys);
-    Policy::parse(document.to_string().as_bytes(), None)?;
+    let policy = Policy::parse(document.to_string().as_bytes(), None)?;
+    if policy.credentials != (Credentials::Environment {}) || !policy.credential_sets.is_empty() {
+        let problem = "a sidecar has no cluster to fetch them from: want the source `environment` alone".to_owned();
+        return Err(ConfigError { key: "credentials".to_owned(), problem });
+    }
     Ok(document)
 }
 
