@@ -27,7 +27,7 @@ fn options() -> Options {
 }
 
 #[test]
-fn the_files_that_are_made_of_standalone_yaml_are_current() {
+fn the_files_for_istio_that_are_made_are_current() {
     for (way, name) in MADE {
         let file = istio::directory().join(name);
         let made = istio::render(way, &options()).unwrap();
@@ -41,7 +41,7 @@ fn the_files_that_are_made_of_standalone_yaml_are_current() {
 }
 
 #[test]
-fn a_gateway_of_ones_own_has_its_clusters_and_paths() {
+fn an_istio_gateway_of_ones_own_has_its_clusters_and_paths() {
     let policy = xtask::dirs::root().join("infra/environments/example/policy-2.json");
     let paths = vec!["vpn=10.0.0.9:443".parse().unwrap(), "internet".parse().unwrap()];
     let own = Options { policy: Some(policy), paths, ..options() };
@@ -54,7 +54,7 @@ fn a_gateway_of_ones_own_has_its_clusters_and_paths() {
 }
 
 #[test]
-fn a_sidecar_fetches_no_credentials() {
+fn an_istio_sidecar_fetches_no_credentials() {
     let policy = xtask::dirs::root().join("infra/environments/example/policy-2.json");
     let own = Options { policy: Some(policy), paths: vec!["internet".parse().unwrap()], ..options() };
     for way in [Way::Plugin, Way::Sidecar] {
@@ -171,7 +171,7 @@ const MISTAKES: [(&str, &str, &str, &str); 22] = [
 ];
 
 #[test]
-fn the_files_are_as_the_schemas_and_rules_want_them_and_mistakes_are_told() {
+fn the_files_for_istio_are_as_the_schemas_and_rules_want_them_and_mistakes_are_told() {
     let python = check::python().unwrap();
     let all = check::all(&istio::directory()).unwrap();
     assert!(MADE.iter().all(|(_, name)| all.contains(&istio::directory().join(name))));
@@ -194,7 +194,7 @@ fn the_files_are_as_the_schemas_and_rules_want_them_and_mistakes_are_told() {
 }
 
 #[test]
-fn a_filter_without_a_workload_and_what_is_no_object_are_told() {
+fn a_filter_for_istio_without_a_workload_and_what_is_no_object_are_told() {
     let text = std::fs::read_to_string(istio::directory().join("egress/envoyfilter.yaml")).unwrap();
     let everywhere = text.replacen("  workloadSelector: { labels: { app: bedrock-gateway } }\n", "", 1);
     let python = check::python().unwrap();

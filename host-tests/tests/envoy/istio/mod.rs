@@ -168,16 +168,8 @@ fn bootstrap(mut proxy: Proxy, dir: &Path, ca: &str) -> Value {
     }
     proxy.listener["address"] = json!({ "socket_address": { "address": "127.0.0.1", "port_value": 0 } });
     let listeners = [vec![proxy.listener], proxy.added].concat();
-    let mut config = json!({
-        "bootstrap_extensions": [{ "name": "envoy.bootstrap.internal_listener", "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener",
-            "buffer_size_kb": 64,
-        } }],
-        "node": { "id": "router~10.0.0.1~bedrock-gateway.bedrock-gateway~cluster.local", "cluster": "bedrock-gateway" },
-        "admin": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": 0 } } },
-        "static_resources": { "listeners": listeners, "clusters": proxy.clusters },
-    });
-    each(&mut config, &mut |object| {
+    let mut resources = json!({ "listeners": listeners, "clusters": proxy.clusters });
+    each(&mut resources, &mut |object| {
         let name = object.get("name").and_then(Value::as_str).map(|name| dir.join(name));
         if let Some(source) = object.get_mut("config_discovery").map(|discovery| &mut discovery["config_source"]) {
             assert!(source["ads"].is_object() && source["initial_fetch_timeout"] == "0s", "{source}");
@@ -194,7 +186,35 @@ fn bootstrap(mut proxy: Proxy, dir: &Path, ca: &str) -> Value {
             }
         }
     });
-    config
+    // Listeners and clusters by discovery, as a proxy has them of istiod: a cluster waits for its filters then.
+    let discovered = |kind: &str, message: &str| {
+        let all = resources[kind].as_array().unwrap().iter().map(|resource| {
+            let mut resource = resource.clone();
+            resource["@type"] = json!(format!("type.googleapis.com/envoy.config.{message}"));
+            resource
+        });
+        let file = dir.join(kind);
+        let response = json!({ "version_info": "1", "resources": all.collect::<Vec<_>>() });
+        std::fs::write(&file, response.to_string()).unwrap();
+        json!({ "path_config_source": { "path": file }, "resource_api_version": "V3", "initial_fetch_timeout": "0s" })
+    };
+    json!({
+        "bootstrap_extensions": extensions(),
+        "node": { "id": "router~10.0.0.1~bedrock-gateway.bedrock-gateway~cluster.local", "cluster": "bedrock-gateway" },
+        "admin": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": 0 } } },
+        "dynamic_resources": {
+            "lds_config": discovered("listeners", "listener.v3.Listener"),
+            "cds_config": discovered("clusters", "cluster.v3.Cluster"),
+        },
+    })
+}
+
+/// What Istio's bootstrap has for listeners that are inside Envoy.
+fn extensions() -> Value {
+    json!([{ "name": "envoy.bootstrap.internal_listener", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener",
+        "buffer_size_kb": 64,
+    } }])
 }
 
 fn each(value: &mut Value, edit: &mut dyn FnMut(&mut serde_json::Map<String, Value>)) {
@@ -353,6 +373,55 @@ fn the_shipped_gateway_tells_callers_apart_by_the_meshs_certificates() {
     assert!(egress.doubles.iter().all(|double| double.violations().is_empty()));
     let restricted = egress.doubles[2].requests().iter().filter(|request| request.operation.is_some()).count();
     assert_eq!(restricted, 1, "calls over the internet");
+}
+
+/// istiod's own discovery in the place of files: Envoy takes both filters from it, the one in the clusters too.
+#[test]
+fn envoy_takes_the_shipped_gateway_with_filters_that_istiod_serves() {
+    let mesh = Mesh::new();
+    let mut proxy = proxy::gateway(&way("egress", &["mesh.yaml"]), &mesh.identity("bedrock-gateway"));
+    proxy.apply(&way("egress", &["envoyfilter.yaml"])[0]);
+    let istiod = json!({
+        "name": "xds-grpc", "type": "STATIC", "connect_timeout": "1s", "load_assignment": { "cluster_name": "xds-grpc" },
+        "typed_extension_protocol_options": { "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": { "http2_protocol_options": {} },
+        } },
+    });
+    proxy.clusters.push(istiod);
+    let listeners = [vec![proxy.listener], proxy.added].concat();
+    let mut config = json!({
+        "bootstrap_extensions": extensions(),
+        "node": { "id": "router", "cluster": "bedrock-gateway" },
+        "dynamic_resources": { "ads_config": {
+            "api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [{ "envoy_grpc": { "cluster_name": "xds-grpc" } }],
+        } },
+        "static_resources": { "listeners": listeners, "clusters": proxy.clusters },
+    });
+    let dir = mesh.dir.path().to_owned();
+    let code = json!({ "local": { "filename": required("BEDROCK_FILTER_WASM") } });
+    let (mut by_name, mut modules) = (0, 0);
+    each(&mut config, &mut |object| {
+        by_name += usize::from(object.contains_key("ads"));
+        if let Some(vm) = object.get_mut("vm_config") {
+            assert_eq!(vm["code"]["local"]["filename"], "/etc/bedrock-gateway/module/plugin.wasm");
+            vm["code"] = code.clone();
+            modules += 1;
+        }
+        let log = object.get_mut("path").filter(|path| path.as_str().is_some_and(|path| path.starts_with("/var/log")));
+        log.into_iter().for_each(|path| *path = json!(dir.join("access.jsonl")));
+    });
+    // The gateway's, and the signer in each cluster; the relay's two stand where they are.
+    assert_eq!((by_name, modules), (5, 2));
+    let file = dir.join("envoy.json");
+    std::fs::write(&file, config.to_string()).unwrap();
+    let output = Command::new(required("ENVOY_BIN"))
+        .args(["--mode", "validate", "--log-level", "warning", "-c"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !said.contains("eprecated"), "{said}");
 }
 
 #[test]
