@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum as _};
 
 use crate::chaos::Scenario;
 use crate::gateway::{self, Options};
-use crate::istio::Way;
+use crate::istio::{Image, Way};
 use crate::paths::{self, PathSpec, Region};
 use crate::{Error, chaos, demo, infra, installed, istio, release, test, up};
 
@@ -73,6 +73,9 @@ struct Render {
     /// What is made.
     #[arg(long, value_enum, default_value = "egress")]
     way: Way,
+    /// The module's image, for sidecars. The egress gateway's pods name it themselves (envoy/istio/egress/gateway.yaml).
+    #[arg(long, value_name = "REGISTRY/NAME@sha256:DIGEST")]
+    image: Option<Image>,
     /// The filter's document (JSON, docs/configuration.md), instead of the one in envoy/standalone.yaml.
     #[arg(long, value_name = "FILE.json", requires = "paths")]
     policy: Option<PathBuf>,
@@ -170,7 +173,11 @@ impl Cli {
             Command::Infra => Ok(infra::run()?),
             Command::Istio(Istio::Check { files }) => Ok(istio::check::run(&files)?),
             Command::Istio(Istio::Render(render)) => {
-                let _ = write!(std::io::stdout(), "{}", istio::render(render.way, &render.options()?)?);
+                let (way, image) = (render.way, render.image.clone());
+                if way == Way::Egress && image.is_some() {
+                    return Err(Error::Failed("--image is for --way plugin and --way sidecar".to_owned()));
+                }
+                let _ = write!(std::io::stdout(), "{}", istio::render(way, &render.options()?, image.as_ref())?);
                 Ok(())
             }
             Command::Test { fast, name } => test::run(fast, name.as_deref()),

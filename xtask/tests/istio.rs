@@ -30,7 +30,7 @@ fn options() -> Options {
 fn the_files_for_istio_that_are_made_are_current() {
     for (way, name) in MADE {
         let file = istio::directory().join(name);
-        let made = istio::render(way, &options()).unwrap();
+        let made = istio::render(way, &options(), None).unwrap();
         if std::env::var_os("UPDATE_ISTIO").is_some() {
             std::fs::write(&file, &made).unwrap();
         }
@@ -45,7 +45,7 @@ fn an_istio_gateway_of_ones_own_has_its_clusters_and_paths() {
     let policy = xtask::dirs::root().join("infra/environments/example/policy-2.json");
     let paths = vec!["vpn=10.0.0.9:443".parse().unwrap(), "internet".parse().unwrap()];
     let own = Options { policy: Some(policy), paths, ..options() };
-    let made = istio::render(Way::Egress, &own).unwrap();
+    let made = istio::render(Way::Egress, &own, None).unwrap();
     for part in ["address: \"10.0.0.9\"", "name: sts-commercial", "bedrock-runtime.any"] {
         assert!(made.contains(part), "{part}");
     }
@@ -58,7 +58,7 @@ fn an_istio_sidecar_fetches_no_credentials() {
     let policy = xtask::dirs::root().join("infra/environments/example/policy-2.json");
     let own = Options { policy: Some(policy), paths: vec!["internet".parse().unwrap()], ..options() };
     for way in [Way::Plugin, Way::Sidecar] {
-        let error = istio::render(way, &own).unwrap_err().to_string();
+        let error = istio::render(way, &own, None).unwrap_err().to_string();
         assert!(error.contains("configuration key `credentials`: a sidecar has no cluster"), "{error}");
     }
 }

@@ -219,7 +219,8 @@ fn image(at: &str, value: &Value, found: &mut Vec<String>) {
     }
 }
 
-fn is_digest(text: &str) -> bool {
+/// Whether it is a SHA-256 in hex.
+pub(super) fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 

@@ -5,6 +5,8 @@ pub mod check;
 mod sidecar;
 mod yaml;
 
+pub use sidecar::Image;
+
 use std::path::{Path, PathBuf};
 
 use filter_core::route::SERVICES;
@@ -67,11 +69,11 @@ pub const MADE: [(Way, &str); 3] = [
     (Way::Sidecar, "sidecar/envoyfilter.yaml"),
 ];
 
-/// What is asked for; without paths, of `envoy/standalone.yaml` as it is.
+/// What is asked for; without paths, of `envoy/standalone.yaml` as it is. `image` is where sidecars have the module from.
 ///
 /// # Errors
 /// Why there is none: the document, the paths.
-pub fn render(way: Way, options: &Options) -> Result<String, Error> {
+pub fn render(way: Way, options: &Options, image: Option<&Image>) -> Result<String, Error> {
     let bootstrap = if options.paths.is_empty() {
         bootstrap::read(&dirs::root().join("envoy/standalone.yaml"))?
     } else {
@@ -79,10 +81,11 @@ pub fn render(way: Way, options: &Options) -> Result<String, Error> {
     };
     let name = "the document in the Envoy configuration".to_owned();
     let refused = |error| Error::from(DocumentError::Key { name: name.clone(), error });
+    let image = image.cloned().unwrap_or_default();
     match way {
         Way::Egress => Ok(envoy_filter(bootstrap)?),
-        Way::Plugin => sidecar::plugin(document_of(&bootstrap)?).map_err(refused),
-        Way::Sidecar => sidecar::envoy_filter(document_of(&bootstrap)?, &bootstrap)?.map_err(refused),
+        Way::Plugin => sidecar::plugin(document_of(&bootstrap)?, &image).map_err(refused),
+        Way::Sidecar => sidecar::envoy_filter(document_of(&bootstrap)?, &bootstrap, &image)?.map_err(refused),
     }
 }
 

@@ -1,9 +1,12 @@
 //! The workload's own sidecar as the gateway: one role, one region, one path.
 
+use std::str::FromStr;
+
 use filter_core::config::{ConfigError, Credentials};
 use filter_core::policy::Policy;
 use serde_json::{Map, Value, json};
 
+use super::check::is_digest;
 use super::{FIRST, MANAGER, Patch, ROUTER, filter_of};
 use crate::bootstrap::BootstrapError;
 
@@ -12,9 +15,13 @@ const PORT: u16 = 10000;
 /// The namespace of the workloads, and the label of their pods.
 const NAMESPACE: &str = "mission";
 const LABEL: (&str, &str) = ("bedrock-gateway", "sidecar");
-/// The module's image, of no digest that exists, so that nothing runs by mistake.
-const IMAGE: &str = "oci://registry.example/bedrock-gateway/filter@sha256:";
-const DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// The module's image, by its digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    name: String,
+    digest: String,
+}
 
 const PLUGIN: &str = "\
 # The filter in the workload's sidecar, for Bedrock API keys: a WasmPlugin and nothing else. Made by
@@ -57,17 +64,15 @@ fn document(mut keys: Map<String, Value>, auth: &str) -> Result<Value, ConfigErr
 }
 
 /// The WasmPlugin.
-pub(super) fn plugin(keys: Map<String, Value>) -> Result<String, ConfigError> {
+pub(super) fn plugin(keys: Map<String, Value>, image: &Image) -> Result<String, ConfigError> {
     let (label, value) = LABEL;
     let spec = json!({
         "selector": { "matchLabels": { label: value } },
-        "url": format!("{IMAGE}{DIGEST}"),
-        "sha256": DIGEST,
+        "url": image.url(),
+        "sha256": image.digest,
         "imagePullPolicy": "IfNotPresent",
-        // A secret of this namespace, for the registry.
         "imagePullSecret": "registry",
         "pluginName": "gateway",
-        // After a crash, calls are refused for a second, then a new VM serves. Never past the filter.
         "failStrategy": "FAIL_RELOAD",
         "match": [{ "mode": "CLIENT", "ports": [{ "number": PORT }] }],
         "vmConfig": { "env": [{ "name": "AWS_BEARER_TOKEN_BEDROCK", "valueFrom": "HOST" }] },
@@ -87,6 +92,7 @@ pub(super) fn plugin(keys: Map<String, Value>) -> Result<String, ConfigError> {
 pub(super) fn envoy_filter(
     keys: Map<String, Value>,
     bootstrap: &Value,
+    image: &Image,
 ) -> Result<Result<String, ConfigError>, BootstrapError> {
     let mut config = filter_of(bootstrap, FIRST)?;
     let buffer = bootstrap
@@ -101,8 +107,8 @@ pub(super) fn envoy_filter(
         *value = Value::String(format!("{document:#}"));
     }
     if let Some(code) = config.pointer_mut("/config/vm_config/code") {
-        let uri = json!({ "uri": format!("{IMAGE}{DIGEST}"), "timeout": "30s", "cluster": "_" });
-        *code = json!({ "remote": { "http_uri": uri, "sha256": DIGEST } });
+        let uri = json!({ "uri": image.url(), "timeout": "30s", "cluster": "_" });
+        *code = json!({ "remote": { "http_uri": uri, "sha256": image.digest } });
     }
     let context = "SIDECAR_OUTBOUND";
     let listener = json!({ "context": context, "listener": { "portNumber": PORT } });
@@ -135,4 +141,53 @@ pub(super) fn envoy_filter(
         ),
     ];
     Ok(Ok(super::text(FILTER, NAMESPACE, LABEL, &patches)))
+}
+
+// === impl Image ===
+
+impl Image {
+    fn url(&self) -> String {
+        format!("oci://{}@sha256:{}", self.name, self.digest)
+    }
+}
+
+impl Default for Image {
+    /// Of no digest that exists, so that nothing runs by mistake.
+    fn default() -> Self {
+        Self { name: "registry.example/bedrock-gateway/filter".to_owned(), digest: "0".repeat(64) }
+    }
+}
+
+impl FromStr for Image {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, digest) = text.split_once("@sha256:").ok_or("want REGISTRY/NAME@sha256:DIGEST")?;
+        if name.is_empty() || name.contains("://") {
+            return Err("want REGISTRY/NAME before the digest, without a scheme");
+        }
+        if !is_digest(digest) {
+            return Err("a digest has 64 digits, 0 to 9 and a to f");
+        }
+        Ok(Self { name: name.to_owned(), digest: digest.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_named_with_its_digest() {
+        let digest = "0123456789abcdef".repeat(4);
+        let image: Image = format!("registry.example:5000/filter@sha256:{digest}").parse().unwrap();
+        assert_eq!(image.url(), format!("oci://registry.example:5000/filter@sha256:{digest}"));
+        for (text, part) in [
+            ("registry.example/filter:1.0", "want REGISTRY/NAME@sha256:DIGEST"),
+            ("oci://registry.example/filter@sha256:00", "without a scheme"),
+            ("registry.example/filter@sha256:00", "64 digits"),
+        ] {
+            assert!(text.parse::<Image>().unwrap_err().contains(part), "{text}");
+        }
+    }
 }

@@ -14,6 +14,7 @@ use host_tests::double::{Double, EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY, Running
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair, SanType};
 use serde_json::{Value, json};
 
+use crate::clients::{assert_all_answered, python_through};
 use crate::stand::{API_KEY, Keys, Stand, eventually, required, text_of};
 use calls::{Answer, BREAKS_OFF, CALLS, Call, Content, ONE_CLASS, RULES, seen};
 use proxy::{Identity, Proxy, objects};
@@ -357,6 +358,7 @@ fn the_shipped_gateway_tells_callers_apart_by_the_meshs_certificates() {
     for workload in [&mission, &restricted] {
         assert_eq!(converse().make(workload.address, GOVCLOUD).status, 200);
     }
+    assert_all_answered(&python_through(mission.address, "operations", &format!("http://{GOVCLOUD}")));
     // Who may call is AuthorizationPolicy's matter, and its refusal has Bedrock's form.
     let refused = converse().make(other.address, GOVCLOUD);
     let (status, kind, message) = error(&refused);

@@ -1,9 +1,9 @@
 //! What istiod makes of this project's files for a proxy, as far as the calls need it, and the patches of EnvoyFilters.
 //!
 //! istiod cannot be had here, so this is written by hand, after its code (pilot/pkg/networking/core: `listener_builder.go`,
-//! `gateway.go`, `route/route.go`, `envoyfilter/*_patch.go`, pkg/proto/merge, of Istio 1.31 and its main branch). It is no proof
-//! that istiod does the same. Left out are the filters that stock Envoy has not got (`istio.stats`, `istio.alpn`, metadata
-//! exchange), and discovery: routes are in their listener, certificates and extension configurations are files.
+//! `gateway.go`, `route/route.go`, `envoyfilter/*_patch.go`; pkg/proto/merge). It is no proof that istiod does the same. Left
+//! out are the filters that stock Envoy has not got (`istio.stats`, `istio.alpn`, metadata exchange) and discovery of routes, which
+//! are in their listener; certificates are files.
 
 use std::path::Path;
 
