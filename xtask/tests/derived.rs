@@ -304,6 +304,8 @@ fn a_wrong_document_is_refused_with_its_key() {
     let file = |text| Written::in_file(Path::new("policy.json"), text, &standalone()).unwrap_err().to_string();
     assert!(file("{").contains("line 1"), "{}", file("{"));
     assert!(file("[]").contains("no JSON object"), "{}", file("[]"));
+    let twice = r#"{ "regions": { "us-east-1": {}, "us-east-1": {} }, "route_classes": [] }"#;
+    assert!(file(twice).contains("`us-east-1` is there twice"), "{}", file(twice));
 }
 
 #[test]
