@@ -122,6 +122,25 @@ fn the_shipped_file_is_what_its_document_makes() {
 }
 
 #[test]
+fn the_relay_has_the_routes_of_the_others_and_stays_in_the_bootstrap() {
+    let classes =
+        json!([{ "name": "bulk", "paths": ["dx"], "bandwidth_kbps": 100 }, { "name": "any", "paths": ["dx"] }]);
+    let mut config = render(&with_classes(&classes), &["dx=a:1"]);
+    let text = config["static_resources"]["listeners"][0].to_string();
+    assert!(text.contains(r#"\"stream_relay\": \"bedrock-streams\""#), "a document that lacks it is given it: {text}");
+    let routes = |config: &Value, listener: &str| -> Value {
+        let listeners = config["static_resources"]["listeners"].as_array().unwrap();
+        let listener = listeners.iter().find(|known| known["name"] == listener).unwrap();
+        let filters = listener["filter_chains"][0]["filters"].as_array().unwrap();
+        filters.last().unwrap()["typed_config"]["route_config"].clone()
+    };
+    assert_eq!(routes(&config, "streams"), routes(&config, "plain"));
+    let taken = discovery::take_out(&mut config, Path::new("live"));
+    let names: Vec<&str> = taken.iter().map(|filter| filter.name.as_str()).collect();
+    assert_eq!(names, ["bedrock.gateway", "bedrock.signer"]);
+}
+
+#[test]
 fn each_priority_differs_in_path_and_in_region() {
     let classes = json!([{
         "name": "any", "paths": ["dx", "vpn"], "weights": { "vpn": 1 }, "regions": ["us-east-1", "us-west-2"],
@@ -133,7 +152,7 @@ fn each_priority_differs_in_path_and_in_region() {
     });
     let mut wanted: Vec<String> = beginnings
         .flat_map(|beginning| ["bedrock", "bedrock-runtime"].map(|service| format!("{service}.any{beginning}")))
-        .chain(["audit-als".to_owned()])
+        .chain(["audit-als", "bedrock-streams"].map(str::to_owned))
         .collect();
     wanted.sort_unstable();
     let mut made = names(&config);
