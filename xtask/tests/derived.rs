@@ -137,7 +137,7 @@ fn the_relay_has_the_routes_of_the_others_and_stays_in_the_bootstrap() {
     assert_eq!(routes(&config, "streams"), routes(&config, "plain"));
     let taken = discovery::take_out(&mut config, Path::new("live"));
     let names: Vec<&str> = taken.iter().map(|filter| filter.name.as_str()).collect();
-    assert_eq!(names, ["bedrock.gateway", "bedrock.signer"]);
+    assert_eq!(names, ["bedrock.signer", "bedrock.gateway"]);
 }
 
 #[test]
