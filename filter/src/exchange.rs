@@ -152,7 +152,9 @@ impl HttpContext for Downstream {
                 {
                     host::log(LogLevel::Error, &format!("a response leaves without its id: {error}"));
                 }
-                self.on(Event::ResponseHeaders { headers: &headers })
+                let relayed = self.exchange().is_relayed();
+                let relayed = relayed && relay::reached(self.exchange().request_id()).answered;
+                self.on(Event::ResponseHeaders { headers: &headers, relayed })
             }
             // The answer itself is whole; only the audit knows less of it.
             Err(error) => {

@@ -35,7 +35,9 @@ pub struct Reached {
     pub region: Option<String>,
     /// Tries, that one included.
     pub attempts: u64,
-    /// Whether the response ended as its sender meant.
+    /// Whether a response came.
+    pub answered: bool,
+    /// Whether it ended as its sender meant.
     pub whole: bool,
 }
 
@@ -104,6 +106,7 @@ impl HttpContext for Passage {
     }
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        note(&self.id, |reached| reached.answered = true);
         self.ended(end_of_stream);
         Action::Continue
     }

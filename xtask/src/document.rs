@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use filter_core::config::{ConfigError, Credentials};
+use filter_core::config::{ConfigError, Credentials, check_keys};
 use filter_core::policy::Policy;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -169,8 +169,11 @@ impl Document {
 }
 
 fn object(name: &str, text: &str) -> Result<Map<String, Value>, DocumentError> {
-    serde_json::from_str(text)
-        .map_err(|error| DocumentError::Json { name: name.to_owned(), problem: format!("no JSON object: {error}") })
+    let object = serde_json::from_str(text)
+        .map_err(|error| DocumentError::Json { name: name.to_owned(), problem: format!("no JSON object: {error}") })?;
+    // A map of this kind has forgotten what was there twice.
+    check_keys(text.as_bytes()).map_err(|error| DocumentError::Key { name: name.to_owned(), error })?;
+    Ok(object)
 }
 
 /// The given regions, each with what the document has of it. A class that names none has them in the order given.

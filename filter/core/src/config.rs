@@ -3,7 +3,8 @@
 
 use crate::operation::{Operation, Service};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// The filter's configuration.
@@ -360,8 +361,17 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] for what is no JSON, unknown and missing keys, and values of another kind.
     pub fn parse(json: &[u8]) -> Result<Self, ConfigError> {
+        check_keys(json)?;
         parse(json)
     }
+}
+
+/// Refuses a document in which an object has a key twice: of a table of models or regions, the last would win in silence.
+///
+/// # Errors
+/// [`ConfigError`] names the object and the key; it is also what no JSON is.
+pub fn check_keys(json: &[u8]) -> Result<(), ConfigError> {
+    parse::<Unique>(json).map(|Unique| ())
 }
 
 impl RelayPlace {
@@ -372,6 +382,62 @@ impl RelayPlace {
     pub fn parse(json: &[u8]) -> Option<Result<Self, ConfigError>> {
         serde_json::from_slice::<serde_json::Value>(json).ok()?.get("relay")?;
         Some(parse(json).map(|Relay { relay }| relay))
+    }
+}
+
+/// Any JSON whose objects have each key once.
+struct Unique;
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Unique {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(Self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(Self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(Self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(Self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(Self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(Self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Self, A::Error> {
+        while values.next_element::<Self>()?.is_some() {}
+        Ok(Self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self, A::Error> {
+        let mut keys = BTreeSet::new();
+        while let Some((key, Self)) = entries.next_entry::<String, Self>()? {
+            if let Some(key) = keys.replace(key) {
+                return Err(serde::de::Error::custom(format_args!("the key `{key}` is there twice")));
+            }
+        }
+        Ok(Self)
     }
 }
 

@@ -91,6 +91,8 @@ pub enum Event<'a> {
     ResponseHeaders {
         /// With pseudo-headers.
         headers: &'a Headers,
+        /// Whether it came through the relay, and is no answer of Envoy's own.
+        relayed: bool,
     },
     /// The next piece of the response's body.
     ResponseBody {
@@ -249,9 +251,9 @@ impl Exchange {
             }
             Event::RequestTrailers => self.request_body(&[], true, given),
             Event::Tick => self.tick(given),
-            Event::ResponseHeaders { headers } => {
+            Event::ResponseHeaders { headers, relayed } => {
                 self.times.response = Some(given.now);
-                self.response_headers(headers);
+                self.response_headers(headers, relayed);
                 Ok(Step::Continue)
             }
             Event::ResponseBody { chunk } => Ok(self.response_body(chunk)),
@@ -552,7 +554,7 @@ impl Exchange {
         Ok(Step::Forward(forward))
     }
 
-    fn response_headers(&mut self, headers: &Headers) {
+    fn response_headers(&mut self, headers: &Headers, relayed: bool) {
         // The filter's own answer comes back through here too.
         if matches!(self.state, State::Refused) {
             return;
@@ -565,7 +567,7 @@ impl Exchange {
         if let Some(operation) = self.operation {
             self.meter = Meter::start(operation.metering(), status, headers);
         }
-        if self.is_relayed() {
+        if relayed {
             self.relay = Relay::Answered(Tail::new(self.meter.reads_event_stream()));
         }
     }

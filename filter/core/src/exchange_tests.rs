@@ -366,7 +366,7 @@ fn responses_leave_their_facts() {
     client.headers(&converse(&[]), false);
     client.body(b"{}", true);
     let response = headers(&[(":status", "200"), ("content-type", "application/json"), ("x-amzn-requestid", "aws-1")]);
-    client.on(Event::ResponseHeaders { headers: &response });
+    client.on(Event::ResponseHeaders { headers: &response, relayed: false });
     assert!(client.exchange.wants_response_body());
     client.on(Event::ResponseBody { chunk: br#"{"usage":{"inputTokens":7,"outputT"# });
     client.on(Event::ResponseBody { chunk: br#"okens":8}}"# });
@@ -380,7 +380,10 @@ fn responses_leave_their_facts() {
         ("com.amazon#ThrottlingException", Some("ThrottlingException")),
         ("bad type", None),
     ] {
-        client.on(Event::ResponseHeaders { headers: &headers(&[(":status", "429"), ("x-amzn-errortype", header)]) });
+        client.on(Event::ResponseHeaders {
+            headers: &headers(&[(":status", "429"), ("x-amzn-errortype", header)]),
+            relayed: false,
+        });
         assert_eq!(client.exchange.facts(true).error.as_deref(), wanted);
     }
 }
@@ -414,7 +417,7 @@ fn streams_go_through_the_relay_and_end_with_an_exception_where_they_break_off()
         let handoff: Handoff = serde_json::from_slice(&relayed.handoff).unwrap();
         assert_eq!(handoff.relayed.as_deref(), Some(ID));
         assert!(!client.exchange.rewrites_response_body());
-        client.on(Event::ResponseHeaders { headers: &response });
+        client.on(Event::ResponseHeaders { headers: &response, relayed: true });
         assert!(client.exchange.rewrites_response_body());
         assert_eq!(client.on(Event::ResponseBody { chunk: &[0; 5] }), Step::Pass(Vec::new()));
         let Step::Pass(last) = client.on(Event::ResponseEnd { whole }) else { panic!("an end") };
@@ -423,11 +426,18 @@ fn streams_go_through_the_relay_and_end_with_an_exception_where_they_break_off()
         assert_eq!(read.as_deref(), error.or(Some("EventStreamTruncated")));
     }
 
+    // Envoy's own answer is whole.
+    let mut client = Client::of(relayed(), Some(keys()));
+    client.headers(&call, false);
+    client.body(b"{}", true);
+    client.on(Event::ResponseHeaders { headers: &headers(&[(":status", "503")]), relayed: false });
+    assert!(client.exchange.is_relayed() && !client.exchange.rewrites_response_body());
+
     // An error that breaks off has nothing that could follow it.
     let mut client = Client::of(relayed(), Some(keys()));
     client.headers(&call, false);
     client.body(b"{}", true);
-    client.on(Event::ResponseHeaders { headers: &headers(&[(":status", "424")]) });
+    client.on(Event::ResponseHeaders { headers: &headers(&[(":status", "424")]), relayed: true });
     assert_eq!(client.on(Event::ResponseBody { chunk: b"{" }), Step::Pass(b"{".to_vec()));
     assert_eq!(client.on(Event::ResponseEnd { whole: false }), Step::Cut);
 }

@@ -167,6 +167,23 @@ fn documents_that_are_none_are_refused() {
 }
 
 #[test]
+fn a_key_that_is_there_twice_is_refused_where_it_stands() {
+    let text = base().to_string();
+    for (from, to, key, named) in [
+        (r#""aliases":{"#, r#""aliases":{"sonnet":"a.b","#, "aliases", "sonnet"),
+        (r#""regions":{"#, r#""regions":{"us-east-1":{},"#, "regions", "us-east-1"),
+        (r#""role":"gateway""#, r#""role":"gateway","role":"signer""#, ".", "role"),
+        (r#""paths":["dx"]"#, r#""paths":["dx"],"paths":["vpn"]"#, "route_classes[2]", "paths"),
+    ] {
+        let twice = text.replacen(from, to, 1);
+        assert_ne!(twice, text, "{from}");
+        let error = Policy::parse(twice.as_bytes(), None).unwrap_err();
+        assert!(error.problem.contains(&format!("`{named}` is there twice")), "{error}");
+        assert_eq!(error.key, key);
+    }
+}
+
+#[test]
 fn combined_must_know_its_region() {
     let mut document = base();
     document["role"] = json!("combined");

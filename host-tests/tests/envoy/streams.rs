@@ -169,18 +169,37 @@ fn a_response_that_is_no_stream_passes_as_it_is() {
 }
 
 #[test]
+fn envoys_own_answer_is_whole_where_the_relay_cannot_be_reached() {
+    let to = |listener: &str| format!("envoy_internal_address: {{ server_listener_name: {listener},");
+    let stand = changed(&to("streams"), &to("gone"));
+    let (status, head, body) = stand.gateway.raw(request("anthropic.claude-3-5-sonnet-20241022-v2:0").as_bytes());
+    assert!(status == 503 && head.contains("x-amzn-errortype: serviceunavailableexception"), "{head}");
+    assert!(body.starts_with(r#"{"message":"#) && body.trim_end().ends_with('}'), "{body}");
+    let (line, exchange, _) = exchanges(&stand, 1).pop().unwrap();
+    assert_eq!(exchange["relayed"], serde_json::json!({ "attempts": 0 }), "{line}");
+}
+
+#[test]
 fn refuses_streams_where_the_relay_is_in_another_vm() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("other.yaml");
-    let standalone = Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy/standalone.yaml");
-    let text = std::fs::read_to_string(standalone).unwrap();
-    let (before, relay) = text.split_once("root_id: relay.http").unwrap();
+    let place = |vm: &str| {
+        let lines = ["root_id: relay.http", "failure_policy: FAIL_RELOAD", "allow_on_headers_stop_iteration: true", vm];
+        lines.join(&format!("\n{}", " ".repeat(24)))
+    };
     let other = "vm_config: { vm_id: other, runtime: envoy.wasm.runtime.v8, code: { local: { filename: x } } }";
-    std::fs::write(&config, format!("{before}root_id: relay.http{}", relay.replacen("vm_config: *vm", other, 1)))
-        .unwrap();
-    let stand = Stand::new(Keys::LongLived, &["internet"], |double| double, &["--config", config.to_str().unwrap()]);
+    let stand = changed(&place("vm_config: *vm"), &place(other));
     let (status, _, body) = stand.gateway.raw(request("anthropic.claude-3-5-sonnet-20241022-v2:0").as_bytes());
     assert!(status == 503 && body.contains("the same `vm_config`"), "{status} {body}");
     assert!(call(&python("converse", &stand.gateway.http), "Converse").get("error").is_none());
     assert_eq!(stand.received().len(), 1, "the call that is no stream");
+}
+
+/// A stand with one double, and a text of `envoy/standalone.yaml` in the place of another.
+fn changed(from: &str, to: &str) -> Stand {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("changed.yaml");
+    let standalone = Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy/standalone.yaml");
+    let text = std::fs::read_to_string(standalone).unwrap();
+    assert_eq!(text.matches(from).count(), 1, "{from}");
+    std::fs::write(&config, text.replace(from, to)).unwrap();
+    Stand::new(Keys::LongLived, &["internet"], |double| double, &["--config", config.to_str().unwrap()])
 }

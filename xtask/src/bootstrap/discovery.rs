@@ -21,7 +21,8 @@ pub struct Watched {
     pub file: PathBuf,
 }
 
-/// Takes the Wasm filters out of `bootstrap`; each is to be written to its file below `dir`.
+/// Takes the Wasm filters out of `bootstrap`; each is to be written to its file below `dir`, in this order: the signer has to
+/// know what the gateway lets through, and is the first.
 pub fn take_out(bootstrap: &mut Value, dir: &Path) -> Vec<Watched> {
     let mut taken: Vec<Watched> = Vec::new();
     for_each_object(bootstrap, &mut |object| {
@@ -36,7 +37,13 @@ pub fn take_out(bootstrap: &mut Value, dir: &Path) -> Vec<Watched> {
             }
         }
     });
+    taken.sort_by_key(|watched| !plugins(&watched.config).into_iter().any(is_signer));
     taken
+}
+
+fn is_signer(document: &str) -> bool {
+    serde_json::from_str::<Value>(document)
+        .is_ok_and(|document| document.get("role").is_some_and(|role| role == "signer"))
 }
 
 impl Watched {
