@@ -190,6 +190,10 @@ pub const CALLS: [Call; 55] = [
     ),
 ];
 
+/// Istio resolves it before the filter sees it.
+pub const DOTTED: Call =
+    post("dot segments", "/model/any/../anthropic.claude-3-5-sonnet-20241022-v2%3A0/converse", CONVERSE);
+
 /// What a client got.
 #[derive(Debug, PartialEq)]
 pub struct Answer {
