@@ -3,8 +3,8 @@
     istio.py FILE …
 
 Prints a JSON object for each fault: {"file", "object", "at", "what"}. The schemas are the generated models of cloudcoil. Of the
-library that they are made for they use three modules, and these stand here: so any Python from 3.10 on runs them, and a field that a schema
-does not have is refused, as `kubectl apply --validate=strict` does.
+library that they are made for they use three modules, and these stand here: so any Python from 3.10 on runs them, and a field
+that a schema does not have is refused, as `kubectl apply --validate=strict` does.
 """
 
 import importlib
