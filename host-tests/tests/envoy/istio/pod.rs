@@ -77,13 +77,16 @@ impl Envoy {
         }
         let log = std::fs::File::create(dir.path().join("envoy.log")).unwrap();
         command.envs(variables.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let mut child = command.spawn().unwrap();
-        let admin = eventually("Envoy", || {
-            assert!(child.try_wait().unwrap().is_none(), "{}", text_of(&dir.path().join("envoy.log")));
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        // From here on it ends with this value, whatever fails.
+        let mut envoy = Envoy { child: command.spawn().unwrap(), dir, address: nowhere, admin: nowhere };
+        envoy.admin = eventually("Envoy", || {
+            let log = text_of(&envoy.dir.path().join("envoy.log"));
+            assert!(envoy.child.try_wait().unwrap().is_none(), "{log}");
             text_of(&admin_file).trim().parse().ok().filter(|admin| ask(*admin, "/ready").contains("LIVE"))
         });
-        let address = eventually("its listener", || {
-            let page = ask(admin, "/listeners?format=json");
+        envoy.address = eventually("its listener", || {
+            let page = ask(envoy.admin, "/listeners?format=json");
             // In chunks.
             let page: Value = serde_json::from_str(page.get(page.find('{')?..=page.rfind('}')?)?).ok()?;
             // Those that are inside Envoy have none.
@@ -91,7 +94,7 @@ impl Envoy {
             let port = page["listener_statuses"].as_array()?.iter().find_map(port)?;
             Some(SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).unwrap())))
         });
-        Envoy { child, dir, address, admin }
+        envoy
     }
 
     /// The lines of the ledger, once there are so many.
