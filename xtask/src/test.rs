@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::artifacts::{self, WASM_TARGET};
-use crate::{Error, dirs, infra, progress, tools};
+use crate::{Error, dirs, infra, istio, progress, tools};
 
 /// The variables by which tests find what is outside their crate; `docs/development.md` lists them.
 pub mod variables {
@@ -64,6 +64,8 @@ pub fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
             let moto = clients.join("requirements-moto.txt");
             environment.push((variables::MOTO, tools::python::find(&tools_dir, &moto)?));
             environment.push((variables::JAVASCRIPT, tools::javascript::find(&tools_dir, &clients)?));
+            // Found by the tests that use it where it is set up here.
+            istio::check::python()?;
             Ok(())
         })?;
         if name.is_none() {

@@ -11,6 +11,7 @@ mod credentials;
 mod cutover;
 mod failover;
 mod isolation;
+mod istio;
 mod metrics;
 mod moto;
 mod principal;

@@ -18,8 +18,8 @@ use crate::document::Document;
 use crate::paths::PathSpec;
 
 /// The live feed's cluster and access logger.
-const ALS_CLUSTER: &str = "audit-als";
-const ALS_LOGGER: &str = "envoy.access_loggers.http_grpc";
+pub(crate) const ALS_CLUSTER: &str = "audit-als";
+pub(crate) const ALS_LOGGER: &str = "envoy.access_loggers.http_grpc";
 const FILE_LOGGER: &str = "envoy.access_loggers.file";
 
 /// Why a configuration cannot be used.
@@ -214,7 +214,7 @@ fn file(path: &Path) -> Value {
 }
 
 /// Calls `edit` on every object in `value`, the outer before the inner.
-fn for_each_object(value: &mut Value, edit: &mut dyn FnMut(&mut Map<String, Value>)) {
+pub(crate) fn for_each_object(value: &mut Value, edit: &mut dyn FnMut(&mut Map<String, Value>)) {
     match value {
         Value::Object(object) => {
             edit(object);
