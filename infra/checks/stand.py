@@ -6,8 +6,9 @@ in silence. Here, as at AWS:
 - a change set says what changes, and what is replaced, by the resource schemas that cfn-lint carries; one without changes fails;
 - a stack that fails is rolled back, with the cause among its events;
 - `AWS::Partition` is the region's.
-And a type that moto lacks becomes a placeholder with an id and attributes, and is told as such: what could not be deployed is
-computed, and never silently taken for deployed. Placeholders do what moto's models do not: they keep their properties.
+Types whose service moto has, and its CloudFormation not, are made through the service's own API. And a type that moto lacks becomes
+a placeholder with an id and attributes, and is told as such: what could not be deployed is computed, and never silently taken for
+deployed. Placeholders do what moto's models do not: they keep their properties.
 
     stand.py PORT-FILE LIST-FILE REGION
 
@@ -15,16 +16,25 @@ Writes the port to PORT-FILE when it serves, and a line of JSON to LIST-FILE for
 for each that moto made but could not update.
 """
 
+import ipaddress
 import json
 import logging
+import os
+import random
 import re
+import string
 import sys
 import uuid
 import warnings
 
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
 from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 from moto.cloudformation import models, parsing, responses
 from moto.cloudformation.exceptions import ValidationError
+from moto.ec2.models import ec2_backends
+from moto.ec2.models.vpcs import VPCEndPoint
 from moto.kms.models import Key
 from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
@@ -83,7 +93,205 @@ def placeholder_of(resource_type):
     )
 
 
+# --- types that moto has the service of ------------------------------------------------------------------------------
+
+PORT = 0
+
+
+def api(service):
+    """This stand's own API of a service. AWS's example keys: moto asks for some, and looks at none."""
+    return boto3.client(
+        service, region_name=REGION, endpoint_url=f"http://127.0.0.1:{PORT}", aws_access_key_id="AKIAIOSFODNN7EXAMPLE",
+        aws_secret_access_key="wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", config=Config(retries={"max_attempts": 0}))
+
+
+def numbers(properties):
+    """CloudFormation's parameters are texts; what an API wants as a number is one."""
+    kinds = {"Threshold": float, "Period": int, "EvaluationPeriods": int, "DatapointsToAlarm": int, "FromPort": int, "ToPort": int}
+    if isinstance(properties, list):
+        return [numbers(one) for one in properties]
+    if not isinstance(properties, dict):
+        return properties
+    return {key: kinds[key](value) if key in kinds else numbers(value) for key, value in properties.items()}
+
+
+def as_text(policy):
+    return policy if isinstance(policy, str) else json.dumps(policy)
+
+
+def make_secret(p, _name):
+    client, value = api("secretsmanager"), {}
+    if wanted := p.get("GenerateSecretString"):
+        value["SecretString"] = client.get_random_password(**{
+            "PasswordLength": int(wanted["PasswordLength"]), "ExcludePunctuation": bool(wanted.get("ExcludePunctuation"))})["RandomPassword"]
+    return client.create_secret(**{key: p[key] for key in ("Name", "Description", "KmsKeyId", "Tags") if key in p}, **value)["ARN"]
+
+
+def make_connection(p, _name):
+    """As AWS tells of a VPN connection that it has made: addresses of its own, and keys where none were given."""
+    made = api("ec2").create_vpn_connection(Type=p["Type"], CustomerGatewayId=p["CustomerGatewayId"], VpnGatewayId=p["VpnGatewayId"])
+    found = made["VpnConnection"]["VpnConnectionId"]
+    connections = ec2_backends[os.environ["MOTO_ACCOUNT_ID"]][REGION].vpn_connections
+    letters = string.ascii_letters + string.digits + "._"
+    connections[found].options = {"StaticRoutesOnly": p.get("StaticRoutesOnly", False), "TunnelOptions": [
+        {"OutsideIpAddress": f"203.0.113.{len(connections) * 2 + number}", "TunnelInsideCidr": tunnel["TunnelInsideCidr"],
+         "PreSharedKey": tunnel.get("PreSharedKey") or "".join(random.choices(letters, k=32))}
+        for number, tunnel in enumerate(p["VpnTunnelOptionsSpecifications"])]}
+    return found
+
+
+def make_instance(p, _name):
+    template = {"LaunchTemplateId": p["LaunchTemplate"]["LaunchTemplateId"], "Version": str(p["LaunchTemplate"]["Version"])}
+    found = api("ec2").run_instances(LaunchTemplate=template, MinCount=1, MaxCount=1)["Instances"][0]["InstanceId"]
+    api("ec2").modify_instance_attribute(InstanceId=found, SourceDestCheck={"Value": p.get("SourceDestCheck", True)})
+    return found
+
+
+def make_balancer(p, name):
+    """The name of a stack's own balancer has 32 letters at most."""
+    made = api("elbv2").create_load_balancer(
+        Name=name, Subnets=p["Subnets"], SecurityGroups=p["SecurityGroups"], Scheme=p["Scheme"], Type=p["Type"])["LoadBalancers"][0]
+    found = made["LoadBalancerArn"]
+    api("elbv2").modify_load_balancer_attributes(LoadBalancerArn=found, Attributes=p["LoadBalancerAttributes"])
+    return found, {"DNSName": made["DNSName"], "LoadBalancerFullName": found.split("loadbalancer/")[1]}
+
+
+def make_targets(p, name):
+    wanted = ("Protocol", "VpcId", "TargetType", "HealthCheckProtocol", "HealthCheckPort", "HealthCheckPath")
+    numbers_wanted = ("Port", "HealthCheckIntervalSeconds", "HealthyThresholdCount", "UnhealthyThresholdCount")
+    found = api("elbv2").create_target_group(
+        Name=name, **{key: p[key] for key in wanted}, **{key: int(p[key]) for key in numbers_wanted})["TargetGroups"][0]["TargetGroupArn"]
+    api("elbv2").modify_target_group_attributes(TargetGroupArn=found, Attributes=p["TargetGroupAttributes"])
+    return found, {"TargetGroupFullName": found.rsplit(":", 1)[1]}
+
+
+def make_egress(p, _name):
+    rule = {"IpProtocol": p["IpProtocol"], "FromPort": int(p["FromPort"]), "ToPort": int(p["ToPort"]),
+            "UserIdGroupPairs": [{"GroupId": p["DestinationSecurityGroupId"]}]}
+    made = api("ec2").authorize_security_group_egress(GroupId=p["GroupId"], IpPermissions=[rule])
+    return made["SecurityGroupRules"][0]["SecurityGroupRuleId"]
+
+
+def put(call, found):
+    """A call that makes or changes; what it names is `found`."""
+    return lambda p, name: call(p, name) and found(p, name) or found(p, name)
+
+
+def transformed(p):
+    one = p["MetricTransformations"][0]
+    return [{"metricNamespace": one["MetricNamespace"], "metricName": one["MetricName"], "metricValue": one["MetricValue"],
+             "defaultValue": float(one["DefaultValue"])}]
+
+
+# Type: (make, which gives the physical id, or that and attributes, remove). No bucket policies: moto applies a Deny whatever its condition says.
+THROUGH_API = {
+    "AWS::CloudWatch::Alarm": (
+        put(lambda p, _: api("cloudwatch").put_metric_alarm(**numbers(p)), lambda p, _: p["AlarmName"]),
+        lambda found, _: api("cloudwatch").delete_alarms(AlarmNames=[found])),
+    "AWS::EC2::CustomerGateway": (
+        lambda p, _: api("ec2").create_customer_gateway(
+            Type=p["Type"], BgpAsn=int(p["BgpAsn"]), IpAddress=p["IpAddress"])["CustomerGateway"]["CustomerGatewayId"],
+        lambda found, _: api("ec2").delete_customer_gateway(CustomerGatewayId=found)),
+    "AWS::EC2::EIPAssociation": (
+        lambda p, _: api("ec2").associate_address(
+            AllocationId=p["AllocationId"], InstanceId=p["InstanceId"], AllowReassociation=True)["AssociationId"],
+        lambda found, _: api("ec2").disassociate_address(AssociationId=found)),
+    "AWS::EC2::Instance": (make_instance, lambda found, _: api("ec2").terminate_instances(InstanceIds=[found])),
+    "AWS::EC2::SecurityGroupEgress": (
+        make_egress,
+        lambda found, p: api("ec2").revoke_security_group_egress(GroupId=p["GroupId"], SecurityGroupRuleIds=[found])),
+    "AWS::EC2::VPNConnection": (make_connection, lambda found, _: api("ec2").delete_vpn_connection(VpnConnectionId=found)),
+    "AWS::ElasticLoadBalancingV2::Listener": (
+        lambda p, _: api("elbv2").create_listener(
+            LoadBalancerArn=p["LoadBalancerArn"], Protocol=p["Protocol"], Port=int(p["Port"]),
+            DefaultActions=p["DefaultActions"])["Listeners"][0]["ListenerArn"],
+        lambda found, _: api("elbv2").delete_listener(ListenerArn=found)),
+    "AWS::ElasticLoadBalancingV2::LoadBalancer": (
+        make_balancer, lambda found, _: api("elbv2").delete_load_balancer(LoadBalancerArn=found)),
+    "AWS::ElasticLoadBalancingV2::TargetGroup": (
+        make_targets, lambda found, _: api("elbv2").delete_target_group(TargetGroupArn=found)),
+    "AWS::IAM::OIDCProvider": (
+        lambda p, _: api("iam").create_open_id_connect_provider(
+            Url=p["Url"], ClientIDList=p["ClientIdList"])["OpenIDConnectProviderArn"],
+        lambda found, _: api("iam").delete_open_id_connect_provider(OpenIDConnectProviderArn=found)),
+    "AWS::IAM::RolePolicy": (
+        put(lambda p, _: api("iam").put_role_policy(
+            RoleName=p["RoleName"], PolicyName=p["PolicyName"], PolicyDocument=as_text(p["PolicyDocument"])), lambda p, _: p["PolicyName"]),
+        lambda found, p: api("iam").delete_role_policy(RoleName=p["RoleName"], PolicyName=found)),
+    "AWS::Logs::MetricFilter": (
+        put(lambda p, name: api("logs").put_metric_filter(
+            logGroupName=p["LogGroupName"], filterName=name, filterPattern=p["FilterPattern"],
+            metricTransformations=transformed(p)), lambda _, name: name),
+        lambda found, p: api("logs").delete_metric_filter(logGroupName=p["LogGroupName"], filterName=found)),
+    "AWS::SNS::Subscription": (
+        lambda p, _: api("sns").subscribe(
+            TopicArn=p["TopicArn"], Protocol=p["Protocol"], Endpoint=p["Endpoint"], ReturnSubscriptionArn=True)["SubscriptionArn"],
+        lambda found, _: api("sns").unsubscribe(SubscriptionArn=found)),
+    "AWS::SSM::Parameter": (
+        put(lambda p, _: api("ssm").put_parameter(
+            **{key: p[key] for key in ("Name", "Description", "Type", "Value") if key in p}, Overwrite=True), lambda p, _: p["Name"]),
+        lambda found, _: api("ssm").delete_parameter(Name=found)),
+    "AWS::SecretsManager::Secret": (
+        make_secret, lambda found, _: api("secretsmanager").delete_secret(SecretId=found, ForceDeleteWithoutRecovery=True)),
+}
+# What is put, and not made: the same call changes it.
+PUT = ("AWS::CloudWatch::Alarm", "AWS::IAM::RolePolicy", "AWS::Logs::MetricFilter", "AWS::SSM::Parameter")
+
+
+def made_through_api(resource_type):
+    make, remove = THROUGH_API[resource_type]
+
+    class Made(Placeholder):
+        def __init__(self, name, resource_json, account, region, logical_id):
+            super().__init__(name, resource_json, account, region, logical_id)
+            self.name = name
+            self.make()
+
+        def make(self):
+            made = make(self.properties, self.name)
+            self.physical_resource_id, self.attributes = made if isinstance(made, tuple) else (made, {})
+            if self.physical_resource_id.startswith("arn:"):
+                self.arn = self.physical_resource_id
+
+        def get_cfn_attribute(self, attribute):
+            return self.attributes.get(attribute) or super().get_cfn_attribute(attribute)
+
+        def delete(self, _account, _region):
+            gone(self.physical_resource_id, self.properties)
+
+    def gone(found, properties):
+        try:
+            remove(found, properties)
+        except ClientError as error:
+            # It went with what it was of: a policy with its role, an association with a newer one.
+            if "Not" not in error.response["Error"]["Code"] and "NoSuch" not in error.response["Error"]["Code"]:
+                raise
+
+    def create(name, resource_json, account, region, **kwargs):
+        return Made(name, resource_json, account, region, kwargs["LogicalId"])
+
+    def update(original_resource, cloudformation_json, **_):
+        former = original_resource.physical_resource_id, original_resource.properties
+        original_resource.properties = cloudformation_json.get("Properties", {})
+        original_resource.make()
+        if resource_type not in PUT or original_resource.physical_resource_id != former[0]:
+            gone(*former)
+        return original_resource
+
+    return type(
+        "Made" + resource_type.replace("::", ""),
+        (),
+        {
+            "create_from_cloudformation_json": staticmethod(create),
+            "update_from_cloudformation_json": staticmethod(update),
+            "has_cfn_attr": staticmethod(lambda _attribute: True),
+        },
+    )
+
+
 def class_of(resource_type):
+    if resource_type in THROUGH_API:
+        return made_through_api(resource_type)
     known = parsing.get_model_map().get(resource_type)
     if known is None:
         PROVIDER_SCHEMA_MANAGER.get_resource_schema(REGION, resource_type)  # raises where AWS has no such type there
@@ -136,6 +344,51 @@ def map_of_partition(self, *arguments, **named):
 
 
 parsing.ResourceMap.__init__ = map_of_partition
+
+
+clean_most = parsing.clean_json
+
+
+def clean(item, resources_map):
+    """As moto's, with the functions that it lacks; a dynamic reference must name a secret that has a value, and stays as it is."""
+    if isinstance(item, dict) and "Fn::Cidr" in item:
+        block, count, bits = (clean(one, resources_map) for one in item["Fn::Cidr"])
+        network = ipaddress.ip_network(block)
+        return [str(one) for one, _ in zip(network.subnets(new_prefix=32 - int(bits)), range(int(count)), strict=False)]
+    if isinstance(item, dict) and "Fn::GetAZs" in item:
+        return [zone["ZoneName"] for zone in api("ec2").describe_availability_zones()["AvailabilityZones"]]
+    cleaned = clean_most(item, resources_map)
+    if isinstance(cleaned, list):
+        return [one for one in cleaned if one is not None]  # AWS::NoValue
+    if isinstance(cleaned, str) and (found := re.search(r"\{\{resolve:secretsmanager:(arn:[^{}]+):SecretString\}\}", cleaned)):
+        api("secretsmanager").get_secret_value(SecretId=found[1])
+    return cleaned
+
+
+parsing.clean_json = clean
+
+
+# Images are public parameters of AWS's; moto has Amazon's own in some regions.
+parse_parameter = parsing.ResourceMap.parse_ssm_parameter
+
+
+def parse_public_parameter(self, value, value_type):
+    return "ami-03cf127a" if value.startswith("/aws/service/") else parse_parameter(self, value, value_type)
+
+
+parsing.ResourceMap.parse_ssm_parameter = parse_public_parameter
+
+
+def endpoint_attribute(self, attribute):
+    """Each entry is ZONE:NAME, the regional name first."""
+    if attribute != "DnsEntries":
+        return getattr(self, {"Id": "id"}[attribute])
+    service = self.service_name.rsplit(".", 1)[1]
+    return [f"Z7HUB22UULQXV:{self.id}-{self.id[-8:]}.{service}.{REGION}.vpce.amazonaws.com"]
+
+
+VPCEndPoint.get_cfn_attribute = endpoint_attribute
+VPCEndPoint.has_cfn_attr = classmethod(lambda _, attribute: attribute in ("DnsEntries", "Id"))
 
 
 # moto's key takes tags in the form of KMS's own API, which is not that of templates.
@@ -268,10 +521,47 @@ class Change(models.Change):
         self.replacement = replaced
 
 
+def references(item):
+    """What a value refers to: (resource, attribute), the attribute empty for a Ref."""
+    if isinstance(item, list):
+        return [found for one in item for found in references(one)]
+    if not isinstance(item, dict):
+        return []
+    found = []
+    for key, value in item.items():
+        if key == "Ref":
+            found.append((value, ""))
+        elif key == "Fn::GetAtt":
+            found.append(tuple(value.split(".", 1) if isinstance(value, str) else value))
+        elif key == "Fn::Sub":
+            text = value if isinstance(value, str) else value[0]
+            found += [tuple(one.split(".", 1)) if "." in one else (one, "") for one in re.findall(r"\$\{([^!}]+)\}", text)]
+            found += references(value)
+        else:
+            found += references(value)
+    return found
+
+
+def modified(old, new):
+    """What changes, and whether it is replaced: by its own properties, and by what these refer to that is replaced."""
+    found = {name: replacement(old[name], new[name]) for name in new if name in old and old[name] != new[name]}
+    while True:
+        more = dict(found)
+        for name in (one for one in new if one in old):
+            schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema(REGION, new[name]["Type"]).schema
+            fixed = {path.split("/")[2] for path in schema.get("createOnlyProperties", [])}
+            for key, value in new[name]["Properties"].items():
+                for of, attribute in references(value):
+                    if found.get(of) in ("True", "Conditional") or of in found and attribute == "LatestVersionNumber":
+                        more[name] = more.get(name, "False") if key not in fixed else more.get(name) if more.get(name) == "True" else "Conditional"
+        if more == found:
+            return found
+        found = more
+
+
 def changes(old, new):
     found = [Change("Add", name, new[name]["Type"]) for name in new if name not in old]
-    found += [Change("Modify", name, new[name]["Type"], replacement(old[name], new[name]))
-              for name in new if name in old and old[name] != new[name]]
+    found += [Change("Modify", name, new[name]["Type"], replaced) for name, replaced in modified(old, new).items()]
     return found + [Change("Remove", name, old[name]["Type"]) for name in old if name not in new]
 
 
@@ -357,7 +647,8 @@ def update_stack(stack, template, parameters):
     stack.template = template
     stack._parse_template()
     new = resources_of(stack.template_dict, check_parameters(stack.template_dict, parameters))
-    diff = {"Add": [n for n in new if n not in old], "Modify": [n for n in new if n in old and old[n] != new[n]],
+    changed = modified(old, new)
+    diff = {"Add": [n for n in new if n not in old], "Modify": [n for n in new if n in changed],
             "Remove": [n for n in old if n not in new]}
     stack.resource_map.build_resource_diff = lambda *_: {key: list(names) for key, names in diff.items()}
     stack.resource_map.update(stack.template_dict, parameters)
@@ -401,6 +692,7 @@ if __name__ == "__main__":
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     open(LIST_FILE, "w", encoding="utf-8").close()
     server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True, request_handler=MotoRequestHandler)
+    PORT = server.server_port
     with open(PORT_FILE, "w", encoding="utf-8") as file:
-        file.write(str(server.server_port))
+        file.write(str(PORT))
     server.serve_forever()
