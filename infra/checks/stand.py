@@ -623,7 +623,7 @@ def execute_change_set(self, change_set_name, stack_name=None, token=None):
             stack.create_resources()
         else:
             for one in change_set.changes:
-                if one.replacement == "True":
+                if one.replacement == "True" and one.resource_type not in THROUGH_API:
                     tell("would be replaced", stack.name, one.logical_resource_id, one.resource_type)
             update_stack(stack, change_set.template, change_set.parameters)
         stack.output_map = stack._create_output_map()

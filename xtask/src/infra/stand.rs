@@ -1,5 +1,5 @@
 //! Both partitions of AWS as the walk and the tests of `infra/deploy` have them: `infra/checks/stand.py`, once for each, and
-//! the AWS CLI pointed at them.
+//! the AWS CLI pointed at them (`infra/checks/aws.py`).
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -56,7 +56,7 @@ impl Aws {
             command.arg(checks.join("stand.py")).arg(&port_file).arg(list(dir, partition)).arg(partition.region());
             command.env("MOTO_ACCOUNT_ID", account);
             let mut server = Process::start("the stand of AWS", command, &dir.join(format!("{name}.log")))?;
-            let port = wait(&mut server, &port_file)?;
+            let port: u16 = wait(&mut server, || std::fs::read_to_string(&port_file).ok()?.parse().ok())?;
             servers.push(server);
             // AWS's example keys: moto asks for some, and looks at none.
             config.push_str(&format!(
@@ -67,8 +67,14 @@ impl Aws {
             ));
         }
         write(&dir.join("config"), &config)?;
-        let aws = dir.join("bin/aws");
-        write(&aws, &format!("#!/bin/sh\nexec '{}' -m awscli \"$@\"\n", python.display()))?;
+        let (socket, script, aws) = (dir.join("cli"), checks.join("aws.py"), dir.join("bin/aws"));
+        let mut command = Command::new(&python);
+        command.arg(&script).arg(&socket);
+        let mut server = Process::start("the AWS CLI", command, &dir.join("cli.log"))?;
+        wait(&mut server, || socket.exists().then_some(()))?;
+        servers.push(server);
+        let line = format!("exec '{}' -IS '{}' '{}' - \"$@\"", python.display(), script.display(), socket.display());
+        write(&aws, &format!("#!/bin/sh\n{line}\n"))?;
         let runs = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(&aws, runs).map_err(Error::file("cannot change", &aws))?;
         Ok(Aws { dir: dir.to_path_buf(), xtask: xtask.to_path_buf(), _servers: servers })
@@ -150,12 +156,13 @@ fn list(dir: &Path, partition: Partition) -> PathBuf {
     dir.join(format!("{}.list", partition.directory()))
 }
 
-fn wait(server: &mut Process, port_file: &Path) -> Result<u16, Error> {
+/// What `look` finds once the server serves.
+fn wait<T>(server: &mut Process, look: impl Fn() -> Option<T>) -> Result<T, Error> {
     let start = Instant::now();
     while start.elapsed() < START {
         server.check()?;
-        if let Some(port) = std::fs::read_to_string(port_file).ok().and_then(|text| text.parse().ok()) {
-            return Ok(port);
+        if let Some(found) = look() {
+            return Ok(found);
         }
         std::thread::sleep(Duration::from_millis(50));
     }
