@@ -147,6 +147,52 @@ def make_instance(p, _name):
     return found
 
 
+def make_table(p, _name):
+    client, name = api("dynamodb"), p["TableName"]
+    wanted = ("TableName", "BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "Tags")
+    encrypted = {"Enabled": p["SSESpecification"]["SSEEnabled"], "SSEType": p["SSESpecification"]["SSEType"],
+                 "KMSMasterKeyId": p["SSESpecification"]["KMSMasterKeyId"]}
+    made = client.create_table(**{key: p[key] for key in wanted}, SSESpecification=encrypted,
+                               DeletionProtectionEnabled=text(p["DeletionProtectionEnabled"]) == "true")
+    client.update_time_to_live(TableName=name, TimeToLiveSpecification=p["TimeToLiveSpecification"])
+    client.update_continuous_backups(TableName=name, PointInTimeRecoverySpecification=p["PointInTimeRecoverySpecification"])
+    return name, {"Arn": made["TableDescription"]["TableArn"]}
+
+
+def make_log_group(p, _name):
+    client, name = api("logs"), p["LogGroupName"]
+    client.create_log_group(logGroupName=name, kmsKeyId=p["KmsKeyId"])
+    client.put_retention_policy(logGroupName=name, retentionInDays=int(p["RetentionInDays"]))
+    return name, {"Arn": f"arn:{PARTITION}:logs:{REGION}:{os.environ['MOTO_ACCOUNT_ID']}:log-group:{name}:*"}
+
+
+def make_address(p, _name):
+    made = api("ec2").allocate_address(Domain="vpc", TagSpecifications=[{"ResourceType": "elastic-ip", "Tags": p["Tags"]}])
+    return made["PublicIp"], {"AllocationId": made["AllocationId"]}
+
+
+def remove_address(found, _p):
+    known = api("ec2").describe_addresses(PublicIps=[found])["Addresses"][0]
+    api("ec2").release_address(AllocationId=known["AllocationId"])
+
+
+def attach(p, _name):
+    if "VpnGatewayId" in p:
+        api("ec2").attach_vpn_gateway(VpcId=p["VpcId"], VpnGatewayId=p["VpnGatewayId"])
+    else:
+        api("ec2").attach_internet_gateway(VpcId=p["VpcId"], InternetGatewayId=p["InternetGatewayId"])
+    return f"{p.get('VpnGatewayId') or p['InternetGatewayId']}|{p['VpcId']}"
+
+
+def detach(_found, p):
+    if "VpnGatewayId" in p:
+        api("ec2").detach_vpn_gateway(VpcId=p["VpcId"], VpnGatewayId=p["VpnGatewayId"])
+        # moto keeps what is detached, and with it the VPC.
+        ec2_backends[os.environ["MOTO_ACCOUNT_ID"]][REGION].get_vpn_gateway(p["VpnGatewayId"]).attachments.pop(p["VpcId"], None)
+    else:
+        api("ec2").detach_internet_gateway(VpcId=p["VpcId"], InternetGatewayId=p["InternetGatewayId"])
+
+
 def make_balancer(p, name):
     """The name of a stack's own balancer has 32 letters at most."""
     made = api("elbv2").create_load_balancer(
@@ -188,18 +234,28 @@ THROUGH_API = {
     "AWS::CloudWatch::Alarm": (
         put(lambda p, _: api("cloudwatch").put_metric_alarm(**numbers(p)), lambda p, _: p["AlarmName"]),
         lambda found, _: api("cloudwatch").delete_alarms(AlarmNames=[found])),
+    "AWS::DynamoDB::Table": (make_table, lambda found, _: api("dynamodb").delete_table(TableName=found)),
     "AWS::EC2::CustomerGateway": (
         lambda p, _: api("ec2").create_customer_gateway(
             Type=p["Type"], BgpAsn=int(p["BgpAsn"]), IpAddress=p["IpAddress"])["CustomerGateway"]["CustomerGatewayId"],
         lambda found, _: api("ec2").delete_customer_gateway(CustomerGatewayId=found)),
+    "AWS::EC2::EIP": (make_address, remove_address),
     "AWS::EC2::EIPAssociation": (
         lambda p, _: api("ec2").associate_address(
             AllocationId=p["AllocationId"], InstanceId=p["InstanceId"], AllowReassociation=True)["AssociationId"],
         lambda found, _: api("ec2").disassociate_address(AssociationId=found)),
     "AWS::EC2::Instance": (make_instance, lambda found, _: api("ec2").terminate_instances(InstanceIds=[found])),
+    "AWS::EC2::RouteTable": (
+        lambda p, _: api("ec2").create_route_table(
+            VpcId=p["VpcId"], TagSpecifications=[{"ResourceType": "route-table", "Tags": p["Tags"]}])["RouteTable"]["RouteTableId"],
+        lambda found, _: api("ec2").delete_route_table(RouteTableId=found)),
     "AWS::EC2::SecurityGroupEgress": (
         make_egress,
         lambda found, p: api("ec2").revoke_security_group_egress(GroupId=p["GroupId"], SecurityGroupRuleIds=[found])),
+    "AWS::EC2::SubnetRouteTableAssociation": (
+        lambda p, _: api("ec2").associate_route_table(SubnetId=p["SubnetId"], RouteTableId=p["RouteTableId"])["AssociationId"],
+        lambda found, _: api("ec2").disassociate_route_table(AssociationId=found)),
+    "AWS::EC2::VPCGatewayAttachment": (attach, detach),
     "AWS::EC2::VPNConnection": (make_connection, lambda found, _: api("ec2").delete_vpn_connection(VpnConnectionId=found)),
     "AWS::ElasticLoadBalancingV2::Listener": (
         lambda p, _: api("elbv2").create_listener(
@@ -218,6 +274,7 @@ THROUGH_API = {
         put(lambda p, _: api("iam").put_role_policy(
             RoleName=p["RoleName"], PolicyName=p["PolicyName"], PolicyDocument=as_text(p["PolicyDocument"])), lambda p, _: p["PolicyName"]),
         lambda found, p: api("iam").delete_role_policy(RoleName=p["RoleName"], PolicyName=found)),
+    "AWS::Logs::LogGroup": (make_log_group, lambda found, _: api("logs").delete_log_group(logGroupName=found)),
     "AWS::Logs::MetricFilter": (
         put(lambda p, name: api("logs").put_metric_filter(
             logGroupName=p["LogGroupName"], filterName=name, filterPattern=p["FilterPattern"],
@@ -272,7 +329,11 @@ def made_through_api(resource_type):
 
     def update(original_resource, cloudformation_json, **_):
         former = original_resource.physical_resource_id, original_resource.properties
-        original_resource.properties = cloudformation_json.get("Properties", {})
+        wanted = cloudformation_json.get("Properties", {})
+        kept = replacement({"Type": resource_type, "Properties": former[1]}, {"Type": resource_type, "Properties": wanted}) == "False"
+        if resource_type not in PUT and kept and wanted != former[1]:
+            raise NotImplementedError  # which is told
+        original_resource.properties = wanted
         original_resource.make()
         if resource_type not in PUT or original_resource.physical_resource_id != former[0]:
             gone(*former)
@@ -388,6 +449,7 @@ def endpoint_attribute(self, attribute):
 
 
 VPCEndPoint.get_cfn_attribute = endpoint_attribute
+VPCEndPoint.delete = lambda self, *_: self.ec2_backend.delete_vpc_endpoints([self.id])
 VPCEndPoint.has_cfn_attr = classmethod(lambda _, attribute: attribute in ("DnsEntries", "Id"))
 
 
