@@ -200,7 +200,7 @@ impl Lab {
         let name = format!("aws{}", nth + 1);
         let mut started = vec![charon(&name, &machine, space, &self.dir)?];
         space.set(&["address", "add", &format!("{inside_far}/30"), "dev", "ipsec0"])?;
-        space.set(&["link", "set", "ipsec0", "mtu", "1438", "up"])?;
+        space.set(&["link", "set", "ipsec0", "up"])?;
         started.extend(frr(&name, &machine, space, &self.dir)?);
         self.processes.extend(started);
         Ok(())
@@ -216,7 +216,7 @@ impl Lab {
             &format!(
                 "frr defaults traditional\nip prefix-list LOCAL seq 5 permit {LOCAL}\nroute-map TAKE permit 10\n match ip address \
                  prefix-list LOCAL\nexit\nrouter bgp {REMOTE_ASN}\n bgp router-id {BEDROCK}\n timers bgp 1 3\n{neighbours} \
-                 address-family ipv4 unicast\n  neighbor {} route-map TAKE in\n  neighbor {} route-map TAKE in\n \
+                 address-family ipv4 unicast\n  maximum-paths ibgp 1\n  neighbor {} route-map TAKE in\n  neighbor {} route-map TAKE in\n \
                  exit-address-family\n",
                 PAIRS[0].within[1], PAIRS[1].within[1]
             ),
@@ -493,7 +493,8 @@ fn strongswan(machine: &Machine, more: &str) -> Result<(), Error> {
     let more = if more.contains("charon-systemd") { more.to_owned() } else { format!("charon-systemd {{\n{more}}}\n") };
     let text = format!(
         "charon-systemd {{\n  load = random nonce openssl gcm hmac kdf sha2 kernel-libipsec kernel-netlink socket-default \
-         vici\n  filelog {{\n    stderr {{\n      default = 1\n    }}\n  }}\n}}\nswanctl {{\n  load = random openssl\n}}\n{more}"
+         vici\n  # libipsec has routes of its own, whatever it is told: behind all others.\n  routing_table_prio = 40000\n  \
+         filelog {{\n    stderr {{\n      default = 1\n    }}\n  }}\n}}\nswanctl {{\n  load = random openssl\n}}\n{more}"
     );
     write(&machine.outside("/etc/strongswan.conf"), &text)
 }
@@ -502,7 +503,13 @@ fn strongswan(machine: &Machine, more: &str) -> Result<(), Error> {
 fn charon(name: &str, machine: &Machine, space: &Namespace, dir: &Path) -> Result<Process, Error> {
     let command = machine.exec(Some(space), "charon-systemd");
     let mut process = Process::start("charon", command, &dir.join(format!("{name}.charon.log")))?;
-    let socket = machine.outside("/run/charon.vici");
+    listens(&mut process, &machine.outside("/run/charon.vici"))?;
+    run(machine.exec(Some(space), "swanctl").args(["--load-all", "--noprompt"]))?;
+    Ok(process)
+}
+
+/// Waits for a daemon's socket.
+fn listens(process: &mut Process, socket: &Path) -> Result<(), Error> {
     let start = Instant::now();
     while !socket.exists() {
         process.check()?;
@@ -511,8 +518,7 @@ fn charon(name: &str, machine: &Machine, space: &Namespace, dir: &Path) -> Resul
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    run(machine.exec(Some(space), "swanctl").args(["--load-all", "--noprompt"]))?;
-    Ok(process)
+    Ok(())
 }
 
 /// Starts FRR: its routes in the kernel, and BGP.
@@ -527,7 +533,10 @@ fn frr(name: &str, machine: &Machine, space: &Namespace, dir: &Path) -> Result<V
         command.args(["-f", "/etc/frr/frr.conf", "-A", "127.0.0.1", "--log", "stdout"]);
         Process::start(daemon, command, &dir.join(format!("{name}.{daemon}.log")))
     };
-    Ok(vec![start("zebra")?, start("bgpd")?])
+    let mut zebra = start("zebra")?;
+    // Else bgpd looks for it again after ten seconds only.
+    listens(&mut zebra, &run.join("zserv.api"))?;
+    Ok(vec![zebra, start("bgpd")?])
 }
 
 /// A machine's settings, as its template writes them.

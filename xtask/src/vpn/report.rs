@@ -144,8 +144,8 @@ pub fn summary(
     };
     let after = |from: Option<u64>, to: Option<u64>| Some(to?.saturating_sub(from?));
     let mut times: Vec<f64> = calls.iter().map(|call| call.ms).collect();
-    let before = || span(Some(events.start), events.cut);
-    // A call that the cut met crossed before; one that began a second later did not.
+    // A call of the second before may be one that the cut met, and end elsewhere; one of the second after cannot have crossed.
+    let before = || span(Some(events.start), events.cut.map(|ms| ms - 1000));
     let again = span(events.cut.map(|ms| ms + 1000), None).find(|exchange| by_vpn(exchange));
     Summary {
         calls: calls.len(),
@@ -266,7 +266,7 @@ mod tests {
         let summary = of(&calls, &exchanges, &seen, &events);
         assert_eq!(summary.wrong(), Vec::<String>::new());
         assert_eq!((summary.claim, summary.outage, summary.back), (Some(2500), Some(2600), Some(2000)));
-        assert_eq!((summary.before, summary.cut, summary.after), ((2, 2), (2, [0, 9]), (2, 10)));
+        assert_eq!((summary.before, summary.cut, summary.after), ((1, 1), (2, [0, 9]), (2, 10)));
         let lines = timeline(&calls, &exchanges, &seen, &events);
         assert!(lines[3].ends_with("◄ a's tunnel is cut"), "{}", lines[3]);
     }
