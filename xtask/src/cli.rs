@@ -84,7 +84,7 @@ struct Vpn {
     #[arg(long, value_name = "N", default_value = "50", value_parser = clap::value_parser!(u32).range(1..=500))]
     rate: u32,
     /// How long the tunnel is cut, in seconds; sessions of IKE and BGP end after 30.
-    #[arg(long, value_name = "N", default_value = "13", value_parser = clap::value_parser!(u64).range(12..=600))]
+    #[arg(long, value_name = "N", default_value = "12", value_parser = clap::value_parser!(u64).range(12..=600))]
     cut: u64,
 }
 

@@ -42,6 +42,8 @@ struct State {
     /// The network interface that each route table's route names.
     routes: BTreeMap<String, Option<String>>,
     secret: Option<String>,
+    parameter: Option<String>,
+    object: Option<PathBuf>,
     asked: Vec<Asked>,
     refused: Vec<String>,
     /// Why every call fails, while it does.
@@ -69,6 +71,8 @@ impl Cloud {
             cidr: cidr.to_owned(),
             routes: tables.iter().map(|table| ((*table).to_owned(), None)).collect(),
             secret: None,
+            parameter: None,
+            object: None,
             asked: Vec::new(),
             refused: Vec::new(),
             outage: None,
@@ -121,6 +125,13 @@ impl Cloud {
     /// The text of the secret.
     pub fn keep(&self, secret: &str) {
         lock(&self.state).secret = Some(secret.to_owned());
+    }
+
+    /// The text of the parameter that has a machine's settings, and the file in the bucket that it installs.
+    pub fn release(&self, parameter: &str, object: &Path) {
+        let mut state = lock(&self.state);
+        state.parameter = Some(parameter.to_owned());
+        state.object = Some(object.to_path_buf());
     }
 
     /// Has every call fail so, or none.
@@ -201,6 +212,16 @@ impl State {
             }
             ["secretsmanager", "get-secret-value", "--secret-id", _, "--query", "SecretString", "--output", "text"] => {
                 self.secret.clone().ok_or_else(|| "ResourceNotFoundException".into())
+            }
+            ["ssm", "get-parameter", "--name", _, "--query", "Parameter.Value", "--output", "text"] => {
+                self.parameter.clone().ok_or_else(|| "ParameterNotFound".into())
+            }
+            ["s3", "cp", "--only-show-errors", from, to] if from.starts_with("s3://") => {
+                let object = self.object.as_ref().ok_or("NoSuchKey")?;
+                std::fs::copy(object, to).map(|_| String::new()).map_err(|error| error.to_string())
+            }
+            ["cloudformation", "signal-resource", "--stack-name", _, "--logical-resource-id", _, "--unique-id", _, "--status", "SUCCESS" | "FAILURE"] => {
+                Ok(String::new())
             }
             ["logs", "create-log-stream", "--log-group-name", _, "--log-stream-name", _] => Ok(String::new()),
             ["logs", "put-log-events", "--log-group-name", _, "--log-stream-name", _, "--log-events", file] => {

@@ -24,8 +24,8 @@ use crate::test::variables;
 use crate::tools::debian::{Machine, Root};
 use crate::{Error, dirs};
 
-/// A metadata service.
-const IMDS: &str = include_str!("imds.py");
+/// A metadata service, in Python.
+pub const IMDS: &str = include_str!("imds.py");
 const IMDS_ADDRESS: &str = "169.254.169.254";
 /// The two sides.
 const LOCAL: &str = "10.20.0.0/16";
