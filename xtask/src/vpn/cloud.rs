@@ -188,9 +188,19 @@ impl State {
 
     fn carry_out(&mut self, gateway: &str, words: &[&str]) -> Result<String, String> {
         match words {
-            ["ec2", "describe-route-tables", "--output", "json", "--route-table-ids", tables @ ..] => self.tables(tables),
-            ["ec2", action @ ("create-route" | "replace-route"), "--route-table-id", table, "--destination-cidr-block", cidr, "--network-interface-id", interface] =>
-            {
+            ["ec2", "describe-route-tables", "--output", "json", "--route-table-ids", tables @ ..] => {
+                self.tables(tables)
+            }
+            [
+                "ec2",
+                action @ ("create-route" | "replace-route"),
+                "--route-table-id",
+                table,
+                "--destination-cidr-block",
+                cidr,
+                "--network-interface-id",
+                interface,
+            ] => {
                 if *cidr != self.cidr {
                     return Err(format!("no route to {cidr} is this machine's to change"));
                 }
@@ -220,9 +230,18 @@ impl State {
                 let object = self.object.as_ref().ok_or("NoSuchKey")?;
                 std::fs::copy(object, to).map(|_| String::new()).map_err(|error| error.to_string())
             }
-            ["cloudformation", "signal-resource", "--stack-name", _, "--logical-resource-id", _, "--unique-id", _, "--status", "SUCCESS" | "FAILURE"] => {
-                Ok(String::new())
-            }
+            [
+                "cloudformation",
+                "signal-resource",
+                "--stack-name",
+                _,
+                "--logical-resource-id",
+                _,
+                "--unique-id",
+                _,
+                "--status",
+                "SUCCESS" | "FAILURE",
+            ] => Ok(String::new()),
             ["logs", "create-log-stream", "--log-group-name", _, "--log-stream-name", _] => Ok(String::new()),
             ["logs", "put-log-events", "--log-group-name", _, "--log-stream-name", _, "--log-events", file] => {
                 let file = file.strip_prefix("file://").ok_or("no file of events")?;
@@ -250,7 +269,9 @@ impl State {
             let route = self.routes.get(*table).ok_or("InvalidRouteTableID.NotFound")?;
             let mut routes = vec![json!({ "DestinationCidrBlock": "10.20.0.0/16", "GatewayId": "local" })];
             if let Some(interface) = route {
-                routes.push(json!({ "DestinationCidrBlock": self.cidr, "NetworkInterfaceId": interface, "State": "active" }));
+                routes.push(
+                    json!({ "DestinationCidrBlock": self.cidr, "NetworkInterfaceId": interface, "State": "active" }),
+                );
             }
             tables.push(json!({ "RouteTableId": table, "Routes": routes }));
         }

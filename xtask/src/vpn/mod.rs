@@ -126,7 +126,10 @@ fn wait(
         look(lab, signals)?;
         if start.elapsed() > limit {
             let logs = dirs::shown(lab.dir());
-            return Err(Error::Failed(format!("{} s are over, and still no sign of {what}; logs: {logs}", limit.as_secs())));
+            return Err(Error::Failed(format!(
+                "{} s are over, and still no sign of {what}; logs: {logs}",
+                limit.as_secs()
+            )));
         }
         std::thread::sleep(LOOK);
     }
