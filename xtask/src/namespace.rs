@@ -57,7 +57,8 @@ impl Namespace {
     pub fn forwards(&self) -> Result<(), Error> {
         let mut command = self.exec(Path::new("sh"));
         // What goes out one way may come back another.
-        let text = "echo 1 >/proc/sys/net/ipv4/ip_forward\nfor f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 >$f; done";
+        let text =
+            "echo 1 >/proc/sys/net/ipv4/ip_forward\nfor f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 >$f; done";
         run(command.args(["-c", text])).map(drop)
     }
 

@@ -36,7 +36,7 @@ const REMOTE_ASN: u32 = 64512;
 const BEDROCK: &str = "10.100.9.9";
 const TABLE: &str = "rtb-0123456789abcdef0";
 /// The route's holder changes back after so many seconds of health, to keep the run short; 60 on a machine.
-const RETURN_ROUNDS: &str = "8";
+const RETURN_ROUNDS: &str = "5";
 /// Time for a daemon to listen.
 const DAEMON_START: Duration = Duration::from_secs(20);
 /// Paths beside one another, in milliseconds.
@@ -146,18 +146,13 @@ impl Lab {
         spaces.wire()?;
         let vpc = std::sync::Arc::clone(&spaces.vpc);
         let on_route = move |_: &str, interface: &str| {
-            let pair = PAIRS.iter().find(|pair| pair.interface == interface).ok_or("InvalidNetworkInterfaceID.NotFound")?;
+            let pair =
+                PAIRS.iter().find(|pair| pair.interface == interface).ok_or("InvalidNetworkInterfaceID.NotFound")?;
             vpc.set(&["route", "replace", REMOTE, "via", pair.lan]).map_err(|error| error.to_string())
         };
         let cloud = Cloud::new(REMOTE, &[TABLE], Box::new(on_route));
-        let mut lab = Lab {
-            processes: Vec::new(),
-            gateway: None,
-            cloud,
-            gateways: Vec::new(),
-            spaces,
-            dir: dir.to_path_buf(),
-        };
+        let mut lab =
+            Lab { processes: Vec::new(), gateway: None, cloud, gateways: Vec::new(), spaces, dir: dir.to_path_buf() };
         for (nth, pair) in PAIRS.iter().enumerate() {
             lab.far_end(nth, pair, root)?;
         }
@@ -243,14 +238,20 @@ impl Lab {
         write(&etc.join("settings.json"), &settings(pair).to_string())?;
         write(&etc.join("secret.json"), &secret().to_string())?;
         let mut render = machine.exec(Some(space), "/opt/bedrock-gateway/vpn/render");
-        render.args(["--secret", "/etc/bedrock-gateway/secret.json", "--settings", "/etc/bedrock-gateway/settings.json"]);
+        render.args([
+            "--secret",
+            "/etc/bedrock-gateway/secret.json",
+            "--settings",
+            "/etc/bedrock-gateway/settings.json",
+        ]);
         render.args(["--out", "/etc/bedrock-gateway/vpn", "--libipsec", "1"]);
         run(&mut render)?;
 
         let rendered = etc.join("vpn");
         strongswan(&machine, &read(&source.join("strongswan.conf"))?)?;
         for (name, place) in [("swanctl.conf", "/etc/swanctl/swanctl.conf"), ("frr.conf", "/etc/frr/frr.conf")] {
-            std::fs::copy(rendered.join(name), machine.outside(place)).map_err(Error::file("cannot copy", &rendered))?;
+            std::fs::copy(rendered.join(name), machine.outside(place))
+                .map_err(Error::file("cannot copy", &rendered))?;
         }
         space.rules(&read(&rendered.join("firewall.nft"))?)?;
         let mut started = vec![charon(&name, &machine, space, &self.dir)?];

@@ -106,8 +106,12 @@ pub fn timeline(calls: &[Call], exchanges: &[Exchange], seen: &[Second], events:
             let taken = |exchange: &&Exchange| events.second(exchange.start_ms) == now && by_vpn(exchange) == vpn;
             exchanges.iter().filter(taken).count()
         };
-        let happened: Vec<&str> =
-            events.named().into_iter().filter(|(ms, _)| ms.is_some_and(|ms| events.second(ms) == now)).map(|(_, name)| name).collect();
+        let happened: Vec<&str> = events
+            .named()
+            .into_iter()
+            .filter(|(ms, _)| ms.is_some_and(|ms| events.second(ms) == now))
+            .map(|(_, name)| name)
+            .collect();
         lines.push(format!(
             "{now:>4} {:>6} {:>7} {:>5} {:>9} {:>7} {:>7}  {}{}",
             begun.len(),
