@@ -86,7 +86,7 @@ def serve(path):
                 server.close()
                 try:
                     handle(connection)
-                except BaseException:  # noqa: BLE001 the fork must not go on as the server
+                except BaseException:  # the fork must not go on as the server
                     traceback.print_exc()
                 finally:
                     os._exit(0)

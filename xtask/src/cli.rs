@@ -52,7 +52,7 @@ enum Command {
         #[arg(long, value_name = "FILE.tar.gz", default_value = "target/release.tar.gz")]
         out: PathBuf,
     },
-    /// Check the CloudFormation templates of infra/: cfn-lint, checkov, and the project's own rules.
+    /// Check the CloudFormation templates of infra/ (cfn-lint, checkov, own rules), and deploy each version to a stand of AWS.
     Infra,
 }
 
