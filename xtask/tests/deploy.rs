@@ -310,10 +310,7 @@ fn tunnels(name: &str) -> Stand {
     stand.file("templates/commercial/vpn.yaml", VPN);
     stand.file("templates/govcloud/secret.yaml", SECRET);
     stand.file("templates/govcloud/topic.yaml", TOPIC);
-    stand.file(
-        "environments/test/govcloud/topic.params",
-        "Name=x\nLabel=@{tunnels.Version} @{tunnels.A1} @{tunnels.B2}\n",
-    );
+    stand.file("environments/test/govcloud/topic.params", "Name=x\nLabel=@{tunnels.A1} @{tunnels.B2}\n");
     stand
 }
 
@@ -323,19 +320,19 @@ const STEP: &str = "tunnels @{govcloud/secret.Arn} a=@{commercial/vpn.A} b=@{com
 fn tunnels_go_from_commercial_into_a_secret_of_govcloud_and_their_keys_nowhere_else() {
     let stand = tunnels("tunnels");
     stand.file("environments/test/1.plan", &format!("govcloud secret\ncommercial vpn\n{STEP}\ngovcloud topic\n"));
-    let secret = |query: &str| {
-        let get = ["secretsmanager", "get-secret-value", "--secret-id", "bedrock/test/vpn", "--query", query];
+    let secret = || {
+        let get = ["secretsmanager", "get-secret-value", "--secret-id", "bedrock/test/vpn", "--query", "SecretString"];
         stand.aws.call(GovCloud, &get).unwrap().as_str().unwrap().to_owned()
     };
 
     let text = stand.succeeds(&["1", "--yes"]);
-    let (first, version) = (secret("SecretString"), secret("VersionId"));
+    let first = secret();
     let value: serde_json::Value = serde_json::from_str(&first).unwrap();
     assert_eq!((&value["local_asn"], &value["remote_asn"]), (&65010.into(), &64512.into()), "{value}");
     assert_eq!(value["gateways"]["b"]["outside"], "198.51.100.11");
     let tunnel = &value["gateways"]["a"]["tunnels"][0];
     assert_eq!((&tunnel["inside"], &tunnel["psk"]), (&"169.254.101.0/30".into(), &"example.key_of_A1".into()));
-    assert!(text.contains(&format!("tunnels: 2 connections, in version {version} of bedrock/test/vpn")), "{text}");
+    assert!(text.contains("tunnels: 2 connections, in bedrock/test/vpn"), "{text}");
     for gateway in ["a", "b"] {
         for tunnel in value["gateways"][gateway]["tunnels"].as_array().unwrap() {
             assert!(!text.contains(tunnel["psk"].as_str().unwrap()), "a key is told");
@@ -348,19 +345,18 @@ fn tunnels_go_from_commercial_into_a_secret_of_govcloud_and_their_keys_nowhere_e
     };
     let outside =
         |gateway: &str, tunnel: usize| value["gateways"][gateway]["tunnels"][tunnel]["outside"].as_str().unwrap();
-    assert_eq!(label(), format!("{version} {} {}", outside("a", 0), outside("b", 1)));
+    assert_eq!(label(), format!("{} {}", outside("a", 0), outside("b", 1)));
 
     let text = stand.succeeds(&["1", "--yes"]);
     assert!(text.contains("tunnels: no change\ngovcloud/topic: no change\n"), "{text}");
 
-    // Somebody has changed the secret: it is put right, and what names its version changes with it.
+    // Somebody has changed the secret: it is put right.
     let put = ["secretsmanager", "put-secret-value", "--secret-id", "bedrock/test/vpn", "--secret-string", "{}"];
     stand.aws.call(GovCloud, &put).unwrap();
     stand.fails(&["1"], "There is no terminal to ask on");
     let text = stand.succeeds(&["1", "--yes"]);
-    assert!(text.contains("govcloud/topic: update"), "{text}");
-    assert_eq!(secret("SecretString"), first);
-    assert!(label().starts_with(&secret("VersionId")) && secret("VersionId") != version);
+    assert!(text.contains("tunnels: 2 connections") && text.contains("govcloud/topic: no change"), "{text}");
+    assert_eq!(secret(), first);
 }
 
 #[test]
@@ -377,11 +373,8 @@ fn tunnels_that_are_mistyped_or_not_as_they_should_be_are_named() {
         ("tunnels @{govcloud/secret.Arn} a=vpn-0123", "want NAME=@{commercial/STACK.Output}"),
         ("tunnels @{govcloud/secret.Arn} a=@{commercial/vpn.A} a=@{commercial/vpn.B}", "a is given twice"),
         ("tunnels @{govcloud/secret.Arn} a=@{commercial/vpn.C}", "has no output C; it has: A B"),
-        (
-            "tunnels @{govcloud/secret.Arn} a=@{commercial/vpn.A}",
-            "@{tunnels.B2}: there are tunnels.Version tunnels.A1 tunnels.A2",
-        ),
-        ("", "@{tunnels.Version} before the plan's tunnels"),
+        ("tunnels @{govcloud/secret.Arn} a=@{commercial/vpn.A}", "@{tunnels.B2}: there are tunnels.A1 tunnels.A2"),
+        ("", "@{tunnels.A1} before the plan's tunnels"),
     ] {
         stand.file(plan, &format!("govcloud secret\ncommercial vpn\n{text}\ngovcloud topic\n"));
         stand.fails(&["1", "--yes"], part);
