@@ -148,8 +148,8 @@ pub fn check() -> Result<(), Error> {
 }
 
 impl Lab {
-    /// Makes the hosts and starts all but the gateway's Envoy.
-    pub fn build(dir: &Path, root: &Root, programs: &Programs) -> Result<Lab, Error> {
+    /// Makes the hosts and starts all but the gateway's Envoy. `timers`: keepalive and hold of BGP at AWS's ends, in seconds.
+    pub fn build(dir: &Path, root: &Root, programs: &Programs, timers: (u32, u32)) -> Result<Lab, Error> {
         sweep();
         let spaces = Spaces::add()?;
         spaces.wire()?;
@@ -163,7 +163,7 @@ impl Lab {
         let mut lab =
             Lab { processes: Vec::new(), gateway: None, cloud, gateways: Vec::new(), spaces, dir: dir.to_path_buf() };
         for (nth, pair) in PAIRS.iter().enumerate() {
-            lab.far_end(nth, pair, root)?;
+            lab.far_end(nth, pair, root, timers)?;
         }
         lab.bedrock(root)?;
         for (nth, pair) in PAIRS.iter().enumerate() {
@@ -174,7 +174,7 @@ impl Lab {
     }
 
     /// One of AWS's ends: it waits for the other side, with the key and the parameters that it was told.
-    fn far_end(&mut self, nth: usize, pair: &Pair, root: &Root) -> Result<(), Error> {
+    fn far_end(&mut self, nth: usize, pair: &Pair, root: &Root, (keepalive, hold): (u32, u32)) -> Result<(), Error> {
         let machine = root.machine(&self.dir.join(format!("aws{}", nth + 1)))?;
         let space = self.spaces.aws.get(nth).ok_or_else(missing)?;
         strongswan(&machine, "  install_routes = no\n")?;
@@ -195,7 +195,7 @@ impl Lab {
             &machine.outside("/etc/frr/frr.conf"),
             &format!(
                 "frr defaults traditional\nrouter bgp {REMOTE_ASN}\n bgp router-id {inside_far}\n no bgp \
-                 ebgp-requires-policy\n no bgp network import-check\n timers bgp 10 30\n neighbor {inside_near} remote-as \
+                 ebgp-requires-policy\n no bgp network import-check\n timers bgp {keepalive} {hold}\n neighbor {inside_near} remote-as \
                  {LOCAL_ASN}\n neighbor {inside_near} passive\n neighbor {bedrock} remote-as {REMOTE_ASN}\n neighbor {bedrock} \
                  timers 1 3\n neighbor {bedrock} timers connect 1\n address-family ipv4 unicast\n  network {REMOTE}\n  neighbor \
                  {bedrock} next-hop-self\n exit-address-family\n"
