@@ -837,7 +837,7 @@ fn an_outage_of_aws_is_waited_for_and_metrics_are_told() {
 
 /// The VPN for real, where this machine may have it: `cargo xtask vpn`.
 #[test]
-fn calls_cross_the_vpn_and_outlive_a_tunnel() {
+fn a_call_crosses_the_vpn_and_a_cut_of_its_tunnel() {
     let program =
         std::env::var_os("XTASK_BIN").unwrap_or_else(|| panic!("XTASK_BIN is not set: run `cargo xtask test`"));
     let able =
