@@ -9,6 +9,7 @@
 //! outside addresses; it counts what crosses, and can cut. Where ESP is done by charon itself, all tunnels of one charon share a
 //! device, so each gateway has one tunnel here, and each of AWS's two ends is a host of its own, as it is at AWS.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,8 @@ const BEDROCK: &str = "10.100.9.9";
 const TABLE: &str = "rtb-0123456789abcdef0";
 /// The route's holder changes back after so many seconds of health, to keep the run short; 60 on a machine.
 const RETURN_ROUNDS: &str = "5";
+/// The device's number, major 10 and minor 200.
+const TUN: u64 = 10 << 8 | 200;
 /// Time for a daemon to listen.
 const DAEMON_START: Duration = Duration::from_secs(20);
 /// Paths beside one another, in milliseconds.
@@ -131,16 +134,22 @@ struct Spaces {
 
 /// Says what is missing where ESP cannot be done in user space.
 pub fn check() -> Result<(), Error> {
-    // Opened, since a device's file says nothing of the kernel.
-    match std::fs::File::options().read(true).write(true).open("/dev/net/tun") {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Error::Failed(format!("vpn needs /dev/net/tun for ESP in user space: {error}"))),
-    }
+    let tun = "/dev/net/tun";
+    let why = match std::fs::metadata(tun) {
+        // Opened, since a device's file says nothing of the kernel.
+        Ok(file) if file.rdev() == TUN => match std::fs::File::options().read(true).write(true).open(tun) {
+            Ok(_) => return Ok(()),
+            Err(error) => error.to_string(),
+        },
+        Ok(_) => "it is another device".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(Error::Failed(format!("vpn needs {tun} for ESP in user space: {why}")))
 }
 
 impl Lab {
-    /// Makes the hosts and starts all but the gateway's Envoy.
-    pub fn build(dir: &Path, root: &Root, programs: &Programs) -> Result<Lab, Error> {
+    /// Makes the hosts and starts all but the gateway's Envoy. `timers`: keepalive and hold of BGP at AWS's ends, in seconds.
+    pub fn build(dir: &Path, root: &Root, programs: &Programs, timers: (u32, u32)) -> Result<Lab, Error> {
         sweep();
         let spaces = Spaces::add()?;
         spaces.wire()?;
@@ -154,7 +163,7 @@ impl Lab {
         let mut lab =
             Lab { processes: Vec::new(), gateway: None, cloud, gateways: Vec::new(), spaces, dir: dir.to_path_buf() };
         for (nth, pair) in PAIRS.iter().enumerate() {
-            lab.far_end(nth, pair, root)?;
+            lab.far_end(nth, pair, root, timers)?;
         }
         lab.bedrock(root)?;
         for (nth, pair) in PAIRS.iter().enumerate() {
@@ -165,7 +174,7 @@ impl Lab {
     }
 
     /// One of AWS's ends: it waits for the other side, with the key and the parameters that it was told.
-    fn far_end(&mut self, nth: usize, pair: &Pair, root: &Root) -> Result<(), Error> {
+    fn far_end(&mut self, nth: usize, pair: &Pair, root: &Root, (keepalive, hold): (u32, u32)) -> Result<(), Error> {
         let machine = root.machine(&self.dir.join(format!("aws{}", nth + 1)))?;
         let space = self.spaces.aws.get(nth).ok_or_else(missing)?;
         strongswan(&machine, "  install_routes = no\n")?;
@@ -186,7 +195,7 @@ impl Lab {
             &machine.outside("/etc/frr/frr.conf"),
             &format!(
                 "frr defaults traditional\nrouter bgp {REMOTE_ASN}\n bgp router-id {inside_far}\n no bgp \
-                 ebgp-requires-policy\n no bgp network import-check\n timers bgp 10 30\n neighbor {inside_near} remote-as \
+                 ebgp-requires-policy\n no bgp network import-check\n timers bgp {keepalive} {hold}\n neighbor {inside_near} remote-as \
                  {LOCAL_ASN}\n neighbor {inside_near} passive\n neighbor {bedrock} remote-as {REMOTE_ASN}\n neighbor {bedrock} \
                  timers 1 3\n neighbor {bedrock} timers connect 1\n address-family ipv4 unicast\n  network {REMOTE}\n  neighbor \
                  {bedrock} next-hop-self\n exit-address-family\n"
@@ -504,8 +513,15 @@ fn strongswan(machine: &Machine, more: &str) -> Result<(), Error> {
 fn charon(name: &str, machine: &Machine, space: &Namespace, dir: &Path) -> Result<Process, Error> {
     let command = machine.exec(Some(space), "charon-systemd");
     let mut process = Process::start("charon", command, &dir.join(format!("{name}.charon.log")))?;
-    listens(&mut process, &machine.outside("/run/charon.vici"))?;
-    run(machine.exec(Some(space), "swanctl").args(["--load-all", "--noprompt"]))?;
+    let start = Instant::now();
+    // Its socket is there before it listens.
+    while let Err(error) = run(machine.exec(Some(space), "swanctl").args(["--load-all", "--noprompt"])) {
+        process.check()?;
+        if start.elapsed() > DAEMON_START {
+            return Err(error);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
     Ok(process)
 }
 
