@@ -164,7 +164,10 @@ fn what_is_mistyped_is_named_before_anything_is_changed() {
         ("Name=@{topic}\n", "want PARTITION/STACK.Output"),
         ("Name=@{config.Key}\n", "before the plan's config"),
         ("Name=@{base64:infra/nothing}\n", "there is no such file"),
-        ("Name=@{base64:infra/deploy}\n", "over 3,072 bytes, which are the 4,096 letters that a parameter takes"),
+        (
+            "Name=@{base64:infra/deploy}\n",
+            "over 3,072 bytes without its comments, which are the 4,096 letters that a parameter takes",
+        ),
         ("Name=@{govcloud/topic.TopicName\n", "not closed"),
     ] {
         stand.file(params, text);
