@@ -10,7 +10,7 @@ use crate::chaos::Scenario;
 use crate::gateway::{self, Options};
 use crate::istio::{Image, Way};
 use crate::paths::{self, PathSpec, Region};
-use crate::{Error, chaos, demo, infra, installed, istio, release, test, up};
+use crate::{Error, chaos, demo, infra, installed, istio, release, test, up, vpn};
 
 /// The gateway's commands. Each sets up what is missing under `target/`.
 #[derive(Debug, Parser)]
@@ -44,13 +44,16 @@ enum Command {
     /// way of failing; a class without the internet loses both of its paths; regions throttle; calls move to another path
     /// by weights; uploads run beside calls of people.
     Chaos(Chaos),
-    /// Make the archive that machines of the gateway install: module, Envoy, collector, infra/instance.
+    /// Run the VPN's machines for real: strongSwan and FRR at both ends, calls across, one tunnel cut and mended under load. Needs
+    /// Linux, root, `ip`, `tc`, /dev/net/tun, and `apt-get`.
+    Vpn(Vpn),
+    /// Make the archive that machines of the gateway install: module, Envoy, collector, infra/instance, infra/vpn.
     Release {
         /// Where to put it.
         #[arg(long, value_name = "FILE.tar.gz", default_value = "target/release.tar.gz")]
         out: PathBuf,
     },
-    /// Check the CloudFormation templates of infra/: cfn-lint, checkov, and the project's own rules.
+    /// Check the CloudFormation templates of infra/ (cfn-lint, checkov, own rules), and deploy each version to a stand of AWS.
     Infra,
     /// The gateway in an Istio mesh (docs/istio.md).
     #[command(subcommand)]
@@ -113,6 +116,17 @@ struct Chaos {
 }
 
 #[derive(Debug, Args)]
+struct Vpn {
+    /// Converse calls in a second.
+    #[arg(long, value_name = "N", default_value = "50", value_parser = clap::value_parser!(u32).range(1..=500))]
+    rate: u32,
+    /// How long the tunnel is cut, in seconds; sessions of IKE and BGP end after 30. The other gateway takes the routes after
+    /// some 6, and Envoy looks at the path again within 10.
+    #[arg(long, value_name = "N", default_value = "18", value_parser = clap::value_parser!(u64).range(18..=600))]
+    cut: u64,
+}
+
+#[derive(Debug, Args)]
 struct Up {
     /// A path (dx, vpn or internet) and the address that it reaches both of Bedrock's services by, or one service
     /// (bedrock-runtime, bedrock, sts), in one region or in all. May be given for each; `internet` alone means the public
@@ -165,6 +179,7 @@ impl Cli {
         match self.command {
             Command::Demo => demo::run(),
             Command::Chaos(chaos) => chaos.run(),
+            Command::Vpn(Vpn { rate, cut }) => vpn::run(&vpn::Options { rate, cut }),
             Command::Release { out } => {
                 let made = release::make(&out)?;
                 println!("{}  {}", made.sha256, made.file.display());

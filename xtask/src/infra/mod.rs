@@ -1,13 +1,15 @@
-//! `cargo xtask infra`: what is checked of the templates in `infra/templates` before anyone deploys them.
+//! `cargo xtask infra`: what is checked of the templates in `infra/templates` before anyone deploys them, and the walk
+//! through the versions of connectivity.
 
 pub mod linters;
 pub mod rules;
 pub mod stand;
 pub mod template;
+mod walk;
 
 use std::path::{Path, PathBuf};
 
-use crate::{dirs, progress, tools};
+use crate::{Error, dirs, progress, tools};
 use linters::LinterError;
 use template::{Partition, Template, TemplateError};
 
@@ -26,6 +28,9 @@ pub enum InfraError {
     /// What is wrong with the templates, a line each.
     #[error("{} faults in the templates\n{}", .0.len(), .0.join("\n"))]
     Faults(Vec<String>),
+    /// The walk does not come to its end.
+    #[error(transparent)]
+    Walk(Box<Error>),
 }
 
 /// The templates' directory.
@@ -33,7 +38,7 @@ pub fn templates() -> PathBuf {
     dirs::root().join("infra/templates")
 }
 
-/// Checks every template: one line on stderr for each check.
+/// Checks every template, and walks through the versions: one line on stderr for each check and each step.
 ///
 /// # Errors
 /// [`InfraError`]; every fault of one check is in it.
@@ -62,7 +67,9 @@ pub fn run() -> Result<(), InfraError> {
     if faults.is_empty() && usize::try_from(checked.excused).ok() != Some(written) {
         faults.push(format!("{written} excuses from checkov are written, and {} are needed", checked.excused));
     }
-    settle(&format!("{count} templates, checkov: {} checks, {written} excused in place", checked.passed), faults)
+    settle(&format!("{count} templates, checkov: {} checks, {written} excused in place", checked.passed), faults)?;
+    let faults = walk::run().map_err(|error| InfraError::Walk(Box::new(error)))?;
+    settle("what was deployed, read back", faults)
 }
 
 fn of(directory: &Path, templates: &[Template], partition: Partition) -> Vec<PathBuf> {

@@ -1,5 +1,5 @@
-//! Both partitions of AWS as the walk and the tests of `infra/deploy` have them: `infra/checks/stand.py`, once for each, and
-//! the AWS CLI pointed at them.
+//! Both partitions of AWS as the walk and the tests of `infra/deploy` have them: `infra/checks/stand.py`, and
+//! the AWS CLI pointed at them (`infra/checks/aws.py`).
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -22,7 +22,7 @@ const START: Duration = Duration::from_secs(60);
 pub struct Aws {
     dir: PathBuf,
     xtask: PathBuf,
-    _servers: Vec<Process>,
+    _servers: [Process; 2],
 }
 
 /// A resource that moto could not make, or not change.
@@ -47,17 +47,17 @@ impl Aws {
         std::fs::create_dir_all(dir.join("bin")).map_err(Error::file("cannot create", dir))?;
         let checks = dirs::root().join("infra/checks");
         let python = tools::python::find(&dirs::tools(), &checks.join("stand.txt"))?;
-        let mut servers = Vec::new();
-        let mut config = String::new();
+        let mut command = Command::new(&python);
+        command.arg(checks.join("stand.py")).arg(dir);
         for (partition, account) in ACCOUNTS {
+            command.arg(format!("{}:{}:{account}", partition.directory(), partition.region()));
+        }
+        let mut server = Process::start("the stand of AWS", command, &dir.join("stand.log"))?;
+        let mut config = String::new();
+        for (partition, _) in ACCOUNTS {
             let name = partition.directory();
             let port_file = dir.join(format!("{name}.port"));
-            let mut command = Command::new(&python);
-            command.arg(checks.join("stand.py")).arg(&port_file).arg(list(dir, partition)).arg(partition.region());
-            command.env("MOTO_ACCOUNT_ID", account);
-            let mut server = Process::start("the stand of AWS", command, &dir.join(format!("{name}.log")))?;
-            let port = wait(&mut server, &port_file)?;
-            servers.push(server);
+            let port: u16 = wait(&mut server, || std::fs::read_to_string(&port_file).ok()?.parse().ok())?;
             // AWS's example keys: moto asks for some, and looks at none.
             config.push_str(&format!(
                 "[profile {name}]\nregion = {}\nendpoint_url = http://127.0.0.1:{port}\n\
@@ -67,11 +67,16 @@ impl Aws {
             ));
         }
         write(&dir.join("config"), &config)?;
-        let aws = dir.join("bin/aws");
-        write(&aws, &format!("#!/bin/sh\nexec '{}' -m awscli \"$@\"\n", python.display()))?;
+        let (socket, script, aws) = (dir.join("cli"), checks.join("aws.py"), dir.join("bin/aws"));
+        let mut command = Command::new(&python);
+        command.arg(&script).arg(&socket);
+        let mut cli = Process::start("the AWS CLI", command, &dir.join("cli.log"))?;
+        wait(&mut cli, || socket.exists().then_some(()))?;
+        let line = format!("exec '{}' -IS '{}' '{}' - \"$@\"", python.display(), script.display(), socket.display());
+        write(&aws, &format!("#!/bin/sh\n{line}\n"))?;
         let runs = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(&aws, runs).map_err(Error::file("cannot change", &aws))?;
-        Ok(Aws { dir: dir.to_path_buf(), xtask: xtask.to_path_buf(), _servers: servers })
+        Ok(Aws { dir: dir.to_path_buf(), xtask: xtask.to_path_buf(), _servers: [server, cli] })
     }
 
     /// Runs `deploy` (the script, or a copy of it) with these arguments; stdout and stderr are gathered.
@@ -115,12 +120,8 @@ impl Aws {
     pub fn held(&self) -> Result<Vec<Held>, Error> {
         let mut all = Vec::new();
         for (partition, _) in ACCOUNTS {
-            let file = list(&self.dir, partition);
-            let text = std::fs::read_to_string(&file).map_err(Error::file("cannot read", &file))?;
-            for line in text.lines() {
-                let held: Value = serde_json::from_str(line)
-                    .map_err(|error| Error::Failed(format!("{}: {error}", file.display())))?;
-                let field = |name: &str| held.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+            for line in self.lines(partition)? {
+                let field = |name: &str| line.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
                 let stack = format!("{}/{}", partition.directory(), field("stack"));
                 all.push(Held { what: field("what"), kind: field("type"), stack, resource: field("resource") });
             }
@@ -128,6 +129,24 @@ impl Aws {
         all.sort();
         all.dedup();
         Ok(all)
+    }
+
+    /// The properties of the resources of this type that a place was held for in a partition, the newest last.
+    ///
+    /// # Errors
+    /// The list cannot be read.
+    pub fn placed(&self, partition: Partition, kind: &str) -> Result<Vec<Value>, Error> {
+        let of = |line: &Value| line.get("type").and_then(Value::as_str) == Some(kind);
+        let lines = self.lines(partition)?.into_iter().filter(of);
+        Ok(lines.filter_map(|line| line.get("properties").filter(|value| value.is_object()).cloned()).collect())
+    }
+
+    fn lines(&self, partition: Partition) -> Result<Vec<Value>, Error> {
+        let file = list(&self.dir, partition);
+        let text = std::fs::read_to_string(&file).map_err(Error::file("cannot read", &file))?;
+        let read =
+            |line| serde_json::from_str(line).map_err(|error| Error::Failed(format!("{}: {error}", file.display())));
+        text.lines().map(read).collect()
     }
 
     fn output(&self, mut command: Command) -> Result<Output, Error> {
@@ -150,12 +169,13 @@ fn list(dir: &Path, partition: Partition) -> PathBuf {
     dir.join(format!("{}.list", partition.directory()))
 }
 
-fn wait(server: &mut Process, port_file: &Path) -> Result<u16, Error> {
+/// What `look` finds once the server serves.
+fn wait<T>(server: &mut Process, look: impl Fn() -> Option<T>) -> Result<T, Error> {
     let start = Instant::now();
     while start.elapsed() < START {
         server.check()?;
-        if let Some(port) = std::fs::read_to_string(port_file).ok().and_then(|text| text.parse().ok()) {
-            return Ok(port);
+        if let Some(found) = look() {
+            return Ok(found);
         }
         std::thread::sleep(Duration::from_millis(50));
     }

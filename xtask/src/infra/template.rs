@@ -117,6 +117,13 @@ impl Template {
     /// # Errors
     /// [`TemplateError::Yaml`].
     pub fn parse(file: String, partition: Partition, text: &str) -> Result<Self, TemplateError> {
+        // CloudFormation shows others as question marks, and the AWS CLI reads files in the locale that it is run in.
+        if let Some((index, _)) = text.lines().enumerate().find(|(_, line)| !line.is_ascii()) {
+            return Err(TemplateError::Yaml {
+                file,
+                problem: format!("line {}: a letter that is not ASCII", index + 1),
+            });
+        }
         let nodes = MarkedYaml::load_from_str(text)
             .map_err(|error| TemplateError::Yaml { file: file.clone(), problem: error.to_string() })?;
         let [node] = nodes.as_slice() else {
@@ -256,6 +263,7 @@ mod tests {
             ("", "0 YAML documents"),
             ("a: 1\n---\nb: 1\n", "2 YAML documents"),
             ("a:\n  1: 2\n", "line 2: a key that is no text"),
+            ("a: 1\nb: \u{2026}\n", "line 2: a letter that is not ASCII"),
         ];
         for (text, wanted) in cases {
             let error = parse(text).unwrap_err().to_string();

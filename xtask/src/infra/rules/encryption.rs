@@ -52,7 +52,8 @@ pub(super) fn check(report: &mut Report<'_>) {
     }
     let machine = match resource.kind {
         "AWS::EC2::LaunchTemplate" => "/LaunchTemplateData",
-        "AWS::EC2::Instance" => "",
+        // Where it has one, its disks are those of its launch template.
+        "AWS::EC2::Instance" if !given(resource.property("/LaunchTemplate")) => "",
         _ => return,
     };
     disks(report, machine);

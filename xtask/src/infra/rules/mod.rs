@@ -10,6 +10,7 @@
 //! An excuse that excuses nothing is a fault itself.
 
 mod audit;
+mod connectivity;
 mod encryption;
 mod network;
 mod policies;
@@ -88,6 +89,7 @@ fn faults(template: &Template) -> Vec<Fault> {
         policies::check(&mut report);
         encryption::check(&mut report);
         network::check(&mut report);
+        connectivity::check(&mut report);
         audit::check(&mut report);
         let excused = excuse(&mut report);
         report.faults.extend(excused);

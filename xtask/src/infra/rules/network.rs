@@ -35,12 +35,21 @@ const fn services(partition: Partition) -> &'static [&'static str] {
 pub(super) fn check(report: &mut Report<'_>) {
     match report.resource.kind {
         "AWS::EC2::SecurityGroup" => {
+            description(report, "/GroupDescription");
+            for way in ["SecurityGroupIngress", "SecurityGroupEgress"] {
+                let rules = report.resource.property(&format!("/{way}")).as_array().map_or(0, Vec::len);
+                (0..rules).for_each(|index| description(report, &format!("/{way}/{index}/Description")));
+            }
             let rules = report.resource.property("/SecurityGroupIngress").as_array();
             for (index, rule) in rules.into_iter().flatten().enumerate() {
                 ingress(report, rule, &format!("/Properties/SecurityGroupIngress/{index}"));
             }
         }
-        "AWS::EC2::SecurityGroupIngress" => ingress(report, report.resource.property(""), "/Properties"),
+        "AWS::EC2::SecurityGroupIngress" => {
+            description(report, "/Description");
+            ingress(report, report.resource.property(""), "/Properties");
+        }
+        "AWS::EC2::SecurityGroupEgress" => description(report, "/Description"),
         "AWS::EC2::Subnet" if is_true(report.resource.property("/MapPublicIpOnLaunch")) => {
             let place = "/Properties/MapPublicIpOnLaunch";
             report.fault("ingress", place, "MapPublicIpOnLaunch", "each machine would have a public address");
@@ -59,6 +68,16 @@ pub(super) fn check(report: &mut Report<'_>) {
             report.fault("imds", "/Properties", "LaunchTemplate", "no launch template, which would require IMDSv2");
         }
         _ => {}
+    }
+}
+
+/// What EC2 takes as a description. Source: Amazon EC2 API Reference, "IpRange"; `cfn-lint` looks at the group's alone.
+fn description(report: &mut Report<'_>, pointer: &str) {
+    let Some(text) = report.resource.property(pointer).as_str() else { return };
+    let taken = |letter: char| letter.is_ascii_alphanumeric() || " ._-:/()#,@[]+=&;{}!$*".contains(letter);
+    if let Some(letter) = text.chars().find(|letter| !taken(*letter)) {
+        let problem = "EC2 refuses it in a description of a security group";
+        report.fault("description", &format!("/Properties{pointer}"), letter.to_string(), problem);
     }
 }
 

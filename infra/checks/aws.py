@@ -1,0 +1,99 @@
+"""The AWS CLI, loaded once and forked for each call: `infra/deploy` makes hundreds, and to load it takes most of each.
+
+    aws.py SOCKET       serves
+    aws.py SOCKET -     is the `aws` of the stand: hands its arguments, environment and files over, and ends as the call ends
+
+A call is the CLI's own `main` in a process of its own, as if it had been started anew.
+"""
+
+import array
+import contextlib
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+
+
+def call(path, arguments):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.connect(path)
+        what = json.dumps({"arguments": arguments, "environment": dict(os.environ), "directory": os.getcwd()}).encode()
+        files = array.array("i", [0, 1, 2])
+        server.sendmsg([len(what).to_bytes(4, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)])
+        server.sendall(what)
+        ended = server.recv(1)
+        return ended[0] if ended else 255
+
+
+def handle(connection):
+    from awscli.clidriver import main
+
+    head, ancillary, _, _ = connection.recvmsg(4, socket.CMSG_SPACE(12))
+    files = array.array("i")
+    files.frombytes(ancillary[0][2])
+    what, left = b"", int.from_bytes(head, "big")
+    while len(what) < left:
+        what += connection.recv(left - len(what))
+    what = json.loads(what)
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+    # Where the CLI's own data is, which it has told botocore when it was loaded.
+    data = os.environ["AWS_DATA_PATH"]
+    os.environ.clear()
+    os.environ.update(what["environment"], AWS_DATA_PATH=data)
+    os.chdir(what["directory"])
+    sys.argv = ["aws", *what["arguments"]]
+    try:
+        ended = main()
+    except SystemExit as end:
+        ended = end.code if isinstance(end.code, int) else 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    connection.sendall(bytes([ended or 0]))
+
+
+def serve(path):
+    import functools
+
+    import awscli.clidriver
+    import botocore.loaders
+
+    # What is read here is there for every call.
+    loader = botocore.loaders.JSONFileLoader
+    read = functools.lru_cache(maxsize=None)(functools.partial(loader.load_file, loader()))
+    loader.load_file = lambda _, path: read(path)
+    # Calls to nobody load the rest.
+    os.environ.update(AWS_ACCESS_KEY_ID="AKIAIOSFODNN7EXAMPLE", AWS_SECRET_ACCESS_KEY="wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+                      AWS_MAX_ATTEMPTS="1", AWS_REGION="us-gov-west-1", AWS_EC2_METADATA_DISABLED="true")
+    for words in ("cloudformation describe-stacks", "ec2 describe-vpcs", "s3api list-buckets", "secretsmanager list-secrets",
+                  "sts get-caller-identity"):
+        with open(os.devnull, "w", encoding="utf-8") as nothing, contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
+            awscli.clidriver.create_clidriver().main([*words.split(), "--endpoint-url", "http://127.0.0.1:1", "--query", "X"])
+    gc.freeze()
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path + ".new")
+        server.listen(16)
+        os.rename(path + ".new", path)
+        while True:
+            connection, _ = server.accept()
+            if os.fork() == 0:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                server.close()
+                try:
+                    handle(connection)
+                except BaseException:  # the fork must not go on as the server
+                    traceback.print_exc()
+                finally:
+                    os._exit(0)
+            connection.close()
+
+
+if __name__ == "__main__":
+    if sys.argv[2:3] == ["-"]:
+        sys.exit(call(sys.argv[1], sys.argv[3:]))
+    serve(sys.argv[1])

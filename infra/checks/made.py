@@ -1,0 +1,483 @@
+"""What resources of a stack become on the stand: types whose service moto has, and its CloudFormation not (or without half of what
+templates say), are made through the service's own API; for types that moto lacks a place is held.
+"""
+
+import ipaddress
+import json
+import random
+import re
+import string
+import uuid
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
+from moto.cloudformation import parsing
+from moto.ec2.models import ec2_backends
+from moto.ec2.models.vpcs import VPCEndPoint
+from moto.kms.models import Key
+
+
+class HERE:
+    """The partition that this process serves."""
+
+    REGION = PARTITION = ACCOUNT = LIST_FILE = ""
+    PORT = 0
+
+
+def tell(what, stack, logical_id, resource_type, properties=None):
+    with open(HERE.LIST_FILE, "a", encoding="utf-8") as file:
+        line = {"what": what, "stack": stack, "resource": logical_id, "type": resource_type, "properties": properties}
+        file.write(json.dumps(line) + "\n")
+
+def text(value):
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+
+def replacement(old, new):
+    """`True`, `Conditional` or `False`, by the schema of the type."""
+    if old["Type"] != new["Type"]:
+        return "True"
+    schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema(HERE.REGION, new["Type"]).schema
+
+    def differs(kind):
+        names = {path.split("/")[2] for path in schema.get(kind, [])}
+        return any(old["Properties"].get(name) != new["Properties"].get(name) for name in names)
+
+    if differs("createOnlyProperties"):
+        return "True"
+    return "Conditional" if differs("conditionalCreateOnlyProperties") else "False"
+
+# --- types that moto lacks -------------------------------------------------------------------------------------------
+
+
+class Placeholder:
+    """What stands in the place of a resource of such a type."""
+
+    def __init__(self, name, resource_json, account, region, logical_id):
+        self.properties = resource_json.get("Properties", {})
+        kind = resource_json["Type"].split("::")
+        self.physical_resource_id = self.properties.get("Name") or f"{kind[2].lower()}-{uuid.uuid5(uuid.NAMESPACE_URL, name).hex[:17]}"
+        self.arn = f"arn:{HERE.PARTITION}:{kind[1].lower()}:{region}:{account}:{kind[2].lower()}/{self.physical_resource_id}"
+        self.cf_resource_type = resource_json["Type"]
+        self.logical_resource_id = logical_id
+
+    def get_cfn_attribute(self, attribute):
+        return self.arn if attribute.endswith("Arn") else f"{self.physical_resource_id}-{attribute}"
+
+    def delete(self, _account, _region):
+        pass
+
+    def is_created(self):
+        return True
+
+
+def placeholder_of(resource_type):
+    def create(name, resource_json, account, region, **kwargs):
+        stack = kwargs["StackId"].split("/")[1]
+        tell("held a place", stack, kwargs["LogicalId"], resource_type, resource_json.get("Properties"))
+        return Placeholder(f"{stack}/{kwargs['LogicalId']}", resource_json, account, region, kwargs["LogicalId"])
+
+    def update(original_resource, cloudformation_json, **_):
+        original_resource.properties = cloudformation_json.get("Properties", {})
+        return original_resource
+
+    return type(
+        "PlaceholderOf" + resource_type.replace("::", ""),
+        (),
+        {
+            "create_from_cloudformation_json": staticmethod(create),
+            "update_from_cloudformation_json": staticmethod(update),
+            "has_cfn_attr": staticmethod(lambda _attribute: True),
+        },
+    )
+
+
+# --- types that moto has the service of ------------------------------------------------------------------------------
+
+def api(service):
+    """This stand's own API of a service. AWS's example keys: moto asks for some, and looks at none."""
+    return boto3.client(
+        service, region_name=HERE.REGION, endpoint_url=f"http://127.0.0.1:{HERE.PORT}", aws_access_key_id="AKIAIOSFODNN7EXAMPLE",
+        aws_secret_access_key="wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", config=Config(retries={"max_attempts": 0}))
+
+
+def numbers(properties):
+    """CloudFormation's parameters are texts; what an API wants as a number is one."""
+    kinds = {"Threshold": float, "Period": int, "EvaluationPeriods": int, "DatapointsToAlarm": int, "FromPort": int, "ToPort": int}
+    if isinstance(properties, list):
+        return [numbers(one) for one in properties]
+    if not isinstance(properties, dict):
+        return properties
+    return {key: kinds[key](value) if key in kinds else numbers(value) for key, value in properties.items()}
+
+
+def as_text(policy):
+    return policy if isinstance(policy, str) else json.dumps(policy)
+
+
+def make_secret(p, _name):
+    client, value = api("secretsmanager"), {}
+    if wanted := p.get("GenerateSecretString"):
+        value["SecretString"] = client.get_random_password(
+            PasswordLength=int(wanted["PasswordLength"]), ExcludePunctuation=bool(wanted.get("ExcludePunctuation")))["RandomPassword"]
+    return client.create_secret(**{key: p[key] for key in ("Name", "Description", "KmsKeyId", "Tags") if key in p}, **value)["ARN"]
+
+
+def make_connection(p, _name):
+    """As AWS tells of a VPN connection that it has made: addresses of its own, and keys where none were given."""
+    made = api("ec2").create_vpn_connection(Type=p["Type"], CustomerGatewayId=p["CustomerGatewayId"], VpnGatewayId=p["VpnGatewayId"])
+    found = made["VpnConnection"]["VpnConnectionId"]
+    connections = ec2_backends[HERE.ACCOUNT][HERE.REGION].vpn_connections
+    letters = string.ascii_letters + string.digits + "._"
+    connections[found].options = {"StaticRoutesOnly": p.get("StaticRoutesOnly", False), "TunnelOptions": [
+        {"OutsideIpAddress": f"203.0.113.{len(connections) * 2 + number}", "TunnelInsideCidr": tunnel["TunnelInsideCidr"],
+         "PreSharedKey": tunnel.get("PreSharedKey") or "".join(random.choices(letters, k=32))}
+        for number, tunnel in enumerate(p["VpnTunnelOptionsSpecifications"])]}
+    return found
+
+
+def make_instance(p, _name):
+    template = {"LaunchTemplateId": p["LaunchTemplate"]["LaunchTemplateId"], "Version": str(p["LaunchTemplate"]["Version"])}
+    found = api("ec2").run_instances(LaunchTemplate=template, MinCount=1, MaxCount=1)["Instances"][0]["InstanceId"]
+    api("ec2").modify_instance_attribute(InstanceId=found, SourceDestCheck={"Value": p.get("SourceDestCheck", True)})
+    return found
+
+
+def make_table(p, _name):
+    client, name = api("dynamodb"), p["TableName"]
+    wanted = ("TableName", "BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "Tags")
+    encrypted = {"Enabled": p["SSESpecification"]["SSEEnabled"], "SSEType": p["SSESpecification"]["SSEType"],
+                 "KMSMasterKeyId": p["SSESpecification"]["KMSMasterKeyId"]}
+    made = client.create_table(**{key: p[key] for key in wanted}, SSESpecification=encrypted,
+                               DeletionProtectionEnabled=text(p["DeletionProtectionEnabled"]) == "true")
+    client.update_time_to_live(TableName=name, TimeToLiveSpecification=p["TimeToLiveSpecification"])
+    client.update_continuous_backups(TableName=name, PointInTimeRecoverySpecification=p["PointInTimeRecoverySpecification"])
+    return name, {"Arn": made["TableDescription"]["TableArn"]}
+
+
+def make_log_group(p, _name):
+    client, name = api("logs"), p["LogGroupName"]
+    client.create_log_group(logGroupName=name, kmsKeyId=p["KmsKeyId"])
+    client.put_retention_policy(logGroupName=name, retentionInDays=int(p["RetentionInDays"]))
+    return name, {"Arn": f"arn:{HERE.PARTITION}:logs:{HERE.REGION}:{HERE.ACCOUNT}:log-group:{name}:*"}
+
+
+def make_address(p, _name):
+    made = api("ec2").allocate_address(Domain="vpc", TagSpecifications=[{"ResourceType": "elastic-ip", "Tags": p["Tags"]}])
+    return made["PublicIp"], {"AllocationId": made["AllocationId"]}
+
+
+def remove_address(found, _p):
+    known = api("ec2").describe_addresses(PublicIps=[found])["Addresses"][0]
+    api("ec2").release_address(AllocationId=known["AllocationId"])
+
+
+def attach(p, _name):
+    if "VpnGatewayId" in p:
+        api("ec2").attach_vpn_gateway(VpcId=p["VpcId"], VpnGatewayId=p["VpnGatewayId"])
+    else:
+        api("ec2").attach_internet_gateway(VpcId=p["VpcId"], InternetGatewayId=p["InternetGatewayId"])
+    return f"{p.get('VpnGatewayId') or p['InternetGatewayId']}|{p['VpcId']}"
+
+
+def detach(_found, p):
+    if "VpnGatewayId" in p:
+        api("ec2").detach_vpn_gateway(VpcId=p["VpcId"], VpnGatewayId=p["VpnGatewayId"])
+        # moto keeps what is detached, and with it the VPC.
+        ec2_backends[HERE.ACCOUNT][HERE.REGION].get_vpn_gateway(p["VpnGatewayId"]).attachments.pop(p["VpcId"], None)
+    else:
+        api("ec2").detach_internet_gateway(VpcId=p["VpcId"], InternetGatewayId=p["InternetGatewayId"])
+
+
+def make_balancer(p, name):
+    """The name of a stack's own balancer has 32 letters at most."""
+    made = api("elbv2").create_load_balancer(
+        Name=name, Subnets=p["Subnets"], SecurityGroups=p["SecurityGroups"], Scheme=p["Scheme"], Type=p["Type"])["LoadBalancers"][0]
+    found = made["LoadBalancerArn"]
+    api("elbv2").modify_load_balancer_attributes(LoadBalancerArn=found, Attributes=p["LoadBalancerAttributes"])
+    return found, {"DNSName": made["DNSName"], "LoadBalancerFullName": found.split("loadbalancer/")[1]}
+
+
+def make_targets(p, name):
+    wanted = ("Protocol", "VpcId", "TargetType", "HealthCheckProtocol", "HealthCheckPort", "HealthCheckPath")
+    numbers_wanted = ("Port", "HealthCheckIntervalSeconds", "HealthyThresholdCount", "UnhealthyThresholdCount")
+    found = api("elbv2").create_target_group(
+        Name=name, **{key: p[key] for key in wanted}, **{key: int(p[key]) for key in numbers_wanted})["TargetGroups"][0]["TargetGroupArn"]
+    api("elbv2").modify_target_group_attributes(TargetGroupArn=found, Attributes=p["TargetGroupAttributes"])
+    return found, {"TargetGroupFullName": found.rsplit(":", 1)[1]}
+
+
+def make_egress(p, _name):
+    rule = {"IpProtocol": p["IpProtocol"], "FromPort": int(p["FromPort"]), "ToPort": int(p["ToPort"]),
+            "UserIdGroupPairs": [{"GroupId": p["DestinationSecurityGroupId"]}]}
+    made = api("ec2").authorize_security_group_egress(GroupId=p["GroupId"], IpPermissions=[rule])
+    return made["SecurityGroupRules"][0]["SecurityGroupRuleId"]
+
+
+def put(call, found):
+    """A call that makes or changes; what it names is `found`."""
+    return lambda p, name: call(p, name) and found(p, name) or found(p, name)
+
+
+def transformed(p):
+    one = p["MetricTransformations"][0]
+    return [{"metricNamespace": one["MetricNamespace"], "metricName": one["MetricName"], "metricValue": one["MetricValue"],
+             "defaultValue": float(one["DefaultValue"])}]
+
+
+# Type: (make, which gives the physical id, or that and attributes, remove). No bucket policies: moto applies a Deny whatever its condition says.
+THROUGH_API = {
+    "AWS::AutoScaling::ScalingPolicy": (
+        put(lambda p, name: api("autoscaling").put_scaling_policy(
+            PolicyName=name, AutoScalingGroupName=p["AutoScalingGroupName"], PolicyType=p["PolicyType"], TargetTrackingConfiguration={
+                **p["TargetTrackingConfiguration"], "TargetValue": float(p["TargetTrackingConfiguration"]["TargetValue"])}),
+            lambda _, name: name),
+        lambda found, p: api("autoscaling").delete_policy(PolicyName=found, AutoScalingGroupName=p["AutoScalingGroupName"])),
+    "AWS::CloudWatch::Alarm": (
+        put(lambda p, _: api("cloudwatch").put_metric_alarm(**numbers(p)), lambda p, _: p["AlarmName"]),
+        lambda found, _: api("cloudwatch").delete_alarms(AlarmNames=[found])),
+    "AWS::DirectConnect::Connection": (
+        lambda p, _: api("directconnect").create_connection(
+            connectionName=p["ConnectionName"], location=p["Location"], bandwidth=p["Bandwidth"])["connectionId"],
+        lambda found, _: api("directconnect").delete_connection(connectionId=found)),
+    "AWS::DynamoDB::Table": (make_table, lambda found, _: api("dynamodb").delete_table(TableName=found)),
+    "AWS::EC2::CustomerGateway": (
+        lambda p, _: api("ec2").create_customer_gateway(
+            Type=p["Type"], BgpAsn=int(p["BgpAsn"]), IpAddress=p["IpAddress"])["CustomerGateway"]["CustomerGatewayId"],
+        lambda found, _: api("ec2").delete_customer_gateway(CustomerGatewayId=found)),
+    "AWS::EC2::EIP": (make_address, remove_address),
+    "AWS::EC2::EIPAssociation": (
+        lambda p, _: api("ec2").associate_address(
+            AllocationId=p["AllocationId"], InstanceId=p["InstanceId"], AllowReassociation=True)["AssociationId"],
+        lambda found, _: api("ec2").disassociate_address(AssociationId=found)),
+    "AWS::EC2::Instance": (make_instance, lambda found, _: api("ec2").terminate_instances(InstanceIds=[found])),
+    "AWS::EC2::RouteTable": (
+        lambda p, _: api("ec2").create_route_table(
+            VpcId=p["VpcId"], TagSpecifications=[{"ResourceType": "route-table", "Tags": p["Tags"]}])["RouteTable"]["RouteTableId"],
+        lambda found, _: api("ec2").delete_route_table(RouteTableId=found)),
+    "AWS::EC2::SecurityGroupEgress": (
+        make_egress,
+        lambda found, p: api("ec2").revoke_security_group_egress(GroupId=p["GroupId"], SecurityGroupRuleIds=[found])),
+    "AWS::EC2::SubnetRouteTableAssociation": (
+        lambda p, _: api("ec2").associate_route_table(SubnetId=p["SubnetId"], RouteTableId=p["RouteTableId"])["AssociationId"],
+        lambda found, _: api("ec2").disassociate_route_table(AssociationId=found)),
+    "AWS::EC2::VPCGatewayAttachment": (attach, detach),
+    "AWS::EC2::VPNConnection": (make_connection, lambda found, _: api("ec2").delete_vpn_connection(VpnConnectionId=found)),
+    "AWS::ElasticLoadBalancingV2::Listener": (
+        lambda p, _: api("elbv2").create_listener(
+            LoadBalancerArn=p["LoadBalancerArn"], Protocol=p["Protocol"], Port=int(p["Port"]),
+            DefaultActions=p["DefaultActions"])["Listeners"][0]["ListenerArn"],
+        lambda found, _: api("elbv2").delete_listener(ListenerArn=found)),
+    "AWS::ElasticLoadBalancingV2::LoadBalancer": (
+        make_balancer, lambda found, _: api("elbv2").delete_load_balancer(LoadBalancerArn=found)),
+    "AWS::ElasticLoadBalancingV2::TargetGroup": (
+        make_targets, lambda found, _: api("elbv2").delete_target_group(TargetGroupArn=found)),
+    "AWS::IAM::OIDCProvider": (
+        lambda p, _: api("iam").create_open_id_connect_provider(
+            Url=p["Url"], ClientIDList=p["ClientIdList"])["OpenIDConnectProviderArn"],
+        lambda found, _: api("iam").delete_open_id_connect_provider(OpenIDConnectProviderArn=found)),
+    "AWS::IAM::RolePolicy": (
+        put(lambda p, _: api("iam").put_role_policy(
+            RoleName=p["RoleName"], PolicyName=p["PolicyName"], PolicyDocument=as_text(p["PolicyDocument"])), lambda p, _: p["PolicyName"]),
+        lambda found, p: api("iam").delete_role_policy(RoleName=p["RoleName"], PolicyName=found)),
+    "AWS::Logs::LogGroup": (make_log_group, lambda found, _: api("logs").delete_log_group(logGroupName=found)),
+    "AWS::Logs::MetricFilter": (
+        put(lambda p, name: api("logs").put_metric_filter(
+            logGroupName=p["LogGroupName"], filterName=name, filterPattern=p["FilterPattern"],
+            metricTransformations=transformed(p)), lambda _, name: name),
+        lambda found, p: api("logs").delete_metric_filter(logGroupName=p["LogGroupName"], filterName=found)),
+    "AWS::SNS::Subscription": (
+        lambda p, _: api("sns").subscribe(
+            TopicArn=p["TopicArn"], Protocol=p["Protocol"], Endpoint=p["Endpoint"], ReturnSubscriptionArn=True)["SubscriptionArn"],
+        lambda found, _: api("sns").unsubscribe(SubscriptionArn=found)),
+    "AWS::SSM::Parameter": (
+        put(lambda p, _: api("ssm").put_parameter(
+            **{key: p[key] for key in ("Name", "Description", "Type", "Value") if key in p}, Overwrite=True), lambda p, _: p["Name"]),
+        lambda found, _: api("ssm").delete_parameter(Name=found)),
+    "AWS::SecretsManager::Secret": (
+        make_secret, lambda found, _: api("secretsmanager").delete_secret(SecretId=found, ForceDeleteWithoutRecovery=True)),
+}
+# What is put, and not made: the same call changes it.
+PUT = ("AWS::AutoScaling::ScalingPolicy", "AWS::CloudWatch::Alarm", "AWS::IAM::RolePolicy", "AWS::Logs::MetricFilter", "AWS::SSM::Parameter")
+
+
+def made_through_api(resource_type):
+    make, remove = THROUGH_API[resource_type]
+
+    class Made(Placeholder):
+        def __init__(self, name, resource_json, account, region, logical_id):
+            super().__init__(name, resource_json, account, region, logical_id)
+            self.name = name
+            self.make()
+
+        def make(self):
+            made = make(self.properties, self.name)
+            self.physical_resource_id, self.attributes = made if isinstance(made, tuple) else (made, {})
+            if self.physical_resource_id.startswith("arn:"):
+                self.arn = self.physical_resource_id
+
+        def get_cfn_attribute(self, attribute):
+            return self.attributes.get(attribute) or super().get_cfn_attribute(attribute)
+
+        def delete(self, _account, _region):
+            gone(self.physical_resource_id, self.properties)
+
+    def gone(found, properties):
+        try:
+            remove(found, properties)
+        except ClientError as error:
+            # It went with what it was of: a policy with its role, an association with a newer one.
+            if "Not" not in error.response["Error"]["Code"] and "NoSuch" not in error.response["Error"]["Code"]:
+                raise
+
+    def create(name, resource_json, account, region, **kwargs):
+        return Made(name, resource_json, account, region, kwargs["LogicalId"])
+
+    def update(original_resource, cloudformation_json, **_):
+        former = original_resource.physical_resource_id, original_resource.properties
+        wanted = cloudformation_json.get("Properties", {})
+        kept = replacement({"Type": resource_type, "Properties": former[1]}, {"Type": resource_type, "Properties": wanted}) == "False"
+        if resource_type not in PUT and kept and wanted != former[1]:
+            raise NotImplementedError  # which is told
+        original_resource.properties = wanted
+        original_resource.make()
+        if resource_type not in PUT or original_resource.physical_resource_id != former[0]:
+            gone(*former)
+        return original_resource
+
+    return type(
+        "Made" + resource_type.replace("::", ""),
+        (),
+        {
+            "create_from_cloudformation_json": staticmethod(create),
+            "update_from_cloudformation_json": staticmethod(update),
+            "has_cfn_attr": staticmethod(lambda _attribute: True),
+        },
+    )
+
+
+def class_of(resource_type):
+    if resource_type in THROUGH_API:
+        return made_through_api(resource_type)
+    known = parsing.get_model_map().get(resource_type)
+    if known is None:
+        PROVIDER_SCHEMA_MANAGER.get_resource_schema(HERE.REGION, resource_type)  # raises where AWS has no such type there
+        return placeholder_of(resource_type)
+    return known
+
+
+parsing.resource_class_from_type = class_of
+
+create_resource = parsing.parse_and_create_resource
+update_resource = parsing.parse_and_update_resource
+
+
+def create_named(logical_id, resource_json, resources_map, **where):
+    """As moto's, and an error names the resource."""
+    try:
+        return create_resource(logical_id, resource_json, resources_map, **where)
+    except Failure:
+        raise
+    except Exception as error:  # whatever moto raises is what failed
+        raise Failure(logical_id, resource_json["Type"], "CREATE_FAILED", error) from error
+
+
+def update_named(logical_id, resource_json, resources_map, **where):
+    """As moto's; a resource that moto cannot update stays as it was, and is told."""
+    if resource_json.get("Condition") and not resources_map.lazy_condition_map[resource_json["Condition"]]:
+        return None
+    original = resources_map[logical_id]
+    try:
+        changed = update_resource(logical_id, resource_json, resources_map, **where)
+    except NotImplementedError:
+        changed = None
+    except Exception as error:
+        raise Failure(logical_id, resource_json["Type"], "UPDATE_FAILED", error) from error
+    if changed is None:
+        tell("not updated", resources_map["AWS::StackName"], logical_id, resource_json["Type"])
+        return original
+    return changed
+
+
+parsing.parse_and_create_resource = create_named
+parsing.parse_and_update_resource = update_named
+
+new_map = parsing.ResourceMap.__init__
+
+
+def map_of_partition(self, *arguments, **named):
+    new_map(self, *arguments, **named)
+    self._parsed_resources["AWS::Partition"] = HERE.PARTITION
+
+
+parsing.ResourceMap.__init__ = map_of_partition
+
+
+clean_most = parsing.clean_json
+
+
+def clean(item, resources_map):
+    """As moto's, with the functions that it lacks; a dynamic reference must name a secret that has a value, and stays as it is."""
+    if isinstance(item, dict) and "Fn::Cidr" in item:
+        block, count, bits = (clean(one, resources_map) for one in item["Fn::Cidr"])
+        network = ipaddress.ip_network(block)
+        return [str(one) for one, _ in zip(network.subnets(new_prefix=32 - int(bits)), range(int(count)), strict=False)]
+    if isinstance(item, dict) and "Fn::GetAZs" in item:
+        return [zone["ZoneName"] for zone in api("ec2").describe_availability_zones()["AvailabilityZones"]]
+    cleaned = clean_most(item, resources_map)
+    if isinstance(cleaned, list):
+        return [one for one in cleaned if one is not None]  # AWS::NoValue
+    if isinstance(cleaned, str) and (found := re.search(r"\{\{resolve:secretsmanager:(arn:[^{}]+):SecretString\}\}", cleaned)):
+        api("secretsmanager").get_secret_value(SecretId=found[1])
+    return cleaned
+
+
+parsing.clean_json = clean
+
+
+# Images are public parameters of AWS's; moto has Amazon's own in some regions.
+parse_parameter = parsing.ResourceMap.parse_ssm_parameter
+
+
+def parse_public_parameter(self, value, value_type):
+    return "ami-03cf127a" if value.startswith("/aws/service/") else parse_parameter(self, value, value_type)
+
+
+parsing.ResourceMap.parse_ssm_parameter = parse_public_parameter
+
+
+def endpoint_attribute(self, attribute):
+    """Each entry is ZONE:NAME, the regional name first."""
+    if attribute != "DnsEntries":
+        return getattr(self, {"Id": "id"}[attribute])
+    service = self.service_name.rsplit(".", 1)[1]
+    return [f"Z7HUB22UULQXV:{self.id}-{self.id[-8:]}.{service}.{HERE.REGION}.vpce.amazonaws.com"]
+
+
+VPCEndPoint.get_cfn_attribute = endpoint_attribute
+VPCEndPoint.delete = lambda self, *_: self.ec2_backend.delete_vpc_endpoints([self.id])
+VPCEndPoint.has_cfn_attr = classmethod(lambda _, attribute: attribute in ("DnsEntries", "Id"))
+
+
+# moto's key takes tags in the form of KMS's own API, which is not that of templates.
+make_key = Key.create_from_cloudformation_json.__func__
+
+
+def make_tagged_key(cls, name, resource_json, account, region, **named):
+    tags = [{"TagKey": tag["Key"], "TagValue": tag["Value"]} for tag in resource_json["Properties"].get("Tags", [])]
+    resource_json["Properties"] = {**resource_json["Properties"], "Tags": tags}
+    return make_key(cls, name, resource_json, account, region, **named)
+
+
+Key.create_from_cloudformation_json = classmethod(make_tagged_key)
+
+
+class Failure(Exception):
+    """What failed of a stack."""
+
+    def __init__(self, logical_id, resource_type, status, error):
+        super().__init__(str(getattr(error, "message", None) or error or type(error).__name__))
+        self.logical_id, self.resource_type, self.status = logical_id, resource_type, status

@@ -1,0 +1,118 @@
+//! VPN and Direct Connect: routes by BGP, keys in no template, ciphers of today, and alarms on all of it.
+//! Source: AWS Site-to-Site VPN User Guide, "Tunnel options"; AWS Direct Connect User Guide, "Monitor with Amazon CloudWatch".
+
+use serde_json::Value;
+
+use super::{Report, given, is_true, texts};
+
+/// What a tunnel may use, by property.
+const TUNNEL: [(&str, &[&str]); 7] = [
+    ("IKEVersions", &["ikev2"]),
+    ("Phase1EncryptionAlgorithms", &["AES256-GCM-16"]),
+    ("Phase2EncryptionAlgorithms", &["AES256-GCM-16"]),
+    ("Phase1IntegrityAlgorithms", &["SHA2-384", "SHA2-512"]),
+    ("Phase2IntegrityAlgorithms", &["SHA2-384", "SHA2-512"]),
+    ("Phase1DHGroupNumbers", &["19", "20", "21"]),
+    ("Phase2DHGroupNumbers", &["19", "20", "21"]),
+];
+
+/// What must have alarms: type, namespace and metric. The alarm names the resource among its dimensions, or, with none of
+/// the type's id there, stands in its template.
+const WATCHED: [(&str, &str, &str); 4] = [
+    ("AWS::EC2::VPNConnection", "AWS/VPN", "TunnelState"),
+    ("AWS::DirectConnect::PrivateVirtualInterface", "AWS/DX", "VirtualInterfaceBgpStatus"),
+    ("AWS::DirectConnect::PrivateVirtualInterface", "AWS/DX", "VirtualInterfaceBgpPrefixesAccepted"),
+    ("AWS::DirectConnect::Connection", "AWS/DX", "ConnectionState"),
+];
+
+pub(super) fn check(report: &mut Report<'_>) {
+    let resource = report.resource;
+    match resource.kind {
+        "AWS::EC2::CustomerGateway" if !given(resource.property("/BgpAsn")) => {
+            report.fault("bgp", "/Properties", "BgpAsn", "no AS number: the default is another one's");
+        }
+        "AWS::EC2::VPNConnection" => connection(report),
+        "AWS::DirectConnect::PrivateVirtualInterface" => peers(report),
+        "AWS::DirectConnect::DirectConnectGatewayAssociation"
+            if !given(resource.property("/AllowedPrefixesToDirectConnectGateway")) =>
+        {
+            let subject = "AllowedPrefixesToDirectConnectGateway";
+            report.fault("bgp", "/Properties", subject, "not said which ranges are announced");
+        }
+        "AWS::CloudWatch::Alarm" if resource.property("/AlarmActions").as_array().is_none_or(Vec::is_empty) => {
+            report.fault("alarm", "/Properties", "AlarmActions", "nobody is told");
+        }
+        _ => {}
+    }
+    for (_, namespace, metric) in WATCHED.iter().filter(|(kind, ..)| *kind == resource.kind) {
+        let watched = report.template.of_type("AWS::CloudWatch::Alarm").any(|alarm| {
+            let metrics = alarm.property("/Metrics").as_array();
+            let metrics = metrics.into_iter().flatten().filter_map(|metric| metric.pointer("/MetricStat/Metric"));
+            std::iter::once(alarm.property("")).chain(metrics).any(|watched| {
+                let text = |key| watched.get(key).and_then(Value::as_str);
+                text("Namespace") == Some(namespace)
+                    && text("MetricName") == Some(metric)
+                    && watched.get("Dimensions").is_some_and(|dimensions| refers(dimensions, resource.id))
+            })
+        });
+        if !watched {
+            report.fault("alarm", "", format!("{namespace} {metric}"), "no alarm of the template looks at it");
+        }
+    }
+}
+
+/// Whether a value refers to a resource.
+fn refers(value: &Value, id: &str) -> bool {
+    match value {
+        Value::Object(object) => {
+            object.get("Ref").and_then(Value::as_str) == Some(id) || object.values().any(|value| refers(value, id))
+        }
+        Value::Array(items) => items.iter().any(|item| refers(item, id)),
+        _ => false,
+    }
+}
+
+fn connection(report: &mut Report<'_>) {
+    if is_true(report.resource.property("/StaticRoutesOnly")) {
+        let problem = "without BGP a tunnel that fails keeps its routes";
+        report.fault("bgp", "/Properties/StaticRoutesOnly", "StaticRoutesOnly", problem);
+    }
+    let tunnels = report.resource.property("/VpnTunnelOptionsSpecifications").as_array();
+    if tunnels.map_or(0, Vec::len) != 2 {
+        let subject = "VpnTunnelOptionsSpecifications";
+        report.fault("ipsec", "/Properties", subject, "options of both tunnels are wanted: AWS's defaults take SHA-1");
+    }
+    for (index, tunnel) in tunnels.into_iter().flatten().enumerate() {
+        let place = format!("/Properties/VpnTunnelOptionsSpecifications/{index}");
+        if tunnel.get("PreSharedKey").is_some() {
+            let problem = "a key in a template; left out, AWS makes one";
+            report.fault("clear", &format!("{place}/PreSharedKey"), "PreSharedKey", problem);
+        }
+        for (name, wanted) in TUNNEL {
+            let values = tunnel.get(name).and_then(Value::as_array);
+            let values: Vec<String> =
+                values.into_iter().flatten().filter_map(|value| plain(value.get("Value")?)).collect();
+            if values.is_empty() || !values.iter().all(|value| wanted.contains(&value.as_str())) {
+                report.fault("ipsec", &format!("{place}/{name}"), name, format!("{values:?}; of {wanted:?} only"));
+            }
+        }
+    }
+}
+
+fn plain(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned).or_else(|| value.as_i64().map(|number| number.to_string()))
+}
+
+fn peers(report: &mut Report<'_>) {
+    let peers = report.resource.property("/BgpPeers").as_array();
+    for (index, peer) in peers.into_iter().flatten().enumerate() {
+        let place = format!("/Properties/BgpPeers/{index}");
+        let key = peer.get("AuthKey").unwrap_or(&Value::Null);
+        if !given(key) {
+            report.fault("bgp", &place, "AuthKey", "a BGP session that anybody on the VLAN may take over");
+        } else if !texts(key).iter().any(|text| text.starts_with("{{resolve:secretsmanager:")) {
+            let problem = "a key in clear; {{resolve:secretsmanager:…}} reads it from its secret";
+            report.fault("clear", &format!("{place}/AuthKey"), "AuthKey", problem);
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The walk: `infra/deploy` takes the example environment from version 1 of connectivity to 2, to 3 and back to 1, on the
+//! stand of AWS. After each step what was made is read back, and the gateway's configuration is given to Envoy. At the end
+//! the higher versions' stacks are removed, in the order that the plan of version 1 tells.
+
+mod facts;
+mod rendered;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::stand::{Aws, Held, write};
+use crate::gateway::{Gateway, Options};
+use crate::{Error, dirs, progress, tools};
+
+/// Plan, and the paths of its configuration.
+const WALK: [(&str, &[&str]); 4] = [
+    ("1-internet", &["internet"]),
+    ("2-vpn", &["vpn", "internet"]),
+    ("3-direct-connect", &["dx", "vpn", "internet"]),
+    ("1-internet", &["internet"]),
+];
+/// The environment, and with it the stacks' names.
+const ENVIRONMENT: &str = "example";
+/// The stack that a change of version changes; there is no other.
+const GATEWAY: &str = "govcloud/gateway";
+
+/// Where the walk is.
+struct Walk {
+    aws: Aws,
+    dir: PathBuf,
+    place: PathBuf,
+}
+
+/// What `infra/deploy` said that it did.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Done {
+    made: Vec<String>,
+    changed: Vec<String>,
+    same: usize,
+    /// Lines of a change set that replace or remove something.
+    lost: Vec<String>,
+}
+
+impl Done {
+    fn read(text: &str) -> Done {
+        let mut done = Done::default();
+        for line in text.lines() {
+            let stack = |end| line.strip_suffix(end).filter(|name| !name.starts_with(' ') && name.contains('/'));
+            if let Some(name) = stack(": create") {
+                done.made.push(name.to_owned());
+            } else if let Some(name) = stack(": update") {
+                done.changed.push(name.to_owned());
+            } else if stack(": no change").is_some() {
+                done.same += 1;
+            } else if line.starts_with("  ! replace") || line.starts_with("  - remove") {
+                done.lost.push(line.split_whitespace().collect::<Vec<_>>().join(" "));
+            }
+        }
+        done
+    }
+
+    /// What a step may not do: change another stack than the gateway, or replace anything but the name of what it installs.
+    fn faults(&self, step: usize) -> Vec<String> {
+        let mut faults = Vec::new();
+        let wanted: &[&str] = if step == 0 { &[] } else { &[GATEWAY] };
+        if self.changed != wanted {
+            faults.push(format!("changed {:?}, and {wanted:?} is all that may be", self.changed));
+        }
+        if step + 1 == WALK.len() && !self.made.is_empty() {
+            faults.push(format!("made {:?} on the way back", self.made));
+        }
+        let settings = "! replace Settings AWS::SSM::Parameter";
+        faults.extend(self.lost.iter().filter(|line| *line != settings).cloned());
+        faults
+    }
+}
+
+/// Walks; faults of what was made, a line each. One line on stderr for each step.
+///
+/// # Errors
+/// A tool that cannot be set up, a step that does not end well, or a read that fails.
+pub fn run() -> Result<Vec<String>, Error> {
+    let dir = std::env::temp_dir().join(format!("walk-{}", std::process::id()));
+    let walked = walk(&dir);
+    let _ = std::fs::remove_dir_all(&dir);
+    walked
+}
+
+fn walk(dir: &Path) -> Result<Vec<String>, Error> {
+    let envoy = tools::envoy::find(&dirs::tools())?;
+    // Not this process's own file: `cargo xtask test` may have built it anew meanwhile.
+    let xtask = dirs::target().join("debug/xtask");
+    let aws = Aws::start(&dir.join("aws"), &xtask)?;
+    let gateway = Gateway::start(&nothing_behind()?, || false)?;
+    let place = dir.join(ENVIRONMENT);
+    environment(&dirs::root().join("infra/environments").join(ENVIRONMENT), &place, gateway.plain)?;
+    let walk = Walk { aws, dir: dir.to_path_buf(), place };
+
+    let mut faults = Vec::new();
+    let mut first = String::new();
+    for (step, (version, paths)) in WALK.into_iter().enumerate() {
+        let start = Instant::now();
+        let done = Done::read(&walk.deploy(&[version, "--yes"])?);
+        let mut found = done.faults(step);
+        let config = rendered::config(&walk)?;
+        found.extend(rendered::faults(&walk, &envoy, &config, paths)?);
+        found.extend(facts::faults(&walk.aws, paths)?);
+        if step == 0 {
+            facts::leave_a_record(&walk.aws)?;
+            first = config;
+        } else if step + 1 == WALK.len() {
+            if config != first {
+                found.push("another configuration than version 1 had at first".to_owned());
+            }
+            found.extend(facts::find_the_record(&walk.aws)?);
+        }
+        progress::say(&format!(
+            "{version} on the stand: {} stacks made, {} changed, {} as they were, in {:.0} s",
+            done.made.len(),
+            done.changed.len(),
+            done.same,
+            start.elapsed().as_secs_f64()
+        ));
+        let name = if step + 1 == WALK.len() { format!("back at {version}") } else { version.to_owned() };
+        faults.extend(found.into_iter().map(|fault| format!("{name}: {fault}")));
+    }
+    faults.extend(walk.clear()?);
+    gateway.stop(|| true);
+    held(&walk.aws.held()?);
+    Ok(faults)
+}
+
+impl Walk {
+    /// What `infra/deploy` said; an error if it did not end well.
+    fn deploy(&self, arguments: &[&str]) -> Result<String, Error> {
+        let place = self.place.to_string_lossy();
+        let output = self.aws.deploy(&dirs::root().join("infra/deploy"), &[&[place.as_ref()], arguments].concat())?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() {
+            return Ok(text(&output.stdout));
+        }
+        let said = text(&output.stdout) + &text(&output.stderr);
+        let lines: Vec<&str> = said.lines().collect();
+        let end = lines.get(lines.len().saturating_sub(12)..).unwrap_or_default();
+        Err(Error::Failed(format!("infra/deploy {}:\n{}", arguments.join(" "), end.join("\n"))))
+    }
+
+    /// Removes what the plan of version 1 says, in its order; what is left is version 1's.
+    fn clear(&self) -> Result<Vec<String>, Error> {
+        let plan = self.place.join("1-internet.plan");
+        let text = std::fs::read_to_string(&plan).map_err(Error::file("cannot read", &plan))?;
+        let named = text.lines().filter_map(|line| line.strip_prefix("#   version "));
+        let stacks: Vec<&str> = named.flat_map(|line| line.split_whitespace().skip(1)).collect();
+        for stack in &stacks {
+            self.deploy(&["remove", stack, "--yes"])?;
+        }
+        let mut wanted: Vec<String> = text
+            .lines()
+            .filter_map(|line| {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                let [partition @ ("govcloud" | "commercial"), template, rest @ ..] = words.as_slice() else {
+                    return None;
+                };
+                Some(format!("{partition}/{}", rest.first().unwrap_or(template)))
+            })
+            .collect();
+        wanted.push("commercial/topic".to_owned());
+        wanted.sort();
+        let status = self.deploy(&["status"])?;
+        let mut left: Vec<&str> = status.lines().filter_map(|line| line.split_whitespace().next()).collect();
+        left.sort_unstable();
+        progress::say(&format!("{} stacks removed, {} are version 1's", stacks.len(), left.len()));
+        if left == wanted {
+            Ok(Vec::new())
+        } else {
+            Ok(vec![format!("removed: {left:?} are left; {wanted:?} are wanted")])
+        }
+    }
+}
+
+/// A gateway for the smoke test: it knows what it refuses, and reaches nobody.
+fn nothing_behind() -> Result<Options, Error> {
+    let names = [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_BEARER_TOKEN_BEDROCK",
+        "BEDROCK_PATHS",
+    ];
+    Ok(Options {
+        // A name that nobody has (RFC 2606).
+        paths: vec!["internet=nobody.invalid:443".parse()?],
+        upstream_ca: None,
+        listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
+        listen_tls: None,
+        concurrency: Some(1),
+        audit: None,
+        access_log: None,
+        policy: None,
+        regions: Vec::new(),
+        fips: false,
+        config: None,
+        environment: names.map(|name| (name.to_owned(), String::new())).into(),
+    })
+}
+
+/// A copy of the environment, whose gateway is `address` and whose release a stand-in: what is in one has tests of its own.
+fn environment(from: &Path, to: &Path, address: SocketAddr) -> Result<(), Error> {
+    for folder in ["", "govcloud", "commercial"] {
+        let source = from.join(folder);
+        for entry in std::fs::read_dir(&source).map_err(Error::file("cannot read", &source))? {
+            let file = entry.map_err(Error::file("cannot read", &source))?.path();
+            if file.is_file() {
+                let text = std::fs::read_to_string(&file).map_err(Error::file("cannot read", &file))?;
+                write(&to.join(folder).join(file.file_name().unwrap_or_default()), &text)?;
+            }
+        }
+    }
+    let release = to.join("release.tar.gz");
+    write(&release, "what a machine installs\n")?;
+    let settings = to.join("settings");
+    let text = std::fs::read_to_string(&settings).map_err(Error::file("cannot read", &settings))?;
+    let lines = text.lines().map(|line| match line.split_once('=') {
+        Some(("RELEASE", _)) => format!("RELEASE={}\n", release.display()),
+        Some(("SMOKE_URL", _)) => format!("SMOKE_URL=http://{address}\n"),
+        _ => format!("{line}\n"),
+    });
+    write(&settings, &lines.collect::<String>())
+}
+
+/// Says what the stand could not make or change, by type.
+fn held(all: &[Held]) {
+    if all.is_empty() {
+        return;
+    }
+    progress::say("of this, moto could not do:");
+    let mut at = 0;
+    while let Some(first) = all.get(at) {
+        let of: Vec<&Held> =
+            all.iter().skip(at).take_while(|one| (&one.what, &one.kind) == (&first.what, &first.kind)).collect();
+        let names: Vec<String> = of.iter().map(|one| format!("{} of {}", one.resource, one.stack)).collect();
+        progress::say(&format!("  {} {}: {}", first.what, first.kind, names.join(", ")));
+        at += of.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAID: &str = "\
+govcloud/network: no change
+govcloud/gateway: update
+  ! replace  Settings                     AWS::SSM::Parameter
+  ~ change   Template                     AWS::EC2::LaunchTemplate
+commercial/vpn: create
+  + add      Gateway                      AWS::EC2::VPNGateway
+smoke test of http://127.0.0.1:10000
+";
+
+    #[test]
+    fn what_a_deployment_did_is_read_of_what_it_says() {
+        let done = Done::read(SAID);
+        assert_eq!((done.made.as_slice(), done.same), (["commercial/vpn".to_owned()].as_slice(), 1));
+        assert_eq!(done.faults(1), [""; 0]);
+        assert_eq!(done.faults(0), ["changed [\"govcloud/gateway\"], and [] is all that may be"]);
+        assert_eq!(done.faults(WALK.len() - 1), ["made [\"commercial/vpn\"] on the way back"]);
+    }
+
+    #[test]
+    fn another_stack_that_changes_and_what_is_replaced_are_faults() {
+        let said = format!("{SAID}govcloud/audit: update\n  ! replace  Table  AWS::DynamoDB::Table\n");
+        let faults = Done::read(&said).faults(2);
+        assert_eq!(faults.len(), 2, "{faults:?}");
+        assert_eq!(faults[1], "! replace Table AWS::DynamoDB::Table");
+    }
+}
