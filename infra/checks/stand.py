@@ -1,4 +1,4 @@
-"""One partition of AWS for the walk of `cargo xtask infra`: moto's server, with a CloudFormation nearer to AWS's own.
+"""Both partitions of AWS for the walk of `cargo xtask infra`: moto's server, with a CloudFormation nearer to AWS's own.
 
 moto's change sets say nothing of parameters or replacement, its stacks do not roll back, and types that it lacks are passed over
 in silence. Here, as at AWS:
@@ -10,18 +10,21 @@ Types whose service moto has, and its CloudFormation not, are made through the s
 a placeholder with an id and attributes, and is told as such: what could not be deployed is computed, and never silently taken for
 deployed. Placeholders do what moto's models do not: they keep their properties.
 
-    stand.py PORT-FILE LIST-FILE REGION
+    stand.py DIRECTORY NAME:REGION:ACCOUNT...
 
-Writes the port to PORT-FILE when it serves, and a line of JSON to LIST-FILE for each resource it could only hold a place for, and
+Serves each partition by a process of its own, forked when all is loaded, and ends when one of them does. Writes the port to NAME.port
+in DIRECTORY when it serves, and a line of JSON to NAME.list for each resource it could only hold a place for, and
 for each that moto made but could not update.
 """
 
+import ctypes
 import ipaddress
 import json
 import logging
 import os
 import random
 import re
+import signal
 import string
 import sys
 import uuid
@@ -39,8 +42,11 @@ from moto.kms.models import Key
 from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
-PORT_FILE, LIST_FILE, REGION = sys.argv[1:4]
-PARTITION = "aws-us-gov" if REGION.startswith("us-gov-") else "aws"
+# Linux, <sys/prctl.h>.
+PR_SET_PDEATHSIG = 1
+# Of the partition that this process serves.
+REGION = PARTITION = ACCOUNT = LIST_FILE = ""
+PORT = 0
 
 
 def tell(what, stack, logical_id, resource_type):
@@ -95,9 +101,6 @@ def placeholder_of(resource_type):
 
 # --- types that moto has the service of ------------------------------------------------------------------------------
 
-PORT = 0
-
-
 def api(service):
     """This stand's own API of a service. AWS's example keys: moto asks for some, and looks at none."""
     return boto3.client(
@@ -131,7 +134,7 @@ def make_connection(p, _name):
     """As AWS tells of a VPN connection that it has made: addresses of its own, and keys where none were given."""
     made = api("ec2").create_vpn_connection(Type=p["Type"], CustomerGatewayId=p["CustomerGatewayId"], VpnGatewayId=p["VpnGatewayId"])
     found = made["VpnConnection"]["VpnConnectionId"]
-    connections = ec2_backends[os.environ["MOTO_ACCOUNT_ID"]][REGION].vpn_connections
+    connections = ec2_backends[ACCOUNT][REGION].vpn_connections
     letters = string.ascii_letters + string.digits + "._"
     connections[found].options = {"StaticRoutesOnly": p.get("StaticRoutesOnly", False), "TunnelOptions": [
         {"OutsideIpAddress": f"203.0.113.{len(connections) * 2 + number}", "TunnelInsideCidr": tunnel["TunnelInsideCidr"],
@@ -163,7 +166,7 @@ def make_log_group(p, _name):
     client, name = api("logs"), p["LogGroupName"]
     client.create_log_group(logGroupName=name, kmsKeyId=p["KmsKeyId"])
     client.put_retention_policy(logGroupName=name, retentionInDays=int(p["RetentionInDays"]))
-    return name, {"Arn": f"arn:{PARTITION}:logs:{REGION}:{os.environ['MOTO_ACCOUNT_ID']}:log-group:{name}:*"}
+    return name, {"Arn": f"arn:{PARTITION}:logs:{REGION}:{ACCOUNT}:log-group:{name}:*"}
 
 
 def make_address(p, _name):
@@ -188,7 +191,7 @@ def detach(_found, p):
     if "VpnGatewayId" in p:
         api("ec2").detach_vpn_gateway(VpcId=p["VpcId"], VpnGatewayId=p["VpnGatewayId"])
         # moto keeps what is detached, and with it the VPC.
-        ec2_backends[os.environ["MOTO_ACCOUNT_ID"]][REGION].get_vpn_gateway(p["VpnGatewayId"]).attachments.pop(p["VpcId"], None)
+        ec2_backends[ACCOUNT][REGION].get_vpn_gateway(p["VpnGatewayId"]).attachments.pop(p["VpcId"], None)
     else:
         api("ec2").detach_internet_gateway(VpcId=p["VpcId"], InternetGatewayId=p["InternetGatewayId"])
 
@@ -749,12 +752,31 @@ responses.CloudFormationResponse.execute_change_set = execute_response
 models.Stack.stack_resources = property(lambda self: [one for one in self.resource_map.values() if one is not None])
 
 
-if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+def serve(port_file):
+    global PORT  # noqa: PLW0603
     open(LIST_FILE, "w", encoding="utf-8").close()
     server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True, request_handler=MotoRequestHandler)
     PORT = server.server_port
-    with open(PORT_FILE, "w", encoding="utf-8") as file:
+    with open(port_file + ".new", "w", encoding="utf-8") as file:
         file.write(str(PORT))
+    os.rename(port_file + ".new", port_file)
     server.serve_forever()
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    parent = os.getpid()
+    for partition in sys.argv[2:]:
+        name, REGION, ACCOUNT = partition.split(":")
+        if os.fork() == 0:
+            # It ends with its parent, however that ends.
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:
+                sys.exit(1)
+            PARTITION = "aws-us-gov" if REGION.startswith("us-gov-") else "aws"
+            LIST_FILE = os.path.join(sys.argv[1], name + ".list")
+            os.environ["MOTO_ACCOUNT_ID"] = ACCOUNT
+            serve(os.path.join(sys.argv[1], name + ".port"))
+    os.wait()
+    sys.exit("a partition has ended")

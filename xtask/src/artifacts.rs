@@ -64,10 +64,13 @@ pub fn bedrock_double() -> Result<PathBuf, BuildError> {
     )
 }
 
-/// The load generator of `chaos`.
+/// The load generator of `chaos` and `vpn`.
 pub fn bedrock_load() -> Result<PathBuf, BuildError> {
-    build("bedrock-load", &["build", "--package", "host-tests", "--bin", "bedrock-load", "--no-default-features"])?;
-    Ok(dirs::target().join("debug/bedrock-load"))
+    binary(
+        variables::LOAD,
+        "bedrock-load",
+        &["--package", "host-tests", "--bin", "bedrock-load", "--no-default-features"],
+    )
 }
 
 fn binary(variable: &str, name: &str, arguments: &[&str]) -> Result<PathBuf, BuildError> {

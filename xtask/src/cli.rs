@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum as _};
 use crate::chaos::Scenario;
 use crate::gateway::{self, Options};
 use crate::paths::{self, PathSpec, Region};
-use crate::{Error, chaos, demo, infra, installed, release, test, up};
+use crate::{Error, chaos, demo, infra, installed, release, test, up, vpn};
 
 /// The gateway's commands. Each sets up what is missing under `target/`.
 #[derive(Debug, Parser)]
@@ -43,7 +43,10 @@ enum Command {
     /// way of failing; a class without the internet loses both of its paths; regions throttle; calls move to another path
     /// by weights; uploads run beside calls of people.
     Chaos(Chaos),
-    /// Make the archive that machines of the gateway install: module, Envoy, collector, infra/instance.
+    /// Run the VPN's machines for real: strongSwan and FRR at both ends, calls across, one tunnel cut and mended under load. Needs
+    /// Linux, root, `ip`, `tc`, /dev/net/tun, and `apt-get`.
+    Vpn(Vpn),
+    /// Make the archive that machines of the gateway install: module, Envoy, collector, infra/instance, infra/vpn.
     Release {
         /// Where to put it.
         #[arg(long, value_name = "FILE.tar.gz", default_value = "target/release.tar.gz")]
@@ -73,6 +76,16 @@ struct Chaos {
     /// Upstreams offer HTTP/1.1 only.
     #[arg(long)]
     http1: bool,
+}
+
+#[derive(Debug, Args)]
+struct Vpn {
+    /// Converse calls in a second.
+    #[arg(long, value_name = "N", default_value = "50", value_parser = clap::value_parser!(u32).range(1..=500))]
+    rate: u32,
+    /// How long the tunnel is cut, in seconds; sessions of IKE and BGP end after 30.
+    #[arg(long, value_name = "N", default_value = "12", value_parser = clap::value_parser!(u64).range(12..=600))]
+    cut: u64,
 }
 
 #[derive(Debug, Args)]
@@ -128,6 +141,7 @@ impl Cli {
         match self.command {
             Command::Demo => demo::run(),
             Command::Chaos(chaos) => chaos.run(),
+            Command::Vpn(Vpn { rate, cut }) => vpn::run(&vpn::Options { rate, cut }),
             Command::Release { out } => {
                 let made = release::make(&out)?;
                 println!("{}  {}", made.sha256, made.file.display());

@@ -1,5 +1,5 @@
-//! The developer's commands: `demo` shows the gateway, `test` checks it, `up` runs it, `chaos` breaks its paths, `infra`
-//! checks the templates that deploy it.
+//! The developer's commands: `demo` shows the gateway, `test` checks it, `up` runs it, `chaos` breaks its paths, `vpn` runs
+//! the machines of its VPN, `infra` checks the templates that deploy it.
 //!
 //! Each sets up what is missing ([`tools`], [`artifacts`]) under the target directory and starts what it needs as child
 //! processes ([`process`]), which end with it.
@@ -18,6 +18,7 @@ pub mod gateway;
 pub mod infra;
 pub mod installed;
 pub mod live;
+pub mod namespace;
 pub mod net;
 pub mod paths;
 pub mod process;
@@ -27,5 +28,6 @@ pub mod test;
 pub mod tls;
 pub mod tools;
 pub mod up;
+pub mod vpn;
 
 pub use error::Error;

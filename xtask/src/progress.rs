@@ -32,3 +32,8 @@ pub fn note(text: &str) {
 pub fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
+
+/// A line on stdout.
+pub fn print(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}

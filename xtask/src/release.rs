@@ -17,7 +17,7 @@ pub struct Release {
     pub sha256: String,
 }
 
-/// Makes `out` (`.tar.gz`) of the module, Envoy, the collector and `infra/instance`. The same files give the same bytes.
+/// Makes `out` (`.tar.gz`) of the module, Envoy, the collector, `infra/instance` and `infra/vpn`. The same files give the same bytes.
 ///
 /// # Errors
 /// A build, a tool that cannot be set up, or a file.
@@ -36,18 +36,24 @@ pub fn make(out: &Path) -> Result<Release, Error> {
 }
 
 fn gather(folder: &Path, files: &[(&str, PathBuf, u32)]) -> Result<(), Error> {
-    let instance = folder.join("instance");
-    std::fs::create_dir_all(&instance).map_err(Error::file("cannot create", &instance))?;
+    std::fs::create_dir_all(folder).map_err(Error::file("cannot create", folder))?;
     for (name, from, mode) in files {
         copy(from, &folder.join(name), *mode)?;
     }
-    let source = dirs::root().join("infra/instance");
+    scripts("instance", folder)?;
+    scripts("vpn", folder)
+}
+
+/// What is in this folder of `infra`.
+fn scripts(name: &str, folder: &Path) -> Result<(), Error> {
+    let (source, place) = (dirs::root().join("infra").join(name), folder.join(name));
+    std::fs::create_dir_all(&place).map_err(Error::file("cannot create", &place))?;
     for entry in std::fs::read_dir(&source).map_err(Error::file("cannot read", &source))? {
         let from = entry.map_err(Error::file("cannot read", &source))?.path();
         let name = from.file_name().unwrap_or_default();
         // Scripts have no extension; what has one is read.
         let mode = if from.extension().is_none() { 0o755 } else { 0o644 };
-        copy(&from, &instance.join(name), mode)?;
+        copy(&from, &place.join(name), mode)?;
     }
     Ok(())
 }

@@ -19,6 +19,8 @@ pub mod variables {
     pub const COLLECTOR: &str = "AUDIT_COLLECTOR_BIN";
     /// The Bedrock double.
     pub const DOUBLE: &str = "BEDROCK_DOUBLE_BIN";
+    /// The load generator.
+    pub const LOAD: &str = "BEDROCK_LOAD_BIN";
     /// The directory of `DynamoDBLocal.jar`.
     pub const DYNAMODB_LOCAL: &str = "DYNAMODB_LOCAL_DIR";
     /// A Python with the SDKs of `host-tests/clients/requirements.txt`.
@@ -49,6 +51,7 @@ pub fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
         (variables::XTASK, debug.join("xtask")),
         (variables::COLLECTOR, debug.join("audit-collector")),
         (variables::DOUBLE, debug.join("bedrock-double")),
+        (variables::LOAD, debug.join("bedrock-load")),
     ];
     let mut tests = vec!["test", "--quiet"];
     tests.extend(NATIVE);

@@ -164,6 +164,7 @@ fn what_is_mistyped_is_named_before_anything_is_changed() {
         ("Name=@{topic}\n", "want PARTITION/STACK.Output"),
         ("Name=@{config.Key}\n", "before the plan's config"),
         ("Name=@{base64:infra/nothing}\n", "there is no such file"),
+        ("Name=@{base64:infra/deploy}\n", "over 3,072 bytes, which are the 4,096 letters that a parameter takes"),
         ("Name=@{govcloud/topic.TopicName\n", "not closed"),
     ] {
         stand.file(params, text);
@@ -262,6 +263,151 @@ fn a_change_that_would_replace_the_table_or_remove_its_key_is_refused() {
     stand.file("templates/govcloud/audit.yaml", &format!("{before}  # What the collector{after}"));
     let text = stand.succeeds(&["1", "--yes"]);
     assert!(text.contains("- remove   KeyAlias"), "an alias is none of those: {text}");
+}
+
+/// Two VPN connections, with the AS numbers of their customer gateways.
+const VPN: &str = "\
+Parameters:
+  AsnA: { Type: Number, Default: 65010 }
+  AsnB: { Type: Number, Default: 65010 }
+Resources:
+  Gateway: { Type: 'AWS::EC2::VPNGateway', Properties: { Type: ipsec.1, AmazonSideAsn: 64512 } }
+  CustomerA: { Type: 'AWS::EC2::CustomerGateway', Properties: { Type: ipsec.1, BgpAsn: !Ref AsnA, IpAddress: 198.51.100.10 } }
+  CustomerB: { Type: 'AWS::EC2::CustomerGateway', Properties: { Type: ipsec.1, BgpAsn: !Ref AsnB, IpAddress: 198.51.100.11 } }
+  ConnectionA:
+    Type: AWS::EC2::VPNConnection
+    Properties:
+      Type: ipsec.1
+      CustomerGatewayId: !Ref CustomerA
+      VpnGatewayId: !Ref Gateway
+      VpnTunnelOptionsSpecifications:
+        - { TunnelInsideCidr: 169.254.101.0/30, PreSharedKey: example.key_of_A1 }
+        - { TunnelInsideCidr: 169.254.101.4/30 }
+  ConnectionB:
+    Type: AWS::EC2::VPNConnection
+    Properties:
+      Type: ipsec.1
+      CustomerGatewayId: !Ref CustomerB
+      VpnGatewayId: !Ref Gateway
+      VpnTunnelOptionsSpecifications:
+        - { TunnelInsideCidr: 169.254.102.0/30 }
+        - { TunnelInsideCidr: 169.254.102.4/30 }
+Outputs:
+  A: { Value: !Ref ConnectionA }
+  B: { Value: !Ref ConnectionB }
+";
+
+const SECRET: &str = "\
+Resources:
+  Secret: { Type: 'AWS::SecretsManager::Secret', Properties: { Name: bedrock/test/vpn } }
+Outputs:
+  Arn: { Value: !Ref Secret }
+";
+
+/// A stand with these templates, and a topic whose name is what its parameters' file says.
+fn tunnels(name: &str) -> Stand {
+    let stand = Stand::start(name);
+    stand.file("templates/commercial/vpn.yaml", VPN);
+    stand.file("templates/govcloud/secret.yaml", SECRET);
+    stand.file("templates/govcloud/topic.yaml", TOPIC);
+    stand.file(
+        "environments/test/govcloud/topic.params",
+        "Name=x\nLabel=@{tunnels.Version} @{tunnels.A1} @{tunnels.B2}\n",
+    );
+    stand
+}
+
+const STEP: &str = "tunnels @{govcloud/secret.Arn} a=@{commercial/vpn.A} b=@{commercial/vpn.B}";
+
+#[test]
+fn tunnels_go_from_commercial_into_a_secret_of_govcloud_and_their_keys_nowhere_else() {
+    let stand = tunnels("tunnels");
+    stand.file("environments/test/1.plan", &format!("govcloud secret\ncommercial vpn\n{STEP}\ngovcloud topic\n"));
+    let secret = |query: &str| {
+        let get = ["secretsmanager", "get-secret-value", "--secret-id", "bedrock/test/vpn", "--query", query];
+        stand.aws.call(GovCloud, &get).unwrap().as_str().unwrap().to_owned()
+    };
+
+    let text = stand.succeeds(&["1", "--yes"]);
+    let (first, version) = (secret("SecretString"), secret("VersionId"));
+    let value: serde_json::Value = serde_json::from_str(&first).unwrap();
+    assert_eq!((&value["local_asn"], &value["remote_asn"]), (&65010.into(), &64512.into()), "{value}");
+    assert_eq!(value["gateways"]["b"]["outside"], "198.51.100.11");
+    let tunnel = &value["gateways"]["a"]["tunnels"][0];
+    assert_eq!((&tunnel["inside"], &tunnel["psk"]), (&"169.254.101.0/30".into(), &"example.key_of_A1".into()));
+    assert!(text.contains(&format!("tunnels: 2 connections, in version {version} of bedrock/test/vpn")), "{text}");
+    for gateway in ["a", "b"] {
+        for tunnel in value["gateways"][gateway]["tunnels"].as_array().unwrap() {
+            assert!(!text.contains(tunnel["psk"].as_str().unwrap()), "a key is told");
+        }
+    }
+    let topic = "arn:aws-us-gov:sns:us-gov-west-1:444455556666:test-x";
+    let label = || {
+        let attributes = stand.aws.call(GovCloud, &["sns", "get-topic-attributes", "--topic-arn", topic]).unwrap();
+        attributes["Attributes"]["DisplayName"].as_str().unwrap().to_owned()
+    };
+    let outside =
+        |gateway: &str, tunnel: usize| value["gateways"][gateway]["tunnels"][tunnel]["outside"].as_str().unwrap();
+    assert_eq!(label(), format!("{version} {} {}", outside("a", 0), outside("b", 1)));
+
+    let text = stand.succeeds(&["1", "--yes"]);
+    assert!(text.contains("tunnels: no change\ngovcloud/topic: no change\n"), "{text}");
+
+    // Somebody has changed the secret: it is put right, and what names its version changes with it.
+    let put = ["secretsmanager", "put-secret-value", "--secret-id", "bedrock/test/vpn", "--secret-string", "{}"];
+    stand.aws.call(GovCloud, &put).unwrap();
+    stand.fails(&["1"], "There is no terminal to ask on");
+    let text = stand.succeeds(&["1", "--yes"]);
+    assert!(text.contains("govcloud/topic: update"), "{text}");
+    assert_eq!(secret("SecretString"), first);
+    assert!(label().starts_with(&secret("VersionId")) && secret("VersionId") != version);
+}
+
+#[test]
+fn tunnels_that_are_mistyped_or_not_as_they_should_be_are_named() {
+    let stand = tunnels("mistunnelled");
+    let plan = "environments/test/1.plan";
+    for (text, part) in [
+        ("tunnels @{govcloud/secret.Arn}", "want tunnels SECRET NAME=CONNECTION"),
+        ("tunnels @{commercial/vpn.A} a=@{commercial/vpn.A}", "the secret is @{commercial/vpn.A}; want @{govcloud/"),
+        (
+            "tunnels @{govcloud/secret.Arn} @{commercial/vpn.A}",
+            "want NAME=@{commercial/STACK.Output} with a letter as NAME",
+        ),
+        ("tunnels @{govcloud/secret.Arn} a=vpn-0123", "want NAME=@{commercial/STACK.Output}"),
+        ("tunnels @{govcloud/secret.Arn} a=@{commercial/vpn.A} a=@{commercial/vpn.B}", "a is given twice"),
+        ("tunnels @{govcloud/secret.Arn} a=@{commercial/vpn.C}", "has no output C; it has: A B"),
+        (
+            "tunnels @{govcloud/secret.Arn} a=@{commercial/vpn.A}",
+            "@{tunnels.B2}: there are tunnels.Version tunnels.A1 tunnels.A2",
+        ),
+        ("", "@{tunnels.Version} before the plan's tunnels"),
+    ] {
+        stand.file(plan, &format!("govcloud secret\ncommercial vpn\n{text}\ngovcloud topic\n"));
+        stand.fails(&["1", "--yes"], part);
+    }
+    assert_eq!((stand.stacks(GovCloud), stand.stacks(Commercial)), (vec![], vec![]));
+
+    stand.file(plan, &format!("govcloud secret\ncommercial vpn\n{STEP}\ngovcloud topic\n"));
+    stand.file("environments/test/commercial/vpn.params", "AsnB=65011\n");
+    stand.fails(&["1", "--yes"], "the AS numbers of the customer gateways differ: 65010, and 65011 of cgw-");
+    stand.succeeds(&["remove", "commercial/vpn", "--yes"]);
+    stand.file("environments/test/commercial/vpn.params", "");
+    stand.file("templates/commercial/vpn.yaml", &VPN.replace("example.key_of_A1", "no \\\"key"));
+    let text = stand.fails(&["1", "--yes"], "the pre-shared key of tunnel 1 of vpn-");
+    assert!(text.contains("is missing, or not of the form that AWS makes") && !text.contains("no \\\"key"), "{text}");
+    stand.succeeds(&["remove", "commercial/vpn", "--yes"]);
+    stand.file("templates/commercial/vpn.yaml", VPN);
+    stand.file(plan, "govcloud secret\ncommercial vpn\n");
+    stand.succeeds(&["1", "--yes"]);
+    let found = stand.aws.call(Commercial, &["ec2", "describe-vpn-connections"]).unwrap();
+    let id =
+        found["VpnConnections"].as_array().unwrap().last().unwrap()["VpnConnectionId"].as_str().unwrap().to_owned();
+    stand.aws.raw(Commercial, &["ec2", "delete-vpn-connection", "--vpn-connection-id", &id]).unwrap();
+    stand.file(plan, &format!("govcloud secret\ncommercial vpn\n{STEP}\ngovcloud topic\n"));
+    stand.fails(&["1", "--yes"], &format!("tunnels: {id} is deleted"));
+    let get = ["secretsmanager", "get-secret-value", "--secret-id", "bedrock/test/vpn"];
+    assert!(!stand.aws.raw(GovCloud, &get).unwrap().status.success(), "nothing was put into the secret");
 }
 
 /// A gateway that is reached through the settings' `SMOKE_URL`, on real Envoy, with a double of Bedrock behind it.

@@ -12,10 +12,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::fault::{Fault, TABLE};
-use super::namespace::{Namespace, far, near, sweep};
 use super::record::{Request, requests};
 use crate::Error;
 use crate::demo::{ACCESS_KEY, SECRET_KEY};
+use crate::namespace::{Namespace, far, near, sweep};
 use crate::paths::{PathName, PathSpec};
 use crate::process::Process;
 

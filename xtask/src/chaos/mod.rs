@@ -7,21 +7,20 @@ mod cutover;
 mod failover;
 pub mod fault;
 pub mod lab;
-pub mod namespace;
 mod policy;
 mod private;
 mod qos;
 pub mod record;
 mod regions;
 pub mod report;
-mod stand;
+pub(crate) mod stand;
 
-use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use self::fault::Fault;
-use crate::Error;
+use crate::progress::print as say;
 use crate::up::Signals;
+use crate::{Error, namespace};
 
 /// How much of everything.
 #[derive(Debug, Clone)]
@@ -89,7 +88,7 @@ pub struct Verdict {
 
 /// Runs them one after the other; an error if something was not as it must be.
 pub fn run(options: &Options, scenarios: &[Scenario]) -> Result<(), Error> {
-    namespace::check()?;
+    namespace::check("chaos")?;
     let signals = Signals::listen()?;
     let programs = stand::Programs::build()?;
     let run = Run { options, programs: &programs, signals: &signals };
@@ -128,10 +127,7 @@ pub fn run(options: &Options, scenarios: &[Scenario]) -> Result<(), Error> {
     Err(Error::Failed(format!("not everything held:\n  {}", wrong.join("\n  "))))
 }
 
-fn now_ms() -> u64 {
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or_default()
-}
-
-fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }

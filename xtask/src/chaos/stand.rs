@@ -34,11 +34,16 @@ const FLUSH: Duration = Duration::from_millis(500);
 /// What runs in the hosts, built.
 #[derive(Debug)]
 pub struct Programs {
-    module: PathBuf,
-    envoy: PathBuf,
-    double: PathBuf,
-    load: PathBuf,
-    xtask: PathBuf,
+    /// The module.
+    pub module: PathBuf,
+    /// Envoy.
+    pub envoy: PathBuf,
+    /// The Bedrock double.
+    pub double: PathBuf,
+    /// The load generator.
+    pub load: PathBuf,
+    /// This program.
+    pub xtask: PathBuf,
 }
 
 impl Programs {
@@ -223,7 +228,8 @@ impl Stand {
     }
 }
 
-fn read(file: &Path) -> Result<String, Error> {
+/// A file's text.
+pub fn read(file: &Path) -> Result<String, Error> {
     std::fs::read_to_string(file).map_err(Error::file("cannot read", file))
 }
 
@@ -231,12 +237,13 @@ fn write(file: &Path, value: &Value) -> Result<(), Error> {
     std::fs::write(file, format!("{value:#}")).map_err(Error::file("cannot write", file))
 }
 
-fn interrupted() -> Error {
+/// A signal came.
+pub fn interrupted() -> Error {
     Error::Failed("interrupted; its hosts and processes are gone".into())
 }
 
 /// The plain listener of `http://ADDRESS:PORT https://…`.
-fn listener(ready: &str) -> Option<SocketAddr> {
+pub fn listener(ready: &str) -> Option<SocketAddr> {
     ready.split(' ').find_map(|word| word.strip_prefix("http://"))?.parse().ok()
 }
 

@@ -1,4 +1,4 @@
-//! Both partitions of AWS as the walk and the tests of `infra/deploy` have them: `infra/checks/stand.py`, once for each, and
+//! Both partitions of AWS as the walk and the tests of `infra/deploy` have them: `infra/checks/stand.py`, and
 //! the AWS CLI pointed at them (`infra/checks/aws.py`).
 
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ const START: Duration = Duration::from_secs(60);
 pub struct Aws {
     dir: PathBuf,
     xtask: PathBuf,
-    _servers: Vec<Process>,
+    _servers: [Process; 2],
 }
 
 /// A resource that moto could not make, or not change.
@@ -47,17 +47,17 @@ impl Aws {
         std::fs::create_dir_all(dir.join("bin")).map_err(Error::file("cannot create", dir))?;
         let checks = dirs::root().join("infra/checks");
         let python = tools::python::find(&dirs::tools(), &checks.join("stand.txt"))?;
-        let mut servers = Vec::new();
-        let mut config = String::new();
+        let mut command = Command::new(&python);
+        command.arg(checks.join("stand.py")).arg(dir);
         for (partition, account) in ACCOUNTS {
+            command.arg(format!("{}:{}:{account}", partition.directory(), partition.region()));
+        }
+        let mut server = Process::start("the stand of AWS", command, &dir.join("stand.log"))?;
+        let mut config = String::new();
+        for (partition, _) in ACCOUNTS {
             let name = partition.directory();
             let port_file = dir.join(format!("{name}.port"));
-            let mut command = Command::new(&python);
-            command.arg(checks.join("stand.py")).arg(&port_file).arg(list(dir, partition)).arg(partition.region());
-            command.env("MOTO_ACCOUNT_ID", account);
-            let mut server = Process::start("the stand of AWS", command, &dir.join(format!("{name}.log")))?;
             let port: u16 = wait(&mut server, || std::fs::read_to_string(&port_file).ok()?.parse().ok())?;
-            servers.push(server);
             // AWS's example keys: moto asks for some, and looks at none.
             config.push_str(&format!(
                 "[profile {name}]\nregion = {}\nendpoint_url = http://127.0.0.1:{port}\n\
@@ -70,14 +70,13 @@ impl Aws {
         let (socket, script, aws) = (dir.join("cli"), checks.join("aws.py"), dir.join("bin/aws"));
         let mut command = Command::new(&python);
         command.arg(&script).arg(&socket);
-        let mut server = Process::start("the AWS CLI", command, &dir.join("cli.log"))?;
-        wait(&mut server, || socket.exists().then_some(()))?;
-        servers.push(server);
+        let mut cli = Process::start("the AWS CLI", command, &dir.join("cli.log"))?;
+        wait(&mut cli, || socket.exists().then_some(()))?;
         let line = format!("exec '{}' -IS '{}' '{}' - \"$@\"", python.display(), script.display(), socket.display());
         write(&aws, &format!("#!/bin/sh\n{line}\n"))?;
         let runs = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(&aws, runs).map_err(Error::file("cannot change", &aws))?;
-        Ok(Aws { dir: dir.to_path_buf(), xtask: xtask.to_path_buf(), _servers: servers })
+        Ok(Aws { dir: dir.to_path_buf(), xtask: xtask.to_path_buf(), _servers: [server, cli] })
     }
 
     /// Runs `deploy` (the script, or a copy of it) with these arguments; stdout and stderr are gathered.

@@ -3,6 +3,7 @@
 //! Each tool is unpacked beside its place and renamed into it, so that an interrupted set-up is begun anew; its
 //! directory's name holds the version, so that a new pin is fetched and an old one stays.
 
+pub mod debian;
 pub mod dynamodb;
 pub mod envoy;
 pub mod javascript;

@@ -40,6 +40,7 @@ pub(super) fn faults(aws: &Aws, paths: &[&str]) -> Result<Vec<String>, Error> {
         ingress(aws, partition, &mut faults)?;
         logs(aws, partition, &mut faults)?;
         alarms(aws, partition, paths, &mut faults)?;
+        dashboards(aws, partition, &mut faults)?;
     }
     for path in paths.iter().filter(|path| **path != "internet") {
         endpoints(aws, path, &mut faults)?;
@@ -163,6 +164,22 @@ fn alarms(aws: &Aws, partition: Partition, paths: &[&str], faults: &mut Vec<Stri
         let wanted = *of == partition && paths.contains(path);
         if wanted && !watched.contains(&((*namespace).to_owned(), (*metric).to_owned())) {
             faults.push(format!("no alarm on {namespace} {metric} in {}", partition.directory()));
+        }
+    }
+    Ok(())
+}
+
+/// What a dashboard shows is JSON that names metrics.
+fn dashboards(aws: &Aws, partition: Partition, faults: &mut Vec<String>) -> Result<(), Error> {
+    let found = aws.call(partition, &["cloudwatch", "list-dashboards", "--query", "DashboardEntries[].DashboardName"])?;
+    for name in items(&found).filter_map(Value::as_str) {
+        let query = ["cloudwatch", "get-dashboard", "--dashboard-name", name, "--query", "DashboardBody"];
+        let body = aws.call(partition, &query)?;
+        let body: Value = serde_json::from_str(body.as_str().unwrap_or_default()).unwrap_or_default();
+        let widgets: Vec<&Value> = items(at(&body, "/widgets")).collect();
+        let named = |widget: &&Value| items(at(widget, "/properties/metrics")).any(|metric| metric.is_array());
+        if widgets.is_empty() || !widgets.iter().all(named) || body.to_string().contains("${") {
+            faults.push(format!("dashboard {name} is no JSON of widgets with metrics"));
         }
     }
     Ok(())

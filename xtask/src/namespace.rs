@@ -1,4 +1,4 @@
-//! Network namespaces, the cables between them, and the rules in them. Needs `ip`, `tc` and `nft`.
+//! Network namespaces, the cables between them, and the rules in them. Needs `ip` and `tc`.
 
 use std::io::Write;
 use std::path::Path;
@@ -6,9 +6,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::Error;
 use crate::paths::PathName;
-use crate::process;
+use crate::{Error, dirs, process, tools};
 
 /// Of namespaces' names; the process's id follows, so that several run side by side.
 const PREFIX: &str = "bgw";
@@ -17,22 +16,27 @@ const PREFIX: &str = "bgw";
 #[derive(Debug)]
 pub struct Namespace(String);
 
-/// Says what is missing where the machine cannot make one.
-pub fn check() -> Result<(), Error> {
-    let stop = |why: String| Err(Error::Failed(format!("chaos needs hosts of its own: {why}")));
+/// Roles beside paths' names.
+const ROLES: [&str; 7] = ["gw", "clients", "vpc", "vpn", "net", "aws", "bedrock"];
+
+/// Says what is missing where the machine cannot make those that `command` needs.
+pub fn check(command: &str) -> Result<(), Error> {
+    let stop = |why: String| Err(Error::Failed(format!("{command} needs hosts of its own: {why}")));
     if !rustix::process::geteuid().is_root() {
         return stop("network namespaces are made by root; run it as root".into());
     }
-    let missing: Vec<&str> = ["ip", "tc", "nft"].into_iter().filter(|tool| process::on_path(tool).is_none()).collect();
+    let missing: Vec<&str> = ["ip", "tc"].into_iter().filter(|tool| process::on_path(tool).is_none()).collect();
     if !missing.is_empty() {
-        let packages = "Debian's packages are iproute2 and nftables";
-        return stop(format!("`{}` not found in PATH; {packages}", missing.join("`, `")));
+        return stop(format!("`{}` not found in PATH; Debian's package is iproute2", missing.join("`, `")));
+    }
+    if process::on_path("nft").is_none() {
+        tools::debian::find(&dirs::tools())?;
     }
     Ok(())
 }
 
 impl Namespace {
-    /// Makes one. Its role is `gw`, `clients` or a path's name, with a digit where a path has more than one end.
+    /// Makes one. Its role is one of [`ROLES`] or a path's name, with a digit where there is more than one.
     pub fn add(role: &str) -> Result<Namespace, Error> {
         let name = format!("{PREFIX}{}-{role}", std::process::id());
         run(Command::new("ip").args(["netns", "add", &name]))?;
@@ -42,6 +46,20 @@ impl Namespace {
     /// Sets up its loopback device.
     pub fn loopback(&self) -> Result<(), Error> {
         run(&mut self.ip(&["link", "set", "lo", "up"])).map(drop)
+    }
+
+    /// Sets up a device, an address or a route in it.
+    pub fn set(&self, arguments: &[&str]) -> Result<(), Error> {
+        run(&mut self.ip(arguments)).map(drop)
+    }
+
+    /// Makes it a router.
+    pub fn forwards(&self) -> Result<(), Error> {
+        let mut command = self.exec(Path::new("sh"));
+        // What goes out one way may come back another.
+        let text =
+            "echo 1 >/proc/sys/net/ipv4/ip_forward\nfor f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 >$f; done";
+        run(command.args(["-c", text])).map(drop)
     }
 
     /// `ip` on what is in it.
@@ -60,10 +78,8 @@ impl Namespace {
 
     /// Joins it to `end` by the cable `index`; here its end has that name, and there it is `eth0`.
     pub fn link(&self, end: &Namespace, name: &str, index: usize, bandwidth: &str) -> Result<(), Error> {
-        run(&mut self.ip(&["link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", &end.0]))?;
-        for (namespace, device, address) in [(self, name, near(index)), (end, "eth0", far(index))] {
-            run(&mut namespace.ip(&["address", "add", &format!("{address}/30"), "dev", device]))?;
-            run(&mut namespace.ip(&["link", "set", device, "up"]))?;
+        join([(self, name, &format!("{}/30", near(index))), (end, "eth0", &format!("{}/30", far(index)))])?;
+        for (namespace, device) in [(self, name), (end, "eth0")] {
             let mut shape = Command::new("tc");
             shape.args(["-n", &namespace.0, "qdisc", "add", "dev", device, "root", "tbf", "rate", bandwidth]);
             // A burst of some milliseconds at full speed, and a queue such as a router's.
@@ -72,10 +88,20 @@ impl Namespace {
         Ok(())
     }
 
+    /// `nft` in it: the machine's, else Debian's from the tools.
+    fn nft(&self) -> Result<Command, Error> {
+        if process::on_path("nft").is_some() {
+            return Ok(self.exec(Path::new("nft")));
+        }
+        let mut command = self.exec(Path::new("chroot"));
+        command.arg(tools::debian::find(&dirs::tools())?.file("")).arg("/usr/sbin/nft");
+        Ok(command)
+    }
+
     /// Has nft carry out these rules.
     pub fn rules(&self, rules: &str) -> Result<(), Error> {
         let failed = |error: std::io::Error| Error::Failed(format!("nft in {}: {error}", self.0));
-        let mut command = self.exec(Path::new("nft"));
+        let mut command = self.nft()?;
         command.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
         if let Some(mut stdin) = child.stdin.take() {
@@ -92,9 +118,20 @@ impl Namespace {
 
     /// What nft lists, as JSON with numbers for names.
     pub fn list(&self, what: &[&str]) -> Result<Value, Error> {
-        let text = run(self.exec(Path::new("nft")).args(["-n", "-j", "list"]).args(what))?;
+        let text = run(self.nft()?.args(["-n", "-j", "list"]).args(what))?;
         serde_json::from_str(&text).map_err(|error| Error::Failed(format!("what nft lists is no JSON: {error}")))
     }
+}
+
+/// Joins two by a cable, each end with its device's name and its address.
+pub fn join(ends: [(&Namespace, &str, &str); 2]) -> Result<(), Error> {
+    let [(one, device, _), (other, far, _)] = ends;
+    run(&mut one.ip(&["link", "add", device, "type", "veth", "peer", "name", far, "netns", &other.0]))?;
+    for (namespace, device, address) in ends {
+        run(&mut namespace.ip(&["address", "add", address, "dev", device]))?;
+        run(&mut namespace.ip(&["link", "set", device, "up"]))?;
+    }
+    Ok(())
 }
 
 /// The address of the near end of the cable `index`.
@@ -114,10 +151,12 @@ impl Drop for Namespace {
 }
 
 /// Runs a command that is over at once; its stdout.
-fn run(command: &mut Command) -> Result<String, Error> {
+pub(crate) fn run(command: &mut Command) -> Result<String, Error> {
     let words: Vec<String> = std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(|word| word.to_string_lossy().into_owned())
+        // No script.
+        .filter(|word| !word.contains('\n'))
         .collect();
     let failed = |why: &str| Error::Failed(format!("`{}` failed: {}", words.join(" "), why.trim()));
     let output = command.stdin(Stdio::null()).output().map_err(|error| failed(&error.to_string()))?;
@@ -146,7 +185,7 @@ fn is_gone(process: &Path) -> bool {
 fn maker(name: &str) -> Option<u32> {
     let (pid, role) = name.strip_prefix(PREFIX)?.split_once('-')?;
     let role = role.trim_end_matches(|last: char| last.is_ascii_digit());
-    let known = ["gw", "clients"].contains(&role) || PathName::ALL.iter().any(|path| path.as_str() == role);
+    let known = ROLES.contains(&role) || PathName::ALL.iter().any(|path| path.as_str() == role);
     pid.parse().ok().filter(|_| known)
 }
 
@@ -164,6 +203,7 @@ mod tests {
     fn knows_its_own_namespaces_only() {
         assert_eq!(maker("bgw17-gw"), Some(17));
         assert_eq!(maker("bgw17-clients"), Some(17));
+        assert_eq!(maker("bgw17-aws2"), Some(17));
         assert_eq!(maker("bgw17-internet2"), Some(17));
         for foreign in ["bgw-gw", "bgw17", "bgw17-other", "docker17-gw", "17-gw"] {
             assert_eq!(maker(foreign), None, "{foreign}");

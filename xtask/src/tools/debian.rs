@@ -1,0 +1,210 @@
+//! strongSwan, FRR and what else a VPN machine runs: Debian's own packages, unpacked into a directory, which becomes the
+//! programs' root. Nothing is installed, and nobody needs to be root for it.
+//!
+//! apt and its keys vouch for what is fetched. Versions are not pinned: Debian takes old ones away as it mends them, and the
+//! machines too take what is current. [`Root::versions`] says which they are.
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sha2::{Digest as _, Sha256};
+
+use super::{ToolError, once, read, run};
+use crate::namespace::Namespace;
+
+const WHAT: &str = "Debian's packages";
+const HINT: &str = "it is Debian's and Ubuntu's own: run this on one of them, or in a container of Debian 12 or later";
+/// What is wanted; apt knows what these need.
+const PACKAGES: [&str; 12] = [
+    "charon-systemd",
+    "coreutils",
+    "dash",
+    "frr",
+    "iproute2",
+    "iputils-ping",
+    // Where a kernel has no ESP, charon has.
+    "libcharon-extra-plugins",
+    "libstrongswan-standard-plugins",
+    "nftables",
+    "python3",
+    "shellcheck",
+    "strongswan-swanctl",
+];
+/// Needed to look at units only, and by itself.
+const SYSTEMD: &str = "systemd";
+/// Names that FRR looks up.
+const USERS: [(&str, &str); 2] = [
+    ("passwd", "root:x:0:0::/:/bin/sh\nfrr:x:998:998::/:/usr/sbin/nologin\n"),
+    ("group", "root:x:0:\nfrr:x:998:\nfrrvty:x:997:frr\n"),
+];
+/// The packages that a person wants to know the versions of.
+const NAMED: [&str; 3] = ["charon-systemd", "frr", "nftables"];
+
+/// Mounts what a program needs into its root, in a mount namespace of its own, and becomes the program:
+/// ROOT FILES PROGRAM ARGUMENTS.
+const ENTER: &str = r#"set -e
+root=$1 files=$2
+shift 2
+for name in dev proc; do mount --rbind "/$name" "$root/$name"; done
+for name in etc run opt; do mount --bind "$files/$name" "$root/$name"; done
+exec chroot "$root" "$@""#;
+/// Where a program is looked for.
+const PATH: &str = "/opt/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/frr";
+
+/// The unpacked packages.
+#[derive(Debug, Clone)]
+pub struct Root(PathBuf);
+
+/// A machine: the packages' programs with files of its own.
+#[derive(Debug)]
+pub struct Machine {
+    root: PathBuf,
+    files: PathBuf,
+}
+
+/// Fetches them, unless that was done.
+pub fn find(tools: &Path) -> Result<Root, ToolError> {
+    let names = format!("{PACKAGES:?}{SYSTEMD}{USERS:?}");
+    let place = tools.join(format!("debian-{}", hex::encode(Sha256::digest(names)).get(..12).unwrap_or_default()));
+    once(WHAT, &place, fetch)?;
+    Ok(Root(place))
+}
+
+fn fetch(dir: &Path) -> Result<(), ToolError> {
+    let failed = |path: &Path| {
+        let path = path.to_path_buf();
+        move |source| ToolError::File { what: WHAT, path, source }
+    };
+    // State of its own, in which no package is installed: so all that is needed is fetched, and the machine's is left alone.
+    let state = dir.join("apt");
+    let archives = state.join("archives");
+    for path in [state.join("lists/partial"), archives.join("partial")] {
+        std::fs::create_dir_all(&path).map_err(failed(&path))?;
+    }
+    let status = state.join("status");
+    std::fs::write(&status, "").map_err(failed(&status))?;
+    let apt = |arguments: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.args(["--quiet", "--yes"]);
+        for (key, path) in [
+            ("Dir::State", &state),
+            ("Dir::State::Lists", &state.join("lists")),
+            ("Dir::State::status", &status),
+            ("Dir::Cache", &state),
+            ("Dir::Cache::archives", &archives),
+        ] {
+            command.arg("-o").arg(format!("{key}={}", path.display()));
+        }
+        // The user _apt may not write here.
+        command.args(["-o", "APT::Sandbox::User=", "-o", "Debug::NoLocking=1", "-o", "Acquire::Languages=none"]);
+        command.args(["-o", "Acquire::Retries=3"]).args(arguments);
+        run(WHAT, "apt-get", HINT, &mut command)
+    };
+    apt(&["update"])?;
+    apt(&[&["install", "--no-install-recommends", "--download-only", SYSTEMD][..], &PACKAGES].concat())?;
+
+    let mut versions = String::new();
+    for entry in std::fs::read_dir(&archives).map_err(failed(&archives))? {
+        let path = entry.map_err(failed(&archives))?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            run(WHAT, "dpkg-deb", "apt-get install dpkg", Command::new("dpkg-deb").arg("-x").arg(&path).arg(dir))?;
+            // NAME_VERSION_ARCHITECTURE.deb, with `%3a` for the colon of an epoch.
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().replace("%3a", ":");
+            versions.push_str(&name);
+            versions.push('\n');
+        }
+    }
+    std::fs::remove_dir_all(&state).map_err(failed(&state))?;
+    // Reading matter; and what packages leave for their installation to do.
+    for name in ["usr/share/doc", "usr/share/man", "usr/share/locale", "var/run"] {
+        let path = dir.join(name);
+        if path.exists() {
+            std::fs::remove_dir_all(&path).map_err(failed(&path))?;
+        }
+    }
+    let run = dir.join("var/run");
+    std::os::unix::fs::symlink("/run", &run).map_err(failed(&run))?;
+    for name in ["etc", "run", "opt", "dev", "proc"] {
+        let path = dir.join(name);
+        std::fs::create_dir_all(&path).map_err(failed(&path))?;
+    }
+    for (name, text) in USERS {
+        let path = dir.join("etc").join(name);
+        std::fs::write(&path, text).map_err(failed(&path))?;
+    }
+    let list = dir.join("versions");
+    std::fs::write(&list, versions).map_err(failed(&list))
+}
+
+impl Root {
+    /// `charon-systemd 5.9.8-5+deb12u6, frr …`.
+    pub fn versions(&self) -> Result<String, ToolError> {
+        let list = read(WHAT, &self.0.join("versions"))?;
+        let list = String::from_utf8_lossy(&list).into_owned();
+        let of = |line: &str| {
+            let (name, rest) = line.split_once('_')?;
+            let (version, _) = rest.split_once('_')?;
+            NAMED.contains(&name).then(|| format!("{name} {version}"))
+        };
+        let mut named: Vec<String> = list.lines().filter_map(of).collect();
+        named.sort();
+        Ok(named.join(", "))
+    }
+
+    /// The file of a program that needs no root of its own.
+    pub fn file(&self, path: &str) -> PathBuf {
+        self.0.join(path)
+    }
+
+    /// A machine whose /etc (at first the packages'), /run and /opt are in `files`.
+    pub fn machine(&self, files: &Path) -> Result<Machine, ToolError> {
+        for name in ["run/frr", "opt/bin"] {
+            let path = files.join(name);
+            std::fs::create_dir_all(&path).map_err(|source| ToolError::File { what: WHAT, path, source })?;
+        }
+        let mut copy = Command::new("cp");
+        copy.arg("-R").arg(self.0.join("etc")).arg(files);
+        run(WHAT, "cp", "apt-get install coreutils", &mut copy)?;
+        Ok(Machine { root: self.0.clone(), files: files.to_path_buf() })
+    }
+}
+
+impl Machine {
+    /// Where a file of /etc, /run or /opt is for those outside.
+    pub fn outside(&self, path: &str) -> PathBuf {
+        self.files.join(path.trim_start_matches('/'))
+    }
+
+    /// A program of it, in the network of `namespace`; or in one without any device, which needs no root.
+    pub fn exec(&self, namespace: Option<&Namespace>, program: &str) -> Command {
+        let mut command = match namespace {
+            Some(namespace) => {
+                let mut command = namespace.exec(Path::new("unshare"));
+                command.arg("--mount");
+                command
+            }
+            None => {
+                let mut command = Command::new("unshare");
+                if !rustix::process::geteuid().is_root() {
+                    command.args(["--user", "--map-root-user"]);
+                }
+                command.args(["--mount", "--net"]);
+                command
+            }
+        };
+        command.args(["--", "sh", "-c", ENTER, "sh"]).arg(&self.root).arg(&self.files).arg(program);
+        command.env("PATH", path());
+        command
+    }
+}
+
+/// The root's places first, then those that `unshare`, `mount` and `chroot` are found in.
+fn path() -> std::ffi::OsString {
+    let mut path = std::ffi::OsString::from(PATH);
+    if let Some(own) = std::env::var_os("PATH").filter(|own| !own.as_bytes().is_empty()) {
+        path.push(":");
+        path.push(own);
+    }
+    path
+}

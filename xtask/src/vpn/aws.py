@@ -1,0 +1,23 @@
+#!/usr/bin/python3
+"""What a double's machine has in place of the AWS CLI: it hands its arguments over, and does as it is told."""
+import json
+import os
+import sys
+import time
+
+place = os.environ.get("CLOUD_DIR", "/opt/cloud")
+name = os.path.join(place, "%d-%d" % (os.getpid(), time.monotonic_ns()))
+with open(name + ".new", "w", encoding="utf-8") as file:
+    json.dump(sys.argv[1:], file)
+os.rename(name + ".new", name + ".asked")
+deadline = time.monotonic() + 15
+while not os.path.exists(name + ".answer"):
+    if time.monotonic() > deadline:
+        sys.exit("aws: nobody answers")
+    time.sleep(0.01)
+with open(name + ".answer", encoding="utf-8") as file:
+    answer = json.load(file)
+os.remove(name + ".answer")
+sys.stdout.write(answer["stdout"])
+sys.stderr.write(answer["stderr"])
+sys.exit(answer["code"])

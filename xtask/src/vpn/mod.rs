@@ -1,0 +1,137 @@
+//! `cargo xtask vpn`: the VPN, for real: the machines of `infra/vpn` with Debian's strongSwan and FRR, others like them in AWS's
+//! place, and calls that cross. One tunnel is cut under load and restored.
+//!
+//! Hosts are network namespaces ([`lab`]), AWS's interface is a double ([`cloud`]), and what was seen is judged by [`report`].
+
+pub mod cloud;
+pub mod lab;
+mod report;
+
+use std::time::{Duration, Instant};
+
+use self::lab::{Lab, Seen};
+use self::report::{Events, Second};
+use crate::chaos::record::{calls, exchanges, violations};
+use crate::chaos::stand::{Programs, interrupted, read};
+use crate::progress::print;
+use crate::up::Signals;
+use crate::{Error, dirs, gateway, namespace, tools};
+
+/// How much of everything.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Converse calls in a second.
+    pub rate: u32,
+    /// How long the tunnel is cut, in seconds.
+    pub cut: u64,
+}
+
+/// The load runs so long before the cut.
+const BEFORE: Duration = Duration::from_secs(4);
+/// A cut that is longer ends IKE's and BGP's sessions; they have to be begun anew.
+const SESSIONS_END: u64 = 25;
+/// For how long the load goes on after the cut is mended, in seconds, where sessions have lived on and where they have not.
+const AFTER: [u64; 2] = [14, 50];
+/// Time for tunnels, BGP and the first claim.
+const START: Duration = Duration::from_secs(60);
+/// Between two looks at the hosts.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Runs it; an error if something was not as it must be.
+pub fn run(options: &Options) -> Result<(), Error> {
+    namespace::check("vpn")?;
+    lab::check()?;
+    let signals = Signals::listen()?;
+    let root = tools::debian::find(&dirs::tools())?;
+    let programs = Programs::build()?;
+    let dir = gateway::run_dir("vpn")?;
+    print(&format!("{}; ESP in user space (kernel-libipsec)", root.versions()?));
+
+    let begun = Instant::now();
+    let mut lab = Lab::build(&dir, &root, &programs)?;
+    let all_up = |lab: &Lab| Ok(lab.bgp_up()?.iter().all(|up| *up));
+    wait(&mut lab, &signals, START, "BGP over two tunnels", all_up)?;
+    print(&format!("{:>5.1} s  BGP is up over two tunnels", begun.elapsed().as_secs_f64()));
+    wait(&mut lab, &signals, START, "a to hold the VPC's routes", |lab| Ok(lab.holder() == Some('a')))?;
+    print(&format!("{:>5.1} s  gateway a holds the VPC's routes", begun.elapsed().as_secs_f64()));
+    lab.start_gateway(&programs)?;
+    print(&format!("{:>5.1} s  Envoy is ready; its paths: vpn, internet", begun.elapsed().as_secs_f64()));
+
+    let after = if options.cut < SESSIONS_END { AFTER[0] } else { AFTER[1] };
+    let seconds = BEFORE.as_secs() + options.cut + after;
+    let mut load = lab.load(&programs, options.rate, seconds)?;
+    let start = (Instant::now(), crate::chaos::now_ms());
+    let mut events = Events::new(start.1);
+    let mut seen: Vec<Second> = Vec::new();
+    let mut before = lab.seen()?;
+    let first = before;
+    while !load.is_over()? {
+        look(&mut lab, &signals)?;
+        let elapsed = start.0.elapsed();
+        if events.cut.is_none() && elapsed >= BEFORE {
+            lab.cut()?;
+            events.cut = Some(crate::chaos::now_ms());
+        }
+        if events.cut.is_some() && events.restored.is_none() && elapsed >= BEFORE + Duration::from_secs(options.cut) {
+            lab.restore()?;
+            events.restored = Some(crate::chaos::now_ms());
+        }
+        events.holds(lab.holder(), crate::chaos::now_ms());
+        if elapsed.as_secs() > seen.len() as u64 {
+            let now = lab.seen()?;
+            seen.push(Second { holder: lab.holder(), esp: now.esp_since(&before) });
+            before = now;
+        }
+        std::thread::sleep(LOOK);
+    }
+    let total: Seen = lab.seen()?.since(&first);
+    let whole = lab.seen()?;
+    // Calls in Envoy's access log are flushed within 100 ms.
+    std::thread::sleep(Duration::from_millis(500));
+    let calls = calls(&read(&dir.join("calls.jsonl"))?);
+    let exchanges = exchanges(&read(&dir.join("access.jsonl"))?);
+    let mut wrong = violations("vpn", &lab.requests()?);
+    wrong.extend(lab.refused());
+    drop(lab);
+    for line in report::timeline(&calls, &exchanges, &seen, &events) {
+        print(&line);
+    }
+    let summary = report::summary(&calls, &exchanges, &seen, &events, whole, total);
+    summary.lines().iter().for_each(|line| print(line));
+    wrong.extend(summary.wrong());
+    if wrong.is_empty() {
+        print(&format!("\nEverything held; {:.0} s in all.", begun.elapsed().as_secs_f64()));
+        return Ok(());
+    }
+    Err(Error::Failed(format!("not everything held:\n  {}", wrong.join("\n  "))))
+}
+
+fn look(lab: &mut Lab, signals: &Signals) -> Result<(), Error> {
+    if signals.count() > 0 {
+        return Err(interrupted());
+    }
+    lab.check()
+}
+
+/// Looks until it is so.
+fn wait(
+    lab: &mut Lab,
+    signals: &Signals,
+    limit: Duration,
+    what: &str,
+    is_so: impl Fn(&Lab) -> Result<bool, Error>,
+) -> Result<(), Error> {
+    let start = Instant::now();
+    while !is_so(lab)? {
+        look(lab, signals)?;
+        if start.elapsed() > limit {
+            let logs = dirs::shown(lab.dir());
+            return Err(Error::Failed(format!(
+                "{} s are over, and still no sign of {what}; logs: {logs}",
+                limit.as_secs()
+            )));
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
