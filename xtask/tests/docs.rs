@@ -40,14 +40,18 @@ fn spans(text: &str) -> impl Iterator<Item = &str> {
 
 /// The names of alarms, without what is before them in every environment.
 fn alarms() -> BTreeSet<String> {
-    let all = Template::all(&templates()).unwrap();
-    let alarms = all.iter().flat_map(|template| template.of_type("AWS::CloudWatch::Alarm"));
-    let names = alarms.map(|alarm| {
-        let name = alarm.property("/AlarmName/Fn::Sub").as_str().unwrap_or_default().to_owned();
-        let prefix = "bedrock-gateway-${Environment}-";
-        name.strip_prefix(prefix).unwrap_or_else(|| panic!("{}: {name:?} has no {prefix}", alarm.id)).to_owned()
-    });
-    names.collect()
+    let mut found = BTreeSet::new();
+    for template in Template::all(&templates()).unwrap() {
+        let stem = template.file.rsplit('/').next().unwrap().trim_end_matches(".yaml");
+        for alarm in template.of_type("AWS::CloudWatch::Alarm") {
+            let name = alarm.property("/AlarmName/Fn::Sub").as_str().unwrap_or_default();
+            // A stack's name is the environment's, and the template's where it is made once.
+            let name = name.replace("${AWS::StackName}", &format!("bedrock-gateway-${{Environment}}-{stem}"));
+            let own = name.strip_prefix("bedrock-gateway-${Environment}-");
+            found.insert(own.unwrap_or_else(|| panic!("{}: {name:?}", alarm.id)).to_owned());
+        }
+    }
+    found
 }
 
 #[test]

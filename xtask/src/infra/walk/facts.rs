@@ -171,7 +171,8 @@ fn alarms(aws: &Aws, partition: Partition, paths: &[&str], faults: &mut Vec<Stri
 
 /// What a dashboard shows is JSON that names metrics.
 fn dashboards(aws: &Aws, partition: Partition, faults: &mut Vec<String>) -> Result<(), Error> {
-    let found = aws.call(partition, &["cloudwatch", "list-dashboards", "--query", "DashboardEntries[].DashboardName"])?;
+    let found =
+        aws.call(partition, &["cloudwatch", "list-dashboards", "--query", "DashboardEntries[].DashboardName"])?;
     for name in items(&found).filter_map(Value::as_str) {
         let query = ["cloudwatch", "get-dashboard", "--dashboard-name", name, "--query", "DashboardBody"];
         let body = aws.call(partition, &query)?;
