@@ -49,9 +49,10 @@ REGION = PARTITION = ACCOUNT = LIST_FILE = ""
 PORT = 0
 
 
-def tell(what, stack, logical_id, resource_type):
+def tell(what, stack, logical_id, resource_type, properties=None):
     with open(LIST_FILE, "a", encoding="utf-8") as file:
-        file.write(json.dumps({"what": what, "stack": stack, "resource": logical_id, "type": resource_type}) + "\n")
+        line = {"what": what, "stack": stack, "resource": logical_id, "type": resource_type, "properties": properties}
+        file.write(json.dumps(line) + "\n")
 
 
 # --- types that moto lacks -------------------------------------------------------------------------------------------
@@ -81,7 +82,7 @@ class Placeholder:
 def placeholder_of(resource_type):
     def create(name, resource_json, account, region, **kwargs):
         stack = kwargs["StackId"].split("/")[1]
-        tell("held a place", stack, kwargs["LogicalId"], resource_type)
+        tell("held a place", stack, kwargs["LogicalId"], resource_type, resource_json.get("Properties"))
         return Placeholder(f"{stack}/{kwargs['LogicalId']}", resource_json, account, region, kwargs["LogicalId"])
 
     def update(original_resource, cloudformation_json, **_):
@@ -234,9 +235,19 @@ def transformed(p):
 
 # Type: (make, which gives the physical id, or that and attributes, remove). No bucket policies: moto applies a Deny whatever its condition says.
 THROUGH_API = {
+    "AWS::AutoScaling::ScalingPolicy": (
+        put(lambda p, name: api("autoscaling").put_scaling_policy(
+            PolicyName=name, AutoScalingGroupName=p["AutoScalingGroupName"], PolicyType=p["PolicyType"], TargetTrackingConfiguration={
+                **p["TargetTrackingConfiguration"], "TargetValue": float(p["TargetTrackingConfiguration"]["TargetValue"])}),
+            lambda _, name: name),
+        lambda found, p: api("autoscaling").delete_policy(PolicyName=found, AutoScalingGroupName=p["AutoScalingGroupName"])),
     "AWS::CloudWatch::Alarm": (
         put(lambda p, _: api("cloudwatch").put_metric_alarm(**numbers(p)), lambda p, _: p["AlarmName"]),
         lambda found, _: api("cloudwatch").delete_alarms(AlarmNames=[found])),
+    "AWS::DirectConnect::Connection": (
+        lambda p, _: api("directconnect").create_connection(
+            connectionName=p["ConnectionName"], location=p["Location"], bandwidth=p["Bandwidth"])["connectionId"],
+        lambda found, _: api("directconnect").delete_connection(connectionId=found)),
     "AWS::DynamoDB::Table": (make_table, lambda found, _: api("dynamodb").delete_table(TableName=found)),
     "AWS::EC2::CustomerGateway": (
         lambda p, _: api("ec2").create_customer_gateway(
@@ -295,7 +306,7 @@ THROUGH_API = {
         make_secret, lambda found, _: api("secretsmanager").delete_secret(SecretId=found, ForceDeleteWithoutRecovery=True)),
 }
 # What is put, and not made: the same call changes it.
-PUT = ("AWS::CloudWatch::Alarm", "AWS::IAM::RolePolicy", "AWS::Logs::MetricFilter", "AWS::SSM::Parameter")
+PUT = ("AWS::AutoScaling::ScalingPolicy", "AWS::CloudWatch::Alarm", "AWS::IAM::RolePolicy", "AWS::Logs::MetricFilter", "AWS::SSM::Parameter")
 
 
 def made_through_api(resource_type):

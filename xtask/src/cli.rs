@@ -83,8 +83,9 @@ struct Vpn {
     /// Converse calls in a second.
     #[arg(long, value_name = "N", default_value = "50", value_parser = clap::value_parser!(u32).range(1..=500))]
     rate: u32,
-    /// How long the tunnel is cut, in seconds; sessions of IKE and BGP end after 30.
-    #[arg(long, value_name = "N", default_value = "12", value_parser = clap::value_parser!(u64).range(12..=600))]
+    /// How long the tunnel is cut, in seconds; sessions of IKE and BGP end after 30. The other gateway takes the routes after
+    /// some 6, and Envoy looks at the path again within 10.
+    #[arg(long, value_name = "N", default_value = "18", value_parser = clap::value_parser!(u64).range(18..=600))]
     cut: u64,
 }
 

@@ -66,6 +66,7 @@ pub fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
             environment.push((variables::PYTHON, tools::python::find(&tools_dir, &clients.join("requirements.txt"))?));
             let moto = clients.join("requirements-moto.txt");
             environment.push((variables::MOTO, tools::python::find(&tools_dir, &moto)?));
+            tools::debian::find(&tools_dir)?;
             environment.push((variables::JAVASCRIPT, tools::javascript::find(&tools_dir, &clients)?));
             Ok(())
         })?;

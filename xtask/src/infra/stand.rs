@@ -120,12 +120,8 @@ impl Aws {
     pub fn held(&self) -> Result<Vec<Held>, Error> {
         let mut all = Vec::new();
         for (partition, _) in ACCOUNTS {
-            let file = list(&self.dir, partition);
-            let text = std::fs::read_to_string(&file).map_err(Error::file("cannot read", &file))?;
-            for line in text.lines() {
-                let held: Value = serde_json::from_str(line)
-                    .map_err(|error| Error::Failed(format!("{}: {error}", file.display())))?;
-                let field = |name: &str| held.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+            for line in self.lines(partition)? {
+                let field = |name: &str| line.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
                 let stack = format!("{}/{}", partition.directory(), field("stack"));
                 all.push(Held { what: field("what"), kind: field("type"), stack, resource: field("resource") });
             }
@@ -133,6 +129,24 @@ impl Aws {
         all.sort();
         all.dedup();
         Ok(all)
+    }
+
+    /// The properties of the resources of this type that a place was held for in a partition, the newest last.
+    ///
+    /// # Errors
+    /// The list cannot be read.
+    pub fn placed(&self, partition: Partition, kind: &str) -> Result<Vec<Value>, Error> {
+        let of = |line: &Value| line.get("type").and_then(Value::as_str) == Some(kind);
+        let lines = self.lines(partition)?.into_iter().filter(of);
+        Ok(lines.filter_map(|line| line.get("properties").filter(|value| value.is_object()).cloned()).collect())
+    }
+
+    fn lines(&self, partition: Partition) -> Result<Vec<Value>, Error> {
+        let file = list(&self.dir, partition);
+        let text = std::fs::read_to_string(&file).map_err(Error::file("cannot read", &file))?;
+        let read =
+            |line| serde_json::from_str(line).map_err(|error| Error::Failed(format!("{}: {error}", file.display())));
+        text.lines().map(read).collect()
     }
 
     fn output(&self, mut command: Command) -> Result<Output, Error> {

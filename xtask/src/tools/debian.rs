@@ -38,6 +38,8 @@ const USERS: [(&str, &str); 2] = [
     ("passwd", "root:x:0:0::/:/bin/sh\nfrr:x:998:998::/:/usr/sbin/nologin\n"),
     ("group", "root:x:0:\nfrr:x:998:\nfrrvty:x:997:frr\n"),
 ];
+/// What a machine has for itself.
+const OWN: [&str; 4] = ["etc", "opt", "run", "tmp"];
 /// The packages that a person wants to know the versions of.
 const NAMED: [&str; 3] = ["charon-systemd", "frr", "nftables"];
 
@@ -47,7 +49,7 @@ const ENTER: &str = r#"set -e
 root=$1 files=$2
 shift 2
 for name in dev proc; do mount --rbind "/$name" "$root/$name"; done
-for name in etc run opt; do mount --bind "$files/$name" "$root/$name"; done
+for name in etc opt run tmp; do mount --bind "$files/$name" "$root/$name"; done
 exec chroot "$root" "$@""#;
 /// Where a program is looked for.
 const PATH: &str = "/opt/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/frr";
@@ -65,7 +67,7 @@ pub struct Machine {
 
 /// Fetches them, unless that was done.
 pub fn find(tools: &Path) -> Result<Root, ToolError> {
-    let names = format!("{PACKAGES:?}{SYSTEMD}{USERS:?}");
+    let names = format!("{PACKAGES:?}{SYSTEMD}{USERS:?}{OWN:?}");
     let place = tools.join(format!("debian-{}", hex::encode(Sha256::digest(names)).get(..12).unwrap_or_default()));
     once(WHAT, &place, fetch)?;
     Ok(Root(place))
@@ -125,7 +127,7 @@ fn fetch(dir: &Path) -> Result<(), ToolError> {
     }
     let run = dir.join("var/run");
     std::os::unix::fs::symlink("/run", &run).map_err(failed(&run))?;
-    for name in ["etc", "run", "opt", "dev", "proc"] {
+    for name in OWN.into_iter().chain(["dev", "proc"]) {
         let path = dir.join(name);
         std::fs::create_dir_all(&path).map_err(failed(&path))?;
     }
@@ -157,9 +159,9 @@ impl Root {
         self.0.join(path)
     }
 
-    /// A machine whose /etc (at first the packages'), /run and /opt are in `files`.
+    /// A machine whose /etc (at first the packages'), /opt, /run and /tmp are in `files`.
     pub fn machine(&self, files: &Path) -> Result<Machine, ToolError> {
-        for name in ["run/frr", "opt/bin"] {
+        for name in ["opt/bin", "run/frr", "tmp"] {
             let path = files.join(name);
             std::fs::create_dir_all(&path).map_err(|source| ToolError::File { what: WHAT, path, source })?;
         }
@@ -171,7 +173,7 @@ impl Root {
 }
 
 impl Machine {
-    /// Where a file of /etc, /run or /opt is for those outside.
+    /// Where a file of /etc, /opt, /run or /tmp is for those outside.
     pub fn outside(&self, path: &str) -> PathBuf {
         self.files.join(path.trim_start_matches('/'))
     }

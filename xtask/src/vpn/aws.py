@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/env python3
 """What a double's machine has in place of the AWS CLI: it hands its arguments over, and does as it is told."""
 import json
 import os

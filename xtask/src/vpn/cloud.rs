@@ -58,6 +58,20 @@ impl std::fmt::Debug for State {
     }
 }
 
+/// Why a command is not carried out.
+enum No {
+    /// As it may happen at AWS.
+    Fails(&'static str),
+    /// It is none that a machine has a use for, or not as AWS wants it.
+    Refused(String),
+}
+
+impl<T: Into<String>> From<T> for No {
+    fn from(why: T) -> No {
+        No::Refused(why.into())
+    }
+}
+
 struct Answer {
     code: u8,
     stdout: String,
@@ -179,14 +193,15 @@ impl State {
         }
         match self.carry_out(gateway, words) {
             Ok(stdout) => Answer { code: 0, stdout, stderr: String::new() },
-            Err(why) => {
+            Err(No::Fails(why)) => Answer { code: 254, stdout: String::new(), stderr: format!("{why}\n") },
+            Err(No::Refused(why)) => {
                 self.refused.push(format!("{gateway}: aws {line}: {why}"));
                 Answer { code: 252, stdout: String::new(), stderr: format!("{why}\n") }
             }
         }
     }
 
-    fn carry_out(&mut self, gateway: &str, words: &[&str]) -> Result<String, String> {
+    fn carry_out(&mut self, gateway: &str, words: &[&str]) -> Result<String, No> {
         match words {
             ["ec2", "describe-route-tables", "--output", "json", "--route-table-ids", tables @ ..] => {
                 self.tables(tables)
@@ -202,11 +217,15 @@ impl State {
                 interface,
             ] => {
                 if *cidr != self.cidr {
-                    return Err(format!("no route to {cidr} is this machine's to change"));
+                    return Err(format!("no route to {cidr} is this machine's to change").into());
                 }
                 let route = self.routes.get_mut(*table).ok_or("InvalidRouteTableID.NotFound")?;
                 if route.is_some() == (*action == "create-route") {
-                    return Err(if route.is_some() { "RouteAlreadyExists" } else { "InvalidParameterValue" }.into());
+                    return Err(No::Fails(if route.is_some() {
+                        "RouteAlreadyExists"
+                    } else {
+                        "InvalidParameterValue"
+                    }));
                 }
                 (self.on_route)(gateway, interface)?;
                 *route = Some((*interface).to_owned());
@@ -221,14 +240,14 @@ impl State {
                 }
             }
             ["secretsmanager", "get-secret-value", "--secret-id", _, "--query", "SecretString", "--output", "text"] => {
-                self.secret.clone().ok_or_else(|| "ResourceNotFoundException".into())
+                self.secret.clone().ok_or(No::Fails("ResourceNotFoundException"))
             }
             ["ssm", "get-parameter", "--name", _, "--query", "Parameter.Value", "--output", "text"] => {
-                self.parameter.clone().ok_or_else(|| "ParameterNotFound".into())
+                self.parameter.clone().ok_or(No::Fails("ParameterNotFound"))
             }
             ["s3", "cp", "--only-show-errors", from, to] if from.starts_with("s3://") => {
-                let object = self.object.as_ref().ok_or("NoSuchKey")?;
-                std::fs::copy(object, to).map(|_| String::new()).map_err(|error| error.to_string())
+                let object = self.object.as_ref().ok_or(No::Fails("NoSuchKey"))?;
+                std::fs::copy(object, to).map(|_| String::new()).map_err(|error| error.to_string().into())
             }
             [
                 "cloudformation",
@@ -263,7 +282,7 @@ impl State {
         }
     }
 
-    fn tables(&self, wanted: &[&str]) -> Result<String, String> {
+    fn tables(&self, wanted: &[&str]) -> Result<String, No> {
         let mut tables = Vec::new();
         for table in wanted {
             let route = self.routes.get(*table).ok_or("InvalidRouteTableID.NotFound")?;

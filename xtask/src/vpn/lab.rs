@@ -36,7 +36,7 @@ const REMOTE_ASN: u32 = 64512;
 const BEDROCK: &str = "10.100.9.9";
 const TABLE: &str = "rtb-0123456789abcdef0";
 /// The route's holder changes back after so many seconds of health, to keep the run short; 60 on a machine.
-const RETURN_ROUNDS: &str = "8";
+const RETURN_ROUNDS: &str = "5";
 /// Time for a daemon to listen.
 const DAEMON_START: Duration = Duration::from_secs(20);
 /// Paths beside one another, in milliseconds.

@@ -27,11 +27,11 @@ pub struct Options {
 }
 
 /// The load runs so long before the cut.
-const BEFORE: Duration = Duration::from_secs(4);
+const BEFORE: Duration = Duration::from_secs(3);
 /// A cut that is longer ends IKE's and BGP's sessions; they have to be begun anew.
 const SESSIONS_END: u64 = 25;
 /// For how long the load goes on after the cut is mended, in seconds, where sessions have lived on and where they have not.
-const AFTER: [u64; 2] = [14, 50];
+const AFTER: [u64; 2] = [10, 45];
 /// Time for tunnels, BGP and the first claim.
 const START: Duration = Duration::from_secs(60);
 /// Between two looks at the hosts.

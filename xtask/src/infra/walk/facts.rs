@@ -45,6 +45,9 @@ pub(super) fn faults(aws: &Aws, paths: &[&str]) -> Result<Vec<String>, Error> {
     for path in paths.iter().filter(|path| **path != "internet") {
         endpoints(aws, path, &mut faults)?;
     }
+    if paths.contains(&"dx") {
+        virtual_interfaces(aws, &mut faults)?;
+    }
     if paths.contains(&"vpn") {
         tunnels(aws, &mut faults)?;
         machines(aws, &mut faults)?;
@@ -268,6 +271,41 @@ fn tunnels(aws: &Aws, faults: &mut Vec<String>) -> Result<(), Error> {
     if value != wanted || items(at(&wanted, "/gateways/a/tunnels")).count() != 2 {
         faults.push("the tunnels' secret is not what Commercial has of the VPN connections".to_owned());
     }
+    Ok(())
+}
+
+/// What the template asks for on Direct Connect, with everything that it refers to put in: moto can make none of it but the
+/// line. The key of the session is a reference to a secret, which the stand has looked up, and each side announces its own range.
+fn virtual_interfaces(aws: &Aws, faults: &mut Vec<String>) -> Result<(), Error> {
+    let query = "connections[].[connectionId, bandwidth]";
+    let ordered = aws.call(GovCloud, &["directconnect", "describe-connections", "--query", query])?;
+    let mut numbers = BTreeSet::new();
+    for (partition, range) in [(Commercial, "10.100.1.0/24"), (GovCloud, GOVCLOUD_CIDR)] {
+        let what = partition.directory();
+        let last = |kind: &str| -> Result<Value, Error> {
+            Ok(aws.placed(partition, &format!("AWS::DirectConnect::{kind}"))?.pop().unwrap_or_default())
+        };
+        let association = last("DirectConnectGatewayAssociation")?;
+        let announced = at(&association, "/AllowedPrefixesToDirectConnectGateway");
+        same(faults, &format!("{what}: what Direct Connect announces"), announced, &json!([range]));
+        if !text(&association, "/AssociatedGatewayId").starts_with("vgw-") {
+            faults.push(format!("{what}: Direct Connect ends at {association}, which has no VPN gateway"));
+        }
+        let interface = last("PrivateVirtualInterface")?;
+        // A line that there was in Commercial, one that was ordered in GovCloud.
+        let line = if partition == GovCloud { at(&ordered, "/0/0").clone() } else { json!("dxcon-fexample") };
+        same(faults, &format!("{what}: the virtual interface's connection"), at(&interface, "/ConnectionId"), &line);
+        let key = text(&interface, "/BgpPeers/0/AuthKey");
+        if !key.starts_with("{{resolve:secretsmanager:arn:") || !key.contains(":secret:bedrock/example/direct-connect-")
+        {
+            faults.push(format!("{what}: the session's key is not read from its secret"));
+        }
+        numbers.insert(text(&last("DirectConnectGateway")?, "/AmazonSideAsn").to_owned());
+    }
+    if numbers.len() != 2 || numbers.contains("") {
+        faults.push(format!("the partitions' AS numbers are {numbers:?}; two are wanted"));
+    }
+    same(faults, "what was ordered", at(&ordered, "/0/1"), &json!("1Gbps"));
     Ok(())
 }
 

@@ -91,7 +91,7 @@ fn walk(dir: &Path) -> Result<Vec<String>, Error> {
     let envoy = tools::envoy::find(&dirs::tools())?;
     let xtask = std::env::current_exe().map_err(Error::file("cannot find", "xtask"))?;
     let aws = Aws::start(&dir.join("aws"), &xtask)?;
-    let gateway = Gateway::start(&nothing_behind(), || false)?;
+    let gateway = Gateway::start(&nothing_behind()?, || false)?;
     let place = dir.join(ENVIRONMENT);
     environment(&dirs::root().join("infra/environments").join(ENVIRONMENT), &place, gateway.plain)?;
     let walk = Walk { aws, dir: dir.to_path_buf(), place };
@@ -179,7 +179,7 @@ impl Walk {
 }
 
 /// A gateway for the smoke test: it knows what it refuses, and reaches nobody.
-fn nothing_behind() -> Options {
+fn nothing_behind() -> Result<Options, Error> {
     let names = [
         "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY",
@@ -187,8 +187,9 @@ fn nothing_behind() -> Options {
         "AWS_BEARER_TOKEN_BEDROCK",
         "BEDROCK_PATHS",
     ];
-    Options {
-        paths: Vec::new(),
+    Ok(Options {
+        // A name that nobody has (RFC 2606).
+        paths: vec!["internet=nobody.invalid:443".parse()?],
         upstream_ca: None,
         listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
         listen_tls: None,
@@ -200,7 +201,7 @@ fn nothing_behind() -> Options {
         fips: false,
         config: None,
         environment: names.map(|name| (name.to_owned(), String::new())).into(),
-    }
+    })
 }
 
 /// A copy of the environment, whose gateway is `address` and whose release a stand-in: what is in one has tests of its own.
