@@ -9,6 +9,7 @@
 //! outside addresses; it counts what crosses, and can cut. Where ESP is done by charon itself, all tunnels of one charon share a
 //! device, so each gateway has one tunnel here, and each of AWS's two ends is a host of its own, as it is at AWS.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,8 @@ const BEDROCK: &str = "10.100.9.9";
 const TABLE: &str = "rtb-0123456789abcdef0";
 /// The route's holder changes back after so many seconds of health, to keep the run short; 60 on a machine.
 const RETURN_ROUNDS: &str = "5";
+/// The device's number, major 10 and minor 200.
+const TUN: u64 = 10 << 8 | 200;
 /// Time for a daemon to listen.
 const DAEMON_START: Duration = Duration::from_secs(20);
 /// Paths beside one another, in milliseconds.
@@ -131,11 +134,17 @@ struct Spaces {
 
 /// Says what is missing where ESP cannot be done in user space.
 pub fn check() -> Result<(), Error> {
-    // Opened, since a device's file says nothing of the kernel.
-    match std::fs::File::options().read(true).write(true).open("/dev/net/tun") {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Error::Failed(format!("vpn needs /dev/net/tun for ESP in user space: {error}"))),
-    }
+    let tun = "/dev/net/tun";
+    let why = match std::fs::metadata(tun) {
+        // Opened, since a device's file says nothing of the kernel.
+        Ok(file) if file.rdev() == TUN => match std::fs::File::options().read(true).write(true).open(tun) {
+            Ok(_) => return Ok(()),
+            Err(error) => error.to_string(),
+        },
+        Ok(_) => "it is another device".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(Error::Failed(format!("vpn needs {tun} for ESP in user space: {why}")))
 }
 
 impl Lab {
@@ -504,8 +513,15 @@ fn strongswan(machine: &Machine, more: &str) -> Result<(), Error> {
 fn charon(name: &str, machine: &Machine, space: &Namespace, dir: &Path) -> Result<Process, Error> {
     let command = machine.exec(Some(space), "charon-systemd");
     let mut process = Process::start("charon", command, &dir.join(format!("{name}.charon.log")))?;
-    listens(&mut process, &machine.outside("/run/charon.vici"))?;
-    run(machine.exec(Some(space), "swanctl").args(["--load-all", "--noprompt"]))?;
+    let start = Instant::now();
+    // Its socket is there before it listens.
+    while let Err(error) = run(machine.exec(Some(space), "swanctl").args(["--load-all", "--noprompt"])) {
+        process.check()?;
+        if start.elapsed() > DAEMON_START {
+            return Err(error);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
     Ok(process)
 }
 
