@@ -512,7 +512,7 @@ struct Watch {
 
 /// A round, and the rounds after which a takes the routes back from a healthy b.
 const ROUND: Duration = Duration::from_millis(100);
-const RETURN: u32 = 20;
+const RETURN: u32 = 15;
 
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -790,7 +790,7 @@ fn gateways_that_do_not_hear_each_other_settle_on_a() {
     pair.until("a's sign of life", || pair.b.log().contains("the other gateway lives"));
     pair.held("a");
     let settled = pair.claims();
-    rounds(4 * RETURN);
+    rounds(2 * RETURN);
     assert_eq!(pair.claims(), settled, "a: {}\nb: {}", pair.a.log(), pair.b.log());
     assert!(settled.len() <= 4 * TABLES.len(), "{settled:?}");
     pair.strict();
