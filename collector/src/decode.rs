@@ -155,6 +155,9 @@ fn record(entry: Entry) -> Result<AuditRecord, DecodeError> {
     let exchange: Option<ExchangeFacts> = parse(entry.exchange, EXCHANGE_STATE)?;
     let attempt: Option<AttemptFacts> = parse(entry.attempt, ATTEMPT_STATE)?;
     let exchange = exchange.unwrap_or_default();
+    // Of a call that went through the relay, Envoy's own log knows no more than that it did.
+    let (path, attempts) =
+        exchange.relayed.map_or((entry.path, entry.attempts), |relayed| (relayed.path, relayed.attempts));
     let request_id = set(Some(exchange.id)).or(entry.stream_id).filter(|id| id.len() <= MAX_ID);
     Ok(AuditRecord {
         request_id: request_id.ok_or(DecodeError::Id)?,
@@ -166,8 +169,8 @@ fn record(entry: Entry) -> Result<AuditRecord, DecodeError> {
         model_sent: attempt.as_ref().and_then(|attempt| attempt.model.clone()),
         route_class: exchange.class,
         region: attempt.and_then(|attempt| set(Some(attempt.region))),
-        path: entry.path,
-        attempts: entry.attempts,
+        path,
+        attempts,
         status: entry.status,
         error_type: exchange.error.or_else(|| entry.flags.map(sorted)),
         bytes_in: entry.bytes_in,

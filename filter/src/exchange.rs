@@ -1,6 +1,7 @@
 //! Envoy's HTTP callbacks as events for `filter_core`, and its steps carried out.
 
 use crate::host::{self, HostError};
+use crate::relay;
 use crate::root::Plugin;
 use crate::waiting::Sleeper;
 use filter_core::attempt::{self, RETRY_HEADER, Told};
@@ -151,7 +152,9 @@ impl HttpContext for Downstream {
                 {
                     host::log(LogLevel::Error, &format!("a response leaves without its id: {error}"));
                 }
-                self.on(Event::ResponseHeaders { headers: &headers })
+                let relayed = self.exchange().is_relayed();
+                let relayed = relayed && relay::reached(self.exchange().request_id()).answered;
+                self.on(Event::ResponseHeaders { headers: &headers, relayed })
             }
             // The answer itself is whole; only the audit knows less of it.
             Err(error) => {
@@ -163,6 +166,14 @@ impl HttpContext for Downstream {
 
     fn on_http_response_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
         self.response_complete = end_of_stream;
+        if self.exchange().rewrites_response_body() {
+            return self.rewrite(body_size, end_of_stream).unwrap_or_else(|error| {
+                // What was promised of this stream cannot be kept.
+                host::log(LogLevel::Error, &format!("a stream is cut off: {error}"));
+                host::reset_request();
+                Action::Pause
+            });
+        }
         let mut start = 0;
         while start < body_size && self.exchange().wants_response_body() {
             let chunk = host::response_body(start, (body_size - start).min(PIECE)).unwrap_or_default();
@@ -183,23 +194,79 @@ impl HttpContext for Downstream {
 
     /// Envoy's access logs are written after this.
     fn on_log(&mut self) {
-        let facts = self.exchange().facts(self.response_complete);
-        if let Err(error) = host::set_property(EXCHANGE_PROPERTY, &facts.to_json()) {
-            host::log(LogLevel::Error, &format!("audit facts of {} lost: {error}", self.exchange().request_id()));
+        let mut facts = self.exchange().facts(self.response_complete);
+        let relayed = self.exchange().is_relayed();
+        let reached = relayed.then(|| relay::reached(&facts.id));
+        if let Some(reached) = &reached {
+            facts.relayed = Some(reached.facts());
+            if let Some(attempt) = &reached.attempt
+                && let Err(error) = host::set_property(ATTEMPT_PROPERTY, attempt)
+            {
+                host::log(LogLevel::Error, &format!("audit facts of {} lost: {error}", facts.id));
+            }
         }
-        self.count(&facts);
+        if let Err(error) = host::set_property(EXCHANGE_PROPERTY, &facts.to_json()) {
+            host::log(LogLevel::Error, &format!("audit facts of {} lost: {error}", facts.id));
+        }
+        self.count(&facts, reached.as_ref());
+    }
+}
+
+impl Drop for Downstream {
+    fn drop(&mut self) {
+        relay::forget(self.exchange().request_id());
     }
 }
 
 impl Downstream {
-    fn count(&self, facts: &ExchangeFacts) {
+    fn count(&self, facts: &ExchangeFacts, reached: Option<&relay::Reached>) {
         let (Some(plugin), Ok(now)) = (&self.plugin, host::now()) else { return };
         let text = |path| host::property(path).and_then(|value| String::from_utf8(value).ok());
-        let attempts = host::property(ATTEMPTS).and_then(|value| value.try_into().ok()).map_or(0, u64::from_le_bytes);
-        let (path, region) = if attempts > 0 { (text(ENDPOINT_PATH), text(ENDPOINT_REGION)) } else { (None, None) };
+        let (attempts, path, region) = match reached {
+            Some(reached) => (reached.attempts, reached.path.clone(), reached.region.clone()),
+            None if attempts() > 0 => (attempts(), text(ENDPOINT_PATH), text(ENDPOINT_REGION)),
+            None => (0, None, None),
+        };
         let endpoint = Endpoint { path: path.as_deref(), region: region.as_deref(), attempts };
         for sample in self.exchange().settle(facts, endpoint, plugin.given(now)) {
             plugin.metrics.add(&sample);
+        }
+    }
+
+    /// The response of a call that came through the relay: what passes of this piece of it, and how it ends.
+    fn rewrite(&mut self, body_size: usize, end_of_stream: bool) -> Result<Action, HostError> {
+        let (mut passed, mut start) = (Vec::new(), 0);
+        while start < body_size {
+            let chunk = host::response_body(start, (body_size - start).min(PIECE))?;
+            if chunk.is_empty() {
+                return Err(HostError::SHORT_BODY);
+            }
+            start += chunk.len();
+            if let Some(bytes) = self.rewritten(Event::ResponseBody { chunk: &chunk }) {
+                passed.extend(bytes);
+            }
+        }
+        if end_of_stream {
+            let whole = relay::reached(self.exchange().request_id()).whole;
+            match self.rewritten(Event::ResponseEnd { whole }) {
+                Some(bytes) => passed.extend(bytes),
+                None => {
+                    host::reset_response()?;
+                    return Ok(Action::Pause);
+                }
+            }
+        }
+        host::replace_response_body(&passed)?;
+        Ok(Action::Continue)
+    }
+
+    /// What passes; `None`, the stream is to be cut.
+    fn rewritten(&mut self, event: Event<'_>) -> Option<Vec<u8>> {
+        let plugin = self.plugin.as_ref()?;
+        let now = host::now().ok()?;
+        match self.exchange().on(event, plugin.given(now)) {
+            Step::Pass(bytes) => Some(bytes),
+            _ => None,
         }
     }
 
@@ -254,12 +321,16 @@ impl Attempt {
         }
         if let Some(state) = &answered.state {
             host::set_property(ATTEMPT_PROPERTY, state)?;
+            if let Some(id) = self.attempt.0.borrow().relayed() {
+                relay::note(id, |reached| reached.attempt = Some(state.clone()));
+            }
         }
         if answered.retry { host::add_response_header(RETRY_HEADER, "1") } else { Ok(()) }
     }
 }
 
 impl Try {
+    /// Signs; a call that came through the relay leaves there where it went.
     fn sign(&self, plugin: &Plugin) -> Result<Step, HostError> {
         let headers = host::request_headers()?;
         let handoff = host::property(&[HANDOFF_PROPERTY]);
@@ -271,7 +342,16 @@ impl Try {
             path: path.as_deref(),
             region: region.as_deref(),
         };
-        Ok(self.0.borrow_mut().request(&headers, told, plugin.given(host::now()?)))
+        let step = self.0.borrow_mut().request(&headers, told, plugin.given(host::now()?));
+        if let (Step::Forward(forward), Some(id)) = (&step, self.0.borrow().relayed()) {
+            let text = |label: Option<Vec<u8>>| label.and_then(|label| String::from_utf8(label).ok());
+            relay::note(id, |reached| {
+                reached.attempt =
+                    forward.states.iter().find(|(name, _)| *name == ATTEMPT_PROPERTY).map(|(_, value)| value.clone());
+                (reached.path, reached.region, reached.attempts) = (text(path), text(region), attempts());
+            });
+        }
+        Ok(step)
     }
 }
 
@@ -321,7 +401,12 @@ impl HttpContext for Attempt {
 
 // === steps ===
 
-fn carry_out(step: Step, request_id: &str) -> Result<Action, HostError> {
+/// Tries up to now, the one that goes on included.
+fn attempts() -> u64 {
+    host::property(ATTEMPTS).and_then(|value| value.try_into().ok()).map_or(0, u64::from_le_bytes)
+}
+
+pub(crate) fn carry_out(step: Step, request_id: &str) -> Result<Action, HostError> {
     match step {
         Step::Continue => Ok(Action::Continue),
         Step::AwaitBody | Step::AwaitCredentials | Step::Discard => Ok(Action::Pause),
@@ -332,8 +417,13 @@ fn carry_out(step: Step, request_id: &str) -> Result<Action, HostError> {
                 host::set_property(name, value)?;
             }
             host::set_request_headers(&forward.headers)?;
+            if let Some(relayed) = forward.relayed {
+                relay::send(request_id, relayed);
+            }
             Ok(Action::Continue)
         }
+        // Of a response's body, which is seen to where it is read.
+        Step::Pass(_) | Step::Cut => Ok(Action::Continue),
     }
 }
 
@@ -351,7 +441,7 @@ fn wake(step: Step, carry_out: impl FnOnce(Step) -> Action, fail: impl FnOnce(Ho
 }
 
 /// Answers the client, or cuts it off if even that cannot be done; either way nothing goes upstream.
-fn answer(reply: &Reply, request_id: &str) -> Action {
+pub(crate) fn answer(reply: &Reply, request_id: &str) -> Action {
     if let Err(error) = host::send_reply(reply.status, "bedrock_gateway", &reply.headers(request_id), &reply.body()) {
         host::log(LogLevel::Error, &format!("request {request_id} reset, since its reply failed: {error}"));
         host::reset_request();

@@ -18,6 +18,11 @@ pub struct HostError {
     status: u32,
 }
 
+impl HostError {
+    /// The host holds less of a body than it said.
+    pub const SHORT_BODY: Self = Self { call: "proxy_get_buffer_bytes", status: NOT_FOUND };
+}
+
 impl std::fmt::Display for HostError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} answered status {}", self.call, self.status)
@@ -98,15 +103,27 @@ pub fn request_body(start: usize, max: usize) -> Result<Vec<u8>, HostError> {
 
 /// Throws away what the host holds of the request body. Only for the body callback.
 pub fn discard_request_body() -> Result<(), HostError> {
-    // More than there can be means all of it.
-    let all = usize::MAX >> 1;
-    let status = unsafe { proxy_set_buffer_bytes(BufferType::HttpRequestBody, 0, all, std::ptr::null(), 0) };
-    check("proxy_set_buffer_bytes", status)
+    replace(BufferType::HttpRequestBody, &[])
 }
 
 /// Bytes of the response body as the host holds it.
 pub fn response_body(start: usize, max: usize) -> Result<Vec<u8>, HostError> {
     buffer(BufferType::HttpResponseBody, start, max)
+}
+
+/// Puts `bytes` in the place of the piece of the response body that is here. Only for the body callback.
+pub fn replace_response_body(bytes: &[u8]) -> Result<(), HostError> {
+    replace(BufferType::HttpResponseBody, bytes)
+}
+
+/// What has come of a connection, in its callback.
+pub fn connection_data(size: usize) -> Result<Vec<u8>, HostError> {
+    buffer(BufferType::DownstreamData, 0, size)
+}
+
+/// Puts `bytes` in the place of what has come of a connection, in its callback.
+pub fn replace_connection_data(bytes: &[u8]) -> Result<(), HostError> {
+    replace(BufferType::DownstreamData, bytes)
 }
 
 /// All request headers.
@@ -272,6 +289,11 @@ pub fn reset_request() {
     let _ = unsafe { proxy_close_stream(StreamType::HttpRequest) };
 }
 
+/// Cuts the response off.
+pub fn reset_response() -> Result<(), HostError> {
+    check("proxy_close_stream", unsafe { proxy_close_stream(StreamType::HttpResponse) })
+}
+
 // === parts ===
 
 fn check(call: &'static str, status: u32) -> Result<(), HostError> {
@@ -288,6 +310,13 @@ fn received(call: &'static str, ask: impl FnOnce(*mut *mut u8, *mut usize) -> u3
     check(call, status)?;
     // SAFETY: the SDK's allocator gave this memory out as a boxed slice of `size` bytes, and it is ours now.
     Ok(if data.is_null() { Vec::new() } else { unsafe { Vec::from_raw_parts(data, size, size) } })
+}
+
+fn replace(kind: BufferType, bytes: &[u8]) -> Result<(), HostError> {
+    // More than there can be means all of it.
+    let all = usize::MAX >> 1;
+    let status = unsafe { proxy_set_buffer_bytes(kind, 0, all, bytes.as_ptr(), bytes.len()) };
+    check("proxy_set_buffer_bytes", status)
 }
 
 fn buffer(kind: BufferType, start: usize, max: usize) -> Result<Vec<u8>, HostError> {

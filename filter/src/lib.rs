@@ -7,6 +7,7 @@ mod exchange;
 mod host;
 mod metrics;
 mod refresh;
+mod relay;
 mod root;
 mod waiting;
 

@@ -4,12 +4,13 @@ use crate::exchange::{Attempt, Downstream};
 use crate::host;
 use crate::metrics::Metrics;
 use crate::refresh::Refresh;
+use crate::relay::{Connection, Passage};
 use crate::waiting::Waiting;
-use filter_core::config::Role;
+use filter_core::config::{RelayPlace, Role};
 use filter_core::credentials::wallet::Wallet;
 use filter_core::exchange::Given;
 use filter_core::policy::Policy;
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::traits::{Context, HttpContext, RootContext, StreamContext};
 use proxy_wasm::types::{ContextType, LogLevel};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -37,14 +38,14 @@ pub struct Plugin {
 pub struct Root {
     id: u32,
     plugin: Option<Rc<Plugin>>,
+    relay: Option<RelayPlace>,
     refresh: Refresh,
 }
 
 impl Plugin {
-    fn load(configuration_size: usize) -> Result<Self, String> {
-        let json = host::plugin_configuration(configuration_size).map_err(|error| error.to_string())?;
+    fn load(json: &[u8]) -> Result<Self, String> {
         let environment = |name: &str| std::env::var(name).ok();
-        let policy = Policy::parse(&json, environment(PATH_ORDER).as_deref()).map_err(|error| error.to_string())?;
+        let policy = Policy::parse(json, environment(PATH_ORDER).as_deref()).map_err(|error| error.to_string())?;
         let (default, sets) = (&policy.credentials, &policy.credential_sets);
         let wallet = Wallet::compile(default, sets, policy.auth, host::random(), &environment)
             .map_err(|error| error.to_string())?;
@@ -60,7 +61,26 @@ impl Plugin {
 impl Root {
     /// A root context of the host's number for it.
     pub fn new(id: u32) -> Self {
-        Self { id, plugin: None, refresh: Refresh::default() }
+        Self { id, plugin: None, relay: None, refresh: Refresh::default() }
+    }
+
+    fn configure(&mut self, json: &[u8]) -> Result<(), String> {
+        if let Some(place) = RelayPlace::parse(json) {
+            self.relay = Some(place.map_err(|error| error.to_string())?);
+            return Ok(());
+        }
+        let plugin = Plugin::load(json)?;
+        if let Some(source) = plugin.wallet.lacks() {
+            host::log(
+                LogLevel::Warn,
+                &format!("no Commercial credentials (`{source}`): every call that needs them is answered with 503"),
+            );
+        }
+        if plugin.wallet.fetches() {
+            host::set_tick_period(TICK).map_err(|error| format!("credentials cannot be fetched: {error}"))?;
+        }
+        self.plugin = Some(Rc::new(plugin));
+        Ok(())
     }
 }
 
@@ -75,27 +95,9 @@ impl Context for Root {
 
 impl RootContext for Root {
     fn on_configure(&mut self, configuration_size: usize) -> bool {
-        let plugin = match Plugin::load(configuration_size) {
-            Ok(plugin) => plugin,
-            Err(problem) => {
-                host::log(LogLevel::Critical, &problem);
-                return false;
-            }
-        };
-        if let Some(source) = plugin.wallet.lacks() {
-            host::log(
-                LogLevel::Warn,
-                &format!("no Commercial credentials (`{source}`): every call that needs them is answered with 503"),
-            );
-        }
-        if plugin.wallet.fetches()
-            && let Err(error) = host::set_tick_period(TICK)
-        {
-            host::log(LogLevel::Critical, &format!("credentials cannot be fetched: {error}"));
-            return false;
-        }
-        self.plugin = Some(Rc::new(plugin));
-        true
+        let json = host::plugin_configuration(configuration_size).map_err(|error| error.to_string());
+        let configured = json.and_then(|json| self.configure(&json));
+        configured.map_err(|problem| host::log(LogLevel::Critical, &problem)).is_ok()
     }
 
     fn on_tick(&mut self) {
@@ -108,6 +110,9 @@ impl RootContext for Root {
     }
 
     fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
+        if self.relay.is_some() {
+            return Some(Box::new(Passage::default()));
+        }
         let plugin = self.plugin.clone();
         Some(match plugin.as_ref().map(|plugin| plugin.policy.role) {
             Some(Role::Signer) => Box::new(Attempt::new(context_id, plugin)),
@@ -115,7 +120,15 @@ impl RootContext for Root {
         })
     }
 
+    fn create_stream_context(&self, _: u32) -> Option<Box<dyn StreamContext>> {
+        Some(Box::new(Connection::default()))
+    }
+
     fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
+        Some(if self.relay == Some(RelayPlace::Connection) {
+            ContextType::StreamContext
+        } else {
+            ContextType::HttpContext
+        })
     }
 }

@@ -1,4 +1,4 @@
-// The AWS SDK for JavaScript against the gateway: `calls.mjs URL`, run where its node_modules are. It speaks HTTP/2 with
+// The AWS SDK for JavaScript against the gateway: `calls.mjs SUITE URL` (SUITE: operations, streams), run where its node_modules are. It speaks HTTP/2 with
 // prior knowledge. Prints one JSON object for each call.
 import { createRequire } from "node:module";
 
@@ -10,7 +10,7 @@ const { BedrockRuntimeClient, ConverseCommand, ConverseStreamCommand, InvokeMode
 const modelId = "anthropic.claude-3-5-sonnet-20241022-v2:0";
 const messages = [{ role: "user", content: [{ text: "hello there" }] }];
 const client = new BedrockRuntimeClient({
-  endpoint: process.argv[2],
+  endpoint: process.argv[3],
   region: "us-gov-west-1",
   credentials: { accessKeyId: "AKIACALLERSOWN", secretAccessKey: "callers-own", sessionToken: "callers-own-token" },
   maxAttempts: 1,
@@ -26,11 +26,7 @@ async function attempt(call, run) {
   console.log(JSON.stringify(row));
 }
 
-await attempt("Converse", async () => {
-  const response = await client.send(new ConverseCommand({ modelId, messages }));
-  return { status: response.$metadata.httpStatusCode, usage: response.usage };
-});
-await attempt("ConverseStream", async () => {
+async function converseStream(modelId) {
   const response = await client.send(new ConverseStreamCommand({ modelId, messages }));
   let [events, usage] = [0, null];
   for await (const event of response.stream) {
@@ -38,11 +34,27 @@ await attempt("ConverseStream", async () => {
     usage = event.metadata?.usage ?? usage;
   }
   return { status: response.$metadata.httpStatusCode, events, usage };
-});
-await attempt("InvokeModel 5 MB", async () => {
-  const content = "x".repeat(5_000_000);
-  const body = JSON.stringify({ anthropic_version: "bedrock-2023-05-31", max_tokens: 100, messages: [{ role: "user", content }] });
-  const response = await client.send(new InvokeModelCommand({ modelId, body, contentType: "application/json" }));
-  return { status: response.$metadata.httpStatusCode, bytes: response.body.length };
-});
+}
+
+const suites = {
+  async operations() {
+    await attempt("Converse", async () => {
+      const response = await client.send(new ConverseCommand({ modelId, messages }));
+      return { status: response.$metadata.httpStatusCode, usage: response.usage };
+    });
+    await attempt("ConverseStream", () => converseStream(modelId));
+    await attempt("InvokeModel 5 MB", async () => {
+      const content = "x".repeat(5_000_000);
+      const body = JSON.stringify({ anthropic_version: "bedrock-2023-05-31", max_tokens: 100, messages: [{ role: "user", content }] });
+      const response = await client.send(new InvokeModelCommand({ modelId, body, contentType: "application/json" }));
+      return { status: response.$metadata.httpStatusCode, bytes: response.body.length };
+    });
+  },
+  async streams() {
+    await attempt("mid-stream", () => converseStream("fault.stream-exception"));
+    await attempt("cut mid-stream", () => converseStream("fault.reset-midstream"));
+  },
+};
+
+await suites[process.argv[2]]();
 client.destroy();

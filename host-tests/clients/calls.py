@@ -71,6 +71,22 @@ def invoke(runtime, model=SONNET, body=None):
     return answer(response, bytes=len(response["body"].read()))
 
 
+def broken_stream(runtime, operation):
+    """How many events came before the stream broke off, and what was raised then."""
+    model = "fault.reset-midstream"
+    if operation == "converse":
+        stream = runtime.converse_stream(modelId=model, messages=MESSAGES)["stream"]
+    else:
+        stream = runtime.invoke_model_with_response_stream(modelId=model, body=json.dumps(NATIVE))["body"]
+    events = 0
+    try:
+        for _ in stream:
+            events += 1
+    except ClientError as error:
+        return {"events": events, "raised": type(error).__name__, "code": error.response["Error"]["Code"]}
+    return {"events": events}
+
+
 def invoke_stream(runtime, model=SONNET):
     response = runtime.invoke_model_with_response_stream(modelId=model, body=json.dumps(NATIVE))
     chunks = [json.loads(event["chunk"]["bytes"]) for event in response["body"]]
@@ -121,6 +137,14 @@ def suite_errors(url, ca):
     attempt("mid-stream", lambda: converse_stream(runtime, "fault.stream-exception"))
     attempt("cut mid-stream", lambda: converse_stream(runtime, "fault.reset-midstream"))
     attempt("govcloud arn", lambda: converse(runtime, "arn:aws-us-gov:bedrock:us-gov-west-1:123456789012:provisioned-model/abc"))
+
+
+def suite_streams(url, ca):
+    """Streams that break off after a good beginning, and one that does not."""
+    runtime = client("bedrock-runtime", url, ca)
+    attempt("ConverseStream", lambda: broken_stream(runtime, "converse"))
+    attempt("InvokeModelWithResponseStream", lambda: broken_stream(runtime, "invoke"))
+    attempt("whole", lambda: converse_stream(runtime))
 
 
 def suite_converse(url, ca):

@@ -132,7 +132,7 @@ fn build(what: &str, arguments: &[&str]) -> Result<(), BuildError> {
 }
 
 /// Adds the module's target to the toolchain if it is not there.
-fn target_library() -> Result<(), BuildError> {
+pub fn target_library() -> Result<(), BuildError> {
     if has_target_library() {
         return Ok(());
     }

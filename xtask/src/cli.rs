@@ -8,8 +8,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum as _};
 
 use crate::chaos::Scenario;
 use crate::gateway::{self, Options};
+use crate::istio::{Image, Way};
 use crate::paths::{self, PathSpec, Region};
-use crate::{Error, chaos, demo, infra, installed, release, test, up, vpn};
+use crate::{Error, chaos, demo, infra, installed, istio, release, test, up, vpn};
 
 /// The gateway's commands. Each sets up what is missing under `target/`.
 #[derive(Debug, Parser)]
@@ -54,6 +55,42 @@ enum Command {
     },
     /// Check the CloudFormation templates of infra/: cfn-lint, checkov, and the project's own rules.
     Infra,
+    /// The gateway in an Istio mesh (docs/istio.md).
+    #[command(subcommand)]
+    Istio(Istio),
+}
+
+#[derive(Debug, Subcommand)]
+enum Istio {
+    /// Print what puts the filter into Istio's proxies: of envoy/standalone.yaml, or of a document and paths of one's own.
+    Render(Render),
+    /// Check files for Istio: its schemas and Kubernetes', and the project's rules.
+    Check {
+        /// The files [default: those of envoy/istio].
+        files: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Render {
+    /// What is made.
+    #[arg(long, value_enum, default_value = "egress")]
+    way: Way,
+    /// The module's image, for sidecars. The egress gateway's pods name it themselves (envoy/istio/egress/gateway.yaml).
+    #[arg(long, value_name = "REGISTRY/NAME@sha256:DIGEST")]
+    image: Option<Image>,
+    /// The filter's document (JSON, docs/configuration.md), instead of the one in envoy/standalone.yaml.
+    #[arg(long, value_name = "FILE.json", requires = "paths")]
+    policy: Option<PathBuf>,
+    /// A path and the address that it reaches Bedrock by, as for `up`; `internet` alone means the public endpoints.
+    #[arg(long = "path", value_name = "NAME[/SERVICE][@REGION]=HOST:PORT")]
+    paths: Vec<PathSpec>,
+    /// A region to call, instead of the document's. May be given more than once: the first is tried first.
+    #[arg(long = "region", value_name = "REGION", requires = "paths")]
+    regions: Vec<Region>,
+    /// Call the FIPS endpoints.
+    #[arg(long, requires = "paths")]
+    fips: bool,
 }
 
 #[derive(Debug, Args)]
@@ -149,6 +186,15 @@ impl Cli {
                 Ok(())
             }
             Command::Infra => Ok(infra::run()?),
+            Command::Istio(Istio::Check { files }) => Ok(istio::check::run(&files)?),
+            Command::Istio(Istio::Render(render)) => {
+                let (way, image) = (render.way, render.image.clone());
+                if way == Way::Egress && image.is_some() {
+                    return Err(Error::Failed("--image is for --way plugin and --way sidecar".to_owned()));
+                }
+                let _ = write!(std::io::stdout(), "{}", istio::render(way, &render.options()?, image.as_ref())?);
+                Ok(())
+            }
             Command::Test { fast, name } => test::run(fast, name.as_deref()),
             Command::Up(up) => {
                 let (print_config, installed) = (up.print_config, up.installed);
@@ -179,6 +225,26 @@ impl Chaos {
         };
         let all = Scenario::value_variants();
         chaos::run(&options, if self.faults.is_empty() { all } else { &self.faults })
+    }
+}
+
+impl Render {
+    fn options(self) -> Result<Options, Error> {
+        let none = SocketAddr::from(([127, 0, 0, 1], 0));
+        Ok(Options {
+            paths: paths::in_order(self.paths)?,
+            upstream_ca: None,
+            listen: none,
+            listen_tls: None,
+            concurrency: None,
+            audit: None,
+            access_log: None,
+            policy: self.policy,
+            regions: self.regions,
+            fips: self.fips,
+            config: None,
+            environment: Vec::new(),
+        })
     }
 }
 

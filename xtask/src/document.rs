@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use filter_core::config::{ConfigError, Credentials};
+use filter_core::config::{ConfigError, Credentials, check_keys};
 use filter_core::policy::Policy;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -10,6 +10,9 @@ use serde_json::{Map, Value, json};
 use crate::bootstrap::plugins;
 use crate::credentials::Auth;
 use crate::paths::Region;
+
+/// The key that names the relay's cluster.
+const RELAY: &str = "stream_relay";
 
 /// Why a document is refused.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +75,7 @@ impl Written {
         for text in plugins(bootstrap) {
             let mut keys = object(&name, text)?;
             let role = keys.get("role").and_then(Value::as_str).unwrap_or_default().to_owned();
-            if role != "signer" {
+            if ["gateway", "combined"].contains(&role.as_str()) {
                 keys.remove("auth");
                 return Ok(Written { name, role, keys, shipped: true });
             }
@@ -82,10 +85,14 @@ impl Written {
 
     /// A file's text, to stand where `bootstrap` has a document.
     pub fn in_file(file: &Path, text: &str, bootstrap: &Value) -> Result<Written, DocumentError> {
-        let role = Written::in_bootstrap(bootstrap)?.role;
+        let Written { role, keys: mut own, .. } = Written::in_bootstrap(bootstrap)?;
         let name = file.display().to_string();
         let mut keys = object(&name, text)?;
         keys.insert("role".into(), json!(role));
+        // Where the relay is, `bootstrap` says: it is a listener of its.
+        if let Some(relay) = own.remove(RELAY) {
+            keys.entry(RELAY).or_insert(relay);
+        }
         Ok(Written { name, role, keys, shipped: false })
     }
 
@@ -162,8 +169,11 @@ impl Document {
 }
 
 fn object(name: &str, text: &str) -> Result<Map<String, Value>, DocumentError> {
-    serde_json::from_str(text)
-        .map_err(|error| DocumentError::Json { name: name.to_owned(), problem: format!("no JSON object: {error}") })
+    let object = serde_json::from_str(text)
+        .map_err(|error| DocumentError::Json { name: name.to_owned(), problem: format!("no JSON object: {error}") })?;
+    // A map of this kind has forgotten what was there twice.
+    check_keys(text.as_bytes()).map_err(|error| DocumentError::Key { name: name.to_owned(), error })?;
+    Ok(object)
 }
 
 /// The given regions, each with what the document has of it. A class that names none has them in the order given.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{artifacts, bootstrap, credentials, document, infra, live, net, paths, process, tls, tools};
+use crate::{artifacts, bootstrap, credentials, document, infra, istio, live, net, paths, process, tls, tools};
 
 /// Any command's failure.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,9 @@ pub enum Error {
     /// The templates.
     #[error(transparent)]
     Infra(#[from] infra::InfraError),
+    /// Files for Istio.
+    #[error(transparent)]
+    Istio(#[from] istio::check::CheckError),
     /// A file of the command's own.
     #[error("{what} {}: {source}", path.display())]
     File {

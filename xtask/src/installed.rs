@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::Error;
 use crate::bootstrap::{self, Settings};
 use crate::credentials::Auth;
@@ -12,6 +14,11 @@ use crate::gateway::{Options, loopback, paths_are_used, written};
 /// The bootstrap of an instance, with the clusters that credentials are fetched from. Files and listeners are those of
 /// `envoy/standalone.yaml`; nothing of this machine or its environment is in it.
 pub fn print_config(options: &Options) -> Result<String, Error> {
+    Ok(format!("{:#}", bootstrap(options)?))
+}
+
+/// The same as a value.
+pub(crate) fn bootstrap(options: &Options) -> Result<Value, Error> {
     let (standalone, written, _) = written(options)?;
     let auth = written.auth().unwrap_or(Auth::SigV4);
     let choices = Choices { auth, fips: options.fips, regions: options.regions.clone(), paths: None };
@@ -33,7 +40,7 @@ pub fn print_config(options: &Options) -> Result<String, Error> {
     paths_are_used(&settings.paths, &document)?;
     let mut bootstrap = bootstrap::render(standalone.clone(), &settings, &document)?;
     bootstrap::sources::add(&mut bootstrap, &standalone, &document, &settings.paths)?;
-    Ok(format!("{bootstrap:#}"))
+    Ok(bootstrap)
 }
 
 fn any(port: u16) -> SocketAddr {
@@ -42,8 +49,6 @@ fn any(port: u16) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
     use crate::dirs;
 

@@ -17,6 +17,7 @@ pub mod error;
 pub mod gateway;
 pub mod infra;
 pub mod installed;
+pub mod istio;
 pub mod live;
 pub mod namespace;
 pub mod net;

@@ -102,8 +102,7 @@ impl Live {
             return Ok(None);
         }
         self.version += 1;
-        // The signer first: it has to know what the gateway lets through.
-        for filter in new.filters.iter().rev() {
+        for filter in &new.filters {
             let before = Taken::of(filter, admin);
             write(filter, self.version)?;
             before.wait(filter, admin)?;

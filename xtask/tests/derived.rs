@@ -122,6 +122,25 @@ fn the_shipped_file_is_what_its_document_makes() {
 }
 
 #[test]
+fn the_relay_has_the_routes_of_the_others_and_stays_in_the_bootstrap() {
+    let classes =
+        json!([{ "name": "bulk", "paths": ["dx"], "bandwidth_kbps": 100 }, { "name": "any", "paths": ["dx"] }]);
+    let mut config = render(&with_classes(&classes), &["dx=a:1"]);
+    let text = config["static_resources"]["listeners"][0].to_string();
+    assert!(text.contains(r#"\"stream_relay\": \"bedrock-streams\""#), "a document that lacks it is given it: {text}");
+    let routes = |config: &Value, listener: &str| -> Value {
+        let listeners = config["static_resources"]["listeners"].as_array().unwrap();
+        let listener = listeners.iter().find(|known| known["name"] == listener).unwrap();
+        let filters = listener["filter_chains"][0]["filters"].as_array().unwrap();
+        filters.last().unwrap()["typed_config"]["route_config"].clone()
+    };
+    assert_eq!(routes(&config, "streams"), routes(&config, "plain"));
+    let taken = discovery::take_out(&mut config, Path::new("live"));
+    let names: Vec<&str> = taken.iter().map(|filter| filter.name.as_str()).collect();
+    assert_eq!(names, ["bedrock.signer", "bedrock.gateway"]);
+}
+
+#[test]
 fn each_priority_differs_in_path_and_in_region() {
     let classes = json!([{
         "name": "any", "paths": ["dx", "vpn"], "weights": { "vpn": 1 }, "regions": ["us-east-1", "us-west-2"],
@@ -133,7 +152,7 @@ fn each_priority_differs_in_path_and_in_region() {
     });
     let mut wanted: Vec<String> = beginnings
         .flat_map(|beginning| ["bedrock", "bedrock-runtime"].map(|service| format!("{service}.any{beginning}")))
-        .chain(["audit-als".to_owned()])
+        .chain(["audit-als", "bedrock-streams"].map(str::to_owned))
         .collect();
     wanted.sort_unstable();
     let mut made = names(&config);
@@ -304,6 +323,8 @@ fn a_wrong_document_is_refused_with_its_key() {
     let file = |text| Written::in_file(Path::new("policy.json"), text, &standalone()).unwrap_err().to_string();
     assert!(file("{").contains("line 1"), "{}", file("{"));
     assert!(file("[]").contains("no JSON object"), "{}", file("[]"));
+    let twice = r#"{ "regions": { "us-east-1": {}, "us-east-1": {} }, "route_classes": [] }"#;
+    assert!(file(twice).contains("`us-east-1` is there twice"), "{}", file(twice));
 }
 
 #[test]

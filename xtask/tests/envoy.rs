@@ -156,6 +156,8 @@ fn documents(value: &Value, found: &mut Vec<Value>) {
 fn both_roles_have_the_same_rules() {
     let mut found = Vec::new();
     documents(&bootstrap::read(&standalone()).unwrap(), &mut found);
+    // The relay has none.
+    found.retain(|document| document.get("relay").is_none());
     let mut roles: Vec<Value> = Vec::new();
     for document in &mut found {
         roles.push(document.as_object_mut().unwrap().remove("role").unwrap());

@@ -6,7 +6,8 @@ use crate::breaker::Breaker;
 use crate::clock;
 use crate::config::Path;
 use crate::credentials::wallet::Found;
-use crate::exchange::{ATTEMPT_PROPERTY, Forward, Given, Handoff, Step, sign, to_json};
+use crate::exchange::{ATTEMPT_PROPERTY, Forward, Given, Step};
+use crate::handoff::{Handoff, sign, to_json};
 use crate::headers::Headers;
 use crate::metrics::{Sample, breaker_opened};
 use crate::reply::Refusal;
@@ -104,7 +105,7 @@ impl Attempt {
         let facts = AttemptFacts { tried, resigned: previous.resigned, ..facts };
         let state = to_json(&facts);
         self.sent = Some(Sent { region: region.name().to_owned(), handoff, generation, facts });
-        Ok(Step::Forward(Forward { headers, states: vec![(ATTEMPT_PROPERTY, state)] }))
+        Ok(Step::Forward(Forward { headers, states: vec![(ATTEMPT_PROPERTY, state)], relayed: None }))
     }
 
     /// Waits for credentials, within bounds.
@@ -112,6 +113,11 @@ impl Attempt {
         let since = *self.waits_since.get_or_insert(given.now);
         let waited = given.now.duration_since(since).unwrap_or_default();
         if waited < given.policy.credentials_wait { Ok(Step::AwaitCredentials) } else { Err(otherwise) }
+    }
+
+    /// The exchange's id, if the call came through the relay.
+    pub fn relayed(&self) -> Option<&str> {
+        self.sent.as_ref()?.handoff.relayed.as_deref()
     }
 
     /// Whether the request is signed: nothing of it may go before.

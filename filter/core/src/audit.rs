@@ -94,6 +94,19 @@ pub struct ExchangeFacts {
     /// Tokens, where the response told them.
     #[serde(default)]
     pub usage: Usage,
+    /// Where a call that went through the relay was sent: Envoy's log knows of the relay alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relayed: Option<Relayed>,
+}
+
+/// What lies behind the relay.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relayed {
+    /// The path of the last attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Tries upstream.
+    pub attempts: u32,
 }
 
 impl ExchangeFacts {

@@ -3,7 +3,8 @@
 
 use crate::operation::{Operation, Service};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// The filter's configuration.
@@ -41,6 +42,10 @@ pub struct Config {
     pub principal: Vec<Principal>,
     /// Which calls may take which paths; the first that matches wins. A call that none matches is refused.
     pub route_classes: Vec<RouteClass>,
+    /// The cluster of the listener with the module's relay, through which streams go so that one that breaks off ends with an
+    /// exception; left out, they go as other calls do, and a client sees its connection break.
+    #[serde(default)]
+    pub stream_relay: Option<String>,
     /// Longest request body in bytes; 25 MiB if left out. Envoy's buffer limits must be higher.
     #[serde(default = "default_max_body_bytes")]
     pub max_body_bytes: u64,
@@ -66,6 +71,22 @@ pub enum Role {
     Signer,
     /// Both in the downstream chain, for one region, where an upstream chain cannot be had.
     Combined,
+}
+
+/// Where the relay stands. It decides nothing, and so `{"relay": "connection"}` or `{"relay": "http"}` is its whole document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RelayPlace {
+    /// A network filter before the relay's connection manager.
+    Connection,
+    /// An HTTP filter in it.
+    Http,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Relay {
+    relay: RelayPlace,
 }
 
 /// How calls are authenticated to Bedrock.
@@ -340,12 +361,92 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] for what is no JSON, unknown and missing keys, and values of another kind.
     pub fn parse(json: &[u8]) -> Result<Self, ConfigError> {
-        let mut document = serde_json::Deserializer::from_slice(json);
-        let config = serde_path_to_error::deserialize(&mut document)
-            .map_err(|error| ConfigError { key: error.path().to_string(), problem: error.inner().to_string() })?;
-        document.end().map_err(|error| ConfigError { key: ".".to_owned(), problem: error.to_string() })?;
-        Ok(config)
+        check_keys(json)?;
+        parse(json)
     }
+}
+
+/// Refuses a document in which an object has a key twice: of a table of models or regions, the last would win in silence.
+///
+/// # Errors
+/// [`ConfigError`] names the object and the key; it is also what no JSON is.
+pub fn check_keys(json: &[u8]) -> Result<(), ConfigError> {
+    parse::<Unique>(json).map(|Unique| ())
+}
+
+impl RelayPlace {
+    /// Parses a document, if it is the relay's, which has a key `relay`.
+    ///
+    /// # Errors
+    /// [`ConfigError`], as for the others.
+    pub fn parse(json: &[u8]) -> Option<Result<Self, ConfigError>> {
+        serde_json::from_slice::<serde_json::Value>(json).ok()?.get("relay")?;
+        Some(parse(json).map(|Relay { relay }| relay))
+    }
+}
+
+/// Any JSON whose objects have each key once.
+struct Unique;
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Unique {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(Self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(Self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(Self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(Self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(Self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(Self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Self, A::Error> {
+        while values.next_element::<Self>()?.is_some() {}
+        Ok(Self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self, A::Error> {
+        let mut keys = BTreeSet::new();
+        while let Some((key, Self)) = entries.next_entry::<String, Self>()? {
+            if let Some(key) = keys.replace(key) {
+                return Err(serde::de::Error::custom(format_args!("the key `{key}` is there twice")));
+            }
+        }
+        Ok(Self)
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(json: &[u8]) -> Result<T, ConfigError> {
+    let mut document = serde_json::Deserializer::from_slice(json);
+    let config = serde_path_to_error::deserialize(&mut document)
+        .map_err(|error| ConfigError { key: error.path().to_string(), problem: error.inner().to_string() })?;
+    document.end().map_err(|error| ConfigError { key: ".".to_owned(), problem: error.to_string() })?;
+    Ok(config)
 }
 
 impl Default for Models {

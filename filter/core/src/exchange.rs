@@ -4,24 +4,23 @@
 //! (role `signer`), once for every try. What the one knows and the other needs travels as a [`Handoff`] in Envoy's filter state, not in
 //! headers: headers that one attempt changed stay changed for the next.
 
-use crate::audit::{AttemptFacts, ExchangeFacts};
+use crate::audit::ExchangeFacts;
 use crate::breaker::Breaker;
 use crate::clock;
 use crate::config::{Auth, Role};
-use crate::credentials::Credentials;
 use crate::credentials::wallet::{Found, Wallet};
 use crate::encoding::hex;
-use crate::headers::{Headers, Repeated};
+use crate::handoff::{Handoff, crossing, hand_over, sign, to_json};
+use crate::headers::Headers;
 use crate::limits::Allowance;
 use crate::metrics::{Observation, Sample};
-use crate::operation::{Call, Home, Method, Operation, Service, arn_region};
-use crate::policy::{Policy, Region};
+use crate::operation::{Call, Home, Method, Operation, arn_region};
+use crate::policy::Policy;
+use crate::relay::{Ending, RELAY_HEADER, Relayed, Tail};
 use crate::reply::{Refusal, Reply};
 use crate::route::{Reach, RouteClass, Subject};
 use crate::shared::Shared;
-use crate::sigv4::{self, Scope, Unsigned};
 use crate::usage::Meter;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::time::SystemTime;
 
@@ -38,22 +37,6 @@ pub const EXCHANGE_PROPERTY: &str = "bedrock.exchange";
 /// Filter state that carries [`AttemptFacts`].
 pub const ATTEMPT_PROPERTY: &str = "bedrock.attempt";
 
-/// Client headers that cross the partition: those that Bedrock's API defines (botocore 1.44.5), by exact name. All
-/// others stay here. `content-length` and the pseudo-headers are set anew.
-const CROSSING: &[&str] = &[
-    "accept",
-    "content-type",
-    "x-amzn-bedrock-accept",
-    "x-amzn-bedrock-guardrailidentifier",
-    "x-amzn-bedrock-guardrailversion",
-    "x-amzn-bedrock-performanceconfig-latency",
-    "x-amzn-bedrock-request-metadata",
-    "x-amzn-bedrock-service-tier",
-    "x-amzn-bedrock-trace",
-];
-/// What Envoy itself set and still needs here: without the first its route match fails, from the second it makes the
-/// stream id of its access log. The signer drops them.
-const ENVOYS_OWN: &[&str] = &["x-forwarded-proto", "x-request-id", ":scheme"];
 /// The guardrail that guards a call.
 const GUARDRAIL_HEADER: &str = "x-amzn-bedrock-guardrailidentifier";
 /// How often the limit a body may be before its client is cut off instead of answered.
@@ -108,11 +91,18 @@ pub enum Event<'a> {
     ResponseHeaders {
         /// With pseudo-headers.
         headers: &'a Headers,
+        /// Whether it came through the relay, and is no answer of Envoy's own.
+        relayed: bool,
     },
     /// The next piece of the response's body.
     ResponseBody {
         /// Bytes that were not shown before.
         chunk: &'a [u8],
+    },
+    /// The response is over; only for one that is rewritten (see [`Exchange::rewrites_response_body`]).
+    ResponseEnd {
+        /// Whether its sender ended it, and it did not break off.
+        whole: bool,
     },
 }
 
@@ -131,6 +121,10 @@ pub enum Step {
     Forward(Forward),
     /// Answer the client; nothing goes upstream.
     Reply(Reply),
+    /// These bytes of the response's body pass, in the place of what came.
+    Pass(Vec<u8>),
+    /// Cut the client's stream: its end must not be taken for one.
+    Cut,
 }
 
 /// A request as it goes on.
@@ -140,38 +134,8 @@ pub struct Forward {
     pub headers: Headers,
     /// Filter states to set, by property name.
     pub states: Vec<(&'static str, Vec<u8>)>,
-}
-
-/// What the gateway role found out and the signer role needs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Handoff {
-    /// The route class.
-    pub(crate) class: String,
-    /// The only region that may serve the call, where that is not all of the class's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) only_region: Option<String>,
-    operation: Operation,
-    labels: Vec<String>,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    query: String,
-    /// SHA-256 of the body in hexadecimal; absent if no signature needs it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    body_sha256: Option<String>,
-    /// Length of the body in bytes, where it is known before the request goes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    content_length: Option<u64>,
-}
-
-impl Handoff {
-    /// The service that is called.
-    pub(crate) fn service(&self) -> Service {
-        self.operation.service()
-    }
-
-    /// The model, as the policy means it.
-    pub(crate) fn model(&self) -> Option<&str> {
-        self.operation.names_model().then(|| self.labels.first().map(String::as_str)).flatten()
-    }
+    /// What the relay is to find under the exchange's id, if the call goes there.
+    pub relayed: Option<Relayed>,
 }
 
 /// One exchange on the downstream side.
@@ -184,6 +148,16 @@ pub struct Exchange {
     operation: Option<Operation>,
     /// The model as the policy means it.
     model: Option<String>,
+    relay: Relay,
+}
+
+/// Whether the call went through the relay.
+#[derive(Debug, Default)]
+enum Relay {
+    #[default]
+    No,
+    Sent,
+    Answered(Tail),
 }
 
 #[derive(Debug, Default)]
@@ -277,15 +251,13 @@ impl Exchange {
             }
             Event::RequestTrailers => self.request_body(&[], true, given),
             Event::Tick => self.tick(given),
-            Event::ResponseHeaders { headers } => {
+            Event::ResponseHeaders { headers, relayed } => {
                 self.times.response = Some(given.now);
-                self.response_headers(headers);
+                self.response_headers(headers, relayed);
                 Ok(Step::Continue)
             }
-            Event::ResponseBody { chunk } => {
-                self.meter.feed(chunk);
-                Ok(Step::Continue)
-            }
+            Event::ResponseBody { chunk } => Ok(self.response_body(chunk)),
+            Event::ResponseEnd { whole } => Ok(self.response_end(whole)),
         };
         step.unwrap_or_else(|refusal| self.refuse(&refusal))
     }
@@ -315,7 +287,17 @@ impl Exchange {
 
     /// Whether response bodies need to be shown.
     pub fn wants_response_body(&self) -> bool {
-        self.meter.wants_body()
+        self.meter.wants_body() || self.rewrites_response_body()
+    }
+
+    /// Whether the response's body passes as [`Step::Pass`] says, and its end is to be shown.
+    pub fn rewrites_response_body(&self) -> bool {
+        matches!(self.relay, Relay::Answered(_))
+    }
+
+    /// Whether the call went through the relay.
+    pub fn is_relayed(&self) -> bool {
+        !matches!(self.relay, Relay::No)
     }
 
     /// The request id: what the client is told, and the audit record's key.
@@ -533,8 +515,18 @@ impl Exchange {
         let Way { cluster, class, only_region, .. } = way;
         // A request that has no body by its method announces none.
         let content_length = content_length.filter(|length| *length > 0 || operation.method() == Method::Post);
-        let handoff =
-            Handoff { class: class.clone(), only_region, operation, labels, query, body_sha256, content_length };
+        let relay = given.policy.stream_relay.as_deref().filter(|_| operation.streams());
+        let relayed = relay.map(|_| self.facts.id.clone());
+        let handoff = Handoff {
+            class: class.clone(),
+            only_region,
+            operation,
+            labels,
+            query,
+            body_sha256,
+            content_length,
+            relayed,
+        };
         let mut forward = if given.policy.role == Role::Combined {
             let region = given.policy.own_region().ok_or(Refusal::NotConfigured)?;
             let host = region.host_of_all(handoff.service());
@@ -544,18 +536,25 @@ impl Exchange {
             if let Some(value) = headers.get("x-forwarded-proto") {
                 signed.push("x-forwarded-proto", value);
             }
-            Forward { headers: signed, states: vec![(ATTEMPT_PROPERTY, to_json(&facts))] }
+            Forward { headers: signed, states: vec![(ATTEMPT_PROPERTY, to_json(&facts))], relayed: None }
         } else {
             hand_over(&handoff, headers)
         };
-        forward.headers.push(CLUSTER_HEADER, cluster);
+        if let Some(relay) = relay {
+            forward.headers.push(RELAY_HEADER, self.facts.id.as_str());
+            forward.headers.push(CLUSTER_HEADER, relay);
+            forward.relayed = Some(Relayed { cluster, class: class.clone(), handoff: to_json(&handoff) });
+            self.relay = Relay::Sent;
+        } else {
+            forward.headers.push(CLUSTER_HEADER, cluster);
+        }
         forward.headers.push(CLASS_HEADER, class.as_str());
         forward.states.push((CLASS_PROPERTY, class.into_bytes()));
         self.state = State::Forwarded { length: 0 };
         Ok(Step::Forward(forward))
     }
 
-    fn response_headers(&mut self, headers: &Headers) {
+    fn response_headers(&mut self, headers: &Headers, relayed: bool) {
         // The filter's own answer comes back through here too.
         if matches!(self.state, State::Refused) {
             return;
@@ -568,93 +567,41 @@ impl Exchange {
         if let Some(operation) = self.operation {
             self.meter = Meter::start(operation.metering(), status, headers);
         }
-    }
-}
-
-// === the request that goes on ===
-
-/// The request as it goes to the signer, which makes it anew from the handoff: Envoy only needs it whole.
-fn hand_over(handoff: &Handoff, mut headers: Headers) -> Forward {
-    let Handoff { operation, labels, query, content_length, .. } = handoff;
-    headers.push(":method", operation.method().as_str());
-    headers.push(":path", operation.path(labels, query));
-    headers.push(":authority", operation.service().name());
-    if let Some(length) = content_length {
-        headers.push("content-length", length.to_string());
-    }
-    Forward { headers, states: vec![(HANDOFF_PROPERTY, to_json(handoff))] }
-}
-
-/// Builds the whole request for a region, to be sent to `host`, and signs it: what is not put in here does not cross.
-pub(crate) fn sign(
-    handoff: &Handoff,
-    passed: &Headers,
-    region: &Region,
-    host: &str,
-    credentials: &Credentials,
-    now: SystemTime,
-) -> Result<(Headers, AttemptFacts), Refusal> {
-    let Handoff { operation, labels, query, body_sha256, content_length, .. } = handoff;
-    let mut labels = labels.clone();
-    if let (true, Some(id)) = (operation.takes_profile(), labels.first_mut()) {
-        *id = region.profile(id).to_owned();
-    }
-    let model = labels.first().filter(|_| operation.names_model()).cloned();
-    let path = operation.path(&labels, query);
-    let method = operation.method().as_str();
-
-    let mut headers = Headers::default();
-    headers.push(":method", method);
-    headers.push(":scheme", passed.get(":scheme").unwrap_or(b"https"));
-    headers.push(":authority", host);
-    headers.push(":path", path.as_str());
-    let mut signed = Vec::new();
-    for (name, value) in passed.iter().filter(|(name, _)| CROSSING.contains(name)) {
-        headers.push(name, value);
-        if is_signed(name) {
-            signed.push((name, visible(name, value)?));
+        if relayed {
+            self.relay = Relay::Answered(Tail::new(self.meter.reads_event_stream()));
         }
     }
-    if let Some(length) = content_length {
-        headers.push("content-length", length.to_string());
+
+    fn response_body(&mut self, chunk: &[u8]) -> Step {
+        let Relay::Answered(tail) = &mut self.relay else {
+            self.meter.feed(chunk);
+            return Step::Continue;
+        };
+        let passed = tail.feed(chunk);
+        self.meter.feed(&passed);
+        Step::Pass(passed)
     }
-    match (credentials, body_sha256) {
-        (Credentials::ApiKey(key), _) => {
-            let (name, value) = sigv4::bearer(key);
-            headers.push(name, value);
-        }
-        (Credentials::Keys(keys), Some(body_sha256)) => {
-            let request = Unsigned { method, host, path: &path, headers: &signed, body_sha256 };
-            for (name, value) in
-                sigv4::sign(request, keys, Scope { service: sigv4::BEDROCK, region: region.name() }, now)?
-            {
-                headers.push(name, value);
+
+    fn response_end(&mut self, whole: bool) -> Step {
+        let Relay::Answered(tail) = &mut self.relay else { return Step::Continue };
+        match tail.end(whole, "The connection to Amazon Bedrock broke off before the stream was complete.") {
+            Ending::Whole(last) => {
+                self.meter.feed(&last);
+                Step::Pass(last)
+            }
+            Ending::Told(exception) => {
+                self.facts.error.get_or_insert_with(|| "ServiceUnavailableException".to_owned());
+                Step::Pass(exception)
+            }
+            Ending::Torn => {
+                self.facts.error.get_or_insert_with(|| "StreamBrokenOff".to_owned());
+                Step::Cut
             }
         }
-        (Credentials::Keys(_), None) => return Err(Refusal::NotPassed("no body hash")),
     }
-    Ok((headers, AttemptFacts { model, region: region.name().to_owned(), ..AttemptFacts::default() }))
 }
 
 // === parts ===
-
-/// The headers that go on, each at most once.
-fn crossing(all: &Headers) -> Result<Headers, Refusal> {
-    let mut headers = Headers::default();
-    for name in CROSSING.iter().chain(ENVOYS_OWN) {
-        if let Some(value) = all.get_only(name)? {
-            if is_signed(name) {
-                visible(name, value)?;
-            }
-            // Envoy joins this one when it is repeated.
-            if *name == "content-type" && value.contains(&b',') {
-                return Err(Repeated((*name).to_owned()).into());
-            }
-            headers.push(*name, value);
-        }
-    }
-    Ok(headers)
-}
 
 fn recognise(headers: &Headers) -> Result<Call, Refusal> {
     let method = headers.get_str(":method").ok_or(Refusal::RequestLine("method"))?;
@@ -688,23 +635,6 @@ fn error_type(value: &str) -> Option<String> {
     let name = value.split(':').next().unwrap_or_default();
     let name = name.rsplit('#').next().unwrap_or_default().trim();
     ((1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric())).then(|| name.to_owned())
-}
-
-/// Few headers are signed: what AWS wants signed, and what changes the meaning of the call.
-fn is_signed(name: &str) -> bool {
-    name == "content-type" || name.starts_with("x-amzn-bedrock-")
-}
-
-fn visible<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, Refusal> {
-    std::str::from_utf8(value)
-        .ok()
-        .filter(|text| text.bytes().all(|b| b.is_ascii_graphic() || b == b' '))
-        .ok_or_else(|| Refusal::HeaderValue(name.to_owned()))
-}
-
-pub(crate) fn to_json(value: &impl Serialize) -> Vec<u8> {
-    // These types are maps of strings and numbers; serialising them cannot fail.
-    serde_json::to_vec(value).unwrap_or_default()
 }
 
 #[cfg(test)]

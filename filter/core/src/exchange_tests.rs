@@ -1,6 +1,7 @@
 use super::*;
 use crate::attempt::{Attempt, Told};
-use crate::credentials::{Keys, Secret};
+use crate::audit::AttemptFacts;
+use crate::credentials::{Credentials, Keys, Secret};
 use crate::shared::tests::Memory;
 use serde_json::json;
 
@@ -365,7 +366,7 @@ fn responses_leave_their_facts() {
     client.headers(&converse(&[]), false);
     client.body(b"{}", true);
     let response = headers(&[(":status", "200"), ("content-type", "application/json"), ("x-amzn-requestid", "aws-1")]);
-    client.on(Event::ResponseHeaders { headers: &response });
+    client.on(Event::ResponseHeaders { headers: &response, relayed: false });
     assert!(client.exchange.wants_response_body());
     client.on(Event::ResponseBody { chunk: br#"{"usage":{"inputTokens":7,"outputT"# });
     client.on(Event::ResponseBody { chunk: br#"okens":8}}"# });
@@ -379,9 +380,66 @@ fn responses_leave_their_facts() {
         ("com.amazon#ThrottlingException", Some("ThrottlingException")),
         ("bad type", None),
     ] {
-        client.on(Event::ResponseHeaders { headers: &headers(&[(":status", "429"), ("x-amzn-errortype", header)]) });
+        client.on(Event::ResponseHeaders {
+            headers: &headers(&[(":status", "429"), ("x-amzn-errortype", header)]),
+            relayed: false,
+        });
         assert_eq!(client.exchange.facts(true).error.as_deref(), wanted);
     }
+}
+
+/// Two calls of a gateway with a relay: what goes there, and how its response ends.
+#[test]
+fn streams_go_through_the_relay_and_end_with_an_exception_where_they_break_off() {
+    let document = json!({
+        "role": "gateway",
+        "regions": {"us-east-1": {}},
+        "stream_relay": "bedrock-streams",
+        "route_classes": [{"name": "any", "paths": ["dx", "vpn"]}]
+    });
+    let relayed = || Policy::parse(document.to_string().as_bytes(), None).unwrap();
+    let mut client = Client::of(relayed(), Some(keys()));
+    client.headers(&converse(&[]), false);
+    let forward = forwarded(client.body(b"{}", true));
+    assert_eq!(forward.headers.get_str(CLUSTER_HEADER), Some("bedrock-runtime.any"));
+    assert_eq!((forward.headers.get(RELAY_HEADER), forward.relayed), (None, None), "no stream");
+
+    let call = headers(&[(":method", "POST"), (":path", "/model/anthropic.claude-v2:0/converse-stream")]);
+    let response = headers(&[(":status", "200"), ("content-type", "application/vnd.amazon.eventstream")]);
+    for (whole, error) in [(true, None), (false, Some("ServiceUnavailableException"))] {
+        let mut client = Client::of(relayed(), Some(keys()));
+        client.headers(&call, false);
+        let forward = forwarded(client.body(b"{}", true));
+        assert_eq!(forward.headers.get_str(CLUSTER_HEADER), Some("bedrock-streams"));
+        assert_eq!(forward.headers.get_str(RELAY_HEADER), Some(ID));
+        let relayed = forward.relayed.unwrap();
+        assert_eq!((relayed.cluster.as_str(), relayed.class.as_str()), ("bedrock-runtime.any", "any"));
+        let handoff: Handoff = serde_json::from_slice(&relayed.handoff).unwrap();
+        assert_eq!(handoff.relayed.as_deref(), Some(ID));
+        assert!(!client.exchange.rewrites_response_body());
+        client.on(Event::ResponseHeaders { headers: &response, relayed: true });
+        assert!(client.exchange.rewrites_response_body());
+        assert_eq!(client.on(Event::ResponseBody { chunk: &[0; 5] }), Step::Pass(Vec::new()));
+        let Step::Pass(last) = client.on(Event::ResponseEnd { whole }) else { panic!("an end") };
+        assert_eq!(last == [0; 5], whole, "what was held passes only if there is no more to come");
+        let read = client.exchange.facts(true).error;
+        assert_eq!(read.as_deref(), error.or(Some("EventStreamTruncated")));
+    }
+
+    // Envoy's own answer is whole.
+    let mut client = Client::of(relayed(), Some(keys()));
+    client.headers(&call, false);
+    client.body(b"{}", true);
+    client.on(Event::ResponseHeaders { headers: &headers(&[(":status", "503")]), relayed: false });
+    assert!(client.exchange.is_relayed() && !client.exchange.rewrites_response_body());
+
+    // An error that breaks off has nothing that could follow it.
+    let mut client = Client::of(relayed(), Some(keys()));
+    client.headers(&call, false);
+    client.body(b"{}", true);
+    client.on(Event::ResponseHeaders { headers: &headers(&[(":status", "424")]), relayed: true });
+    assert_eq!(client.on(Event::ResponseBody { chunk: b"{" }), Step::Pass(b"{".to_vec()));
+    assert_eq!(client.on(Event::ResponseEnd { whole: false }), Step::Cut);
 }
 
 #[test]

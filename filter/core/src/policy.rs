@@ -20,6 +20,8 @@ pub struct Policy {
     pub auth: Auth,
     /// Where the caller's name comes from.
     pub principal: Vec<Principal>,
+    /// The cluster that streams are sent through.
+    pub stream_relay: Option<String>,
     /// Longest request body in bytes.
     pub max_body_bytes: u64,
     /// How long a path must have been healthy before calls take it again.
@@ -95,6 +97,7 @@ impl Policy {
             role: config.role,
             auth: config.auth,
             principal: config.principal,
+            stream_relay: config.stream_relay,
             max_body_bytes: config.max_body_bytes,
             failback: Duration::from_secs(config.failback_seconds.into()),
             credentials: config.credentials,
@@ -108,6 +111,7 @@ impl Policy {
             deny,
         };
         policy.check_own_region()?;
+        policy.check_stream_relay()?;
         policy.check_models()?;
         policy.check_profiles()?;
         Ok(policy)
@@ -176,6 +180,18 @@ impl Policy {
     fn allows(&self, id: &str) -> bool {
         let matches = |patterns: &[Pattern]| model::names(id).any(|name| patterns.iter().any(|p| p.matches(name)));
         matches(&self.allow) && !matches(&self.deny)
+    }
+
+    fn check_stream_relay(&self) -> Result<(), ConfigError> {
+        let Some(name) = &self.stream_relay else { return Ok(()) };
+        let service = name.split('.').next().unwrap_or_default();
+        if name.is_empty() || SERVICES.iter().any(|known| known.name() == service) {
+            return Err(at("stream_relay", "must name a cluster of its own, which is none of Bedrock's"));
+        }
+        if self.role == Role::Combined {
+            return Err(at("stream_relay", "role `combined` signs by itself and has no relay: leave the key out"));
+        }
+        Ok(())
     }
 
     fn check_own_region(&self) -> Result<(), ConfigError> {

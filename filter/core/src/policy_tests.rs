@@ -28,6 +28,8 @@ fn mistakes_are_refused_by_key() {
     let cases: &[(&str, Value, &str, &str)] = &[
         ("/role", json!("gatway"), "role", "unknown variant `gatway`, expected one of `gateway`, `signer`, `combined`"),
         ("/rolle", json!("x"), "rolle", "unknown field `rolle`"),
+        ("/stream_relay", json!(""), "stream_relay", "a cluster of its own"),
+        ("/stream_relay", json!("bedrock-runtime.any"), "stream_relay", "none of Bedrock's"),
         ("/auth", json!("none"), "auth", "expected `sigv4` or `bearer`"),
         ("/regions", json!({}), "regions", "at least one"),
         ("/regions/us-gov-west-1", json!({}), "regions.us-gov-west-1", "not a region of the Commercial partition"),
@@ -165,6 +167,23 @@ fn documents_that_are_none_are_refused() {
 }
 
 #[test]
+fn a_key_that_is_there_twice_is_refused_where_it_stands() {
+    let text = base().to_string();
+    for (from, to, key, named) in [
+        (r#""aliases":{"#, r#""aliases":{"sonnet":"a.b","#, "aliases", "sonnet"),
+        (r#""regions":{"#, r#""regions":{"us-east-1":{},"#, "regions", "us-east-1"),
+        (r#""role":"gateway""#, r#""role":"gateway","role":"signer""#, ".", "role"),
+        (r#""paths":["dx"]"#, r#""paths":["dx"],"paths":["vpn"]"#, "route_classes[2]", "paths"),
+    ] {
+        let twice = text.replacen(from, to, 1);
+        assert_ne!(twice, text, "{from}");
+        let error = Policy::parse(twice.as_bytes(), None).unwrap_err();
+        assert!(error.problem.contains(&format!("`{named}` is there twice")), "{error}");
+        assert_eq!(error.key, key);
+    }
+}
+
+#[test]
 fn combined_must_know_its_region() {
     let mut document = base();
     document["role"] = json!("combined");
@@ -179,6 +198,10 @@ fn combined_must_know_its_region() {
         document["route_classes"][class]["regions"] = json!(["us-west-2"]);
     }
     assert_eq!(load(&document).unwrap().own_region().unwrap().name(), "us-west-2");
+    let mut relay = document.clone();
+    relay["stream_relay"] = json!("bedrock-streams");
+    let error = load(&relay).unwrap_err();
+    assert!(error.key == "stream_relay" && error.problem.contains("role `combined` signs by itself"), "{error}");
     // One signature holds on every path only if Host is the same.
     let host = "vpce-0a.bedrock-runtime.us-west-2.vpce.amazonaws.com";
     document["regions"]["us-west-2"]["hosts"] = json!({"dx": {"bedrock-runtime": host}});

@@ -76,6 +76,11 @@ pub enum Refusal {
     /// The signer was reached by a call that the gateway role did not pass.
     #[error("The gateway's signer got a call that its gateway role did not pass ({0}). Nothing was sent.")]
     NotPassed(&'static str),
+    /// The relay was reached by a call that no gateway role of its VM sent there.
+    #[error(
+        "The gateway's relay got a call that no gateway role beside it sent: both need the same `vm_config`, and the relay an internal listener. Nothing was sent."
+    )]
+    NotRelayed,
     /// The endpoint's labels name a path or region that the call's route class does not have.
     #[error(
         "The endpoint that Envoy chose is labelled '{label}', which route class '{class}' does not have as a {kind}. Nothing was sent."
@@ -128,6 +133,7 @@ impl Refusal {
             | Self::ExpiredCredentials
             | Self::NotConfigured
             | Self::NotPassed(_)
+            | Self::NotRelayed
             | Self::ForeignEndpoint { .. }
             | Self::NoPath { .. }
             | Self::Host(_)

@@ -67,6 +67,11 @@ impl Meter {
         !matches!(self.body, Body::Unwatched)
     }
 
+    /// Whether the body is an event stream.
+    pub fn reads_event_stream(&self) -> bool {
+        matches!(self.body, Body::Stream(_))
+    }
+
     /// Looks at a piece of the body.
     pub fn feed(&mut self, chunk: &[u8]) {
         match &mut self.body {

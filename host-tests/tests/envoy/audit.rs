@@ -69,7 +69,7 @@ fn every_exchange_is_in_both_stores_with_its_tokens() {
 
     let answered = python("operations", &stand.gateway.http);
     assert_all_answered(&answered);
-    assert_all_answered(&javascript(&stand.gateway.http));
+    assert_all_answered(&javascript("operations", &stand.gateway.http));
     let refused = python("errors", &stand.gateway.http);
     let (status, ..) = stand.gateway.raw(b"GET /elsewhere HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     assert_eq!(status, 404);

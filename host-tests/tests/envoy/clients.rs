@@ -16,6 +16,13 @@ pub fn python(suite: &str, url: &str) -> Vec<Value> {
     run(Command::new(required("GATEWAY_PYTHON")).arg(clients().join("calls.py")).args([suite, url]))
 }
 
+/// A suite of `calls.py` whose connections go to a proxy, whatever their names resolve to, as a pod's go to its sidecar.
+pub fn python_through(proxy: std::net::SocketAddr, suite: &str, url: &str) -> Vec<Value> {
+    let mut command = Command::new(required("GATEWAY_PYTHON"));
+    command.arg(clients().join("calls.py")).args([suite, url]);
+    run(command.env("HTTP_PROXY", format!("http://{proxy}")).env_remove("NO_PROXY").env_remove("no_proxy"))
+}
+
 /// A suite of `calls.py` over TLS, with a Bedrock API key of the caller's own.
 pub fn python_bearer(suite: &str, url: &str, ca: &str) -> Vec<Value> {
     let mut command = Command::new(required("GATEWAY_PYTHON"));
@@ -23,9 +30,12 @@ pub fn python_bearer(suite: &str, url: &str, ca: &str) -> Vec<Value> {
     run(command.env("AWS_BEARER_TOKEN_BEDROCK", "ABSKcallers-own"))
 }
 
-/// `calls.mjs`.
-pub fn javascript(url: &str) -> Vec<Value> {
-    run(Command::new("node").arg(clients().join("calls.mjs")).arg(url).current_dir(required("GATEWAY_JS_DIR")))
+/// A suite of `calls.mjs`.
+pub fn javascript(suite: &str, url: &str) -> Vec<Value> {
+    run(Command::new("node")
+        .arg(clients().join("calls.mjs"))
+        .args([suite, url])
+        .current_dir(required("GATEWAY_JS_DIR")))
 }
 
 fn run(command: &mut Command) -> Vec<Value> {

@@ -7,10 +7,11 @@ use host_tests::double::PathFault;
 use crate::clients::{assert_all_answered, python};
 use crate::stand::{Keys, Stand};
 
-/// `envoy/standalone.yaml` with the role changed and no signer in the clusters.
+/// `envoy/standalone.yaml` with the role changed, no relay, and no signer in the clusters.
 fn configuration() -> String {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy/standalone.yaml")).unwrap();
     let text = text.replace(r#""role": "gateway""#, r#""role": "combined""#);
+    let text = text.replace(r#""stream_relay": "bedrock-streams","#, "");
     let (before, rest) = text.split_once("            - name: bedrock.signer").unwrap();
     let (_, after) = rest.split_once("            - name: envoy.filters.http.upstream_codec").unwrap();
     format!("{before}            - name: envoy.filters.http.upstream_codec{after}")

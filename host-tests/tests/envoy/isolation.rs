@@ -8,7 +8,7 @@ use crate::stand::{Keys, Stand, eventually, text_of};
 const MARK: &str = "must-not-cross";
 
 /// Headers that a client may send with any value, and that none but the gateway may set upstream.
-const INTERNAL: [&str; 26] = [
+const INTERNAL: [&str; 27] = [
     "authorization",
     "x-amz-date",
     "x-amz-security-token",
@@ -24,6 +24,7 @@ const INTERNAL: [&str; 26] = [
     "x-bedrock-gateway-cluster",
     "x-bedrock-gateway-class",
     "x-bedrock-gateway-retry",
+    "x-bedrock-gateway-relay",
     "x-envoy-original-path",
     "x-envoy-retry-on",
     "x-envoy-max-retries",

@@ -81,7 +81,7 @@ fn anthropics_sdk_is_served_with_its_raw_paths() {
 #[test]
 fn the_javascript_sdk_is_served_over_h2c() {
     let stand = Stand::lone(Keys::LongLived);
-    let calls = javascript(&stand.gateway.http);
+    let calls = javascript("operations", &stand.gateway.http);
     assert_all_answered(&calls);
     stand.assert_no_violation();
     assert!(call(&calls, "ConverseStream")["usage"]["inputTokens"].as_u64() > Some(0));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::for_each_object;
+use super::{for_each_object, is_relay, plugins};
 
 const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 const FILTERS: &str = "http_filters";
@@ -21,7 +21,8 @@ pub struct Watched {
     pub file: PathBuf,
 }
 
-/// Takes the Wasm filters out of `bootstrap`; each is to be written to its file below `dir`.
+/// Takes the Wasm filters out of `bootstrap`; each is to be written to its file below `dir`, in this order: the signer has to
+/// know what the gateway lets through, and is the first.
 pub fn take_out(bootstrap: &mut Value, dir: &Path) -> Vec<Watched> {
     let mut taken: Vec<Watched> = Vec::new();
     for_each_object(bootstrap, &mut |object| {
@@ -36,7 +37,13 @@ pub fn take_out(bootstrap: &mut Value, dir: &Path) -> Vec<Watched> {
             }
         }
     });
+    taken.sort_by_key(|watched| !plugins(&watched.config).into_iter().any(is_signer));
     taken
+}
+
+fn is_signer(document: &str) -> bool {
+    serde_json::from_str::<Value>(document)
+        .is_ok_and(|document| document.get("role").is_some_and(|role| role == "signer"))
 }
 
 impl Watched {
@@ -65,6 +72,10 @@ impl Watched {
 
 fn watched(filter: &Map<String, Value>, dir: &Path) -> Option<Watched> {
     let config = filter.get("typed_config").filter(|config| config.get("@type").is_some_and(|kind| kind == WASM))?;
+    // The relay's says nothing that could change.
+    if plugins(config).into_iter().any(is_relay) {
+        return None;
+    }
     let name = filter.get("name")?.as_str()?.to_owned();
     let file = dir.join(&name).join("filter.json");
     Some(Watched { name, config: config.clone(), file })

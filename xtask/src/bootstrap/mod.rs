@@ -11,14 +11,15 @@ pub mod sources;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use filter_core::config::RelayPlace;
 use serde_json::{Map, Value, json};
 
 use crate::document::Document;
 use crate::paths::PathSpec;
 
 /// The live feed's cluster and access logger.
-const ALS_CLUSTER: &str = "audit-als";
-const ALS_LOGGER: &str = "envoy.access_loggers.http_grpc";
+pub(crate) const ALS_CLUSTER: &str = "audit-als";
+pub(crate) const ALS_LOGGER: &str = "envoy.access_loggers.http_grpc";
 const FILE_LOGGER: &str = "envoy.access_loggers.file";
 
 /// Why a configuration cannot be used.
@@ -120,6 +121,11 @@ pub fn plugins(config: &Value) -> Vec<&str> {
     own.into_iter().chain(inner.flat_map(plugins)).collect()
 }
 
+/// Whether a plugin is the relay: it decides nothing, and its document says no more than where it stands.
+fn is_relay(document: &str) -> bool {
+    RelayPlace::parse(document.as_bytes()).is_some()
+}
+
 fn listeners(resources: &mut Value, settings: &Settings) -> Result<(), BootstrapError> {
     let listeners = named(resources, "listeners")?;
     let plain = find(listeners, "plain").ok_or(BootstrapError::Missing("listener named `plain`"))?;
@@ -172,12 +178,15 @@ fn plugin(object: &mut Map<String, Value>, settings: &Settings, document: &Docum
         return Ok(());
     };
     vm.insert("code".into(), json!({ "local": file(&settings.module) }));
-    let missing = BootstrapError::Missing("`configuration.value` with a `role` in a Wasm filter");
-    let Some(value) = object.get_mut("configuration").and_then(|configuration| configuration.get_mut("value")) else {
-        return Err(missing);
-    };
-    let own: Option<Value> = value.as_str().and_then(|text| serde_json::from_str(text).ok());
-    let role = own.and_then(|own| own.get("role").cloned()).ok_or(missing)?;
+    let missing = || BootstrapError::Missing("`configuration.value` with a `role` in a Wasm filter");
+    let value = object.get_mut("configuration").and_then(|configuration| configuration.get_mut("value"));
+    let value = value.ok_or_else(missing)?;
+    let text = value.as_str().ok_or_else(missing)?;
+    if is_relay(text) {
+        return Ok(());
+    }
+    let own: Option<Value> = serde_json::from_str(text).ok();
+    let role = own.and_then(|own| own.get("role").cloned()).ok_or_else(missing)?;
     *value = Value::String(document.text(&role));
     Ok(())
 }
@@ -205,7 +214,7 @@ fn file(path: &Path) -> Value {
 }
 
 /// Calls `edit` on every object in `value`, the outer before the inner.
-fn for_each_object(value: &mut Value, edit: &mut dyn FnMut(&mut Map<String, Value>)) {
+pub(crate) fn for_each_object(value: &mut Value, edit: &mut dyn FnMut(&mut Map<String, Value>)) {
     match value {
         Value::Object(object) => {
             edit(object);

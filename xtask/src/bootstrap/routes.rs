@@ -4,7 +4,7 @@ use filter_core::config::Priority;
 use filter_core::route::RouteClass;
 use serde_json::{Map, Value, json};
 
-use super::{BootstrapError, for_each_object};
+use super::{BootstrapError, for_each_object, is_relay, plugins};
 use crate::document::Document;
 
 /// Says the class of a call; the filter sets it.
@@ -19,10 +19,11 @@ pub(super) fn replace(resources: &mut Value, document: &Document, largest: usize
     let mut found = false;
     let mut limits = true;
     for_each_object(resources, &mut |object| {
+        // Not the relay: what comes there has passed a listener that limits it.
         if object.get("route_config").is_some_and(has_calls)
-            && let Some(filters) = object.get("http_filters").and_then(Value::as_array)
+            && let Some(filters) = object.get("http_filters").filter(|filters| !is_the_relays(filters))
         {
-            limits &= filters.iter().any(|filter| filter.get("name").and_then(Value::as_str) == Some(BANDWIDTH));
+            limits &= filters.as_array().into_iter().flatten().any(|filter| name(filter) == Some(BANDWIDTH));
         }
         let Some(routes) = object.get_mut("routes").and_then(Value::as_array_mut) else { return };
         routes.retain(|route| !is_of_a_class(route));
@@ -43,6 +44,14 @@ pub(super) fn replace(resources: &mut Value, document: &Document, largest: usize
         return Err(BootstrapError::Missing("HTTP filter `envoy.filters.http.bandwidth_limit`"));
     }
     Ok(())
+}
+
+fn name(filter: &Value) -> Option<&str> {
+    filter.get("name").and_then(Value::as_str)
+}
+
+fn is_the_relays(filters: &Value) -> bool {
+    plugins(filters).into_iter().any(is_relay)
 }
 
 /// Whether calls go by these routes, and not a load balancer's health checks alone.

@@ -93,6 +93,10 @@ fn judge(fault: Fault, summary: &Summary) -> Vec<String> {
         let (p99, limit) = (summary.failover_p99, fault.p99_ms());
         wrong.push(format!("{fault}: 99 % of calls took up to {p99:.0} ms during failover, more than {limit:.0} ms"));
     }
+    if summary.streams_torn > 0 {
+        let torn = summary.streams_torn;
+        wrong.push(format!("{fault}: {torn} streams in flight broke off without an exception"));
+    }
     if summary.streams_quiet > 0 {
         let quiet = summary.streams_quiet;
         wrong.push(format!("{fault}: {quiet} streams in flight ended with nothing that tells a client so"));
@@ -119,7 +123,7 @@ mod tests {
             thinkers: (2, 20_000.0),
             streams: 5,
             streams_told: 5,
-            streams_torn: 5,
+            streams_torn: 0,
             streams_quiet: 0,
             failback: Some(5000),
             attempts: 1.0,
@@ -133,8 +137,8 @@ mod tests {
         let slow = Summary { failover_p99: 2900.0, ..good() };
         assert_eq!(judge(Fault::Silent, &slow), Vec::<String>::new());
         assert!(judge(Fault::Reset, &slow)[0].contains("2900 ms during failover, more than 1500 ms"));
-        let bad = Summary { failed: 1, streams_quiet: 2, failback: None, ..good() };
-        assert_eq!(judge(Fault::Refuse, &bad).len(), 3);
+        let bad = Summary { failed: 1, streams_torn: 1, streams_quiet: 2, failback: None, ..good() };
+        assert_eq!(judge(Fault::Refuse, &bad).len(), 4);
         assert_eq!(judge(Fault::Refuse, &Summary { calls: 0, ..good() }).len(), 1);
     }
 }

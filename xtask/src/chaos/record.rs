@@ -88,14 +88,16 @@ pub fn exchanges(text: &str) -> Vec<Exchange> {
         let value: Value = serde_json::from_str(line).ok()?;
         let facts = |key: &str| serde_json::from_str::<Value>(value.get(key)?.as_str()?).ok();
         let (exchange, attempt) = (facts("exchange").unwrap_or_default(), facts("attempt").unwrap_or_default());
-        let number = |key: &str| value.get(key).and_then(Value::as_u64).unwrap_or(0);
+        // Of a stream, Envoy's own log knows only that it went to the relay.
+        let reached = exchange.get("relayed").unwrap_or(&value);
+        let number = |facts: &Value, key: &str| facts.get(key).and_then(Value::as_u64).unwrap_or(0);
         let text = |facts: &Value, key: &str| facts.get(key).and_then(Value::as_str).map(str::to_owned);
         Some(Exchange {
             start_ms: epoch_ms(&value, "start_time")?,
-            path: text(&value, "path"),
+            path: text(reached, "path"),
             region: text(&attempt, "region"),
-            attempts: number("attempts"),
-            bytes_in: number("bytes_in"),
+            attempts: number(reached, "attempts"),
+            bytes_in: number(&value, "bytes_in"),
             principal: text(&exchange, "principal"),
             model: text(&exchange, "model"),
         })
@@ -183,7 +185,8 @@ pub mod tests {
         let line = r#"{"kind":"call","start_ms":1795381200123,"ms":12.5,"status":200,"end":"ok"}"#;
         assert_eq!(calls(&format!("{line}\nnot json\n")), [call("call", 1_795_381_200_123, 12.5, "ok")]);
         let log = r#"{"start_time":"2026-11-22T21:00:00.123Z","path":"vpn","attempts":2,"bytes_in":20,"status":200,"exchange":"{\"id\":\"1\",\"principal\":\"p-0001\",\"model\":\"m\"}","attempt":"{\"region\":\"us-west-2\"}"}
-{"start_time":"2026-11-22T21:00:00.124Z","path":null,"attempts":0,"status":503,"exchange":null,"attempt":null}"#;
+{"start_time":"2026-11-22T21:00:00.124Z","path":null,"attempts":0,"status":503,"exchange":null,"attempt":null}
+{"start_time":"2026-11-22T21:00:00.125Z","path":null,"attempts":1,"status":200,"exchange":"{\"relayed\":{\"path\":\"vpn\",\"attempts\":2}}","attempt":null}"#;
         let first = Exchange {
             region: Some("us-west-2".into()),
             principal: Some("p-0001".into()),
@@ -191,7 +194,8 @@ pub mod tests {
             bytes_in: 20,
             ..exchange(1_795_381_200_123, Some("vpn"), 2)
         };
-        assert_eq!(exchanges(log), [first, exchange(1_795_381_200_124, None, 0)]);
+        let relayed = exchange(1_795_381_200_125, Some("vpn"), 2);
+        assert_eq!(exchanges(log), [first, exchange(1_795_381_200_124, None, 0), relayed]);
         let record = r#"{"time":"2026-11-22T21:00:00.123Z","labels":["us.m"],"verdict":{"kind":"signed"},"status":429}
 {"time":"2026-11-22T21:00:00.124Z","labels":[],"verdict":{"kind":"refused","status":403,"message":"no"},"status":403}"#;
         let good = Request {

@@ -42,7 +42,7 @@ pub struct Summary {
     pub streams: usize,
     /// Those that ended with an exception in the stream.
     pub streams_told: usize,
-    /// Those whose transfer broke off, which a client notices.
+    /// Those whose transfer broke off: a client notices, and is not told what it was.
     pub streams_torn: usize,
     /// Those that ended in good form and not at their end, or did not end: a client takes them for whole, or waits.
     pub streams_quiet: usize,

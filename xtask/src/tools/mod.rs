@@ -11,6 +11,7 @@ pub mod python;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use base64::Engine;
 use sha2::{Digest, Sha256, Sha512};
@@ -76,6 +77,9 @@ pub enum ToolError {
 
 /// Makes `place` by `fill`, which is given an empty directory that becomes `place`. Nothing happens where it exists.
 fn once(what: &'static str, place: &Path, fill: impl FnOnce(&Path) -> Result<(), ToolError>) -> Result<(), ToolError> {
+    // Tests of one process ask for the same tool at the same time.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     if place.exists() {
         return Ok(());
     }

@@ -16,8 +16,17 @@ pub fn interpreter(what: &'static str) -> Result<PathBuf, ToolError> {
     crate::process::on_path("python3").ok_or(ToolError::Absent { what, program: "python3", hint: HINT })
 }
 
-/// The interpreter of a virtual environment with these packages in it.
+/// The interpreter of a virtual environment with these packages in it, and what they depend on.
 pub fn find(tools: &Path, requirements: &Path) -> Result<PathBuf, ToolError> {
+    with(tools, requirements, &[])
+}
+
+/// The same with these packages alone, whichever Python they ask for: the file names what is needed of what they depend on.
+pub fn find_alone(tools: &Path, requirements: &Path) -> Result<PathBuf, ToolError> {
+    with(tools, requirements, &["--no-deps", "--ignore-requires-python"])
+}
+
+fn with(tools: &Path, requirements: &Path, options: &[&str]) -> Result<PathBuf, ToolError> {
     let pins = hex::encode(Sha256::digest(read(WHAT, requirements)?));
     let place = tools.join(format!("python-{}", pins.get(..12).unwrap_or_default()));
     let python = interpreter(WHAT)?;
@@ -26,7 +35,12 @@ pub fn find(tools: &Path, requirements: &Path) -> Result<PathBuf, ToolError> {
         let site = dir.join("site");
         let mut install = Command::new(&python);
         install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]);
-        install.args(["--only-binary=:all:", "--target"]).arg(&site).arg("--requirement").arg(requirements);
+        install
+            .args(options)
+            .args(["--only-binary=:all:", "--target"])
+            .arg(&site)
+            .arg("--requirement")
+            .arg(requirements);
         run(WHAT, "python3", HINT, &mut install)?;
         link(dir)
     })?;

@@ -13,6 +13,8 @@ const OVERHEAD: u32 = 16;
 /// Largest frame that the specification lets a service send: 128 KiB of headers and 16 MiB of payload, with slack for a
 /// service that goes beyond it (24 MiB).
 const MAX_FRAME: u32 = 24 << 20;
+/// The type of a header that is a string.
+const STRING: u8 = 7;
 /// Headers that are kept to be read. Bedrock's are some hundred bytes; a frame with more is followed, not understood.
 const MAX_HEADERS: u32 = 4096;
 
@@ -41,6 +43,15 @@ pub enum StreamError {
     PreludeCrc,
     /// The message's CRC is wrong.
     MessageCrc,
+}
+
+/// The first twelve bytes of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prelude {
+    /// Length of the frame in bytes, prelude and closing CRC included.
+    pub total: u32,
+    /// Length of its headers.
+    pub headers: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +94,48 @@ impl StreamError {
     }
 }
 
+impl Prelude {
+    /// Its length in bytes.
+    pub const LENGTH: usize = 12;
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// [`StreamError::PreludeCrc`], or [`StreamError::Length`] for lengths that no frame has.
+    pub fn read(bytes: &[u8]) -> Result<Self, StreamError> {
+        let mut words = bytes.chunks_exact(4).map(word);
+        let (total, headers, crc) = (words.next().unwrap_or(0), words.next().unwrap_or(0), words.next().unwrap_or(0));
+        if crc32fast::hash(bytes.get(..8).unwrap_or_default()) != crc {
+            return Err(StreamError::PreludeCrc);
+        }
+        let prelude = Self { total, headers };
+        prelude.payload().filter(|_| total <= MAX_FRAME).map(|_| prelude).ok_or(StreamError::Length)
+    }
+
+    fn payload(self) -> Option<u32> {
+        self.total.checked_sub(OVERHEAD)?.checked_sub(self.headers)
+    }
+}
+
+/// A frame with string headers, of at most 255 bytes of name and 64 KiB of value each.
+pub fn frame(headers: &[(&str, &str)], payload: &[u8]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in headers {
+        block.push(name.len() as u8);
+        block.extend_from_slice(name.as_bytes());
+        block.push(STRING);
+        block.extend_from_slice(&(value.len() as u16).to_be_bytes());
+        block.extend_from_slice(value.as_bytes());
+    }
+    let total = OVERHEAD + block.len() as u32 + payload.len() as u32;
+    let mut frame = [total.to_be_bytes(), (block.len() as u32).to_be_bytes()].concat();
+    for part in [&[][..], &[&block[..], payload].concat()] {
+        frame.extend_from_slice(part);
+        frame.extend_from_slice(&crc32fast::hash(&frame).to_be_bytes());
+    }
+    frame
+}
+
 impl Default for Frames {
     fn default() -> Self {
         Self {
@@ -103,7 +156,7 @@ impl Frames {
     pub fn feed(&mut self, mut chunk: &[u8]) {
         while !chunk.is_empty() && self.error.is_none() {
             let wanted = match self.part {
-                Part::Prelude => 12 - self.kept.len(),
+                Part::Prelude => Prelude::LENGTH - self.kept.len(),
                 Part::Crc => 4 - self.kept.len(),
                 Part::Headers(left) | Part::Payload(left) => left as usize,
             };
@@ -171,18 +224,12 @@ impl Frames {
     }
 
     fn prelude(&mut self, kept: &[u8]) -> Result<Part, StreamError> {
-        let mut words = kept.chunks_exact(4).map(word);
-        let (total, headers, crc) = (words.next().unwrap_or(0), words.next().unwrap_or(0), words.next().unwrap_or(0));
+        let prelude = Prelude::read(kept)?;
         self.crc = crc32fast::Hasher::new();
-        self.crc.update(kept.get(..8).unwrap_or_default());
-        if self.crc.clone().finalize() != crc {
-            return Err(StreamError::PreludeCrc);
-        }
-        self.crc.update(kept.get(8..).unwrap_or_default());
-        let payload = total.checked_sub(OVERHEAD).and_then(|rest| rest.checked_sub(headers));
-        self.payload_len = payload.filter(|_| total <= MAX_FRAME).ok_or(StreamError::Length)?;
+        self.crc.update(kept);
+        self.payload_len = prelude.payload().unwrap_or(0);
         self.payload = Payload::Ignored;
-        Ok(if headers > 0 { Part::Headers(headers) } else { self.payload_part() })
+        Ok(if prelude.headers > 0 { Part::Headers(prelude.headers) } else { self.payload_part() })
     }
 
     fn payload_part(&self) -> Part {
@@ -272,7 +319,7 @@ impl<'a> Iterator for StringHeaders<'a> {
             };
             let (value, rest) = rest.split_at_checked(len)?;
             self.0 = rest;
-            if kind == 7 {
+            if kind == STRING {
                 return Some((name, value));
             }
         }

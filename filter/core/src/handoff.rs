@@ -1,0 +1,163 @@
+//! The request that goes on: which headers cross, what the signer is handed, and the request as it is signed.
+
+use crate::audit::AttemptFacts;
+use crate::credentials::Credentials;
+use crate::exchange::{Forward, HANDOFF_PROPERTY};
+use crate::headers::{Headers, Repeated};
+use crate::operation::{Operation, Service};
+use crate::policy::Region;
+use crate::reply::Refusal;
+use crate::sigv4::{self, Scope, Unsigned};
+use serde::{Deserialize, Serialize};
+use std::time::SystemTime;
+
+/// Client headers that cross the partition: those that Bedrock's API defines (botocore 1.44.5), by exact name. All
+/// others stay here. `content-length` and the pseudo-headers are set anew.
+const CROSSING: &[&str] = &[
+    "accept",
+    "content-type",
+    "x-amzn-bedrock-accept",
+    "x-amzn-bedrock-guardrailidentifier",
+    "x-amzn-bedrock-guardrailversion",
+    "x-amzn-bedrock-performanceconfig-latency",
+    "x-amzn-bedrock-request-metadata",
+    "x-amzn-bedrock-service-tier",
+    "x-amzn-bedrock-trace",
+];
+/// What Envoy itself set and still needs here: without the first its route match fails, from the second it makes the
+/// stream id of its access log. The signer drops them.
+const ENVOYS_OWN: &[&str] = &["x-forwarded-proto", "x-request-id", ":scheme"];
+/// What the gateway role found out and the signer role needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handoff {
+    /// The route class.
+    pub(crate) class: String,
+    /// The only region that may serve the call, where that is not all of the class's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) only_region: Option<String>,
+    pub(crate) operation: Operation,
+    pub(crate) labels: Vec<String>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) query: String,
+    /// SHA-256 of the body in hexadecimal; absent if no signature needs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) body_sha256: Option<String>,
+    /// Length of the body in bytes, where it is known before the request goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) content_length: Option<u64>,
+    /// The exchange's id, if the call goes through the relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) relayed: Option<String>,
+}
+
+impl Handoff {
+    /// The service that is called.
+    pub(crate) fn service(&self) -> Service {
+        self.operation.service()
+    }
+
+    /// The model, as the policy means it.
+    pub(crate) fn model(&self) -> Option<&str> {
+        self.operation.names_model().then(|| self.labels.first().map(String::as_str)).flatten()
+    }
+}
+
+// === the request ===
+
+/// The headers that go on, each at most once.
+pub(crate) fn crossing(all: &Headers) -> Result<Headers, Refusal> {
+    let mut headers = Headers::default();
+    for name in CROSSING.iter().chain(ENVOYS_OWN) {
+        if let Some(value) = all.get_only(name)? {
+            if is_signed(name) {
+                visible(name, value)?;
+            }
+            // Envoy joins this one when it is repeated.
+            if *name == "content-type" && value.contains(&b',') {
+                return Err(Repeated((*name).to_owned()).into());
+            }
+            headers.push(*name, value);
+        }
+    }
+    Ok(headers)
+}
+
+/// The request as it goes to the signer, which makes it anew from the handoff: Envoy only needs it whole.
+pub(crate) fn hand_over(handoff: &Handoff, mut headers: Headers) -> Forward {
+    let Handoff { operation, labels, query, content_length, .. } = handoff;
+    headers.push(":method", operation.method().as_str());
+    headers.push(":path", operation.path(labels, query));
+    headers.push(":authority", operation.service().name());
+    if let Some(length) = content_length {
+        headers.push("content-length", length.to_string());
+    }
+    Forward { headers, states: vec![(HANDOFF_PROPERTY, to_json(handoff))], relayed: None }
+}
+
+/// Builds the whole request for a region, to be sent to `host`, and signs it: what is not put in here does not cross.
+pub(crate) fn sign(
+    handoff: &Handoff,
+    passed: &Headers,
+    region: &Region,
+    host: &str,
+    credentials: &Credentials,
+    now: SystemTime,
+) -> Result<(Headers, AttemptFacts), Refusal> {
+    let Handoff { operation, labels, query, body_sha256, content_length, .. } = handoff;
+    let mut labels = labels.clone();
+    if let (true, Some(id)) = (operation.takes_profile(), labels.first_mut()) {
+        *id = region.profile(id).to_owned();
+    }
+    let model = labels.first().filter(|_| operation.names_model()).cloned();
+    let path = operation.path(&labels, query);
+    let method = operation.method().as_str();
+
+    let mut headers = Headers::default();
+    headers.push(":method", method);
+    headers.push(":scheme", passed.get(":scheme").unwrap_or(b"https"));
+    headers.push(":authority", host);
+    headers.push(":path", path.as_str());
+    let mut signed = Vec::new();
+    for (name, value) in passed.iter().filter(|(name, _)| CROSSING.contains(name)) {
+        headers.push(name, value);
+        if is_signed(name) {
+            signed.push((name, visible(name, value)?));
+        }
+    }
+    if let Some(length) = content_length {
+        headers.push("content-length", length.to_string());
+    }
+    match (credentials, body_sha256) {
+        (Credentials::ApiKey(key), _) => {
+            let (name, value) = sigv4::bearer(key);
+            headers.push(name, value);
+        }
+        (Credentials::Keys(keys), Some(body_sha256)) => {
+            let request = Unsigned { method, host, path: &path, headers: &signed, body_sha256 };
+            for (name, value) in
+                sigv4::sign(request, keys, Scope { service: sigv4::BEDROCK, region: region.name() }, now)?
+            {
+                headers.push(name, value);
+            }
+        }
+        (Credentials::Keys(_), None) => return Err(Refusal::NotPassed("no body hash")),
+    }
+    Ok((headers, AttemptFacts { model, region: region.name().to_owned(), ..AttemptFacts::default() }))
+}
+
+/// Few headers are signed: what AWS wants signed, and what changes the meaning of the call.
+fn is_signed(name: &str) -> bool {
+    name == "content-type" || name.starts_with("x-amzn-bedrock-")
+}
+
+fn visible<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, Refusal> {
+    std::str::from_utf8(value)
+        .ok()
+        .filter(|text| text.bytes().all(|b| b.is_ascii_graphic() || b == b' '))
+        .ok_or_else(|| Refusal::HeaderValue(name.to_owned()))
+}
+
+pub(crate) fn to_json(value: &impl Serialize) -> Vec<u8> {
+    // These types are maps of strings and numbers; serialising them cannot fail.
+    serde_json::to_vec(value).unwrap_or_default()
+}

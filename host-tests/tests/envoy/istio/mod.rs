@@ -1,0 +1,360 @@
+//! The ways of `envoy/istio` on the real Envoy: what istiod would make of the files ([`proxy`]), in front of doubles of Bedrock,
+//! beside the gateway alone.
+
+mod calls;
+mod pod;
+mod proxy;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use host_tests::double::{EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY, Running};
+use serde_json::{Value, json};
+
+use crate::clients::{assert_all_answered, python_through};
+use crate::stand::{API_KEY, Keys, Stand, eventually, required, text_of};
+use calls::{Answer, BREAKS_OFF, CALLS, Call, Content, DOTTED, ONE_CLASS, RULES, seen};
+use pod::{Envoy, Mesh, ask, doubles, each, extensions, wait_for_paths};
+use proxy::{Identity, Proxy, objects};
+
+const GOVCLOUD: &str = "bedrock-runtime.us-gov-west-1.amazonaws.com";
+const PATHS: [&str; 3] = ["dx", "vpn", "internet"];
+
+fn files() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy/istio")
+}
+
+/// All objects of a way's files.
+fn way(name: &str, names: &[&str]) -> Vec<Value> {
+    names.iter().flat_map(|file| objects(&files().join(name).join(file))).collect()
+}
+
+fn of_kind(objects: &[Value], kind: &str) -> Value {
+    objects.iter().find(|object| object["kind"] == kind).unwrap().clone()
+}
+
+// === the egress gateway ===
+
+const KEYS: [(&str, &str); 2] =
+    [("AWS_ACCESS_KEY_ID", EXAMPLE_ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", EXAMPLE_SECRET_KEY)];
+
+/// The egress way: a workload's sidecar, the mesh's mTLS, the gateway.
+struct Egress {
+    doubles: Vec<Running>,
+    gateway: Envoy,
+    mesh: Mesh,
+    objects: Vec<Value>,
+}
+
+impl Egress {
+    /// The gateway with this EnvoyFilter, or without any.
+    fn start(filter: impl FnOnce(&[Running]) -> Option<Value>) -> Egress {
+        let mesh = Mesh::new();
+        let objects = way("egress", &["mesh.yaml"]);
+        let doubles = doubles(mesh.dir.path(), &PATHS);
+        let mut proxy = proxy::gateway(&objects, &mesh.identity("bedrock-gateway"));
+        let filter = filter(&doubles);
+        if let Some(filter) = &filter {
+            proxy.apply(filter);
+        }
+        let gateway = Envoy::start(proxy, doubles[0].ca_pem_path().to_str().unwrap(), &KEYS);
+        if filter.is_some() {
+            wait_for_paths(|page| ask(gateway.admin, page));
+        }
+        Egress { doubles, gateway, mesh, objects }
+    }
+
+    /// The shipped file, with the addresses of the doubles.
+    fn shipped() -> Egress {
+        Egress::start(|doubles| {
+            let mut filter = way("egress", &["envoyfilter.yaml"]).remove(0);
+            each(&mut filter, &mut |object| {
+                let Some(path) = object.get("metadata").map(|metadata| &metadata["filter_metadata"]["bedrock"]["path"])
+                else {
+                    return;
+                };
+                let Some(at) = PATHS.iter().position(|known| path == known) else { return };
+                let address = doubles[at].addr();
+                object["endpoint"]["address"] =
+                    json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } });
+            });
+            Some(filter)
+        })
+    }
+
+    /// The sidecar of a workload in a namespace.
+    fn workload(&self, namespace: &str) -> Envoy {
+        let identity = self.mesh.identity(namespace);
+        let mut proxy = proxy::sidecar(&self.objects, 80, None);
+        let gateway = ("bedrock-gateway.bedrock-gateway.svc.cluster.local", 8443);
+        proxy.clusters.push(proxy::cluster(&self.objects, gateway, self.gateway.address, &identity));
+        Envoy::start(proxy, &identity.ca, &[])
+    }
+}
+
+/// `cargo xtask istio render` for a document and the doubles' addresses.
+fn rendered(way: &str, rules: &Path, paths: &[String]) -> Value {
+    let mut command = Command::new(required("XTASK_BIN"));
+    command.args(["istio", "render", "--way", way, "--policy"]).arg(rules);
+    for path in paths {
+        command.args(["--path", path]);
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_saphyr::from_str(std::str::from_utf8(&output.stdout).unwrap()).unwrap()
+}
+
+fn addresses(doubles: &[Running]) -> Vec<String> {
+    PATHS.iter().zip(doubles).map(|(path, double)| format!("{path}={}", double.addr())).collect()
+}
+
+/// The gateway alone, by the same rules.
+fn alone(keys: Keys, paths: &[&str], rules: &Path) -> Stand {
+    let stand = Stand::new(keys, paths, |double| double, &["--policy", rules.to_str().unwrap()]);
+    wait_for_paths(|page| stand.gateway.admin(page));
+    stand
+}
+
+#[test]
+fn the_mesh_answers_as_the_gateway_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = dir.path().join("rules.json");
+    std::fs::write(&rules, RULES).unwrap();
+    let egress = Egress::start(|doubles| Some(rendered("egress", &rules, &addresses(doubles))));
+    let workload = egress.workload("mission");
+    let alone = alone(Keys::LongLived, &PATHS, &rules);
+    let plain: SocketAddr = alone.gateway.http.strip_prefix("http://").unwrap().parse().unwrap();
+    let (mut answered, mut sent) = (0, 0);
+    for call in &CALLS {
+        let (here, there) = (call.make(workload.address, GOVCLOUD), call.make(plain, GOVCLOUD));
+        let (seen_here, seen_there) = (seen(&egress.doubles), seen(&alone.doubles));
+        assert_eq!(here, there, "{}", call.name);
+        assert_eq!(seen_here, seen_there, "{}", call.name);
+        answered += usize::from(here.status == 200);
+        sent += usize::from(!seen_here.is_empty());
+    }
+    let (here, there) = (DOTTED.make(workload.address, GOVCLOUD), DOTTED.make(plain, GOVCLOUD));
+    assert_eq!((here.status, there.status), (200, 404), "what the documentation says of dot segments");
+    // The table is what it says: most of it is answered, some of it is refused there, and some of it here.
+    assert_eq!((CALLS.len(), answered, sent), (55, 35, 40));
+    let ledger = egress.gateway.ledger(CALLS.len() + 1);
+    let facts = |line: &Value| serde_json::from_str::<Value>(line["exchange"].as_str().unwrap()).unwrap();
+    assert!(
+        ledger.iter().all(|line| facts(line)["principal"] == "spiffe://cluster.local/ns/mission/sa/app"),
+        "{ledger:#?}"
+    );
+}
+
+fn converse() -> &'static Call {
+    &CALLS[0]
+}
+
+/// The message of an answer in Bedrock's form, and its error's type.
+fn error(answer: &Answer) -> (u16, &str, &str) {
+    let Content::Json(body) = &answer.body else { panic!("{answer:?}") };
+    let kind = answer.headers.iter().find(|(name, _)| name == "x-amzn-errortype").map_or("", |(_, value)| value);
+    (answer.status, kind, body["message"].as_str().unwrap())
+}
+
+#[test]
+fn the_shipped_gateway_tells_callers_apart_by_the_meshs_certificates() {
+    let egress = Egress::shipped();
+    let (mission, restricted, other) =
+        (egress.workload("mission"), egress.workload("restricted"), egress.workload("other"));
+    for workload in [&mission, &restricted] {
+        assert_eq!(converse().make(workload.address, GOVCLOUD).status, 200);
+    }
+    assert_all_answered(&python_through(mission.address, "operations", &format!("http://{GOVCLOUD}")));
+    // Who may call is AuthorizationPolicy's matter, and its refusal has Bedrock's form.
+    let refused = converse().make(other.address, GOVCLOUD);
+    let (status, kind, message) = error(&refused);
+    assert_eq!((status, kind), (403, "AccessDeniedException"), "{message}");
+    assert!(message.contains("AuthorizationPolicy"), "{message}");
+    // Where a call may go is its class's: this namespace's has no internet.
+    egress.doubles[..2].iter().for_each(|double| double.set_fault(host_tests::double::PathFault::Refuse));
+    assert_eq!(converse().make(mission.address, GOVCLOUD).status, 200);
+    let refused = eventually("both paths out", || {
+        let answer = converse().make(restricted.address, GOVCLOUD);
+        (answer.status == 503).then_some(answer)
+    });
+    assert_eq!(error(&refused).1, "ServiceUnavailableException");
+    assert!(egress.doubles.iter().all(|double| double.violations().is_empty()));
+    let restricted = egress.doubles[2].requests().iter().filter(|request| request.operation.is_some()).count();
+    assert_eq!(restricted, 1, "calls over the internet");
+}
+
+/// istiod's own discovery in the place of files: Envoy takes both filters from it, the one in the clusters too.
+#[test]
+fn envoy_takes_the_shipped_gateway_with_filters_that_istiod_serves() {
+    let mesh = Mesh::new();
+    let mut proxy = proxy::gateway(&way("egress", &["mesh.yaml"]), &mesh.identity("bedrock-gateway"));
+    proxy.apply(&way("egress", &["envoyfilter.yaml"])[0]);
+    let istiod = json!({
+        "name": "xds-grpc", "type": "STATIC", "connect_timeout": "1s", "load_assignment": { "cluster_name": "xds-grpc" },
+        "typed_extension_protocol_options": { "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": { "http2_protocol_options": {} },
+        } },
+    });
+    proxy.clusters.push(istiod);
+    let listeners = [vec![proxy.listener], proxy.added].concat();
+    let mut config = json!({
+        "bootstrap_extensions": extensions(),
+        "node": { "id": "router", "cluster": "bedrock-gateway" },
+        "dynamic_resources": { "ads_config": {
+            "api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [{ "envoy_grpc": { "cluster_name": "xds-grpc" } }],
+        } },
+        "static_resources": { "listeners": listeners, "clusters": proxy.clusters },
+    });
+    let dir = mesh.dir.path().to_owned();
+    let code = json!({ "local": { "filename": required("BEDROCK_FILTER_WASM") } });
+    let (mut by_name, mut modules) = (0, 0);
+    each(&mut config, &mut |object| {
+        by_name += usize::from(object.contains_key("ads"));
+        if let Some(vm) = object.get_mut("vm_config") {
+            assert_eq!(vm["code"]["local"]["filename"], "/etc/bedrock-gateway/module/plugin.wasm");
+            vm["code"] = code.clone();
+            modules += 1;
+        }
+        let log = object.get_mut("path").filter(|path| path.as_str().is_some_and(|path| path.starts_with("/var/log")));
+        log.into_iter().for_each(|path| *path = json!(dir.join("access.jsonl")));
+    });
+    // The gateway's, and the signer in each cluster; the relay's two stand where they are.
+    assert_eq!((by_name, modules), (5, 2));
+    let file = dir.join("envoy.json");
+    std::fs::write(&file, config.to_string()).unwrap();
+    let output = Command::new(required("ENVOY_BIN"))
+        .args(["--mode", "validate", "--log-level", "warning", "-c"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !said.contains("eprecated"), "{said}");
+}
+
+#[test]
+fn nothing_leaves_a_gateway_without_its_envoy_filter() {
+    let egress = Egress::start(|_| None);
+    let answer = converse().make(egress.workload("mission").address, GOVCLOUD);
+    let (status, kind, message) = error(&answer);
+    assert_eq!((status, kind), (503, "ServiceUnavailableException"), "{message}");
+    assert!(message.contains("EnvoyFilter"), "{message}");
+    assert!(seen(&egress.doubles).is_empty());
+}
+
+// === the sidecar ===
+
+/// A workload's sidecar as the gateway.
+struct Sidecar {
+    doubles: Vec<Running>,
+    envoy: Envoy,
+    _mesh: Mesh,
+}
+
+impl Sidecar {
+    /// With what `put_in` puts into the proxy.
+    fn start(variables: &[(&str, &str)], put_in: impl FnOnce(&mut Proxy)) -> Sidecar {
+        let mesh = Mesh::new();
+        let objects = way("sidecar", &["mesh.yaml", "workload.yaml", "telemetry.yaml"]);
+        let doubles = doubles(mesh.dir.path(), &["internet"]);
+        let ca = doubles[0].ca_pem_path().to_str().unwrap().to_owned();
+        let pod = of_kind(&objects, "Deployment")["spec"]["template"].clone();
+        let mut proxy = proxy::sidecar(&objects, 10000, Some(&pod));
+        let outside = Identity { ca: ca.clone(), ..mesh.identity("mission") };
+        for service in ["bedrock-runtime", "bedrock"] {
+            let host = format!("{service}.us-east-1.amazonaws.com");
+            proxy.clusters.push(proxy::cluster(&objects, (&host, 10000), doubles[0].addr(), &outside));
+        }
+        put_in(&mut proxy);
+        proxy.log(&of_kind(&objects, "Telemetry"));
+        let envoy = Envoy::start(proxy, &ca, variables);
+        Sidecar { doubles, envoy, _mesh: mesh }
+    }
+
+    /// Makes these calls here and at the gateway alone.
+    fn answers_as<'a>(&self, alone: &Stand, calls: impl IntoIterator<Item = &'a Call>) {
+        let plain: SocketAddr = alone.gateway.http.strip_prefix("http://").unwrap().parse().unwrap();
+        for call in calls.into_iter().filter(|call| call.name != BREAKS_OFF) {
+            let (here, there) = (call.make(self.envoy.address, GOVCLOUD), call.make(plain, GOVCLOUD));
+            let (seen_here, seen_there) = (seen(&self.doubles), seen(&alone.doubles));
+            assert_eq!(here, there, "{}", call.name);
+            assert_eq!(seen_here, seen_there, "{}", call.name);
+        }
+    }
+}
+
+fn one_class(dir: &Path) -> PathBuf {
+    let rules = dir.join("rules.json");
+    std::fs::write(&rules, ONE_CLASS).unwrap();
+    rules
+}
+
+#[test]
+fn a_sidecar_that_signs_answers_as_the_gateway_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = one_class(dir.path());
+    let filter = rendered("sidecar", &rules, &["internet".to_owned()]);
+    let sidecar = Sidecar::start(&KEYS, |proxy| proxy.apply(&filter));
+    sidecar.answers_as(&alone(Keys::LongLived, &["internet"], &rules), &CALLS);
+}
+
+#[test]
+fn a_wasm_plugin_in_a_sidecar_answers_as_the_gateway_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = one_class(dir.path());
+    let plugin = rendered("plugin", &rules, &["internet".to_owned()]);
+    let sidecar = Sidecar::start(&[("AWS_BEARER_TOKEN_BEDROCK", API_KEY)], |proxy| proxy.plug(&plugin));
+    let (long, others): (Vec<&Call>, Vec<&Call>) = CALLS.iter().partition(|call| call.name == "a body over the limit");
+    sidecar.answers_as(&alone(Keys::Api, &["internet"], &rules), others);
+    // Its limit is Bedrock's own: what streams through costs the sidecar nothing.
+    long[0].make(sidecar.envoy.address, GOVCLOUD);
+    assert_eq!(seen(&sidecar.doubles).len(), 1);
+}
+
+/// Why there is an EnvoyFilter for signatures: without `allow_on_headers_stop_iteration` the body is never shown.
+#[test]
+fn a_wasm_plugin_that_would_sign_never_answers_a_call_with_a_body() {
+    let mut plugin = of_kind(&way("sidecar", &["plugin.yaml"]), "WasmPlugin");
+    plugin["spec"]["pluginConfig"]["auth"] = json!("sigv4");
+    let variables = plugin["spec"]["vmConfig"]["env"].as_array_mut().unwrap();
+    variables.extend(KEYS.map(|(name, _)| json!({ "name": name, "valueFrom": "HOST" })));
+    let sidecar = Sidecar::start(&KEYS, |proxy| proxy.plug(&plugin));
+    let models = CALLS.iter().find(|call| call.name == "models").unwrap();
+    assert_eq!(models.make(sidecar.envoy.address, GOVCLOUD).status, 200);
+    assert!(!converse().is_answered_within(Duration::from_secs(2), sidecar.envoy.address, GOVCLOUD));
+    assert_eq!(seen(&sidecar.doubles).len(), 1);
+}
+
+#[test]
+fn nothing_leaves_a_sidecar_without_its_filter() {
+    let sidecar = Sidecar::start(&[], |_| {});
+    let forged = converse().make(sidecar.envoy.address, "bedrock-runtime.us-east-1.amazonaws.com");
+    for answer in [converse().make(sidecar.envoy.address, GOVCLOUD), forged] {
+        let (status, kind, message) = error(&answer);
+        assert_eq!((status, kind), (503, "ServiceUnavailableException"), "{message}");
+        assert!(message.contains("its filter is missing"), "{message}");
+    }
+    assert!(seen(&sidecar.doubles).is_empty());
+    // What the filter has not seen is not the audit's.
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(text_of(&sidecar.envoy.dir.path().join("access.jsonl")), "");
+}
+
+#[test]
+fn the_shipped_sidecars_serve() {
+    let filter = of_kind(&way("sidecar", &["envoyfilter.yaml"]), "EnvoyFilter");
+    let plugin = of_kind(&way("sidecar", &["plugin.yaml"]), "WasmPlugin");
+    let signs = Sidecar::start(&KEYS, |proxy| proxy.apply(&filter));
+    let has_a_key = Sidecar::start(&[("AWS_BEARER_TOKEN_BEDROCK", API_KEY)], |proxy| proxy.plug(&plugin));
+    for sidecar in [signs, has_a_key] {
+        assert_eq!(converse().make(sidecar.envoy.address, GOVCLOUD).status, 200);
+        let seen = sidecar.doubles[0].requests().into_iter().next().unwrap();
+        // The shipped document's profile.
+        assert_eq!(seen.path, "/model/us.anthropic.claude-3-5-sonnet-20241022-v2%3A0/converse");
+        assert!(sidecar.doubles[0].violations().is_empty());
+        let facts: Value = serde_json::from_str(sidecar.envoy.ledger(1)[0]["exchange"].as_str().unwrap()).unwrap();
+        assert_eq!((&facts["operation"], &facts["usage"]["output"]), (&json!("Converse"), &json!(3)), "{facts}");
+    }
+}
