@@ -27,6 +27,10 @@ use crate::{Error, dirs};
 
 /// A metadata service, in Python.
 pub const IMDS: &str = include_str!("imds.py");
+/// What AWS's ends and Commercial's router read; names in `@` are put in.
+const FAR_SWANCTL: &str = include_str!("far/swanctl.conf");
+const FAR_FRR: &str = include_str!("far/frr.conf");
+const ROUTER_FRR: &str = include_str!("far/router.conf");
 const IMDS_ADDRESS: &str = "169.254.169.254";
 /// The two sides.
 const LOCAL: &str = "10.20.0.0/16";
@@ -174,36 +178,17 @@ impl Lab {
     }
 
     /// One of AWS's ends: it waits for the other side, with the key and the parameters that it was told.
-    fn far_end(&mut self, nth: usize, pair: &Pair, root: &Root, (keepalive, hold): (u32, u32)) -> Result<(), Error> {
+    fn far_end(&mut self, nth: usize, pair: &Pair, root: &Root, timers: (u32, u32)) -> Result<(), Error> {
         let machine = root.machine(&self.dir.join(format!("aws{}", nth + 1)))?;
         let space = self.spaces.aws.get(nth).ok_or_else(missing)?;
         strongswan(&machine, "  install_routes = no\n")?;
-        let Pair { outside, far, inside_near, inside_far, within, psk, .. } = pair;
-        write(
-            &machine.outside("/etc/swanctl/swanctl.conf"),
-            &format!(
-                "connections {{\n  tunnel {{\n    version = 2\n    local_addrs = {far}\n    proposals = \
-                 aes256gcm16-prfsha384-ecp384\n    encap = yes\n    mobike = no\n    dpd_delay = 10s\n    local {{\n      auth \
-                 = psk\n      id = {far}\n    }}\n    remote {{\n      auth = psk\n      id = {outside}\n    }}\n    children \
-                 {{\n      tunnel {{\n        local_ts = 0.0.0.0/0\n        remote_ts = 0.0.0.0/0\n        esp_proposals = \
-                 aes256gcm16-ecp384\n      }}\n    }}\n  }}\n}}\nsecrets {{\n  ike-tunnel {{\n    id-far = {far}\n    id-near = \
-                 {outside}\n    secret = \"{psk}\"\n  }}\n}}\n"
-            ),
-        )?;
-        let [bedrock, _] = within;
-        write(
-            &machine.outside("/etc/frr/frr.conf"),
-            &format!(
-                "frr defaults traditional\nrouter bgp {REMOTE_ASN}\n bgp router-id {inside_far}\n no bgp \
-                 ebgp-requires-policy\n no bgp network import-check\n timers bgp {keepalive} {hold}\n neighbor {inside_near} remote-as \
-                 {LOCAL_ASN}\n neighbor {inside_near} passive\n neighbor {bedrock} remote-as {REMOTE_ASN}\n neighbor {bedrock} \
-                 timers 1 3\n neighbor {bedrock} timers connect 1\n address-family ipv4 unicast\n  network {REMOTE}\n  neighbor \
-                 {bedrock} next-hop-self\n exit-address-family\n"
-            ),
-        )?;
+        let swanctl = FAR_SWANCTL.replace("@FAR@", pair.far).replace("@OUTSIDE@", pair.outside);
+        write(&machine.outside("/etc/swanctl/swanctl.conf"), &swanctl.replace("@PSK@", pair.psk))?;
+        let [router, _] = pair.within;
+        write(&machine.outside("/etc/frr/frr.conf"), &far_end([pair.inside_far, pair.inside_near, router], timers))?;
         let name = format!("aws{}", nth + 1);
         let mut started = vec![charon(&name, &machine, space, &self.dir)?];
-        space.set(&["address", "add", &format!("{inside_far}/30"), "dev", "ipsec0"])?;
+        space.set(&["address", "add", &format!("{}/30", pair.inside_far), "dev", "ipsec0"])?;
         space.set(&["link", "set", "ipsec0", "up"])?;
         started.extend(frr(&name, &machine, space, &self.dir)?);
         self.processes.extend(started);
@@ -213,18 +198,7 @@ impl Lab {
     /// Commercial's router, which chooses by AS paths, and Bedrock behind it.
     fn bedrock(&mut self, root: &Root) -> Result<(), Error> {
         let machine = root.machine(&self.dir.join("bedrock"))?;
-        let neighbours: String =
-            PAIRS.iter().map(|pair| format!(" neighbor {} remote-as {REMOTE_ASN}\n", pair.within[1])).collect();
-        write(
-            &machine.outside("/etc/frr/frr.conf"),
-            &format!(
-                "frr defaults traditional\nip prefix-list LOCAL seq 5 permit {LOCAL}\nroute-map TAKE permit 10\n match ip address \
-                 prefix-list LOCAL\nexit\nrouter bgp {REMOTE_ASN}\n bgp router-id {BEDROCK}\n timers bgp 1 3\n{neighbours} \
-                 address-family ipv4 unicast\n  maximum-paths ibgp 1\n  neighbor {} route-map TAKE in\n  neighbor {} route-map TAKE in\n \
-                 exit-address-family\n",
-                PAIRS[0].within[1], PAIRS[1].within[1]
-            ),
-        )?;
+        write(&machine.outside("/etc/frr/frr.conf"), &router(PAIRS.map(|pair| pair.within[1])))?;
         let started = frr("bedrock", &machine, &self.spaces.bedrock, &self.dir)?;
         self.processes.extend(started);
         Ok(())
@@ -538,8 +512,20 @@ fn listens(process: &mut Process, socket: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// FRR's configuration at AWS's end of a tunnel: the inside addresses of this end and the other, the address of Commercial's router;
+/// and BGP's timers.
+pub fn far_end([far, near, router]: [&str; 3], (keepalive, hold): (u32, u32)) -> String {
+    let text = FAR_FRR.replace("@FAR@", far).replace("@NEAR@", near).replace("@ROUTER@", router);
+    text.replace("@KEEPALIVE@", &keepalive.to_string()).replace("@HOLD@", &hold.to_string())
+}
+
+/// FRR's configuration at Commercial's router: the addresses of both ends.
+pub fn router([one, two]: [&str; 2]) -> String {
+    ROUTER_FRR.replace("@ONE@", one).replace("@TWO@", two)
+}
+
 /// Starts FRR: its routes in the kernel, and BGP.
-fn frr(name: &str, machine: &Machine, space: &Namespace, dir: &Path) -> Result<Vec<Process>, Error> {
+pub fn frr(name: &str, machine: &Machine, space: &Namespace, dir: &Path) -> Result<Vec<Process>, Error> {
     // No PAM in this root.
     write(&machine.outside("/etc/frr/vtysh.conf"), "username root nopassword\n")?;
     let run = machine.outside("/run/frr");

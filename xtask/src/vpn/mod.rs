@@ -32,7 +32,7 @@ const BEFORE: Duration = Duration::from_secs(3);
 /// that is half dead when the cut is mended may yet fall, for which a machine waits a minute before it takes routes back.
 const SESSIONS_END: u64 = 35;
 /// For how long the load goes on after the cut is mended, in seconds, shorter or longer.
-const AFTER: (u64, u64) = (17, 45);
+const AFTER: (u64, u64) = (14, 45);
 /// Time for tunnels, BGP and the first claim.
 const START: Duration = Duration::from_secs(60);
 /// Between two looks at the hosts.
