@@ -11,10 +11,15 @@ use crate::credentials::Auth;
 use crate::document::Choices;
 use crate::gateway::{Options, loopback, paths_are_used, written};
 
+/// Who signs the certificates of clients; `infra/instance/install` puts it there.
+const CLIENT_CA: &str = "/etc/bedrock-gateway/tls/client-ca.pem";
+
 /// The bootstrap of an instance, with the clusters that credentials are fetched from. Files and listeners are those of
 /// `envoy/standalone.yaml`; nothing of this machine or its environment is in it.
 pub fn print_config(options: &Options) -> Result<String, Error> {
-    Ok(format!("{:#}", bootstrap(options)?))
+    let mut bootstrap = bootstrap(options)?;
+    bootstrap::ask_for_names(&mut bootstrap, Path::new(CLIENT_CA))?;
+    Ok(format!("{bootstrap:#}"))
 }
 
 /// The same as a value.
@@ -90,6 +95,9 @@ mod tests {
             all.dedup();
             all
         };
-        assert_eq!(files(&printed), files(&shipped));
+        let mut wanted = files(&shipped);
+        wanted.push(CLIENT_CA.to_owned());
+        wanted.sort();
+        assert_eq!(files(&printed), wanted);
     }
 }

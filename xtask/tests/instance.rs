@@ -106,7 +106,7 @@ fn bootstrap(root: &Path) -> String {
 
 fn install(root: &Path, table: &str) -> Output {
     let mut command = Command::new(root.join("opt/bedrock-gateway/instance/install"));
-    command.args([table, "", "prod", "bedrock-gateway-prod"]);
+    command.args([table, "", "prod", "bedrock-gateway-prod", ""]);
     command.env("BEDROCK_GATEWAY_ROOT", root).env("AWS_REGION", "us-gov-west-1").output().unwrap()
 }
 

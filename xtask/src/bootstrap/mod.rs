@@ -141,6 +141,19 @@ fn listeners(resources: &mut Value, settings: &Settings) -> Result<(), Bootstrap
     Ok(())
 }
 
+/// Has the TLS listener of a bootstrap verify the certificates that clients show: a name that `authority` vouches for is the caller's,
+/// who shows none has none, and who shows another's is not let in.
+pub fn ask_for_names(bootstrap: &mut Value, authority: &Path) -> Result<(), BootstrapError> {
+    let resources = bootstrap.get_mut("static_resources").ok_or(BootstrapError::Missing("static_resources"))?;
+    let tls = find(named(resources, "listeners")?, "tls").ok_or(BootstrapError::Missing("listener named `tls`"))?;
+    for_each_object(tls, &mut |object| {
+        if object.contains_key("tls_certificates") {
+            object.insert("validation_context".into(), json!({ "trusted_ca": file(authority) }));
+        }
+    });
+    Ok(())
+}
+
 fn live_feed(resources: &mut Value, settings: &Settings) -> Result<(), BootstrapError> {
     let clusters = named(resources, "clusters")?;
     let Some(address) = settings.als else {

@@ -47,12 +47,24 @@ pub fn run() -> Result<(), InfraError> {
     let found = Template::all(&directory)?;
     let count = found.len();
     settle(&format!("{count} templates, the project's rules"), texts(rules::check(&found)))?;
+    // Both take long, and the walk waits for much of it.
+    let (linted, walked) = std::thread::scope(|scope| {
+        let walked = scope.spawn(walk::run);
+        let linted = lint(&directory, &found);
+        (linted, walked.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    linted?;
+    settle("what was deployed, read back", walked.map_err(|error| InfraError::Walk(Box::new(error)))?)
+}
 
+/// What others' linters say of the templates.
+fn lint(directory: &Path, found: &[Template]) -> Result<(), InfraError> {
+    let count = found.len();
     let tools_dir = dirs::tools();
     let checks = dirs::root().join("infra/checks");
     let python = tools::python::find(&tools_dir, &checks.join("cfn-lint.txt"))?;
     for partition in Partition::ALL {
-        let files: Vec<PathBuf> = of(&directory, &found, partition);
+        let files: Vec<PathBuf> = of(directory, found, partition);
         let region = partition.region();
         settle(
             &format!("{} templates, cfn-lint for {region}", files.len()),
@@ -60,16 +72,14 @@ pub fn run() -> Result<(), InfraError> {
         )?;
     }
     let python = tools::python::find(&tools_dir, &checks.join("checkov.txt"))?;
-    let checked = linters::checkov(&python, &directory)?;
+    let checked = linters::checkov(&python, directory)?;
     let mut faults = checked.faults;
     // It counts an excuse where the check would have failed.
     let written: usize = found.iter().map(rules::checkov_excuses).sum();
     if faults.is_empty() && usize::try_from(checked.excused).ok() != Some(written) {
         faults.push(format!("{written} excuses from checkov are written, and {} are needed", checked.excused));
     }
-    settle(&format!("{count} templates, checkov: {} checks, {written} excused in place", checked.passed), faults)?;
-    let faults = walk::run().map_err(|error| InfraError::Walk(Box::new(error)))?;
-    settle("what was deployed, read back", faults)
+    settle(&format!("{count} templates, checkov: {} checks, {written} excused in place", checked.passed), faults)
 }
 
 fn of(directory: &Path, templates: &[Template], partition: Partition) -> Vec<PathBuf> {

@@ -89,6 +89,7 @@ fn validate(dir: &Path, envoy: &Path, config: &str) -> Result<Option<String>, Er
         (artifacts::module()?, etc.join("bedrock_filter.wasm")),
         (made.certificate, etc.join("tls/cert.pem")),
         (made.key, etc.join("tls/key.pem")),
+        (made.ca, etc.join("tls/client-ca.pem")),
     ];
     write(&root.join("var/log/bedrock-gateway/access.jsonl"), "")?;
     for (from, to) in files {
