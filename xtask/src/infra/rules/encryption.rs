@@ -44,9 +44,10 @@ pub(super) fn check(report: &mut Report<'_>) {
         }
     }
     if KEPT.contains(&resource.kind) {
-        for policy in ["DeletionPolicy", "UpdateReplacePolicy"] {
-            if resource.body.get(policy).and_then(Value::as_str) != Some("Retain") {
-                report.fault("kept", "", policy, "Retain is wanted: it must not go with its stack");
+        // What a creation that failed leaves behind holds nothing, and its name would be in the way of the next.
+        for (policy, wanted) in [("DeletionPolicy", "RetainExceptOnCreate"), ("UpdateReplacePolicy", "Retain")] {
+            if resource.body.get(policy).and_then(Value::as_str) != Some(wanted) {
+                report.fault("kept", "", policy, format!("{wanted} is wanted: it must not go with its stack"));
             }
         }
     }
