@@ -110,7 +110,12 @@ const PLANTED: &[Planted] = &[
         ("encryption", "Key", "EnableKeyRotation"),
     ),
     ("govcloud/secrets.yaml", "      KmsKeyId: !GetAtt Key.Arn\n", "", ("encryption", "Secret", "KmsKeyId")),
-    ("govcloud/secrets.yaml", "DeletionPolicy: RetainExceptOnCreate", "DeletionPolicy: Delete", ("kept", "Key", "DeletionPolicy")),
+    (
+        "govcloud/secrets.yaml",
+        "DeletionPolicy: RetainExceptOnCreate",
+        "DeletionPolicy: Delete",
+        ("kept", "Key", "DeletionPolicy"),
+    ),
     // The table is the collector's.
     (
         "govcloud/audit.yaml",

@@ -12,6 +12,7 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use sha2::{Digest as _, Sha256};
 use xtask::{dirs, release};
 
 fn instance(script: &str) -> PathBuf {
@@ -163,6 +164,88 @@ fn a_release_is_the_same_twice_and_installs() {
         }
     }
     assert_eq!(started, 4);
+}
+
+/// An archive of one file, and its SHA-256 in hex.
+fn archive(file: &Path, name: &str, text: &str) -> String {
+    let content = file.with_extension("content");
+    let inner = content.join(name);
+    std::fs::create_dir_all(inner.parent().unwrap()).unwrap();
+    std::fs::write(&inner, text).unwrap();
+    std::fs::set_permissions(&inner, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let status = Command::new("tar").arg("-czf").arg(file).arg("-C").arg(&content).arg(".").status().unwrap();
+    assert!(status.success());
+    hex::encode(Sha256::digest(std::fs::read(file).unwrap()))
+}
+
+#[test]
+fn a_machine_installs_what_its_settings_name_and_nothing_else() {
+    let scratch = Scratch::new("user-data");
+    let imds = double(|request| match request {
+        "PUT /latest/api/token" => (200, "TOKEN".to_owned()),
+        "GET /latest/meta-data/placement/region" => (200, "us-gov-west-1".to_owned()),
+        "GET /latest/meta-data/tags/instance/bedrock-gateway:settings" => (200, "/the/settings".to_owned()),
+        other => panic!("asked for {other}"),
+    });
+    let install = format!("#!/bin/sh\necho \"install $1|$2|$3|$4|$5\" >>'{}'\n", scratch.0.join("calls").display());
+    let release = archive(&scratch.0.join("release.tar.gz"), "instance/install", &install);
+    let config = archive(&scratch.0.join("config.tar.gz"), "envoy.json", "{}");
+    // The AWS CLI, as far as it is meant to be asked.
+    std::fs::create_dir_all(scratch.0.join("bin")).unwrap();
+    let aws = format!(
+        "#!/bin/sh\ncase \"$*\" in\n\
+         'ssm get-parameter --name /the/settings --query Parameter.Value --output text') cat '{0}/settings' ;;\n\
+         's3 cp --only-show-errors s3://artifacts/'*) cp \"{0}/${{4##*/}}\" \"$5\" ;;\n\
+         *) echo \"unexpected: $*\" >&2; exit 64 ;;\nesac\n",
+        scratch.0.display()
+    );
+    std::fs::write(scratch.0.join("bin/aws"), aws).unwrap();
+    std::fs::set_permissions(scratch.0.join("bin/aws"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let root = scratch.0.join("root");
+    std::fs::create_dir_all(root.join("opt/aws/bin")).unwrap();
+    std::fs::rename(scratch.program("cfn-signal"), root.join("opt/aws/bin/cfn-signal")).unwrap();
+    let settings = serde_json::json!({
+        "stack": "the-stack", "group": "the-group", "environment": "prod", "bucket": "artifacts",
+        "release": { "key": "release/release.tar.gz", "sha256": release },
+        "config": { "key": "config/config.tar.gz", "sha256": config },
+        "table": "the-table", "certificate": "", "client_ca": "arn:the-authority",
+    });
+    let run = |settings: &serde_json::Value| {
+        std::fs::write(scratch.0.join("settings"), settings.to_string()).unwrap();
+        let path = std::env::var("PATH").unwrap();
+        let mut command = Command::new("sh");
+        command.arg(instance("user-data")).env("PATH", format!("{}:{path}", scratch.0.join("bin").display()));
+        command.env("BEDROCK_GATEWAY_IMDS", &imds.address).env("BEDROCK_GATEWAY_ROOT", &root).output().unwrap()
+    };
+    let signal =
+        |status: u8| format!("cfn-signal -e {status} --region us-gov-west-1 --stack the-stack --resource Group");
+
+    let good = run(&settings);
+    assert!(good.status.success(), "{}", text(&good));
+    assert_eq!(scratch.calls(), ["install the-table||prod|the-group|arn:the-authority".to_owned(), signal(0)]);
+    assert_eq!(std::fs::read_to_string(root.join("etc/bedrock-gateway/envoy.json")).unwrap(), "{}");
+
+    // Another archive than the one that was meant, and settings that lack something: nothing is installed, the stack is told.
+    for (pointer, value, said) in [
+        (
+            "/config/sha256",
+            serde_json::json!("0".repeat(64)),
+            "config: config/config.tar.gz is not the one that was meant",
+        ),
+        ("/client_ca", serde_json::Value::Null, "settings /the/settings: no client_ca"),
+        ("/release", serde_json::Value::Null, "settings /the/settings: no release.key"),
+    ] {
+        let mut wrong = settings.clone();
+        if value.is_null() {
+            wrong.as_object_mut().unwrap().remove(&pointer[1..]);
+        } else {
+            *wrong.pointer_mut(pointer).unwrap() = value;
+        }
+        let before = scratch.calls().len();
+        let refused = run(&wrong);
+        assert!(!refused.status.success() && text(&refused).contains(said), "{said}: {}", text(&refused));
+        assert_eq!(scratch.calls()[before..], [signal(1)], "{said}");
+    }
 }
 
 #[test]
