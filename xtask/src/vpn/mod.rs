@@ -70,6 +70,12 @@ pub fn run(options: &Options) -> Result<(), Error> {
     while !load.is_over()? {
         look(&mut lab, &signals)?;
         let elapsed = start.0.elapsed();
+        // First, so that what a mended tunnel carries is not counted to the second before.
+        if elapsed.as_secs() > seen.len() as u64 {
+            let now = lab.seen()?;
+            seen.push(Second { holder: lab.holder(), esp: now.esp_since(&before) });
+            before = now;
+        }
         if events.cut.is_none() && elapsed >= BEFORE {
             lab.cut()?;
             events.cut = Some(crate::chaos::now_ms());
@@ -79,11 +85,6 @@ pub fn run(options: &Options) -> Result<(), Error> {
             events.restored = Some(crate::chaos::now_ms());
         }
         events.holds(lab.holder(), crate::chaos::now_ms());
-        if elapsed.as_secs() > seen.len() as u64 {
-            let now = lab.seen()?;
-            seen.push(Second { holder: lab.holder(), esp: now.esp_since(&before) });
-            before = now;
-        }
         std::thread::sleep(LOOK);
     }
     let total: Seen = lab.seen()?.since(&first);
