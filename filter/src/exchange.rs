@@ -168,10 +168,9 @@ impl HttpContext for Downstream {
         self.response_complete = end_of_stream;
         if self.exchange().rewrites_response_body() {
             return self.rewrite(body_size, end_of_stream).unwrap_or_else(|error| {
-                // What was promised of this stream cannot be kept.
+                // What passed would lack what could not be read.
                 host::log(LogLevel::Error, &format!("a stream is cut off: {error}"));
-                host::reset_request();
-                Action::Pause
+                cut()
             });
         }
         let mut start = 0;
@@ -242,19 +241,13 @@ impl Downstream {
                 return Err(HostError::SHORT_BODY);
             }
             start += chunk.len();
-            if let Some(bytes) = self.rewritten(Event::ResponseBody { chunk: &chunk }) {
-                passed.extend(bytes);
-            }
+            let Some(bytes) = self.rewritten(Event::ResponseBody { chunk: &chunk }) else { return Ok(cut()) };
+            passed.extend(bytes);
         }
         if end_of_stream {
             let whole = relay::reached(self.exchange().request_id()).whole;
-            match self.rewritten(Event::ResponseEnd { whole }) {
-                Some(bytes) => passed.extend(bytes),
-                None => {
-                    host::reset_response()?;
-                    return Ok(Action::Pause);
-                }
-            }
+            let Some(bytes) = self.rewritten(Event::ResponseEnd { whole }) else { return Ok(cut()) };
+            passed.extend(bytes);
         }
         host::replace_response_body(&passed)?;
         Ok(Action::Continue)
@@ -425,6 +418,12 @@ pub(crate) fn carry_out(step: Step, request_id: &str) -> Result<Action, HostErro
         // Of a response's body, which is seen to where it is read.
         Step::Pass(_) | Step::Cut => Ok(Action::Continue),
     }
+}
+
+/// Cuts the client's response off, so that its end is not taken for one.
+fn cut() -> Action {
+    host::reset_response();
+    Action::Pause
 }
 
 /// Carries out what a stream that was woken is to do. Says whether it waits still.
