@@ -1,10 +1,10 @@
 //! What a source says of an exchange → [`AuditRecord`]. Both sources are first read into [`Entry`], and one function
 //! makes the record of it: so the same exchange gives equal records, whichever way it came.
 
+use audit::{ATTEMPT_STATE, AttemptFacts, AuditRecord, EXCHANGE_STATE, ExchangeFacts, RETENTION_DAYS};
 use envoy_types::pb::envoy::config::core::v3::{Address, address};
 use envoy_types::pb::envoy::data::accesslog::v3::{AccessLogType, HttpAccessLogEntry, ResponseFlags};
 use envoy_types::pb::google::protobuf::{Any, BytesValue, Duration, StringValue};
-use filter_core::audit::{ATTEMPT_STATE, AttemptFacts, AuditRecord, EXCHANGE_STATE, ExchangeFacts, RETENTION_DAYS};
 use prost::Message;
 use serde::Deserialize;
 use time::OffsetDateTime;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use filter_core::audit::AuditRecord;
+use audit::AuditRecord;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 

@@ -6,9 +6,9 @@
 use std::fs;
 use std::path::Path;
 
+use audit::AuditRecord;
 use audit_collector::decode;
 use envoy_types::pb::envoy::data::accesslog::v3::{AccessLogType, HttpAccessLogEntry};
-use filter_core::audit::AuditRecord;
 use prost::Message;
 
 fn case(name: &str, file: &str) -> Option<Vec<u8>> {

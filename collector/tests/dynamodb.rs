@@ -15,13 +15,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
+use audit::AuditRecord;
 use audit_collector::query::{Query, Status};
 use audit_collector::report::Report;
 use audit_collector::source::deliver;
 use audit_collector::store::dynamodb::{DynamoError, DynamoStore, shard_of};
 use audit_collector::store::{Batch, Store};
 use common::{ago, line, record, wait_for};
-use filter_core::audit::AuditRecord;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -19,7 +19,7 @@ fn all() -> Query {
     Query { limit: 1000, ..Query::default() }
 }
 
-fn batch(records: Vec<filter_core::audit::AuditRecord>) -> Batch {
+fn batch(records: Vec<audit::AuditRecord>) -> Batch {
     Batch { records, ..Batch::default() }
 }
 
@@ -33,7 +33,7 @@ fn a_record_is_written_once_and_comes_back_whole() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&folder.path().join("a.db")).unwrap();
     let first = record("r-1", &ago(60));
-    let second = filter_core::audit::AuditRecord { status: 500, ..first.clone() };
+    let second = audit::AuditRecord { status: 500, ..first.clone() };
     let written = store.write(&batch(vec![first.clone(), second.clone()])).unwrap();
     assert_eq!((written.stored, written.repeated), (2, 1));
     let written = store.write(&batch(vec![second])).unwrap();

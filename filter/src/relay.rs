@@ -5,7 +5,6 @@
 
 use crate::exchange::{answer, carry_out};
 use crate::host::{self, HostError};
-use filter_core::audit;
 use filter_core::relay::{self, FirstBytes, RELAY_HEADER, Relayed};
 use filter_core::reply::Refusal;
 use proxy_wasm::traits::{Context, HttpContext, StreamContext};

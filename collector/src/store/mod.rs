@@ -5,7 +5,7 @@ pub mod sqlite;
 
 use std::path::{Path, PathBuf};
 
-use filter_core::audit::AuditRecord;
+use audit::AuditRecord;
 use time::OffsetDateTime;
 
 use crate::query::Query;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use filter_core::audit::AuditRecord;
+use audit::AuditRecord;
 use rusqlite::types::{ToSql, Value as Sql};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params, params_from_iter};
 use serde_json::Value;
@@ -251,7 +251,7 @@ impl SqliteStore {
     /// # Errors
     /// [`SqliteError`].
     pub fn purge(&self, now: OffsetDateTime) -> Result<u64, SqliteError> {
-        let retention = i64::try_from(filter_core::audit::RETENTION_DAYS * 86_400).unwrap_or(i64::MAX);
+        let retention = i64::try_from(audit::RETENTION_DAYS * 86_400).unwrap_or(i64::MAX);
         let connection = self.lock();
         let purge = || {
             let records = connection.execute("DELETE FROM records WHERE expires_at <= ?", [now.unix_timestamp()])?;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use filter_core::audit::{AuditRecord, RETENTION_DAYS};
+use audit::{AuditRecord, RETENTION_DAYS};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 

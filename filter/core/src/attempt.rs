@@ -1,7 +1,6 @@
 //! One try of a call upstream (role `signer`): signed for the endpoint that Envoy chose; and whether its answer is worth
 //! another try.
 
-use crate::audit::{AttemptFacts, Resigned};
 use crate::breaker::Breaker;
 use crate::clock;
 use crate::config::Path;
@@ -12,6 +11,7 @@ use crate::headers::Headers;
 use crate::metrics::{Sample, breaker_opened};
 use crate::reply::Refusal;
 use crate::route::RouteClass;
+use audit::{AttemptFacts, Resigned};
 use std::time::{Duration, SystemTime};
 
 /// The response header by which the signer asks Envoy for another try (`retriable_headers`). Clients do not see it.

@@ -4,7 +4,6 @@
 //! (role `signer`), once for every try. What the one knows and the other needs travels as a [`Handoff`] in Envoy's filter state, not in
 //! headers: headers that one attempt changed stay changed for the next.
 
-use crate::audit::ExchangeFacts;
 use crate::breaker::Breaker;
 use crate::clock;
 use crate::config::{Auth, Role};
@@ -21,6 +20,7 @@ use crate::reply::{Refusal, Reply};
 use crate::route::{Reach, RouteClass, Subject};
 use crate::shared::Shared;
 use crate::usage::Meter;
+use audit::ExchangeFacts;
 use sha2::{Digest, Sha256};
 use std::time::SystemTime;
 

@@ -1,8 +1,8 @@
 use super::*;
 use crate::attempt::{Attempt, Told};
-use crate::audit::AttemptFacts;
 use crate::credentials::{Credentials, Keys, Secret};
 use crate::shared::tests::Memory;
+use audit::AttemptFacts;
 use serde_json::json;
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
@@ -539,8 +539,7 @@ fn a_caller_that_used_up_its_minute_is_told_when_to_come_back() {
     let mut client = Client::of(load(&document), Some(keys()));
     assert_eq!(client.headers(&converse(&[]), false), Step::AwaitBody);
     let mut facts = client.exchange.facts(true);
-    facts.usage =
-        crate::audit::Usage { input: Some(50), output: Some(20), cache_read: Some(900), cache_write: Some(1) };
+    facts.usage = audit::Usage { input: Some(50), output: Some(20), cache_read: Some(900), cache_write: Some(1) };
     let given = Given { policy: &client.policy, wallet: &client.wallet, shared: &client.shared, now: NOW };
     client.exchange.settle(&facts, Endpoint::default(), given);
     client.exchange = Exchange::new(ID.to_owned());
@@ -633,7 +632,7 @@ fn a_key_that_is_refused_is_replaced_and_the_call_signed_anew_once() {
 
     let mut third = Attempt::default();
     let late = told(Some(&state));
-    let state = AttemptFacts { resigned: Some(crate::audit::Resigned::Credentials(2)), ..facts };
+    let state = AttemptFacts { resigned: Some(audit::Resigned::Credentials(2)), ..facts };
     let state = to_json(&state);
     let late = Told { previous: Some(&state), ..late };
     assert_eq!(third.request(&converse(&[]), late, given(NOW)), Step::AwaitCredentials);

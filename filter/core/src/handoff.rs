@@ -1,6 +1,5 @@
 //! The request that goes on: which headers cross, what the signer is handed, and the request as it is signed.
 
-use crate::audit::AttemptFacts;
 use crate::credentials::Credentials;
 use crate::exchange::{Forward, HANDOFF_PROPERTY};
 use crate::headers::{Headers, Repeated};
@@ -8,6 +7,7 @@ use crate::operation::{Operation, Service};
 use crate::policy::Region;
 use crate::reply::Refusal;
 use crate::sigv4::{self, Scope, Unsigned};
+use audit::AttemptFacts;
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
 

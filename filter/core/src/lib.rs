@@ -4,7 +4,6 @@
 #![forbid(unsafe_code)]
 
 pub mod attempt;
-pub mod audit;
 pub mod breaker;
 pub mod clock;
 pub mod config;

@@ -4,7 +4,7 @@
 //! `stats_tags` (`envoy/standalone.yaml`) take them out again, so that Prometheus sees labels. Labels come from the
 //! configuration, from Envoy's endpoints and, for error types, from Bedrock: a client cannot make series.
 
-use crate::audit::Usage;
+use audit::Usage;
 use std::time::Duration;
 
 /// An exchange that is over.

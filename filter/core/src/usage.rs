@@ -6,9 +6,9 @@ mod base64_stream;
 pub mod eventstream;
 pub mod json;
 
-use crate::audit::Usage;
 use crate::headers::Headers;
 use crate::operation::Metering;
+use audit::Usage;
 use eventstream::{Frames, StreamError};
 use json::{Path, Scanner, Sink};
 

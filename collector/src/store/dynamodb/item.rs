@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use audit::{AuditRecord, table as names};
 use aws_sdk_dynamodb::types::AttributeValue;
-use filter_core::audit::{AuditRecord, table as names};
 use serde_json::{Map, Value};
 
 use crate::hash::fnv1a;

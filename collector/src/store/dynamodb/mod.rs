@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use audit::{AuditRecord, table as names};
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_dynamodb::Client;
@@ -18,7 +19,6 @@ use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-use filter_core::audit::{AuditRecord, table as names};
 use time::OffsetDateTime;
 
 use super::{Batch, Written};
@@ -153,7 +153,7 @@ impl DynamoStore {
     /// Day by day backwards, the shards of a day side by side, until there are enough.
     async fn by_time(&self, query: &Query, now: OffsetDateTime) -> Result<Vec<AuditRecord>, DynamoError> {
         // Nothing older has not expired, and Envoy's clock may be a little ahead of this one.
-        let retention = i64::try_from(filter_core::audit::RETENTION_DAYS).unwrap_or(i64::MAX);
+        let retention = i64::try_from(audit::RETENTION_DAYS).unwrap_or(i64::MAX);
         let oldest = (now - time::Duration::days(retention)).date().to_string();
         let since = query.since.as_deref().and_then(|since| since.get(..10)).unwrap_or_default().to_owned().max(oldest);
         let mut day = (now + time::Duration::days(1)).date();

@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::types::{
     ProjectionType, ScalarAttributeType, TableDescription, TableStatus, TimeToLiveSpecification,
 };
 
-use filter_core::audit::table;
+use audit::table;
 
 use super::{DynamoError, DynamoStore};
 

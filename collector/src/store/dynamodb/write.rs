@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use audit::AuditRecord;
 use aws_sdk_dynamodb::types::{PutRequest, WriteRequest};
-use filter_core::audit::AuditRecord;
 
 use super::{DynamoError, DynamoStore, item};
 use crate::BATCH_ITEMS;

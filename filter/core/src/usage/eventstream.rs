@@ -6,7 +6,7 @@
 use super::Tokens;
 use super::base64_stream::Decoder;
 use super::json::{Path, Scanner, Sink};
-use crate::audit::Usage;
+use audit::Usage;
 
 /// Prelude (12 bytes) and the closing CRC (4).
 const OVERHEAD: u32 = 16;

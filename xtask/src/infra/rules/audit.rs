@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use filter_core::audit::table;
+use ::audit::table;
 use serde_json::{Value, json};
 
 use super::Report;

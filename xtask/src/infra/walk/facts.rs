@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use filter_core::audit::table;
+use audit::table;
 use serde_json::{Value, json};
 
 use crate::Error;
