@@ -3,10 +3,38 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
-use crate::test::variables;
-use crate::{dirs, progress};
+use crate::error::Error;
+use crate::{dirs, progress, tools};
+
+/// The variables by which programs and tests find what is outside their crate; `docs/development.md` lists them.
+pub mod variables {
+    /// The module (`bedrock_filter.wasm`).
+    pub const MODULE: &str = "BEDROCK_FILTER_WASM";
+    /// Envoy.
+    pub const ENVOY: &str = "ENVOY_BIN";
+    /// The release archive, made of the binaries of this build.
+    pub const ARCHIVE: &str = "RELEASE_ARCHIVE";
+    /// The directory of `DynamoDBLocal.jar`.
+    pub const DYNAMODB_LOCAL: &str = "DYNAMODB_LOCAL_DIR";
+    /// A Python with the SDKs of `host-tests/clients/requirements.txt`.
+    pub const PYTHON: &str = "GATEWAY_PYTHON";
+    /// A Python that has moto.
+    pub const MOTO: &str = "GATEWAY_MOTO_PYTHON";
+    /// A directory with the `node_modules` of `host-tests/clients/package-lock.json`.
+    pub const JAVASCRIPT: &str = "GATEWAY_JS_DIR";
+    /// A Python with the schemas of Istio and Kubernetes (`envoy/checks/istio.txt`).
+    pub const ISTIO_SCHEMAS: &str = "ISTIO_SCHEMAS_PYTHON";
+    /// A Python with cfn-lint.
+    pub const CFN_LINT: &str = "INFRA_CFN_LINT_PYTHON";
+    /// A Python with checkov.
+    pub const CHECKOV: &str = "INFRA_CHECKOV_PYTHON";
+    /// A Python with moto and the AWS CLI, for the mock of AWS.
+    pub const AWS_MOCK: &str = "INFRA_AWS_MOCK_PYTHON";
+    /// Debian's packages, unpacked: strongSwan, FRR and others.
+    pub const DEBIAN: &str = "LAB_DEBIAN_ROOT";
+}
 
 /// The module's target.
 pub const WASM_TARGET: &str = "wasm32-wasip1";
@@ -32,53 +60,120 @@ pub fn module() -> Result<PathBuf, BuildError> {
     }
     target_library()?;
     build("the module", &["build", "--release", "--target", WASM_TARGET, "--package", "bedrock-filter"])?;
-    Ok(module_file())
+    Ok(dirs::target().join(WASM_TARGET).join("release/bedrock_filter.wasm"))
 }
 
-/// Where the module is when it is built.
-pub fn module_file() -> PathBuf {
-    given(variables::MODULE).unwrap_or_else(|| dirs::target().join(WASM_TARGET).join("release/bedrock_filter.wasm"))
+/// A binary of the workspace: its name, its package, and the variable that names it to tests and to other programs.
+#[derive(Debug, Clone, Copy)]
+pub struct Binary {
+    /// The file's name.
+    pub name: &'static str,
+    package: &'static str,
+    variable: &'static str,
 }
 
+/// The operator's program.
+pub const GATEWAY: Binary =
+    Binary { name: "bedrock-gateway", package: "bedrock-gateway", variable: "BEDROCK_GATEWAY_BIN" };
 /// The audit collector.
-pub fn collector() -> Result<PathBuf, BuildError> {
-    binary(variables::COLLECTOR, "audit-collector", &["--package", "audit-collector", "--bin", "audit-collector"])
+pub const COLLECTOR: Binary =
+    Binary { name: "audit-collector", package: "audit-collector", variable: "AUDIT_COLLECTOR_BIN" };
+/// The Bedrock double.
+pub const DOUBLE: Binary = Binary { name: "bedrock-double", package: "bedrock-double", variable: "BEDROCK_DOUBLE_BIN" };
+/// The load generator.
+pub const LOAD: Binary = Binary { name: "bedrock-load", package: "bedrock-load", variable: "BEDROCK_LOAD_BIN" };
+/// Runs in network namespaces.
+pub const LAB: Binary = Binary { name: "lab", package: "lab", variable: "LAB_BIN" };
+/// The checks of the templates.
+pub const INFRA_CHECKS: Binary = Binary { name: "infra-checks", package: "infra-checks", variable: "INFRA_CHECKS_BIN" };
+
+/// What was built and set up, as variables for the programs that use it. `docs/development.md` lists them.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    /// Name and value of each variable.
+    pub environment: Vec<(&'static str, PathBuf)>,
 }
 
-/// The audit collector, optimised: the one that is deployed.
-pub fn collector_release() -> Result<PathBuf, BuildError> {
-    if let Some(file) = given(variables::COLLECTOR) {
+impl Workspace {
+    /// What a gateway needs: its program, the module, Envoy and the collector.
+    pub fn for_gateway() -> Result<Workspace, Error> {
+        let mut workspace = Workspace::default();
+        workspace.environment.push((variables::MODULE, module()?));
+        workspace.build(&[GATEWAY, COLLECTOR])?;
+        workspace.environment.push((variables::ENVOY, tools::envoy::find(&dirs::tools())?));
+        Ok(workspace)
+    }
+
+    /// What the programs of `host-tests/lab` and `infra/checks` need.
+    pub fn for_lab() -> Result<Workspace, Error> {
+        let mut workspace = Workspace::for_gateway()?;
+        workspace.build(&[DOUBLE, LOAD, LAB, INFRA_CHECKS])?;
+        Ok(workspace)
+    }
+
+    /// Builds binaries, except those that the environment names.
+    pub fn build(&mut self, binaries: &[Binary]) -> Result<(), Error> {
+        let missing: Vec<&Binary> = binaries.iter().filter(|binary| given(binary.variable).is_none()).collect();
+        if !missing.is_empty() {
+            let names: Vec<&str> = missing.iter().map(|binary| binary.name).collect();
+            let mut arguments = vec!["build"];
+            missing.iter().for_each(|binary| arguments.extend(["--package", binary.package, "--bin", binary.name]));
+            build(&names.join(", "), &arguments)?;
+        }
+        for binary in binaries {
+            let built = || dirs::target().join("debug").join(binary.name);
+            self.environment.push((binary.variable, given(binary.variable).unwrap_or_else(built)));
+        }
+        Ok(())
+    }
+
+    /// Adds the linters and the mock of AWS.
+    pub fn add_infra_tools(&mut self) -> Result<(), Error> {
+        let checks = dirs::root().join("infra/checks");
+        for (variable, file) in [
+            (variables::CFN_LINT, "cfn-lint.txt"),
+            (variables::CHECKOV, "checkov.txt"),
+            (variables::AWS_MOCK, "aws_mock.txt"),
+        ] {
+            self.environment.push((variable, tools::python::find(&dirs::tools(), &checks.join(file))?));
+        }
+        Ok(())
+    }
+
+    /// Adds Debian's packages.
+    pub fn add_debian(&mut self) -> Result<(), Error> {
+        self.environment.push((variables::DEBIAN, tools::debian::find(&dirs::tools())?));
+        Ok(())
+    }
+
+    /// A binary's file.
+    pub fn file(&self, binary: Binary) -> Result<&Path, Error> {
+        let found = self.environment.iter().find(|(name, _)| *name == binary.variable);
+        found.map(|(_, file)| file.as_path()).ok_or_else(|| Error::Failed(format!("{} is not built", binary.name)))
+    }
+
+    /// Runs a binary with everything in its environment.
+    pub fn command(&self, binary: Binary) -> Result<Command, Error> {
+        let mut command = Command::new(self.file(binary)?);
+        command.envs(self.environment.iter().cloned());
+        Ok(command)
+    }
+}
+
+/// Becomes the program, so that signals reach it and its exit code is this command's.
+pub fn exec(mut command: Command) -> Result<ExitCode, Error> {
+    use std::os::unix::process::CommandExt as _;
+    let program = PathBuf::from(command.get_program());
+    Err(Error::file("cannot run", program)(command.exec()))
+}
+
+/// A binary as it is deployed: optimised.
+pub fn release_build(binary: Binary) -> Result<PathBuf, Error> {
+    if let Some(file) = given(binary.variable) {
         return Ok(file);
     }
-    build("audit-collector", &["build", "--release", "--package", "audit-collector", "--bin", "audit-collector"])?;
-    Ok(dirs::target().join("release/audit-collector"))
-}
-
-/// The Bedrock double of the demonstration and the tests.
-pub fn bedrock_double() -> Result<PathBuf, BuildError> {
-    // Without the default features there is no Wasm compiler to build.
-    binary(
-        variables::DOUBLE,
-        "bedrock-double",
-        &["--package", "host-tests", "--bin", "bedrock-double", "--no-default-features"],
-    )
-}
-
-/// The load generator of `chaos` and `vpn`.
-pub fn bedrock_load() -> Result<PathBuf, BuildError> {
-    binary(
-        variables::LOAD,
-        "bedrock-load",
-        &["--package", "host-tests", "--bin", "bedrock-load", "--no-default-features"],
-    )
-}
-
-fn binary(variable: &str, name: &str, arguments: &[&str]) -> Result<PathBuf, BuildError> {
-    if let Some(file) = given(variable) {
-        return Ok(file);
-    }
-    build(name, &[&["build"], arguments].concat())?;
-    Ok(dirs::target().join("debug").join(name))
+    build(binary.name, &["build", "--release", "--package", binary.package, "--bin", binary.name])?;
+    Ok(dirs::target().join("release").join(binary.name))
 }
 
 /// A file that was built already, named by an environment variable.

@@ -3,109 +3,156 @@
 //! Three Bedrock doubles stand for the far ends of Direct Connect, VPN and internet; an unmodified boto3 calls the
 //! gateway; Direct Connect and then the VPN are cut by killing their double.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::gateway::{Gateway, Options};
-use crate::paths::{PathName, PathSpec, Region};
-use crate::process::Process;
-use crate::up::Signals;
-use crate::{Error, artifacts, dirs, tools};
+use crate::artifacts::{COLLECTOR, DOUBLE, GATEWAY, Workspace};
+use crate::error::Error;
+use crate::{dirs, tools};
 
 /// AWS's documented example keys; the doubles verify every signature against them.
-pub(crate) const ACCESS_KEY: &str = "AKIDEXAMPLE";
-pub(crate) const SECRET_KEY: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
-pub(crate) const REGION: &str = "us-east-1";
+const ACCESS_KEY: &str = "AKIDEXAMPLE";
+const SECRET_KEY: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
+const REGION: &str = "us-east-1";
 /// Round trips of a link, a tunnel over the internet, and the internet.
-const DELAYS_MS: [(PathName, u64); 3] = [(PathName::Dx, 8), (PathName::Vpn, 24), (PathName::Internet, 35)];
+const DELAYS_MS: [(&str, u64); 3] = [("dx", 8), ("vpn", 24), ("internet", 35)];
 /// Time for the audit records to arrive.
 const AUDIT: Duration = Duration::from_secs(15);
 
-/// Runs it to its end; an error if a call failed or went another way than it should have.
+/// Time for a program to be ready: Envoy compiles the module.
+const READY: Duration = Duration::from_secs(90);
+
+/// Runs it to its end; an error if a call failed or took another path than expected.
 pub fn run() -> Result<(), Error> {
-    let signals = Signals::listen()?;
     let dir = dirs::target().join("demo");
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir).map_err(Error::file("cannot create", &dir))?;
     let clients = dirs::root().join("host-tests/clients");
     let python = tools::python::find(&dirs::tools(), &clients.join("requirements.txt"))?;
-    let collector = artifacts::collector()?;
-    let mut paths = start_paths(&dir)?;
+    let mut workspace = Workspace::for_gateway()?;
+    workspace.build(&[DOUBLE])?;
+    let collector = workspace.file(COLLECTOR)?;
+    let mut paths = start_paths(&workspace, &dir)?;
     let audit = dir.join("audit.db");
-    let gateway = Gateway::start(&options(&paths, &dir, &audit)?, || signals.count() > 0)?;
-    let mut client = Client::start(&python, &clients.join("demo.py"), gateway.plain)?;
+    let (gateway, address) = start_gateway(&workspace, &paths, &dir, &audit)?;
+    let mut client = Client::start(&python, &clients.join("demo.py"), &address)?;
 
     say("");
     say("  boto3 (unmodified) ─▶ gateway: Envoy 1.40 + filter ─▶ dx │ vpn │ internet ─▶ Amazon Bedrock (a double that");
     say("  http, dummy credentials   signs, routes, audits           TLS 1.3, SigV4        verifies every signature)");
     let mut rounds = Vec::new();
-    for (title, expected) in [
-        ("All paths are up", PathName::Dx),
-        ("Direct Connect is cut", PathName::Vpn),
-        ("The VPN is cut, too", PathName::Internet),
-    ] {
-        if expected != PathName::Dx {
+    for (title, expected) in
+        [("All paths are up", "dx"), ("Direct Connect is cut", "vpn"), ("The VPN is cut, too", "internet")]
+    {
+        if expected != "dx" {
             // Dropped is killed: the path ends in the middle of everything.
             drop(paths.remove(0));
         }
         let calls = client.calls()?;
-        let records = records(&collector, &audit, &calls, &signals)?;
+        let records = records(collector, &audit, &calls)?;
         print_round(title, &calls, &records);
         rounds.push((expected, calls, records));
     }
-    print_audit(&collector, &audit)?;
-    gateway.stop(|| signals.count() > 0);
+    print_audit(collector, &audit)?;
+    gateway.stop();
     verdict(&rounds)
+}
+
+/// A program of the demonstration, killed when dropped. Ctrl-C reaches it too: it is in the terminal's process group.
+struct Program(Child);
+
+impl Program {
+    /// Starts it with its stderr in `log`, and waits for its line `ready …`; the rest of that line.
+    fn start(name: &str, mut command: Command, log: &Path) -> Result<(Program, String), Error> {
+        let file = File::create(log).map_err(Error::file("cannot create", log))?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file);
+        let mut child = command.spawn().map_err(Error::file("cannot run", command.get_program()))?;
+        let stdout = child.stdout.take();
+        let program = Program(child);
+        let (sender, receiver) = mpsc::channel();
+        // Reads on to the end: a full pipe would stop the program.
+        std::thread::spawn(move || {
+            for line in stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines().map_while(Result::ok)) {
+                if let Some(rest) = line.strip_prefix("ready") {
+                    let _ = sender.send(rest.trim().to_owned());
+                }
+            }
+        });
+        // The channel closes when the program ends.
+        let ready = receiver.recv_timeout(READY);
+        let ready = ready.map_err(|_| {
+            let said = std::fs::read_to_string(log).unwrap_or_default();
+            let lines: Vec<&str> = said.lines().collect();
+            let end = lines.get(lines.len().saturating_sub(12)..).unwrap_or_default().join("\n  ");
+            Error::Failed(format!("{name} did not start; the end of {}:\n  {end}", log.display()))
+        })?;
+        Ok((program, ready))
+    }
+
+    /// Asks it to end and waits: the collector stores its last records.
+    fn stop(mut self) {
+        let _ = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// A double and the path that ends at it.
 struct PathEnd {
-    _double: Process,
-    spec: PathSpec,
+    _double: Program,
+    /// `dx=127.0.0.1:PORT`
+    argument: String,
 }
 
-fn start_paths(dir: &Path) -> Result<Vec<PathEnd>, Error> {
-    let program = artifacts::bedrock_double()?;
+fn start_paths(workspace: &Workspace, dir: &Path) -> Result<Vec<PathEnd>, Error> {
     let mut ends = Vec::new();
     for (name, delay) in DELAYS_MS {
-        let mut command = Command::new(&program);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--region", REGION, "--path-name", name.as_str()]);
+        let mut command = Command::new(workspace.file(DOUBLE)?);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--region", REGION, "--path-name", name]);
         command.args(["--delay-ms", &delay.to_string(), "--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY]);
         command.arg("--tls-dir").arg(dir.join("tls"));
-        let log = dir.join(format!("double-{name}.log"));
-        let (double, address) = Process::start_and_wait("bedrock-double", command, &log, Duration::from_secs(10))?;
-        ends.push(PathEnd { _double: double, spec: format!("{name}={address}").parse()? });
+        let (double, address) = Program::start("bedrock-double", command, &dir.join(format!("double-{name}.log")))?;
+        ends.push(PathEnd { _double: double, argument: format!("{name}={address}") });
     }
     Ok(ends)
 }
 
-fn options(paths: &[PathEnd], dir: &Path, audit: &Path) -> Result<Options, Error> {
-    let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    Ok(Options {
-        paths: paths.iter().map(|end| end.spec.clone()).collect(),
-        upstream_ca: Some(dir.join("tls/ca.pem")),
-        listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
-        listen_tls: None,
-        concurrency: None,
-        audit: Some(audit.to_path_buf()),
-        access_log: None,
-        policy: None,
-        regions: vec![REGION.parse::<Region>()?],
-        fips: false,
-        config: None,
-        environment: vec![
-            set("AWS_ACCESS_KEY_ID", ACCESS_KEY),
-            set("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
-            set("AWS_SESSION_TOKEN", ""),
-            set("AWS_BEARER_TOKEN_BEDROCK", ""),
-            set("BEDROCK_PATHS", ""),
-        ],
-    })
+/// `bedrock-gateway up`, and the address of its plain listener.
+fn start_gateway(
+    workspace: &Workspace,
+    paths: &[PathEnd],
+    dir: &Path,
+    audit: &Path,
+) -> Result<(Program, String), Error> {
+    let mut command = workspace.command(GATEWAY)?;
+    command.args(["up", "--listen", "127.0.0.1:0", "--region", REGION]);
+    command
+        .arg("--state")
+        .arg(dir.join("state"))
+        .arg("--audit")
+        .arg(audit)
+        .arg("--upstream-ca")
+        .arg(dir.join("tls/ca.pem"));
+    for end in paths {
+        command.args(["--path", &end.argument]);
+    }
+    command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+    command.env_remove("AWS_SESSION_TOKEN").env_remove("AWS_BEARER_TOKEN_BEDROCK").env_remove("BEDROCK_PATHS");
+    let (gateway, ready) = Program::start("bedrock-gateway", command, &dir.join("gateway.log"))?;
+    let address = ready.split(' ').find(|word| word.starts_with("http://")).unwrap_or_default().to_owned();
+    Ok((gateway, address))
 }
 
 /// The Python client, which makes its calls once for each line that it reads.
@@ -116,10 +163,10 @@ struct Client {
 }
 
 impl Client {
-    fn start(python: &Path, script: &Path, gateway: SocketAddr) -> Result<Client, Error> {
+    fn start(python: &Path, script: &Path, gateway: &str) -> Result<Client, Error> {
         let failed = |error| Error::Failed(format!("cannot run {}: {error}", script.display()));
         let mut command = Command::new(python);
-        command.arg(script).arg(format!("http://{gateway}")).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.arg(script).arg(gateway).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
         match (child.stdin.take(), child.stdout.take()) {
             (Some(input), Some(output)) => Ok(Client { child, input, output: BufReader::new(output) }),
@@ -154,7 +201,7 @@ impl Drop for Client {
 }
 
 /// The audit record of each call, in order, waited for as they arrive.
-fn records(collector: &Path, audit: &Path, calls: &[Value], signals: &Signals) -> Result<Vec<Value>, Error> {
+fn records(collector: &Path, audit: &Path, calls: &[Value]) -> Result<Vec<Value>, Error> {
     let start = Instant::now();
     loop {
         let output = query(collector, audit, &["--json", "--limit", "100"])?;
@@ -169,7 +216,7 @@ fn records(collector: &Path, audit: &Path, calls: &[Value], signals: &Signals) -
         if found.len() == calls.len() || calls.iter().any(|call| !text(call, "error").is_empty()) {
             return Ok(found);
         }
-        if start.elapsed() > AUDIT || signals.count() > 0 {
+        if start.elapsed() > AUDIT {
             let missing = calls.len() - found.len();
             return Err(Error::Failed(format!("{missing} of {} audit records did not arrive", calls.len())));
         }
@@ -228,14 +275,14 @@ fn print_audit(collector: &Path, audit: &Path) -> Result<(), Error> {
 }
 
 /// Every call answered, every one over the path that was left.
-fn verdict(rounds: &[(PathName, Vec<Value>, Vec<Value>)]) -> Result<(), Error> {
+fn verdict(rounds: &[(&str, Vec<Value>, Vec<Value>)]) -> Result<(), Error> {
     let calls: usize = rounds.iter().map(|(_, calls, _)| calls.len()).sum();
     let failed: usize = rounds.iter().map(|(_, calls, _)| calls.iter().filter(|call| !answered(call)).count()).sum();
     if failed > 0 || calls == 0 {
         return Err(Error::Failed(format!("{failed} of {calls} calls failed")));
     }
     for (expected, _, records) in rounds {
-        if let Some(record) = records.iter().find(|record| text(record, "path") != expected.as_str()) {
+        if let Some(record) = records.iter().find(|record| text(record, "path") != *expected) {
             let (operation, path) = (text(record, "operation"), text(record, "path"));
             return Err(Error::Failed(format!("{operation} went over {path}, and should have over {expected}")));
         }

@@ -21,11 +21,6 @@ pub fn tools() -> PathBuf {
     target().join("tools")
 }
 
-/// The development CA and certificate of the TLS listener.
-pub fn tls() -> PathBuf {
-    target().join("tls")
-}
-
 /// `path` as a person would name it: relative to the current directory where it lies inside.
 pub fn shown(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();

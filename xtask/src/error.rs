@@ -2,48 +2,17 @@
 
 use std::path::PathBuf;
 
-use crate::{artifacts, bootstrap, credentials, document, infra, istio, live, net, paths, process, tls, tools};
+use crate::{artifacts, tools};
 
 /// Any command's failure.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum Error {
-    /// `--path`, `--region`.
-    #[error(transparent)]
-    Path(#[from] paths::PathError),
-    /// The environment's AWS credentials.
-    #[error(transparent)]
-    Credentials(#[from] credentials::CredentialsError),
-    /// The filter's document.
-    #[error(transparent)]
-    Document(#[from] document::DocumentError),
-    /// A change of the document while the gateway runs.
-    #[error(transparent)]
-    Change(#[from] live::ChangeError),
-    /// Envoy's configuration.
-    #[error(transparent)]
-    Bootstrap(#[from] bootstrap::BootstrapError),
-    /// A listening address.
-    #[error(transparent)]
-    Address(#[from] net::AddressError),
-    /// A child process.
-    #[error(transparent)]
-    Process(#[from] process::ProcessError),
     /// Something that could not be set up.
     #[error(transparent)]
     Tool(#[from] tools::ToolError),
     /// A build.
     #[error(transparent)]
     Build(#[from] artifacts::BuildError),
-    /// The development certificate.
-    #[error(transparent)]
-    Tls(#[from] tls::TlsError),
-    /// The templates.
-    #[error(transparent)]
-    Infra(#[from] infra::InfraError),
-    /// Files for Istio.
-    #[error(transparent)]
-    Istio(#[from] istio::check::CheckError),
     /// A file of the command's own.
     #[error("{what} {}: {source}", path.display())]
     File {
@@ -51,7 +20,7 @@ pub enum Error {
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
     /// A check of `demo` or a step of `test`.

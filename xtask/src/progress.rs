@@ -23,17 +23,7 @@ pub fn step<T, E>(name: &str, step: impl FnOnce() -> Result<T, E>) -> Result<T, 
     result
 }
 
-/// A remark on stderr.
-pub fn note(text: &str) {
-    let _ = writeln!(std::io::stderr(), "note: {text}");
-}
-
 /// A line on stderr.
 pub fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
-}
-
-/// A line on stdout.
-pub fn print(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
 }

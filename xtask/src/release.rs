@@ -6,7 +6,9 @@ use std::process::Command;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::{Error, artifacts, dirs, tools};
+use crate::artifacts::{self, COLLECTOR, GATEWAY, Workspace};
+use crate::error::Error;
+use crate::{dirs, tools};
 
 /// An archive, and the SHA-256 of it in hex.
 #[derive(Debug)]
@@ -17,18 +19,39 @@ pub struct Release {
     pub sha256: String,
 }
 
-/// Makes `out` (`.tar.gz`) of the module, Envoy, the collector, `infra/instance` and `infra/vpn`. The same files give the same bytes.
+/// Makes `out` (`.tar.gz`) of the module, Envoy, the optimised programs and the files of `infra`.
 ///
 /// # Errors
 /// A build, a tool that cannot be set up, or a file.
 pub fn make(out: &Path) -> Result<Release, Error> {
-    let files = [
+    pack_files(
+        out,
+        &[
+            ("bedrock_filter.wasm", artifacts::module()?, 0o644),
+            ("envoy", tools::envoy::find(&dirs::tools())?, 0o755),
+            (COLLECTOR.name, artifacts::release_build(COLLECTOR)?, 0o755),
+            (GATEWAY.name, artifacts::release_build(GATEWAY)?, 0o755),
+        ],
+    )
+}
+
+/// The same of the binaries that the tests run: optimised ones take minutes to build.
+pub fn of_this_build(workspace: &Workspace, out: &Path) -> Result<Release, Error> {
+    let programs = [COLLECTOR, GATEWAY];
+    let mut files = vec![
         ("bedrock_filter.wasm", artifacts::module()?, 0o644),
         ("envoy", tools::envoy::find(&dirs::tools())?, 0o755),
-        ("audit-collector", artifacts::collector_release()?, 0o755),
     ];
+    for program in programs {
+        files.push((program.name, workspace.file(program)?.to_path_buf(), 0o755));
+    }
+    pack_files(out, &files)
+}
+
+/// The same files give the same bytes.
+fn pack_files(out: &Path, files: &[(&str, PathBuf, u32)]) -> Result<Release, Error> {
     let folder = out.with_extension("unpacked");
-    let made = gather(&folder, &files).and_then(|()| pack(&folder, out));
+    let made = gather(&folder, files).and_then(|()| pack(&folder, out));
     let removed = std::fs::remove_dir_all(&folder).map_err(Error::file("cannot remove", &folder));
     made.and(removed)?;
     let bytes = std::fs::read(out).map_err(Error::file("cannot read", out))?;
@@ -51,11 +74,15 @@ fn scripts(name: &str, folder: &Path) -> Result<(), Error> {
     for entry in std::fs::read_dir(&source).map_err(Error::file("cannot read", &source))? {
         let from = entry.map_err(Error::file("cannot read", &source))?.path();
         let name = from.file_name().unwrap_or_default();
-        // Scripts have no extension; what has one is read.
-        let mode = if from.extension().is_none() { 0o755 } else { 0o644 };
-        copy(&from, &place.join(name), mode)?;
+        copy(&from, &place.join(name), mode_of(&from)?)?;
     }
     Ok(())
+}
+
+/// Whether Git has it as a program.
+fn mode_of(file: &Path) -> Result<u32, Error> {
+    let found = std::fs::metadata(file).map_err(Error::file("cannot read", file))?.permissions().mode();
+    Ok(if found & 0o100 == 0 { 0o644 } else { 0o755 })
 }
 
 fn copy(from: &Path, to: &Path, mode: u32) -> Result<(), Error> {

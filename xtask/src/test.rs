@@ -1,36 +1,13 @@
 //! `cargo xtask test`: everything that must pass, in the order in which it fails fastest.
 
 use std::num::NonZero;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::artifacts::{self, WASM_TARGET};
-use crate::{Error, dirs, infra, istio, progress, tools};
-
-/// The variables by which tests find what is outside their crate; `docs/development.md` lists them.
-pub mod variables {
-    /// The module (`bedrock_filter.wasm`).
-    pub const MODULE: &str = "BEDROCK_FILTER_WASM";
-    /// Envoy.
-    pub const ENVOY: &str = "ENVOY_BIN";
-    /// This program.
-    pub const XTASK: &str = "XTASK_BIN";
-    /// The audit collector.
-    pub const COLLECTOR: &str = "AUDIT_COLLECTOR_BIN";
-    /// The Bedrock double.
-    pub const DOUBLE: &str = "BEDROCK_DOUBLE_BIN";
-    /// The load generator.
-    pub const LOAD: &str = "BEDROCK_LOAD_BIN";
-    /// The directory of `DynamoDBLocal.jar`.
-    pub const DYNAMODB_LOCAL: &str = "DYNAMODB_LOCAL_DIR";
-    /// A Python with the SDKs of `host-tests/clients/requirements.txt`.
-    pub const PYTHON: &str = "GATEWAY_PYTHON";
-    /// A Python that has moto.
-    pub const MOTO: &str = "GATEWAY_MOTO_PYTHON";
-    /// A directory with the `node_modules` of `host-tests/clients/package-lock.json`.
-    pub const JAVASCRIPT: &str = "GATEWAY_JS_DIR";
-}
+use crate::artifacts::{COLLECTOR, DOUBLE, GATEWAY, INFRA_CHECKS, LAB, LOAD, Workspace, variables};
+use crate::error::Error;
+use crate::{dirs, progress, release, tools};
 
 /// How many tests of a binary run at once (libtest's own variable).
 const THREADS: &str = "RUST_TEST_THREADS";
@@ -45,44 +22,35 @@ pub fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
     if name.is_none() {
         lints(&mut steps)?;
     }
-    let module = steps.time("the module", || Ok(artifacts::module()?))?;
-    steps.cargo("the binaries", &[&["build", "--bins", "--quiet"], &NATIVE[..]].concat())?;
-
-    // Tests that start `xtask up` reach the same binaries, and so nothing is built twice or while they run.
-    let debug = dirs::target().join("debug");
-    let mut environment: Vec<(&str, PathBuf)> = vec![
-        (variables::MODULE, module),
-        (variables::XTASK, debug.join("xtask")),
-        (variables::COLLECTOR, debug.join("audit-collector")),
-        (variables::DOUBLE, debug.join("bedrock-double")),
-        (variables::LOAD, debug.join("bedrock-load")),
-    ];
-    let mut tests = vec!["test", "--quiet"];
+    // Tests that start a program reach the same binaries, and so nothing is built twice or while they run.
+    let mut workspace = Workspace::default();
+    steps.time("the module", || {
+        workspace.environment.push((variables::MODULE, artifacts::module()?));
+        Ok(())
+    })?;
+    steps.time("the binaries", || workspace.build(&[GATEWAY, COLLECTOR, DOUBLE, LOAD, LAB, INFRA_CHECKS]))?;
+    let mut tests = vec!["test"];
     tests.extend(NATIVE);
     if fast {
         tests.extend(["--lib", "--bins"]);
     } else {
-        let clients = dirs::root().join("host-tests/clients");
-        let tools_dir = dirs::tools();
-        steps.time("the tools", || {
-            environment.push((variables::ENVOY, tools::envoy::find(&tools_dir)?));
-            environment.push((variables::DYNAMODB_LOCAL, tools::dynamodb::find(&tools_dir)?));
-            environment.push((variables::PYTHON, tools::python::find(&tools_dir, &clients.join("requirements.txt"))?));
-            let moto = clients.join("requirements-moto.txt");
-            environment.push((variables::MOTO, tools::python::find(&tools_dir, &moto)?));
-            tools::debian::find(&tools_dir)?;
-            environment.push((variables::JAVASCRIPT, tools::javascript::find(&tools_dir, &clients)?));
-            // Found by the tests that use it where it is set up here.
-            istio::check::python()?;
+        steps.time("the tools", || add_tools(&mut workspace))?;
+        steps.time("the archive", || {
+            let archive = dirs::target().join("tmp/release.tar.gz");
+            release::of_this_build(&workspace, &archive)?;
+            workspace.environment.push((variables::ARCHIVE, archive));
             Ok(())
         })?;
         if name.is_none() {
-            steps.time("the templates", || Ok(infra::run()?))?;
+            steps.command("the templates", workspace.command(INFRA_CHECKS)?)?;
         }
     }
-    tests.extend(name.map(|name| ["--", name]).into_iter().flatten());
+    if let Some(name) = name {
+        must_match(&tests, name)?;
+        tests.extend(["--", name]);
+    }
     let mut command = artifacts::cargo();
-    command.args(&tests).envs(environment);
+    command.args(&tests).envs(workspace.environment);
     // Most of what takes time waits for another program. Seen on two cores: 116 s of the tests on Envoy, in place of 222.
     if std::env::var_os(THREADS).is_none() {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
@@ -91,6 +59,37 @@ pub fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
     steps.command("tests", command)?;
     steps.report();
     Ok(())
+}
+
+/// What tests need that the workspace does not build.
+fn add_tools(workspace: &mut Workspace) -> Result<(), Error> {
+    let (tools, clients) = (dirs::tools(), dirs::root().join("host-tests/clients"));
+    let found = [
+        (variables::ENVOY, tools::envoy::find(&tools)?),
+        (variables::DYNAMODB_LOCAL, tools::dynamodb::find(&tools)?),
+        (variables::PYTHON, tools::python::find(&tools, &clients.join("requirements.txt"))?),
+        (variables::MOTO, tools::python::find(&tools, &clients.join("requirements-moto.txt"))?),
+        (variables::JAVASCRIPT, tools::javascript::find(&tools, &clients)?),
+        (variables::ISTIO_SCHEMAS, tools::python::find_alone(&tools, &dirs::root().join("envoy/checks/istio.txt"))?),
+    ];
+    workspace.environment.extend(found);
+    workspace.add_infra_tools()?;
+    workspace.add_debian()
+}
+
+/// Fails where no test has the name: libtest would report that all of none passed.
+fn must_match(tests: &[&str], name: &str) -> Result<(), Error> {
+    let mut command = artifacts::cargo();
+    let output = command.args(tests).args(["--quiet", "--", "--list", "--format", "terse", name]).output();
+    let output = output.map_err(artifacts::BuildError::Cargo)?;
+    if !output.status.success() {
+        return Err(Error::Failed(String::from_utf8_lossy(&output.stderr).into_owned()));
+    }
+    let listed = String::from_utf8_lossy(&output.stdout);
+    if listed.lines().any(|line| line.ends_with(": test")) {
+        return Ok(());
+    }
+    Err(Error::Failed(format!("no test has {name:?} in its name")))
 }
 
 fn lints(steps: &mut Steps) -> Result<(), Error> {

@@ -6,12 +6,12 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
     ScalarAttributeType, TimeToLiveSpecification,
 };
+use infra_checks::template::Template;
 use serde_json::Value;
-use xtask::infra::template::Template;
 
 /// The table's properties in the template.
 fn properties() -> Value {
-    let templates = Template::all(&xtask::infra::templates()).unwrap();
+    let templates = Template::all(&infra_checks::templates()).unwrap();
     let audit = templates.iter().find(|template| template.file == "govcloud/audit.yaml").unwrap();
     let tables: Vec<_> = audit.of_type("AWS::DynamoDB::Table").collect();
     assert_eq!(tables.len(), 1);

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 
 use crate::clients::{assert_all_answered, javascript, python};
-use crate::stand::{Keys, Stand, eventually, required};
+use crate::harness::{Harness, Keys, eventually, required};
 
 const TABLE: &str = "bedrock-audit";
 
@@ -59,24 +59,24 @@ fn records(store: &[&str]) -> BTreeMap<String, Value> {
 fn every_exchange_is_in_both_stores_with_its_tokens() {
     let dir = tempfile::tempdir().unwrap();
     let sqlite = dir.path().join("audit.db");
-    let stand =
-        Stand::new(Keys::LongLived, &["dx", "internet"], |double| double, &["--audit", sqlite.to_str().unwrap()]);
+    let harness =
+        Harness::new(Keys::LongLived, &["dx", "internet"], |double| double, &["--audit", sqlite.to_str().unwrap()]);
     let (_database, url) = dynamodb();
     let dynamo = ["--dynamodb", TABLE, "--endpoint-url", &url];
     let mut second = collector();
-    second.arg("run").arg("--file").arg(stand.access_log()).args(dynamo).arg("--create-table");
+    second.arg("run").arg("--file").arg(harness.access_log()).args(dynamo).arg("--create-table");
     let second = Ended(second.stdout(Stdio::null()).spawn().unwrap());
 
-    let answered = python("operations", &stand.gateway.http);
+    let answered = python("operations", &harness.gateway.http);
     assert_all_answered(&answered);
-    assert_all_answered(&javascript("operations", &stand.gateway.http));
-    let refused = python("errors", &stand.gateway.http);
-    let (status, ..) = stand.gateway.raw(b"GET /elsewhere HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    assert_all_answered(&javascript("operations", &harness.gateway.http));
+    let refused = python("errors", &harness.gateway.http);
+    let (status, ..) = harness.gateway.raw(b"GET /elsewhere HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     assert_eq!(status, 404);
     let exchanges = answered.len() + 3 + refused.len() + 1;
 
     // The gateway ends and its collector has stored all; the other follows the file.
-    let Stand { gateway, .. } = stand;
+    let Harness { gateway, .. } = harness;
     gateway.stop();
     let in_sqlite = records(&["--sqlite", sqlite.to_str().unwrap()]);
     assert_eq!(in_sqlite.len(), exchanges);

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use host_tests::double::PathFault;
+use bedrock_double::PathFault;
 
 use crate::clients::{assert_all_answered, python};
-use crate::stand::{Keys, Stand};
+use crate::harness::{Harness, Keys};
 
 /// `envoy/standalone.yaml` with the role changed, no relay, and no signer in the clusters.
 fn configuration() -> String {
@@ -23,11 +23,11 @@ fn one_role_signs_for_every_path_of_its_region() {
     let config = dir.path().join("combined.yaml");
     std::fs::write(&config, configuration()).unwrap();
     let arguments = ["--config", config.to_str().unwrap()];
-    let stand = Stand::new(Keys::Temporary, &["dx", "vpn"], |double| double, &arguments);
-    assert_all_answered(&python("operations", &stand.gateway.http));
+    let harness = Harness::new(Keys::Temporary, &["dx", "vpn"], |double| double, &arguments);
+    assert_all_answered(&python("operations", &harness.gateway.http));
     // Its one signature holds on the next path too: Host is the same on both.
-    stand.doubles[0].set_fault(PathFault::Refuse);
-    assert_all_answered(&python("operations", &stand.gateway.http));
-    stand.assert_no_violation();
-    assert!(stand.doubles.iter().all(|double| double.requests().iter().any(|request| request.operation.is_some())));
+    harness.doubles[0].set_fault(PathFault::Refuse);
+    assert_all_answered(&python("operations", &harness.gateway.http));
+    harness.assert_no_violation();
+    assert!(harness.doubles.iter().all(|double| double.requests().iter().any(|request| request.operation.is_some())));
 }

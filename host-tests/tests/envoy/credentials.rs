@@ -1,26 +1,26 @@
 //! The ways to authenticate, and that there is none but these.
 
 use crate::clients::{assert_all_answered, call, python, python_bearer};
-use crate::stand::{API_KEY, Gateway, Keys, SESSION_TOKEN, Stand, required, text_of};
-use host_tests::double::EXAMPLE_SECRET_KEY;
+use crate::harness::{API_KEY, Gateway, Harness, Keys, SESSION_TOKEN, required, text_of};
+use bedrock_double::EXAMPLE_SECRET_KEY;
 
 #[test]
 fn refuses_without_credentials_and_sends_nothing() {
-    let stand = Stand::lone(Keys::None);
-    assert!(stand.gateway.ready.contains(" auth none "), "{}", stand.gateway.ready);
-    let error = &call(&python("converse", &stand.gateway.http), "Converse")["error"].clone();
+    let harness = Harness::lone(Keys::None);
+    assert!(harness.gateway.ready.contains(" auth none "), "{}", harness.gateway.ready);
+    let error = &call(&python("converse", &harness.gateway.http), "Converse")["error"].clone();
     assert_eq!((&error["class"], &error["status"]), (&"ServiceUnavailableException".into(), &503.into()), "{error}");
-    assert!(stand.doubles[0].requests().is_empty());
+    assert!(harness.doubles[0].requests().is_empty());
 }
 
 #[test]
 fn an_api_key_goes_as_bearer_over_tls_and_the_callers_own_does_not() {
-    let stand = Stand::lone(Keys::Api);
-    assert!(stand.gateway.ready.contains(" auth bearer "), "{}", stand.gateway.ready);
-    let calls = python_bearer("large", &stand.gateway.https, &stand.gateway.ca);
+    let harness = Harness::lone(Keys::Api);
+    assert!(harness.gateway.ready.contains(" auth bearer "), "{}", harness.gateway.ready);
+    let calls = python_bearer("large", &harness.gateway.https, &harness.gateway.ca);
     assert_all_answered(&calls);
-    stand.assert_no_violation();
-    let received = stand.received();
+    harness.assert_no_violation();
+    let received = harness.received();
     assert_eq!(received.len(), calls.len());
     for request in received {
         assert_eq!(request.header("authorization"), Some("Bearer ABSKexample-api-key"));
@@ -30,7 +30,7 @@ fn an_api_key_goes_as_bearer_over_tls_and_the_callers_own_does_not() {
 
 #[test]
 fn half_a_pair_is_refused_by_name() {
-    let mut command = std::process::Command::new(required("XTASK_BIN"));
+    let mut command = std::process::Command::new(required("BEDROCK_GATEWAY_BIN"));
     command.args(["up", "--listen", "127.0.0.1:0"]).env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE");
     let output = command.env_remove("AWS_SECRET_ACCESS_KEY").env_remove("AWS_BEARER_TOKEN_BEDROCK").output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -44,7 +44,7 @@ fn envoy_ends_with_up_even_when_that_is_killed() {
     let address = gateway.http.strip_prefix("http://").unwrap().to_owned();
     let killed = std::process::Command::new("kill").args(["-KILL", &gateway.pid().to_string()]).status().unwrap();
     assert!(killed.success());
-    crate::stand::eventually("Envoy's end", || std::net::TcpStream::connect(&address).err());
+    crate::harness::eventually("Envoy's end", || std::net::TcpStream::connect(&address).err());
 }
 
 #[test]
@@ -52,17 +52,17 @@ fn no_secret_is_shown_anywhere() {
     for (keys, secrets) in
         [(Keys::Temporary, [EXAMPLE_SECRET_KEY, SESSION_TOKEN].as_slice()), (Keys::Api, [API_KEY].as_slice())]
     {
-        let stand = Stand::lone(keys);
+        let harness = Harness::lone(keys);
         assert_eq!(
-            stand.gateway.raw(b"GET /foundation-models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").0,
+            harness.gateway.raw(b"GET /foundation-models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").0,
             200
         );
         let mut shown: Vec<(String, String)> = ["/config_dump", "/stats", "/clusters", "/server_info"]
             .iter()
-            .map(|page| ((*page).to_owned(), stand.gateway.admin(page)))
+            .map(|page| ((*page).to_owned(), harness.gateway.admin(page)))
             .collect();
-        let files = std::fs::read_dir(stand.gateway.run_dir()).unwrap().map(|entry| entry.unwrap().path());
-        for file in files.chain([stand.access_log()]) {
+        let files = std::fs::read_dir(harness.gateway.run_dir()).unwrap().map(|entry| entry.unwrap().path());
+        for file in files.chain([harness.access_log()]) {
             shown.push((file.display().to_string(), text_of(&file)));
         }
         assert!(shown.len() >= 7, "{:?}", shown.iter().map(|(name, _)| name).collect::<Vec<_>>());

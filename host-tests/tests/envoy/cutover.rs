@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::stand::{Keys, Stand, eventually, required};
+use crate::harness::{Harness, Keys, eventually, required};
 
 const GET: &[u8] = b"GET /foundation-models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 
@@ -34,9 +34,9 @@ impl File {
         std::fs::write(&self.path, text).unwrap();
     }
 
-    fn stand(&self) -> Stand {
+    fn harness(&self) -> Harness {
         let arguments = ["--policy", self.path.to_str().unwrap()];
-        Stand::new(Keys::LongLived, &["dx", "vpn"], |double| double, &arguments)
+        Harness::new(Keys::LongLived, &["dx", "vpn"], |double| double, &arguments)
     }
 }
 
@@ -53,40 +53,40 @@ fn dripping() -> Vec<u8> {
 }
 
 /// How many calls each double has got.
-fn calls(stand: &Stand) -> Vec<usize> {
-    let calls = |double: &host_tests::double::Running| {
+fn calls(harness: &Harness) -> Vec<usize> {
+    let calls = |double: &bedrock_double::Running| {
         double.requests().iter().filter(|request| request.operation.as_deref() == Some("ListFoundationModels")).count()
     };
-    stand.doubles.iter().map(calls).collect()
+    harness.doubles.iter().map(calls).collect()
 }
 
-fn wait_for(stand: &Stand, words: &str) {
-    eventually(words, || stand.gateway.said().contains(words).then_some(()));
+fn wait_for(harness: &Harness, words: &str) {
+    eventually(words, || harness.gateway.said().contains(words).then_some(()));
 }
 
 #[test]
 fn weights_move_new_calls_and_a_stream_in_flight_ends_well() {
     let file = File::new(&weighted(100, 0));
-    let stand = file.stand();
+    let harness = file.harness();
     std::thread::scope(|scope| {
-        let stream = scope.spawn(|| stand.gateway.raw(&dripping()));
+        let stream = scope.spawn(|| harness.gateway.raw(&dripping()));
         eventually("the stream", || {
-            let got = stand.doubles[0].requests();
+            let got = harness.doubles[0].requests();
             got.iter().any(|request| request.operation.as_deref() == Some("ConverseStream")).then_some(())
         });
-        (0..5).for_each(|_| assert_eq!(stand.gateway.raw(GET).0, 200));
-        assert_eq!(calls(&stand), [5, 0]);
+        (0..5).for_each(|_| assert_eq!(harness.gateway.raw(GET).0, 200));
+        assert_eq!(calls(&harness), [5, 0]);
         file.write(&weighted(0, 100).to_string());
         // Called all the while: no call may meet a gap.
         let mut number = 5;
-        while !stand.gateway.said().contains("taken (change 1)") {
-            assert_eq!(stand.gateway.raw(GET).0, 200);
+        while !harness.gateway.said().contains("taken (change 1)") {
+            assert_eq!(harness.gateway.raw(GET).0, 200);
             number += 1;
         }
         assert!(!stream.is_finished(), "the stream was over before the change");
-        let before = calls(&stand);
-        (0..20).for_each(|_| assert_eq!(stand.gateway.raw(GET).0, 200));
-        let after = calls(&stand);
+        let before = calls(&harness);
+        (0..20).for_each(|_| assert_eq!(harness.gateway.raw(GET).0, 200));
+        let after = calls(&harness);
         assert_eq!(after[0] + after[1], number + 20);
         assert_eq!(after[0], before[0], "calls still go over dx");
         let (status, _, body) = stream.join().unwrap();
@@ -95,23 +95,23 @@ fn weights_move_new_calls_and_a_stream_in_flight_ends_well() {
     });
     // And back.
     file.write(&weighted(100, 0).to_string());
-    wait_for(&stand, "taken (change 2)");
-    let before = calls(&stand);
-    assert_eq!(stand.gateway.raw(GET).0, 200);
-    assert_eq!(calls(&stand)[0], before[0] + 1);
-    let statistics = stand.gateway.admin("/stats?filter=extension_config_discovery");
+    wait_for(&harness, "taken (change 2)");
+    let before = calls(&harness);
+    assert_eq!(harness.gateway.raw(GET).0, 200);
+    assert_eq!(calls(&harness)[0], before[0] + 1);
+    let statistics = harness.gateway.admin("/stats?filter=extension_config_discovery");
     for filter in ["http_filter.bedrock.gateway", "upstream_http_filter.bedrock.signer"] {
         let name = format!("extension_config_discovery.{filter}");
         assert!(statistics.contains(&format!("{name}.config_reload: 3")), "{statistics}");
         assert!(statistics.contains(&format!("{name}.config_fail: 0")), "{statistics}");
     }
-    stand.assert_no_violation();
+    harness.assert_no_violation();
 }
 
 #[test]
 fn a_change_that_cannot_be_taken_is_refused_and_the_old_stays() {
     let file = File::new(&weighted(100, 0));
-    let stand = file.stand();
+    let harness = file.harness();
     let changed = |key: &str, value: Value| {
         let mut document = weighted(0, 100);
         document["route_classes"][0][key] = value;
@@ -126,29 +126,30 @@ fn a_change_that_cannot_be_taken_is_refused_and_the_old_stays() {
         (changed("priority", json!("high")), "needs a restart: a class's priority or bandwidth"),
     ] {
         file.write(&text);
-        wait_for(&stand, words);
-        assert_eq!(stand.gateway.raw(GET).0, 200);
+        wait_for(&harness, words);
+        assert_eq!(harness.gateway.raw(GET).0, 200);
     }
     // A file that is gone is told once, and one that is back is looked at.
     std::fs::remove_file(&file.path).unwrap();
-    wait_for(&stand, "cannot read it");
-    assert_eq!(calls(&stand), [6, 0]);
+    wait_for(&harness, "cannot read it");
+    assert_eq!(calls(&harness), [6, 0]);
     file.write(&weighted(0, 100).to_string());
-    wait_for(&stand, "taken (change 1)");
-    assert_eq!(stand.gateway.raw(GET).0, 200);
-    assert_eq!(calls(&stand), [6, 1]);
+    wait_for(&harness, "taken (change 1)");
+    assert_eq!(harness.gateway.raw(GET).0, 200);
+    assert_eq!(calls(&harness), [6, 1]);
     assert_eq!(
-        stand.gateway.said().matches("refused, the old document stays: ").count(),
+        harness.gateway.said().matches("refused, the old document stays: ").count(),
         7,
         "{}",
-        stand.gateway.said()
+        harness.gateway.said()
     );
 }
 
-/// What `xtask up` prints for its arguments and environment, or why it would not run.
+/// What `bedrock-gateway up` prints for its arguments and environment, or why it would not run.
 fn print_config(arguments: &[&str], paths: Option<&str>) -> Result<String, String> {
-    let mut command = std::process::Command::new(required("XTASK_BIN"));
+    let mut command = std::process::Command::new(required("BEDROCK_GATEWAY_BIN"));
     command.args(["up", "--print-config"]).args(arguments).env_remove("BEDROCK_PATHS");
+    command.env("BEDROCK_GATEWAY_STATE", required("BEDROCK_GATEWAY_BIN").with_file_name("state"));
     command.envs(paths.map(|paths| ("BEDROCK_PATHS", paths)));
     let output = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -1,17 +1,17 @@
 //! Calls move to the next path when one is cut, and none fails.
 
-use host_tests::double::PathFault;
+use bedrock_double::PathFault;
 use serde_json::Value;
 
 use crate::clients::{assert_all_answered, call, python};
-use crate::stand::{Keys, Stand, eventually, text_of};
+use crate::harness::{Harness, Keys, eventually, text_of};
 
 const GET: &[u8] = b"GET /foundation-models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 
 /// Status, path and attempts of the exchanges in the access log, once there are `count`.
-fn exchanges(stand: &Stand, count: usize) -> Vec<(u64, String, u64)> {
+fn exchanges(harness: &Harness, count: usize) -> Vec<(u64, String, u64)> {
     eventually("the access log", || {
-        let text = text_of(&stand.access_log());
+        let text = text_of(&harness.access_log());
         let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         (lines.len() >= count).then(|| {
             let of = |line: &Value| {
@@ -25,19 +25,19 @@ fn exchanges(stand: &Stand, count: usize) -> Vec<(u64, String, u64)> {
 
 /// Cuts one path after the other by `fault`: every call is answered, over the first path that is left.
 fn calls_move_on(fault: PathFault) {
-    let stand = Stand::new(Keys::LongLived, &["dx", "vpn", "internet"], |double| double, &[]);
-    assert_eq!(stand.gateway.raw(GET).0, 200);
-    stand.doubles[0].set_fault(fault.clone());
+    let harness = Harness::new(Keys::LongLived, &["dx", "vpn", "internet"], |double| double, &[]);
+    assert_eq!(harness.gateway.raw(GET).0, 200);
+    harness.doubles[0].set_fault(fault.clone());
     for _ in 0..5 {
-        assert_eq!(stand.gateway.raw(GET).0, 200);
+        assert_eq!(harness.gateway.raw(GET).0, 200);
     }
-    assert_all_answered(&python("converse", &stand.gateway.http));
-    stand.doubles[1].set_fault(fault);
+    assert_all_answered(&python("converse", &harness.gateway.http));
+    harness.doubles[1].set_fault(fault);
     for _ in 0..5 {
-        assert_eq!(stand.gateway.raw(GET).0, 200);
+        assert_eq!(harness.gateway.raw(GET).0, 200);
     }
-    stand.assert_no_violation();
-    let paths: Vec<String> = exchanges(&stand, 12).into_iter().map(|(_, path, _)| path).collect();
+    harness.assert_no_violation();
+    let paths: Vec<String> = exchanges(&harness, 12).into_iter().map(|(_, path, _)| path).collect();
     assert_eq!(paths[0], "dx");
     assert!(paths[1..7].iter().all(|path| path == "vpn"), "{paths:?}");
     assert!(paths[7..].iter().all(|path| path == "internet"), "{paths:?}");
@@ -65,28 +65,28 @@ fn calls_move_on_when_a_path_answers_503() {
 
 #[test]
 fn a_path_that_is_back_is_taken_again() {
-    let stand = Stand::new(Keys::LongLived, &["dx", "vpn"], |double| double, &[]);
-    stand.doubles[0].set_fault(PathFault::Refuse);
+    let harness = Harness::new(Keys::LongLived, &["dx", "vpn"], |double| double, &[]);
+    harness.doubles[0].set_fault(PathFault::Refuse);
     for _ in 0..5 {
-        assert_eq!(stand.gateway.raw(GET).0, 200);
+        assert_eq!(harness.gateway.raw(GET).0, 200);
     }
-    stand.doubles[0].set_fault(PathFault::None);
+    harness.doubles[0].set_fault(PathFault::None);
     eventually("the first path again", || {
-        assert_eq!(stand.gateway.raw(GET).0, 200);
-        (stand.doubles[0].requests().iter().any(|request| request.operation.is_some())).then_some(())
+        assert_eq!(harness.gateway.raw(GET).0, 200);
+        (harness.doubles[0].requests().iter().any(|request| request.operation.is_some())).then_some(())
     });
 }
 
 #[test]
 fn with_every_path_cut_the_answer_is_503_in_bedrocks_form() {
-    let stand = Stand::new(Keys::LongLived, &["dx", "vpn"], |double| double, &[]);
-    stand.doubles.iter().for_each(|double| double.set_fault(PathFault::Refuse));
-    let calls = python("converse", &stand.gateway.http);
+    let harness = Harness::new(Keys::LongLived, &["dx", "vpn"], |double| double, &[]);
+    harness.doubles.iter().for_each(|double| double.set_fault(PathFault::Refuse));
+    let calls = python("converse", &harness.gateway.http);
     let error = &call(&calls, "Converse")["error"];
     assert_eq!(error["class"], "ServiceUnavailableException", "{error}");
     assert_eq!(error["status"], 503);
     // Envoy's own answer has the exchange's id too.
-    let (_, head, body) = stand.gateway.raw(GET);
+    let (_, head, body) = harness.gateway.raw(GET);
     assert!(head.contains("x-amzn-requestid: "), "{head}");
     assert!(body.contains("route class 'any'") || body.contains("no answer"), "{body}");
 }

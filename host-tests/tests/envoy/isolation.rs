@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::stand::{Keys, Stand, eventually, text_of};
+use crate::harness::{Harness, Keys, eventually, text_of};
 
 /// What a client must not get across, each with this mark in it.
 const MARK: &str = "must-not-cross";
@@ -51,11 +51,11 @@ fn converse(headers: &str) -> Vec<u8> {
 
 #[test]
 fn no_header_of_the_clients_reaches_upstream() {
-    let stand = Stand::lone(Keys::LongLived);
+    let harness = Harness::lone(Keys::LongLived);
     let headers: String = INTERNAL.iter().map(|name| format!("{name}: {MARK}\r\n")).collect();
-    let (status, head, body) = stand.gateway.raw(&converse(&headers));
+    let (status, head, body) = harness.gateway.raw(&converse(&headers));
     assert_eq!(status, 200, "{head} {body}");
-    let received = stand.received().pop().unwrap();
+    let received = harness.received().pop().unwrap();
     for (name, value) in &received.headers {
         assert!(!value.contains(MARK), "{name}: {value}");
     }
@@ -64,36 +64,36 @@ fn no_header_of_the_clients_reaches_upstream() {
         assert!(!names.contains(name), "{name} crossed: {names:?}");
     }
     assert_eq!(received.host, "bedrock-runtime.us-east-1.amazonaws.com");
-    stand.assert_no_violation();
+    harness.assert_no_violation();
 }
 
 #[test]
 fn the_client_cannot_choose_a_cluster() {
-    let stand = Stand::lone(Keys::LongLived);
+    let harness = Harness::lone(Keys::LongLived);
     for cluster in ["audit-als", "bedrock.any", "nothing"] {
-        let (status, ..) = stand.gateway.raw(&converse(&format!("x-bedrock-gateway-cluster: {cluster}\r\n")));
+        let (status, ..) = harness.gateway.raw(&converse(&format!("x-bedrock-gateway-cluster: {cluster}\r\n")));
         assert_eq!(status, 200, "{cluster}");
     }
-    assert!(stand.received().iter().all(|request| request.operation.as_deref() == Some("Converse")));
+    assert!(harness.received().iter().all(|request| request.operation.as_deref() == Some("Converse")));
 }
 
 #[test]
 fn repeated_headers_that_matter_are_refused_and_nothing_is_sent() {
-    let stand = Stand::lone(Keys::LongLived);
+    let harness = Harness::lone(Keys::LongLived);
     let twice = "x-amzn-bedrock-trace: ENABLED\r\nx-amzn-bedrock-trace: DISABLED\r\n";
     // The call has a content type already.
     for repeated in [twice, "content-type: text/plain\r\n"] {
-        let (status, head, _) = stand.gateway.raw(&converse(repeated));
+        let (status, head, _) = harness.gateway.raw(&converse(repeated));
         assert_eq!(status, 400, "{head}");
         assert!(head.contains("x-amzn-errortype: validationexception"), "{head}");
     }
-    assert!(stand.received().is_empty());
+    assert!(harness.received().is_empty());
 }
 
 #[test]
 fn no_internal_header_comes_back() {
-    let stand = Stand::lone(Keys::LongLived);
-    let (_, head, _) = stand.gateway.raw(&converse(""));
+    let harness = Harness::lone(Keys::LongLived);
+    let (_, head, _) = harness.gateway.raw(&converse(""));
     for internal in ["x-envoy", "x-bedrock-gateway", "server: envoy", "x-request-id"] {
         assert!(!head.contains(internal), "{head}");
     }
@@ -101,18 +101,18 @@ fn no_internal_header_comes_back() {
 
 #[test]
 fn bytes_that_are_no_text_pass_the_filter_unharmed() {
-    let stand = Stand::lone(Keys::LongLived);
+    let harness = Harness::lone(Keys::LongLived);
     let mut request = b"GET /foundation-models HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-odd: ".to_vec();
     request.extend(b"\xff\xfe\r\n\r\n");
-    let (status, ..) = stand.gateway.raw(&request);
+    let (status, ..) = harness.gateway.raw(&request);
     assert_eq!(status, 200);
-    stand.assert_no_violation();
+    harness.assert_no_violation();
 }
 
 /// The ids under which the access log's exchanges are kept, once there are `count`.
-fn ids(stand: &Stand, count: usize) -> Vec<String> {
+fn ids(harness: &Harness, count: usize) -> Vec<String> {
     eventually("the access log", || {
-        let text = text_of(&stand.access_log());
+        let text = text_of(&harness.access_log());
         let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let id = |line: &Value| {
             let facts: Value = serde_json::from_str(line["exchange"].as_str().unwrap()).unwrap();
@@ -126,22 +126,22 @@ fn ids(stand: &Stand, count: usize) -> Vec<String> {
 fn the_client_cannot_choose_the_audit_records_key() {
     // With one id for many calls, all but one would leave no record.
     const CHOSEN: &str = "11111111-2222-4333-8444-555555555555";
-    let stand = Stand::lone(Keys::LongLived);
+    let harness = Harness::lone(Keys::LongLived);
     for _ in 0..2 {
-        let (status, ..) = stand.gateway.raw(&converse(&format!("x-request-id: {CHOSEN}\r\n")));
+        let (status, ..) = harness.gateway.raw(&converse(&format!("x-request-id: {CHOSEN}\r\n")));
         assert_eq!(status, 200);
     }
-    let ids = ids(&stand, 2);
+    let ids = ids(&harness, 2);
     assert!(ids[0] != ids[1] && !ids.iter().any(|id| id == CHOSEN), "{ids:?}");
 }
 
 #[test]
 fn a_request_that_envoy_cannot_read_has_a_key_too() {
-    let stand = Stand::lone(Keys::LongLived);
+    let harness = Harness::lone(Keys::LongLived);
     for _ in 0..2 {
-        let (status, ..) = stand.gateway.raw(b"GET / HTTP/1.1\r\nhost: x\r\nno colon\r\n\r\n");
+        let (status, ..) = harness.gateway.raw(b"GET / HTTP/1.1\r\nhost: x\r\nno colon\r\n\r\n");
         assert_eq!(status, 400);
     }
-    let ids = ids(&stand, 2);
+    let ids = ids(&harness, 2);
     assert!(ids[0] != ids[1] && ids.iter().all(|id| id.len() == 36), "{ids:?}");
 }

@@ -1,4 +1,4 @@
-//! The whole gateway: `cargo xtask up` as a user starts it, real SDKs in front, the Bedrock double behind.
+//! The whole gateway: `bedrock-gateway up` as a user starts it, real SDKs in front, the Bedrock double behind.
 //!
 //! What these need, `cargo xtask test` sets up and names in the environment (docs/development.md).
 
@@ -10,6 +10,7 @@ mod combined;
 mod credentials;
 mod cutover;
 mod failover;
+mod harness;
 mod isolation;
 mod istio;
 mod metrics;
@@ -19,5 +20,4 @@ mod regions;
 mod replies;
 mod sdk;
 mod sources;
-mod stand;
 mod streams;

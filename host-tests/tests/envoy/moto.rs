@@ -5,13 +5,13 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use host_tests::double::{Builder, EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY, Keyring};
-use host_tests::sources::Sources;
+use bedrock_double::sources::Sources;
+use bedrock_double::{Builder, EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY, Keyring};
 use serde_json::json;
 
 use crate::clients::{assert_all_answered, python};
+use crate::harness::{Harness, Keys, eventually, required};
 use crate::sources::configuration;
-use crate::stand::{Keys, Stand, eventually, required};
 
 /// A moto that serves; it ends with the test.
 struct Moto(Child, SocketAddr);
@@ -62,9 +62,10 @@ fn a_secret_of_secrets_manager_signs_for_bedrock() {
     let dir = tempfile::tempdir().unwrap();
     let credentials = r#"{"source": "secrets_manager", "cluster": "secrets", "secret": "bedrock/keys", "region": "us-gov-west-1", "using": {"source": "container", "cluster": "container"}}"#;
     let config = configuration(dir.path(), &sources, moto.1.port(), credentials);
-    let stand = Stand::new(Keys::Local, &["dx", "vpn"], |double| double, &["--config", &config, "--concurrency", "4"]);
-    assert_all_answered(&python("converse", &stand.gateway.http));
-    stand.assert_no_violation();
+    let harness =
+        Harness::new(Keys::Local, &["dx", "vpn"], |double| double, &["--config", &config, "--concurrency", "4"]);
+    assert_all_answered(&python("converse", &harness.gateway.http));
+    harness.assert_no_violation();
     assert_eq!(sources.complaints(), Vec::<String>::new());
 }
 
@@ -77,9 +78,9 @@ fn keys_that_sts_gives_for_a_web_identity_sign_for_bedrock() {
     let credentials = r#"{"source": "federation", "using": {"source": "imds", "cluster": "imds"}, "govcloud": {"cluster": "sts-gov", "region": "us-gov-west-1"}, "commercial": {"cluster": "sts-com", "region": "us-east-1"}, "audience": "bedrock", "role_arn": "arn:aws:iam::123456789012:role/bedrock-gateway"}"#;
     let config = configuration(dir.path(), &sources, moto.1.port(), credentials);
     let change = |double: Builder| double.keyring(&keyring);
-    let stand = Stand::new(Keys::Local, &["dx", "vpn"], change, &["--config", &config, "--concurrency", "4"]);
-    assert_all_answered(&python("converse", &stand.gateway.http));
-    stand.assert_no_violation();
+    let harness = Harness::new(Keys::Local, &["dx", "vpn"], change, &["--config", &config, "--concurrency", "4"]);
+    assert_all_answered(&python("converse", &harness.gateway.http));
+    harness.assert_no_violation();
     assert_eq!(sources.complaints(), Vec::<String>::new());
     assert_eq!(keyring.count(), 1);
 }

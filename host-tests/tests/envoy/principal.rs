@@ -11,7 +11,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::stand::{Keys, Stand, eventually, text_of};
+use crate::harness::{Harness, Keys, eventually, text_of};
 
 /// A client certificate of the mesh.
 struct Identity {
@@ -38,16 +38,16 @@ fn identities(ca_file: &Path, spiffe_ids: &[&str]) -> Vec<Identity> {
 }
 
 /// A GET over the TLS listener; status and body.
-fn get(stand: &Stand, identity: Identity) -> (u16, String) {
+fn get(harness: &Harness, identity: Identity) -> (u16, String) {
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(&stand.gateway.ca).unwrap() {
+    for certificate in CertificateDer::pem_file_iter(&harness.gateway.ca).unwrap() {
         roots.add(certificate.unwrap()).unwrap();
     }
     let config = ClientConfig::builder()
         .with_root_certificates(roots)
         .with_client_auth_cert(vec![identity.certificate], identity.key)
         .unwrap();
-    let address = stand.gateway.https.strip_prefix("https://").unwrap();
+    let address = harness.gateway.https.strip_prefix("https://").unwrap();
     let name = ServerName::try_from("127.0.0.1").unwrap();
     let connection = ClientConnection::new(Arc::new(config), name).unwrap();
     let mut stream = StreamOwned::new(connection, TcpStream::connect(address).unwrap());
@@ -78,20 +78,21 @@ fn a_certificates_spiffe_id_is_the_principal_and_chooses_the_class() {
     let config = dir.path().join("mtls.yaml");
     std::fs::write(&config, asks).unwrap();
 
-    let stand = Stand::new(Keys::LongLived, &["internet"], |double| double, &["--config", config.to_str().unwrap()]);
-    let (status, answer) = get(&stand, identities.next().unwrap());
+    let harness =
+        Harness::new(Keys::LongLived, &["internet"], |double| double, &["--config", config.to_str().unwrap()]);
+    let (status, answer) = get(&harness, identities.next().unwrap());
     assert_eq!(status, 200, "{answer}");
-    assert_eq!(stand.received().len(), 1);
+    assert_eq!(harness.received().len(), 1);
 
     // The class of this namespace has no internet: refused by name, and nothing is sent.
-    let (status, answer) = get(&stand, identities.next().unwrap());
+    let (status, answer) = get(&harness, identities.next().unwrap());
     assert_eq!(status, 503, "{answer}");
     assert!(answer.contains("x-amzn-errortype: ServiceUnavailableException"), "{answer}");
     assert!(answer.contains("route class 'private-only'"), "{answer}");
-    assert_eq!(stand.received().len(), 1);
+    assert_eq!(harness.received().len(), 1);
 
     let lines: Vec<Value> = eventually("the access log", || {
-        let text = text_of(&stand.access_log());
+        let text = text_of(&harness.access_log());
         let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         (lines.len() == 2).then_some(lines)
     });

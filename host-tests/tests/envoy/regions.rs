@@ -1,9 +1,9 @@
 //! Two regions: each call's attempt is for the region that it goes to, in name, signature and profile.
 
-use host_tests::double::{PathFault, Received};
+use bedrock_double::{PathFault, Received};
 use serde_json::{Value, json};
 
-use crate::stand::{Keys, Stand};
+use crate::harness::{Harness, Keys};
 
 const CLAUDE: &str = "anthropic.claude-3-5-sonnet-20240620-v1:0";
 
@@ -19,12 +19,12 @@ fn document(classes: &Value) -> Value {
 }
 
 /// Doubles that serve one region each, on the same path.
-fn stand(classes: &Value) -> Stand {
+fn harness(classes: &Value) -> Harness {
     let dir = tempfile::tempdir().unwrap();
     let policy = dir.path().join("policy.json");
     std::fs::write(&policy, document(classes).to_string()).unwrap();
     let arguments = ["--policy", policy.to_str().unwrap()];
-    Stand::new(Keys::Temporary, &["dx@us-east-1", "dx@eu-central-1"], |double| double, &arguments)
+    Harness::new(Keys::Temporary, &["dx@us-east-1", "dx@eu-central-1"], |double| double, &arguments)
 }
 
 fn converse(bytes: usize) -> Vec<u8> {
@@ -40,8 +40,8 @@ fn converse(bytes: usize) -> Vec<u8> {
 }
 
 /// The Converse calls that a double got.
-fn got(stand: &Stand, double: usize) -> Vec<Received> {
-    let mut got = stand.doubles[double].requests();
+fn got(harness: &Harness, double: usize) -> Vec<Received> {
+    let mut got = harness.doubles[double].requests();
     got.retain(|request| request.operation.as_deref() == Some("Converse"));
     got
 }
@@ -56,35 +56,35 @@ fn assert_of(request: &Received, region: &str, profile: &str) {
 
 #[test]
 fn each_region_is_called_by_its_own_name() {
-    let stand = stand(&json!([
+    let harness = harness(&json!([
         { "name": "large", "regions": ["eu-central-1"], "paths": ["dx"], "body_bytes": { "min": 10000 } },
         { "name": "any", "regions": ["us-east-1"], "paths": ["dx"] },
     ]));
     // Each double has a certificate for its own region only: a call that names the other fails at the handshake.
-    assert_eq!(stand.gateway.raw(&converse(10)).0, 200);
-    assert_eq!(stand.gateway.raw(&converse(20_000)).0, 200);
-    let (east, europe) = (got(&stand, 0), got(&stand, 1));
+    assert_eq!(harness.gateway.raw(&converse(10)).0, 200);
+    assert_eq!(harness.gateway.raw(&converse(20_000)).0, 200);
+    let (east, europe) = (got(&harness, 0), got(&harness, 1));
     assert_eq!((east.len(), europe.len()), (1, 1));
     assert_of(&east[0], "us-east-1", &format!("us.{CLAUDE}"));
     assert_of(&europe[0], "eu-central-1", &format!("eu.{CLAUDE}"));
-    stand.assert_no_violation();
+    harness.assert_no_violation();
 }
 
 /// The first region answers so to everything: the same call is answered by the second, signed for it anew.
 fn moves_to_the_second_region(fault: PathFault, bytes: usize) {
-    let stand = stand(&json!([{ "name": "any", "regions": ["us-east-1", "eu-central-1"], "paths": ["dx"] }]));
-    assert_eq!(stand.gateway.raw(&converse(10)).0, 200);
-    assert_eq!((got(&stand, 0).len(), got(&stand, 1).len()), (1, 0));
-    stand.doubles[0].set_fault(fault);
-    let (status, head, body) = stand.gateway.raw(&converse(bytes));
+    let harness = harness(&json!([{ "name": "any", "regions": ["us-east-1", "eu-central-1"], "paths": ["dx"] }]));
+    assert_eq!(harness.gateway.raw(&converse(10)).0, 200);
+    assert_eq!((got(&harness, 0).len(), got(&harness, 1).len()), (1, 0));
+    harness.doubles[0].set_fault(fault);
+    let (status, head, body) = harness.gateway.raw(&converse(bytes));
     assert_eq!(status, 200, "{head} {body}");
     assert!(!head.contains("x-bedrock-gateway"), "{head}");
-    let (east, europe) = (got(&stand, 0), got(&stand, 1));
+    let (east, europe) = (got(&harness, 0), got(&harness, 1));
     assert_eq!((east.len(), europe.len()), (2, 1));
     assert_of(&east[1], "us-east-1", &format!("us.{CLAUDE}"));
     assert_of(&europe[0], "eu-central-1", &format!("eu.{CLAUDE}"));
     assert_eq!(east[1].body_sha256, europe[0].body_sha256);
-    stand.assert_no_violation();
+    harness.assert_no_violation();
 }
 
 #[test]

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use crate::clients::{call, python};
-use crate::stand::{Keys, Stand};
+use crate::harness::{Harness, Keys};
 
 #[test]
 fn bedrocks_own_errors_pass_as_they_are() {
-    let stand = Stand::lone(Keys::LongLived);
-    let calls = python("errors", &stand.gateway.http);
+    let harness = Harness::lone(Keys::LongLived);
+    let calls = python("errors", &harness.gateway.http);
     for (name, class, status) in [
         ("throttled", "ThrottlingException", 429),
         ("model error", "ModelErrorException", 424),
@@ -25,7 +25,7 @@ fn bedrocks_own_errors_pass_as_they_are() {
         "{cut}"
     );
     assert!(call(&calls, "govcloud arn")["error"]["status"].as_u64().is_some_and(|status| status < 500));
-    stand.assert_no_violation();
+    harness.assert_no_violation();
 }
 
 #[test]
@@ -37,15 +37,16 @@ fn refuses_a_denied_model_with_access_denied() {
     let denied = text.replace(r#""deny": []"#, r#""deny": ["anthropic.*"]"#);
     assert_ne!(text, denied);
     std::fs::write(&config, denied).unwrap();
-    let stand = Stand::new(Keys::LongLived, &["internet"], |double| double, &["--config", config.to_str().unwrap()]);
-    let error = &call(&python("converse", &stand.gateway.http), "Converse")["error"].clone();
+    let harness =
+        Harness::new(Keys::LongLived, &["internet"], |double| double, &["--config", config.to_str().unwrap()]);
+    let error = &call(&python("converse", &harness.gateway.http), "Converse")["error"].clone();
     assert_eq!(error["class"], "AccessDeniedException", "{error}");
-    assert!(stand.received().is_empty());
+    assert!(harness.received().is_empty());
 }
 
 #[test]
 fn envoys_own_refusals_have_the_form_too() {
-    let stand = Stand::lone(Keys::LongLived);
+    let harness = Harness::lone(Keys::LongLived);
     let many: String = (0..150).map(|number| format!("x-{number}: y\r\n")).collect();
     for (request, status) in [
         ("GARBAGE\r\n\r\n".to_owned(), 400),
@@ -53,7 +54,7 @@ fn envoys_own_refusals_have_the_form_too() {
         (format!("GET /foundation-models HTTP/1.1\r\nhost: x\r\n{many}\r\n"), 431),
         ("GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n".to_owned(), 403),
     ] {
-        let (got, head, body) = stand.gateway.raw(request.as_bytes());
+        let (got, head, body) = harness.gateway.raw(request.as_bytes());
         assert_eq!(got, status, "{request} {head}");
         assert!(head.contains("x-amzn-errortype: "), "{head}");
         assert!(body.starts_with(r#"{"message":""#), "{body}");
@@ -62,33 +63,33 @@ fn envoys_own_refusals_have_the_form_too() {
 
 #[test]
 fn refuses_an_unknown_operation_by_name() {
-    let stand = Stand::lone(Keys::LongLived);
+    let harness = Harness::lone(Keys::LongLived);
     let request = b"GET /elsewhere HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-    let (status, head, body) = stand.gateway.raw(request);
+    let (status, head, body) = harness.gateway.raw(request);
     assert_eq!(status, 404);
     assert!(head.contains("x-amzn-errortype: unknownoperationexception"), "{head}");
     assert!(head.contains("x-amzn-requestid: ") && body.starts_with(r#"{"message":""#), "{head} {body}");
-    assert!(stand.received().is_empty());
+    assert!(harness.received().is_empty());
 }
 
 #[test]
 fn refuses_a_body_over_25_mib() {
-    let stand = Stand::lone(Keys::LongLived);
+    let harness = Harness::lone(Keys::LongLived);
     let mut request = b"POST /model/amazon.titan-text-express-v1/invoke HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
         content-length: 26214401\r\n\r\n"
         .to_vec();
     request.resize(request.len() + 26_214_401, b'x');
-    let (status, head, _) = stand.gateway.raw(&request);
+    let (status, head, _) = harness.gateway.raw(&request);
     assert_eq!(status, 413, "{head}");
     assert!(head.contains("x-amzn-errortype: validationexception"), "{head}");
-    assert!(stand.received().is_empty());
+    assert!(harness.received().is_empty());
 }
 
 #[test]
 fn a_body_over_25_mib_is_an_error_that_sdks_hear_over_tls_too() {
-    let stand = Stand::lone(Keys::Api);
-    let calls = crate::clients::python_bearer("overlong", &stand.gateway.https, &stand.gateway.ca);
+    let harness = Harness::lone(Keys::Api);
+    let calls = crate::clients::python_bearer("overlong", &harness.gateway.https, &harness.gateway.ca);
     let error = &call(&calls, "InvokeModel 26 MiB")["error"];
     assert_eq!((&error["class"], &error["status"]), (&"ValidationException".into(), &413.into()), "{error}");
-    assert!(stand.received().is_empty());
+    assert!(harness.received().is_empty());
 }

@@ -1,18 +1,18 @@
 //! Unmodified SDKs are served, and every signature holds.
 
 use crate::clients::{assert_all_answered, call, javascript, python};
-use crate::stand::{Keys, Stand};
+use crate::harness::{Harness, Keys};
 
 const PROFILE: &str = "us.anthropic.claude-3-5-sonnet-20241022-v2:0";
 
 #[test]
 fn boto3_calls_every_operation_with_temporary_keys() {
-    let stand = Stand::lone(Keys::Temporary);
-    let calls = python("operations", &stand.gateway.http);
+    let harness = Harness::lone(Keys::Temporary);
+    let calls = python("operations", &harness.gateway.http);
     assert_all_answered(&calls);
-    stand.assert_no_violation();
+    harness.assert_no_violation();
 
-    let received = stand.received();
+    let received = harness.received();
     assert_eq!(received.len(), calls.len());
     assert!(received.iter().all(|request| request.header("x-amz-security-token").is_some()));
     // A bare id becomes the profile, except where Bedrock wants the model itself.
@@ -34,9 +34,9 @@ fn boto3_calls_every_operation_with_temporary_keys() {
 
 #[test]
 fn upstream_is_http2_with_the_newest_tls_and_the_name_pinned() {
-    let stand = Stand::lone(Keys::LongLived);
-    assert_all_answered(&python("converse", &stand.gateway.http));
-    let request = stand.received().pop().unwrap();
+    let harness = Harness::lone(Keys::LongLived);
+    assert_all_answered(&python("converse", &harness.gateway.http));
+    let request = harness.received().pop().unwrap();
     assert_eq!((request.alpn.as_deref(), request.tls.as_str()), (Some("h2"), "TLSv1_3"));
     assert_eq!(request.host, "bedrock-runtime.us-east-1.amazonaws.com");
     assert_eq!(request.sni.as_deref(), Some("bedrock-runtime.us-east-1.amazonaws.com"));
@@ -44,46 +44,46 @@ fn upstream_is_http2_with_the_newest_tls_and_the_name_pinned() {
 
 #[test]
 fn upstream_is_http1_where_that_is_all_it_speaks() {
-    let stand = Stand::new(Keys::LongLived, &["internet"], |double| double.h2(false), &[]);
-    assert_all_answered(&python("converse", &stand.gateway.http));
-    assert_eq!(stand.received().pop().unwrap().alpn.as_deref(), Some("http/1.1"));
-    stand.assert_no_violation();
+    let harness = Harness::new(Keys::LongLived, &["internet"], |double| double.h2(false), &[]);
+    assert_all_answered(&python("converse", &harness.gateway.http));
+    assert_eq!(harness.received().pop().unwrap().alpn.as_deref(), Some("http/1.1"));
+    harness.assert_no_violation();
 }
 
 #[test]
 fn fips_hosts_are_called_where_they_are_wanted() {
-    let fips = |double: host_tests::double::Builder| double.endpoints(host_tests::double::Endpoints::Fips);
-    let stand = Stand::new(Keys::LongLived, &["internet"], fips, &["--fips", "--region", "us-west-2"]);
-    assert_all_answered(&python("converse", &stand.gateway.http));
-    assert_eq!(stand.received().pop().unwrap().host, "bedrock-runtime-fips.us-west-2.amazonaws.com");
-    stand.assert_no_violation();
+    let fips = |double: bedrock_double::Builder| double.endpoints(bedrock_double::Endpoints::Fips);
+    let harness = Harness::new(Keys::LongLived, &["internet"], fips, &["--fips", "--region", "us-west-2"]);
+    assert_all_answered(&python("converse", &harness.gateway.http));
+    assert_eq!(harness.received().pop().unwrap().host, "bedrock-runtime-fips.us-west-2.amazonaws.com");
+    harness.assert_no_violation();
 }
 
 #[test]
 fn an_upstream_of_another_name_or_authority_gets_nothing() {
     // The double has no certificate for this region, though the path leads to it.
-    let stand = Stand::new(Keys::LongLived, &["internet"], |double| double, &["--region", "ca-central-1"]);
-    let calls = python("converse", &stand.gateway.http);
+    let harness = Harness::new(Keys::LongLived, &["internet"], |double| double, &["--region", "ca-central-1"]);
+    let calls = python("converse", &harness.gateway.http);
     assert_eq!(call(&calls, "Converse")["error"]["code"], "ServiceUnavailableException");
-    assert!(stand.doubles[0].requests().is_empty());
+    assert!(harness.doubles[0].requests().is_empty());
 }
 
 #[test]
 fn anthropics_sdk_is_served_with_its_raw_paths() {
-    let stand = Stand::lone(Keys::LongLived);
-    let calls = python("anthropic", &stand.gateway.http);
+    let harness = Harness::lone(Keys::LongLived);
+    let calls = python("anthropic", &harness.gateway.http);
     assert_all_answered(&calls);
-    stand.assert_no_violation();
+    harness.assert_no_violation();
     assert!(call(&calls, "messages.create")["output"].as_u64() > Some(0));
     assert!(call(&calls, "messages.stream")["text"].as_str().is_some_and(|text| !text.is_empty()));
 }
 
 #[test]
 fn the_javascript_sdk_is_served_over_h2c() {
-    let stand = Stand::lone(Keys::LongLived);
-    let calls = javascript("operations", &stand.gateway.http);
+    let harness = Harness::lone(Keys::LongLived);
+    let calls = javascript("operations", &harness.gateway.http);
     assert_all_answered(&calls);
-    stand.assert_no_violation();
+    harness.assert_no_violation();
     assert!(call(&calls, "ConverseStream")["usage"]["inputTokens"].as_u64() > Some(0));
-    assert_eq!(stand.received().len(), 3);
+    assert_eq!(harness.received().len(), 3);
 }

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use host_tests::double::{Builder, Keyring};
-use host_tests::load::{Load, MODEL, Outcome};
-use host_tests::sources::{ROLE, Sources, Trouble};
+use bedrock_double::sources::{ROLE, Sources, Trouble};
+use bedrock_double::{Builder, Keyring};
+use bedrock_load::{Load, MODEL, Outcome};
 
 use crate::clients::{assert_all_answered, call, python};
-use crate::stand::{Keys, Stand, eventually, text_of};
+use crate::harness::{Harness, Keys, eventually, text_of};
 
 const GET: &[u8] = b"GET /foundation-models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 const ENVIRONMENT: &str = r#""credentials": { "source": "environment" }"#;
@@ -37,15 +37,15 @@ pub fn configuration(dir: &Path, sources: &Sources, secrets: u16, credentials: &
 }
 
 /// A gateway of four workers whose keys come from `credentials`, and the doubles that they come from and go to.
-fn fetching(credentials: &str, lifetime: Duration, of_bedrock: bool, trouble: Trouble) -> (Stand, Sources, Keyring) {
+fn fetching(credentials: &str, lifetime: Duration, of_bedrock: bool, trouble: Trouble) -> (Harness, Sources, Keyring) {
     let keyring = Keyring::default();
     let sources = Sources::start(lifetime, &keyring, of_bedrock).unwrap();
     sources.set_trouble(trouble);
     let dir = tempfile::tempdir().unwrap();
     let config = configuration(dir.path(), &sources, 9, credentials);
     let change = |double: Builder| double.keyring(&keyring);
-    let stand = Stand::new(Keys::Local, &["dx", "vpn"], change, &["--config", &config, "--concurrency", "4"]);
-    (stand, sources, keyring)
+    let harness = Harness::new(Keys::Local, &["dx", "vpn"], change, &["--config", &config, "--concurrency", "4"]);
+    (harness, sources, keyring)
 }
 
 fn served(sources: &Sources, question: &str) -> usize {
@@ -61,9 +61,9 @@ fn every_local_source_gives_keys_that_bedrock_takes() {
         (r#"{"source": "container", "cluster": "container"}"#, "container keys"),
         (r#"{"source": "secrets_manager", "cluster": "agent", "secret": "bedrock/api-key"}"#, "agent secret"),
     ] {
-        let (stand, sources, keyring) = fetching(credentials, Duration::from_secs(3600), true, Trouble::None);
-        assert_all_answered(&python("converse", &stand.gateway.http));
-        stand.assert_no_violation();
+        let (harness, sources, keyring) = fetching(credentials, Duration::from_secs(3600), true, Trouble::None);
+        assert_all_answered(&python("converse", &harness.gateway.http));
+        harness.assert_no_violation();
         assert_eq!(sources.complaints(), Vec::<String>::new(), "{credentials}");
         // One fetch, whatever the number of workers, classes and roles.
         assert_eq!((served(&sources, question), keyring.count()), (1, 1), "{credentials}");
@@ -80,13 +80,13 @@ fn a_govcloud_identity_becomes_a_commercial_role_and_nothing_else_crosses() {
         );
         // On one line, as the block of YAML that it becomes a part of wants it.
         let credentials = credentials.split_whitespace().collect::<Vec<_>>().join(" ");
-        let (stand, sources, _) = fetching(&credentials, Duration::from_secs(3600), false, Trouble::None);
-        assert_all_answered(&python("converse", &stand.gateway.http));
-        stand.assert_no_violation();
+        let (harness, sources, _) = fetching(&credentials, Duration::from_secs(3600), false, Trouble::None);
+        assert_all_answered(&python("converse", &harness.gateway.http));
+        harness.assert_no_violation();
         assert_eq!(sources.complaints(), Vec::<String>::new(), "{using}");
         let calls = ["GetWebIdentityToken", "AssumeRoleWithWebIdentity"].map(|name| served(&sources, name));
         assert_eq!(calls, [1, 1]);
-        assert!(stand.received().iter().all(|request| {
+        assert!(harness.received().iter().all(|request| {
             request.header("authorization").is_some_and(|value| value.contains("Credential=ASIACOM"))
         }));
     }
@@ -97,62 +97,62 @@ fn a_source_in_trouble_means_503_and_nothing_unsigned_and_calls_go_on_once_it_is
     for trouble in
         [Trouble::Down, Trouble::Garbage, Trouble::OtherJson, Trouble::Expired, Trouble::Slow(Duration::from_secs(30))]
     {
-        let (stand, sources, _) =
+        let (harness, sources, _) =
             fetching(r#"{"source": "imds", "cluster": "imds"}"#, Duration::from_secs(3600), true, trouble);
         let start = Instant::now();
-        let (status, head, body) = stand.gateway.raw(GET);
+        let (status, head, body) = harness.gateway.raw(GET);
         assert_eq!(status, 503, "{trouble:?}");
         assert!(head.contains("x-amzn-errortype: serviceunavailableexception"), "{head}");
         assert!(body.contains("still waiting for its first credentials"), "{body}");
         assert!(start.elapsed() < Duration::from_secs(4), "{trouble:?}: {:?}", start.elapsed());
-        assert!(stand.received().is_empty(), "{trouble:?}");
+        assert!(harness.received().is_empty(), "{trouble:?}");
         sources.set_trouble(Trouble::None);
-        eventually("a call that is served", || (stand.gateway.raw(GET).0 == 200).then_some(()));
-        stand.assert_no_violation();
+        eventually("a call that is served", || (harness.gateway.raw(GET).0 == 200).then_some(()));
+        harness.assert_no_violation();
     }
 }
 
 #[test]
 fn keys_that_live_shortly_are_renewed_without_a_failed_call_once_for_all() {
-    let (stand, sources, keyring) =
+    let (harness, sources, keyring) =
         fetching(r#"{"source": "imds", "cluster": "imds"}"#, Duration::from_secs(6), true, Trouble::None);
     let start = Instant::now();
     let mut calls = 0;
     while start.elapsed() < Duration::from_secs(14) {
-        assert_eq!(stand.gateway.raw(GET).0, 200);
+        assert_eq!(harness.gateway.raw(GET).0, 200);
         calls += 1;
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(calls > 100, "{calls}");
-    stand.assert_no_violation();
+    harness.assert_no_violation();
     // At 60 % of their life, less a little: every 2.9 to 3.6 s.
     assert!((3..=6).contains(&keyring.count()), "{} fetches", keyring.count());
     assert_eq!(served(&sources, "imds keys"), keyring.count());
     // While the source is down the last keys serve until their end; then calls are refused by the gateway itself.
     sources.set_trouble(Trouble::Down);
-    let refused = eventually("expired keys", || Some(stand.gateway.raw(GET)).filter(|(status, ..)| *status != 200));
+    let refused = eventually("expired keys", || Some(harness.gateway.raw(GET)).filter(|(status, ..)| *status != 200));
     assert_eq!(refused.0, 503);
     assert!(refused.2.contains("have expired"), "{}", refused.2);
-    stand.assert_no_violation();
+    harness.assert_no_violation();
 }
 
 #[test]
 fn a_revoked_key_costs_no_call() {
-    let (stand, _sources, keyring) =
+    let (harness, _sources, keyring) =
         fetching(r#"{"source": "imds", "cluster": "imds"}"#, Duration::from_secs(3600), true, Trouble::None);
-    assert_eq!(stand.gateway.raw(GET).0, 200);
+    assert_eq!(harness.gateway.raw(GET).0, 200);
     keyring.revoke_all();
     for _ in 0..5 {
-        assert_eq!(stand.gateway.raw(GET).0, 200);
+        assert_eq!(harness.gateway.raw(GET).0, 200);
     }
     assert_eq!(keyring.count(), 2);
-    assert_eq!(stand.doubles.iter().map(|double| double.violations().len()).sum::<usize>(), 1, "the one that told");
+    assert_eq!(harness.doubles.iter().map(|double| double.violations().len()).sum::<usize>(), 1, "the one that told");
 }
 
 /// Load on a gateway of four workers: what became of the calls that failed, and how many there were.
-fn load(stand: &Stand, rate: u32, time: Duration) -> (Vec<Outcome>, usize) {
+fn load(harness: &Harness, rate: u32, time: Duration) -> (Vec<Outcome>, usize) {
     let load = Load {
-        gateway: stand.gateway.http.strip_prefix("http://").unwrap().parse().unwrap(),
+        gateway: harness.gateway.http.strip_prefix("http://").unwrap().parse().unwrap(),
         rate,
         time,
         streams: 0,
@@ -181,10 +181,11 @@ fn load(stand: &Stand, rate: u32, time: Duration) -> (Vec<Outcome>, usize) {
 #[test]
 fn four_workers_under_load_fetch_once_for_each_rotation_and_no_call_fails() {
     let lifetime = Duration::from_secs(10);
-    let (stand, sources, keyring) = fetching(r#"{"source": "imds", "cluster": "imds"}"#, lifetime, true, Trouble::None);
-    let (failed, calls) = load(&stand, 100, Duration::from_secs(20));
+    let (harness, sources, keyring) =
+        fetching(r#"{"source": "imds", "cluster": "imds"}"#, lifetime, true, Trouble::None);
+    let (failed, calls) = load(&harness, 100, Duration::from_secs(20));
     assert!(failed.is_empty() && calls > 1500, "{} of {calls} failed: {:?}", failed.len(), failed.first());
-    stand.assert_no_violation();
+    harness.assert_no_violation();
     // Keys to the second live 9 to 10 s, and are renewed with 40 to 48 % of that left.
     assert!((4..=6).contains(&keyring.count()), "{} fetches", keyring.count());
     assert_eq!(served(&sources, "imds keys"), keyring.count());
@@ -192,10 +193,10 @@ fn four_workers_under_load_fetch_once_for_each_rotation_and_no_call_fails() {
 
 #[test]
 fn a_key_revoked_under_load_is_replaced_within_one_refresh() {
-    let (stand, _sources, keyring) =
+    let (harness, _sources, keyring) =
         fetching(r#"{"source": "imds", "cluster": "imds"}"#, Duration::from_secs(3600), true, Trouble::None);
     let revoked = std::thread::scope(|scope| {
-        let running = scope.spawn(|| load(&stand, 100, Duration::from_secs(6)));
+        let running = scope.spawn(|| load(&harness, 100, Duration::from_secs(6)));
         std::thread::sleep(Duration::from_secs(3));
         keyring.revoke_all();
         running.join().unwrap()
@@ -220,14 +221,14 @@ fn classes_call_with_credentials_of_their_own() {
     let own = r#""operations": ["ListFoundationModels"], "credentials": "lists""#;
     std::fs::write(&config, text.replace(r#""principals": ["spiffe://*/ns/restricted/*"]"#, own)).unwrap();
     let change = |double: Builder| double.keyring(&keyring);
-    let stand = Stand::new(Keys::Local, &["dx", "vpn"], change, &["--config", &config, "--concurrency", "4"]);
-    assert_eq!(stand.gateway.raw(GET).0, 200);
-    assert_all_answered(&python("converse", &stand.gateway.http));
-    stand.assert_no_violation();
+    let harness = Harness::new(Keys::Local, &["dx", "vpn"], change, &["--config", &config, "--concurrency", "4"]);
+    assert_eq!(harness.gateway.raw(GET).0, 200);
+    assert_all_answered(&python("converse", &harness.gateway.http));
+    harness.assert_no_violation();
     let calls = ["imds keys", "container keys"].map(|question| served(&sources, question));
     assert_eq!(calls, [1, 1]);
     let key = |operation: &str| {
-        let received = stand.received();
+        let received = harness.received();
         let request = received.iter().find(|request| request.operation.as_deref() == Some(operation)).unwrap();
         request.header("x-amz-security-token").unwrap().to_owned()
     };
@@ -236,18 +237,18 @@ fn classes_call_with_credentials_of_their_own() {
 
 #[test]
 fn no_secret_of_a_source_is_shown_anywhere() {
-    let (stand, _sources, keyring) =
+    let (harness, _sources, keyring) =
         fetching(r#"{"source": "imds", "cluster": "imds"}"#, Duration::from_secs(10), true, Trouble::None);
     // Envoy tells all it can, of a rotation too.
-    stand.gateway.post("/logging?level=trace");
+    harness.gateway.post("/logging?level=trace");
     eventually("a rotation", || (keyring.count() > 1).then_some(()));
-    assert_eq!(call(&python("converse", &stand.gateway.http), "Converse").get("error"), None);
+    assert_eq!(call(&python("converse", &harness.gateway.http), "Converse").get("error"), None);
     let mut shown: Vec<(String, String)> = ["/config_dump", "/stats", "/stats/prometheus", "/clusters"]
         .iter()
-        .map(|page| ((*page).to_owned(), stand.gateway.admin(page)))
+        .map(|page| ((*page).to_owned(), harness.gateway.admin(page)))
         .collect();
-    let files = std::fs::read_dir(stand.gateway.run_dir()).unwrap().map(|entry| entry.unwrap().path());
-    shown.extend(files.chain([stand.access_log()]).map(|file| (file.display().to_string(), text_of(&file))));
+    let files = std::fs::read_dir(harness.gateway.run_dir()).unwrap().map(|entry| entry.unwrap().path());
+    shown.extend(files.chain([harness.access_log()]).map(|file| (file.display().to_string(), text_of(&file))));
     assert!(shown.iter().any(|(_, text)| text.contains("bedrock_credentials_seconds_left")));
     for (name, text) in shown {
         for secret in ["issued/secret", "issued/token"] {

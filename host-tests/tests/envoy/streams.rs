@@ -5,16 +5,16 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
-use host_tests::double::{Builder, PathFault};
+use bedrock_double::{Builder, PathFault};
 use serde_json::Value;
 
 use crate::clients::{call, javascript, python, python_bearer};
-use crate::stand::{Keys, Stand, eventually, text_of};
+use crate::harness::{Harness, Keys, eventually, text_of};
 
 /// The last exchanges in the access log, once there are `count`: what Envoy and the filter say of each.
-fn exchanges(stand: &Stand, count: usize) -> Vec<(Value, Value, Value)> {
+fn exchanges(harness: &Harness, count: usize) -> Vec<(Value, Value, Value)> {
     eventually("the access log", || {
-        let text = text_of(&stand.access_log());
+        let text = text_of(&harness.access_log());
         let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let facts = |line: &Value, key: &str| serde_json::from_str(line[key].as_str().unwrap_or("null")).unwrap();
         let all = lines.iter().map(|line| (line.clone(), facts(line, "exchange"), facts(line, "attempt")));
@@ -33,16 +33,16 @@ fn request(model: &str) -> String {
 }
 
 fn streams_end_with_an_exception(change: impl Fn(Builder) -> Builder) {
-    let stand = Stand::new(Keys::LongLived, &["internet"], change, &[]);
-    let calls = python("streams", &stand.gateway.http);
+    let harness = Harness::new(Keys::LongLived, &["internet"], change, &[]);
+    let calls = python("streams", &harness.gateway.http);
     for operation in ["ConverseStream", "InvokeModelWithResponseStream"] {
         let cut = call(&calls, operation);
         assert_eq!((&cut["raised"], &cut["code"]), (&"EventStreamError".into(), &"serviceUnavailableException".into()));
         assert!(cut["events"].as_u64() > Some(0), "what had come is not lost: {cut}");
     }
     assert!(call(&calls, "whole")["usage"]["outputTokens"].as_u64() > Some(0));
-    stand.assert_no_violation();
-    for (line, exchange, attempt) in &exchanges(&stand, 3)[..2] {
+    harness.assert_no_violation();
+    for (line, exchange, attempt) in &exchanges(&harness, 3)[..2] {
         assert_eq!((&line["status"], &exchange["error"]), (&200.into(), &"ServiceUnavailableException".into()));
         assert_eq!(exchange["relayed"], serde_json::json!({ "path": "internet", "attempts": 1 }));
         assert_eq!((&attempt["region"], &attempt["model"]), (&"us-east-1".into(), &"fault.reset-midstream".into()));
@@ -61,8 +61,8 @@ fn a_stream_that_breaks_off_raises_its_exception_over_http1() {
 
 #[test]
 fn the_exception_has_its_name_in_javascript_too() {
-    let stand = Stand::lone(Keys::LongLived);
-    let calls = javascript("streams", &stand.gateway.http);
+    let harness = Harness::lone(Keys::LongLived);
+    let calls = javascript("streams", &harness.gateway.http);
     let class = |name: &str| call(&calls, name)["error"]["class"].clone();
     assert_eq!(class("mid-stream"), "ThrottlingException", "Bedrock's own passes");
     assert_eq!(class("cut mid-stream"), "ServiceUnavailableException");
@@ -70,17 +70,17 @@ fn the_exception_has_its_name_in_javascript_too() {
 
 #[test]
 fn streams_with_an_api_key_end_so_too() {
-    let stand = Stand::lone(Keys::Api);
-    let calls = python_bearer("streams", &stand.gateway.https, &stand.gateway.ca);
+    let harness = Harness::lone(Keys::Api);
+    let calls = python_bearer("streams", &harness.gateway.https, &harness.gateway.ca);
     assert_eq!(call(&calls, "ConverseStream")["code"], "serviceUnavailableException");
     assert!(call(&calls, "whole")["usage"].is_object());
-    stand.assert_no_violation();
+    harness.assert_no_violation();
 }
 
 /// Streams in flight on a path that dies are told; new ones take the next.
 fn streams_are_told_when_their_path_dies(fault: PathFault) {
-    let stand = Stand::new(Keys::LongLived, &["dx", "vpn"], |double| double, &[]);
-    let address = stand.gateway.http.strip_prefix("http://").unwrap();
+    let harness = Harness::new(Keys::LongLived, &["dx", "vpn"], |double| double, &[]);
+    let address = harness.gateway.http.strip_prefix("http://").unwrap();
     let mut streams: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(address).unwrap()).collect();
     for stream in &mut streams {
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -96,7 +96,7 @@ fn streams_are_told_when_their_path_dies(fault: PathFault) {
         }
         begun.push(head);
     }
-    stand.doubles[0].set_fault(fault);
+    harness.doubles[0].set_fault(fault);
     for (mut stream, mut all) in streams.into_iter().zip(begun) {
         stream.read_to_end(&mut all).unwrap();
         let text = String::from_utf8_lossy(&all);
@@ -104,13 +104,13 @@ fn streams_are_told_when_their_path_dies(fault: PathFault) {
         assert!(text.contains("serviceUnavailableException"), "{text}");
         assert!(text.ends_with("\r\n0\r\n\r\n"), "the response is whole: {text}");
     }
-    let calls = python("converse", &stand.gateway.http);
+    let calls = python("converse", &harness.gateway.http);
     assert!(call(&calls, "Converse").get("error").is_none(), "{calls:?}");
-    let answer = stand.gateway.raw(request("anthropic.claude-3-5-sonnet-20241022-v2:0").as_bytes());
+    let answer = harness.gateway.raw(request("anthropic.claude-3-5-sonnet-20241022-v2:0").as_bytes());
     assert!(answer.0 == 200 && answer.2.contains("metadata"), "{answer:?}");
-    let (_, exchange, _) = exchanges(&stand, 10).pop().unwrap();
+    let (_, exchange, _) = exchanges(&harness, 10).pop().unwrap();
     assert_eq!(exchange["relayed"]["path"], "vpn");
-    stand.assert_no_violation();
+    harness.assert_no_violation();
 }
 
 #[test]
@@ -125,20 +125,20 @@ fn streams_are_told_when_their_path_falls_silent() {
 
 #[test]
 fn a_stream_whose_path_is_dead_takes_the_next_one_in_the_same_call() {
-    let stand = Stand::new(Keys::LongLived, &["dx", "vpn"], |double| double, &[]);
-    stand.doubles[0].set_fault(PathFault::Reset);
-    let (status, _, body) = stand.gateway.raw(request("anthropic.claude-3-5-sonnet-20241022-v2:0").as_bytes());
+    let harness = Harness::new(Keys::LongLived, &["dx", "vpn"], |double| double, &[]);
+    harness.doubles[0].set_fault(PathFault::Reset);
+    let (status, _, body) = harness.gateway.raw(request("anthropic.claude-3-5-sonnet-20241022-v2:0").as_bytes());
     assert!(status == 200 && body.contains("metadata"), "{status} {body}");
-    let (line, exchange, _) = exchanges(&stand, 1).pop().unwrap();
+    let (line, exchange, _) = exchanges(&harness, 1).pop().unwrap();
     assert_eq!(exchange["relayed"], serde_json::json!({ "path": "vpn", "attempts": 2 }), "{line}");
 }
 
 #[test]
 fn with_no_path_left_a_stream_is_refused_in_bedrocks_form() {
-    let stand = Stand::new(Keys::LongLived, &["dx", "vpn"], |double| double, &[]);
-    stand.doubles.iter().for_each(|double| double.set_fault(PathFault::Refuse));
+    let harness = Harness::new(Keys::LongLived, &["dx", "vpn"], |double| double, &[]);
+    harness.doubles.iter().for_each(|double| double.set_fault(PathFault::Refuse));
     eventually("the name of the class", || {
-        let (status, head, body) = stand.gateway.raw(request("anthropic.claude-3-5-sonnet-20241022-v2:0").as_bytes());
+        let (status, head, body) = harness.gateway.raw(request("anthropic.claude-3-5-sonnet-20241022-v2:0").as_bytes());
         assert_eq!(status, 503, "{head} {body}");
         assert!(head.contains("x-amzn-errortype: serviceunavailableexception"), "{head}");
         assert!(head.contains("x-amzn-requestid: "), "{head}");
@@ -148,12 +148,12 @@ fn with_no_path_left_a_stream_is_refused_in_bedrocks_form() {
 
 #[test]
 fn a_client_that_leaves_before_the_first_byte_leaves_a_record_of_where_its_call_was() {
-    let stand = Stand::new(Keys::LongLived, &["dx", "vpn"], |double| double, &[]);
-    let mut stream = TcpStream::connect(stand.gateway.http.strip_prefix("http://").unwrap()).unwrap();
+    let harness = Harness::new(Keys::LongLived, &["dx", "vpn"], |double| double, &[]);
+    let mut stream = TcpStream::connect(harness.gateway.http.strip_prefix("http://").unwrap()).unwrap();
     stream.write_all(request("fault.slow-60s").as_bytes()).unwrap();
-    eventually("the call at the double", || (!stand.received().is_empty()).then_some(()));
+    eventually("the call at the double", || (!harness.received().is_empty()).then_some(()));
     drop(stream);
-    let (line, exchange, attempt) = exchanges(&stand, 1).pop().unwrap();
+    let (line, exchange, attempt) = exchanges(&harness, 1).pop().unwrap();
     assert_eq!((&line["status"], &line["flags"]), (&0.into(), &"DC".into()), "{line}");
     assert_eq!(exchange["relayed"], serde_json::json!({ "path": "dx", "attempts": 1 }));
     assert_eq!(attempt["model"], "fault.slow-60s");
@@ -161,8 +161,8 @@ fn a_client_that_leaves_before_the_first_byte_leaves_a_record_of_where_its_call_
 
 #[test]
 fn a_response_that_is_no_stream_passes_as_it_is() {
-    let stand = Stand::lone(Keys::LongLived);
-    let (status, head, body) = stand.gateway.raw(request("fault.status-424").as_bytes());
+    let harness = Harness::lone(Keys::LongLived);
+    let (status, head, body) = harness.gateway.raw(request("fault.status-424").as_bytes());
     assert_eq!(status, 424, "{head}");
     assert!(head.contains("x-amzn-errortype: modelerrorexception") && head.contains("content-length: "), "{head}");
     assert!(body.starts_with('{') && body.ends_with('}'), "{body}");
@@ -171,11 +171,11 @@ fn a_response_that_is_no_stream_passes_as_it_is() {
 #[test]
 fn envoys_own_answer_is_whole_where_the_relay_cannot_be_reached() {
     let to = |listener: &str| format!("envoy_internal_address: {{ server_listener_name: {listener},");
-    let stand = changed(&to("streams"), &to("gone"));
-    let (status, head, body) = stand.gateway.raw(request("anthropic.claude-3-5-sonnet-20241022-v2:0").as_bytes());
+    let harness = changed(&to("streams"), &to("gone"));
+    let (status, head, body) = harness.gateway.raw(request("anthropic.claude-3-5-sonnet-20241022-v2:0").as_bytes());
     assert!(status == 503 && head.contains("x-amzn-errortype: serviceunavailableexception"), "{head}");
     assert!(body.starts_with(r#"{"message":"#) && body.trim_end().ends_with('}'), "{body}");
-    let (line, exchange, _) = exchanges(&stand, 1).pop().unwrap();
+    let (line, exchange, _) = exchanges(&harness, 1).pop().unwrap();
     assert_eq!(exchange["relayed"], serde_json::json!({ "attempts": 0 }), "{line}");
 }
 
@@ -186,20 +186,20 @@ fn refuses_streams_where_the_relay_is_in_another_vm() {
         lines.join(&format!("\n{}", " ".repeat(24)))
     };
     let other = "vm_config: { vm_id: other, runtime: envoy.wasm.runtime.v8, code: { local: { filename: x } } }";
-    let stand = changed(&place("vm_config: *vm"), &place(other));
-    let (status, _, body) = stand.gateway.raw(request("anthropic.claude-3-5-sonnet-20241022-v2:0").as_bytes());
+    let harness = changed(&place("vm_config: *vm"), &place(other));
+    let (status, _, body) = harness.gateway.raw(request("anthropic.claude-3-5-sonnet-20241022-v2:0").as_bytes());
     assert!(status == 503 && body.contains("the same `vm_config`"), "{status} {body}");
-    assert!(call(&python("converse", &stand.gateway.http), "Converse").get("error").is_none());
-    assert_eq!(stand.received().len(), 1, "the call that is no stream");
+    assert!(call(&python("converse", &harness.gateway.http), "Converse").get("error").is_none());
+    assert_eq!(harness.received().len(), 1, "the call that is no stream");
 }
 
-/// A stand with one double, and a text of `envoy/standalone.yaml` in the place of another.
-fn changed(from: &str, to: &str) -> Stand {
+/// A harness with one double, and a text of `envoy/standalone.yaml` in the place of another.
+fn changed(from: &str, to: &str) -> Harness {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("changed.yaml");
     let standalone = Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy/standalone.yaml");
     let text = std::fs::read_to_string(standalone).unwrap();
     assert_eq!(text.matches(from).count(), 1, "{from}");
     std::fs::write(&config, text.replace(from, to)).unwrap();
-    Stand::new(Keys::LongLived, &["internet"], |double| double, &["--config", config.to_str().unwrap()])
+    Harness::new(Keys::LongLived, &["internet"], |double| double, &["--config", config.to_str().unwrap()])
 }

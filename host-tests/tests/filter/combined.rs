@@ -1,7 +1,7 @@
 //! Both roles in one, for one region.
 
 use crate::common::{MODEL, configuration, converse, facts, judge, only, plugin, with_keys};
-use host_tests::vm::Outcome;
+use proxy_wasm_vm::Outcome;
 use serde_json::{Value, json};
 
 #[test]

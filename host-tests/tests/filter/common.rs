@@ -1,7 +1,7 @@
 //! A configuration, a call and a judge of signatures.
 
-use host_tests::double::sigv4::{AccessKey, Expected, Refusal, WireRequest, verify};
-use host_tests::vm::{Exchange, Header, LocalReply, Plugin, Vm, VmBuilder, values};
+use bedrock_double::sigv4::{AccessKey, Expected, Refusal, WireRequest, verify};
+use proxy_wasm_vm::{Exchange, Header, LocalReply, Plugin, Vm, VmBuilder, values};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -34,9 +34,14 @@ pub fn configuration(role: &str) -> Value {
     })
 }
 
+/// The built filter.
+pub fn filter() -> VmBuilder {
+    Vm::load(host_tests::module())
+}
+
 /// The filter with documented example keys in its environment.
 pub fn with_keys() -> VmBuilder {
-    Vm::filter().env("AWS_ACCESS_KEY_ID", KEY_ID).env("AWS_SECRET_ACCESS_KEY", SECRET)
+    filter().env("AWS_ACCESS_KEY_ID", KEY_ID).env("AWS_SECRET_ACCESS_KEY", SECRET)
 }
 
 pub fn plugin(vm: &Vm, configuration: &Value) -> Plugin {

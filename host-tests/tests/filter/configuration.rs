@@ -1,7 +1,7 @@
 //! What is accepted, what is refused and by which name.
 
-use crate::common::{KEY_ID, SECRET, configuration, converse, plugin, refusal, with_keys};
-use host_tests::vm::{Outcome, Vm};
+use crate::common::{KEY_ID, SECRET, configuration, converse, filter, plugin, refusal, with_keys};
+use proxy_wasm_vm::{Outcome, Vm};
 use serde_json::{Value, json};
 
 fn refused(vm: &Vm, document: impl AsRef<[u8]>) -> String {
@@ -46,7 +46,7 @@ fn refuses_by_the_name_of_the_key() {
 fn refuses_half_and_malformed_credentials_without_telling_them() {
     let document = configuration("gateway").to_string();
     for (secret, named) in [("", "AWS_SECRET_ACCESS_KEY"), ("with space", "AWS_SECRET_ACCESS_KEY")] {
-        let vm = Vm::filter().env("AWS_ACCESS_KEY_ID", KEY_ID).env("AWS_SECRET_ACCESS_KEY", secret).start().unwrap();
+        let vm = filter().env("AWS_ACCESS_KEY_ID", KEY_ID).env("AWS_SECRET_ACCESS_KEY", secret).start().unwrap();
         let log = refused(&vm, &document);
         assert!(log.contains("`credentials`") && log.contains(named), "{log}");
         assert!(!log.contains("with space"), "{log}");
@@ -55,7 +55,7 @@ fn refuses_half_and_malformed_credentials_without_telling_them() {
 
 #[test]
 fn refuses_every_call_without_credentials() {
-    let vm = Vm::filter().start().unwrap();
+    let vm = filter().start().unwrap();
     for role in ["gateway", "combined"] {
         let exchange = plugin(&vm, &configuration(role)).stream();
         assert_eq!(exchange.request_headers(converse(&[]), false), Outcome::LocalReply);

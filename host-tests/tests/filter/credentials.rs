@@ -1,7 +1,7 @@
 //! Credentials that the module fetches: who asks, who waits, and what is never sent.
 
-use crate::common::{attempt, call, configuration, converse, judge, only, plugin, refusal};
-use host_tests::vm::{Exchange, Outcome, Plugin, Vm, headers};
+use crate::common::{attempt, call, configuration, converse, filter, judge, only, plugin, refusal};
+use proxy_wasm_vm::{Exchange, Outcome, Plugin, Vm, headers};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ const BODY: &str = r#"{"messages":[]}"#;
 
 /// Gateways and a signer in one VM, as Envoy has them, with the metadata service as source.
 fn fetching() -> (Vm, Vec<Plugin>, Plugin) {
-    let vm = Vm::filter().cluster("imds").start().unwrap();
+    let vm = filter().cluster("imds").start().unwrap();
     let document = |role| {
         let mut document = configuration(role);
         document["credentials"] = json!({"source": "imds", "cluster": "imds", "role": "r"});
@@ -153,7 +153,7 @@ fn a_key_that_bedrock_refuses_is_replaced_before_the_next_attempt() {
     assert!(only(&second.request_map(), "authorization").contains("AKIDSECOND/"));
     judge(&second, BODY.as_bytes(), "us-east-1", Some("t")).unwrap_err();
     second.response_headers([(":status", "403"), ("x-amzn-errortype", "UnrecognizedClientException")], true);
-    assert!(host_tests::vm::values(&second.response_map(), "x-bedrock-gateway-retry").is_empty(), "once");
+    assert!(proxy_wasm_vm::values(&second.response_map(), "x-bedrock-gateway-retry").is_empty(), "once");
 }
 
 #[test]

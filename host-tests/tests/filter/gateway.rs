@@ -1,12 +1,13 @@
 //! The downstream role: clean, recognise, decide, hash, hand over.
 
 use crate::common::{
-    HANDOFF, MODEL, REQUEST_ID, call, configuration, converse, facts, gateway, only, plugin, refusal, sha256, with_keys,
+    HANDOFF, MODEL, REQUEST_ID, call, configuration, converse, facts, filter, gateway, only, plugin, refusal, sha256,
+    with_keys,
 };
-use host_tests::vm::{Outcome, Status, Vm, headers, values};
+use proxy_wasm_vm::{Outcome, Status, headers, values};
 use serde_json::{Value, json};
 
-fn handoff(exchange: &host_tests::vm::Exchange) -> Value {
+fn handoff(exchange: &proxy_wasm_vm::Exchange) -> Value {
     serde_json::from_slice(&exchange.filter_state(HANDOFF).unwrap()).unwrap()
 }
 
@@ -230,7 +231,7 @@ fn bearer_does_not_hold_the_body() {
     let mut document = configuration("gateway");
     document["auth"] = json!("bearer");
     document["max_body_bytes"] = json!(10);
-    let vm = Vm::filter().env("AWS_BEARER_TOKEN_BEDROCK", "bedrock-api-key-1").start().unwrap();
+    let vm = filter().env("AWS_BEARER_TOKEN_BEDROCK", "bedrock-api-key-1").start().unwrap();
     let gateway = plugin(&vm, &document);
     let exchange = gateway.stream();
     assert_eq!(exchange.request_headers(converse(&[]), false), Outcome::Continue);

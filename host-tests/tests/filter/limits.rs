@@ -1,7 +1,7 @@
 //! Constant memory, and few host calls: what keeps the filter cheap.
 
 use crate::common::{MODEL, attempt, both_roles, call, converse, gateway};
-use host_tests::vm::{Outcome, Plugin};
+use proxy_wasm_vm::{Outcome, Plugin};
 
 const PIECE: usize = 64 << 10;
 
@@ -27,7 +27,7 @@ fn exchange(gateway: &Plugin, request: usize, operation: &str, content_type: &st
 fn twenty_megabytes_take_no_more_memory_than_two_hundred_kilobytes() {
     let gateway = gateway();
     let json = vec![b'7'; PIECE];
-    let frame = host_tests::double::eventstream::event("contentBlockDelta", &vec![b'x'; 60_000]);
+    let frame = bedrock_double::eventstream::event("contentBlockDelta", &vec![b'x'; 60_000]);
     let stream = "application/vnd.amazon.eventstream";
     let run = |bytes: usize| {
         exchange(&gateway, bytes, "converse", "application/json", &json, bytes / PIECE);

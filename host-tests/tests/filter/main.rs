@@ -2,7 +2,6 @@
 //!
 //! Needs the module: `cargo xtask test` builds it, or `cargo build --release --target wasm32-wasip1 -p bedrock-filter`.
 
-#![cfg(feature = "vm")]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests")]
 
 mod combined;

@@ -1,10 +1,10 @@
 //! The upstream role: each attempt signed anew for where it goes.
 
 use crate::common::{
-    HANDOFF, MODEL, PROFILE_ARN, attempt, attempt_over, both_roles, call, configuration, converse, judge, only, plugin,
-    refusal, with_keys,
+    HANDOFF, MODEL, PROFILE_ARN, attempt, attempt_over, both_roles, call, configuration, converse, filter, judge, only,
+    plugin, refusal, with_keys,
 };
-use host_tests::vm::{Exchange, Outcome, Plugin, Vm, headers, values};
+use proxy_wasm_vm::{Exchange, Outcome, Plugin, headers, values};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -253,7 +253,7 @@ fn fips_endpoints_have_hosts_of_their_own() {
 
 #[test]
 fn bearer_sends_the_key_and_no_signature() {
-    let vm = Vm::filter().env("AWS_BEARER_TOKEN_BEDROCK", "bedrock-api-key-1").start().unwrap();
+    let vm = filter().env("AWS_BEARER_TOKEN_BEDROCK", "bedrock-api-key-1").start().unwrap();
     let document = |role| {
         let mut document = configuration(role);
         document["auth"] = json!("bearer");

@@ -1,7 +1,7 @@
 //! What a response used, read while it passes.
 
 use crate::common::{MODEL, call, facts, gateway};
-use host_tests::vm::{Exchange, Outcome, Plugin};
+use proxy_wasm_vm::{Exchange, Outcome, Plugin};
 use serde_json::{Value, json};
 
 const STREAM: &str = "application/vnd.amazon.eventstream";

@@ -2,16 +2,14 @@
 //! programs' root. Nothing is installed, and nobody needs to be root for it.
 //!
 //! apt and its keys vouch for what is fetched. Versions are not pinned: Debian takes old ones away as it mends them, and the
-//! machines too take what is current. [`Root::versions`] says which they are.
+//! machines too take what is current. The file `versions` says which they are.
 
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{ToolError, once, read, run};
-use crate::namespace::Namespace;
+use super::{ToolError, once, run};
 
 const WHAT: &str = "Debian's packages";
 const HINT: &str = "it is Debian's and Ubuntu's own: run this on one of them, or in a container of Debian 12 or later";
@@ -40,37 +38,13 @@ const USERS: [(&str, &str); 2] = [
 ];
 /// What a machine has for itself.
 const OWN: [&str; 4] = ["etc", "opt", "run", "tmp"];
-/// The packages that a person wants to know the versions of.
-const NAMED: [&str; 3] = ["charon-systemd", "frr", "nftables"];
-
-/// Mounts what a program needs into its root, in a mount namespace of its own, and becomes the program:
-/// ROOT FILES PROGRAM ARGUMENTS.
-const ENTER: &str = r#"set -e
-root=$1 files=$2
-shift 2
-for name in dev proc; do mount --rbind "/$name" "$root/$name"; done
-for name in etc opt run tmp; do mount --bind "$files/$name" "$root/$name"; done
-exec chroot "$root" "$@""#;
-/// Where a program is looked for.
-const PATH: &str = "/opt/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/frr";
-
-/// The unpacked packages.
-#[derive(Debug, Clone)]
-pub struct Root(PathBuf);
-
-/// A machine: the packages' programs with files of its own.
-#[derive(Debug)]
-pub struct Machine {
-    root: PathBuf,
-    files: PathBuf,
-}
 
 /// Fetches them, unless that was done.
-pub fn find(tools: &Path) -> Result<Root, ToolError> {
+pub fn find(tools: &Path) -> Result<PathBuf, ToolError> {
     let names = format!("{PACKAGES:?}{SYSTEMD}{USERS:?}{OWN:?}");
     let place = tools.join(format!("debian-{}", hex::encode(Sha256::digest(names)).get(..12).unwrap_or_default()));
     once(WHAT, &place, fetch)?;
-    Ok(Root(place))
+    Ok(place)
 }
 
 fn fetch(dir: &Path) -> Result<(), ToolError> {
@@ -137,76 +111,4 @@ fn fetch(dir: &Path) -> Result<(), ToolError> {
     }
     let list = dir.join("versions");
     std::fs::write(&list, versions).map_err(failed(&list))
-}
-
-impl Root {
-    /// `charon-systemd 5.9.8-5+deb12u6, frr …`.
-    pub fn versions(&self) -> Result<String, ToolError> {
-        let list = read(WHAT, &self.0.join("versions"))?;
-        let list = String::from_utf8_lossy(&list).into_owned();
-        let of = |line: &str| {
-            let (name, rest) = line.split_once('_')?;
-            let (version, _) = rest.split_once('_')?;
-            NAMED.contains(&name).then(|| format!("{name} {version}"))
-        };
-        let mut named: Vec<String> = list.lines().filter_map(of).collect();
-        named.sort();
-        Ok(named.join(", "))
-    }
-
-    /// The file of a program that needs no root of its own.
-    pub fn file(&self, path: &str) -> PathBuf {
-        self.0.join(path)
-    }
-
-    /// A machine whose /etc (at first the packages'), /opt, /run and /tmp are in `files`.
-    pub fn machine(&self, files: &Path) -> Result<Machine, ToolError> {
-        for name in ["opt/bin", "run/frr", "tmp"] {
-            let path = files.join(name);
-            std::fs::create_dir_all(&path).map_err(|source| ToolError::File { what: WHAT, path, source })?;
-        }
-        let mut copy = Command::new("cp");
-        copy.arg("-R").arg(self.0.join("etc")).arg(files);
-        run(WHAT, "cp", "apt-get install coreutils", &mut copy)?;
-        Ok(Machine { root: self.0.clone(), files: files.to_path_buf() })
-    }
-}
-
-impl Machine {
-    /// Where a file of /etc, /opt, /run or /tmp is for those outside.
-    pub fn outside(&self, path: &str) -> PathBuf {
-        self.files.join(path.trim_start_matches('/'))
-    }
-
-    /// A program of it, in the network of `namespace`; or in one without any device, which needs no root.
-    pub fn exec(&self, namespace: Option<&Namespace>, program: &str) -> Command {
-        let mut command = match namespace {
-            Some(namespace) => {
-                let mut command = namespace.exec(Path::new("unshare"));
-                command.arg("--mount");
-                command
-            }
-            None => {
-                let mut command = Command::new("unshare");
-                if !rustix::process::geteuid().is_root() {
-                    command.args(["--user", "--map-root-user"]);
-                }
-                command.args(["--mount", "--net"]);
-                command
-            }
-        };
-        command.args(["--", "sh", "-c", ENTER, "sh"]).arg(&self.root).arg(&self.files).arg(program);
-        command.env("PATH", path());
-        command
-    }
-}
-
-/// The root's places first, then those that `unshare`, `mount` and `chroot` are found in.
-fn path() -> std::ffi::OsString {
-    let mut path = std::ffi::OsString::from(PATH);
-    if let Some(own) = std::env::var_os("PATH").filter(|own| !own.as_bytes().is_empty()) {
-        path.push(":");
-        path.push(own);
-    }
-    path
 }

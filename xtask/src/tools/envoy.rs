@@ -18,10 +18,10 @@ const WHEELS: [(&str, &str, &str); 2] = [
 
 /// The Envoy to run: the one that `ENVOY_BIN` names, the one on `PATH` where it is a 1.40, else the pinned wheel's.
 pub fn find(tools: &Path) -> Result<PathBuf, ToolError> {
-    if let Some(path) = std::env::var_os(crate::test::variables::ENVOY).filter(|path| !path.is_empty()) {
+    if let Some(path) = std::env::var_os(crate::artifacts::variables::ENVOY).filter(|path| !path.is_empty()) {
         return Ok(path.into());
     }
-    if let Some(path) = crate::process::on_path("envoy").filter(|path| is_wanted(path)) {
+    if let Some(path) = super::on_path("envoy").filter(|path| is_wanted(path)) {
         return Ok(path);
     }
     let place = tools.join(format!("envoy-{VERSION}"));

@@ -103,6 +103,12 @@ fn once(what: &'static str, place: &Path, fill: impl FnOnce(&Path) -> Result<(),
     })
 }
 
+/// The first executable of that name in `PATH`.
+fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
+}
+
 /// Runs a set-up command quietly; its output shows when it fails.
 fn run(
     what: &'static str,

@@ -13,7 +13,7 @@ pub const HINT: &str = "apt-get install python3 python3-venv";
 
 /// Python 3 on `PATH`.
 pub fn interpreter(what: &'static str) -> Result<PathBuf, ToolError> {
-    crate::process::on_path("python3").ok_or(ToolError::Absent { what, program: "python3", hint: HINT })
+    super::on_path("python3").ok_or(ToolError::Absent { what, program: "python3", hint: HINT })
 }
 
 /// The interpreter of a virtual environment with these packages in it, and what they depend on.

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use base64::Engine;
-use host_tests::double::{Received, Running};
+use bedrock_double::{Received, Running};
 use serde_json::Value;
 
 const CONVERSE: &str = r#"{"messages":[{"role":"user","content":[{"text":"hello there"}]}]}"#;

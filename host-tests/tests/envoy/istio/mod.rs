@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use host_tests::double::{EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY, Running};
+use bedrock_double::{EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY, Running};
 use serde_json::{Value, json};
 
 use crate::clients::{assert_all_answered, python_through};
-use crate::stand::{API_KEY, Keys, Stand, eventually, required, text_of};
+use crate::harness::{API_KEY, Harness, Keys, eventually, required, text_of};
 use calls::{Answer, BREAKS_OFF, CALLS, Call, Content, DOTTED, ONE_CLASS, RULES, seen};
 use pod::{Envoy, Mesh, ask, doubles, each, extensions, wait_for_paths};
 use proxy::{Identity, Proxy, objects};
@@ -94,10 +94,10 @@ impl Egress {
     }
 }
 
-/// `cargo xtask istio render` for a document and the doubles' addresses.
+/// `bedrock-gateway render istio` for a document and the doubles' addresses.
 fn rendered(way: &str, rules: &Path, paths: &[String]) -> Value {
-    let mut command = Command::new(required("XTASK_BIN"));
-    command.args(["istio", "render", "--way", way, "--policy"]).arg(rules);
+    let mut command = Command::new(required("BEDROCK_GATEWAY_BIN"));
+    command.args(["render", "istio", "--way", way, "--policy"]).arg(rules);
     for path in paths {
         command.args(["--path", path]);
     }
@@ -111,10 +111,10 @@ fn addresses(doubles: &[Running]) -> Vec<String> {
 }
 
 /// The gateway alone, by the same rules.
-fn alone(keys: Keys, paths: &[&str], rules: &Path) -> Stand {
-    let stand = Stand::new(keys, paths, |double| double, &["--policy", rules.to_str().unwrap()]);
-    wait_for_paths(|page| stand.gateway.admin(page));
-    stand
+fn alone(keys: Keys, paths: &[&str], rules: &Path) -> Harness {
+    let harness = Harness::new(keys, paths, |double| double, &["--policy", rules.to_str().unwrap()]);
+    wait_for_paths(|page| harness.gateway.admin(page));
+    harness
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn the_shipped_gateway_tells_callers_apart_by_the_meshs_certificates() {
     assert_eq!((status, kind), (403, "AccessDeniedException"), "{message}");
     assert!(message.contains("AuthorizationPolicy"), "{message}");
     // Where a call may go is its class's: this namespace's has no internet.
-    egress.doubles[..2].iter().for_each(|double| double.set_fault(host_tests::double::PathFault::Refuse));
+    egress.doubles[..2].iter().for_each(|double| double.set_fault(bedrock_double::PathFault::Refuse));
     assert_eq!(converse().make(mission.address, GOVCLOUD).status, 200);
     let refused = eventually("both paths out", || {
         let answer = converse().make(restricted.address, GOVCLOUD);
@@ -221,7 +221,7 @@ fn envoy_takes_the_shipped_gateway_with_filters_that_istiod_serves() {
         let log = object.get_mut("path").filter(|path| path.as_str().is_some_and(|path| path.starts_with("/var/log")));
         log.into_iter().for_each(|path| *path = json!(dir.join("access.jsonl")));
     });
-    // The gateway's, and the signer in each cluster; the relay's two stand where they are.
+    // The gateway's, and the signer in each cluster; the relay's two harness where they are.
     assert_eq!((by_name, modules), (5, 2));
     let file = dir.join("envoy.json");
     std::fs::write(&file, config.to_string()).unwrap();
@@ -274,7 +274,7 @@ impl Sidecar {
     }
 
     /// Makes these calls here and at the gateway alone.
-    fn answers_as<'a>(&self, alone: &Stand, calls: impl IntoIterator<Item = &'a Call>) {
+    fn answers_as<'a>(&self, alone: &Harness, calls: impl IntoIterator<Item = &'a Call>) {
         let plain: SocketAddr = alone.gateway.http.strip_prefix("http://").unwrap().parse().unwrap();
         for call in calls.into_iter().filter(|call| call.name != BREAKS_OFF) {
             let (here, there) = (call.make(self.envoy.address, GOVCLOUD), call.make(plain, GOVCLOUD));

@@ -5,12 +5,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use host_tests::double::{Double, EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY, Running};
+use bedrock_double::{Double, EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY, Running};
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair, SanType};
 use serde_json::{Value, json};
 
 use super::proxy::{Identity, Proxy};
-use crate::stand::{API_KEY, eventually, required, text_of};
+use crate::harness::{API_KEY, eventually, required, text_of};
 
 /// Certificates of the mesh, and of what lies outside it.
 pub struct Mesh {

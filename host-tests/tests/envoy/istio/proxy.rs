@@ -407,7 +407,7 @@ impl Proxy {
         }
     }
 
-    /// A WasmPlugin as istiod makes it: found by name, before the filters that stand behind authorization.
+    /// A WasmPlugin as istiod makes it: found by name, before the filters that harness behind authorization.
     pub fn plug(&mut self, plugin: &Value) {
         let spec = &plugin["spec"];
         let here = list(&spec["match"]).any(|matched| {

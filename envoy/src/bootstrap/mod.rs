@@ -1,0 +1,251 @@
+//! Envoy's bootstrap for one run: `envoy/standalone.yaml` with the addresses, files and paths of this machine, and with
+//! the clusters and routes that the filter's document asks for.
+//!
+//! What the file says of timeouts, retries, TLS and logs stays as it is, so that `up` runs what production runs.
+
+mod clusters;
+pub mod discovery;
+mod routes;
+pub mod sources;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use filter_core::config::RelayPlace;
+use serde_json::{Map, Value, json};
+
+use crate::document::Document;
+use crate::paths::PathSpec;
+
+/// The live feed's cluster and access logger.
+pub(crate) const ALS_CLUSTER: &str = "audit-als";
+pub(crate) const ALS_LOGGER: &str = "envoy.access_loggers.http_grpc";
+const FILE_LOGGER: &str = "envoy.access_loggers.file";
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The file is no YAML.
+    #[error("{}: {message}", path.display())]
+    Yaml {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with line and column.
+        message: String,
+    },
+    /// The file lacks something that has to be set.
+    #[error("the Envoy configuration has no {0}, which is needed here; start from envoy/standalone.yaml")]
+    Missing(&'static str),
+    /// Credentials from a place that is not known here.
+    #[error(
+        "the Envoy configuration has no cluster `{0}`, which the document's credentials name; its address is not known here"
+    )]
+    NoSource(String),
+    /// Credentials from Commercial STS, which no path reaches.
+    #[error("cluster `{cluster}`: no --path reaches STS in {region}; give `internet`, or such as vpn/sts=HOST:443")]
+    NoWay {
+        /// The cluster.
+        cluster: String,
+        /// Where.
+        region: String,
+    },
+}
+
+/// What differs from run to run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The listener for HTTP/1.1 and h2c.
+    pub listen: SocketAddr,
+    /// The TLS listener.
+    pub listen_tls: SocketAddr,
+    /// Envoy's admin page.
+    pub admin: SocketAddr,
+    /// The module.
+    pub module: PathBuf,
+    /// Certificate of the TLS listener (PEM).
+    pub certificate: PathBuf,
+    /// Its key (PEM).
+    pub key: PathBuf,
+    /// The paths; none means the internet to Bedrock itself.
+    pub paths: Vec<PathSpec>,
+    /// The CA that upstreams are verified against; the system's where absent.
+    pub upstream_ca: Option<PathBuf>,
+    /// The access log file.
+    pub access_log: PathBuf,
+    /// The collector's live feed; absent, there is none.
+    pub als: Option<SocketAddr>,
+}
+
+/// The configuration that this program carries: `envoy/standalone.yaml`.
+///
+/// # Errors
+/// None that a test would not have found.
+pub fn shipped() -> Result<Value, BootstrapError> {
+    parse(include_str!("../../standalone.yaml"), Path::new("envoy/standalone.yaml"))
+}
+
+/// Reads a configuration as Envoy does: YAML, anchors included.
+pub fn read(path: &Path) -> Result<Value, BootstrapError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| BootstrapError::Read { path: path.to_path_buf(), source })?;
+    parse(&text, path)
+}
+
+fn parse(text: &str, path: &Path) -> Result<Value, BootstrapError> {
+    serde_saphyr::from_str(text)
+        .map_err(|error| BootstrapError::Yaml { path: path.to_path_buf(), message: error.to_string() })
+}
+
+/// Writes `settings` and `document` into a configuration of the form of `envoy/standalone.yaml`.
+pub fn render(mut config: Value, settings: &Settings, document: &Document) -> Result<Value, BootstrapError> {
+    set_address(config.get_mut("admin").ok_or(BootstrapError::Missing("admin"))?, settings.admin);
+    let resources = config.get_mut("static_resources").ok_or(BootstrapError::Missing("static_resources"))?;
+    listeners(resources, settings)?;
+    live_feed(resources, settings)?;
+    let largest = clusters::replace(resources, settings, document)?;
+    routes::replace(resources, document, largest)?;
+    for_each_object(resources, &mut |object| access_log(object, settings));
+    let mut error = None;
+    for_each_object(resources, &mut |object| {
+        if let Err(failure) = plugin(object, settings, document) {
+            error.get_or_insert(failure);
+        }
+    });
+    error.map_or(Ok(config), Err)
+}
+
+/// The documents of the Wasm filters in a configuration, as text.
+pub fn plugins(config: &Value) -> Vec<&str> {
+    let own = config.get("vm_config").and_then(|_| config.pointer("/configuration/value")).and_then(Value::as_str);
+    let inner: Box<dyn Iterator<Item = &Value>> = match config {
+        Value::Object(object) => Box::new(object.values()),
+        Value::Array(values) => Box::new(values.iter()),
+        _ => Box::new(std::iter::empty()),
+    };
+    own.into_iter().chain(inner.flat_map(plugins)).collect()
+}
+
+/// Whether a plugin is the relay: it decides nothing, and its document says no more than where it stands.
+fn is_relay(document: &str) -> bool {
+    RelayPlace::parse(document.as_bytes()).is_some()
+}
+
+fn listeners(resources: &mut Value, settings: &Settings) -> Result<(), BootstrapError> {
+    let listeners = named(resources, "listeners")?;
+    let plain = find(listeners, "plain").ok_or(BootstrapError::Missing("listener named `plain`"))?;
+    set_address(plain, settings.listen);
+    let tls = find(listeners, "tls").ok_or(BootstrapError::Missing("listener named `tls`"))?;
+    set_address(tls, settings.listen_tls);
+    for_each_object(tls, &mut |object| {
+        if object.contains_key("certificate_chain") {
+            object.insert("certificate_chain".into(), file(&settings.certificate));
+            object.insert("private_key".into(), file(&settings.key));
+        }
+    });
+    Ok(())
+}
+
+/// Has the TLS listener of a bootstrap verify the certificates that clients show: a name that `authority` vouches for is the caller's,
+/// who shows none has none, and who shows another's is not let in.
+pub fn ask_for_names(bootstrap: &mut Value, authority: &Path) -> Result<(), BootstrapError> {
+    let resources = bootstrap.get_mut("static_resources").ok_or(BootstrapError::Missing("static_resources"))?;
+    let tls = find(named(resources, "listeners")?, "tls").ok_or(BootstrapError::Missing("listener named `tls`"))?;
+    for_each_object(tls, &mut |object| {
+        if object.contains_key("tls_certificates") {
+            object.insert("validation_context".into(), json!({ "trusted_ca": file(authority) }));
+        }
+    });
+    Ok(())
+}
+
+fn live_feed(resources: &mut Value, settings: &Settings) -> Result<(), BootstrapError> {
+    let clusters = named(resources, "clusters")?;
+    let Some(address) = settings.als else {
+        clusters.retain(|cluster| cluster.get("name").and_then(Value::as_str) != Some(ALS_CLUSTER));
+        return Ok(());
+    };
+    let als = find(clusters, ALS_CLUSTER).ok_or(BootstrapError::Missing("cluster named `audit-als`"))?;
+    for_each_object(als, &mut |object| {
+        if object.contains_key("socket_address") {
+            object.insert("socket_address".into(), socket_address(address));
+        }
+    });
+    Ok(())
+}
+
+/// The access loggers of a connection manager.
+fn access_log(object: &mut Map<String, Value>, settings: &Settings) {
+    let Some(loggers) = object.get_mut("access_log").and_then(Value::as_array_mut) else {
+        return;
+    };
+    let named = |logger: &Value, name| logger.get("name").and_then(Value::as_str) == Some(name);
+    if settings.als.is_none() {
+        loggers.retain(|logger| !named(logger, ALS_LOGGER));
+    }
+    for logger in loggers.iter_mut().filter(|logger| named(logger, FILE_LOGGER)) {
+        if let Some(config) = logger.get_mut("typed_config").and_then(Value::as_object_mut) {
+            config.insert("path".into(), json!(settings.access_log));
+        }
+    }
+}
+
+/// A Wasm plugin: its module, and the document with the role that it has.
+fn plugin(object: &mut Map<String, Value>, settings: &Settings, document: &Document) -> Result<(), BootstrapError> {
+    let Some(vm) = object.get_mut("vm_config").and_then(Value::as_object_mut) else {
+        return Ok(());
+    };
+    vm.insert("code".into(), json!({ "local": file(&settings.module) }));
+    let missing = || BootstrapError::Missing("`configuration.value` with a `role` in a Wasm filter");
+    let value = object.get_mut("configuration").and_then(|configuration| configuration.get_mut("value"));
+    let value = value.ok_or_else(missing)?;
+    let text = value.as_str().ok_or_else(missing)?;
+    if is_relay(text) {
+        return Ok(());
+    }
+    let own: Option<Value> = serde_json::from_str(text).ok();
+    let role = own.and_then(|own| own.get("role").cloned()).ok_or_else(missing)?;
+    *value = Value::String(document.text(&role));
+    Ok(())
+}
+
+fn named<'a>(resources: &'a mut Value, kind: &'static str) -> Result<&'a mut Vec<Value>, BootstrapError> {
+    resources.get_mut(kind).and_then(Value::as_array_mut).ok_or(BootstrapError::Missing(kind))
+}
+
+fn find<'a>(values: &'a mut [Value], name: &str) -> Option<&'a mut Value> {
+    values.iter_mut().find(|value| value.get("name").and_then(Value::as_str) == Some(name))
+}
+
+fn set_address(holder: &mut Value, address: SocketAddr) {
+    if let Some(holder) = holder.as_object_mut() {
+        holder.insert("address".into(), json!({ "socket_address": socket_address(address) }));
+    }
+}
+
+fn socket_address(address: SocketAddr) -> Value {
+    json!({ "address": address.ip().to_string(), "port_value": address.port() })
+}
+
+fn file(path: &Path) -> Value {
+    json!({ "filename": path })
+}
+
+/// Calls `edit` on every object in `value`, the outer before the inner.
+pub(crate) fn for_each_object(value: &mut Value, edit: &mut dyn FnMut(&mut Map<String, Value>)) {
+    match value {
+        Value::Object(object) => {
+            edit(object);
+            object.values_mut().for_each(|value| for_each_object(value, edit));
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| for_each_object(value, edit)),
+        _ => {}
+    }
+}

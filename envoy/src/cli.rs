@@ -1,0 +1,180 @@
+//! The command line.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::gateway::{self, Options};
+use crate::istio::{Image, Way};
+use crate::paths::{self, PathSpec, Region};
+use crate::programs::Programs;
+use crate::{Error, installed, istio, up};
+
+/// Runs the gateway, renders its configuration, and checks what an operator has written.
+#[derive(Debug, Parser)]
+#[command(name = "bedrock-gateway", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway in the foreground; with no --path, against Amazon Bedrock itself.
+    ///
+    /// Credentials come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or from
+    /// AWS_BEARER_TOKEN_BEDROCK. One line on stdout says when and where it is ready; Ctrl-C ends it.
+    Up(Box<Up>),
+    /// Print configuration for Envoy or for Istio.
+    #[command(subcommand)]
+    Render(Render),
+    /// Check files for Istio.
+    Check {
+        /// The files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Render {
+    /// The bootstrap of a machine: listeners and files are where infra/instance puts them, credentials come from the document,
+    /// and the clusters that they are fetched from are added.
+    Envoy {
+        #[command(flatten)]
+        policy: Policy,
+        /// The CA (PEM) that upstreams are verified against, instead of the system's.
+        #[arg(long, value_name = "FILE")]
+        upstream_ca: Option<PathBuf>,
+    },
+    /// What puts the filter into Istio's proxies.
+    Istio {
+        /// The form.
+        #[arg(long, value_enum, default_value = "egress")]
+        way: Way,
+        /// The module's image, for sidecars. The egress gateway's pods name it themselves (envoy/istio/egress/gateway.yaml).
+        #[arg(long, value_name = "REGISTRY/NAME@sha256:DIGEST")]
+        image: Option<Image>,
+        #[command(flatten)]
+        policy: Policy,
+    },
+}
+
+/// The filter's document, and the paths that the clusters are made for.
+#[derive(Debug, Args)]
+struct Policy {
+    /// The filter's document (JSON, docs/configuration.md), instead of the example that this program carries.
+    #[arg(long, value_name = "FILE.json")]
+    policy: Option<PathBuf>,
+    /// A path (dx, vpn or internet) and the address at which it reaches Bedrock's services, or one service
+    /// (bedrock-runtime, bedrock, sts), in one region or in all. May be given for each; `internet` alone means the public
+    /// endpoints. BEDROCK_PATHS=vpn,dx in the environment changes their order.
+    #[arg(long = "path", value_name = "NAME[/SERVICE][@REGION]=HOST:PORT")]
+    paths: Vec<PathSpec>,
+    /// A region to call, instead of the document's. May be given more than once: the first is tried first.
+    #[arg(long = "region", value_name = "REGION")]
+    regions: Vec<Region>,
+    /// Call the FIPS endpoints.
+    #[arg(long)]
+    fips: bool,
+    /// A configuration of the form of envoy/standalone.yaml, instead of the one that this program carries.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Up {
+    #[command(flatten)]
+    policy: Policy,
+    /// The CA (PEM) that upstreams are verified against, instead of the system's.
+    #[arg(long, value_name = "FILE")]
+    upstream_ca: Option<PathBuf>,
+    /// Where to serve HTTP/1.1 and h2c; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10000")]
+    listen: SocketAddr,
+    /// Where to serve TLS [default: 443 ports above --listen, or a free one].
+    #[arg(long, value_name = "ADDR")]
+    listen_tls: Option<SocketAddr>,
+    /// Envoy's worker threads, instead of one for each core.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    concurrency: Option<u16>,
+    /// Run the collector too, and keep audit records in this SQLite file.
+    #[arg(long, value_name = "FILE.db")]
+    audit: Option<PathBuf>,
+    /// Where Envoy writes its access log [default: in the run's directory below --state].
+    #[arg(long, value_name = "FILE")]
+    access_log: Option<PathBuf>,
+    /// Print Envoy's bootstrap instead of running it.
+    #[arg(long)]
+    print_config: bool,
+    #[command(flatten)]
+    programs: Programs,
+}
+
+impl Cli {
+    /// Does what was asked.
+    ///
+    /// # Errors
+    /// Whatever the command fails for, as one message.
+    pub fn run(self) -> Result<(), Error> {
+        match self.command {
+            Command::Up(up) => {
+                let print_config = up.print_config;
+                let options = up.options()?;
+                if print_config {
+                    print(&gateway::print_config(&options)?);
+                    return Ok(());
+                }
+                up::run(&options)
+            }
+            Command::Render(Render::Envoy { policy, upstream_ca }) => {
+                let options = Options { upstream_ca, ..policy.options()? };
+                print(&installed::print_config(&options)?);
+                Ok(())
+            }
+            Command::Render(Render::Istio { way, image, policy }) => {
+                if way == Way::Egress && image.is_some() {
+                    return Err(Error::Failed("--image is for --way plugin and --way sidecar".to_owned()));
+                }
+                print(istio::render(way, &policy.options()?, image.as_ref())?.trim_end());
+                Ok(())
+            }
+            Command::Check { files } => Ok(istio::check::run(&files)?),
+        }
+    }
+}
+
+/// A reader that has seen enough (`| head`) is not a failure.
+fn print(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+impl Policy {
+    fn options(self) -> Result<Options, Error> {
+        Ok(Options {
+            paths: paths::in_order(self.paths)?,
+            policy: self.policy,
+            regions: self.regions,
+            fips: self.fips,
+            config: self.config,
+            ..Options::default()
+        })
+    }
+}
+
+impl Up {
+    fn options(self) -> Result<Options, Error> {
+        Ok(Options {
+            programs: self.programs,
+            upstream_ca: self.upstream_ca,
+            listen: Some(self.listen),
+            listen_tls: self.listen_tls,
+            concurrency: self.concurrency,
+            audit: self.audit,
+            access_log: self.access_log,
+            ..self.policy.options()?
+        })
+    }
+}

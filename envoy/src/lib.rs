@@ -1,0 +1,23 @@
+//! The operator's program as a library: it renders Envoy's and Istio's configuration from the filter's document, runs the
+//! gateway, and checks what an operator has written.
+#![forbid(unsafe_code)]
+
+pub mod bootstrap;
+pub mod cli;
+pub mod credentials;
+pub mod document;
+pub mod error;
+pub mod gateway;
+pub mod installed;
+pub mod istio;
+pub mod live;
+pub mod net;
+pub mod paths;
+pub mod process;
+pub mod programs;
+pub mod progress;
+pub mod signals;
+pub mod tls;
+pub mod up;
+
+pub use error::Error;

@@ -1,0 +1,160 @@
+//! What `up` makes of the shipped configuration, as data; whether Envoy takes it is asked elsewhere.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
+
+use std::path::PathBuf;
+
+use bedrock_gateway::bootstrap::{self, BootstrapError, Settings};
+use bedrock_gateway::credentials::Auth;
+use bedrock_gateway::document::{Choices, Document, Written};
+use serde_json::{Value, json};
+
+fn settings(paths: &[&str]) -> Settings {
+    Settings {
+        listen: ([127, 0, 0, 1], 10000).into(),
+        listen_tls: ([127, 0, 0, 1], 10443).into(),
+        admin: ([127, 0, 0, 1], 9901).into(),
+        module: PathBuf::from("/module.wasm"),
+        certificate: PathBuf::from("/cert.pem"),
+        key: PathBuf::from("/key.pem"),
+        paths: paths.iter().map(|path| path.parse().unwrap()).collect(),
+        upstream_ca: None,
+        access_log: PathBuf::from("/access.jsonl"),
+        als: None,
+    }
+}
+
+fn standalone() -> Value {
+    bootstrap::shipped().unwrap()
+}
+
+fn choices() -> Choices {
+    Choices { auth: Auth::SigV4, fips: false, regions: vec!["us-west-2".parse().unwrap()], paths: None }
+}
+
+fn document(choices: &Choices) -> Document {
+    Written::in_bootstrap(&standalone()).unwrap().compile(choices).unwrap()
+}
+
+fn render(settings: &Settings) -> Value {
+    render_for(settings, &choices())
+}
+
+fn render_for(settings: &Settings, choices: &Choices) -> Value {
+    bootstrap::render(standalone(), settings, &document(choices)).unwrap()
+}
+
+fn cluster(config: &Value, name: &str) -> Value {
+    let clusters = config["static_resources"]["clusters"].as_array().unwrap();
+    clusters.iter().find(|cluster| cluster["name"] == name).cloned().unwrap_or(Value::Null)
+}
+
+/// Path and address of a cluster's endpoints, in order of priority.
+fn endpoints(config: &Value, name: &str) -> Vec<(String, String)> {
+    let cluster = cluster(config, name);
+    let mut found = Vec::new();
+    for (priority, group) in cluster["load_assignment"]["endpoints"].as_array().unwrap().iter().enumerate() {
+        assert_eq!(group["priority"], json!(priority));
+        let endpoint = &group["lb_endpoints"][0];
+        assert_eq!(endpoint["metadata"]["filter_metadata"]["bedrock"]["region"], "us-west-2");
+        let path = endpoint["metadata"]["filter_metadata"]["bedrock"]["path"].as_str().unwrap().to_owned();
+        let address = &endpoint["endpoint"]["address"]["socket_address"];
+        found.push((path, format!("{}:{}", address["address"].as_str().unwrap(), address["port_value"])));
+    }
+    found
+}
+
+fn pair(path: &str, address: &str) -> (String, String) {
+    (path.to_owned(), address.to_owned())
+}
+
+#[test]
+fn with_no_path_it_is_bedrock_over_the_internet() {
+    let config = render(&settings(&[]));
+    let runtime = "bedrock-runtime.us-west-2.amazonaws.com:443";
+    assert_eq!(endpoints(&config, "bedrock-runtime.any"), [pair("internet", runtime)]);
+    assert_eq!(endpoints(&config, "bedrock.any"), [pair("internet", "bedrock.us-west-2.amazonaws.com:443")]);
+    // Calls that must not see the internet have nowhere to go.
+    assert!(endpoints(&config, "bedrock-runtime.private-only").is_empty());
+}
+
+#[test]
+fn paths_take_their_class_and_its_order() {
+    let config = render(&settings(&["internet=10.0.0.3:3", "vpn=10.0.0.2:2", "dx=10.0.0.1:1"]));
+    let private = [pair("dx", "10.0.0.1:1"), pair("vpn", "10.0.0.2:2")];
+    assert_eq!(endpoints(&config, "bedrock.private-only"), private);
+    assert_eq!(endpoints(&config, "bedrock.any"), [&private[..], &[pair("internet", "10.0.0.3:3")]].concat());
+    let endpoint = &cluster(&config, "bedrock.any")["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"];
+    assert_eq!(endpoint["hostname"], "bedrock.us-west-2.amazonaws.com");
+}
+
+#[test]
+fn only_clusters_with_a_choice_are_checked() {
+    let config = render(&settings(&["dx=10.0.0.1:1", "internet=10.0.0.3:3"]));
+    for key in ["health_checks", "outlier_detection", "upstream_bind_config", "upstream_connection_options"] {
+        assert!(cluster(&config, "bedrock.any").get(key).is_some(), "{key}");
+        assert!(cluster(&config, "bedrock.private-only").get(key).is_none(), "{key}");
+    }
+}
+
+#[test]
+fn without_a_collector_there_is_no_live_feed() {
+    let config = render(&settings(&[]));
+    assert_eq!(cluster(&config, "audit-als"), Value::Null);
+    assert!(!config.to_string().contains("audit-als"));
+    let config = render(&Settings { als: Some(([127, 0, 0, 1], 4317).into()), ..settings(&[]) });
+    let als = &cluster(&config, "audit-als")["load_assignment"]["endpoints"][0]["lb_endpoints"][0];
+    assert_eq!(als["endpoint"]["address"]["socket_address"]["port_value"], 4317);
+}
+
+#[test]
+fn files_and_rules_are_this_runs() {
+    let run = Settings {
+        upstream_ca: Some(PathBuf::from("/upstream.pem")),
+        als: Some(([127, 0, 0, 1], 4317).into()),
+        ..settings(&["dx=10.0.0.1:1"])
+    };
+    let config = render_for(&run, &Choices { auth: Auth::Bearer, fips: true, ..choices() });
+    let text = config.to_string();
+    for own in ["/module.wasm", "/cert.pem", "/key.pem", "/upstream.pem", "/access.jsonl"] {
+        assert!(text.contains(own), "{own}");
+    }
+    for shipped in ["/etc/bedrock-gateway", "/var/log/bedrock-gateway", "/etc/ssl/certs", "us-east-1"] {
+        assert!(!text.contains(shipped), "{shipped}");
+    }
+    assert!(text.contains(r#"\"auth\": \"bearer\""#) && text.contains(r#"\"fips\": true"#));
+    assert!(text.contains("bedrock-runtime-fips.us-west-2.amazonaws.com"));
+}
+
+#[test]
+fn profiles_of_the_united_states_stay_there() {
+    let abroad = Choices { regions: vec!["eu-central-1".parse().unwrap()], ..choices() };
+    assert!(!render_for(&settings(&[]), &abroad).to_string().contains("us.anthropic"));
+    assert!(render(&settings(&[])).to_string().contains("us.anthropic"));
+}
+
+#[test]
+fn a_file_that_lacks_something_is_refused_by_its_name() {
+    for (pointer, key, part) in [
+        ("", "admin", "no admin"),
+        ("", "static_resources", "no static_resources"),
+        ("/static_resources", "listeners", "no listeners"),
+        ("/static_resources", "clusters", "no clusters"),
+    ] {
+        let mut config = standalone();
+        config.pointer_mut(pointer).unwrap().as_object_mut().unwrap().remove(key);
+        let error = bootstrap::render(config, &settings(&[]), &document(&choices())).unwrap_err();
+        assert!(matches!(error, BootstrapError::Missing(_)), "{error}");
+        assert!(error.to_string().contains(part), "{error}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_yaml_is_refused_with_its_line() {
+    let file = std::env::temp_dir().join(format!("bedrock-gateway-bootstrap-{}.yaml", std::process::id()));
+    std::fs::write(&file, "node: { id: x\nadmin: [").unwrap();
+    let error = bootstrap::read(&file).unwrap_err().to_string();
+    std::fs::remove_file(&file).unwrap();
+    assert!(error.contains(&file.display().to_string()) && error.contains("line"), "{error}");
+    assert!(matches!(bootstrap::read(&file), Err(BootstrapError::Read { .. })));
+}

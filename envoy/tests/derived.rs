@@ -1,0 +1,341 @@
+//! What the filter's document makes of Envoy's clusters and routes, as data; whether Envoy takes it is asked elsewhere.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
+
+use std::path::{Path, PathBuf};
+
+use bedrock_gateway::bootstrap::discovery;
+use bedrock_gateway::bootstrap::{self, Settings};
+use bedrock_gateway::credentials::Auth;
+use bedrock_gateway::document::{Choices, Document, DocumentError, Written};
+use serde_json::{Value, json};
+
+fn standalone() -> Value {
+    bootstrap::shipped().unwrap()
+}
+
+fn choices() -> Choices {
+    Choices { auth: Auth::SigV4, fips: false, regions: Vec::new(), paths: None }
+}
+
+/// A document with these classes, for two regions.
+fn with_classes(classes: &Value) -> Value {
+    json!({ "regions": { "us-east-1": {}, "us-west-2": {} }, "route_classes": classes })
+}
+
+fn compile(document: &Value, choices: &Choices) -> Result<Document, DocumentError> {
+    Written::in_file(Path::new("policy.json"), &document.to_string(), &standalone()).unwrap().compile(choices)
+}
+
+fn render(document: &Value, paths: &[&str]) -> Value {
+    render_for(document, paths, &choices())
+}
+
+fn render_for(document: &Value, paths: &[&str], choices: &Choices) -> Value {
+    let settings = Settings {
+        listen: ([127, 0, 0, 1], 10000).into(),
+        listen_tls: ([127, 0, 0, 1], 10443).into(),
+        admin: ([127, 0, 0, 1], 9901).into(),
+        module: PathBuf::from("/module.wasm"),
+        certificate: PathBuf::from("/cert.pem"),
+        key: PathBuf::from("/key.pem"),
+        paths: paths.iter().map(|path| path.parse().unwrap()).collect(),
+        upstream_ca: None,
+        access_log: PathBuf::from("/access.jsonl"),
+        als: Some(([127, 0, 0, 1], 18090).into()),
+    };
+    bootstrap::render(standalone(), &settings, &compile(document, choices).unwrap()).unwrap()
+}
+
+const ALL: [&str; 3] = ["dx=10.0.0.1:1", "vpn=10.0.0.2:2", "internet=10.0.0.3:3"];
+
+fn clusters(config: &Value) -> &Vec<Value> {
+    config["static_resources"]["clusters"].as_array().unwrap()
+}
+
+fn names(config: &Value) -> Vec<&str> {
+    clusters(config).iter().map(|cluster| cluster["name"].as_str().unwrap()).collect()
+}
+
+fn cluster<'a>(config: &'a Value, name: &str) -> &'a Value {
+    clusters(config).iter().find(|cluster| cluster["name"] == name).unwrap()
+}
+
+/// `path/region address:port` of a cluster's endpoints, in order of priority.
+fn endpoints(config: &Value, name: &str) -> Vec<String> {
+    let groups = cluster(config, name)["load_assignment"]["endpoints"].as_array().unwrap();
+    let of = |(priority, group): (usize, &Value)| {
+        assert_eq!(group["priority"], json!(priority));
+        let endpoint = &group["lb_endpoints"][0];
+        let label = &endpoint["metadata"]["filter_metadata"]["bedrock"];
+        let address = &endpoint["endpoint"]["address"]["socket_address"];
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let (path, region, host) = (text(&label["path"]), text(&label["region"]), text(&address["address"]));
+        format!("{path}/{region} {host}:{}", address["port_value"])
+    };
+    groups.iter().enumerate().map(of).collect()
+}
+
+/// The routes of the plain listener.
+fn routes(config: &Value) -> &Vec<Value> {
+    let manager = &config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
+    manager["route_config"]["virtual_hosts"][0]["routes"].as_array().unwrap()
+}
+
+/// The options of a cluster's sockets: level, name, value.
+fn options(of: &Value) -> Vec<(u64, u64, u64)> {
+    let number = |option: &Value, key: &str| option[key].as_u64().unwrap();
+    let options = of["socket_options"].as_array().unwrap();
+    options.iter().map(|it| (number(it, "level"), number(it, "name"), number(it, "int_value"))).collect()
+}
+
+/// What is compared of the shipped file: not its documents, nor the addresses that reach a path, which are a site's own.
+fn comparable(mut config: Value) -> Value {
+    discovery::take_out(&mut config, Path::new("/run"));
+    for cluster in config["static_resources"]["clusters"].as_array_mut().unwrap() {
+        for group in cluster["load_assignment"]["endpoints"].as_array_mut().unwrap() {
+            group["lb_endpoints"][0]["endpoint"].as_object_mut().unwrap().remove("address");
+        }
+    }
+    config
+}
+
+#[test]
+fn the_shipped_file_is_what_its_document_makes() {
+    let document = Written::in_bootstrap(&standalone()).unwrap().compile(&choices()).unwrap();
+    let text: Value = serde_json::from_str(&document.text(&json!("gateway"))).unwrap();
+    let made = comparable(render(&text, &["dx=any:1", "vpn=any:2", "internet"]));
+    let shipped = comparable(standalone());
+    let sorted = |config| {
+        let mut names = names(config);
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(sorted(&shipped), sorted(&made));
+    for name in names(&shipped) {
+        for (key, value) in cluster(&shipped, name).as_object().unwrap() {
+            assert_eq!(value, &cluster(&made, name)[key], "{name}: {key}");
+        }
+    }
+    assert_eq!(routes(&shipped), routes(&made));
+}
+
+#[test]
+fn the_relay_has_the_routes_of_the_others_and_stays_in_the_bootstrap() {
+    let classes =
+        json!([{ "name": "bulk", "paths": ["dx"], "bandwidth_kbps": 100 }, { "name": "any", "paths": ["dx"] }]);
+    let mut config = render(&with_classes(&classes), &["dx=a:1"]);
+    let text = config["static_resources"]["listeners"][0].to_string();
+    assert!(text.contains(r#"\"stream_relay\": \"bedrock-streams\""#), "a document that lacks it is given it: {text}");
+    let routes = |config: &Value, listener: &str| -> Value {
+        let listeners = config["static_resources"]["listeners"].as_array().unwrap();
+        let listener = listeners.iter().find(|known| known["name"] == listener).unwrap();
+        let filters = listener["filter_chains"][0]["filters"].as_array().unwrap();
+        filters.last().unwrap()["typed_config"]["route_config"].clone()
+    };
+    assert_eq!(routes(&config, "streams"), routes(&config, "plain"));
+    let taken = discovery::take_out(&mut config, Path::new("live"));
+    let names: Vec<&str> = taken.iter().map(|filter| filter.name.as_str()).collect();
+    assert_eq!(names, ["bedrock.signer", "bedrock.gateway"]);
+}
+
+#[test]
+fn each_priority_differs_in_path_and_in_region() {
+    let classes = json!([{
+        "name": "any", "paths": ["dx", "vpn"], "weights": { "vpn": 1 }, "regions": ["us-east-1", "us-west-2"],
+    }]);
+    let config = render(&with_classes(&classes), &["dx=a:1", "dx@us-west-2=b:2", "vpn=c:3"]);
+    let beginnings = ["", ".vpn-dx"].iter().flat_map(|order| {
+        let regions = ["us-east-1", "us-west-2"].into_iter();
+        regions.flat_map(move |region| [format!("{order}.{region}"), format!("{order}.only-{region}")])
+    });
+    let mut wanted: Vec<String> = beginnings
+        .flat_map(|beginning| ["bedrock", "bedrock-runtime"].map(|service| format!("{service}.any{beginning}")))
+        .chain(["audit-als", "bedrock-streams"].map(str::to_owned))
+        .collect();
+    wanted.sort_unstable();
+    let mut made = names(&config);
+    made.sort_unstable();
+    assert_eq!(made, wanted);
+    let east = ["dx/us-east-1 a:1", "vpn/us-west-2 c:3", "dx/us-west-2 b:2", "vpn/us-east-1 c:3"];
+    assert_eq!(endpoints(&config, "bedrock-runtime.any.us-east-1"), east);
+    assert_eq!(endpoints(&config, "bedrock.any.vpn-dx.only-us-west-2"), ["vpn/us-west-2 c:3", "dx/us-west-2 b:2"]);
+    let first = &cluster(&config, "bedrock.any.vpn-dx.us-west-2")["load_assignment"]["endpoints"][0]["lb_endpoints"][0];
+    assert_eq!(first["endpoint"]["hostname"], "bedrock.us-west-2.amazonaws.com");
+    assert_eq!(first["endpoint"]["health_check_config"]["hostname"], "bedrock.us-west-2.amazonaws.com");
+    // Four endpoints: as many retries.
+    assert_eq!(routes(&config)[0]["route"]["retry_policy"]["num_retries"], 4);
+}
+
+#[test]
+fn retries_grow_with_the_endpoints_and_stay_bounded() {
+    let classes = json!([{ "name": "any", "paths": ["dx", "vpn", "internet"], "regions": ["us-east-1", "us-west-2"] }]);
+    for (paths, retries) in [(&["dx@us-east-1=a:1"][..], 1), (&["dx=a:1"], 3), (&ALL, 5)] {
+        let config = render(&with_classes(&classes), paths);
+        assert_eq!(routes(&config)[0]["route"]["retry_policy"]["num_retries"], retries, "{paths:?}");
+    }
+}
+
+#[test]
+fn an_endpoints_own_name_is_its_hostname_on_its_path() {
+    let host = "vpce-0a1b-c2d3.bedrock-runtime.us-east-1.vpce.amazonaws.com";
+    let mut document = with_classes(&json!([{ "name": "any", "paths": ["dx", "vpn"], "regions": ["us-east-1"] }]));
+    document["regions"]["us-east-1"]["hosts"] = json!({ "dx": { "bedrock-runtime": host } });
+    let config = render(&document, &ALL);
+    let hostname = |name, priority: usize| {
+        let group = &cluster(&config, name)["load_assignment"]["endpoints"][priority]["lb_endpoints"][0];
+        group["endpoint"]["hostname"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(hostname("bedrock-runtime.any", 0), host);
+    assert_eq!(hostname("bedrock-runtime.any", 1), "bedrock-runtime.us-east-1.amazonaws.com");
+    assert_eq!(hostname("bedrock.any", 0), "bedrock.us-east-1.amazonaws.com");
+}
+
+#[test]
+fn the_environments_order_keeps_the_names_plain() {
+    let document = with_classes(&json!([
+        { "name": "private", "regions": ["us-east-1"], "streaming": true, "paths": ["dx"] },
+        { "name": "any", "regions": ["us-east-1"], "paths": ["dx", "vpn", "internet"], "weights": { "dx": 1, "vpn": 0 } },
+    ]));
+    let ordered = Choices { paths: Some("internet, vpn".to_owned()), ..choices() };
+    let config = render_for(&document, &ALL, &ordered);
+    assert_eq!(endpoints(&config, "bedrock.any"), ["internet/us-east-1 10.0.0.3:3", "vpn/us-east-1 10.0.0.2:2"]);
+    // Left with no path: nothing to send its calls to.
+    assert!(endpoints(&config, "bedrock.private").is_empty());
+    // The document says the same, wherever Envoy runs it.
+    let text: Value = serde_json::from_str(&compile(&document, &ordered).unwrap().text(&json!("gateway"))).unwrap();
+    assert_eq!(text["route_classes"][1]["paths"], json!(["internet", "vpn"]));
+    assert_eq!(text["route_classes"][1].get("weights"), None);
+    for (order, part) in [("dx,satellite", "satellite"), ("dx,dx", "twice"), ("dx,,vpn", "BEDROCK_PATHS")] {
+        let wrong = Choices { paths: Some(order.to_owned()), ..choices() };
+        let error = compile(&document, &wrong).unwrap_err().to_string();
+        assert!(error.contains("BEDROCK_PATHS") && error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn given_regions_are_taken_in_the_order_given() {
+    let document = with_classes(&json!([{ "name": "any", "paths": ["dx"] }]));
+    let regions = vec!["us-west-2".parse().unwrap(), "eu-central-1".parse().unwrap()];
+    let config = render_for(&document, &["dx=a:1"], &Choices { regions, ..choices() });
+    assert_eq!(endpoints(&config, "bedrock.any.us-west-2"), ["dx/us-west-2 a:1", "dx/eu-central-1 a:1"]);
+    assert!(!names(&config).iter().any(|name| name.contains("us-east-1")));
+}
+
+#[test]
+fn a_path_is_taken_again_after_the_time_that_the_document_says() {
+    for (seconds, checks) in [(0, 1), (5, 2), (12, 4)] {
+        let mut document = with_classes(&json!([{ "name": "any", "paths": ["dx", "vpn"], "regions": ["us-east-1"] }]));
+        document["failback_seconds"] = json!(seconds);
+        let config = render(&document, &ALL);
+        assert_eq!(cluster(&config, "bedrock.any")["health_checks"][0]["healthy_threshold"], checks);
+    }
+}
+
+#[test]
+fn a_class_with_a_priority_or_a_bandwidth_has_a_route() {
+    let config = render(
+        &with_classes(&json!([
+            { "name": "urgent", "regions": ["us-east-1"], "streaming": true, "paths": ["dx", "vpn"], "priority": "high" },
+            { "name": "bulk", "regions": ["us-east-1"], "body_bytes": { "min": 1 }, "paths": ["vpn"], "bandwidth_kbps": 512 },
+            { "name": "any", "regions": ["us-east-1"], "paths": ["dx", "vpn", "internet"] },
+        ])),
+        &ALL,
+    );
+    let routes = routes(&config);
+    assert_eq!(routes.len(), 3);
+    let matched = |route: &Value| route["match"]["headers"][0]["string_match"]["exact"].as_str().map(str::to_owned);
+    assert_eq!(routes.iter().map(matched).collect::<Vec<_>>(), [Some("bulk".into()), Some("urgent".into()), None]);
+    let limit = &routes[0]["typed_per_filter_config"]["envoy.filters.http.bandwidth_limit"];
+    assert_eq!((&limit["limit_kbps"], &limit["enable_mode"]), (&json!(512), &json!("REQUEST_AND_RESPONSE")));
+    assert_eq!(routes[0]["route"].get("priority"), None);
+    assert_eq!(routes[1]["route"]["priority"], "HIGH");
+    assert_eq!(routes[1].get("typed_per_filter_config"), None);
+    for route in routes {
+        assert_eq!(route["route"]["cluster_header"], "x-bedrock-gateway-cluster");
+        assert_eq!(route["route"]["retry_policy"], routes[2]["route"]["retry_policy"]);
+        assert_eq!(route["request_body_buffer_limit"], routes[2]["request_body_buffer_limit"]);
+    }
+}
+
+#[test]
+fn a_bandwidth_without_its_filter_is_refused() {
+    let document =
+        with_classes(&json!([{ "name": "any", "regions": ["us-east-1"], "paths": ["dx"], "bandwidth_kbps": 1 }]));
+    let text = serde_json::to_string(&standalone()).unwrap().replace("envoy.filters.http.bandwidth_limit", "other");
+    let config: Value = serde_json::from_str(&text).unwrap();
+    let settings = Settings {
+        listen: ([127, 0, 0, 1], 0).into(),
+        listen_tls: ([127, 0, 0, 1], 0).into(),
+        admin: ([127, 0, 0, 1], 0).into(),
+        module: PathBuf::new(),
+        certificate: PathBuf::new(),
+        key: PathBuf::new(),
+        paths: Vec::new(),
+        upstream_ca: None,
+        access_log: PathBuf::new(),
+        als: None,
+    };
+    let error = bootstrap::render(config, &settings, &compile(&document, &choices()).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("bandwidth_limit"), "{error}");
+}
+
+#[test]
+fn sockets_are_marked_for_the_families_that_may_be_met() {
+    const USER_TIMEOUT: (u64, u64, u64) = (6, 18, 2200);
+    let document = with_classes(&json!([
+        { "name": "any", "regions": ["us-east-1"], "paths": ["dx", "vpn"], "dscp": 10 },
+    ]));
+    let bind = |paths: &[&str]| cluster(&render(&document, paths), "bedrock.any")["upstream_bind_config"].clone();
+    let v4 = bind(&["dx=10.0.0.1:1", "vpn=10.0.0.2:2"]);
+    assert_eq!(options(&v4), [USER_TIMEOUT, (0, 1, 40)]);
+    assert_eq!(v4.get("source_address"), None);
+    let v6 = bind(&["dx=[fd00::1]:1", "vpn=[fd00::2]:2"]);
+    assert_eq!(options(&v6), [USER_TIMEOUT, (41, 67, 40)]);
+    for both in [bind(&["dx=10.0.0.1:1", "vpn=[fd00::2]:2"]), bind(&["dx=10.0.0.1:1", "vpn=a.example:2"])] {
+        assert_eq!(both["source_address"]["address"], "0.0.0.0");
+        assert_eq!(options(&both), [USER_TIMEOUT, (0, 1, 40)]);
+        let extra = &both["extra_source_addresses"][0];
+        assert_eq!(extra["address"]["address"], "::");
+        assert_eq!(options(&extra["socket_options"]), [USER_TIMEOUT, (41, 67, 40)]);
+    }
+    // A lone endpoint is in no hurry, and is marked all the same.
+    assert_eq!(options(&bind(&["dx=10.0.0.1:1"])), [(0, 1, 40)]);
+}
+
+#[test]
+fn a_wrong_document_is_refused_with_its_key() {
+    let class = |key: &str, value: Value| {
+        let mut class = json!({ "name": "any", "regions": ["us-east-1"], "paths": ["dx"] });
+        class[key] = value;
+        with_classes(&json!([class]))
+    };
+    for (document, part) in [
+        (class("paths", json!(["dx", "satellite"])), "route_classes[0].paths[1]"),
+        (class("paths", json!([])), "route_classes[0].paths"),
+        (class("colour", json!("red")), "route_classes[0].colour"),
+        (json!({ "regions": {}, "route_classes": [] }), "regions"),
+    ] {
+        let error = compile(&document, &choices()).unwrap_err().to_string();
+        assert!(error.starts_with("policy.json: ") && error.contains(part), "{error}");
+    }
+    let file = |text| Written::in_file(Path::new("policy.json"), text, &standalone()).unwrap_err().to_string();
+    assert!(file("{").contains("line 1"), "{}", file("{"));
+    assert!(file("[]").contains("no JSON object"), "{}", file("[]"));
+    let twice = r#"{ "regions": { "us-east-1": {}, "us-east-1": {} }, "route_classes": [] }"#;
+    assert!(file(twice).contains("`us-east-1` is there twice"), "{}", file(twice));
+}
+
+#[test]
+fn filters_are_taken_out_into_files() {
+    let document = with_classes(&json!([{ "name": "any", "regions": ["us-east-1"], "paths": ["dx", "vpn"] }]));
+    let mut config = render(&document, &ALL);
+    let filters = discovery::take_out(&mut config, Path::new("/run"));
+    let mut names: Vec<&str> = filters.iter().map(|filter| filter.name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["bedrock.gateway", "bedrock.signer"]);
+    assert!(!config.to_string().contains("route_classes"), "a document stayed in the bootstrap");
+    assert!(config.to_string().contains("/run/bedrock.signer/filter.json"));
+    let response = filters[0].response(7);
+    assert_eq!((&response["version_info"], &response["resources"][0]["name"]), (&json!("7"), &json!(filters[0].name)));
+}

@@ -1,0 +1,167 @@
+//! Envoy itself accepts the configuration, as it is shipped and as it is rendered for every way to run it.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use bedrock_gateway::bootstrap::{self, Settings};
+use bedrock_gateway::credentials::Auth;
+use bedrock_gateway::document::{Choices, Written};
+use bedrock_gateway::paths::PathSpec;
+use bedrock_gateway::tls;
+use serde_json::Value;
+
+fn required(variable: &str) -> PathBuf {
+    let value = std::env::var_os(variable).filter(|value| !value.is_empty());
+    value.unwrap_or_else(|| panic!("{variable} is not set: run this by `cargo xtask test`")).into()
+}
+
+/// A directory that is removed with the test.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Dir {
+        let dir = std::env::temp_dir().join(format!("bedrock-gateway-envoy-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        Dir(dir)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn standalone() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("standalone.yaml")
+}
+
+/// What Envoy says of a configuration, and whether it takes it.
+fn validate(config: &Path) -> (bool, String) {
+    let mut command = Command::new(required("ENVOY_BIN"));
+    command.args(["--mode", "validate", "--log-level", "warning", "--config-path"]).arg(config);
+    command.env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE").env("AWS_SECRET_ACCESS_KEY", "example");
+    command.env_remove("AWS_SESSION_TOKEN").env_remove("AWS_BEARER_TOKEN_BEDROCK");
+    let output = command.output().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.success(), text)
+}
+
+fn settings(dir: &Dir) -> Settings {
+    let files = tls::prepare(&dir.0.join("tls"), [127, 0, 0, 1].into()).unwrap();
+    Settings {
+        listen: ([127, 0, 0, 1], 0).into(),
+        listen_tls: ([127, 0, 0, 1], 0).into(),
+        admin: ([127, 0, 0, 1], 0).into(),
+        module: required("BEDROCK_FILTER_WASM"),
+        certificate: files.certificate,
+        key: files.key,
+        paths: Vec::new(),
+        upstream_ca: None,
+        access_log: dir.0.join("access.jsonl"),
+        als: Some(([127, 0, 0, 1], 18090).into()),
+    }
+}
+
+fn choices() -> Choices {
+    Choices { auth: Auth::SigV4, fips: false, regions: Vec::new(), paths: None }
+}
+
+fn render(settings: &Settings, choices: &Choices) -> Value {
+    let standalone = bootstrap::read(&standalone()).unwrap();
+    let document = Written::in_bootstrap(&standalone).unwrap().compile(choices).unwrap();
+    bootstrap::render(standalone, settings, &document).unwrap()
+}
+
+fn paths(specs: &[&str]) -> Vec<PathSpec> {
+    specs.iter().map(|spec| spec.parse().unwrap()).collect()
+}
+
+/// The shipped file's text with files of this machine, as a file.
+fn changed_files(dir: &Dir, text: &str) -> PathBuf {
+    let files = tls::prepare(&dir.0.join("tls"), [127, 0, 0, 1].into()).unwrap();
+    let config = dir.0.join("standalone.yaml");
+    let module = required("BEDROCK_FILTER_WASM");
+    let text = text
+        .replace("/etc/bedrock-gateway/bedrock_filter.wasm", module.to_str().unwrap())
+        .replace("/etc/bedrock-gateway/tls", files.certificate.parent().unwrap().to_str().unwrap())
+        .replace("/var/log/bedrock-gateway", dir.0.to_str().unwrap());
+    std::fs::write(&config, text).unwrap();
+    config
+}
+
+#[test]
+fn the_shipped_file_is_accepted_as_it_is_but_for_its_files() {
+    let dir = Dir::new("shipped");
+    let text = std::fs::read_to_string(standalone()).unwrap();
+    let (accepted, said) = validate(&changed_files(&dir, &text));
+    assert!(accepted, "{said}");
+    assert!(!said.contains("Deprecated") && !said.contains("deprecated"), "{said}");
+}
+
+#[test]
+fn every_way_to_run_it_is_accepted() {
+    let dir = Dir::new("rendered");
+    let standard = settings(&dir);
+    let all = paths(&["dx=[::1]:1", "vpn=10.0.0.1:2", "internet=b.example:3"]);
+    let regions = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<_>>();
+    let variants: [(&str, Settings, Choices); 6] = [
+        ("bedrock", standard.clone(), choices()),
+        ("one path", Settings { paths: paths(&["vpn=127.0.0.1:8443"]), als: None, ..standard.clone() }, choices()),
+        ("all paths", Settings { paths: all, ..standard.clone() }, choices()),
+        ("fips", standard.clone(), Choices { fips: true, regions: regions(&["us-west-2"]), ..choices() }),
+        ("bearer", standard.clone(), Choices { auth: Auth::Bearer, ..choices() }),
+        ("europe", standard, Choices { regions: regions(&["eu-central-1"]), ..choices() }),
+    ];
+    for (name, settings, choices) in variants {
+        let config = dir.0.join("envoy.json");
+        std::fs::write(&config, render(&settings, &choices).to_string()).unwrap();
+        let (accepted, said) = validate(&config);
+        assert!(accepted, "{name}: {said}");
+    }
+}
+
+#[test]
+fn a_wrong_rule_is_refused_with_its_key() {
+    let dir = Dir::new("refused");
+    let text = std::fs::read_to_string(standalone())
+        .unwrap()
+        .replace(r#""paths": ["dx", "vpn"]"#, r#""paths": ["dx", "satellite"]"#);
+    let changed = dir.0.join("changed.yaml");
+    std::fs::write(&changed, &text).unwrap();
+    let written = Written::in_bootstrap(&bootstrap::read(&changed).unwrap()).unwrap();
+    let refused = written.compile(&choices()).unwrap_err().to_string();
+    let (accepted, said) = validate(&changed_files(&dir, &text));
+    assert!(!accepted);
+    for said in [refused, said] {
+        assert!(said.contains("route_classes[0].paths[1]") && said.contains("satellite"), "{said}");
+    }
+}
+
+/// The documents of the file's Wasm filters.
+fn documents(value: &Value, found: &mut Vec<Value>) {
+    if let Some(document) = value.pointer("/configuration/value").and_then(Value::as_str) {
+        found.push(serde_json::from_str(document).unwrap());
+    }
+    match value {
+        Value::Object(object) => object.values().for_each(|value| documents(value, found)),
+        Value::Array(values) => values.iter().for_each(|value| documents(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn both_roles_have_the_same_rules() {
+    let mut found = Vec::new();
+    documents(&bootstrap::read(&standalone()).unwrap(), &mut found);
+    // The relay has none.
+    found.retain(|document| document.get("relay").is_none());
+    let mut roles: Vec<Value> = Vec::new();
+    for document in &mut found {
+        roles.push(document.as_object_mut().unwrap().remove("role").unwrap());
+    }
+    assert!(roles.iter().any(|role| role == "gateway") && roles.iter().any(|role| role == "signer"));
+    assert!(found.windows(2).all(|pair| pair.first() == pair.last()), "the documents differ in more than their role");
+}

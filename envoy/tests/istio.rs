@@ -1,0 +1,223 @@
+//! The files for Istio: current, as the schemas want them, and what is wrong with others told by its place.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "helpers of tests")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bedrock_gateway::gateway::Options;
+use bedrock_gateway::istio::{self, MADE, Way, check};
+use serde_json::Value;
+
+/// The directory of the files that are shipped.
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("istio")
+}
+
+/// What is wrong with these files by the schemas of Istio and Kubernetes, and by the project's rules.
+fn faults(files: &[PathBuf]) -> Vec<String> {
+    let python =
+        std::env::var_os("ISTIO_SCHEMAS_PYTHON").expect("ISTIO_SCHEMAS_PYTHON is not set: run `cargo xtask test`");
+    let mut command = Command::new(python);
+    // A caller's settings are not this check's; and the sources stay as they are.
+    command.args(["-E", "-B"]).arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("checks/istio.py")).args(files);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines = text.lines().map(|line| {
+        let fault: Value = serde_json::from_str(line).unwrap();
+        let part = |key: &str| fault[key].as_str().unwrap_or_default().to_owned();
+        format!("{}: {}: {}: {}", part("file"), part("object"), part("at"), part("what"))
+    });
+    let mut found: Vec<String> = lines.collect();
+    found.extend(check::faults(files).unwrap());
+    found
+}
+
+#[test]
+fn the_files_for_istio_that_are_made_are_current() {
+    for (way, name) in MADE {
+        let file = directory().join(name);
+        let made = istio::render(way, &Options::default(), None).unwrap();
+        if std::env::var_os("UPDATE_ISTIO").is_some() {
+            std::fs::write(&file, &made).unwrap();
+        }
+        let kept = std::fs::read_to_string(&file).unwrap();
+        assert!(
+            kept == made,
+            "envoy/istio/{name} is old: run UPDATE_ISTIO=1 cargo test -p bedrock-gateway --test istio"
+        );
+        serde_saphyr::from_str::<Value>(&made).unwrap();
+    }
+}
+
+#[test]
+fn an_istio_gateway_of_ones_own_has_its_clusters_and_paths() {
+    let policy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/environments/example/policy-2.json");
+    let paths = vec!["vpn=10.0.0.9:443".parse().unwrap(), "internet".parse().unwrap()];
+    let own = Options { policy: Some(policy), paths, ..Options::default() };
+    let made = istio::render(Way::Egress, &own, None).unwrap();
+    for part in ["address: \"10.0.0.9\"", "name: sts-commercial", "bedrock-runtime.any"] {
+        assert!(made.contains(part), "{part}");
+    }
+    let file = Planted::new(&made);
+    assert_eq!(faults(std::slice::from_ref(&file.0)), Vec::<String>::new());
+}
+
+#[test]
+fn an_istio_sidecar_fetches_no_credentials() {
+    let policy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/environments/example/policy-2.json");
+    let own = Options { policy: Some(policy), paths: vec!["internet".parse().unwrap()], ..Options::default() };
+    for way in [Way::Plugin, Way::Sidecar] {
+        let error = istio::render(way, &own, None).unwrap_err().to_string();
+        assert!(error.contains("configuration key `credentials`: a sidecar has no cluster"), "{error}");
+    }
+}
+
+/// A file that is removed with the test.
+struct Planted(PathBuf);
+
+impl Planted {
+    fn new(text: &str) -> Planted {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let file = std::env::temp_dir().join(format!("bedrock-gateway-istio-{}-{number}.yaml", std::process::id()));
+        std::fs::write(&file, text).unwrap();
+        Planted(file)
+    }
+}
+
+impl Drop for Planted {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// File, what is there, what is planted in its place, and what is said of it.
+const MISTAKES: [(&str, &str, &str, &str); 22] = [
+    // The schemas.
+    ("egress/mesh.yaml", "resolution: DNS", "resolutoin: DNS", "spec.resolutoin: Extra inputs are not permitted"),
+    ("egress/mesh.yaml", "resolution: DNS", "resolution: dns", "spec.resolution: Input should be"),
+    (
+        "egress/mesh.yaml",
+        "mode: ISTIO_MUTUAL }\n      # Of",
+        "mode: ISTIO }\n      # Of",
+        "spec.servers.0.tls.mode: Input should be",
+    ),
+    ("egress/mesh.yaml", "number: 80,", "number: eighty,", "spec.ports.0.number: Input should be a valid integer"),
+    ("egress/mesh.yaml", "mtls: { mode: STRICT }", "mtls: { mode: ON }", "spec.mtls.mode: Input should be"),
+    ("egress/mesh.yaml", "action: ALLOW", "action: PERMIT", "spec.action: Input should be"),
+    ("egress/mesh.yaml", "kind: Gateway", "kind: Gatewway", "no kind Gatewway in networking.istio.io/v1"),
+    (
+        "egress/mesh.yaml",
+        "networking.istio.io/v1\nkind: Gateway",
+        "networking.istio.io/v2\nkind: Gateway",
+        "no kind Gateway in networking.istio.io/v2",
+    ),
+    ("egress/mesh.yaml", "  name: bedrock-gateway\n", "  title: bedrock-gateway\n", "metadata.name: Field required"),
+    (
+        "egress/envoyfilter.yaml",
+        "applyTo: NETWORK_FILTER",
+        "applyTo: NETWORK_FILTERS",
+        "spec.configPatches.1.applyTo: Input should be",
+    ),
+    (
+        "egress/envoyfilter.yaml",
+        "operation: MERGE",
+        "operation: PUT",
+        "spec.configPatches.0.patch.operation: Input should be",
+    ),
+    (
+        "egress/gateway.yaml",
+        "mountPath: /var/log",
+        "mountpath: /var/log",
+        "volumeMounts.1.mountpath: Extra inputs are not permitted",
+    ),
+    ("egress/gateway.yaml", "replicas: 2", "replicas: two", "spec.replicas: Input should be a valid integer"),
+    (
+        "sidecar/plugin.yaml",
+        "failStrategy: FAIL_RELOAD",
+        "failStrategy: FAIL_SAFE",
+        "spec.failStrategy: Input should be",
+    ),
+    // What no schema says.
+    (
+        "sidecar/plugin.yaml",
+        "failStrategy: FAIL_RELOAD",
+        "failStrategy: FAIL_OPEN",
+        "spec.failStrategy: want FAIL_RELOAD or FAIL_CLOSE",
+    ),
+    (
+        "sidecar/plugin.yaml",
+        "  sha256: \"0000000000000000000000000000000000000000000000000000000000000000\"\n",
+        "",
+        "spec.sha256: the module is pinned",
+    ),
+    ("sidecar/plugin.yaml", "filter@sha256:00", "filter@sha256:11", "spec.sha256: `url` names another digest"),
+    ("sidecar/plugin.yaml", "auth: bearer", "auth: sigv4", "spec.pluginConfig.auth: a WasmPlugin cannot hold a call"),
+    (
+        "sidecar/envoyfilter.yaml",
+        "allow_on_headers_stop_iteration: true",
+        "allow_on_headers_stop_iteration: false",
+        "want true: without it calls with a body hang",
+    ),
+    (
+        "sidecar/envoyfilter.yaml",
+        "failure_policy: FAIL_RELOAD",
+        "failure_policy: FAIL_OPEN",
+        "failure_policy: want FAIL_RELOAD or FAIL_CLOSED",
+    ),
+    (
+        "egress/envoyfilter.yaml",
+        r#""paths": ["dx", "vpn"]"#,
+        r#""paths": ["dx", "satellite"]"#,
+        "configuration key `route_classes[0].paths[1]`: unknown variant `satellite`",
+    ),
+    (
+        "egress/gateway.yaml",
+        "collector@sha256:0000000000000000000000000000000000000000000000000000000000000000\n          # The",
+        "collector:1.0\n          # The",
+        "containers.1.image: images are pinned by their digest",
+    ),
+];
+
+#[test]
+fn the_files_for_istio_are_as_the_schemas_and_rules_want_them_and_mistakes_are_told() {
+    let all = check::all(&directory()).unwrap();
+    assert!(MADE.iter().all(|(_, name)| all.contains(&directory().join(name))));
+    assert_eq!(faults(&all), Vec::<String>::new());
+
+    let planted: Vec<Planted> = MISTAKES
+        .iter()
+        .map(|(file, there, planted, _)| {
+            let text = std::fs::read_to_string(directory().join(file)).unwrap();
+            assert!(text.contains(there), "{file} has no {there:?}");
+            Planted::new(&text.replacen(there, planted, 1))
+        })
+        .collect();
+    let files: Vec<PathBuf> = planted.iter().map(|planted| planted.0.clone()).collect();
+    let faults = faults(&files);
+    for ((file, _, planted, said), at) in MISTAKES.iter().zip(&files) {
+        let of_file: Vec<&String> = faults.iter().filter(|fault| fault.starts_with(at.to_str().unwrap())).collect();
+        assert!(of_file.iter().any(|fault| fault.contains(said)), "{file}: {planted}: {of_file:#?}");
+    }
+}
+
+#[test]
+fn a_filter_for_istio_without_a_workload_and_what_is_no_object_are_told() {
+    let text = std::fs::read_to_string(directory().join("egress/envoyfilter.yaml")).unwrap();
+    let everywhere = text.replacen("  workloadSelector: { labels: { app: bedrock-gateway } }\n", "", 1);
+    for (text, said) in [
+        (everywhere.as_str(), "spec.workloadSelector: without it every Envoy"),
+        ("spec: [", "expected"),
+        ("just: this", "no object with apiVersion and kind"),
+        ("", "no object"),
+    ] {
+        let file = Planted::new(text);
+        let faults = faults(std::slice::from_ref(&file.0));
+        assert!(faults.iter().any(|fault| fault.contains(said)), "{said}: {faults:#?}");
+    }
+    let error = check::run(&[PathBuf::from("/nowhere.yaml")]).unwrap_err().to_string();
+    assert!(error.contains("/nowhere.yaml"), "{error}");
+}

@@ -1,0 +1,92 @@
+//! A class without the internet loses both of its paths.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::fault::Fault;
+use super::harness::{Harness, Load, Setup};
+use super::policy::{document, standalone};
+use super::record::Call;
+use super::{Options, Run, Verdict, now_ms, say};
+use crate::Error;
+use crate::keys::REGION;
+use bedrock_gateway::paths::PathName;
+
+/// How long it takes, in seconds.
+const SECONDS: u64 = 10;
+/// When within it both private paths are cut.
+const CUT: u64 = 3;
+
+/// What became of a class without the internet whose paths were both cut.
+#[derive(Debug)]
+struct Private {
+    /// Calls that were answered before.
+    before: usize,
+    /// Calls begun after the cut.
+    after: usize,
+    /// Those of them that the gateway answered with 503 ServiceUnavailableException.
+    refused: usize,
+    /// Packets that arrived at the internet's end.
+    packets: u64,
+}
+
+/// Cuts both paths of a class that has no third, though the gateway's host has one.
+pub fn run(run: &Run<'_>) -> Result<Verdict, Error> {
+    let Options { rate, http1, .. } = *run.options;
+    say(&format!("\nprivate-only: {rate} calls/s, dx and vpn refuse connections"));
+    let classes = json!([{ "name": "private-only", "paths": ["dx", "vpn"] }]);
+    let policy = document(&standalone()?, json!({ "route_classes": classes }))?;
+    let setup = Setup { name: "private-only", regions: &[REGION], http1, policy: Some(policy), tokens: false };
+    let mut stand = Harness::start(&setup, run.programs, run.signals)?;
+    let load = stand.load("calls", &Load { rate, seconds: SECONDS, ..Load::default() })?;
+    stand.wait_until(Instant::now() + Duration::from_secs(CUT), run.signals)?;
+    stand.lab.cut(PathName::Dx, Fault::Refuse)?;
+    stand.lab.cut(PathName::Vpn, Fault::Refuse)?;
+    let cut = now_ms();
+    let calls = stand.settle(load, run.signals)?;
+    let packets = stand.lab.arrived(PathName::Internet)?;
+    stand.stop();
+    let after: Vec<&Call> = calls.iter().filter(|call| call.start_ms >= cut).collect();
+    let refused = |call: &&&Call| call.status == 503 && call.end == "ServiceUnavailableException";
+    let refused = after.iter().filter(refused).count();
+    let before = calls.iter().filter(|call| call.start_ms < cut && call.end == "ok").count();
+    let found = Private { before, after: after.len(), refused, packets };
+    Ok(Verdict { lines: vec![found.line()], wrong: found.wrong() })
+}
+
+impl Private {
+    fn line(&self) -> String {
+        format!(
+            "private-only: {} calls answered, then dx and vpn were cut: {} of {} calls got 503 ServiceUnavailableException, \
+             {} packets arrived at the internet's host",
+            self.before, self.refused, self.after, self.packets
+        )
+    }
+
+    fn wrong(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if self.before == 0 || self.after == 0 {
+            wrong.push("private-only: there were no calls before or after the cut".to_owned());
+        }
+        if self.refused < self.after {
+            wrong.push(format!("private-only: {} calls were not refused with 503", self.after - self.refused));
+        }
+        if self.packets > 0 {
+            wrong.push(format!("private-only: {} packets went to the internet", self.packets));
+        }
+        wrong
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_packet_to_the_internet_is_too_many() {
+        let kept = Private { before: 10, after: 20, refused: 20, packets: 0 };
+        assert_eq!(kept.wrong(), Vec::<String>::new());
+        assert_eq!(Private { packets: 1, ..kept }.wrong(), ["private-only: 1 packets went to the internet"]);
+    }
+}

@@ -1,0 +1,210 @@
+//! Uploads beside calls of people: each class has its mark on the wire, uploads keep to their bandwidth, and people wait no
+//! longer for them.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::harness::{Harness, Load, Setup};
+use super::lab::Marked;
+use super::policy::{document, standalone};
+use super::record::{Call, failures, percentile, violations};
+use super::{Options, Run, Verdict, now_ms, say};
+use crate::Error;
+use crate::keys::REGION;
+use bedrock_gateway::paths::PathName;
+
+/// DSCP values: AF11 of bulk data, AF41 of what people wait for (RFC 4594).
+const BULK: u64 = 10;
+const PEOPLE: u64 = 34;
+/// The bandwidth of all uploads together, in KiB/s: 67 Mbit/s.
+const BANDWIDTH: u64 = 8192;
+/// Uploads at any time, and the bytes of each.
+const UPLOADS: (u32, u64) = (2, 20_000_000);
+/// Until uploads have filled their bandwidth, in seconds.
+const FILL: u64 = 3;
+/// Between the end of the uploads and what counts as quiet again, in milliseconds.
+const CALM_MS: u64 = 1000;
+/// The bytes on the wire are more than the body's: TLS, HTTP/2, TCP.
+const OVERHEAD: f64 = 1.05;
+/// So much of its bandwidth bulk has to use for the limit to have been the limit.
+const USED: f64 = 0.8;
+/// What the people's 99th percentile may rise by.
+const RISE: f64 = 1.2;
+/// Packets with no mark of ours: such as the kernel's resets of connections that are closed.
+const STRAY: f64 = 0.001;
+
+/// A run in sum.
+#[derive(Debug, Clone, PartialEq)]
+struct Summary {
+    failures: BTreeMap<String, usize>,
+    /// Calls of people without uploads beside them, and with: their number, median and 99th percentile in milliseconds.
+    alone: (usize, f64, f64),
+    beside: (usize, f64, f64),
+    /// Uploads that were made.
+    uploads: usize,
+    /// Bytes of bulk on the wire in a second.
+    rate: f64,
+    /// What arrived over Direct Connect, by DSCP value.
+    marks: BTreeMap<u64, Marked>,
+}
+
+/// Calls of people all the time, uploads in the middle third.
+pub fn run(run: &Run<'_>) -> Result<Verdict, Error> {
+    let Options { rate, http1, .. } = *run.options;
+    let third = run.options.seconds.div_ceil(2);
+    say(&format!(
+        "\nqos: {rate} calls/s; for {third} s alone, for {third} s beside {} uploads of 20 MB at any time with {BANDWIDTH} \
+         KiB/s, for {third} s alone",
+        UPLOADS.0
+    ));
+    let classes = json!([
+        { "name": "bulk", "body_bytes": { "min": 1_000_000 }, "paths": ["dx", "vpn"], "dscp": BULK,
+          "bandwidth_kbps": BANDWIDTH },
+        { "name": "people", "paths": ["dx", "vpn", "internet"], "dscp": PEOPLE, "priority": "high" },
+    ]);
+    let policy = Some(document(&standalone()?, json!({ "route_classes": classes }))?);
+    let setup = Setup { name: "qos", regions: &[REGION], http1, policy, tokens: false };
+    let mut stand = Harness::start(&setup, run.programs, run.signals)?;
+    let start = Instant::now();
+    // The last uploads take their time.
+    let last = 2 * UPLOADS.1 * u64::from(UPLOADS.0) / (BANDWIDTH * 1024);
+    let people = stand.load("people", &Load { rate, seconds: 3 * third + last, ..Load::default() })?;
+    stand.wait_until(start + Duration::from_secs(third), run.signals)?;
+    let (bulk, bulk_bytes) = UPLOADS;
+    let uploads = stand.load("uploads", &Load { seconds: third, bulk, bulk_bytes, ..Load::default() })?;
+    let begun = now_ms();
+    stand.wait_until(start + Duration::from_secs(third + FILL), run.signals)?;
+    let bytes = |stand: &Harness| -> Result<(u64, Instant), Error> {
+        Ok((stand.lab.marks(PathName::Dx)?.get(&BULK).map_or(0, |marked| marked.bytes), Instant::now()))
+    };
+    let first = bytes(&stand)?;
+    stand.wait_until(start + Duration::from_secs(2 * third), run.signals)?;
+    let second = bytes(&stand)?;
+    let uploads = stand.settle(uploads, run.signals)?;
+    let people = stand.settle(people, run.signals)?;
+    let rate = second.0.saturating_sub(first.0) as f64 / (second.1 - first.1).as_secs_f64();
+    let summary = summary(&people, &uploads, begun, rate, stand.lab.marks(PathName::Dx)?);
+    let mut wrong = summary.wrong();
+    wrong.extend(violations("qos", &stand.lab.requests()?));
+    stand.stop();
+    Ok(Verdict { lines: summary.lines(), wrong })
+}
+
+/// `begun`: when the uploads were, in milliseconds since 1970.
+fn summary(people: &[Call], uploads: &[Call], begun: u64, rate: f64, marks: BTreeMap<u64, Marked>) -> Summary {
+    let over = uploads.iter().map(Call::end_ms).max().unwrap_or(begun);
+    let times = |within: &dyn Fn(&Call) -> bool| {
+        let mut times: Vec<f64> = people.iter().filter(|call| within(call)).map(|call| call.ms).collect();
+        (times.len(), percentile(&mut times, 0.5), percentile(&mut times, 0.99))
+    };
+    Summary {
+        failures: failures(people.iter().chain(uploads)),
+        alone: times(&|call| call.end_ms() < begun || call.start_ms >= over + CALM_MS),
+        beside: times(&|call| (begun..over).contains(&call.start_ms)),
+        uploads: uploads.len(),
+        rate,
+        marks,
+    }
+}
+
+impl Summary {
+    /// How much the people's 99th percentile rose.
+    fn rise(&self) -> f64 {
+        if self.alone.2 > 0.0 { self.beside.2 / self.alone.2 } else { f64::INFINITY }
+    }
+
+    fn packets(&self, dscp: u64) -> u64 {
+        self.marks.get(&dscp).map_or(0, |marked| marked.packets)
+    }
+
+    /// Packets with no mark of ours.
+    fn stray(&self) -> u64 {
+        self.marks.values().map(|marked| marked.packets).sum::<u64>() - self.packets(BULK) - self.packets(PEOPLE)
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let limit = (BANDWIDTH * 1024) as f64;
+        let mut lines = vec![
+            format!(
+                "qos: people alone: {} calls, median {:.1} ms, p99 {:.1} ms; beside uploads: {} calls, {:.1} ms, {:.1} ms: \
+                 p99 × {:.2}",
+                self.alone.0,
+                self.alone.1,
+                self.alone.2,
+                self.beside.0,
+                self.beside.1,
+                self.beside.2,
+                self.rise(),
+            ),
+            format!(
+                "  {} uploads; {:.2} MB/s of DSCP {BULK} arrived over dx, {:.1} % of the class's {:.2} MB/s; packets by \
+                 DSCP: {BULK}: {}, {PEOPLE}: {}, others: {}",
+                self.uploads,
+                self.rate / 1e6,
+                100.0 * self.rate / limit,
+                limit / 1e6,
+                self.packets(BULK),
+                self.packets(PEOPLE),
+                self.stray(),
+            ),
+        ];
+        lines.extend(self.failures.iter().map(|(cause, count)| format!("  {count} × {cause}")));
+        lines
+    }
+
+    fn wrong(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let failed: usize = self.failures.values().sum();
+        let limit = (BANDWIDTH * 1024) as f64;
+        if failed > 0 {
+            wrong.push(format!("qos: {failed} calls failed"));
+        }
+        if self.rate > limit * OVERHEAD || self.rate < limit * USED {
+            let (rate, limit) = (self.rate / 1e6, limit / 1e6);
+            wrong.push(format!("qos: uploads took {rate:.2} MB/s, where their class has {limit:.2} MB/s"));
+        }
+        if self.rise() > RISE {
+            wrong
+                .push(format!("qos: the people's 99th percentile was {:.2} times as long beside uploads", self.rise()));
+        }
+        let (bulk, people, stray) = (self.packets(BULK), self.packets(PEOPLE), self.stray());
+        if bulk == 0 || people == 0 || stray as f64 > (bulk + people) as f64 * STRAY {
+            wrong.push(format!("qos: packets by DSCP: {BULK}: {bulk}, {PEOPLE}: {people}, others: {stray}"));
+        }
+        wrong
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::call;
+    use super::*;
+
+    fn marks(bulk: u64, people: u64, others: u64) -> BTreeMap<u64, Marked> {
+        let of = |packets| Marked { packets, bytes: packets * 1500 };
+        BTreeMap::from([(BULK, of(bulk)), (PEOPLE, of(people)), (0, of(others))])
+    }
+
+    #[test]
+    fn calls_beside_uploads_are_held_against_those_before_and_after() {
+        let people = [
+            call("call", 1000, 10.0, "ok"),
+            call("call", 9995, 99.0, "ok"),
+            call("call", 10_500, 11.0, "ok"),
+            call("call", 16_500, 77.0, "ok"),
+            call("call", 17_500, 10.0, "ok"),
+        ];
+        let uploads = [call("bulk", 10_100, 5900.0, "ok")];
+        let good = summary(&people, &uploads, 10_000, 8e6, marks(5000, 5000, 1));
+        assert_eq!((good.alone, good.beside), ((2, 10.0, 10.0), (1, 11.0, 11.0)));
+        assert_eq!(good.wrong(), Vec::<String>::new());
+        let bad = Summary { rate: 9e6, beside: (1, 11.0, 12.5), marks: marks(5000, 0, 0), ..good };
+        let wrong = bad.wrong();
+        assert!(
+            wrong[0].contains("9.00 MB/s, where") && wrong[1].contains("1.25 times") && wrong.len() == 3,
+            "{wrong:?}"
+        );
+    }
+}

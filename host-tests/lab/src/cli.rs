@@ -1,0 +1,87 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum as _};
+
+use crate::chaos::{self, Scenario};
+use crate::{Error, vpn};
+
+/// Runs the gateway in network namespaces. Needs root.
+#[derive(Debug, Parser)]
+#[command(name = "lab", bin_name = "cargo xtask")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Break its paths under load, and report what became of the calls. Needs root, and `ip`, `tc` and `nft`.
+    ///
+    /// The hosts are network namespaces. Direct Connect is cut, then the VPN too, then both are restored, for each
+    /// way of failing; a class without the internet loses both of its paths; regions throttle; calls move to another path
+    /// by weights; uploads run next to interactive calls.
+    Chaos(Chaos),
+    /// Run the VPN's machines for real: strongSwan and FRR at both ends, calls across, one tunnel cut and restored under load.
+    /// Needs Linux, root, `ip`, `tc`, /dev/net/tun, and `apt-get`.
+    Vpn(Vpn),
+}
+
+#[derive(Debug, Args)]
+struct Chaos {
+    /// Converse calls in a second.
+    #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..=2000))]
+    rate: u32,
+    /// The length of each run, in seconds.
+    #[arg(long, value_name = "N", default_value = "40", value_parser = clap::value_parser!(u64).range(20..=3600))]
+    seconds: u64,
+    /// What is done; may be given more than once [default: all of it].
+    #[arg(long = "fault", value_enum, value_name = "NAME")]
+    faults: Vec<Scenario>,
+    /// Streams that run at any time.
+    #[arg(long, value_name = "N", default_value = "10")]
+    streams: u32,
+    /// How long the models of two calls think before their first byte, in seconds; 0: there are none.
+    #[arg(long, value_name = "N", default_value = "20")]
+    think: u64,
+    /// Upstreams offer HTTP/1.1 only.
+    #[arg(long)]
+    http1: bool,
+}
+
+#[derive(Debug, Args)]
+struct Vpn {
+    /// Converse calls in a second.
+    #[arg(long, value_name = "N", default_value = "50", value_parser = clap::value_parser!(u32).range(1..=500))]
+    rate: u32,
+    /// How long the tunnel is cut, in seconds; sessions of IKE and BGP end after 30. The other gateway takes the routes after
+    /// some 6, and Envoy looks at the path again within 10.
+    #[arg(long, value_name = "N", default_value = "18", value_parser = clap::value_parser!(u64).range(18..=600))]
+    cut: u64,
+}
+
+impl Cli {
+    /// Does what was asked.
+    ///
+    /// # Errors
+    /// A host that cannot be made, or a result that is not as it must be.
+    pub fn run(self) -> Result<(), Error> {
+        match self.command {
+            Command::Chaos(chaos) => chaos.run(),
+            Command::Vpn(Vpn { rate, cut }) => vpn::run(&vpn::Options { rate, cut }),
+        }
+    }
+}
+
+impl Chaos {
+    fn run(self) -> Result<(), Error> {
+        let options = chaos::Options {
+            rate: self.rate,
+            seconds: self.seconds,
+            streams: self.streams,
+            think: self.think,
+            http1: self.http1,
+        };
+        let all = Scenario::value_variants();
+        chaos::run(&options, if self.faults.is_empty() { all } else { &self.faults })
+    }
+}

@@ -1,0 +1,255 @@
+//! A gateway of a test's own, in front of doubles of its own.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use bedrock_double::sources::{AGENT_TOKEN, CONTAINER_TOKEN};
+use bedrock_double::{Builder, Double, EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY, Received, Running};
+
+/// A session token of temporary keys; any text, to the double.
+pub const SESSION_TOKEN: &str = "example/session+token==";
+/// A Bedrock API key; any text, to the double.
+pub const API_KEY: &str = "ABSKexample-api-key";
+
+pub use host_tests::required;
+
+/// Credentials in the gateway's environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keys {
+    None,
+    LongLived,
+    Temporary,
+    Api,
+    /// None of Bedrock's: what the local sources of credentials want to see.
+    Local,
+}
+
+impl Keys {
+    fn variables(self) -> Vec<(&'static str, &'static str)> {
+        let pair = [("AWS_ACCESS_KEY_ID", EXAMPLE_ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", EXAMPLE_SECRET_KEY)];
+        match self {
+            Keys::None => Vec::new(),
+            Keys::LongLived => pair.to_vec(),
+            Keys::Temporary => [&pair[..], &[("AWS_SESSION_TOKEN", SESSION_TOKEN)]].concat(),
+            Keys::Api => vec![("AWS_BEARER_TOKEN_BEDROCK", API_KEY)],
+            Keys::Local => vec![
+                ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/v1/credentials"),
+                ("AWS_CONTAINER_AUTHORIZATION_TOKEN", CONTAINER_TOKEN),
+                ("AWS_TOKEN", AGENT_TOKEN),
+            ],
+        }
+    }
+
+    /// A double that takes these and nothing else.
+    fn taken_by(self, double: Builder) -> Builder {
+        match self {
+            Keys::None | Keys::LongLived | Keys::Local => double,
+            Keys::Temporary => {
+                double.access_key(EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY, Some(SESSION_TOKEN.to_owned()))
+            }
+            Keys::Api => double.bearer(API_KEY),
+        }
+    }
+}
+
+/// Doubles, and `bedrock-gateway up` in front of them.
+pub struct Harness {
+    pub doubles: Vec<Running>,
+    pub gateway: Gateway,
+    pub dir: tempfile::TempDir,
+}
+
+/// A running `bedrock-gateway up`.
+pub struct Gateway {
+    child: Child,
+    /// `http://127.0.0.1:PORT`
+    pub http: String,
+    /// `https://127.0.0.1:PORT`
+    pub https: String,
+    /// What clients of the TLS listener trust.
+    pub ca: String,
+    /// The line that said so.
+    pub ready: String,
+    /// What it said on stderr.
+    said: Arc<Mutex<String>>,
+    /// Its logs and Envoy's configuration.
+    state: tempfile::TempDir,
+}
+
+impl Harness {
+    /// One double, reached over the internet.
+    pub fn lone(keys: Keys) -> Harness {
+        Harness::new(keys, &["internet"], |double| double, &[])
+    }
+
+    /// A double for each path, or for each path and region (`dx@us-west-2`); `arguments` are more of `bedrock-gateway up`'s.
+    pub fn new(keys: Keys, paths: &[&str], change: impl Fn(Builder) -> Builder, arguments: &[&str]) -> Harness {
+        let dir = tempfile::tempdir().unwrap();
+        let doubles: Vec<Running> = paths
+            .iter()
+            .map(|path| {
+                let double = Double::builder().tls_dir(dir.path().join("tls")).path_name(*path);
+                let double = match path.split_once('@') {
+                    Some((_, region)) => double.region(region),
+                    None => double,
+                };
+                change(keys.taken_by(double)).start().unwrap()
+            })
+            .collect();
+        let mut all: Vec<String> = Vec::new();
+        for (path, double) in paths.iter().zip(&doubles) {
+            all.extend(["--path".to_owned(), format!("{path}={}", double.addr())]);
+        }
+        all.extend(["--upstream-ca".to_owned(), dir.path().join("tls/ca.pem").display().to_string()]);
+        all.extend(["--access-log".to_owned(), dir.path().join("access.jsonl").display().to_string()]);
+        all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        let gateway = Gateway::start(keys, &all);
+        Harness { doubles, gateway, dir }
+    }
+
+    /// The access log of the gateway.
+    pub fn access_log(&self) -> PathBuf {
+        self.dir.path().join("access.jsonl")
+    }
+
+    /// What the doubles got, health checks apart.
+    pub fn received(&self) -> Vec<Received> {
+        let all = self.doubles.iter().flat_map(Running::requests);
+        all.filter(|request| request.operation.is_some() || request.is_violation()).collect()
+    }
+
+    /// Fails if a request was one that a gateway must never send: unsigned, wrongly signed, or with what must not cross.
+    pub fn assert_no_violation(&self) {
+        for double in &self.doubles {
+            let violations = double.violations();
+            assert!(violations.is_empty(), "{violations:#?}");
+        }
+    }
+}
+
+impl Gateway {
+    /// Starts `bedrock-gateway up` on free ports and waits for its line.
+    pub fn start(keys: Keys, arguments: &[String]) -> Gateway {
+        let mut command = Command::new(required("BEDROCK_GATEWAY_BIN"));
+        let state = tempfile::tempdir().unwrap();
+        command.args(["up", "--listen", "127.0.0.1:0", "--state"]).arg(state.path()).args(arguments);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AWS_")) {
+            command.env_remove(name);
+        }
+        command.envs(keys.variables()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            BufReader::new(stdout).lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)))
+        });
+        let said = Arc::new(Mutex::new(String::new()));
+        let hearing = Arc::clone(&said);
+        let errors = std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                *hearing.lock().unwrap() += &(line + "\n");
+            }
+        });
+        match lines.recv_timeout(Duration::from_secs(120)) {
+            Ok(ready) => {
+                let words: Vec<&str> = ready.split([' ', ')']).collect();
+                assert_eq!((words[0], words[3]), ("ready", "(CA"), "{ready}");
+                let (http, https, ca) = (words[1].to_owned(), words[2].to_owned(), words[4].to_owned());
+                Gateway { child, http, https, ca, ready, said, state }
+            }
+            Err(_) => {
+                let _ = child.kill();
+                errors.join().unwrap();
+                panic!("bedrock-gateway up did not become ready: {}", said.lock().unwrap());
+            }
+        }
+    }
+
+    /// What it has said on stderr so far.
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
+    /// The process id of `bedrock-gateway up`.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where its run keeps its logs and Envoy's configuration.
+    pub fn run_dir(&self) -> PathBuf {
+        self.state.path().join(format!("up/{}", self.pid()))
+    }
+
+    /// A page of Envoy's admin interface.
+    pub fn admin(&self, path: &str) -> String {
+        self.ask_admin("GET", path)
+    }
+
+    /// A change by Envoy's admin interface.
+    pub fn post(&self, path: &str) -> String {
+        self.ask_admin("POST", path)
+    }
+
+    fn ask_admin(&self, method: &str, path: &str) -> String {
+        let address = std::fs::read_to_string(self.run_dir().join("admin")).unwrap();
+        let mut stream = TcpStream::connect(address.trim()).unwrap();
+        write!(stream, "{method} {path} HTTP/1.1\r\nhost: admin\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            .unwrap();
+        let mut page = Vec::new();
+        stream.read_to_end(&mut page).unwrap();
+        String::from_utf8_lossy(&page).into_owned()
+    }
+
+    /// Ends it as Ctrl-C does and waits: the audit is whole then.
+    pub fn stop(mut self) {
+        self.terminate();
+    }
+
+    fn terminate(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+            let _ = self.child.wait();
+        }
+    }
+
+    /// Sends bytes as they are to the plain listener and reads the answer: status, head, body.
+    pub fn raw(&self, request: &[u8]) -> (u16, String, String) {
+        let address = self.http.strip_prefix("http://").unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        // A server may answer and close before it has read all.
+        let _ = stream.write_all(request);
+        let mut response = Vec::new();
+        let _ = stream.read_to_end(&mut response);
+        let response = String::from_utf8_lossy(&response).into_owned();
+        let (head, body) = response.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {response:?}"));
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_ascii_lowercase(), body.to_owned())
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.terminate();
+    }
+}
+
+/// Waits until `check` gives something.
+pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = check() {
+            return found;
+        }
+        assert!(start.elapsed() < Duration::from_secs(30), "{what}: not within 30 s");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A file's text; nothing while it is not there.
+pub fn text_of(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}

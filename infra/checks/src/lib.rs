@@ -1,0 +1,112 @@
+//! Checks of the CloudFormation templates in `infra/templates` before anyone deploys them, and an upgrade test through the
+//! versions of connectivity on a mock of AWS.
+//!
+//! `cargo xtask infra` runs them; it names the linters' and the mock's Python in the environment.
+#![forbid(unsafe_code)]
+
+pub mod aws_mock;
+pub mod linters;
+pub mod rules;
+pub mod template;
+mod upgrade_test;
+
+use std::path::{Path, PathBuf};
+
+use bedrock_gateway::progress;
+use lab::tools::{required, root};
+
+use linters::LinterError;
+use template::{Partition, Template, TemplateError};
+
+pub use lab::Error;
+
+/// A Python with the packages of `infra/checks/cfn-lint.txt`.
+pub const CFN_LINT_PYTHON: &str = "INFRA_CFN_LINT_PYTHON";
+/// A Python with the packages of `infra/checks/checkov.txt`.
+pub const CHECKOV_PYTHON: &str = "INFRA_CHECKOV_PYTHON";
+/// A Python with the packages of `infra/checks/aws_mock.txt`.
+pub const AWS_MOCK_PYTHON: &str = "INFRA_AWS_MOCK_PYTHON";
+
+/// Why the checks do not pass.
+#[derive(Debug, thiserror::Error)]
+pub enum InfraError {
+    /// A template that cannot be read.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// A tool that the environment does not name.
+    #[error(transparent)]
+    Tool(#[from] Error),
+    /// A tool that does not work.
+    #[error(transparent)]
+    Linter(#[from] LinterError),
+    /// What is wrong with the templates, a line each.
+    #[error("{} faults in the templates\n{}", .0.len(), .0.join("\n"))]
+    Faults(Vec<String>),
+    /// The upgrade test does not reach its end.
+    #[error("upgrade test: {0}")]
+    Upgrade(Error),
+}
+
+/// The templates' directory.
+pub fn templates() -> PathBuf {
+    root().join("infra/templates")
+}
+
+/// Checks every template, and runs the upgrade test: one line on stderr for each check and each step.
+///
+/// # Errors
+/// [`InfraError`]; every fault of one check is in it.
+pub fn run() -> Result<(), InfraError> {
+    let directory = templates();
+    let found = Template::all(&directory)?;
+    let count = found.len();
+    settle(&format!("{count} templates, the project's rules"), texts(rules::check(&found)))?;
+    // Both take long, and the upgrade test mostly waits.
+    let (linted, upgraded) = std::thread::scope(|scope| {
+        let upgraded = scope.spawn(upgrade_test::run);
+        let linted = lint(&directory, &found);
+        (linted, upgraded.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    linted?;
+    settle("what was deployed, read back", upgraded.map_err(InfraError::Upgrade)?)
+}
+
+/// What others' linters say of the templates.
+fn lint(directory: &Path, found: &[Template]) -> Result<(), InfraError> {
+    let count = found.len();
+    let python = required(CFN_LINT_PYTHON)?;
+    for partition in Partition::ALL {
+        let files: Vec<PathBuf> = of(directory, found, partition);
+        let region = partition.region();
+        settle(
+            &format!("{} templates, cfn-lint for {region}", files.len()),
+            linters::cfn_lint(&python, region, &files)?,
+        )?;
+    }
+    let python = required(CHECKOV_PYTHON)?;
+    let checked = linters::checkov(&python, directory)?;
+    let mut faults = checked.faults;
+    // It counts an excuse where the check would have failed.
+    let written: usize = found.iter().map(rules::checkov_excuses).sum();
+    if faults.is_empty() && usize::try_from(checked.excused).ok() != Some(written) {
+        faults.push(format!("{written} excuses from checkov are written, and {} are needed", checked.excused));
+    }
+    settle(&format!("{count} templates, checkov: {} checks, {written} excused in place", checked.passed), faults)
+}
+
+fn of(directory: &Path, templates: &[Template], partition: Partition) -> Vec<PathBuf> {
+    let of = templates.iter().filter(|template| template.partition == partition);
+    of.map(|template| directory.join(&template.file)).collect()
+}
+
+fn texts(faults: Vec<rules::Fault>) -> Vec<String> {
+    faults.iter().map(ToString::to_string).collect()
+}
+
+fn settle(check: &str, faults: Vec<String>) -> Result<(), InfraError> {
+    if !faults.is_empty() {
+        return Err(InfraError::Faults(faults));
+    }
+    progress::say(&format!("{check}: no fault"));
+    Ok(())
+}

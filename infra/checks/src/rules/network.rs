@@ -1,0 +1,141 @@
+//! What can be reached: no ingress from everywhere, endpoints of the right service, flow logs, and IMDSv2.
+
+use serde_json::Value;
+
+use super::{Report, given, is_true, texts};
+use crate::template::Partition;
+
+/// Ranges that are everywhere.
+const ANYWHERE: [&str; 2] = ["0.0.0.0/0", "::/0"];
+
+/// Services of interface and gateway endpoints, by partition. Bedrock is reached in the Commercial one only.
+/// Source: AWS PrivateLink guide, "AWS services that integrate with AWS PrivateLink".
+const fn services(partition: Partition) -> &'static [&'static str] {
+    match partition {
+        Partition::Commercial => &["bedrock-runtime", "bedrock", "sts"],
+        Partition::GovCloud => &[
+            "autoscaling",
+            "cloudformation",
+            "dynamodb",
+            "ec2",
+            "ec2messages",
+            "kms",
+            "logs",
+            "monitoring",
+            "s3",
+            "secretsmanager",
+            "sns",
+            "ssm",
+            "ssmmessages",
+            "sts",
+        ],
+    }
+}
+
+pub(super) fn check(report: &mut Report<'_>) {
+    match report.resource.kind {
+        "AWS::EC2::SecurityGroup" => {
+            description(report, "/GroupDescription");
+            for way in ["SecurityGroupIngress", "SecurityGroupEgress"] {
+                let rules = report.resource.property(&format!("/{way}")).as_array().map_or(0, Vec::len);
+                (0..rules).for_each(|index| description(report, &format!("/{way}/{index}/Description")));
+            }
+            let rules = report.resource.property("/SecurityGroupIngress").as_array();
+            for (index, rule) in rules.into_iter().flatten().enumerate() {
+                ingress(report, rule, &format!("/Properties/SecurityGroupIngress/{index}"));
+            }
+        }
+        "AWS::EC2::SecurityGroupIngress" => {
+            description(report, "/Description");
+            ingress(report, report.resource.property(""), "/Properties");
+        }
+        "AWS::EC2::SecurityGroupEgress" => description(report, "/Description"),
+        "AWS::EC2::Subnet" if is_true(report.resource.property("/MapPublicIpOnLaunch")) => {
+            let place = "/Properties/MapPublicIpOnLaunch";
+            report.fault("ingress", place, "MapPublicIpOnLaunch", "each machine would have a public address");
+        }
+        "AWS::ElasticLoadBalancingV2::LoadBalancer"
+            if report.resource.property("/Scheme").as_str() != Some("internal") =>
+        {
+            let place = "/Properties/Scheme";
+            report.fault("ingress", place, "Scheme", "\"internal\" is wanted; the default is public");
+        }
+        "AWS::EC2::VPCEndpoint" => endpoint(report),
+        "AWS::EC2::VPC" => flow_log(report),
+        "AWS::EC2::LaunchTemplate" => metadata(report, "/LaunchTemplateData/MetadataOptions"),
+        // An instance has no property of this name: it takes it from a launch template.
+        "AWS::EC2::Instance" if !given(report.resource.property("/LaunchTemplate")) => {
+            report.fault("imds", "/Properties", "LaunchTemplate", "no launch template, which would require IMDSv2");
+        }
+        _ => {}
+    }
+}
+
+/// What EC2 takes as a description. Source: Amazon EC2 API Reference, "IpRange"; `cfn-lint` looks at the group's alone.
+fn description(report: &mut Report<'_>, pointer: &str) {
+    let Some(text) = report.resource.property(pointer).as_str() else { return };
+    let taken = |letter: char| letter.is_ascii_alphanumeric() || " ._-:/()#,@[]+=&;{}!$*".contains(letter);
+    if let Some(letter) = text.chars().find(|letter| !taken(*letter)) {
+        let problem = "EC2 refuses it in a description of a security group";
+        report.fault("description", &format!("/Properties{pointer}"), letter.to_string(), problem);
+    }
+}
+
+fn ingress(report: &mut Report<'_>, rule: &Value, place: &str) {
+    for key in ["CidrIp", "CidrIpv6"] {
+        let Some(range) = rule.get(key) else { continue };
+        let parameter = range.get("Ref").and_then(Value::as_str);
+        let default = parameter.and_then(|name| report.template.default(name)).unwrap_or(range);
+        for text in texts(default) {
+            if ANYWHERE.contains(&text) {
+                report.fault("ingress", place, text, "ingress from everywhere; name the range");
+            }
+        }
+    }
+    if rule.get("IpProtocol").is_some_and(|protocol| protocol.as_str() == Some("-1") || protocol.as_i64() == Some(-1)) {
+        report.fault("ingress", place, "IpProtocol -1", "every protocol; name it and its ports");
+    }
+}
+
+fn endpoint(report: &mut Report<'_>) {
+    let name = report.resource.property("/ServiceName");
+    let known = services(report.template.partition);
+    let place = "/Properties/ServiceName";
+    match texts(name).as_slice() {
+        [text] => {
+            let service = text.strip_prefix("com.amazonaws.${AWS::Region}.");
+            if !service.is_some_and(|service| known.contains(&service)) {
+                let problem =
+                    format!("no service of this partition; com.amazonaws.${{AWS::Region}}. and one of {known:?}");
+                report.fault("endpoint", place, *text, problem);
+            }
+        }
+        _ => report.fault("endpoint", place, "ServiceName", "not a !Sub of com.amazonaws.${AWS::Region}.SERVICE"),
+    }
+    if !given(report.resource.property("/PolicyDocument")) {
+        let problem = "no endpoint policy: the default lets anyone's credentials through, to any account";
+        report.fault("endpoint", "/Properties", "PolicyDocument", problem);
+    }
+}
+
+fn flow_log(report: &mut Report<'_>) {
+    let id = report.resource.id;
+    let logged = report
+        .template
+        .of_type("AWS::EC2::FlowLog")
+        .any(|log| log.property("/ResourceId").get("Ref").and_then(Value::as_str) == Some(id));
+    if !logged {
+        report.fault("flow-log", "", "AWS::EC2::FlowLog", "no flow log of this VPC in its template");
+    }
+}
+
+fn metadata(report: &mut Report<'_>, pointer: &str) {
+    let options = report.resource.property(pointer);
+    let place = format!("/Properties{pointer}");
+    if options.get("HttpTokens").and_then(Value::as_str) != Some("required") {
+        report.fault("imds", &place, "HttpTokens", "\"required\" is wanted: IMDSv2 only");
+    }
+    if options.get("HttpPutResponseHopLimit").and_then(Value::as_i64) != Some(1) {
+        report.fault("imds", &place, "HttpPutResponseHopLimit", "1 is wanted: tokens stay on the machine");
+    }
+}

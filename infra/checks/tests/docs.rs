@@ -1,0 +1,197 @@
+//! The operators' pages: what they name is there, and what is there is named.
+
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use infra_checks::template::Template;
+use infra_checks::templates;
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn read(file: &str) -> String {
+    std::fs::read_to_string(root().join(file)).unwrap()
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// README and every page of `docs`, with their texts.
+fn pages() -> Vec<(String, String)> {
+    let mut found = vec!["README.md".to_owned()];
+    let pages = names(&root().join("docs")).into_iter().filter(|name| name.ends_with(".md"));
+    found.extend(pages.map(|name| format!("docs/{name}")));
+    found.sort();
+    found.into_iter().map(|page| (page.clone(), read(&page))).collect()
+}
+
+/// What stands between backticks.
+fn spans(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// The names of alarms, without what is before them in every environment.
+fn alarms() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for template in Template::all(&templates()).unwrap() {
+        let stem = template.file.rsplit('/').next().unwrap().trim_end_matches(".yaml");
+        for alarm in template.of_type("AWS::CloudWatch::Alarm") {
+            let name = alarm.property("/AlarmName/Fn::Sub").as_str().unwrap_or_default();
+            // A stack's name is the environment's, and the template's where it is made once.
+            let name = name.replace("${AWS::StackName}", &format!("bedrock-gateway-${{Environment}}-{stem}"));
+            let own = name.strip_prefix("bedrock-gateway-${Environment}-");
+            found.insert(own.unwrap_or_else(|| panic!("{}: {name:?}", alarm.id)).to_owned());
+        }
+    }
+    found
+}
+
+#[test]
+fn each_alarm_has_one_runbook_and_no_runbook_is_for_another() {
+    let text = read("docs/operations.md");
+    let headings: Vec<&str> = text.lines().filter(|line| line.starts_with("### ")).flat_map(spans).collect();
+    let found: BTreeSet<String> = headings.iter().map(|name| (*name).to_owned()).collect();
+    assert_eq!(headings.len(), found.len(), "a runbook is there twice: {headings:?}");
+    assert_eq!(found, alarms());
+}
+
+#[test]
+fn each_runbook_says_what_it_means_what_callers_see_and_what_to_do() {
+    let text = read("docs/operations.md");
+    for runbook in text.split("\n### ").skip(1) {
+        let runbook = runbook.split("\n## ").next().unwrap();
+        let title = runbook.lines().next().unwrap();
+        for part in ["**Means.**", "**Callers see.**", "**Look.**", "**Do.**", "**Over.**"] {
+            assert_eq!(runbook.matches(part).count(), 1, "{title}: {part}");
+        }
+    }
+}
+
+/// Names of a template's parameters that have a default, or have none.
+fn parameters(template: &Template, default: bool) -> BTreeSet<&str> {
+    let all = template.document.get("Parameters").and_then(Value::as_object).into_iter().flatten();
+    let wanted = all.filter(|(name, body)| *name != "Environment" && body.get("Default").is_some() == default);
+    wanted.map(|(name, _)| name.as_str()).collect()
+}
+
+#[test]
+fn the_guide_names_the_parameters_of_every_template() {
+    let text = read("docs/deployment.md");
+    let all = Template::all(&templates()).unwrap();
+    for template in &all {
+        let name = template.file.trim_end_matches(".yaml");
+        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with(&format!("| `{name}` |"))).collect();
+        let [row] = rows.as_slice() else { panic!("{name} has {} rows in the guide's table", rows.len()) };
+        let named: BTreeSet<&str> = spans(row).skip(1).filter(|span| !span.contains(['/', '@', '=', '.'])).collect();
+        let (wanted, optional) = (parameters(template, false), parameters(template, true));
+        let missing: Vec<_> = wanted.difference(&named).collect();
+        assert!(missing.is_empty(), "{name}: the guide does not name {missing:?}");
+        let unknown: Vec<_> =
+            named.iter().filter(|name| !wanted.contains(*name) && !optional.contains(*name)).collect();
+        assert!(unknown.is_empty(), "{name} has no parameter {unknown:?}");
+    }
+}
+
+/// Anchors as GitHub makes them of headings.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let titles = headings.map(|line| line.trim_start_matches('#').trim().to_lowercase());
+    let anchor = |title: String| {
+        let kept = title.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    titles.map(anchor).collect()
+}
+
+#[test]
+fn each_link_has_its_target() {
+    for (page, text) in pages() {
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.starts_with("https://") {
+                continue;
+            }
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let path =
+                if file.is_empty() { root().join(&page) } else { root().join(&page).parent().unwrap().join(file) };
+            assert!(path.exists(), "{page}: {target}: there is no such file");
+            if !anchor.is_empty() {
+                let there = anchors(&std::fs::read_to_string(&path).unwrap());
+                assert!(there.contains(anchor), "{page}: {target}: there is no such heading");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_infra_says_of_pages_is_true() {
+    let mut folders = vec![root().join("infra")];
+    while let Some(folder) = folders.pop() {
+        for name in names(&folder) {
+            let path = folder.join(&name);
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+            for rest in text.split("docs/").skip(1) {
+                let page: String =
+                    rest.chars().take_while(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect();
+                let page = page.trim_end_matches('.');
+                if page.ends_with(".md") {
+                    assert!(root().join("docs").join(page).exists(), "{}: there is no docs/{page}", path.display());
+                }
+            }
+        }
+    }
+}
+
+/// Words of a command up to its comment, or to where the text around it goes on.
+fn words(command: &str) -> Vec<&str> {
+    let line = command.lines().next().unwrap_or_default();
+    let line = line.split(['`', '#', '|', ';', ')', ',', ':']).next().unwrap_or_default();
+    line.split_whitespace().collect()
+}
+
+#[test]
+fn each_deployment_that_is_told_is_one_of_a_plan() {
+    let example = root().join("infra/environments/example");
+    let plans: BTreeSet<String> =
+        names(&example).iter().filter_map(|name| name.strip_suffix(".plan").map(str::to_owned)).collect();
+    let mut stacks = BTreeSet::new();
+    for plan in &plans {
+        for line in std::fs::read_to_string(example.join(format!("{plan}.plan"))).unwrap().lines() {
+            if let [partition @ ("govcloud" | "commercial"), rest @ ..] = words(line).as_slice() {
+                stacks.insert(format!("{partition}/{}", rest.last().unwrap()));
+            }
+        }
+    }
+    let mut told = 0;
+    for (page, text) in pages() {
+        for command in text.split("infra/deploy ").skip(1) {
+            let words = words(command);
+            let (["example", what, rest @ ..] | ["ENVIRONMENT", what, rest @ ..]) = words.as_slice() else { continue };
+            told += 1;
+            match (*what, rest) {
+                ("status", []) => {}
+                ("remove", [stack, ..]) => {
+                    assert!(
+                        *stack == "PARTITION/STACK" || stacks.contains(*stack),
+                        "{page}: no plan has a stack {stack}"
+                    );
+                }
+                (plan, rest) => {
+                    assert!(plan == "VERSION" || plans.contains(plan), "{page}: there is no plan {plan}");
+                    let known = |word: &&&str| **word != "--yes" && **word != "--replace" && !word.contains('/');
+                    assert!(!rest.iter().any(|word| known(&word)), "{page}: infra/deploy {}", words.join(" "));
+                }
+            }
+        }
+    }
+    assert!(told > 5, "{told} deployments were found: do the pages write them otherwise?");
+}

@@ -1,0 +1,371 @@
+//! The rules that templates of `infra/templates` keep to: the real ones do, and one with a planted fault does not.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use infra_checks::rules::{self, Fault};
+use infra_checks::template::{Partition, Template};
+use infra_checks::templates;
+use serde_json::Value;
+
+fn partition(file: &str) -> Partition {
+    Partition::ALL.into_iter().find(|partition| file.starts_with(partition.directory())).unwrap()
+}
+
+fn text(file: &str) -> String {
+    std::fs::read_to_string(templates().join(file)).unwrap()
+}
+
+/// The faults of a real template in which one text stands for another.
+fn planted(file: &str, from: &str, to: &str) -> Vec<Fault> {
+    let text = text(file);
+    assert!(text.contains(from), "{file} has no {from:?}");
+    let template = Template::parse(file.to_owned(), partition(file), &text.replacen(from, to, 1)).unwrap();
+    rules::check(&[template])
+}
+
+#[test]
+fn the_templates_keep_to_every_rule() {
+    let found = rules::check(&Template::all(&templates()).unwrap());
+    let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert!(found.is_empty(), "{}", lines.join("\n"));
+}
+
+/// Template, what is there, what is planted; rule, resource and subject of the fault that is found.
+type Planted = (&'static str, &'static str, &'static str, (&'static str, &'static str, &'static str));
+
+const PLANTED: &[Planted] = &[
+    // Policies.
+    ("commercial/identity.yaml", "- bedrock:InvokeModel\n", "- bedrock:*\n", ("wildcard", "CallBedrock", "bedrock:*")),
+    (
+        "commercial/identity.yaml",
+        "Resource: !Ref ModelArns",
+        "Resource: '*'",
+        ("wildcard", "CallBedrock", "Resource *"),
+    ),
+    (
+        "commercial/identity.yaml",
+        "Action: bedrock:CallWithBearerToken",
+        "NotAction: bedrock:CallWithBearerToken",
+        ("wildcard", "Group", "NotAction"),
+    ),
+    (
+        "commercial/identity.yaml",
+        "Service: rolesanywhere.amazonaws.com",
+        "AWS: '*'",
+        ("wildcard", "CertificateRole", "Principal *"),
+    ),
+    // Trust.
+    (
+        "commercial/identity.yaml",
+        "Default: bedrock-gateway\n",
+        "Default: sts.amazonaws.com\n",
+        ("trust", "Role", "aud"),
+    ),
+    ("commercial/identity.yaml", "${Issuer}:aud\": \"${Audience}", "${Issuer}:aud\": \"sts", ("trust", "Role", "aud")),
+    ("commercial/identity.yaml", "${Issuer}:aud", "${Issuer}:amr", ("trust", "Role", "aud")),
+    ("commercial/identity.yaml", "${Issuer}:sub", "${Issuer}:amr", ("trust", "Role", "sub")),
+    ("commercial/identity.yaml", ":sub\": \"${GatewayRoleArn}", ":sub\": \"arn:x:*", ("trust", "Role", "sub")),
+    ("commercial/identity.yaml", "[\"sts:AssumeRoleWithWebIdentity\",", "[", ("trust", "Role", "Action")),
+    (
+        "commercial/identity.yaml",
+        "Service: rolesanywhere.amazonaws.com",
+        "Service: ecs-tasks.amazonaws.com",
+        ("trust", "CertificateRole", "ecs-tasks.amazonaws.com"),
+    ),
+    ("commercial/identity.yaml", "\"Sid\": \"The", "Sid: \"The", ("policy-json", "Role", "policy")),
+    // ARNs of one partition.
+    ("govcloud/audit.yaml", "\"arn:${AWS::Partition}:iam", "\"arn:aws:iam", ("partition", "Key", "arn:aws:")),
+    // Encryption, and what is kept.
+    (
+        "govcloud/audit.yaml",
+        "        KMSMasterKeyId: !GetAtt Key.Arn\n",
+        "",
+        ("encryption", "Table", "SSESpecification/KMSMasterKeyId"),
+    ),
+    (
+        "govcloud/audit.yaml",
+        "KMSMasterKeyId: !GetAtt Key.Arn",
+        "KMSMasterKeyId: !Ref AWS::NoValue",
+        ("encryption", "Table", "SSESpecification/KMSMasterKeyId"),
+    ),
+    (
+        "govcloud/audit.yaml",
+        "SSEEnabled: true",
+        "SSEEnabled: false",
+        ("encryption", "Table", "SSESpecification/SSEEnabled"),
+    ),
+    (
+        "govcloud/audit.yaml",
+        "PointInTimeRecoveryEnabled: true",
+        "X: true",
+        ("encryption", "Table", "PointInTimeRecoverySpecification/PointInTimeRecoveryEnabled"),
+    ),
+    (
+        "govcloud/audit.yaml",
+        "EnableKeyRotation: true",
+        "EnableKeyRotation: false",
+        ("encryption", "Key", "EnableKeyRotation"),
+    ),
+    ("govcloud/secrets.yaml", "      KmsKeyId: !GetAtt Key.Arn\n", "", ("encryption", "Secret", "KmsKeyId")),
+    (
+        "govcloud/secrets.yaml",
+        "DeletionPolicy: RetainExceptOnCreate",
+        "DeletionPolicy: Delete",
+        ("kept", "Key", "DeletionPolicy"),
+    ),
+    // The table is the collector's.
+    (
+        "govcloud/audit.yaml",
+        "AttributeName: expires_at",
+        "AttributeName: expires",
+        ("table", "Table", "TimeToLiveSpecification"),
+    ),
+    (
+        "govcloud/audit.yaml",
+        "        Enabled: true",
+        "        Enabled: false",
+        ("table", "Table", "TimeToLiveSpecification"),
+    ),
+    ("govcloud/audit.yaml", "IndexName: by_time", "IndexName: by-time", ("table", "Table", "GlobalSecondaryIndexes")),
+    (
+        "govcloud/audit.yaml",
+        "ProjectionType: ALL",
+        "ProjectionType: KEYS_ONLY",
+        ("table", "Table", "GlobalSecondaryIndexes"),
+    ),
+    (
+        "govcloud/audit.yaml",
+        "time, AttributeType: S",
+        "time, AttributeType: N",
+        ("table", "Table", "AttributeDefinitions"),
+    ),
+    ("govcloud/audit.yaml", "PAY_PER_REQUEST", "PROVISIONED", ("table", "Table", "BillingMode")),
+    // Excuses.
+    ("govcloud/audit.yaml", "subject: \"kms:*\"", "subject: \"kms:Get*\"", ("wildcard", "Key", "kms:*")),
+    ("govcloud/audit.yaml", "Action: kms:*", "Action: kms:Decrypt", ("excuse", "Key", "wildcard kms:*")),
+    (
+        "govcloud/audit.yaml",
+        "why: \"in a key policy this is the key itself\"",
+        "why: \" \"",
+        ("excuse", "Key", "wildcard Resource *"),
+    ),
+    // VPN and Direct Connect.
+    (
+        "commercial/network.yaml",
+        "${AWS::Region}.bedrock-runtime",
+        "${AWS::Region}.bedrock-agent",
+        ("endpoint", "BedrockRuntimeEndpoint", "com.amazonaws.${AWS::Region}.bedrock-agent"),
+    ),
+    (
+        "commercial/network.yaml",
+        "      PolicyDocument:\n        Version: \"2012-10-17\"\n        Statement:\n          - Sid: Which",
+        "      X:\n        Version: \"2012-10-17\"\n        Statement:\n          - Sid: Which",
+        ("endpoint", "BedrockEndpoint", "PolicyDocument"),
+    ),
+    (
+        "commercial/network.yaml",
+        "CidrIp: !Ref GovCloudCidr",
+        "CidrIp: 0.0.0.0/0",
+        ("ingress", "EndpointSecurityGroup", "0.0.0.0/0"),
+    ),
+    (
+        "commercial/vpn.yaml",
+        "StaticRoutesOnly: false",
+        "StaticRoutesOnly: true",
+        ("bgp", "ConnectionA", "StaticRoutesOnly"),
+    ),
+    ("commercial/vpn.yaml", "      BgpAsn: !Ref GovCloudAsn\n", "", ("bgp", "CustomerGatewayA", "BgpAsn")),
+    (
+        "commercial/vpn.yaml",
+        "- TunnelInsideCidr: !Ref InsideA2\n",
+        "- TunnelInsideCidr: !Ref InsideA2\n          PreSharedKey: EXAMPLE_example_0\n",
+        ("clear", "ConnectionA", "PreSharedKey"),
+    ),
+    ("commercial/vpn.yaml", "[{ Value: ikev2 }]", "[{ Value: ikev1 }]", ("ipsec", "ConnectionA", "IKEVersions")),
+    (
+        "commercial/vpn.yaml",
+        "Phase2DHGroupNumbers: [{ Value: 20 }]",
+        "Phase2DHGroupNumbers: [{ Value: 2 }, { Value: 20 }]",
+        ("ipsec", "ConnectionA", "Phase2DHGroupNumbers"),
+    ),
+    (
+        "commercial/vpn.yaml",
+        "          Phase1IntegrityAlgorithms: [{ Value: SHA2-384 }]\n",
+        "",
+        ("ipsec", "ConnectionA", "Phase1IntegrityAlgorithms"),
+    ),
+    ("govcloud/vpn.yaml", "CidrIp: !Sub \"${TunnelA1}/32\"", "CidrIp: 0.0.0.0/0", ("ingress", "TunnelsA", "0.0.0.0/0")),
+    (
+        "govcloud/vpn.yaml",
+        "IpProtocol: udp, FromPort: 500",
+        "IpProtocol: -1, FromPort: 500",
+        ("ingress", "TunnelsA", "IpProtocol -1"),
+    ),
+    ("govcloud/vpn.yaml", "\"IKE from tunnel 1\"", "\"AWS's tunnel 1\"", ("description", "TunnelsA", "'")),
+    ("govcloud/vpn.yaml", "HttpTokens: required", "HttpTokens: optional", ("imds", "TemplateA", "HttpTokens")),
+    ("govcloud/vpn.yaml", "Encrypted: true", "Encrypted: false", ("encryption", "TemplateA", "BlockDeviceMappings/0")),
+    ("govcloud/vpn.yaml", "\"ec2:ReplaceRoute\"", "\"ec2:*\"", ("wildcard", "Role", "ec2:*")),
+    ("govcloud/vpn.yaml", "      KmsKeyId: !Ref LogKeyArn\n", "", ("encryption", "Log", "KmsKeyId")),
+    ("govcloud/vpn-secret.yaml", "      KmsKeyId: !GetAtt Key.Arn\n", "", ("encryption", "Secret", "KmsKeyId")),
+    (
+        "govcloud/direct-connect.yaml",
+        "AuthKey: !Sub \"{{resolve:secretsmanager:${BgpKey}:SecretString}}\"",
+        "AuthKey: !Ref BgpAuthKey",
+        ("clear", "Interface", "AuthKey"),
+    ),
+    (
+        "commercial/direct-connect.yaml",
+        "          AuthKey: !Sub \"{{resolve:secretsmanager:${BgpKey}:SecretString}}\"\n",
+        "",
+        ("bgp", "Interface", "AuthKey"),
+    ),
+    (
+        "govcloud/direct-connect.yaml",
+        "      AllowedPrefixesToDirectConnectGateway: [!Ref VpcCidr]\n",
+        "",
+        ("bgp", "Association", "AllowedPrefixesToDirectConnectGateway"),
+    ),
+    (
+        "govcloud/direct-connect.yaml",
+        "MetricName: VirtualInterfaceBgpStatus",
+        "MetricName: VirtualInterfaceBpsEgress",
+        ("alarm", "Interface", "AWS/DX VirtualInterfaceBgpStatus"),
+    ),
+    (
+        "commercial/direct-connect.yaml",
+        "MetricName: ConnectionState",
+        "MetricName: ConnectionBpsEgress",
+        ("alarm", "Connection", "AWS/DX ConnectionState"),
+    ),
+    ("commercial/vpn.yaml", "      AlarmActions: [!Ref AlarmTopicArn]\n", "", ("alarm", "TunnelDownA", "AlarmActions")),
+    // Environments.
+    ("govcloud/audit.yaml", "  Environment:\n", "  Stage:\n", ("environment", "", "Parameters")),
+];
+
+#[test]
+fn a_planted_fault_is_found_by_name() {
+    for (file, from, to, (rule, resource, subject)) in PLANTED {
+        let found = planted(file, from, to);
+        let named =
+            found.iter().any(|f| (f.rule, f.resource.as_str(), f.subject.as_str()) == (*rule, resource, subject));
+        assert!(named, "{file}, {to:?}: wanted [{rule}] {resource} {subject}, found {found:#?}");
+    }
+}
+
+/// Rules whose templates are small: type, properties as YAML, and rule and subject of the fault.
+type Small = (&'static str, &'static str, Option<(&'static str, &'static str)>);
+
+const RESOURCES: &[Small] = &[
+    ("AWS::Logs::LogGroup", "{RetentionInDays: 30}", Some(("encryption", "KmsKeyId"))),
+    ("AWS::Logs::LogGroup", "{KmsKeyId: !Ref K}", Some(("encryption", "RetentionInDays"))),
+    ("AWS::SNS::Topic", "{}", Some(("encryption", "KmsMasterKeyId"))),
+    (
+        "AWS::EC2::SecurityGroup",
+        "{SecurityGroupIngress: [{CidrIp: 0.0.0.0/0, IpProtocol: tcp}]}",
+        Some(("ingress", "0.0.0.0/0")),
+    ),
+    (
+        "AWS::EC2::SecurityGroup",
+        "{SecurityGroupIngress: [{CidrIpv6: '::/0', IpProtocol: tcp}]}",
+        Some(("ingress", "::/0")),
+    ),
+    (
+        "AWS::EC2::SecurityGroup",
+        "{SecurityGroupIngress: [{CidrIp: !Ref Open, IpProtocol: tcp}]}",
+        Some(("ingress", "0.0.0.0/0")),
+    ),
+    (
+        "AWS::EC2::SecurityGroup",
+        "{SecurityGroupIngress: [{CidrIp: 10.0.0.0/8, IpProtocol: -1}]}",
+        Some(("ingress", "IpProtocol -1")),
+    ),
+    ("AWS::EC2::SecurityGroup", "{SecurityGroupIngress: [{CidrIp: 10.0.0.0/8, IpProtocol: tcp}]}", None),
+    ("AWS::EC2::SecurityGroupIngress", "{CidrIp: 0.0.0.0/0, IpProtocol: tcp}", Some(("ingress", "0.0.0.0/0"))),
+    ("AWS::EC2::Subnet", "{MapPublicIpOnLaunch: true}", Some(("ingress", "MapPublicIpOnLaunch"))),
+    ("AWS::ElasticLoadBalancingV2::LoadBalancer", "{Type: network}", Some(("ingress", "Scheme"))),
+    ("AWS::ElasticLoadBalancingV2::LoadBalancer", "{Scheme: internal}", None),
+    ("AWS::EC2::VPC", "{CidrBlock: 10.0.0.0/16}", Some(("flow-log", "AWS::EC2::FlowLog"))),
+    (
+        "AWS::EC2::VPCEndpoint",
+        "{PolicyDocument: {}, ServiceName: !Sub 'com.amazonaws.${AWS::Region}.bedrock'}",
+        Some(("endpoint", "com.amazonaws.${AWS::Region}.bedrock")),
+    ),
+    (
+        "AWS::EC2::VPCEndpoint",
+        "{PolicyDocument: {}, ServiceName: com.amazonaws.us-gov-west-1.sts}",
+        Some(("endpoint", "com.amazonaws.us-gov-west-1.sts")),
+    ),
+    (
+        "AWS::EC2::VPCEndpoint",
+        "{ServiceName: !Sub 'com.amazonaws.${AWS::Region}.sts'}",
+        Some(("endpoint", "PolicyDocument")),
+    ),
+    ("AWS::EC2::VPCEndpoint", "{PolicyDocument: {}, ServiceName: !Sub 'com.amazonaws.${AWS::Region}.sts'}", None),
+    ("AWS::EC2::LaunchTemplate", "{LaunchTemplateData: {}}", Some(("imds", "HttpTokens"))),
+    ("AWS::EC2::LaunchTemplate", "{LaunchTemplateData: {}}", Some(("encryption", "BlockDeviceMappings"))),
+    (
+        "AWS::EC2::LaunchTemplate",
+        "{LaunchTemplateData: {BlockDeviceMappings: [{Ebs: {Encrypted: true}}, {Ebs: {VolumeSize: 8}}]}}",
+        Some(("encryption", "BlockDeviceMappings/1")),
+    ),
+    (
+        "AWS::EC2::LaunchTemplate",
+        "{LaunchTemplateData: {BlockDeviceMappings: [{Ebs: {Encrypted: true}}], MetadataOptions: {HttpTokens: required, HttpPutResponseHopLimit: 1}}}",
+        None,
+    ),
+    ("AWS::EC2::VPNConnection", "{}", Some(("alarm", "AWS/VPN TunnelState"))),
+    ("AWS::EC2::VPNConnection", "{}", Some(("ipsec", "VpnTunnelOptionsSpecifications"))),
+    ("AWS::EC2::Instance", "{LaunchTemplate: {LaunchTemplateId: x, Version: 1}}", None),
+    ("AWS::EC2::Instance", "{BlockDeviceMappings: [{Ebs: {Encrypted: true}}]}", Some(("imds", "LaunchTemplate"))),
+];
+
+#[test]
+fn each_rule_tells_the_fault_and_leaves_what_is_right() {
+    for (kind, properties, wanted) in RESOURCES {
+        let text = format!(
+            "Parameters:\n  Environment: {{Type: String}}\n  Open: {{Type: String, Default: 0.0.0.0/0}}\n\
+             Resources:\n  R:\n    Type: {kind}\n    Properties: {properties}\n"
+        );
+        let template = Template::parse("govcloud/x.yaml".to_owned(), Partition::GovCloud, &text).unwrap();
+        let found = rules::check(&[template]);
+        let named: Vec<(&str, &str)> = found.iter().map(|fault| (fault.rule, fault.subject.as_str())).collect();
+        match wanted {
+            Some(fault) => assert!(named.contains(fault), "{kind} {properties}: {found:#?}"),
+            None => assert!(found.is_empty(), "{kind} {properties}: {found:#?}"),
+        }
+        assert!(found.iter().all(|fault| (5..=7).contains(&fault.line)), "{found:#?}");
+    }
+}
+
+/// The policy of `infra/policies` of this name.
+fn policy(name: &str) -> Value {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/policies").join(name);
+    serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
+}
+
+#[test]
+fn the_commercial_role_is_that_of_the_policies() {
+    let file = "commercial/identity.yaml";
+    let template = Template::parse(file.to_owned(), partition(file), &text(file)).unwrap();
+    let resources: BTreeMap<&str, Value> =
+        template.resources().map(|resource| (resource.id, resource.property("").clone())).collect();
+
+    let trust = resources["Role"]["AssumeRolePolicyDocument"]["Fn::Sub"].as_str().unwrap();
+    let values = [
+        ("${Provider}", "arn:aws:iam::111122223333:oidc-provider/ISSUER"),
+        ("${Issuer}", "ISSUER"),
+        ("${Audience}", template.default("Audience").unwrap().as_str().unwrap()),
+        ("${GatewayRoleArn}", "arn:aws-us-gov:iam::444455556666:role/bedrock-gateway"),
+    ];
+    let trust = values.iter().fold(trust.to_owned(), |text, (name, value)| text.replace(name, value));
+    assert_eq!(serde_json::from_str::<Value>(&trust).unwrap(), policy("commercial-trust.json"));
+
+    let mut calls = resources["CallBedrock"]["PolicyDocument"].clone();
+    let shown = policy("commercial-bedrock.json");
+    assert_eq!(calls["Statement"][0]["Resource"]["Ref"], "ModelArns");
+    calls["Statement"][0]["Resource"] = shown["Statement"][0]["Resource"].clone();
+    assert_eq!(calls, shown);
+}

@@ -1,0 +1,365 @@
+#!/usr/bin/env python3
+"""Looks after the way to Commercial: is each tunnel well, which gateway do the VPC's routes name, what does CloudWatch know.
+
+watch.py [FILE]    FILE: the watch.json of render.py (default /etc/bedrock-gateway/vpn/watch.json)
+
+The rule (docs/vpn.md has its reasons):
+  A tunnel is well while BGP is up over it with a route, and its far end answers probes; one that has answered none since BGP
+  came up is judged by BGP alone. A gateway is well while one of its tunnels is. It tells the other so on port 10081.
+  A gateway that has been well for five rounds wants the routes while it stays so, and the other is not well: it says so, or has
+  been silent for five rounds. Beyond that `a` wants them where `b` does not have them, or once it has been well for sixty
+  rounds; and `b`, which has them, wants them until `a` has.
+  It writes its own claim only. `b` takes silence for the end of `a` once: where `a` takes the routes back, it lives, and
+  silence alone moves them again after six hundred rounds only.
+  BGP follows: the holder's first well tunnel is announced with the shortest path, shorter than any that a dead tunnel has left
+  behind, which Commercial believes in for up to thirty seconds.
+"""
+import http.server
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+# A round, in seconds. All else is in rounds.
+ROUND = float(os.environ.get("BEDROCK_GATEWAY_ROUND_SECONDS", "1"))
+# A look that failed is nothing; so many, one after the other, are. So are looks that went well.
+SILENT = STEADY = 5
+# How long `a` has to be well before it takes routes from a `b` that is well too.
+RETURN = int(os.environ.get("BEDROCK_GATEWAY_RETURN_ROUNDS", "60"))
+# How long `b` leaves routes alone that a silent `a` has taken back.
+YIELD = 600
+# Between two looks at routes that this machine has, and between two reports to CloudWatch.
+LOOK = 10
+REPORT = 60
+# A program that takes longer has failed, in seconds.
+PATIENCE = 20
+IMDS = os.environ.get("BEDROCK_GATEWAY_IMDS", "http://169.254.169.254")
+
+
+def say(line):
+    print(line, flush=True)
+
+
+def run(*command):
+    """A program's output. OSError, subprocess.SubprocessError: it failed."""
+    return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=True,
+                          timeout=PATIENCE, text=True).stdout
+
+
+FAILED = (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError)
+
+
+# The last complaint about each thing.
+SAID = {}
+
+
+def complain(what, error):
+    """Once for each cause: rounds are many, and the log is paid for."""
+    why = reason(error)
+    if SAID.get(what) != why:
+        SAID[what] = why
+        say("%s: %s" % (what, why))
+
+
+def content(what):
+    if SAID.pop(what, None):
+        say("%s: well again" % what)
+
+
+def reason(error):
+    """In one line, what a program said of its failure."""
+    said = (getattr(error, "stderr", None) or "").strip().splitlines()
+    return said[-1] if said else str(error)
+
+
+# No proxy of the environment stands between this machine and its metadata, or the other gateway.
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def metadata(item):
+    request = urllib.request.Request(IMDS + "/latest/api/token", method="PUT",
+                                     headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"})
+    with DIRECT.open(request, timeout=5) as answer:
+        token = answer.read().decode()
+    request = urllib.request.Request(IMDS + "/latest/meta-data/" + item, headers={"X-aws-ec2-metadata-token": token})
+    with DIRECT.open(request, timeout=5) as answer:
+        return answer.read().decode().strip()
+
+
+class Tunnel:
+    """One tunnel as it was last seen."""
+
+    def __init__(self, settings):
+        self.number, self.device, self.far = settings["number"], settings["device"], settings["far"]
+        self.installed = self.established = self.answered = self.well = False
+        # Rounds since the far end answered; none: not once since BGP came up.
+        self.unanswered = None
+        self.given = None
+        self.probe = None
+
+    def look(self, sas, neighbours):
+        neighbour = neighbours.get(self.far, {})
+        family = neighbour.get("addressFamilyInfo", {}).get("ipv4Unicast", {})
+        self.given = family.get("routeMapForOutgoingAdvertisements")
+        self.installed = bool(re.search(r"\bname=vpn%d [^{}]*\bstate=(INSTALLED|REKEYING|REKEYED)\b" % self.number, sas))
+        self.established = neighbour.get("bgpState") == "Established" and family.get("acceptedPrefixCounter", 0) > 0
+        answered = self.probe is not None and self.probe.poll() == 0
+        if self.probe is not None and self.probe.poll() is None:
+            self.probe.kill()
+            self.probe.wait()
+        self.probe = None
+        if not self.established:
+            self.unanswered = None
+        elif answered:
+            self.unanswered = 0
+        elif self.unanswered is not None:
+            self.unanswered += 1
+        was, self.well = self.well, self.established and (self.unanswered or 0) < SILENT
+        if was != self.well:
+            why = "" if self.well else ": BGP is down" if not self.established else ": its far end answers no more"
+            say("tunnel %d is %s%s" % (self.number, "well" if self.well else "not well", why))
+        return was and not self.well
+
+    def ask(self):
+        """One echo request through the tunnel. What is answered within the round counts."""
+        try:
+            self.probe = subprocess.Popen(["ping", "-q", "-n", "-c", "1", "-W", "1", "-I", self.device, self.far],
+                                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        except OSError as error:
+            complain("ping", error)
+
+
+class Routes(threading.Thread):
+    """Looks at the VPC's routes and claims them. A thread of its own, since AWS may be slow to answer."""
+
+    def __init__(self, settings):
+        super().__init__(daemon=True)
+        self.tables, self.cidr = settings["route_tables"], settings["remote_cidr"]
+        self.wanted = threading.Event()
+        self.holds = False
+        self.taken_back = False
+        # Whether the last claim was made because the other was silent, and nothing else.
+        self.silence = False
+        self.interface = None
+
+    def run(self):
+        first = True
+        while True:
+            if not first:
+                self.wanted.wait()
+            try:
+                self.look(claim=not first)
+                first = False
+                content("routes")
+            except FAILED as error:
+                complain("routes", error)
+            for nth in range(LOOK):
+                time.sleep(ROUND)
+                if nth and self.wanted.is_set() and not self.holds:
+                    break
+
+    def look(self, claim):
+        if self.interface is None:
+            mac = metadata("mac")
+            self.interface = metadata("network/interfaces/macs/%s/interface-id" % mac)
+        found = json.loads(run("aws", "ec2", "describe-route-tables", "--output", "json", "--route-table-ids",
+                               *self.tables))
+        targets = {}
+        for table in found["RouteTables"]:
+            targets[table["RouteTableId"]] = next(
+                (route for route in table["Routes"] if route.get("DestinationCidrBlock") == self.cidr), None)
+        others = [table for table in self.tables
+                  if (targets.get(table) or {}).get("NetworkInterfaceId") != self.interface]
+        had, self.holds = self.holds, not others
+        if others and had:
+            # Not taken back at once: a round later the other has said whether it means it.
+            say("routes: taken by another")
+            self.taken_back = self.silence
+            return
+        if not others and not had:
+            say("routes: this machine has them")
+        if not claim or not others or not self.wanted.is_set():
+            return
+        for table in others:
+            action = "create-route" if targets.get(table) is None else "replace-route"
+            run("aws", "ec2", action, "--route-table-id", table, "--destination-cidr-block", self.cidr,
+                "--network-interface-id", self.interface)
+            say("routes: %s in %s claimed" % (self.cidr, table))
+        self.holds = True
+
+    def want(self, wanted, silence):
+        if wanted:
+            self.silence = silence
+            self.wanted.set()
+        else:
+            self.wanted.clear()
+
+
+class Gateway:
+    """This machine."""
+
+    def __init__(self, settings):
+        self.settings = settings
+        self.name = settings["name"]
+        self.tunnels = [Tunnel(tunnel) for tunnel in settings["tunnels"]]
+        self.routes = Routes(settings)
+        self.well_for = 0
+        # The other's last word, and rounds since.
+        self.other, self.silent = {"well": False, "holds": False}, SILENT
+        self.yields = 0
+        self.looked = 0.0
+        self.wants = None
+
+    def round(self):
+        sas, neighbours = "", {}
+        try:
+            sas = run("swanctl", "--list-sas", "--raw")
+            content("swanctl")
+        except FAILED as error:
+            complain("swanctl", error)
+        try:
+            neighbours = json.loads(run("vtysh", "-c", "show bgp neighbors json"))
+            content("vtysh")
+        except FAILED as error:
+            complain("vtysh", error)
+        fell = [tunnel for tunnel in self.tunnels if tunnel.look(sas, neighbours)]
+        for tunnel in self.tunnels:
+            tunnel.ask()
+        well = any(tunnel.well for tunnel in self.tunnels)
+        self.well_for = self.well_for + 1 if well else 0
+        self.looked = time.monotonic()
+        self.hear()
+        self.decide()
+        for tunnel in fell:
+            # Its routes are of no use, and BGP would keep them for half a minute.
+            if tunnel.established and well:
+                self.vtysh("clear bgp %s" % tunnel.far)
+        self.announce()
+
+    def hear(self):
+        try:
+            with DIRECT.open(self.settings["other"], timeout=max(ROUND, 0.2)) as answer:
+                word = json.load(answer)
+                self.other, self.silent = {"well": word["well"] is True, "holds": word["holds"] is True}, 0
+        except FAILED:
+            self.silent += 1
+            if self.silent == SILENT:
+                say("the other gateway is silent")
+
+    def decide(self):
+        silent = self.silent >= SILENT
+        if self.routes.taken_back:
+            # The other lives, whatever keeps it from being heard.
+            self.routes.taken_back, self.yields = False, YIELD
+            say("the other gateway lives: its silence counts for nothing for %d rounds" % YIELD)
+        self.yields = max(0, self.yields - 1) if silent else 0
+        other_well = self.other["well"] if not silent else self.yields > 0
+        other_holds = not silent and self.other["holds"]
+        if self.name == "a":
+            turn = not other_holds or self.well_for >= RETURN
+        else:
+            turn = self.routes.holds and not other_holds and not (silent and self.yields)
+        wants = self.well_for >= STEADY and (not other_well or turn)
+        if wants != self.wants:
+            say("wants the routes" if wants else "does not want the routes")
+            self.wants = wants
+        self.routes.want(wants, silence=silent and self.name == "b")
+        if not wants and other_holds:
+            self.routes.holds = False
+
+    def announce(self):
+        """How long a path each neighbour is told: 0 to 3 where calls are to come back, the longer the sooner it would be chosen
+        in health (a's before b's, the first tunnel's before the second's), and 4 to 7 elsewhere."""
+        first = next((tunnel for tunnel in self.tunnels if tunnel.well), self.tunnels[0])
+        for tunnel in self.tunnels:
+            level = 5 if self.name == "a" else 6
+            if self.routes.holds:
+                level = (2 if self.name == "a" else 0) + (tunnel.number == 1) if tunnel is first else 4
+            elif tunnel is not first:
+                level += 1
+            level = "GIVE-%d" % level
+            if tunnel.given is not None and tunnel.given != level:
+                self.vtysh("configure terminal", "router bgp %d" % self.settings["local_asn"],
+                           "address-family ipv4 unicast", "neighbor %s route-map %s out" % (tunnel.far, level))
+
+    def vtysh(self, *commands):
+        try:
+            run("vtysh", *(word for command in commands for word in ("-c", command)))
+            say("bgp: %s" % commands[-1])
+        except FAILED as error:
+            complain("vtysh", error)
+
+    def word(self):
+        """What the other is told. A machine whose rounds have stopped is not well."""
+        fresh = time.monotonic() - self.looked < max(SILENT * ROUND, 2)
+        return {"gateway": self.name, "well": fresh and self.well_for > 0, "holds": fresh and self.routes.holds}
+
+    def report(self):
+        gateway = [{"Name": "Environment", "Value": self.settings["environment"]},
+                   {"Name": "Gateway", "Value": self.name}]
+
+        def metric(name, value, *more):
+            return {"MetricName": name, "Value": int(value), "Dimensions": gateway + list(more)}
+
+        data = [metric("RouteHeld", self.routes.holds)]
+        for tunnel in self.tunnels:
+            number = {"Name": "Tunnel", "Value": str(tunnel.number)}
+            data += [metric("TunnelUp", tunnel.installed, number), metric("BgpUp", tunnel.established, number)]
+        try:
+            run("aws", "cloudwatch", "put-metric-data", "--namespace", "BedrockGateway", "--metric-data",
+                json.dumps(data))
+            content("metrics")
+        except FAILED as error:
+            complain("metrics", error)
+
+
+def serve(gateway):
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = json.dumps(gateway.word()).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments):
+            pass
+
+    port = gateway.settings["port"]
+    server = http.server.ThreadingHTTPServer((os.environ.get("BEDROCK_GATEWAY_LISTEN", ""), port), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
+def every(rounds, action):
+    def loop():
+        while True:
+            time.sleep(rounds * ROUND)
+            action()
+
+    threading.Thread(target=loop, daemon=True).start()
+
+
+def main():
+    path = sys.argv[1] if len(sys.argv) > 1 else "/etc/bedrock-gateway/vpn/watch.json"
+    try:
+        with open(path, encoding="utf-8") as file:
+            gateway = Gateway(json.load(file))
+    except (OSError, ValueError, KeyError) as error:
+        sys.exit("watch: %s: %s" % (path, error))
+    gateway.routes.start()
+    serve(gateway)
+    every(REPORT, gateway.report)
+    say("gateway %s: %d tunnels" % (gateway.name, len(gateway.tunnels)))
+    while True:
+        begun = time.monotonic()
+        gateway.round()
+        time.sleep(max(0.0, ROUND - (time.monotonic() - begun)))
+
+
+if __name__ == "__main__":
+    main()
