@@ -1,7 +1,6 @@
-//! A stable hash: FNV-1a, 64 bits. It names files by their first bytes and spreads records over shards; both are
-//! stored, so it must never change with a library's version as std's hasher may. It protects from nothing.
+//! FNV-1a, 64 bits. Checkpoints and shard names store its results, so it must not change as std's hashers may. It is not
+//! a defence against deliberate collisions.
 
-/// FNV-1a of `bytes`.
 pub fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }

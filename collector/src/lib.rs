@@ -1,16 +1,18 @@
-//! Turns Envoy's access logs into audit records: sources (gRPC access log service, JSON log file) → [`decode`] →
-//! [`store`] (SQLite, DynamoDB); [`query`] reads them back. What each source guarantees is in `docs/audit.md`.
+//! Makes audit records of Envoy's access logs: [`source`] (gRPC access log service, JSON log file) → [`decode`] →
+//! [`store`] (SQLite, DynamoDB); [`query`] reads them. `docs/audit.md` says what each source guarantees.
 #![forbid(unsafe_code)]
+#![allow(missing_docs, reason = "this library serves its own binary and tests only")]
 
+pub mod backoff;
+pub mod batch;
+pub mod checkpoint;
 pub mod decode;
+pub mod deliver;
 pub mod hash;
+pub mod print;
 pub mod query;
 pub mod report;
 pub mod run;
 pub mod source;
 pub mod store;
-
-/// Items a batch holds at most: DynamoDB's limit for `BatchWriteItem`.
-pub const BATCH_ITEMS: usize = 25;
-/// How long a batch that is not full waits for more.
-pub const BATCH_WAIT: std::time::Duration = std::time::Duration::from_millis(200);
+pub mod timestamp;

@@ -1,4 +1,4 @@
-//! The command `audit-collector`: arguments in, records out.
+//! The command line of `audit-collector`.
 #![forbid(unsafe_code)]
 
 use std::io::Write;
@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use audit_collector::query::{Query, Status, table, time_argument};
+use audit_collector::print::table;
+use audit_collector::query::{Query, Status, time_argument};
 use audit_collector::report::Report;
 use audit_collector::run::{Sources, run};
 use audit_collector::store::Store;
@@ -20,7 +21,7 @@ use tokio::sync::watch;
 
 type Failure = Box<dyn std::error::Error>;
 
-/// Turns Envoy's access logs into audit records, and prints them.
+/// Stores audit records of Envoy's access logs, and queries them.
 #[derive(Parser)]
 #[command(version, disable_help_subcommand = true)]
 struct Arguments {
@@ -30,7 +31,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Read access logs and store a record of each exchange, until SIGTERM
+    /// Read access logs and store a record of each exchange, until SIGTERM or SIGINT
     Run(RunArguments),
     /// Print records, newest first
     Query(QueryArguments),
@@ -42,7 +43,7 @@ struct RunArguments {
     sources: SourceArguments,
     #[command(flatten)]
     store: StoreArguments,
-    /// Make the DynamoDB table where it is missing
+    /// Create the DynamoDB table if it does not exist
     #[arg(long, conflicts_with = "sqlite")]
     create_table: bool,
 }
@@ -50,7 +51,7 @@ struct RunArguments {
 #[derive(Args)]
 #[group(required = true, multiple = true)]
 struct SourceArguments {
-    /// Serve Envoy's access log service (plain gRPC) there; port 0 takes a free one
+    /// Serve Envoy's access log service (gRPC without TLS) at this address; port 0 picks a free port
     #[arg(long, value_name = "ADDRESS")]
     als: Option<SocketAddr>,
     /// Follow this JSON access log
@@ -62,7 +63,7 @@ struct SourceArguments {
 struct StoreArguments {
     #[command(flatten)]
     place: PlaceArguments,
-    /// Where DynamoDB is, if not at AWS's own address
+    /// DynamoDB endpoint, instead of the region's own
     #[arg(long, value_name = "URL", conflicts_with = "sqlite")]
     endpoint_url: Option<String>,
 }
@@ -73,7 +74,7 @@ struct PlaceArguments {
     /// SQLite file that holds the records
     #[arg(long, value_name = "FILE")]
     sqlite: Option<PathBuf>,
-    /// DynamoDB table that holds them; region and credentials from AWS's usual places
+    /// DynamoDB table that holds the records; region and credentials from AWS's standard places
     #[arg(long, value_name = "TABLE")]
     dynamodb: Option<String>,
 }
@@ -82,34 +83,34 @@ struct PlaceArguments {
 struct QueryArguments {
     #[command(flatten)]
     store: StoreArguments,
-    /// One JSON object a line, with every field
+    /// Print JSON, one record a line, with every field
     #[arg(long)]
     json: bool,
-    /// How many at most
+    /// Maximum number of records
     #[arg(long, default_value_t = 50, value_name = "N")]
     limit: usize,
-    /// From this time on: RFC 3339, or an age (15m, 2h, 7d)
+    /// At or after this time: RFC 3339, or an age (15m, 2h, 7d)
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Before this time
+    /// Before this time: RFC 3339, or an age
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// The operation (Converse, InvokeModel …)
+    /// Operation (Converse, InvokeModel …), in any case
     #[arg(long)]
     operation: Option<String>,
-    /// A part of the model asked for or sent
+    /// Part of the model asked for or sent
     #[arg(long)]
     model: Option<String>,
-    /// A part of the principal
+    /// Part of the principal
     #[arg(long)]
     principal: Option<String>,
-    /// The path (dx, vpn, internet)
+    /// Path (dx, vpn, internet)
     #[arg(long)]
     path: Option<String>,
-    /// The status, or a class of them (5xx)
+    /// HTTP status (503) or class (5xx)
     #[arg(long)]
     status: Option<Status>,
-    /// The request id
+    /// Request id
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }
@@ -141,7 +142,7 @@ async fn collect(arguments: RunArguments) -> Result<(), Failure> {
             }
             match store.check().await {
                 Err(error @ DynamoError::NoTable { .. }) => return Err(error.into()),
-                // It may be down, or DescribeTable not allowed: the log waits.
+                // DynamoDB may be down, or DescribeTable denied. Start anyway: the log is read when writes succeed.
                 Err(error) => report.failed("store", &error),
                 Ok(()) => {}
             }
@@ -159,9 +160,9 @@ async fn collect(arguments: RunArguments) -> Result<(), Failure> {
         let _ = stop.send(true);
     });
     let sources = Sources { als: arguments.sources.als, file: arguments.sources.file };
-    run(&sources, &store, report, stopped, |reads| {
+    run(&sources, &store, report, stopped, |sources| {
         let mut stdout = std::io::stdout().lock();
-        let _ = writeln!(stdout, "ready {reads} {name}").and_then(|()| stdout.flush());
+        let _ = writeln!(stdout, "ready {sources} {name}").and_then(|()| stdout.flush());
     })
     .await?;
     Ok(())
@@ -203,7 +204,7 @@ async fn print(arguments: QueryArguments) -> Result<(), Failure> {
     } else {
         text = table(&records);
     }
-    // A reader that has seen enough (`| head`) is no failure.
+    // A reader that stops early (`| head`) is not a failure.
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),

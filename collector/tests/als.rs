@@ -1,4 +1,4 @@
-//! The access log service, called by a real gRPC client.
+//! Tests the access log service with a gRPC client.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail")]
 
 mod common;
@@ -12,7 +12,8 @@ use std::time::Duration;
 use audit_collector::query::Query;
 use audit_collector::report::{Counts, Report};
 use audit_collector::run::{RunError, Sources, run};
-use audit_collector::source::als::{self, Feed};
+use audit_collector::source::als;
+use audit_collector::source::buffer::Buffer;
 use audit_collector::store::Store;
 use audit_collector::store::sqlite::SqliteStore;
 use common::wait_for;
@@ -27,7 +28,7 @@ use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
-/// An entry of a real Envoy, under another id.
+/// An entry that Envoy wrote, with another id.
 fn entry(id: &str) -> HttpAccessLogEntry {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/decode/answered/als.bin");
     let mut entry = HttpAccessLogEntry::decode(std::fs::read(file).unwrap().as_slice()).unwrap();
@@ -44,7 +45,7 @@ fn message(entries: Vec<HttpAccessLogEntry>) -> StreamAccessLogsMessage {
     StreamAccessLogsMessage { identifier, log_entries }
 }
 
-/// A stream as Envoy opens one: it stays open, and no answer comes.
+/// Opens a stream as Envoy does: it stays open and gets no response.
 async fn open(address: SocketAddr) -> mpsc::Sender<StreamAccessLogsMessage> {
     let (send, receive) = mpsc::channel(100);
     let mut client = AccessLogServiceClient::connect(format!("http://{address}")).await.unwrap();
@@ -62,18 +63,18 @@ struct Running {
 async fn start(store: Store) -> Running {
     let report = Arc::new(Report::default());
     let (stop, stopped) = watch::channel(false);
-    let (ready, told) = oneshot::channel();
+    let (ready, sources) = oneshot::channel();
     let to_run = Arc::clone(&report);
     let ended = tokio::spawn(async move {
         let sources = Sources { als: Some("127.0.0.1:0".parse().unwrap()), file: None };
-        run(&sources, &store, to_run, stopped, |reads| ready.send(reads.to_owned()).unwrap()).await
+        run(&sources, &store, to_run, stopped, |sources| ready.send(sources.to_owned()).unwrap()).await
     });
-    let address = told.await.unwrap().strip_prefix("als=").unwrap().parse().unwrap();
+    let address = sources.await.unwrap().strip_prefix("als=").unwrap().parse().unwrap();
     Running { address, report, stop, ended }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stores_what_several_streams_send_and_ends_with_streams_open() {
+async fn stores_several_streams_and_stops_while_open() {
     let folder = tempfile::tempdir().unwrap();
     let db = SqliteStore::open(&folder.path().join("a.db")).unwrap();
     let running = start(Store::Sqlite(db.clone())).await;
@@ -101,7 +102,7 @@ async fn stores_what_several_streams_send_and_ends_with_streams_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_is_down_for_a_while_loses_nothing() {
+async fn loses_nothing_while_the_store_is_down() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.db");
     let running = start(Store::Sqlite(SqliteStore::open(&path).unwrap())).await;
@@ -112,27 +113,27 @@ async fn a_store_that_is_down_for_a_while_loses_nothing() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(running.report.counts().stored, 0);
     other.execute_batch("ALTER TABLE away RENAME TO records").unwrap();
-    wait_for("the store to be used again", || running.report.counts().stored == 100).await;
+    wait_for("the store to accept writes", || running.report.counts().stored == 100).await;
     running.stop.send(true).unwrap();
     running.ended.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_buffer_drops_the_oldest_and_counts_them() {
+async fn a_full_buffer_drops_and_counts_the_oldest() {
     let folder = tempfile::tempdir().unwrap();
     let db = SqliteStore::open(&folder.path().join("a.db")).unwrap();
     let report = Arc::new(Report::default());
-    let feed = Arc::new(Feed::new(10, Arc::clone(&report)));
+    let buffer = Arc::new(Buffer::new(10, Arc::clone(&report)));
     let (stop, stopped) = watch::channel(false);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let serving = tokio::spawn(als::serve(listener, Arc::clone(&feed), stopped.clone()));
+    let serving = tokio::spawn(als::serve(listener, Arc::clone(&buffer), stopped.clone()));
     let stream = open(address).await;
     stream.send(message((0..25).map(|number| entry(&format!("e{number:02}"))).collect())).await.unwrap();
     wait_for("drops", || report.counts().dropped == 15).await;
     stop.send(true).unwrap();
     serving.await.unwrap().unwrap();
-    assert_eq!(als::store(&feed, &Store::Sqlite(db.clone()), &report, stopped).await, 0);
+    assert_eq!(buffer.drain(&Store::Sqlite(db.clone()), stopped).await, 0);
     let query = Query { limit: 1000, ..Query::default() };
     let mut kept: Vec<_> =
         db.query(&query, OffsetDateTime::now_utc()).unwrap().into_iter().map(|record| record.request_id).collect();

@@ -1,18 +1,15 @@
-//! Records in SQLite: written once, with their checkpoint, found again, and gone in time. And the whole program on it.
+//! The SQLite store.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail")]
 
 mod common;
 
-use std::fs::{self, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
-use audit_collector::query::{Query, Status, table, time_argument};
-use audit_collector::source::tail::Checkpoint;
+use audit_collector::batch::{Batch, Rejected};
+use audit_collector::checkpoint::Checkpoint;
+use audit_collector::query::{Query, Status, time_argument};
 use audit_collector::store::sqlite::{SqliteError, SqliteStore};
-use audit_collector::store::{Batch, Rejected};
-use common::{ago, line, record, wait_for};
+use common::{ago, full_record, record};
 use time::OffsetDateTime;
 
 fn all() -> Query {
@@ -29,7 +26,7 @@ fn ids(store: &SqliteStore, query: &Query) -> Vec<String> {
 }
 
 #[test]
-fn a_record_is_written_once_and_comes_back_whole() {
+fn a_stored_record_is_never_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&folder.path().join("a.db")).unwrap();
     let first = record("r-1", &ago(60));
@@ -42,14 +39,74 @@ fn a_record_is_written_once_and_comes_back_whole() {
 }
 
 #[test]
-fn another_exchange_under_a_known_id_is_refused_by_name_and_kept() {
+fn every_field_is_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&folder.path().join("a.db")).unwrap();
+    let full = full_record("r-1", &ago(60));
+    store.write(&batch(vec![full.clone()])).unwrap();
+    assert_eq!(store.query(&all(), OffsetDateTime::now_utc()).unwrap(), [full]);
+}
+
+/// The table of version 0.1. Do not add columns here: a file of that release must stay usable.
+const FIRST_RELEASE: &str = "
+    CREATE TABLE records (request_id TEXT NOT NULL PRIMARY KEY, time TEXT NOT NULL, principal TEXT, source_address TEXT,
+        operation TEXT, model_asked TEXT, model_sent TEXT, route_class TEXT, region TEXT, path TEXT,
+        attempts INTEGER NOT NULL, status INTEGER NOT NULL, error_type TEXT, bytes_in INTEGER NOT NULL,
+        bytes_out INTEGER NOT NULL, tokens_in INTEGER, tokens_out INTEGER, tokens_cache_read INTEGER,
+        tokens_cache_write INTEGER, latency_ms INTEGER NOT NULL, first_byte_ms INTEGER, upstream_request_id TEXT,
+        expires_at INTEGER NOT NULL) STRICT;
+    CREATE TABLE checkpoints (log TEXT NOT NULL PRIMARY KEY, state TEXT NOT NULL) STRICT;
+    CREATE TABLE rejected (seen_at INTEGER NOT NULL, source TEXT NOT NULL, file TEXT NOT NULL, start INTEGER NOT NULL,
+        reason TEXT NOT NULL, content TEXT NOT NULL) STRICT;
+    PRAGMA user_version = 1;";
+
+/// Opens a file that an older release wrote, to read and then to write.
+fn assert_usable(older: &str, columns: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch(older).unwrap();
+    let expires = OffsetDateTime::now_utc().unix_timestamp() + 60;
+    let insert = format!("INSERT INTO records ({columns}) VALUES ('old', ?, 1, 200, 2, 3, 4, ?)");
+    other.execute(&insert, rusqlite::params![ago(60), expires]).unwrap();
+
+    let reader = SqliteStore::open_to_read(&path).unwrap();
+    assert_eq!(ids(&reader, &all()), ["old"]);
+    let full = full_record("new", &ago(1));
+    for _ in 0..2 {
+        let store = SqliteStore::open(&path).unwrap();
+        store.write(&batch(vec![full.clone()])).unwrap();
+    }
+    for store in [reader, SqliteStore::open_to_read(&path).unwrap()] {
+        let found = store.query(&all(), OffsetDateTime::now_utc()).unwrap();
+        assert_eq!(found[0], full);
+        assert_eq!((found[1].request_id.as_str(), found[1].status, &found[1].principal), ("old", 200, &None));
+    }
+}
+
+const REQUIRED: &str = "request_id, time, attempts, status, bytes_in, bytes_out, latency_ms, expires_at";
+
+#[test]
+fn a_file_of_the_first_release_stays_usable() {
+    assert_usable(FIRST_RELEASE, REQUIRED);
+}
+
+#[test]
+fn columns_that_a_file_lacks_are_added() {
+    let older = FIRST_RELEASE.replace(" principal TEXT,", "").replace(" first_byte_ms INTEGER,", "");
+    assert!(older.len() < FIRST_RELEASE.len() - 30);
+    assert_usable(&older, REQUIRED);
+}
+
+#[test]
+fn refuses_another_exchange_under_a_stored_id() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.db");
     let store = SqliteStore::open(&path).unwrap();
     let (first, second) = (record("r-1", &ago(60)), record("r-1", &ago(59)));
     let written = store.write(&batch(vec![first.clone(), second])).unwrap();
     assert_eq!((written.stored, written.repeated), (1, 0));
-    let reason = format!("its id is that of another exchange, of {}", first.time);
+    let reason = format!("its request id belongs to another exchange, of {}", first.time);
     assert_eq!(written.refused, [("r-1".to_owned(), reason)]);
     let other = rusqlite::Connection::open(&path).unwrap();
     let kept: String = other.query_row("SELECT content FROM rejected", [], |row| row.get(0)).unwrap();
@@ -57,7 +114,7 @@ fn another_exchange_under_a_known_id_is_refused_by_name_and_kept() {
 }
 
 #[test]
-fn filters_choose_and_the_newest_come_first() {
+fn queries_filter_and_return_newest_first() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&folder.path().join("a.db")).unwrap();
     let old = record("old", &ago(7200));
@@ -90,7 +147,7 @@ fn filters_choose_and_the_newest_come_first() {
 }
 
 #[test]
-fn expired_records_are_not_shown_and_then_deleted() {
+fn expired_records_are_hidden_then_deleted() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&folder.path().join("a.db")).unwrap();
     let month = 30 * 86_400;
@@ -101,7 +158,7 @@ fn expired_records_are_not_shown_and_then_deleted() {
 }
 
 #[test]
-fn records_rejects_and_checkpoint_are_one_transaction() {
+fn a_batch_is_one_transaction() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.db");
     let store = SqliteStore::open(&path).unwrap();
@@ -116,7 +173,7 @@ fn records_rejects_and_checkpoint_are_one_transaction() {
     assert_eq!(store.checkpoint(log).unwrap(), Some(at(10)));
     assert_eq!(store.checkpoint(Path::new("/other")).unwrap(), None);
 
-    // What fails last takes the rest back.
+    // The checkpoint is written last: its failure rolls the rest back.
     let other = rusqlite::Connection::open(&path).unwrap();
     other.execute_batch("DROP TABLE checkpoints").unwrap();
     store.write(&write("two", 20)).unwrap_err();
@@ -126,174 +183,13 @@ fn records_rejects_and_checkpoint_are_one_transaction() {
 }
 
 #[test]
-fn a_missing_file_and_a_foreign_one_are_named() {
+fn refuses_a_missing_file_and_a_foreign_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.db");
     assert!(matches!(SqliteStore::open_to_read(&path), Err(SqliteError::Missing(_))));
     rusqlite::Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 7; CREATE TABLE t (a)").unwrap();
     for result in [SqliteStore::open(&path), SqliteStore::open_to_read(&path)] {
         let error = result.unwrap_err().to_string();
-        assert!(error.ends_with("its tables have version 7, this program knows version 1"), "{error}");
+        assert!(error.ends_with("schema version 7; this release supports version 1"), "{error}");
     }
-}
-
-#[test]
-fn a_table_cannot_draw_on_the_terminal() {
-    let mut bad = record("r", "2026-11-22T10:00:00.000Z");
-    bad.model_sent = Some("a\u{1b}[2Jb\nc".to_owned());
-    assert_eq!(
-        table(&[bad]),
-        "TIME                      OPERATION  MODEL SENT      PATH  TRIES  STATUS  ERROR  TOKENS IN  OUT  MS  PRINCIPAL\n\
-         2026-11-22T10:00:00.000Z  Converse   a\\u{1b}[2Jb\\nc  dx        1     200  -              7    9  31  spiffe://mesh/ns/app/sa/chat\n"
-    );
-}
-
-#[test]
-fn arguments_that_say_nothing_are_refused() {
-    let now = OffsetDateTime::now_utc();
-    for text in ["", "5", "h", "-1h", "1w", "2026-01-02", "99999999999d", "4294967295d"] {
-        assert!(time_argument(text, now).is_err(), "{text}");
-    }
-    assert_eq!(time_argument("2026-01-02T05:04:05+02:00", now).unwrap(), "2026-01-02T03:04:05.000Z");
-    for text in ["", "xx", "axx", "5x", "-5"] {
-        assert!(text.parse::<Status>().is_err(), "{text}");
-    }
-}
-
-// The program.
-
-fn program(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_audit-collector"));
-    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn start(arguments: &[&str]) -> (Child, String) {
-    let mut child = program(arguments).spawn().unwrap();
-    let mut ready = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut ready).unwrap();
-    (child, ready)
-}
-
-fn terminate(child: Child) -> (bool, String) {
-    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
-    let output = child.wait_with_output().unwrap();
-    (output.status.success(), String::from_utf8(output.stderr).unwrap())
-}
-
-#[tokio::test]
-async fn the_program_follows_a_log_through_restarts_and_garbage() {
-    let folder = tempfile::tempdir().unwrap();
-    let (log, db) = (folder.path().join("access.log"), folder.path().join("a.db"));
-    let append = |text: &str| {
-        OpenOptions::new().create(true).append(true).open(&log).unwrap().write_all(text.as_bytes()).unwrap();
-    };
-    let (log_name, db_name) = (log.to_str().unwrap(), db.to_str().unwrap());
-    let arguments = ["run", "--file", log_name, "--sqlite", db_name];
-    append(&line("one"));
-    append("garbage\n");
-    let (child, ready) = start(&arguments);
-    assert_eq!(ready, format!("ready file={log_name} sqlite={db_name}\n"));
-    let store = SqliteStore::open_to_read(&db).unwrap();
-    wait_for("the first record", || ids(&store, &all()) == ["one"]).await;
-    append(&line("two"));
-    append(&line("three")[..20]);
-    let (success, told) = terminate(child);
-    assert!(success, "{told}");
-    let offset = line("one").len();
-    assert!(told.contains(&format!("rejected file entry: {log_name} offset {offset}: not a log entry")), "{told}");
-    assert!(told.contains("stored 2 (of them repeated 0), rejected 1, dropped 0"), "{told}");
-    assert!(!told.contains("garbage"), "what is not understood is not printed");
-
-    let whole = fs::read_to_string(&log).unwrap();
-    fs::write(&log, whole[..whole.len() - 20].to_owned() + &line("three")).unwrap();
-    let (child, _) = start(&arguments);
-    wait_for("the third record", || ids(&store, &all()).len() == 3).await;
-    let (success, told) = terminate(child);
-    assert!(success && told.contains("stored 1 (of them repeated 0), rejected 0"), "{told}");
-
-    let output = program(&["query", "--sqlite", db_name, "--json", "--request-id", "two"]).output().unwrap();
-    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&found["request_id"], &found["tokens_out"]), (&"two".into(), &9.into()));
-    let output = program(&["query", "--sqlite", db_name, "--status", "500"]).output().unwrap();
-    assert!(output.status.success() && output.stdout.is_empty());
-    assert_eq!(output.stderr, b"no records match\n");
-    let output = program(&["query", "--sqlite", "/nowhere/a.db"]).output().unwrap();
-    assert!(!output.status.success());
-    assert_eq!(
-        output.stderr,
-        b"audit-collector: /nowhere/a.db: no such file; `audit-collector run --sqlite` makes it\n"
-    );
-}
-
-#[tokio::test]
-async fn a_killed_collector_neither_loses_nor_repeats() {
-    let folder = tempfile::tempdir().unwrap();
-    let (log, db) = (folder.path().join("access.log"), folder.path().join("a.db"));
-    let mut file = OpenOptions::new().create(true).append(true).open(&log).unwrap();
-    let arguments = ["run", "--file", log.to_str().unwrap(), "--sqlite", db.to_str().unwrap()];
-    for round in 0..4 {
-        for number in 0..500 {
-            file.write_all(line(&format!("{round}-{number:03}")).as_bytes()).unwrap();
-        }
-        let (mut child, _) = start(&arguments);
-        std::thread::sleep(std::time::Duration::from_millis(15));
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-    let (child, _) = start(&arguments);
-    let store = SqliteStore::open_to_read(&db).unwrap();
-    wait_for("all records", || ids(&store, &Query { limit: 5000, ..all() }).len() == 2000).await;
-    let (success, told) = terminate(child);
-    assert!(success && told.contains("repeated 0"), "{told}");
-}
-
-#[test]
-fn arguments_that_do_not_fit_each_other_are_refused() {
-    for (arguments, wanted) in [
-        (&["run", "--sqlite", "a"][..], "<--als <ADDRESS>|--file <PATH>>"),
-        (&["run", "--file", "a"], "<--sqlite <FILE>|--dynamodb <TABLE>>"),
-        (&["query"], "<--sqlite <FILE>|--dynamodb <TABLE>>"),
-        (&["query", "--sqlite", "a", "--dynamodb", "b"], "cannot be used with '--dynamodb <TABLE>'"),
-        (
-            &["run", "--file", "a", "--sqlite", "b", "--create-table"],
-            "'--sqlite <FILE>' cannot be used with '--create-table'",
-        ),
-        (&["query", "--sqlite", "a", "--endpoint-url", "b"], "'--endpoint-url <URL>'"),
-    ] {
-        let output = program(arguments).output().unwrap();
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.code() == Some(2) && told.contains(wanted), "{arguments:?}: {told}");
-    }
-}
-
-#[tokio::test]
-async fn while_the_store_is_down_the_log_waits() {
-    let folder = tempfile::tempdir().unwrap();
-    let (log, db) = (folder.path().join("access.log"), folder.path().join("a.db"));
-    let (child, _) = start(&["run", "--file", log.to_str().unwrap(), "--sqlite", db.to_str().unwrap()]);
-    let other = rusqlite::Connection::open(&db).unwrap();
-    other.execute_batch("ALTER TABLE records RENAME TO away").unwrap();
-    fs::write(&log, (0..60).map(|n| line(&n.to_string())).collect::<String>()).unwrap();
-    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
-    other.execute_batch("ALTER TABLE away RENAME TO records").unwrap();
-    let store = SqliteStore::open_to_read(&db).unwrap();
-    wait_for("all records", || ids(&store, &all()).len() == 60).await;
-    let (success, told) = terminate(child);
-    assert!(success && told.contains("stored 60 (of them repeated 0)"), "{told}");
-    assert!(told.contains("no such table: records; trying again in"), "{told}");
-
-    // Down at the stop as well: it ends, and the next start reads what is left.
-    let arguments = ["run", "--file", log.to_str().unwrap(), "--sqlite", db.to_str().unwrap()];
-    let (child, _) = start(&arguments);
-    other.execute_batch("ALTER TABLE records RENAME TO away").unwrap();
-    let whole = fs::read_to_string(&log).unwrap();
-    fs::write(&log, whole + &line("last")).unwrap();
-    tokio::time::sleep(std::time::Duration::from_millis(400)).await;
-    let (success, told) = terminate(child);
-    assert!(success && told.contains("stopped with lines unread, which the next start reads"), "{told}");
-    other.execute_batch("ALTER TABLE away RENAME TO records").unwrap();
-    let (child, _) = start(&arguments);
-    wait_for("the last record", || ids(&store, &all()).len() == 61).await;
-    terminate(child);
 }

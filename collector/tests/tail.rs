@@ -1,4 +1,4 @@
-//! Following a log that is written, cut, renamed and broken.
+//! Follows a log that grows, is truncated, is renamed or has bad lines.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail")]
 
 use std::fs::{self, File, OpenOptions};
@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use audit_collector::report::Notice;
-use audit_collector::source::tail::{BadLine, Line, Polled, Tail};
+use audit_collector::source::log_file::{BadLine, Line};
+use audit_collector::source::tail::{Polled, Tail};
 use tempfile::TempDir;
 
 fn append(path: &Path, text: &str) {
@@ -24,7 +25,7 @@ fn texts(polled: &Polled) -> Vec<String> {
     polled.lines.iter().map(|line| String::from_utf8(line.content.as_ref().unwrap().clone()).unwrap()).collect()
 }
 
-/// Polls until a poll says something, five seconds at most.
+/// Polls until there are lines or notices, for at most five seconds.
 fn next(tail: &mut Tail) -> Polled {
     let start = Instant::now();
     loop {
@@ -38,7 +39,7 @@ fn next(tail: &mut Tail) -> Polled {
 }
 
 #[test]
-fn waits_for_a_file_that_is_not_there_yet() {
+fn waits_for_a_file_that_does_not_exist_yet() {
     let (_folder, path) = log();
     let mut tail = Tail::new(&path, None);
     assert!(tail.poll(25).unwrap().lines.is_empty());
@@ -48,7 +49,7 @@ fn waits_for_a_file_that_is_not_there_yet() {
 }
 
 #[test]
-fn a_line_without_its_end_waits_for_it() {
+fn an_unfinished_line_waits_for_its_newline() {
     let (_folder, path) = log();
     let mut tail = Tail::new(&path, None);
     append(&path, "one\ntw");
@@ -56,11 +57,11 @@ fn a_line_without_its_end_waits_for_it() {
     assert!(tail.poll(25).unwrap().lines.is_empty());
     assert_eq!(tail.checkpoint().unwrap().offset, 4);
     append(&path, "o\n\n  \nthree\n");
-    assert_eq!(texts(&next(&mut tail)), ["two", "three"], "and empty lines say nothing");
+    assert_eq!(texts(&next(&mut tail)), ["two", "three"], "blank lines are passed over");
 }
 
 #[test]
-fn hands_out_no_more_than_is_asked_for() {
+fn returns_no_more_than_max_lines() {
     let (_folder, path) = log();
     append(&path, &(0..60).map(|n| format!("{n}\n")).collect::<String>());
     let mut tail = Tail::new(&path, None);
@@ -69,7 +70,7 @@ fn hands_out_no_more_than_is_asked_for() {
 }
 
 #[test]
-fn a_restart_goes_on_where_the_checkpoint_is() {
+fn a_restart_continues_at_the_checkpoint() {
     let (_folder, path) = log();
     append(&path, "one\ntwo\nthree\n");
     let mut tail = Tail::new(&path, None);
@@ -87,9 +88,9 @@ fn rotation_by_rename_loses_nothing() {
     assert_eq!(texts(&next(&mut tail)), ["one"]);
     let old = folder.path().join("access.log.1");
     fs::rename(&path, &old).unwrap();
-    // Envoy writes to the renamed file until it reopens, and the new one is there meanwhile.
+    // Envoy writes to the renamed file until it reopens its logs; the new file may exist before that.
     append(&path, "three\n");
-    assert!(tail.poll(25).unwrap().lines.is_empty(), "not before the old one is quiet");
+    assert!(tail.poll(25).unwrap().lines.is_empty(), "the old file must be quiet first");
     append(&old, "two\n");
     assert_eq!(texts(&next(&mut tail)), ["two"]);
     assert_eq!(next(&mut tail).notices, [Notice::Rotated { offset: 8 }]);
@@ -97,7 +98,7 @@ fn rotation_by_rename_loses_nothing() {
 }
 
 #[test]
-fn rotations_while_it_was_stopped_are_read_in_their_order() {
+fn rotations_during_a_stop_are_read_in_order() {
     let (folder, path) = log();
     let pause = || std::thread::sleep(Duration::from_millis(30));
     append(&path, "one\ntwo\n");
@@ -122,14 +123,14 @@ fn rotations_while_it_was_stopped_are_read_in_their_order() {
 }
 
 #[test]
-fn a_checkpoint_whose_file_is_gone_is_named() {
+fn reports_a_checkpoint_whose_file_is_missing() {
     let (_folder, path) = log();
     append(&path, "one\n");
     let mut tail = Tail::new(&path, None);
     tail.poll(25).unwrap();
     let checkpoint = tail.checkpoint().unwrap();
     fs::remove_file(&path).unwrap();
-    // A file that may get the same inode must not be taken for it.
+    // This file may reuse the inode.
     let _other = File::create(path.with_extension("other")).unwrap();
     append(&path, "two\n");
     let polled = next(&mut Tail::new(&path, Some(checkpoint)));
@@ -140,7 +141,7 @@ fn a_checkpoint_whose_file_is_gone_is_named() {
 }
 
 #[test]
-fn truncation_is_noticed_while_running_and_after_a_restart() {
+fn reports_truncation_also_after_a_restart() {
     let (_folder, path) = log();
     append(&path, "one\ntwo\n");
     let mut tail = Tail::new(&path, None);
@@ -155,7 +156,7 @@ fn truncation_is_noticed_while_running_and_after_a_restart() {
 }
 
 #[test]
-fn a_file_that_was_cut_and_grew_past_the_offset_is_noticed() {
+fn reports_truncation_of_a_file_that_grew_again() {
     let (_folder, path) = log();
     append(&path, "one\ntwo\n");
     let mut tail = Tail::new(&path, None);
@@ -167,7 +168,7 @@ fn a_file_that_was_cut_and_grew_past_the_offset_is_noticed() {
 }
 
 #[test]
-fn a_line_too_long_for_memory_is_named_and_passed_over() {
+fn a_line_too_long_is_reported_and_skipped() {
     let (_folder, path) = log();
     append(&path, &format!("one\n{}\ntwo\n", "x".repeat(3_000_000)));
     let mut tail = Tail::new(&path, None);
@@ -179,7 +180,7 @@ fn a_line_too_long_for_memory_is_named_and_passed_over() {
 }
 
 #[test]
-fn the_broken_last_line_of_a_rotated_file_is_named() {
+fn reports_a_rotated_file_that_ends_in_a_line() {
     let (folder, path) = log();
     append(&path, "one\ntw");
     let mut tail = Tail::new(&path, None);

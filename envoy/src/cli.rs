@@ -6,11 +6,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::explain::Explain;
 use crate::gateway::{self, Options};
 use crate::istio::{Image, Way};
-use crate::paths::{self, PathSpec, Region};
+use crate::paths::{self, PathSpec};
 use crate::programs::Programs;
-use crate::{Error, installed, istio, up};
+use crate::{Error, check, document, installed, istio, up};
+use filter_core::names::RegionName;
 
 /// Runs the gateway, renders its configuration, and checks what an operator has written.
 #[derive(Debug, Parser)]
@@ -30,12 +32,31 @@ enum Command {
     /// Print configuration for Envoy or for Istio.
     #[command(subcommand)]
     Render(Render),
-    /// Check files for Istio.
+    /// Check files: the filter's document, Envoy's bootstrap, objects for Istio. Every fault is named by file, position and key.
     Check {
-        /// The files.
+        /// The files, YAML or JSON.
         #[arg(required = true)]
         files: Vec<PathBuf>,
+        /// A bootstrap of Envoy that has to serve the document.
+        #[arg(long, value_name = "BOOTSTRAP")]
+        envoy: Option<PathBuf>,
+        /// A path and its address, as for `up`: report classes that have no address, and paths that no class takes.
+        #[arg(long = "path", value_name = "NAME[/SERVICE][@REGION]=HOST:PORT")]
+        paths: Vec<PathSpec>,
+        /// The files are templates: `@{…}` and digests of zeros may be left.
+        #[arg(long)]
+        placeholders: bool,
     },
+    /// Explain what the gateway would do with a request. Sends nothing.
+    ///
+    /// Prints operation, model, route class, limits, the paths and regions in order, and how the first attempt is
+    /// signed. Credentials come from the environment; without any, the attempt is signed with AWS's documented example
+    /// key. With --error-body, it names the parts of the canonical request in which AWS and the gateway differ.
+    Explain(Box<Explain>),
+    /// Print the JSON Schema of the filter's document.
+    Schema,
+    /// Print a whole document of the filter, commented: two classes, callers by certificate.
+    Example,
 }
 
 #[derive(Debug, Subcommand)]
@@ -65,8 +86,8 @@ enum Render {
 /// The filter's document, and the paths that the clusters are made for.
 #[derive(Debug, Args)]
 struct Policy {
-    /// The filter's document (JSON, docs/configuration.md), instead of the example that this program carries.
-    #[arg(long, value_name = "FILE.json")]
+    /// The filter's document (YAML or JSON, docs/configuration.md), instead of the example that this program carries.
+    #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// A path (dx, vpn or internet) and the address at which it reaches Bedrock's services, or one service
     /// (bedrock-runtime, bedrock, sts), in one region or in all. May be given for each; `internet` alone means the public
@@ -75,13 +96,13 @@ struct Policy {
     paths: Vec<PathSpec>,
     /// A region to call, instead of the document's. May be given more than once: the first is tried first.
     #[arg(long = "region", value_name = "REGION")]
-    regions: Vec<Region>,
+    regions: Vec<RegionName>,
     /// Call the FIPS endpoints.
     #[arg(long)]
     fips: bool,
-    /// A configuration of the form of envoy/standalone.yaml, instead of the one that this program carries.
+    /// Envoy's configuration without clusters and document, instead of the one that this program carries (envoy/base.yaml).
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    base: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -141,7 +162,22 @@ impl Cli {
                 print(istio::render(way, &policy.options()?, image.as_ref())?.trim_end());
                 Ok(())
             }
-            Command::Check { files } => Ok(istio::check::run(&files)?),
+            Command::Check { files, envoy, paths, placeholders } => {
+                let paths = paths::in_order(paths)?;
+                Ok(check::run(&check::Options { files, envoy, paths, placeholders })?)
+            }
+            Command::Explain(explain) => {
+                print(&explain.run(&|name| std::env::var(name).ok())?);
+                Ok(())
+            }
+            Command::Schema => {
+                print(include_str!("../../docs/configuration.schema.json").trim_end());
+                Ok(())
+            }
+            Command::Example => {
+                print(document::EXAMPLE.trim_end());
+                Ok(())
+            }
         }
     }
 }
@@ -158,7 +194,7 @@ impl Policy {
             policy: self.policy,
             regions: self.regions,
             fips: self.fips,
-            config: self.config,
+            base: self.base,
             ..Options::default()
         })
     }

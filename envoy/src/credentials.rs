@@ -1,5 +1,7 @@
 //! Which credentials the gateway will find in the environment, and so how it authenticates.
 
+use filter_core::config::Auth;
+
 /// Why the environment is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialsError {
@@ -13,28 +15,9 @@ pub enum CredentialsError {
     },
 }
 
-/// How the gateway authenticates at Bedrock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Auth {
-    /// Signature version 4, with access keys.
-    SigV4,
-    /// A Bedrock API key.
-    Bearer,
-}
-
-impl Auth {
-    /// The word in the filter's configuration.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Auth::SigV4 => "sigv4",
-            Auth::Bearer => "bearer",
-        }
-    }
-}
-
 /// What the environment holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Found {
+pub struct Environment {
     /// How to authenticate.
     pub auth: Auth,
     /// Whether there are credentials at all; without them, the gateway answers 503 to every call.
@@ -43,19 +26,19 @@ pub struct Found {
 
 /// Looks at the standard variables, those of `wanted` alone if the document says how to authenticate. Else an API key wins
 /// over access keys, as in AWS's SDKs.
-pub fn find(wanted: Option<Auth>, variable: impl Fn(&str) -> Option<String>) -> Result<Found, CredentialsError> {
+pub fn find(wanted: Option<Auth>, variable: impl Fn(&str) -> Option<String>) -> Result<Environment, CredentialsError> {
     let set = |name: &str| variable(name).is_some_and(|value| !value.is_empty());
     let key = set("AWS_BEARER_TOKEN_BEDROCK");
     if wanted == Some(Auth::Bearer) || (wanted.is_none() && key) {
-        return Ok(Found { auth: Auth::Bearer, any: key });
+        return Ok(Environment { auth: Auth::Bearer, any: key });
     }
     let (id, secret, token) = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN");
     match (set(id), set(secret)) {
-        (true, true) => Ok(Found { auth: Auth::SigV4, any: true }),
+        (true, true) => Ok(Environment { auth: Auth::Sigv4, any: true }),
         (true, false) => Err(CredentialsError::Half { set: id, missing: secret }),
         (false, true) => Err(CredentialsError::Half { set: secret, missing: id }),
         (false, false) if set(token) => Err(CredentialsError::Half { set: token, missing: id }),
-        (false, false) => Ok(Found { auth: Auth::SigV4, any: false }),
+        (false, false) => Ok(Environment { auth: Auth::Sigv4, any: false }),
     }
 }
 
@@ -63,26 +46,26 @@ pub fn find(wanted: Option<Auth>, variable: impl Fn(&str) -> Option<String>) -> 
 mod tests {
     use super::*;
 
-    fn with(names: &[&str]) -> Result<Found, CredentialsError> {
+    fn with(names: &[&str]) -> Result<Environment, CredentialsError> {
         find(None, |name| names.contains(&name).then(|| "value".to_owned()))
     }
 
     #[test]
     fn prefers_an_api_key_as_the_sdks_do() {
         let found = with(&["AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID"]).unwrap();
-        assert_eq!(found, Found { auth: Auth::Bearer, any: true });
+        assert_eq!(found, Environment { auth: Auth::Bearer, any: true });
     }
 
     #[test]
     fn looks_for_what_the_document_wants() {
         let key = |name: &str| (name == "AWS_BEARER_TOKEN_BEDROCK").then(|| "value".to_owned());
-        assert_eq!(find(Some(Auth::SigV4), key).unwrap(), Found { auth: Auth::SigV4, any: false });
-        assert_eq!(find(Some(Auth::Bearer), |_| None).unwrap(), Found { auth: Auth::Bearer, any: false });
+        assert_eq!(find(Some(Auth::Sigv4), key).unwrap(), Environment { auth: Auth::Sigv4, any: false });
+        assert_eq!(find(Some(Auth::Bearer), |_| None).unwrap(), Environment { auth: Auth::Bearer, any: false });
     }
 
     #[test]
     fn starts_without_any() {
-        assert_eq!(with(&[]).unwrap(), Found { auth: Auth::SigV4, any: false });
+        assert_eq!(with(&[]).unwrap(), Environment { auth: Auth::Sigv4, any: false });
         assert!(!find(None, |_| Some(String::new())).unwrap().any);
     }
 

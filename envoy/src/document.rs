@@ -1,41 +1,49 @@
 //! The filter's document as one run has it: the operator's, with what the command line and the environment decide.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use filter_core::config::{ConfigError, Credentials, check_keys};
+use filter_core::config::{Auth, Config, ConfigError, Credentials, Position, Region, Role};
+use filter_core::names::{PathName, RegionName};
 use filter_core::policy::Policy;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use filter_core::route::environment_order;
+use serde_json::Value;
 
-use crate::bootstrap::plugins;
-use crate::credentials::Auth;
-use crate::paths::Region;
+use crate::bootstrap::Base;
+use crate::position::locate;
 
-/// The key that names the relay's cluster.
-const RELAY: &str = "stream_relay";
+/// The document where none is given.
+pub const EXAMPLE: &str = include_str!("../example.yaml");
 
 /// Why a document is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
-    /// It is no JSON object.
+    /// It is neither JSON nor YAML, or not an object.
     #[error("{name}: {problem}")]
-    Json {
-        /// Where it stands.
+    Form {
+        /// The file.
         name: String,
         /// What is wrong, with line and column.
         problem: String,
     },
     /// The filter would refuse it.
-    #[error("{name}: {error}")]
+    #[error("{}: {error}", place(name, *position))]
     Key {
-        /// Where it stands.
+        /// The file.
         name: String,
+        /// Where the key is, or the object that lacks it.
+        position: Option<Position>,
         /// What the filter would say.
-        error: ConfigError,
+        error: Box<ConfigError>,
     },
     /// Envoy's configuration has no filter to give it to.
-    #[error("the Envoy configuration has no Wasm filter of role gateway or combined; start from envoy/standalone.yaml")]
+    #[error("the Envoy configuration has no Wasm filter of role gateway or combined; start from envoy/base.yaml")]
     NoFilter,
+}
+
+/// `rules.yaml:3:5`
+pub(crate) fn place(file: &str, position: Option<Position>) -> String {
+    position.map_or_else(|| file.to_owned(), |position| format!("{file}:{}:{}", position.line, position.column))
 }
 
 /// What the command line and the environment decide.
@@ -46,7 +54,7 @@ pub struct Choices {
     /// `--fips`.
     pub fips: bool,
     /// `--region`, in order; none: those of the document.
-    pub regions: Vec<Region>,
+    pub regions: Vec<RegionName>,
     /// `BEDROCK_PATHS`.
     pub paths: Option<String>,
 }
@@ -55,83 +63,80 @@ pub struct Choices {
 #[derive(Debug, Clone)]
 pub struct Written {
     name: String,
-    role: String,
-    keys: Map<String, Value>,
+    text: String,
+    config: Config,
     shipped: bool,
 }
 
 /// A document that the filter takes.
 #[derive(Debug)]
 pub struct Document {
-    keys: Map<String, Value>,
+    config: Config,
     policy: Policy,
-    paths: Option<Vec<String>>,
+    order: Option<Vec<PathName>>,
 }
 
 impl Written {
-    /// The document that stands in Envoy's configuration. How to authenticate is left to the environment.
-    pub fn in_bootstrap(bootstrap: &Value) -> Result<Written, DocumentError> {
-        let name = "the document in the Envoy configuration".to_owned();
-        for text in plugins(bootstrap) {
-            let mut keys = object(&name, text)?;
-            let role = keys.get("role").and_then(Value::as_str).unwrap_or_default().to_owned();
-            if ["gateway", "combined"].contains(&role.as_str()) {
-                keys.remove("auth");
-                return Ok(Written { name, role, keys, shipped: true });
-            }
-        }
-        Err(DocumentError::NoFilter)
+    /// The example that this program carries (`envoy/example.yaml`). How to authenticate is left to the environment.
+    ///
+    /// # Errors
+    /// `base` has no filter to give it to.
+    pub fn example(base: &Base) -> Result<Written, DocumentError> {
+        let mut written = Written::read("envoy/example.yaml".to_owned(), EXAMPLE, base)?;
+        written.config.auth = None;
+        Ok(Written { shipped: true, ..written })
     }
 
-    /// A file's text, to stand where `bootstrap` has a document.
-    pub fn in_file(file: &Path, text: &str, bootstrap: &Value) -> Result<Written, DocumentError> {
-        let Written { role, keys: mut own, .. } = Written::in_bootstrap(bootstrap)?;
-        let name = file.display().to_string();
-        let mut keys = object(&name, text)?;
-        keys.insert("role".into(), json!(role));
-        // Where the relay is, `bootstrap` says: it is a listener of its.
-        if let Some(relay) = own.remove(RELAY) {
-            keys.entry(RELAY).or_insert(relay);
-        }
-        Ok(Written { name, role, keys, shipped: false })
+    /// A file's text: YAML, or JSON, which is YAML.
+    ///
+    /// # Errors
+    /// It is neither, a key is wrong or in it twice, or `base` has no filter to give it to.
+    pub fn in_file(file: &Path, text: &str, base: &Base) -> Result<Written, DocumentError> {
+        Written::read(file.display().to_string(), text, base)
+    }
+
+    fn read(name: String, text: &str, base: &Base) -> Result<Written, DocumentError> {
+        let role = base.role().ok_or(DocumentError::NoFilter)?;
+        let json = json(&name, text)?;
+        let mut config = Config::parse_for(json.as_bytes(), role).map_err(|error| key(&name, text, error))?;
+        config.stream_relay = match base.relay().filter(|_| role == Role::Gateway) {
+            Some(relay) => Some(config.stream_relay.unwrap_or_else(|| relay.to_owned())),
+            None => None,
+        };
+        Ok(Written { name, text: text.to_owned(), config, shipped: false })
     }
 
     /// How it wants to authenticate, if it says so.
     pub fn auth(&self) -> Option<Auth> {
-        let word = self.keys.get("auth").and_then(Value::as_str)?;
-        [Auth::SigV4, Auth::Bearer].into_iter().find(|auth| auth.as_str() == word)
+        self.config.auth
     }
 
     /// Whether its credentials are fetched, and are not the environment's.
     pub fn fetches(&self) -> bool {
-        let source = self.keys.get("credentials").and_then(|credentials| credentials.get("source"));
-        source.and_then(Value::as_str).is_some_and(|source| source != "environment")
+        self.config.credentials != Credentials::Environment {}
     }
 
     /// Applies what was chosen, and checks the whole as the filter does.
+    ///
+    /// # Errors
+    /// [`DocumentError::Key`].
     pub fn compile(self, choices: &Choices) -> Result<Document, DocumentError> {
-        let Written { name, mut keys, shipped, .. } = self;
-        keys.entry("auth").or_insert_with(|| json!(choices.auth.as_str()));
-        if choices.fips {
-            keys.insert("fips".into(), json!(true));
-        }
-        regions(&mut keys, &choices.regions);
+        let Written { name, text, mut config, shipped } = self;
+        config.auth.get_or_insert(choices.auth);
+        config.fips |= choices.fips;
+        choose_regions(&mut config, &choices.regions);
         if shipped {
-            profiles_of_the_united_states(&mut keys);
+            profiles_of_the_united_states(&mut config);
         }
-        let parse = |keys: &Map<String, Value>, paths: Option<&str>| {
-            let error = |error| DocumentError::Key { name: name.clone(), error };
-            Policy::parse(Value::Object(keys.clone()).to_string().as_bytes(), paths).map_err(error)
-        };
+        let failed = |error| key(&name, &text, error);
+        let order = environment_order(choices.paths.as_deref()).map_err(failed)?;
         // Once with the variable, for what is wrong with it or with a document that it changes.
-        let mut policy = parse(&keys, choices.paths.as_deref())?;
-        let paths: Option<Vec<String>> =
-            choices.paths.as_ref().map(|paths| paths.split(',').map(|path| path.trim().to_owned()).collect());
-        if let Some(order) = &paths {
-            put_in_order(&mut keys, order);
-            policy = parse(&keys, None)?;
+        let mut policy = Policy::compile(&config, order.as_deref()).map_err(failed)?;
+        if let Some(order) = &order {
+            put_in_order(&mut config, order);
+            policy = Policy::compile(&config, None).map_err(failed)?;
         }
-        Ok(Document { keys, policy, paths })
+        Ok(Document { config, policy, order })
     }
 }
 
@@ -142,110 +147,100 @@ impl Document {
     }
 
     /// Whether `BEDROCK_PATHS`, where it is set, has this path.
-    pub fn takes(&self, path: &str) -> bool {
-        self.paths.as_ref().is_none_or(|paths| paths.iter().any(|known| known == path))
+    pub fn takes(&self, path: PathName) -> bool {
+        self.order.as_ref().is_none_or(|order| order.contains(&path))
     }
 
     /// The regions' names.
-    pub fn regions(&self) -> Vec<&str> {
-        let regions = self.keys.get("regions").and_then(Value::as_object);
-        regions.into_iter().flat_map(Map::keys).map(String::as_str).collect()
+    pub fn regions(&self) -> impl Iterator<Item = &RegionName> {
+        self.config.regions.keys()
     }
 
     /// Where its credentials come from: `credentials`, then `credential_sets`.
-    pub fn sources(&self) -> Vec<Credentials> {
-        let sets = self.keys.get("credential_sets").and_then(Value::as_object);
-        let all = self.keys.get("credentials").into_iter().chain(sets.into_iter().flat_map(Map::values));
-        // The document was compiled, so each is one.
-        all.filter_map(|source| Credentials::deserialize(source).ok()).collect()
+    pub fn sources(&self) -> impl Iterator<Item = &Credentials> {
+        std::iter::once(&self.config.credentials).chain(self.config.credential_sets.values())
+    }
+
+    /// Its keys, to be changed for another role.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Its text, for a role.
-    pub fn text(&self, role: &Value) -> String {
-        let mut keys = self.keys.clone();
-        keys.insert("role".into(), role.clone());
-        format!("{:#}", Value::Object(keys))
+    pub fn text(&self, role: Role) -> String {
+        Config { role, ..self.config.clone() }.to_json()
     }
 }
 
-fn object(name: &str, text: &str) -> Result<Map<String, Value>, DocumentError> {
-    let object = serde_json::from_str(text)
-        .map_err(|error| DocumentError::Json { name: name.to_owned(), problem: format!("no JSON object: {error}") })?;
-    // A map of this kind has forgotten what was there twice.
-    check_keys(text.as_bytes()).map_err(|error| DocumentError::Key { name: name.to_owned(), error })?;
-    Ok(object)
+/// The document as JSON, which is what the filter reads.
+fn json(name: &str, text: &str) -> Result<String, DocumentError> {
+    if is_json(text) {
+        return Ok(text.to_owned());
+    }
+    let form = |problem: String| DocumentError::Form { name: name.to_owned(), problem };
+    match serde_saphyr::from_str::<Value>(text) {
+        Ok(object @ Value::Object(_)) => Ok(object.to_string()),
+        Ok(_) => Err(form("want an object with the keys of docs/configuration.md".to_owned())),
+        Err(error) => Err(form(error.to_string())),
+    }
 }
 
-/// The given regions, each with what the document has of it. A class that names none has them in the order given.
-fn regions(keys: &mut Map<String, Value>, regions: &[Region]) {
+/// Whether a text is JSON rather than YAML of another form: its own parser has better messages.
+pub(crate) fn is_json(text: &str) -> bool {
+    text.trim_start().starts_with(['{', '['])
+}
+
+fn key(name: &str, text: &str, error: ConfigError) -> DocumentError {
+    let position = error.position.or_else(|| locate(text, &error.key));
+    DocumentError::Key { name: name.to_owned(), position, error: Box::new(error) }
+}
+
+/// The chosen regions, each with what the document has of it. A class that names none has them in the order given.
+fn choose_regions(config: &mut Config, regions: &[RegionName]) {
     if regions.is_empty() {
         return;
     }
-    let names: Vec<&str> = regions.iter().map(Region::as_str).collect();
-    let own = |name: &str| keys.get("regions").and_then(|regions| regions.get(name)).cloned();
-    let table: Map<String, Value> =
-        names.iter().map(|name| ((*name).to_owned(), own(name).unwrap_or_else(|| json!({})))).collect();
-    keys.insert("regions".into(), Value::Object(table));
-    if names.len() > 1 {
-        for class in classes(keys) {
-            class.entry("regions").or_insert_with(|| json!(names));
+    let own = |name: &RegionName| (name.clone(), config.regions.get(name).cloned().unwrap_or_default());
+    config.regions = regions.iter().map(own).collect::<BTreeMap<RegionName, Region>>();
+    if regions.len() > 1 {
+        for class in &mut config.route_classes {
+            class.regions.get_or_insert_with(|| regions.to_vec());
         }
     }
 }
 
 /// The shipped table of inference profiles, all `us.`, holds in regions of the United States only.
-fn profiles_of_the_united_states(keys: &mut Map<String, Value>) {
-    let Some(regions) = keys.get_mut("regions").and_then(Value::as_object_mut) else { return };
-    if regions.keys().all(|region| in_the_united_states(region)) {
+fn profiles_of_the_united_states(config: &mut Config) {
+    if config.regions.keys().all(in_the_united_states) {
         return;
     }
-    let Some(Value::Object(table)) = keys.remove("inference_profiles") else { return };
-    let Some(regions) = keys.get_mut("regions").and_then(Value::as_object_mut) else { return };
-    for (_, region) in regions.iter_mut().filter(|(name, _)| in_the_united_states(name)) {
-        if let Some(region) = region.as_object_mut() {
-            let own = region.entry("inference_profiles").or_insert_with(|| json!({}));
-            if let Some(own) = own.as_object_mut() {
-                for (model, profile) in &table {
-                    own.entry(model.clone()).or_insert_with(|| profile.clone());
-                }
-            }
+    let table = std::mem::take(&mut config.inference_profiles);
+    for (_, region) in config.regions.iter_mut().filter(|(name, _)| in_the_united_states(name)) {
+        for (model, profile) in &table {
+            region.inference_profiles.entry(model.clone()).or_insert_with(|| profile.clone());
         }
     }
 }
 
 /// Whether a profile of `us.` may be used there.
-pub fn in_the_united_states(region: &str) -> bool {
-    region.starts_with("us-")
+pub fn in_the_united_states(region: &RegionName) -> bool {
+    region.as_str().starts_with("us-")
 }
 
 /// Puts the paths of each class in the environment's order, so that its clusters keep their plain names. A class that is
 /// left with none stays as it is: the filter, which reads the variable too, answers its calls with 503.
-fn put_in_order(keys: &mut Map<String, Value>, order: &[String]) {
-    for class in classes(keys) {
-        let Some(paths) = class.get("paths").and_then(Value::as_array) else { continue };
-        let kept: Vec<&String> =
-            order.iter().filter(|name| paths.iter().any(|path| path.as_str() == Some(name))).collect();
+fn put_in_order(config: &mut Config, order: &[PathName]) {
+    for class in &mut config.route_classes {
+        let kept: Vec<PathName> = order.iter().filter(|path| class.paths.contains(path)).copied().collect();
         if kept.is_empty() {
             continue;
         }
-        if let Some(weights) = class.get("weights").and_then(Value::as_object) {
-            let weights: Map<String, Value> = weights
-                .iter()
-                .filter(|(path, _)| kept.contains(path))
-                .map(|(path, weight)| (path.clone(), weight.clone()))
-                .collect();
-            if weights.values().any(|weight| weight.as_u64() != Some(0)) {
-                class.insert("weights".into(), Value::Object(weights));
-            } else {
-                class.remove("weights");
+        if let Some(weights) = &mut class.weights {
+            weights.retain(|path, _| kept.contains(path));
+            if weights.values().all(|weight| *weight == 0) {
+                class.weights = None;
             }
         }
-        // `kept` borrows of `order` alone.
-        class.insert("paths".into(), json!(kept));
+        class.paths = kept;
     }
-}
-
-fn classes(keys: &mut Map<String, Value>) -> impl Iterator<Item = &mut Map<String, Value>> {
-    let classes = keys.get_mut("route_classes").and_then(Value::as_array_mut);
-    classes.into_iter().flatten().filter_map(Value::as_object_mut)
 }

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::{bootstrap, credentials, document, istio, live, net, paths, process, tls};
+use crate::explain::error::ExplainError;
+use crate::{bootstrap, check, credentials, document, live, net, paths, process, tls};
 
 /// Any command's failure.
 #[derive(Debug, thiserror::Error)]
@@ -32,9 +33,12 @@ pub enum Error {
     /// The development certificate.
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
-    /// Files for Istio.
+    /// Files that `check` finds fault with.
     #[error(transparent)]
-    Istio(#[from] istio::check::CheckError),
+    Check(#[from] check::CheckError),
+    /// A request that `explain` cannot explain.
+    #[error(transparent)]
+    Explain(#[from] ExplainError),
     /// A file of the command's own.
     #[error("{what} {}: {source}", path.display())]
     File {

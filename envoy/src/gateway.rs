@@ -7,14 +7,16 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::bootstrap::{self, Settings, discovery};
-use crate::credentials::{self, Auth, Found};
+use crate::bootstrap::{self, Base, Settings, discovery};
+use crate::credentials::{self, Environment};
 use crate::document::{self, Choices, Document, Written};
 use crate::live::{ChangeError, Live, Rendered};
-use crate::paths::{PathError, PathSpec, Region};
+use crate::paths::{PathError, PathSpec};
 use crate::process::Process;
 use crate::programs::Programs;
 use crate::{Error, net, progress, tls};
+use filter_core::config::Auth;
+use filter_core::names::RegionName;
 
 /// Time for Envoy to compile the module and hear of its upstreams.
 const ENVOY_START: Duration = Duration::from_secs(60);
@@ -46,14 +48,14 @@ pub struct Options {
     pub audit: Option<PathBuf>,
     /// The access log; absent, it is in the run's directory.
     pub access_log: Option<PathBuf>,
-    /// The filter's document, instead of the one in the configuration; followed while the gateway runs.
+    /// The filter's document, instead of the example; followed while the gateway runs.
     pub policy: Option<PathBuf>,
     /// The regions that are called; none means those of the document.
-    pub regions: Vec<Region>,
+    pub regions: Vec<RegionName>,
     /// Whether the FIPS hosts are called, if the document does not say so.
     pub fips: bool,
-    /// A configuration of the form of `envoy/standalone.yaml`, instead of that.
-    pub config: Option<PathBuf>,
+    /// A file in place of `envoy/base.yaml`.
+    pub base: Option<PathBuf>,
     /// Variables for Envoy in place of the environment's own (credentials of the demonstration); an empty one is unset.
     pub environment: Vec<(String, String)>,
 }
@@ -71,7 +73,7 @@ pub struct Gateway {
     /// What clients of the TLS listener trust.
     pub ca: PathBuf,
     /// How the gateway authenticates.
-    pub credentials: Found,
+    pub credentials: Environment,
     /// The directory of this run's logs.
     pub run: PathBuf,
     /// The regions that were called when it started.
@@ -83,11 +85,11 @@ pub struct Gateway {
 /// What a configuration is rendered from, now and when the document changes.
 #[derive(Debug)]
 struct Plan {
-    standalone: Value,
+    base: Base,
     settings: Settings,
     choices: Choices,
     ca: PathBuf,
-    found: Found,
+    found: Environment,
 }
 
 /// What a run has to itself.
@@ -182,7 +184,7 @@ impl Gateway {
             ca: plan.ca.clone(),
             credentials: plan.found,
             run,
-            regions: document.regions().into_iter().map(str::to_owned).collect(),
+            regions: document.regions().map(ToString::to_string).collect(),
             plan,
             live,
         };
@@ -269,7 +271,7 @@ impl Gateway {
     pub fn follow(&mut self) -> Result<Option<u32>, Error> {
         let Gateway { plan, live: Some(live), admin, run, .. } = self else { return Ok(None) };
         live.look(*admin, |file, text| {
-            let written = Written::in_file(file, text, &plan.standalone)?;
+            let written = Written::in_file(file, text, &plan.base)?;
             if written.auth().is_some_and(|auth| auth != plan.found.auth) {
                 return Err(ChangeError::Restart("`auth` would change".to_owned()).into());
             }
@@ -303,39 +305,34 @@ impl Gateway {
 impl Plan {
     fn render(&self, document: &Document) -> Result<Value, Error> {
         paths_are_used(&self.settings.paths, document)?;
-        let mut standalone = self.standalone.clone();
-        // No load balancer asks here, and its port would be one more to be free.
-        if let Some(listeners) = standalone.pointer_mut("/static_resources/listeners").and_then(Value::as_array_mut) {
-            listeners.retain(|listener| listener.get("name").and_then(Value::as_str) != Some("health"));
-        }
-        Ok(bootstrap::render(standalone, &self.settings, document)?)
+        Ok(bootstrap::render(&self.base, &self.settings, document)?)
     }
 }
 
 /// Refuses a path to a region that no call goes to.
 pub(crate) fn paths_are_used(paths: &[PathSpec], document: &Document) -> Result<(), PathError> {
-    let called = document.regions();
     for path in paths {
-        if let Some(region) = path.region.as_ref().map(Region::as_str).filter(|region| !called.contains(region)) {
-            return Err(PathError::Unused { label: path.label(), region: region.to_owned() });
+        if let Some(region) = path.region.as_ref().filter(|region| !document.regions().any(|called| called == *region))
+        {
+            return Err(PathError::Unused { label: path.label(), region: region.to_string() });
         }
     }
     Ok(())
 }
 
-/// Envoy's configuration, the document, and the text of its file.
-pub(crate) fn written(options: &Options) -> Result<(Value, Written, Option<String>), Error> {
-    let standalone = match &options.config {
-        Some(file) => bootstrap::read(file)?,
-        None => bootstrap::shipped()?,
+/// Envoy's base, the document, and the text of its file.
+pub(crate) fn written(options: &Options) -> Result<(Base, Written, Option<String>), Error> {
+    let base = match &options.base {
+        Some(file) => Base::read(file)?,
+        None => Base::shipped()?,
     };
     let Some(file) = &options.policy else {
-        let written = Written::in_bootstrap(&standalone)?;
-        return Ok((standalone, written, None));
+        let written = Written::example(&base)?;
+        return Ok((base, written, None));
     };
     let text = std::fs::read_to_string(file).map_err(Error::file("--policy", file))?;
-    let written = Written::in_file(file, &text, &standalone)?;
-    Ok((standalone, written, Some(text)))
+    let written = Written::in_file(file, &text, &base)?;
+    Ok((base, written, Some(text)))
 }
 
 /// Everything that a run needs to know: what stays, the document, and the text of its file.
@@ -343,10 +340,10 @@ fn plan(options: &Options, place: Place) -> Result<(Plan, Document, Option<Strin
     if let Some(ca) = &options.upstream_ca {
         std::fs::File::open(ca).map_err(Error::file("--upstream-ca", ca))?;
     }
-    let (standalone, written, text) = written(options)?;
+    let (base, written, text) = written(options)?;
     let own = |name: &str| options.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
     let found = if written.fetches() {
-        Found { auth: written.auth().unwrap_or(Auth::SigV4), any: true }
+        Environment { auth: written.auth().unwrap_or(Auth::Sigv4), any: true }
     } else {
         credentials::find(written.auth(), |name| own(name).or_else(|| std::env::var(name).ok()))?
     };
@@ -369,13 +366,15 @@ fn plan(options: &Options, place: Place) -> Result<(Plan, Document, Option<Strin
         access_log: options.access_log.as_deref().map_or(place.access_log, absolute),
         als: options.audit.as_ref().map(|_| place.als),
     };
-    let abroad = document.regions().into_iter().find(|region| !document::in_the_united_states(region));
+    let abroad = document.regions().find(|region| !document::in_the_united_states(region));
     if let Some(region) = abroad.filter(|_| options.policy.is_none()) {
         progress::note(&format!(
             "the table of inference profiles is for the United States and is left out in {region}"
         ));
     }
-    Ok((Plan { standalone, settings, choices, ca: files.ca, found }, document, text))
+    // No load balancer asks here, and its port would be one more to be free.
+    let base = base.without_listener("health");
+    Ok((Plan { base, settings, choices, ca: files.ca, found }, document, text))
 }
 
 pub(crate) fn loopback(port: u16) -> SocketAddr {

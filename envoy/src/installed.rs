@@ -6,10 +6,12 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::Error;
-use crate::bootstrap::{self, Settings};
-use crate::credentials::Auth;
-use crate::document::Choices;
+use crate::bootstrap::{self, Base, Settings};
+use crate::document::{Choices, Written};
 use crate::gateway::{Options, loopback, paths_are_used, written};
+use crate::paths::PathSpec;
+use crate::yaml;
+use filter_core::config::Auth;
 
 /// Who signs the certificates of clients; `infra/instance/install` puts it there.
 const CLIENT_CA: &str = "/etc/bedrock-gateway/tls/client-ca.pem";
@@ -24,28 +26,77 @@ pub fn print_config(options: &Options) -> Result<String, Error> {
 
 /// The same as a value.
 pub(crate) fn bootstrap(options: &Options) -> Result<Value, Error> {
-    let (standalone, written, _) = written(options)?;
-    let auth = written.auth().unwrap_or(Auth::SigV4);
+    let (base, written, _) = written(options)?;
+    let auth = written.auth().unwrap_or(Auth::Sigv4);
     let choices = Choices { auth, fips: options.fips, regions: options.regions.clone(), paths: None };
     let document = written.compile(&choices)?;
+    // The collector reads the file alone: with both, DynamoDB would be paid for twice.
+    let settings = Settings { upstream_ca: options.upstream_ca.clone(), ..settings(options.paths.clone(), None) };
+    paths_are_used(&settings.paths, &document)?;
+    let mut bootstrap = bootstrap::render(&base, &settings, &document)?;
+    bootstrap::sources::add(&mut bootstrap, &base, &document, &settings.paths)?;
+    Ok(bootstrap)
+}
+
+/// The bootstrap in `envoy/standalone.yaml`: the example's document, and paths by names in a private zone.
+///
+/// # Errors
+/// None: a test renders it.
+pub fn standalone() -> Result<Value, Error> {
+    let base = Base::shipped()?;
+    let choices = Choices { auth: Auth::Sigv4, fips: false, regions: Vec::new(), paths: None };
+    let document = Written::example(&base)?.compile(&choices)?;
+    let mut paths = vec![PathSpec::PUBLIC];
+    for path in ["dx", "vpn"] {
+        for service in ["bedrock-runtime", "bedrock"] {
+            paths.push(format!("{path}/{service}={service}.{path}.gateway.internal:443").parse()?);
+        }
+    }
+    Ok(bootstrap::render(&base, &settings(paths, Some(loopback(18090))), &document)?)
+}
+
+/// `envoy/standalone.yaml` itself.
+///
+/// # Errors
+/// As [`standalone`].
+pub fn standalone_yaml() -> Result<String, Error> {
+    Ok(format!("{STANDALONE}{}", yaml::document(&standalone()?)))
+}
+
+const STANDALONE: &str = "\
+# The gateway as one Envoy (1.40) beside its module: `envoy -c standalone.yaml`. `bedrock-gateway` renders it of base.yaml,
+# cluster.yaml and example.yaml, which say why each value is what it is; a test compares them.
+#
+# What must be on the machine:
+#   /etc/bedrock-gateway/bedrock_filter.wasm      the module
+#   /etc/bedrock-gateway/tls/{cert,key}.pem       the certificate of the TLS listener
+#   /var/log/bedrock-gateway/                     the directory of the access log
+#   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for temporary keys, AWS_SESSION_TOKEN in Envoy's environment
+#     (or AWS_BEARER_TOKEN_BEDROCK, with `auth: bearer`): credentials of the Commercial partition
+#   audit-collector on 127.0.0.1:18090 or reading the access log
+#
+# Replace the addresses of the paths `dx` and `vpn`, the region, the route classes and the inference profiles; or render a file of
+# your own: `bedrock-gateway render envoy --policy rules.yaml --path dx=…`.
+#
+# Envoy flushes the access log every 10 s or 64 KB unless told otherwise, and what is not flushed is lost when it is
+# killed. Start it with `--file-flush-interval-msec 100 --file-flush-min-size-kb 1`.
+";
+
+/// Files and listeners of a machine.
+fn settings(paths: Vec<PathSpec>, als: Option<SocketAddr>) -> Settings {
     let folder = Path::new("/etc/bedrock-gateway");
-    let settings = Settings {
+    Settings {
         listen: any(10000),
         listen_tls: any(10443),
         admin: loopback(9901),
         module: folder.join("bedrock_filter.wasm"),
         certificate: folder.join("tls/cert.pem"),
         key: folder.join("tls/key.pem"),
-        paths: options.paths.clone(),
-        upstream_ca: options.upstream_ca.clone(),
+        paths,
+        upstream_ca: None,
         access_log: "/var/log/bedrock-gateway/access.jsonl".into(),
-        // The collector reads the file alone: with both, DynamoDB would be paid for twice.
-        als: None,
-    };
-    paths_are_used(&settings.paths, &document)?;
-    let mut bootstrap = bootstrap::render(standalone.clone(), &settings, &document)?;
-    bootstrap::sources::add(&mut bootstrap, &standalone, &document, &settings.paths)?;
-    Ok(bootstrap)
+        als,
+    }
 }
 
 fn any(port: u16) -> SocketAddr {
@@ -66,10 +117,14 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_has_its_files_and_listeners_where_the_shipped_configuration_has_them() {
-        let shipped = bootstrap::shipped().unwrap();
-        let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/environments/example/policy-1.json");
-        let options = Options { policy: Some(policy.into()), ..Options::default() };
+    fn an_instance_has_the_shipped_files_and_ports() {
+        let shipped = standalone().unwrap();
+        let policy = include_str!("../../infra/environments/example/policy-1.json");
+        let policy = policy.replace("@{commercial/identity.RoleArn}", "arn:aws:iam::111122223333:role/gateway");
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("policy.json");
+        std::fs::write(&file, policy.replace("@{environment}", "prod")).unwrap();
+        let options = Options { policy: Some(file), ..Options::default() };
         let printed: Value = serde_json::from_str(&print_config(&options).unwrap()).unwrap();
         for place in ["/admin", "/static_resources/listeners/0/address", "/static_resources/listeners/1/address"] {
             assert_eq!(printed.pointer(place), shipped.pointer(place), "{place}");

@@ -3,21 +3,25 @@
 #![forbid(unsafe_code)]
 
 pub mod bootstrap;
+pub mod check;
 pub mod cli;
 pub mod credentials;
 pub mod document;
 pub mod error;
+pub mod explain;
 pub mod gateway;
 pub mod installed;
 pub mod istio;
 pub mod live;
 pub mod net;
 pub mod paths;
+mod position;
 pub mod process;
 pub mod programs;
 pub mod progress;
 pub mod signals;
 pub mod tls;
 pub mod up;
+pub mod yaml;
 
 pub use error::Error;

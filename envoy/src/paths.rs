@@ -1,7 +1,9 @@
 //! `--path NAME[/SERVICE][@REGION]=HOST:PORT` and `--region`, parsed.
 
-use std::fmt;
 use std::str::FromStr;
+
+pub use filter_core::names::PathName;
+use filter_core::names::{RegionName, RegionNameError, UnknownPath};
 
 /// Why an argument is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,8 +15,8 @@ pub enum PathError {
     )]
     Form(String),
     /// A name outside the closed list.
-    #[error("there is no path of that name; there are dx, vpn and internet")]
-    Name(String),
+    #[error(transparent)]
+    Name(#[from] UnknownPath),
     /// The part after `=`.
     #[error("{why}; want HOST:PORT, with the port from 1 to 65535")]
     Address {
@@ -36,52 +38,18 @@ pub enum PathError {
         /// The region.
         region: String,
     },
-    /// A service that is none.
-    #[error("there is no service of that name; there are bedrock-runtime, bedrock and sts")]
+    /// A service outside the closed list.
+    #[error("unknown service '{0}'; known: bedrock-runtime, bedrock, sts")]
     Service(String),
-    /// A region that is none.
-    #[error("not a region's name, such as us-east-1")]
-    Region(String),
-    /// A region of another partition.
-    #[error("not in the Commercial partition, which is where the gateway's calls go")]
-    Partition(String),
+    /// Not a region of the Commercial partition.
+    #[error(transparent)]
+    Region(#[from] RegionNameError),
 }
 
 /// The service that gives a role's keys for a token (docs/credentials.md, `federation`).
 pub const STS: &str = "sts";
 /// The services that a path may have an address of their own for, as interface endpoints have.
 const SERVICES: [&str; 3] = ["bedrock-runtime", "bedrock", STS];
-
-/// A way across.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum PathName {
-    /// Direct Connect.
-    Dx,
-    /// Site-to-site VPN.
-    Vpn,
-    /// The internet.
-    Internet,
-}
-
-impl PathName {
-    /// All, in the order in which `any` tries them.
-    pub const ALL: [PathName; 3] = [PathName::Dx, PathName::Vpn, PathName::Internet];
-
-    /// The name, as in configuration, metadata and audit records.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            PathName::Dx => "dx",
-            PathName::Vpn => "vpn",
-            PathName::Internet => "internet",
-        }
-    }
-}
-
-impl fmt::Display for PathName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// A path and where it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +59,7 @@ pub struct PathSpec {
     /// The service that is reached so; absent, both of Bedrock's, where they have no address of their own.
     pub service: Option<&'static str>,
     /// The region that is reached so; absent, all that have no address of their own.
-    pub region: Option<Region>,
+    pub region: Option<RegionName>,
     /// Where; absent, at the public endpoints.
     pub address: Option<Address>,
 }
@@ -119,10 +87,10 @@ impl PathSpec {
 
 /// The way to a service in a region over a path, if it was given: the service's own before the general one, and then the
 /// region's own. A general one with an address is Bedrock's, and does not reach STS.
-pub fn find<'a>(paths: &'a [PathSpec], name: &str, service: &str, region: &str) -> Option<&'a PathSpec> {
+pub fn find<'a>(paths: &'a [PathSpec], name: PathName, service: &str, region: &str) -> Option<&'a PathSpec> {
     let reaches = |path: &&PathSpec| {
         let serves = path.service.map_or(service != STS || path.address.is_none(), |own| own == service);
-        path.name.as_str() == name && serves && path.region.as_ref().is_none_or(|own| own.as_str() == region)
+        path.name == name && serves && path.region.as_ref().is_none_or(|own| own.as_str() == region)
     };
     paths.iter().filter(reaches).max_by_key(|path| (path.service.is_some(), path.region.is_some()))
 }
@@ -134,13 +102,10 @@ impl FromStr for PathSpec {
         let (label, address) = text.split_once('=').map_or((text, None), |(label, address)| (label, Some(address)));
         let (label, region) = label.split_once('@').map_or((label, None), |(label, region)| (label, Some(region)));
         let (name, service) = label.split_once('/').map_or((label, None), |(name, service)| (name, Some(service)));
-        let name = PathName::ALL
-            .into_iter()
-            .find(|known| known.as_str() == name)
-            .ok_or_else(|| PathError::Name(text.to_owned()))?;
+        let name: PathName = name.parse()?;
         let known = |name: &str| SERVICES.into_iter().find(|known| *known == name);
-        let service = service.map(|name| known(name).ok_or_else(|| PathError::Service(text.to_owned()))).transpose()?;
-        let region = region.map(str::parse).transpose()?;
+        let service = service.map(|name| known(name).ok_or_else(|| PathError::Service(name.to_owned()))).transpose()?;
+        let region = region.map(str::parse::<RegionName>).transpose()?;
         let address = match address {
             Some(address) => address,
             None if name == PathName::Internet => return Ok(PathSpec { name, service, region, address: None }),
@@ -176,36 +141,6 @@ pub fn in_order(mut paths: Vec<PathSpec>) -> Result<Vec<PathSpec>, PathError> {
     Ok(paths)
 }
 
-/// A region of the Commercial partition.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Region(String);
-
-impl Region {
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for Region {
-    type Err = PathError;
-
-    fn from_str(text: &str) -> Result<Self, PathError> {
-        let parts: Vec<&str> = text.split('-').collect();
-        let word = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase());
-        let number = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-        let formed =
-            parts.len() >= 3 && parts.split_last().is_some_and(|(last, words)| number(last) && words.iter().all(word));
-        if !formed {
-            return Err(PathError::Region(text.to_owned()));
-        }
-        if ["us-gov-", "cn-", "us-iso", "eu-isoe-", "eusc-"].iter().any(|prefix| text.starts_with(prefix)) {
-            return Err(PathError::Partition(text.to_owned()));
-        }
-        Ok(Region(text.to_owned()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,7 +155,7 @@ mod tests {
             assert_eq!(text.parse(), Ok(PathSpec { name, service: None, region: None, address }));
         }
         assert_eq!("internet".parse(), Ok(PathSpec::PUBLIC));
-        let west = "us-west-2".parse::<Region>().ok();
+        let west = "us-west-2".parse::<RegionName>().ok();
         assert_eq!("internet@us-west-2".parse(), Ok(PathSpec { region: west.clone(), ..PathSpec::PUBLIC }));
         assert_eq!("dx@us-west-2=a:1".parse::<PathSpec>().unwrap().region, west);
     }
@@ -230,10 +165,10 @@ mod tests {
         let paths: Vec<PathSpec> =
             ["dx=a:1", "dx@us-west-2=b:1", "vpn@us-west-2=c:1"].iter().map(|text| text.parse().unwrap()).collect();
         let host = |name, region| Some(find(&paths, name, "bedrock", region)?.address.as_ref()?.host.as_str());
-        assert_eq!(host("dx", "us-east-1"), Some("a"));
-        assert_eq!(host("dx", "us-west-2"), Some("b"));
-        assert_eq!(host("vpn", "us-west-2"), Some("c"));
-        assert_eq!(host("vpn", "us-east-1"), None);
+        assert_eq!(host(PathName::Dx, "us-east-1"), Some("a"));
+        assert_eq!(host(PathName::Dx, "us-west-2"), Some("b"));
+        assert_eq!(host(PathName::Vpn, "us-west-2"), Some("c"));
+        assert_eq!(host(PathName::Vpn, "us-east-1"), None);
     }
 
     #[test]
@@ -241,19 +176,19 @@ mod tests {
         let texts = ["vpn=a:1", "vpn/bedrock=b:1", "vpn/sts@us-west-2=c:1", "dx=d:1", "internet"];
         let paths: Vec<PathSpec> = texts.iter().map(|text| text.parse().unwrap()).collect();
         let label = |name, service, region| find(&paths, name, service, region).map(PathSpec::label);
-        assert_eq!(label("vpn", "bedrock-runtime", "us-east-1").as_deref(), Some("vpn"));
-        assert_eq!(label("vpn", "bedrock", "us-east-1").as_deref(), Some("vpn/bedrock"));
-        assert_eq!(label("vpn", "sts", "us-west-2").as_deref(), Some("vpn/sts@us-west-2"));
-        assert_eq!(label("vpn", "sts", "us-east-1"), None);
-        assert_eq!(label("dx", "sts", "us-east-1"), None);
-        assert_eq!(label("internet", "sts", "us-east-1").as_deref(), Some("internet"));
+        assert_eq!(label(PathName::Vpn, "bedrock-runtime", "us-east-1").as_deref(), Some("vpn"));
+        assert_eq!(label(PathName::Vpn, "bedrock", "us-east-1").as_deref(), Some("vpn/bedrock"));
+        assert_eq!(label(PathName::Vpn, "sts", "us-west-2").as_deref(), Some("vpn/sts@us-west-2"));
+        assert_eq!(label(PathName::Vpn, "sts", "us-east-1"), None);
+        assert_eq!(label(PathName::Dx, "sts", "us-east-1"), None);
+        assert_eq!(label(PathName::Internet, "sts", "us-east-1").as_deref(), Some("internet"));
     }
 
     #[test]
     fn refuses_what_is_no_path_and_says_why() {
         for (text, part) in [
             ("dx", "NAME=HOST:PORT"),
-            ("direct=1.2.3.4:443", "there are dx, vpn and internet"),
+            ("direct=1.2.3.4:443", "known: dx, vpn, internet"),
             ("dx=1.2.3.4", "the port is missing"),
             ("dx=1.2.3.4:0", "no number in range"),
             ("dx=1.2.3.4:70000", "no number in range"),
@@ -262,10 +197,10 @@ mod tests {
             ("dx=https://host:443", "needs brackets"),
             ("dx=fd00::1:443", "needs brackets"),
             ("dx=[fd00::1:443", "not closed"),
-            ("dx@=1.2.3.4:443", "not a region's name"),
+            ("dx@=1.2.3.4:443", "is not a region name"),
             ("dx@us-gov-west-1=1.2.3.4:443", "Commercial partition"),
             ("vpn@us-east-1", "NAME@REGION=HOST:PORT"),
-            ("vpn/s3=1.2.3.4:443", "there is no service"),
+            ("vpn/s3=1.2.3.4:443", "unknown service 's3'"),
         ] {
             let error = text.parse::<PathSpec>().unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");
@@ -281,18 +216,5 @@ mod tests {
         let (east, west) = (parse("dx@us-east-1=a:1"), parse("dx@us-west-2=b:1"));
         assert!(in_order(vec![east.clone(), parse("dx=c:1"), west]).is_ok());
         assert_eq!(in_order(vec![east.clone(), east]), Err(PathError::Twice("dx@us-east-1".to_owned())));
-    }
-
-    #[test]
-    fn takes_regions_of_the_commercial_partition_only() {
-        for region in ["us-east-1", "ap-southeast-2", "eu-central-1"] {
-            assert_eq!(region.parse::<Region>().unwrap().as_str(), region);
-        }
-        for region in ["us-gov-west-1", "cn-north-1", "us-iso-east-1"] {
-            assert!(matches!(region.parse::<Region>(), Err(PathError::Partition(_))), "{region}");
-        }
-        for region in ["", "us-east", "us_east_1", "us-east-1.evil.example", "US-EAST-1"] {
-            assert!(matches!(region.parse::<Region>(), Err(PathError::Region(_))), "{region}");
-        }
     }
 }

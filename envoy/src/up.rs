@@ -3,11 +3,13 @@
 use std::io::Write;
 use std::time::Duration;
 
+use crate::credentials::Environment;
 use crate::gateway::{Gateway, Options};
-use crate::paths::PathName;
 use crate::programs::shown;
 use crate::signals::Signals;
 use crate::{Error, net, progress};
+use filter_core::config::Auth;
+use filter_core::names::PathName;
 
 /// Runs until SIGINT or SIGTERM; a second signal cuts the draining short.
 pub fn run(options: &Options) -> Result<(), Error> {
@@ -44,7 +46,11 @@ fn ready_line(gateway: &Gateway, options: &Options) -> String {
     let mut paths: Vec<&str> = options.paths.iter().map(|path| path.name.as_str()).collect();
     paths.dedup();
     let paths = if paths.is_empty() { PathName::Internet.as_str().to_owned() } else { paths.join(",") };
-    let auth = if gateway.credentials.any { gateway.credentials.auth.as_str() } else { "none" };
+    let auth = match gateway.credentials {
+        Environment { any: false, .. } => "none",
+        Environment { auth: Auth::Sigv4, .. } => "sigv4",
+        Environment { auth: Auth::Bearer, .. } => "bearer",
+    };
     let audit = options.audit.as_ref().map(|file| format!(" audit {}", file.display())).unwrap_or_default();
     format!(
         "ready http://{} https://{} (CA {}) region {} auth {auth} paths {paths}{audit}",

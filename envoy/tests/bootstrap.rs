@@ -2,11 +2,11 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use bedrock_gateway::bootstrap::{self, BootstrapError, Settings};
-use bedrock_gateway::credentials::Auth;
+use bedrock_gateway::bootstrap::{self, Base, BootstrapError, Settings};
 use bedrock_gateway::document::{Choices, Document, Written};
+use filter_core::config::Auth;
 use serde_json::{Value, json};
 
 fn settings(paths: &[&str]) -> Settings {
@@ -24,16 +24,16 @@ fn settings(paths: &[&str]) -> Settings {
     }
 }
 
-fn standalone() -> Value {
-    bootstrap::shipped().unwrap()
+fn base() -> Base {
+    Base::shipped().unwrap()
 }
 
 fn choices() -> Choices {
-    Choices { auth: Auth::SigV4, fips: false, regions: vec!["us-west-2".parse().unwrap()], paths: None }
+    Choices { auth: Auth::Sigv4, fips: false, regions: vec!["us-west-2".parse().unwrap()], paths: None }
 }
 
 fn document(choices: &Choices) -> Document {
-    Written::in_bootstrap(&standalone()).unwrap().compile(choices).unwrap()
+    Written::example(&base()).unwrap().compile(choices).unwrap()
 }
 
 fn render(settings: &Settings) -> Value {
@@ -41,7 +41,7 @@ fn render(settings: &Settings) -> Value {
 }
 
 fn render_for(settings: &Settings, choices: &Choices) -> Value {
-    bootstrap::render(standalone(), settings, &document(choices)).unwrap()
+    bootstrap::render(&base(), settings, &document(choices)).unwrap()
 }
 
 fn cluster(config: &Value, name: &str) -> Value {
@@ -141,20 +141,31 @@ fn a_file_that_lacks_something_is_refused_by_its_name() {
         ("/static_resources", "listeners", "no listeners"),
         ("/static_resources", "clusters", "no clusters"),
     ] {
-        let mut config = standalone();
+        let mut config: Value = serde_saphyr::from_str(include_str!("../base.yaml")).unwrap();
         config.pointer_mut(pointer).unwrap().as_object_mut().unwrap().remove(key);
-        let error = bootstrap::render(config, &settings(&[]), &document(&choices())).unwrap_err();
+        let base = Base::parse(&config.to_string(), Path::new("base.yaml")).unwrap();
+        let error = bootstrap::render(&base, &settings(&[]), &document(&choices())).unwrap_err();
         assert!(matches!(error, BootstrapError::Missing(_)), "{error}");
         assert!(error.to_string().contains(part), "{error}");
     }
 }
 
 #[test]
-fn a_file_that_is_no_yaml_is_refused_with_its_line() {
+fn a_file_that_is_not_yaml_is_refused_with_its_line() {
     let file = std::env::temp_dir().join(format!("bedrock-gateway-bootstrap-{}.yaml", std::process::id()));
     std::fs::write(&file, "node: { id: x\nadmin: [").unwrap();
-    let error = bootstrap::read(&file).unwrap_err().to_string();
+    let error = Base::read(&file).unwrap_err().to_string();
     std::fs::remove_file(&file).unwrap();
     assert!(error.contains(&file.display().to_string()) && error.contains("line"), "{error}");
-    assert!(matches!(bootstrap::read(&file), Err(BootstrapError::Read { .. })));
+    assert!(matches!(Base::read(&file), Err(BootstrapError::Read { .. })));
+}
+
+#[test]
+fn role_combined_has_no_signer_in_its_clusters() {
+    let text = include_str!("../base.yaml").replace(r#"{"role": "gateway"}"#, r#"{"role": "combined"}"#);
+    let base = Base::parse(&text, Path::new("base.yaml")).unwrap();
+    let document = Written::example(&base).unwrap().compile(&choices()).unwrap();
+    let rendered = bootstrap::render(&base, &settings(&[]), &document).unwrap().to_string();
+    assert!(!rendered.contains("bedrock.signer") && rendered.contains("upstream_codec"));
+    assert!(!rendered.contains("stream_relay"), "the relay serves role gateway only");
 }

@@ -5,11 +5,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bedrock_gateway::bootstrap::{self, Settings};
-use bedrock_gateway::credentials::Auth;
-use bedrock_gateway::document::{Choices, Written};
+use bedrock_gateway::bootstrap::{self, Base, Settings};
+use bedrock_gateway::document::{Choices, EXAMPLE, Written};
 use bedrock_gateway::paths::PathSpec;
 use bedrock_gateway::tls;
+use filter_core::config::Auth;
 use serde_json::Value;
 
 fn required(variable: &str) -> PathBuf {
@@ -66,13 +66,13 @@ fn settings(dir: &Dir) -> Settings {
 }
 
 fn choices() -> Choices {
-    Choices { auth: Auth::SigV4, fips: false, regions: Vec::new(), paths: None }
+    Choices { auth: Auth::Sigv4, fips: false, regions: Vec::new(), paths: None }
 }
 
 fn render(settings: &Settings, choices: &Choices) -> Value {
-    let standalone = bootstrap::read(&standalone()).unwrap();
-    let document = Written::in_bootstrap(&standalone).unwrap().compile(choices).unwrap();
-    bootstrap::render(standalone, settings, &document).unwrap()
+    let base = Base::shipped().unwrap();
+    let document = Written::example(&base).unwrap().compile(choices).unwrap();
+    bootstrap::render(&base, settings, &document).unwrap()
 }
 
 fn paths(specs: &[&str]) -> Vec<PathSpec> {
@@ -126,17 +126,15 @@ fn every_way_to_run_it_is_accepted() {
 #[test]
 fn a_wrong_rule_is_refused_with_its_key() {
     let dir = Dir::new("refused");
-    let text = std::fs::read_to_string(standalone())
-        .unwrap()
-        .replace(r#""paths": ["dx", "vpn"]"#, r#""paths": ["dx", "satellite"]"#);
-    let changed = dir.0.join("changed.yaml");
-    std::fs::write(&changed, &text).unwrap();
-    let written = Written::in_bootstrap(&bootstrap::read(&changed).unwrap()).unwrap();
+    let wrong = |text: String| text.replace(r#""dx""#, r#""satellite""#).replace("[dx, vpn]", "[satellite, vpn]");
+    let written =
+        Written::in_file(Path::new("rules.yaml"), &wrong(EXAMPLE.to_owned()), &Base::shipped().unwrap()).unwrap();
     let refused = written.compile(&choices()).unwrap_err().to_string();
+    let text = wrong(std::fs::read_to_string(standalone()).unwrap());
     let (accepted, said) = validate(&changed_files(&dir, &text));
     assert!(!accepted);
     for said in [refused, said] {
-        assert!(said.contains("route_classes[0].paths[1]") && said.contains("satellite"), "{said}");
+        assert!(said.contains("route_classes[0].paths[0]") && said.contains("satellite"), "{said}");
     }
 }
 
@@ -155,7 +153,8 @@ fn documents(value: &Value, found: &mut Vec<Value>) {
 #[test]
 fn both_roles_have_the_same_rules() {
     let mut found = Vec::new();
-    documents(&bootstrap::read(&standalone()).unwrap(), &mut found);
+    let text = std::fs::read_to_string(standalone()).unwrap();
+    documents(&serde_saphyr::from_str(&text).unwrap(), &mut found);
     // The relay has none.
     found.retain(|document| document.get("relay").is_none());
     let mut roles: Vec<Value> = Vec::new();

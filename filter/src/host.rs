@@ -1,17 +1,18 @@
-//! The one place that calls the Proxy-Wasm host (ABI 0.2.1), in its bytes variants, with statuses as typed errors.
+//! The only file that calls the Proxy-Wasm host (ABI 0.2.1): its bytes variants, with statuses as typed errors.
 //!
-//! The SDK's own wrappers panic on any status that they do not expect, and on header values that are not UTF-8; a panic
-//! here would end the streams of other people. Hence these declarations.
+//! The SDK's own wrappers panic on unexpected statuses and on header values that are not UTF-8. A panic would end the streams
+//! of other callers.
 #![allow(unsafe_code)]
 
 use filter_core::credentials::fetch::Call;
+use filter_core::envoy_names::ATTEMPTS;
 use filter_core::headers::Headers;
 use filter_core::shared::Shared;
 use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, StreamType};
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, SystemTime};
 
-/// The host refused a call.
+/// A call of the host failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostError {
     call: &'static str,
@@ -19,7 +20,7 @@ pub struct HostError {
 }
 
 impl HostError {
-    /// The host holds less of a body than it said.
+    /// The host has less of a body than it announced.
     pub const SHORT_BODY: Self = Self { call: "proxy_get_buffer_bytes", status: NOT_FOUND };
 }
 
@@ -80,7 +81,7 @@ unsafe extern "C" {
 
 /// Writes a line to Envoy's log.
 pub fn log(level: LogLevel, message: &str) {
-    // A log line that the host does not take cannot be reported anywhere.
+    // A failure to log cannot be reported anywhere.
     let _ = unsafe { proxy_log(level, message.as_ptr(), message.len()) };
 }
 
@@ -96,32 +97,32 @@ pub fn plugin_configuration(size: usize) -> Result<Vec<u8>, HostError> {
     buffer(BufferType::PluginConfiguration, 0, size)
 }
 
-/// Bytes of the request body as the host holds it.
+/// Bytes of the request body that the host buffers.
 pub fn request_body(start: usize, max: usize) -> Result<Vec<u8>, HostError> {
     buffer(BufferType::HttpRequestBody, start, max)
 }
 
-/// Throws away what the host holds of the request body. Only for the body callback.
+/// Drops the part of the request body that the host buffers. Only in the body callback.
 pub fn discard_request_body() -> Result<(), HostError> {
     replace(BufferType::HttpRequestBody, &[])
 }
 
-/// Bytes of the response body as the host holds it.
+/// Bytes of the part of the response body that is here.
 pub fn response_body(start: usize, max: usize) -> Result<Vec<u8>, HostError> {
     buffer(BufferType::HttpResponseBody, start, max)
 }
 
-/// Puts `bytes` in the place of the piece of the response body that is here. Only for the body callback.
+/// Replaces the part of the response body that is here. Only in the body callback.
 pub fn replace_response_body(bytes: &[u8]) -> Result<(), HostError> {
     replace(BufferType::HttpResponseBody, bytes)
 }
 
-/// What has come of a connection, in its callback.
+/// The bytes that arrived on a connection, in its callback.
 pub fn connection_data(size: usize) -> Result<Vec<u8>, HostError> {
     buffer(BufferType::DownstreamData, 0, size)
 }
 
-/// Puts `bytes` in the place of what has come of a connection, in its callback.
+/// Replaces the bytes that arrived on a connection, in its callback.
 pub fn replace_connection_data(bytes: &[u8]) -> Result<(), HostError> {
     replace(BufferType::DownstreamData, bytes)
 }
@@ -155,7 +156,7 @@ pub fn remove_response_header(name: &str) -> Result<(), HostError> {
     check("proxy_remove_header_map_value", status)
 }
 
-/// What all workers whose VMs have the same id share.
+/// The data that all workers share whose VMs have the same id.
 #[derive(Debug)]
 pub struct SharedData;
 
@@ -165,12 +166,12 @@ impl Shared for SharedData {
         let value = received("proxy_get_shared_data", |data, size| unsafe {
             proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &raw mut version)
         });
-        // A version is never 0: there is none.
+        // No value has version 0.
         value.ok().filter(|_| version != 0).map(|value| (value, version))
     }
 
     fn set(&self, key: &str, value: &[u8], version: Option<u32>) -> bool {
-        // 0: whatever the version is.
+        // 0 sets the value at any version.
         let version = version.unwrap_or(0);
         let status = unsafe { proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), version) };
         status == OK
@@ -182,36 +183,36 @@ pub fn continue_request() -> Result<(), HostError> {
     check("proxy_continue_stream", unsafe { proxy_continue_stream(StreamType::HttpRequest) })
 }
 
-/// Makes what follows apply to another context of this VM, until this is called again.
+/// Makes later calls apply to another context of this VM.
 pub fn set_context(context: u32) -> Result<(), HostError> {
     check("proxy_set_effective_context", unsafe { proxy_set_effective_context(context) })
 }
 
-/// Asks for ticks.
+/// Requests ticks.
 pub fn set_tick_period(period: Duration) -> Result<(), HostError> {
     let period = u32::try_from(period.as_millis()).unwrap_or(u32::MAX);
     check("proxy_set_tick_period_milliseconds", unsafe { proxy_set_tick_period_milliseconds(period) })
 }
 
-/// Makes an HTTP call through one of Envoy's clusters, from a root context's callback. Its answer comes by the token that is
-/// returned.
+/// Makes an HTTP call through one of Envoy's clusters, from a root context's callback. The token that it returns identifies
+/// the response.
 pub fn dispatch(call: &Call, timeout: Duration) -> Result<u32, HostError> {
     let headers: Vec<(&str, &str)> =
         call.headers.iter().filter_map(|(name, value)| Some((name, std::str::from_utf8(value).ok()?))).collect();
-    // The SDK's, since it has to know of the token. It panics on statuses that Envoy never gives here.
+    // The SDK's function, because the SDK has to know the token. It panics only on statuses that Envoy never returns here.
     let body = (!call.body.is_empty()).then_some(call.body.as_slice());
     proxy_wasm::hostcalls::dispatch_http_call(&call.cluster, headers, body, Vec::new(), timeout)
         .map_err(|status| HostError { call: "proxy_http_call", status: status as u32 })
 }
 
-/// The answer to a call, in the callback that tells of it.
-pub fn call_answer(body_size: usize) -> Result<(Headers, Vec<u8>), HostError> {
+/// The response to a call, in its callback.
+pub fn call_response(body_size: usize) -> Result<(Headers, Vec<u8>), HostError> {
     Ok((headers(MapType::HttpCallResponseHeaders)?, buffer(BufferType::HttpCallResponseBody, 0, body_size)?))
 }
 
 /// 64 random bits.
 pub fn random() -> u64 {
-    // The standard library seeds these hashers from WASI's random source, each differently: no crate is needed for it.
+    // The standard library seeds each hasher from WASI's random source, which saves a crate.
     RandomState::new().hash_one(0_u8)
 }
 
@@ -233,12 +234,17 @@ pub fn clear_request_trailers() -> Result<(), HostError> {
     set_map(MapType::HttpRequestTrailers, std::iter::empty())
 }
 
-/// A property of the stream. `None` if there is none, also where Envoy has it in a form that it cannot hand out.
+/// A property of the stream. `None` if it is absent, or of a type that Envoy cannot give to a module.
 pub fn property(path: &[&str]) -> Option<Vec<u8>> {
     let path = path.join("\0");
     received("proxy_get_property", |data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) })
         .ok()
         .filter(|value| !value.is_empty())
+}
+
+/// Attempts up to now, the current one included.
+pub fn attempts() -> u64 {
+    property(ATTEMPTS).and_then(|value| value.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
 
 /// Sets a filter state (`wasm.{name}` for Envoy).
@@ -247,7 +253,7 @@ pub fn set_property(name: &str, value: &[u8]) -> Result<(), HostError> {
     check("proxy_set_property", status)
 }
 
-/// Makes a metric, or finds it: a name has one id in all of Envoy.
+/// The id of a metric, which is created if it is new: a name has one id in all of Envoy.
 pub fn define_metric(kind: MetricType, name: &str) -> Result<u32, HostError> {
     let mut id = 0;
     check("proxy_define_metric", unsafe { proxy_define_metric(kind, name.as_ptr(), name.len(), &raw mut id) })?;
@@ -265,7 +271,7 @@ pub fn record_metric(id: u32, value: u64) -> Result<(), HostError> {
     check("proxy_record_metric", unsafe { proxy_record_metric(id, value) })
 }
 
-/// Answers the client.
+/// Replies to the client.
 pub fn send_reply(status: u16, details: &str, headers: &[(&str, Vec<u8>)], body: &[u8]) -> Result<(), HostError> {
     let map = serialise(headers.iter().map(|(name, value)| (*name, value.as_slice())));
     let status = unsafe {
@@ -283,15 +289,15 @@ pub fn send_reply(status: u16, details: &str, headers: &[(&str, Vec<u8>)], body:
     check("proxy_send_local_response", status)
 }
 
-/// Ends the request without an answer.
+/// Ends the request without a reply.
 pub fn reset_request() {
-    // If this is refused too, the paused request ends by Envoy's own timeouts.
+    // If this fails too, Envoy's timeouts end the paused request.
     let _ = unsafe { proxy_close_stream(StreamType::HttpRequest) };
 }
 
-/// Cuts the response off.
+/// Resets the response.
 pub fn reset_response() {
-    // If this is refused, what is held ends by Envoy's own timeouts.
+    // If this fails, Envoy's timeouts end the paused response.
     let _ = unsafe { proxy_close_stream(StreamType::HttpResponse) };
 }
 
@@ -301,7 +307,7 @@ fn check(call: &'static str, status: u32) -> Result<(), HostError> {
     if status == OK { Ok(()) } else { Err(HostError { call, status }) }
 }
 
-/// Takes what the host allocated in this module's memory by `proxy_on_memory_allocate`.
+/// Takes the bytes that the host put into memory of `proxy_on_memory_allocate`.
 fn received(call: &'static str, ask: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>, HostError> {
     let (mut data, mut size) = (std::ptr::null_mut::<u8>(), 0);
     let status = ask(&raw mut data, &raw mut size);
@@ -309,12 +315,12 @@ fn received(call: &'static str, ask: impl FnOnce(*mut *mut u8, *mut usize) -> u3
         return Ok(Vec::new());
     }
     check(call, status)?;
-    // SAFETY: the SDK's allocator gave this memory out as a boxed slice of `size` bytes, and it is ours now.
+    // SAFETY: the SDK's allocator gave this memory to the host as a boxed slice of `size` bytes, and it is ours now.
     Ok(if data.is_null() { Vec::new() } else { unsafe { Vec::from_raw_parts(data, size, size) } })
 }
 
 fn replace(kind: BufferType, bytes: &[u8]) -> Result<(), HostError> {
-    // More than there can be means all of it.
+    // Longer than any buffer: all of it.
     let all = usize::MAX >> 1;
     let status = unsafe { proxy_set_buffer_bytes(kind, 0, all, bytes.as_ptr(), bytes.len()) };
     check("proxy_set_buffer_bytes", status)
@@ -335,8 +341,8 @@ fn set_map<'a>(map: MapType, headers: impl Iterator<Item = (&'a str, &'a [u8])>)
     check("proxy_set_header_map_pairs", unsafe { proxy_set_header_map_pairs(map, bytes.as_ptr(), bytes.len()) })
 }
 
-/// The ABI's form of a map: u32 count; u32 name length and u32 value length of each; then each name and value, with a
-/// zero byte behind either. Little endian.
+/// The ABI's form of a map: u32 count; u32 name length and u32 value length of each; then each name and value, each
+/// followed by a zero byte. Little endian.
 fn serialise<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Vec<u8> {
     let (mut lengths, mut texts, mut count) = (Vec::new(), Vec::new(), 0_u32);
     for (name, value) in headers {
@@ -367,7 +373,7 @@ fn deserialise(bytes: &[u8]) -> Option<Headers> {
     for _ in 0..count {
         let name = text(&mut lengths)?;
         let value = text(&mut lengths)?;
-        // A name that is no text is none that is known; it must not be lost to a check for repetition either.
+        // A name that is not text is unknown, but must stay visible to the check for repetition.
         headers.push(String::from_utf8_lossy(name), value);
     }
     Some(headers)

@@ -1,14 +1,18 @@
-//! The Proxy-Wasm module: carries the calls of Envoy to `filter_core` and its steps back.
+//! The Proxy-Wasm module: turns Envoy's callbacks into events of `filter_core`, and carries out its steps.
 
-// The entry point that the macro makes is the ABI's, documented there.
+// A leaf crate: nothing reads its documentation but its own source.
 #![allow(missing_docs)]
 
-mod exchange;
+mod apply;
+mod downstream;
 mod host;
 mod metrics;
+mod plugin;
 mod refresh;
 mod relay;
+mod relay_state;
 mod root;
+mod upstream;
 mod waiting;
 
 proxy_wasm::main! {{

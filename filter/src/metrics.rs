@@ -6,22 +6,22 @@ use proxy_wasm::types::{LogLevel, MetricType};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
-/// Series that are kept: every model on every path of a large configuration. Envoy never forgets a metric, so there
-/// must be an end.
+/// Enough for every model on every path of a large configuration. Envoy never forgets a metric, so their number is bounded.
 const MAX_SERIES: usize = 10_000;
 
 /// The ids of the series that this VM has used.
 #[derive(Debug, Default)]
 pub struct Metrics {
     ids: RefCell<HashMap<String, u32>>,
-    told: Cell<bool>,
+    /// Whether a failure has been logged.
+    failed: Cell<bool>,
 }
 
 impl Metrics {
-    /// Adds a sample. What Envoy does not take is told once in its log: a call is worth more than its count.
+    /// Adds a sample. A failure must not fail the call, so it is logged, and only once.
     pub fn add(&self, sample: &Sample) {
         if let Err(error) = self.try_add(sample)
-            && !self.told.replace(true)
+            && !self.failed.replace(true)
         {
             host::log(LogLevel::Error, &format!("metrics are incomplete: {} of {}", error, sample.name));
         }

@@ -1,41 +1,38 @@
-//! Streams that wait for credentials: they cannot wake themselves, so their root context does.
+//! Streams that wait for credentials. A stream cannot wake itself, so its root context does.
 
 use crate::host;
-use crate::root::Plugin;
 use std::cell::RefCell;
 use std::fmt::Debug;
 use std::rc::{Rc, Weak};
 
-/// What may wait.
-pub trait Sleeper: Debug {
-    /// Looks again, in the context of its own stream. Says whether it waits still.
-    fn look(&self, plugin: &Plugin) -> bool;
+pub trait Waiter: Debug {
+    /// Looks for credentials again, in the context of its own stream. Returns whether it still waits.
+    fn look(&self) -> bool;
 }
 
-/// The streams of a plugin that wait.
+/// The waiting streams of a plugin, by the number of their context.
 #[derive(Debug, Default)]
-pub struct Waiting(RefCell<Vec<(u32, Weak<dyn Sleeper>)>>);
+pub struct Waiting(RefCell<Vec<(u32, Weak<dyn Waiter>)>>);
 
 impl Waiting {
-    /// Adds a stream, by the number of its context.
-    pub fn add(&self, context: u32, sleeper: &Rc<dyn Sleeper>) {
+    pub fn add(&self, context: u32, waiter: &Rc<dyn Waiter>) {
         let mut waiting = self.0.borrow_mut();
         if waiting.iter().all(|(known, _)| *known != context) {
-            waiting.push((context, Rc::downgrade(sleeper)));
+            waiting.push((context, Rc::downgrade(waiter)));
         }
     }
 
     /// Lets each look again. `root` is the context that calls.
-    pub fn look(&self, plugin: &Plugin, root: u32) {
+    pub fn look(&self, root: u32) {
         let mut waiting = self.0.take();
         if waiting.is_empty() {
             return;
         }
-        // A stream that is over has left nobody behind.
-        waiting.retain(|(context, sleeper)| {
-            sleeper.upgrade().is_some_and(|sleeper| host::set_context(*context).is_ok() && sleeper.look(plugin))
+        // A waiter that is gone belongs to a stream that is over.
+        waiting.retain(|(context, waiter)| {
+            waiter.upgrade().is_some_and(|waiter| host::set_context(*context).is_ok() && waiter.look())
         });
-        // Should it fail, the next callback sets its own.
+        // If this fails, the next callback sets its own context.
         let _ = host::set_context(root);
         self.0.borrow_mut().append(&mut waiting);
     }

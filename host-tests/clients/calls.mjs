@@ -1,5 +1,5 @@
-// The AWS SDK for JavaScript against the gateway: `calls.mjs SUITE URL` (SUITE: operations, streams), run where its node_modules are. It speaks HTTP/2 with
-// prior knowledge. Prints one JSON object for each call.
+// Calls the gateway with the AWS SDK for JavaScript over HTTP/2 with prior knowledge: `calls.mjs SUITE URL` (SUITE:
+// operations, streams), in the directory of its node_modules. Prints one JSON object for each call.
 import { createRequire } from "node:module";
 
 const require = createRequire(process.cwd() + "/");

@@ -1,7 +1,7 @@
-"""Real clients against the gateway: `calls.py SUITE URL [CA]`.
+"""Calls the gateway with AWS's and Anthropic's SDKs: `calls.py SUITE URL [CA]`.
 
-Prints one JSON object for each call: its name and what came back, or `error` with the exception's class and code. The
-tests in `host-tests/tests/envoy` read it; the double checks what arrived.
+Prints one JSON object for each call: its name and its result, or `error` with the exception's class and code. The
+tests in `host-tests/tests/envoy` read it; the double checks the requests.
 """
 
 import json
@@ -15,6 +15,8 @@ from botocore.exceptions import ClientError
 SONNET = "anthropic.claude-3-5-sonnet-20241022-v2:0"
 PROFILE_ARN = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us." + SONNET
 MODEL_ARN = "arn:aws:bedrock:us-east-1::foundation-model/amazon.titan-text-express-v1"
+INVOCATION_ARN = "arn:aws:bedrock:us-east-1:123456789012:async-invoke/abc123def456"
+NOVA = "amazon.nova-lite-v1:0"
 MESSAGES = [{"role": "user", "content": [{"text": "hello there"}]}]
 NATIVE = {
     "anthropic_version": "bedrock-2023-05-31",
@@ -26,7 +28,7 @@ NATIVE = {
 def client(service, url, ca, **extra):
     keys = {}
     if "AWS_BEARER_TOKEN_BEDROCK" not in os.environ:
-        # Keys of the caller's own partition, which must not cross.
+        # Keys of the caller's partition, which must not reach Commercial Bedrock.
         keys = dict(aws_access_key_id="AKIACALLERSOWN", aws_secret_access_key="callers-own", aws_session_token="callers-own-token")
     config = Config(retries={"total_max_attempts": 1}, read_timeout=60, **extra)
     return boto3.client(service, endpoint_url=url, region_name="us-gov-west-1", verify=ca, config=config, **keys)
@@ -44,7 +46,7 @@ def attempt(name, call):
             # An exception inside a stream has no status of its own.
             "status": error.response.get("ResponseMetadata", {}).get("HTTPStatusCode"),
         }
-    except Exception as error:  # what a stream or a connection raises: the test judges it by its class
+    except Exception as error:  # The test checks the class.
         row["error"] = {"class": type(error).__name__, "message": str(error)}
     print(json.dumps(row), flush=True)
 
@@ -72,7 +74,7 @@ def invoke(runtime, model=SONNET, body=None):
 
 
 def broken_stream(runtime, operation):
-    """How many events came before the stream broke off, and what was raised then."""
+    """Counts the events before a stream breaks off, and names the exception."""
     model = "fault.reset-midstream"
     if operation == "converse":
         stream = runtime.converse_stream(modelId=model, messages=MESSAGES)["stream"]
@@ -103,17 +105,48 @@ def listed(response):
     return answer(response, models=len(models), providers=sorted({model["providerName"] for model in models}))
 
 
+def guardrail(runtime):
+    content = [{"text": {"text": "hello there"}}]
+    return answer(runtime.apply_guardrail(guardrailIdentifier="abc123def456", guardrailVersion="1", source="INPUT", content=content))
+
+
+def guardrail_checks(runtime):
+    messages = [{"role": "user", "content": [{"text": "hello there"}]}]
+    checks = {"contentFilter": {"categories": [{"category": "VIOLENCE"}]}}
+    return answer(runtime.invoke_guardrail_checks(messages=messages, checks=checks))
+
+
+def start_async(runtime):
+    output = {"s3OutputDataConfig": {"s3Uri": "s3://example-bucket/out"}}
+    return answer(runtime.start_async_invoke(modelId=NOVA, modelInput={"inputText": "hello there"}, outputDataConfig=output))
+
+
 def suite_operations(url, ca):
-    """Every operation that issue-worthy clients use, and every form of a model id."""
+    """Every operation that the gateway carries and boto3 can call, then every form of a model id and large bodies.
+
+    boto3 has no call for InvokeModelWithBidirectionalStream, which the gateway refuses by name.
+    """
     runtime, bedrock = client("bedrock-runtime", url, ca), client("bedrock", url, ca)
     attempt("Converse", lambda: converse(runtime))
     attempt("ConverseStream", lambda: converse_stream(runtime))
     attempt("InvokeModel", lambda: invoke(runtime))
     attempt("InvokeModelWithResponseStream", lambda: invoke_stream(runtime))
     attempt("CountTokens", lambda: count_tokens(runtime))
+    attempt("ApplyGuardrail", lambda: guardrail(runtime))
+    attempt("InvokeGuardrailChecks", lambda: guardrail_checks(runtime))
+    attempt("StartAsyncInvoke", lambda: start_async(runtime))
+    attempt("GetAsyncInvoke", lambda: answer(runtime.get_async_invoke(invocationArn=INVOCATION_ARN)))
+    attempt("ListAsyncInvokes", lambda: answer(runtime.list_async_invokes()))
     attempt("ListFoundationModels", lambda: listed(bedrock.list_foundation_models(byProvider="Anthropic", byOutputModality="TEXT")))
     attempt("GetFoundationModel", lambda: answer(bedrock.get_foundation_model(modelIdentifier=SONNET)))
+    attempt("GetFoundationModelAvailability", lambda: answer(bedrock.get_foundation_model_availability(modelId=SONNET)))
     attempt("ListInferenceProfiles", lambda: answer(bedrock.list_inference_profiles(typeEquals="SYSTEM_DEFINED", maxResults=5)))
+    attempt("GetInferenceProfile", lambda: answer(bedrock.get_inference_profile(inferenceProfileIdentifier="us." + SONNET)))
+    attempt("ListImportedModels", lambda: answer(bedrock.list_imported_models()))
+    attempt("ListCustomModels", lambda: answer(bedrock.list_custom_models()))
+    attempt("ListProvisionedModelThroughputs", lambda: answer(bedrock.list_provisioned_model_throughputs()))
+    attempt("ListPromptRouters", lambda: answer(bedrock.list_prompt_routers()))
+    attempt("ListMarketplaceModelEndpoints", lambda: answer(bedrock.list_marketplace_model_endpoints()))
     attempt("Converse profile ARN", lambda: converse(runtime, PROFILE_ARN))
     attempt("ConverseStream profile ARN", lambda: converse_stream(runtime, PROFILE_ARN))
     attempt("InvokeModel model ARN", lambda: invoke(runtime, MODEL_ARN, json.dumps({"inputText": "hello there"})))
@@ -123,24 +156,24 @@ def suite_operations(url, ca):
 
 
 def padded(megabytes):
-    """A request of that size: an image does the same to a real one."""
+    """A request body of that size, as an image makes it."""
     content = "x" * (megabytes * 1000 * 1000)
     return json.dumps({**NATIVE, "messages": [{"role": "user", "content": content}]})
 
 
 def suite_errors(url, ca):
-    """What an SDK raises for the gateway's own answers and for Bedrock's."""
+    """The exceptions that an SDK raises for the gateway's errors and for Bedrock's."""
     runtime = client("bedrock-runtime", url, ca)
     attempt("throttled", lambda: converse(runtime, "fault.status-429"))
     attempt("model error", lambda: converse(runtime, "fault.status-424"))
-    attempt("unknown model", lambda: converse(runtime, "nobody.knows-this-v1:0"))
+    attempt("unknown model", lambda: converse(runtime, "unknown.model-v1:0"))
     attempt("mid-stream", lambda: converse_stream(runtime, "fault.stream-exception"))
     attempt("cut mid-stream", lambda: converse_stream(runtime, "fault.reset-midstream"))
     attempt("govcloud arn", lambda: converse(runtime, "arn:aws-us-gov:bedrock:us-gov-west-1:123456789012:provisioned-model/abc"))
 
 
 def suite_streams(url, ca):
-    """Streams that break off after a good beginning, and one that does not."""
+    """Streams that break off in the middle, and one that ends normally."""
     runtime = client("bedrock-runtime", url, ca)
     attempt("ConverseStream", lambda: broken_stream(runtime, "converse"))
     attempt("InvokeModelWithResponseStream", lambda: broken_stream(runtime, "invoke"))
@@ -148,12 +181,12 @@ def suite_streams(url, ca):
 
 
 def suite_converse(url, ca):
-    """One call: for the states in which one call says it all."""
+    """One call."""
     attempt("Converse", lambda: converse(client("bedrock-runtime", url, ca)))
 
 
 def suite_large(url, ca):
-    """A body for bearer mode, which is not held."""
+    """A large body for bearer mode, where the gateway does not buffer it."""
     runtime = client("bedrock-runtime", url, ca)
     attempt("Converse", lambda: converse(runtime))
     attempt("ConverseStream", lambda: converse_stream(runtime))

@@ -56,7 +56,7 @@ def main():
     options = dict(
         endpoint_url=sys.argv[1],
         region_name="us-gov-west-1",
-        # The caller's own credentials never cross; these are no credentials at all.
+        # The caller's credentials never cross, so these need not be valid.
         aws_access_key_id="local",
         aws_secret_access_key="local",
         # Not one retry of the SDK's own: what fails shows.

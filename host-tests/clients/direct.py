@@ -187,7 +187,7 @@ def main():
         call(control, method)
 
     refused(runtime, "converse", "ValidationException", modelId=SONNET.removeprefix("us."), messages=messages)
-    refused(runtime, "converse", "ResourceNotFoundException", modelId="nobody.nothing-v1:0", messages=messages)
+    refused(runtime, "converse", "ResourceNotFoundException", modelId="unknown.nothing-v1:0", messages=messages)
     refused(runtime, "converse", "ThrottlingException", modelId="fault.status-429", messages=messages)
     refused(runtime, "invoke_model", "ServiceUnavailableException", modelId="us.fault.status-503", body=body)
     print(f"{failed} failed")

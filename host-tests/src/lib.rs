@@ -1,9 +1,9 @@
-//! What the tests find outside their package.
+//! Files that the tests need from outside their package.
 #![allow(clippy::panic, reason = "a test that cannot go on fails")]
 
 use std::path::PathBuf;
 
-/// The built filter, named by `BEDROCK_FILTER_WASM`. There is no fallback: an older module would pass for the new one.
+/// The built filter, named by `BEDROCK_FILTER_WASM`. It has no fallback: a test must not run an older module.
 pub fn module() -> PathBuf {
     required("BEDROCK_FILTER_WASM")
 }

@@ -1,9 +1,10 @@
-"""The AWS CLI, loaded once and forked for each call: `infra/deploy` makes hundreds, and to load it takes most of each.
+"""The AWS CLI, loaded once and forked for each call: `infra/deploy` makes hundreds of calls, and loading would take most of
+the time.
 
     aws.py SOCKET       serves
-    aws.py SOCKET -     is the `aws` of the stand: hands its arguments, environment and files over, and ends as the call ends
+    aws.py SOCKET -     the `aws` command: passes its arguments, environment and files on; exits with the call's status
 
-A call is the CLI's own `main` in a process of its own, as if it had been started anew.
+Each call runs the CLI's own `main` in a new process.
 """
 
 import array
@@ -40,7 +41,7 @@ def handle(connection):
     what = json.loads(what)
     for number, file in enumerate(files):
         os.dup2(file, number)
-    # Where the CLI's own data is, which it has told botocore when it was loaded.
+    # The CLI sets this when it is loaded: the directory of its own data.
     data = os.environ["AWS_DATA_PATH"]
     os.environ.clear()
     os.environ.update(what["environment"], AWS_DATA_PATH=data)
@@ -61,11 +62,20 @@ def serve(path):
     import awscli.clidriver
     import botocore.loaders
 
-    # What is read here is there for every call.
+    # Files that are read before the fork stay in memory for every call.
     loader = botocore.loaders.JSONFileLoader
     read = functools.lru_cache(maxsize=None)(functools.partial(loader.load_file, loader()))
     loader.load_file = lambda _, path: read(path)
-    # Calls to nobody load the rest.
+    # Each session would list the directories of all services again.
+    listed, list_services = {}, botocore.loaders.Loader.list_available_services
+
+    def list_once(self, type_name):
+        if type_name not in listed:
+            listed[type_name] = list_services(self, type_name)
+        return listed[type_name]
+
+    botocore.loaders.Loader.list_available_services = list_once
+    # Calls to a closed port load the remaining modules.
     os.environ.update(AWS_ACCESS_KEY_ID="AKIAIOSFODNN7EXAMPLE", AWS_SECRET_ACCESS_KEY="wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
                       AWS_MAX_ATTEMPTS="1", AWS_REGION="us-gov-west-1", AWS_EC2_METADATA_DISABLED="true")
     for words in ("cloudformation describe-stacks", "ec2 describe-vpcs", "s3api list-buckets", "secretsmanager list-secrets",
@@ -86,7 +96,7 @@ def serve(path):
                 server.close()
                 try:
                     handle(connection)
-                except BaseException:  # the fork must not go on as the server
+                except BaseException:  # the fork must not continue as the server
                     traceback.print_exc()
                 finally:
                     os._exit(0)

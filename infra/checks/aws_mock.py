@@ -1,23 +1,23 @@
-"""Both partitions of AWS for the walk of `cargo xtask infra`: moto's server, with a CloudFormation nearer to AWS's own.
+"""A mock of both partitions of AWS for the upgrade test: moto's server, with a CloudFormation closer to AWS's own.
 
-moto's change sets say nothing of parameters or replacement, its stacks do not roll back, and types that it lacks are passed over
-in silence. Here, as at AWS:
-- parameters that a template does not declare, lacks, or does not allow are refused when the change set is made;
-- a change set says what changes, and what is replaced, by the resource schemas that cfn-lint carries; one without changes fails;
-- a stack that fails is rolled back, with the cause among its events;
-- `AWS::Partition` is the region's.
-That is changes.py.
+moto's change sets ignore parameters and replacement, its stacks do not roll back, and it silently skips types that it
+lacks.
+moto_changesets.py makes CloudFormation behave as at AWS:
+- creating a change set refuses unknown, missing and disallowed parameters;
+- a change set lists changes and replacements, by the resource schemas of cfn-lint; one without changes fails;
+- a failed stack is rolled back, and its events have the cause;
+- `AWS::Partition` is the region's partition.
 
-Types whose service moto has, and its CloudFormation not, are made through the service's own API. And a type that moto lacks becomes
-a placeholder with an id and attributes, and is told as such: what could not be deployed is computed, and never silently taken for
-deployed. Placeholders do what moto's models do not: they keep their properties. That
-is made.py.
+moto_resources.py adds resource types:
+- if moto has the service but not the CloudFormation type, the resource is created through the service's API;
+- if moto has neither, a placeholder with an id, attributes and the properties takes its place. Each placeholder is
+  reported, so that no test takes it for a deployed resource.
 
     aws_mock.py DIRECTORY NAME:REGION:ACCOUNT...
 
-Serves each partition by a process of its own, forked when all is loaded, and ends when one of them does. Writes the port to NAME.port
-in DIRECTORY when it serves, and a line of JSON to NAME.list for each resource it could only hold a place for, and
-for each that moto made but could not update.
+Each partition has a process of its own, forked after everything is loaded. The program ends when one of them ends. It writes
+the port to NAME.port in DIRECTORY once it serves. It appends a line of JSON to NAME.list for each placeholder and for each
+resource that moto could not update.
 """
 
 import ctypes
@@ -25,20 +25,36 @@ import logging
 import os
 import signal
 import sys
+import threading
 import warnings
 
-import moto_changesets  # it changes moto's CloudFormation
-from moto_resources import HERE
+import moto_changesets  # patches moto's CloudFormation
+from moto_resources import HERE, INNER
 from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
-# Linux, <sys/prctl.h>.
+# From Linux's <sys/prctl.h>.
 PR_SET_PDEATHSIG = 1
+
+
+class OneAtATime:
+    """Serves one request at a time, since moto's backends have no locks. Requests of moto_resources.api are part of another."""
+
+    def __init__(self, application):
+        self.application = application
+        self.lock = threading.Lock()
+
+    def __call__(self, environ, start_response):
+        if INNER in environ.get("HTTP_USER_AGENT", ""):
+            return self.application(environ, start_response)
+        with self.lock:
+            return list(self.application(environ, start_response))
 
 
 def serve(port_file):
     open(HERE.LIST_FILE, "w", encoding="utf-8").close()
-    server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True, request_handler=MotoRequestHandler)
+    server = make_server("127.0.0.1", 0, OneAtATime(DomainDispatcherApplication(create_backend_app)), threaded=True,
+                         request_handler=MotoRequestHandler)
     HERE.PORT = server.server_port
     with open(port_file + ".new", "w", encoding="utf-8") as file:
         file.write(str(HERE.PORT))
@@ -53,7 +69,7 @@ if __name__ == "__main__":
     for partition in sys.argv[2:]:
         name, HERE.REGION, HERE.ACCOUNT = partition.split(":")
         if os.fork() == 0:
-            # It ends with its parent, however that ends.
+            # Killed when its parent ends, however that ends.
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != parent:
                 sys.exit(1)

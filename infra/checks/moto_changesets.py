@@ -1,18 +1,18 @@
-"""A CloudFormation nearer to AWS's own than moto's: parameters are checked, change sets say what changes and what is replaced, and a
-stack that fails is rolled back.
+"""Makes moto's CloudFormation check parameters, list changes and replacements in change sets, and roll failed stacks back,
+as AWS's does.
 """
 
 import logging
 import re
 
 from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
-from moto_resources import HERE, THROUGH_API, Failure, replacement, tell, text
+from moto_resources import HERE, THROUGH_API, Failure, replacement, report, text
 from moto.cloudformation import models, parsing, responses
 from moto.cloudformation.exceptions import ValidationError
 
 
 def check_parameters(template, given):
-    """As AWS does when a change set is made."""
+    """The parameters' values. Raises the errors that AWS raises when a change set is created."""
     declared = template.get("Parameters", {})
     unknown = [key for key in given if key not in declared]
     if unknown:
@@ -37,8 +37,9 @@ def check_parameters(template, given):
             raise ValidationError(message=f"Parameter {key} failed to satisfy constraint: {why or 'its length'}")
     return {key: text(given.get(key, slot.get("Default", ""))) for key, slot in declared.items()}
 
+
 def conditions_of(template, values):
-    """The conditions' truth, of parameters alone."""
+    """The conditions' values. They depend on parameters only."""
     known = {**values, "AWS::Region": HERE.REGION, "AWS::Partition": HERE.PARTITION}
     written, found = template.get("Conditions", {}), {}
 
@@ -88,8 +89,9 @@ def resources_of(template, values):
         if "Condition" not in resource or truths[resource["Condition"]]
     }
 
+
 class Change(models.Change):
-    __module__ = models.__name__  # moto's base class reads its service from it
+    __module__ = models.__name__  # moto's base class reads the service from it
 
     def __init__(self, action, name, resource_type, replaced=None):
         super().__init__(action=action, logical_resource_id=name, resource_type=resource_type)
@@ -97,7 +99,7 @@ class Change(models.Change):
 
 
 def references(item):
-    """What a value refers to: (resource, attribute), the attribute empty for a Ref."""
+    """The resources that a value refers to: (resource, attribute), with an empty attribute for a Ref."""
     if isinstance(item, list):
         return [found for one in item for found in references(one)]
     if not isinstance(item, dict):
@@ -118,7 +120,7 @@ def references(item):
 
 
 def modified(old, new):
-    """What changes, and whether it is replaced: by its own properties, and by what these refer to that is replaced."""
+    """The changed resources, and whether each is replaced: for its own properties, or for a replaced resource that they name."""
     found = {name: replacement(old[name], new[name]) for name in new if name in old and old[name] != new[name]}
     while True:
         more = dict(found)
@@ -151,27 +153,27 @@ class ChangeSet(models.ChangeSet):
 
 models.ChangeSet = ChangeSet
 responses.CloudFormationResponse._validate_different_update = lambda *_: None
-make_change_set = models.CloudFormationBackend.create_change_set
+moto_create_change_set = models.CloudFormationBackend.create_change_set
 
 
 def create_change_set(self, stack_name, change_set_name, template, parameters, change_set_type, **rest):
     if change_set_type == "CREATE":
-        # A stack that waits for its first change set is the same stack.
+        # A stack in review is the one that this change set creates.
         for stack in [one for one in self.stacks.values() if one.name == stack_name]:
             if stack.status != "REVIEW_IN_PROGRESS":
                 raise ValidationError(message=f"Stack [{stack_name}] already exists and cannot be created again")
             del self.stacks[stack.stack_id]
         check_parameters(models.Stack.parse_template(template), parameters)
-    found = make_change_set(self, stack_name=stack_name, change_set_name=change_set_name, template=template,
+    found = moto_create_change_set(self, stack_name=stack_name, change_set_name=change_set_name, template=template,
                             parameters=parameters, change_set_type=change_set_type, **rest)
-    made = self.change_sets[found[0]]
+    change_set = self.change_sets[found[0]]
     if change_set_type == "UPDATE":
-        stack = made.stack
+        stack = change_set.stack
         if stack.status.endswith("ROLLBACK_COMPLETE") and not stack.status.startswith("UPDATE"):
             raise ValidationError(message=f"Stack:{stack.stack_id} is in {stack.status} state and can not be updated.")
-        same = not made.changes and stack.template_dict.get("Outputs") == made.template_dict.get("Outputs") and stack.values == made.values
-        made.status, made.execution_status = ("FAILED", "UNAVAILABLE") if same else ("CREATE_COMPLETE", "AVAILABLE")
-        made.status_reason = "The submitted information didn't contain changes." if same else None
+        same = not change_set.changes and stack.template_dict.get("Outputs") == change_set.template_dict.get("Outputs") and stack.values == change_set.values
+        change_set.status, change_set.execution_status = ("FAILED", "UNAVAILABLE") if same else ("CREATE_COMPLETE", "AVAILABLE")
+        change_set.status_reason = "The submitted information didn't contain changes." if same else None
     return found
 
 
@@ -198,10 +200,10 @@ def execute_change_set(self, change_set_name, stack_name=None, token=None):
         else:
             for one in change_set.changes:
                 if one.replacement == "True" and one.resource_type not in THROUGH_API:
-                    tell("would be replaced", stack.name, one.logical_resource_id, one.resource_type)
+                    report("no replacement of", stack.name, one.logical_resource_id, one.resource_type)
             update_stack(stack, change_set.template, change_set.parameters)
         stack.output_map = stack._create_output_map()
-        _ = stack.outputs  # resolved now, so that a wrong one fails the stack
+        _ = stack.outputs  # resolved now, so that a wrong output fails the stack
         stack.values = change_set.values
         stack.status = f"{kind}_COMPLETE"
         event(stack, stack.status, token)
@@ -216,7 +218,7 @@ def execute_change_set(self, change_set_name, stack_name=None, token=None):
 
 
 def update_stack(stack, template, parameters):
-    """As moto's, but what is to be changed is what the parameters change, too, and a failure is said at once."""
+    """As moto's, but it also updates resources whose parameters changed, and fails at once."""
     old = resources_of(stack.template_dict, stack.values)
     stack.template = template
     stack._parse_template()
@@ -232,8 +234,8 @@ def update_stack(stack, template, parameters):
 def roll_back(stack, kind, former, token):
     event(stack, "ROLLBACK_IN_PROGRESS" if kind == "CREATE" else "UPDATE_ROLLBACK_IN_PROGRESS", token)
     if kind == "CREATE":
-        made = stack.resource_map._parsed_resources
-        stack.resource_map._resource_json_map = {n: j for n, j in stack.resource_map._resource_json_map.items() if n in made}
+        created = stack.resource_map._parsed_resources
+        stack.resource_map._resource_json_map = {n: j for n, j in stack.resource_map._resource_json_map.items() if n in created}
         stack.resource_map.delete()
         stack.status = "ROLLBACK_COMPLETE"
     else:
@@ -246,7 +248,7 @@ def roll_back(stack, kind, former, token):
 
 models.CloudFormationBackend.create_change_set = create_change_set
 models.CloudFormationBackend.execute_change_set = execute_change_set
-# moto goes over an update five times and drops what each says; one more than once is enough.
+# moto repeats an update up to five times and drops the errors.
 parsing.MAX_UPDATE_ATTEMPTS = 3
 
 

@@ -1,7 +1,8 @@
-"""What resources of a stack become on the stand: types whose service moto has, and its CloudFormation not (or without half of what
-templates say), are made through the service's own API; for types that moto lacks a place is held.
+"""Resource types that moto's CloudFormation lacks or supports in part: created through the service's API if moto has the
+service, else a placeholder.
 """
 
+import functools
 import ipaddress
 import json
 import random
@@ -20,24 +21,28 @@ from moto.kms.models import Key
 
 
 class HERE:
-    """The partition that this process serves."""
+    """The partition that this process serves. Set before the server starts."""
 
     REGION = PARTITION = ACCOUNT = LIST_FILE = ""
     PORT = 0
 
 
-def tell(what, stack, logical_id, resource_type, properties=None):
+# Marks the mock's own requests to itself (aws_mock.OneAtATime).
+INNER = "bedrock-gateway-mock-inner"
+
+
+def report(what, stack, logical_id, resource_type, properties=None):
     with open(HERE.LIST_FILE, "a", encoding="utf-8") as file:
         line = {"what": what, "stack": stack, "resource": logical_id, "type": resource_type, "properties": properties}
         file.write(json.dumps(line) + "\n")
+
 
 def text(value):
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-
 def replacement(old, new):
-    """`True`, `Conditional` or `False`, by the schema of the type."""
+    """Whether an update replaces the resource, by its type's schema: `True`, `Conditional` or `False`."""
     if old["Type"] != new["Type"]:
         return "True"
     schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema(HERE.REGION, new["Type"]).schema
@@ -54,7 +59,7 @@ def replacement(old, new):
 
 
 class Placeholder:
-    """What stands in the place of a resource of such a type."""
+    """Takes the place of a resource of such a type. It keeps the properties."""
 
     def __init__(self, name, resource_json, account, region, logical_id):
         self.properties = resource_json.get("Properties", {})
@@ -77,7 +82,7 @@ class Placeholder:
 def placeholder_of(resource_type):
     def create(name, resource_json, account, region, **kwargs):
         stack = kwargs["StackId"].split("/")[1]
-        tell("held a place", stack, kwargs["LogicalId"], resource_type, resource_json.get("Properties"))
+        report("placeholder for", stack, kwargs["LogicalId"], resource_type, resource_json.get("Properties"))
         return Placeholder(f"{stack}/{kwargs['LogicalId']}", resource_json, account, region, kwargs["LogicalId"])
 
     def update(original_resource, cloudformation_json, **_):
@@ -95,17 +100,19 @@ def placeholder_of(resource_type):
     )
 
 
-# --- types that moto has the service of ------------------------------------------------------------------------------
+# --- types whose service moto has -------------------------------------------------------------------------------------
 
+@functools.cache
 def api(service):
-    """This stand's own API of a service. AWS's example keys: moto asks for some, and looks at none."""
+    """A client of this mock's own API. moto wants keys, and does not check them: these are AWS's examples."""
     return boto3.client(
         service, region_name=HERE.REGION, endpoint_url=f"http://127.0.0.1:{HERE.PORT}", aws_access_key_id="AKIAIOSFODNN7EXAMPLE",
-        aws_secret_access_key="wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", config=Config(retries={"max_attempts": 0}))
+        aws_secret_access_key="wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+        config=Config(retries={"max_attempts": 0}, user_agent_extra=INNER))
 
 
 def numbers(properties):
-    """CloudFormation's parameters are texts; what an API wants as a number is one."""
+    """Converts the properties that an API wants as numbers: CloudFormation's parameters are strings."""
     kinds = {"Threshold": float, "Period": int, "EvaluationPeriods": int, "DatapointsToAlarm": int, "FromPort": int, "ToPort": int}
     if isinstance(properties, list):
         return [numbers(one) for one in properties]
@@ -118,7 +125,7 @@ def as_text(policy):
     return policy if isinstance(policy, str) else json.dumps(policy)
 
 
-def make_secret(p, _name):
+def create_secret(p, _name):
     client, value = api("secretsmanager"), {}
     if wanted := p.get("GenerateSecretString"):
         value["SecretString"] = client.get_random_password(
@@ -126,10 +133,10 @@ def make_secret(p, _name):
     return client.create_secret(**{key: p[key] for key in ("Name", "Description", "KmsKeyId", "Tags") if key in p}, **value)["ARN"]
 
 
-def make_connection(p, _name):
-    """As AWS tells of a VPN connection that it has made: addresses of its own, and keys where none were given."""
-    made = api("ec2").create_vpn_connection(Type=p["Type"], CustomerGatewayId=p["CustomerGatewayId"], VpnGatewayId=p["VpnGatewayId"])
-    found = made["VpnConnection"]["VpnConnectionId"]
+def create_connection(p, _name):
+    """Adds what AWS adds to a VPN connection: outside addresses, and keys where the template has none."""
+    created = api("ec2").create_vpn_connection(Type=p["Type"], CustomerGatewayId=p["CustomerGatewayId"], VpnGatewayId=p["VpnGatewayId"])
+    found = created["VpnConnection"]["VpnConnectionId"]
     connections = ec2_backends[HERE.ACCOUNT][HERE.REGION].vpn_connections
     letters = string.ascii_letters + string.digits + "._"
     connections[found].options = {"StaticRoutesOnly": p.get("StaticRoutesOnly", False), "TunnelOptions": [
@@ -139,35 +146,35 @@ def make_connection(p, _name):
     return found
 
 
-def make_instance(p, _name):
+def create_instance(p, _name):
     template = {"LaunchTemplateId": p["LaunchTemplate"]["LaunchTemplateId"], "Version": str(p["LaunchTemplate"]["Version"])}
     found = api("ec2").run_instances(LaunchTemplate=template, MinCount=1, MaxCount=1)["Instances"][0]["InstanceId"]
     api("ec2").modify_instance_attribute(InstanceId=found, SourceDestCheck={"Value": p.get("SourceDestCheck", True)})
     return found
 
 
-def make_table(p, _name):
+def create_table(p, _name):
     client, name = api("dynamodb"), p["TableName"]
     wanted = ("TableName", "BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "Tags")
     encrypted = {"Enabled": p["SSESpecification"]["SSEEnabled"], "SSEType": p["SSESpecification"]["SSEType"],
                  "KMSMasterKeyId": p["SSESpecification"]["KMSMasterKeyId"]}
-    made = client.create_table(**{key: p[key] for key in wanted}, SSESpecification=encrypted,
+    created = client.create_table(**{key: p[key] for key in wanted}, SSESpecification=encrypted,
                                DeletionProtectionEnabled=text(p["DeletionProtectionEnabled"]) == "true")
     client.update_time_to_live(TableName=name, TimeToLiveSpecification=p["TimeToLiveSpecification"])
     client.update_continuous_backups(TableName=name, PointInTimeRecoverySpecification=p["PointInTimeRecoverySpecification"])
-    return name, {"Arn": made["TableDescription"]["TableArn"]}
+    return name, {"Arn": created["TableDescription"]["TableArn"]}
 
 
-def make_log_group(p, _name):
+def create_log_group(p, _name):
     client, name = api("logs"), p["LogGroupName"]
     client.create_log_group(logGroupName=name, kmsKeyId=p["KmsKeyId"])
     client.put_retention_policy(logGroupName=name, retentionInDays=int(p["RetentionInDays"]))
     return name, {"Arn": f"arn:{HERE.PARTITION}:logs:{HERE.REGION}:{HERE.ACCOUNT}:log-group:{name}:*"}
 
 
-def make_address(p, _name):
-    made = api("ec2").allocate_address(Domain="vpc", TagSpecifications=[{"ResourceType": "elastic-ip", "Tags": p["Tags"]}])
-    return made["PublicIp"], {"AllocationId": made["AllocationId"]}
+def create_address(p, _name):
+    created = api("ec2").allocate_address(Domain="vpc", TagSpecifications=[{"ResourceType": "elastic-ip", "Tags": p["Tags"]}])
+    return created["PublicIp"], {"AllocationId": created["AllocationId"]}
 
 
 def remove_address(found, _p):
@@ -186,22 +193,22 @@ def attach(p, _name):
 def detach(_found, p):
     if "VpnGatewayId" in p:
         api("ec2").detach_vpn_gateway(VpcId=p["VpcId"], VpnGatewayId=p["VpnGatewayId"])
-        # moto keeps what is detached, and with it the VPC.
+        # moto keeps the attachment, which prevents the removal of the VPC.
         ec2_backends[HERE.ACCOUNT][HERE.REGION].get_vpn_gateway(p["VpnGatewayId"]).attachments.pop(p["VpcId"], None)
     else:
         api("ec2").detach_internet_gateway(VpcId=p["VpcId"], InternetGatewayId=p["InternetGatewayId"])
 
 
-def make_balancer(p, name):
-    """The name of a stack's own balancer has 32 letters at most."""
-    made = api("elbv2").create_load_balancer(
+def create_balancer(p, name):
+    """The name has at most 32 characters."""
+    created = api("elbv2").create_load_balancer(
         Name=name, Subnets=p["Subnets"], SecurityGroups=p["SecurityGroups"], Scheme=p["Scheme"], Type=p["Type"])["LoadBalancers"][0]
-    found = made["LoadBalancerArn"]
+    found = created["LoadBalancerArn"]
     api("elbv2").modify_load_balancer_attributes(LoadBalancerArn=found, Attributes=p["LoadBalancerAttributes"])
-    return found, {"DNSName": made["DNSName"], "LoadBalancerFullName": found.split("loadbalancer/")[1]}
+    return found, {"DNSName": created["DNSName"], "LoadBalancerFullName": found.split("loadbalancer/")[1]}
 
 
-def make_targets(p, name):
+def create_targets(p, name):
     wanted = ("Protocol", "VpcId", "TargetType", "HealthCheckProtocol", "HealthCheckPort", "HealthCheckPath")
     numbers_wanted = ("Port", "HealthCheckIntervalSeconds", "HealthyThresholdCount", "UnhealthyThresholdCount")
     found = api("elbv2").create_target_group(
@@ -210,15 +217,15 @@ def make_targets(p, name):
     return found, {"TargetGroupFullName": found.rsplit(":", 1)[1]}
 
 
-def make_egress(p, _name):
+def create_egress(p, _name):
     rule = {"IpProtocol": p["IpProtocol"], "FromPort": int(p["FromPort"]), "ToPort": int(p["ToPort"]),
             "UserIdGroupPairs": [{"GroupId": p["DestinationSecurityGroupId"]}]}
-    made = api("ec2").authorize_security_group_egress(GroupId=p["GroupId"], IpPermissions=[rule])
-    return made["SecurityGroupRules"][0]["SecurityGroupRuleId"]
+    created = api("ec2").authorize_security_group_egress(GroupId=p["GroupId"], IpPermissions=[rule])
+    return created["SecurityGroupRules"][0]["SecurityGroupRuleId"]
 
 
 def put(call, found):
-    """A call that makes or changes; what it names is `found`."""
+    """For an API whose call creates or updates; `found` gives the id."""
     return lambda p, name: call(p, name) and found(p, name) or found(p, name)
 
 
@@ -228,7 +235,8 @@ def transformed(p):
              "defaultValue": float(one["DefaultValue"])}]
 
 
-# Type: (make, which gives the physical id, or that and attributes, remove). No bucket policies: moto applies a Deny whatever its condition says.
+# Type: (create, which returns the physical id or a pair of it and the attributes; remove). Without bucket policies, since moto
+# ignores the condition of a Deny.
 THROUGH_API = {
     "AWS::AutoScaling::ScalingPolicy": (
         put(lambda p, name: api("autoscaling").put_scaling_policy(
@@ -243,38 +251,38 @@ THROUGH_API = {
         lambda p, _: api("directconnect").create_connection(
             connectionName=p["ConnectionName"], location=p["Location"], bandwidth=p["Bandwidth"])["connectionId"],
         lambda found, _: api("directconnect").delete_connection(connectionId=found)),
-    "AWS::DynamoDB::Table": (make_table, lambda found, _: api("dynamodb").delete_table(TableName=found)),
+    "AWS::DynamoDB::Table": (create_table, lambda found, _: api("dynamodb").delete_table(TableName=found)),
     "AWS::EC2::CustomerGateway": (
         lambda p, _: api("ec2").create_customer_gateway(
             Type=p["Type"], BgpAsn=int(p["BgpAsn"]), IpAddress=p["IpAddress"])["CustomerGateway"]["CustomerGatewayId"],
         lambda found, _: api("ec2").delete_customer_gateway(CustomerGatewayId=found)),
-    "AWS::EC2::EIP": (make_address, remove_address),
+    "AWS::EC2::EIP": (create_address, remove_address),
     "AWS::EC2::EIPAssociation": (
         lambda p, _: api("ec2").associate_address(
             AllocationId=p["AllocationId"], InstanceId=p["InstanceId"], AllowReassociation=True)["AssociationId"],
         lambda found, _: api("ec2").disassociate_address(AssociationId=found)),
-    "AWS::EC2::Instance": (make_instance, lambda found, _: api("ec2").terminate_instances(InstanceIds=[found])),
+    "AWS::EC2::Instance": (create_instance, lambda found, _: api("ec2").terminate_instances(InstanceIds=[found])),
     "AWS::EC2::RouteTable": (
         lambda p, _: api("ec2").create_route_table(
             VpcId=p["VpcId"], TagSpecifications=[{"ResourceType": "route-table", "Tags": p["Tags"]}])["RouteTable"]["RouteTableId"],
         lambda found, _: api("ec2").delete_route_table(RouteTableId=found)),
     "AWS::EC2::SecurityGroupEgress": (
-        make_egress,
+        create_egress,
         lambda found, p: api("ec2").revoke_security_group_egress(GroupId=p["GroupId"], SecurityGroupRuleIds=[found])),
     "AWS::EC2::SubnetRouteTableAssociation": (
         lambda p, _: api("ec2").associate_route_table(SubnetId=p["SubnetId"], RouteTableId=p["RouteTableId"])["AssociationId"],
         lambda found, _: api("ec2").disassociate_route_table(AssociationId=found)),
     "AWS::EC2::VPCGatewayAttachment": (attach, detach),
-    "AWS::EC2::VPNConnection": (make_connection, lambda found, _: api("ec2").delete_vpn_connection(VpnConnectionId=found)),
+    "AWS::EC2::VPNConnection": (create_connection, lambda found, _: api("ec2").delete_vpn_connection(VpnConnectionId=found)),
     "AWS::ElasticLoadBalancingV2::Listener": (
         lambda p, _: api("elbv2").create_listener(
             LoadBalancerArn=p["LoadBalancerArn"], Protocol=p["Protocol"], Port=int(p["Port"]),
             DefaultActions=p["DefaultActions"])["Listeners"][0]["ListenerArn"],
         lambda found, _: api("elbv2").delete_listener(ListenerArn=found)),
     "AWS::ElasticLoadBalancingV2::LoadBalancer": (
-        make_balancer, lambda found, _: api("elbv2").delete_load_balancer(LoadBalancerArn=found)),
+        create_balancer, lambda found, _: api("elbv2").delete_load_balancer(LoadBalancerArn=found)),
     "AWS::ElasticLoadBalancingV2::TargetGroup": (
-        make_targets, lambda found, _: api("elbv2").delete_target_group(TargetGroupArn=found)),
+        create_targets, lambda found, _: api("elbv2").delete_target_group(TargetGroupArn=found)),
     "AWS::IAM::OIDCProvider": (
         lambda p, _: api("iam").create_open_id_connect_provider(
             Url=p["Url"], ClientIDList=p["ClientIdList"])["OpenIDConnectProviderArn"],
@@ -283,7 +291,7 @@ THROUGH_API = {
         put(lambda p, _: api("iam").put_role_policy(
             RoleName=p["RoleName"], PolicyName=p["PolicyName"], PolicyDocument=as_text(p["PolicyDocument"])), lambda p, _: p["PolicyName"]),
         lambda found, p: api("iam").delete_role_policy(RoleName=p["RoleName"], PolicyName=found)),
-    "AWS::Logs::LogGroup": (make_log_group, lambda found, _: api("logs").delete_log_group(logGroupName=found)),
+    "AWS::Logs::LogGroup": (create_log_group, lambda found, _: api("logs").delete_log_group(logGroupName=found)),
     "AWS::Logs::MetricFilter": (
         put(lambda p, name: api("logs").put_metric_filter(
             logGroupName=p["LogGroupName"], filterName=name, filterPattern=p["FilterPattern"],
@@ -298,24 +306,24 @@ THROUGH_API = {
             **{key: p[key] for key in ("Name", "Description", "Type", "Value") if key in p}, Overwrite=True), lambda p, _: p["Name"]),
         lambda found, _: api("ssm").delete_parameter(Name=found)),
     "AWS::SecretsManager::Secret": (
-        make_secret, lambda found, _: api("secretsmanager").delete_secret(SecretId=found, ForceDeleteWithoutRecovery=True)),
+        create_secret, lambda found, _: api("secretsmanager").delete_secret(SecretId=found, ForceDeleteWithoutRecovery=True)),
 }
-# What is put, and not made: the same call changes it.
+# Types whose API creates and updates with the same call.
 PUT = ("AWS::AutoScaling::ScalingPolicy", "AWS::CloudWatch::Alarm", "AWS::IAM::RolePolicy", "AWS::Logs::MetricFilter", "AWS::SSM::Parameter")
 
 
-def made_through_api(resource_type):
-    make, remove = THROUGH_API[resource_type]
+def through_api(resource_type):
+    create_through_api, remove = THROUGH_API[resource_type]
 
-    class Made(Placeholder):
+    class ThroughApi(Placeholder):
         def __init__(self, name, resource_json, account, region, logical_id):
             super().__init__(name, resource_json, account, region, logical_id)
             self.name = name
-            self.make()
+            self.create()
 
-        def make(self):
-            made = make(self.properties, self.name)
-            self.physical_resource_id, self.attributes = made if isinstance(made, tuple) else (made, {})
+        def create(self):
+            created = create_through_api(self.properties, self.name)
+            self.physical_resource_id, self.attributes = created if isinstance(created, tuple) else (created, {})
             if self.physical_resource_id.startswith("arn:"):
                 self.arn = self.physical_resource_id
 
@@ -323,33 +331,33 @@ def made_through_api(resource_type):
             return self.attributes.get(attribute) or super().get_cfn_attribute(attribute)
 
         def delete(self, _account, _region):
-            gone(self.physical_resource_id, self.properties)
+            remove_if_present(self.physical_resource_id, self.properties)
 
-    def gone(found, properties):
+    def remove_if_present(found, properties):
         try:
             remove(found, properties)
         except ClientError as error:
-            # It went with what it was of: a policy with its role, an association with a newer one.
+            # Removed together with another resource: a policy with its role, an association by a newer one.
             if "Not" not in error.response["Error"]["Code"] and "NoSuch" not in error.response["Error"]["Code"]:
                 raise
 
     def create(name, resource_json, account, region, **kwargs):
-        return Made(name, resource_json, account, region, kwargs["LogicalId"])
+        return ThroughApi(name, resource_json, account, region, kwargs["LogicalId"])
 
     def update(original_resource, cloudformation_json, **_):
         former = original_resource.physical_resource_id, original_resource.properties
         wanted = cloudformation_json.get("Properties", {})
         kept = replacement({"Type": resource_type, "Properties": former[1]}, {"Type": resource_type, "Properties": wanted}) == "False"
         if resource_type not in PUT and kept and wanted != former[1]:
-            raise NotImplementedError  # which is told
+            raise NotImplementedError  # update_named reports it
         original_resource.properties = wanted
-        original_resource.make()
+        original_resource.create()
         if resource_type not in PUT or original_resource.physical_resource_id != former[0]:
-            gone(*former)
+            remove_if_present(*former)
         return original_resource
 
     return type(
-        "Made" + resource_type.replace("::", ""),
+        "ThroughApi" + resource_type.replace("::", ""),
         (),
         {
             "create_from_cloudformation_json": staticmethod(create),
@@ -361,7 +369,7 @@ def made_through_api(resource_type):
 
 def class_of(resource_type):
     if resource_type in THROUGH_API:
-        return made_through_api(resource_type)
+        return through_api(resource_type)
     known = parsing.get_model_map().get(resource_type)
     if known is None:
         PROVIDER_SCHEMA_MANAGER.get_resource_schema(HERE.REGION, resource_type)  # raises where AWS has no such type there
@@ -376,17 +384,17 @@ update_resource = parsing.parse_and_update_resource
 
 
 def create_named(logical_id, resource_json, resources_map, **where):
-    """As moto's, and an error names the resource."""
+    """As moto's, but an error names the resource."""
     try:
         return create_resource(logical_id, resource_json, resources_map, **where)
     except Failure:
         raise
-    except Exception as error:  # whatever moto raises is what failed
+    except Exception as error:  # moto raises many types
         raise Failure(logical_id, resource_json["Type"], "CREATE_FAILED", error) from error
 
 
 def update_named(logical_id, resource_json, resources_map, **where):
-    """As moto's; a resource that moto cannot update stays as it was, and is told."""
+    """As moto's, but a resource that moto cannot update stays as it is and is reported."""
     if resource_json.get("Condition") and not resources_map.lazy_condition_map[resource_json["Condition"]]:
         return None
     original = resources_map[logical_id]
@@ -397,7 +405,7 @@ def update_named(logical_id, resource_json, resources_map, **where):
     except Exception as error:
         raise Failure(logical_id, resource_json["Type"], "UPDATE_FAILED", error) from error
     if changed is None:
-        tell("not updated", resources_map["AWS::StackName"], logical_id, resource_json["Type"])
+        report("no update of", resources_map["AWS::StackName"], logical_id, resource_json["Type"])
         return original
     return changed
 
@@ -420,7 +428,7 @@ clean_most = parsing.clean_json
 
 
 def clean(item, resources_map):
-    """As moto's, with the functions that it lacks; a dynamic reference must name a secret that has a value, and stays as it is."""
+    """As moto's, with the functions that it lacks. A dynamic reference stays as it is, but must name a secret with a value."""
     if isinstance(item, dict) and "Fn::Cidr" in item:
         block, count, bits = (clean(one, resources_map) for one in item["Fn::Cidr"])
         network = ipaddress.ip_network(block)
@@ -438,7 +446,7 @@ def clean(item, resources_map):
 parsing.clean_json = clean
 
 
-# Images are public parameters of AWS's; moto has Amazon's own in some regions.
+# AWS publishes image ids as public parameters; moto has those of Amazon in some regions only.
 parse_parameter = parsing.ResourceMap.parse_ssm_parameter
 
 
@@ -450,7 +458,7 @@ parsing.ResourceMap.parse_ssm_parameter = parse_public_parameter
 
 
 def endpoint_attribute(self, attribute):
-    """Each entry is ZONE:NAME, the regional name first."""
+    """Entries of DnsEntries are ZONE:NAME, the regional name first."""
     if attribute != "DnsEntries":
         return getattr(self, {"Id": "id"}[attribute])
     service = self.service_name.rsplit(".", 1)[1]
@@ -462,21 +470,21 @@ VPCEndPoint.delete = lambda self, *_: self.ec2_backend.delete_vpc_endpoints([sel
 VPCEndPoint.has_cfn_attr = classmethod(lambda _, attribute: attribute in ("DnsEntries", "Id"))
 
 
-# moto's key takes tags in the form of KMS's own API, which is not that of templates.
-make_key = Key.create_from_cloudformation_json.__func__
+# moto's key expects tags in the format of KMS's API, which differs from that of templates.
+create_key = Key.create_from_cloudformation_json.__func__
 
 
-def make_tagged_key(cls, name, resource_json, account, region, **named):
+def create_tagged_key(cls, name, resource_json, account, region, **named):
     tags = [{"TagKey": tag["Key"], "TagValue": tag["Value"]} for tag in resource_json["Properties"].get("Tags", [])]
     resource_json["Properties"] = {**resource_json["Properties"], "Tags": tags}
-    return make_key(cls, name, resource_json, account, region, **named)
+    return create_key(cls, name, resource_json, account, region, **named)
 
 
-Key.create_from_cloudformation_json = classmethod(make_tagged_key)
+Key.create_from_cloudformation_json = classmethod(create_tagged_key)
 
 
 class Failure(Exception):
-    """What failed of a stack."""
+    """A resource of a stack that failed."""
 
     def __init__(self, logical_id, resource_type, status, error):
         super().__init__(str(getattr(error, "message", None) or error or type(error).__name__))

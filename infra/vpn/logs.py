@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Puts the journal of the VPN's services to its log group, from where the last run ended.
+"""Sends the journal of the VPN's services to its log group, from where the last run ended.
 
-Its place in the journal is kept once CloudWatch has the lines: what failed to arrive is sent again.
+The cursor is saved after CloudWatch has accepted the lines, so lines that failed are sent again.
 """
 import json
 import os
@@ -11,7 +11,7 @@ import tempfile
 
 UNITS = ["strongswan", "frr", "bedrock-gateway-vpn-apply", "bedrock-gateway-vpn-watch"]
 CURSOR = os.environ.get("BEDROCK_GATEWAY_CURSOR", "/var/lib/bedrock-gateway/journal.cursor")
-# CloudWatch takes 10,000 events and 1,048,576 bytes in one call, with 26 more for each event, and 256 KiB in one event.
+# CloudWatch's limits: 10,000 events and 1,048,576 bytes in a call, counting 26 bytes more for each event; 256 KiB in an event.
 EVENTS, BYTES, OVERHEAD, LONGEST = 5000, 900000, 26, 16384
 
 
@@ -27,7 +27,7 @@ def entries():
         for line in journal.stdout:
             entry = json.loads(line)
             message = entry.get("MESSAGE") or " "
-            # A message that is no UTF-8 comes as a list of bytes.
+            # journalctl gives a message that is not UTF-8 as a list of bytes.
             message = message if isinstance(message, str) else bytes(message).decode("utf-8", "replace")
             text = "%s: %s" % (entry.get("SYSLOG_IDENTIFIER", "-"), message[:LONGEST])
             yield entry["__CURSOR"], {"timestamp": int(entry["__REALTIME_TIMESTAMP"]) // 1000, "message": text}
@@ -36,7 +36,7 @@ def entries():
 
 
 def put(events, cursor):
-    # CloudWatch wants them in order, and the clock may have been set back.
+    # CloudWatch requires order by time, and the clock may have been set back.
     events.sort(key=lambda event: event["timestamp"])
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(events, file)

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Writes what the VPN machine's programs read, from the tunnels' secret and the machine's settings.
+"""Renders the configuration of the VPN machine's programs from the tunnels' secret and the machine's settings.
 
-render --secret FILE --settings FILE --out DIR [--device NAME] [--libipsec TUNNEL]
+render.py --secret FILE --settings FILE --out DIR [--device NAME] [--libipsec TUNNEL]
 
-DIR gets swanctl.conf, frr.conf, interfaces (for `ip -batch`), firewall.nft and watch.json. Parameters are those that AWS
-documents for its end:
+Writes swanctl.conf, frr.conf, interfaces (for `ip -batch`), firewall.nft and watch.json to DIR. The parameters are those
+that AWS documents for its end:
   https://docs.aws.amazon.com/vpn/latest/s2svpn/VPNTunnels.html           algorithms, lifetimes, DPD, replay window
   https://docs.aws.amazon.com/vpn/latest/s2svpn/cgw-best-practice.html    MTU and MSS, one tunnel preferred
   https://docs.aws.amazon.com/vpn/latest/s2svpn/your-cgw.html             BGP: one hop away, no GTSM, no BFD
---libipsec is for kernels without ESP: one tunnel only, encrypted by charon itself behind its device ipsec0.
+--libipsec is for kernels without ESP: one tunnel, which charon encrypts in user space behind its device ipsec0.
 """
 import argparse
 import ipaddress
@@ -17,18 +17,18 @@ import os
 import re
 import sys
 
-# AES-GCM in UDP on a path of 1500 bytes: AWS's figure for NAT traversal, which an Elastic IP always is. libipsec reads no more
-# than 1400 from its device.
+# AWS's figure for AES-GCM with NAT traversal on a path of 1500 bytes; an Elastic IP is always behind NAT. libipsec reads at most
+# 1400 bytes from its device.
 MTU, MTU_LIBIPSEC = 1438, 1400
 # AWS's default timers, in seconds.
 KEEPALIVE, HOLD = 10, 30
-# What AWS keeps for itself of 169.254.0.0/16.
+# Ranges of 169.254.0.0/16 that AWS reserves.
 RESERVED = ["169.254.%d.0/30" % third for third in range(6)] + ["169.254.169.252/30"]
 HEALTH_PORT = 10081
 
 
 class Faults:
-    """Every fault of a document by the name of its field: one run tells all of them."""
+    """Collects every fault of a document with the name of its field, so that one run reports all of them."""
 
     def __init__(self, document):
         self.document = document
@@ -38,9 +38,9 @@ class Faults:
         self.said.append("%s: %s: %s" % (self.document, field, what))
 
     def keys(self, value, field, known):
-        """Whether it is an object with these keys and no other."""
+        """Whether the value is an object; reports missing and unknown keys."""
         if not isinstance(value, dict):
-            self.say(field or "(all)", "is no object")
+            self.say(field or "(all)", "is not an object")
             return False
         prefix = field + "." if field else ""
         for key in sorted(set(known) - set(value)):
@@ -54,7 +54,7 @@ class Faults:
         if value is None and key not in holder:
             return None
         if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            self.say(field, "is no " + what)
+            self.say(field, "is not " + what)
             return None
         return value
 
@@ -66,7 +66,7 @@ class Faults:
                 raise ValueError
             return ipaddress.IPv4Address(holder[key])
         except ValueError:
-            return self.say(field, "is no IPv4 address")
+            return self.say(field, "is not an IPv4 address")
 
     def network(self, holder, key, field):
         if key not in holder:
@@ -76,14 +76,14 @@ class Faults:
                 raise ValueError
             return ipaddress.IPv4Network(holder[key])
         except ValueError:
-            return self.say(field, "is no IPv4 network (its first address and a length, as 10.20.0.0/16)")
+            return self.say(field, "is not an IPv4 network (its first address and a length, as 10.20.0.0/16)")
 
     def asn(self, holder, key):
         if key not in holder:
             return None
         value = holder[key]
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 4294967294:
-            return self.say(key, "is no AS number")
+            return self.say(key, "is not an AS number")
         return value
 
 
@@ -94,9 +94,9 @@ def load(path, document):
     except OSError as error:
         sys.exit("render: %s: %s: %s" % (document, path, error.strerror))
     except ValueError as error:
-        # Not the parser's excerpt, which may hold a key.
+        # The parser's own message may quote a key.
         where = "line %s" % error.lineno if isinstance(error, json.JSONDecodeError) else "its encoding"
-        sys.exit("render: %s: is no JSON (%s)" % (document, where))
+        sys.exit("render: %s: is not JSON (%s)" % (document, where))
 
 
 def read_settings(value):
@@ -105,15 +105,15 @@ def read_settings(value):
              "remote_cidr", "route_tables", "log_group"]
     if not faults.keys(value, "", known):
         return None, faults
-    name = faults.text(value, "name", "name", "[ab]", "gateway (a or b)")
-    environment = faults.text(value, "environment", "environment", "[a-z][a-z0-9-]{0,31}", "environment's name")
+    name = faults.text(value, "name", "name", "[ab]", "a gateway (a or b)")
+    environment = faults.text(value, "environment", "environment", "[a-z][a-z0-9-]{0,31}", "an environment's name")
     tables = value.get("route_tables", [])
     if not isinstance(tables, list) or "route_tables" in value and not tables:
-        faults.say("route_tables", "is no list of route tables")
+        faults.say("route_tables", "is not a list of route tables")
         tables = []
     for nth, table in enumerate(tables):
         if not isinstance(table, str) or not re.fullmatch("rtb-[0-9a-f]{8,17}", table):
-            faults.say("route_tables[%d]" % nth, "is no route table's id")
+            faults.say("route_tables[%d]" % nth, "is not a route table's id")
     local = faults.network(value, "local_cidr", "local_cidr")
     remote = faults.network(value, "remote_cidr", "remote_cidr")
     if local and remote and local.overlaps(remote):
@@ -124,7 +124,7 @@ def read_settings(value):
 
 
 def read_secret(value, name):
-    """The secret with this gateway's tunnels; those of the other are checked too, since it reads the same text."""
+    """The secret with this gateway's tunnels. The other gateway reads the same secret, so its tunnels are checked too."""
     faults = Faults("secret")
     if not faults.keys(value, "", ["local_asn", "remote_asn", "gateways"]):
         return None, faults
@@ -147,7 +147,7 @@ def read_secret(value, name):
             once(field + ".outside", outside)
             tunnels = gateway.get("tunnels", [])
             if "tunnels" in gateway and (not isinstance(tunnels, list) or len(tunnels) != 2):
-                faults.say(field + ".tunnels", "is no list of two tunnels")
+                faults.say(field + ".tunnels", "is not a list of two tunnels")
                 continue
             here = [read_tunnel(tunnel, "%s.tunnels[%d]" % (field, nth), faults, once) for nth, tunnel in
                     enumerate(tunnels)]
@@ -163,28 +163,28 @@ def read_tunnel(tunnel, field, faults, once):
     once(field + ".outside", outside)
     inside = faults.network(tunnel, "inside", field + ".inside")
     if inside and (inside.prefixlen != 30 or not inside.subnet_of(ipaddress.IPv4Network("169.254.0.0/16"))):
-        inside = faults.say(field + ".inside", "is no /30 of 169.254.0.0/16")
+        inside = faults.say(field + ".inside", "is not a /30 of 169.254.0.0/16")
     if inside and str(inside) in RESERVED:
-        inside = faults.say(field + ".inside", "is one that AWS keeps for itself")
+        inside = faults.say(field + ".inside", "is reserved by AWS")
     once(field + ".inside", inside)
-    # What AWS lets a key be.
+    # The format that AWS allows.
     psk = faults.text(tunnel, "psk", field + ".psk", "[A-Za-z1-9._][A-Za-z0-9._]{7,63}",
-                      "key as AWS makes them (8 to 64 letters, digits, dots and underscores, no 0 first)")
+                      "a key in the format of AWS (8 to 64 letters, digits, dots and underscores, no 0 first)")
     return {"outside": outside, "inside": inside, "psk": psk}
 
 
 def compile_tunnels(secret, libipsec):
-    """Number, device and the addresses of both ends, of each tunnel."""
+    """Number, device and the addresses of both ends, for each tunnel."""
     for number, tunnel in enumerate(secret["tunnels"], 1):
         if libipsec in (None, number):
-            # AWS has the first host's address of the /30.
+            # AWS's end has the first host address of the /30.
             far, near = tunnel["inside"].hosts()
             yield {"number": number, "device": "ipsec0" if libipsec else "vpn%d" % number, "near": near, "far": far,
                    "outside": tunnel["outside"], "psk": tunnel["psk"]}
 
 
 def swanctl(secret, tunnels, libipsec):
-    lines = ["# Written by render.", "connections {"]
+    lines = ["# Written by render.py.", "connections {"]
     for tunnel in tunnels:
         n = tunnel["number"]
         lines += [
@@ -192,7 +192,7 @@ def swanctl(secret, tunnels, libipsec):
             "    version = 2",
             "    remote_addrs = %s" % tunnel["outside"],
             "    proposals = aes256gcm16-prfsha384-ecp384",
-            # AWS ends an SA after 8 hours; this end renews it before, with a margin of its own.
+            # AWS ends an SA after 8 hours; this end renews it before that.
             "    rekey_time = 25200s",
             "    over_time = 2700s",
             "    dpd_delay = 10s",
@@ -211,7 +211,7 @@ def swanctl(secret, tunnels, libipsec):
             "    }",
             "    children {",
             "      vpn%d {" % n,
-            # Routes decide what goes in, and the firewall what may: AWS's end takes any.
+            # AWS's end accepts any selector. Routes choose the traffic, and the firewall restricts it.
             "        local_ts = 0.0.0.0/0",
             "        remote_ts = 0.0.0.0/0",
             "        esp_proposals = aes256gcm16-ecp384",
@@ -233,11 +233,11 @@ def swanctl(secret, tunnels, libipsec):
 
 
 def frr(settings, secret, tunnels):
-    """GIVE-0 … GIVE-7: the same route, each less wanted than the one before. `watch` says which of them a neighbour gets; what
-    stands here holds until then, and prefers a to b and the first tunnel to the second, as Commercial is to choose."""
+    """GIVE-0 to GIVE-7 announce the same route with paths of increasing length. watch.py chooses one for each neighbour. The
+    choice here holds until then: it makes Commercial prefer a to b, and the first tunnel to the second."""
     rank = 5 if settings["name"] == "a" else 6
     lines = [
-        "! Written by render.",
+        "! Written by render.py.",
         "frr defaults traditional",
         "hostname bedrock-gateway-vpn-%s" % settings["name"],
         "log syslog informational",
@@ -257,7 +257,7 @@ def frr(settings, secret, tunnels):
         "router bgp %d" % secret["local_asn"],
         " bgp router-id %s" % tunnels[0]["near"],
         " bgp log-neighbor-changes",
-        # The VPC's routers know the way; no route of this machine's says so.
+        # This machine has no route of the range itself: it is the VPC's.
         " no bgp network import-check",
         " timers bgp %d %d" % (KEEPALIVE, HOLD),
     ]
@@ -287,15 +287,15 @@ def interfaces(tunnels, device, libipsec):
 
 
 def firewall(settings, tunnels, libipsec):
-    """From Commercial come answers only: no connection is opened from there, whichever gateway it went out by."""
+    """Commercial may answer connections but not open one, whichever gateway a connection was opened through."""
     devices = ", ".join('"%s"' % tunnel["device"] for tunnel in tunnels)
     outside = ", ".join(str(tunnel["outside"]) for tunnel in tunnels)
     far = ", ".join(str(tunnel["far"]) for tunnel in tunnels)
     local, remote = settings["local_cidr"], settings["remote_cidr"]
-    # Without the headers of IP and TCP.
+    # The MTU less the IP and TCP headers.
     mss = (MTU_LIBIPSEC if libipsec else MTU) - 40
     return [
-        "# Written by render.",
+        "# Written by render.py.",
         "table inet bedrock_gateway",
         "delete table inet bedrock_gateway",
         "table inet bedrock_gateway {",
@@ -353,7 +353,7 @@ def main():
         ("firewall.nft", firewall(settings, tunnels, options.libipsec)),
         ("watch.json", watch(settings, secret, tunnels)),
     ):
-        # The keys are root's alone.
+        # swanctl.conf holds the keys.
         mode = 0o600 if name == "swanctl.conf" else 0o644
         with open(os.open(os.path.join(options.out, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:
             file.write("\n".join(lines) + "\n")

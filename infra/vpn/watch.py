@@ -1,18 +1,21 @@
 #!/usr/bin/env python3
-"""Looks after the way to Commercial: is each tunnel well, which gateway do the VPC's routes name, what does CloudWatch know.
+"""Watches the tunnels to Commercial, claims the VPC's routes, sets BGP's announcements, and sends metrics to CloudWatch.
 
 watch.py [FILE]    FILE: the watch.json of render.py (default /etc/bedrock-gateway/vpn/watch.json)
 
 The rule (docs/vpn.md has its reasons):
-  A tunnel is well while BGP is up over it with a route, and its far end answers probes; one that has answered none since BGP
-  came up is judged by BGP alone. A gateway is well while one of its tunnels is. It tells the other so on port 10081.
-  A gateway that has been well for five rounds wants the routes while it stays so, and the other is not well: it says so, or has
-  been silent for five rounds. Beyond that `a` wants them where `b` does not have them, or once it has been well for sixty
-  rounds; and `b`, which has them, wants them until `a` has.
-  It writes its own claim only. `b` takes silence for the end of `a` once: where `a` takes the routes back, it lives, and
-  silence alone moves them again after six hundred rounds only.
-  BGP follows: the holder's first well tunnel is announced with the shortest path, shorter than any that a dead tunnel has left
-  behind, which Commercial believes in for up to thirty seconds.
+  A tunnel is well while BGP is up over it with a route and its far end answers probes. If the far end has answered no probe
+  since BGP came up, BGP alone decides.
+  A gateway is well while one of its tunnels is well. It reports this to the other gateway on port 10081.
+  A gateway wants the routes when it has been well for five rounds and the other gateway is not well. The other gateway is not
+  well if it says so, or has been silent for five rounds.
+  If both are well: `a` wants the routes if `b` does not have them, or once `a` has been well for sixty rounds. `b` wants the
+  routes that it has until `a` has them.
+  A gateway writes routes to its own interface only.
+  `b` takes silence for the death of `a` only once. If `a` takes the routes back, `a` is alive, and silence alone moves the
+  routes again only after six hundred rounds.
+  BGP follows the routes: the holder announces the shortest path over its first well tunnel. It is shorter than any path that a
+  dead tunnel has left behind, which Commercial believes for up to thirty seconds.
 """
 import http.server
 import json
@@ -24,18 +27,18 @@ import threading
 import time
 import urllib.request
 
-# A round, in seconds. All else is in rounds.
+# The length of a round in seconds. Other times are in rounds, unless said otherwise.
 ROUND = float(os.environ.get("BEDROCK_GATEWAY_ROUND_SECONDS", "1"))
-# A look that failed is nothing; so many, one after the other, are. So are looks that went well.
+# Failed (SILENT) or good (STEADY) probes in a row that change a state.
 SILENT = STEADY = 5
-# How long `a` has to be well before it takes routes from a `b` that is well too.
+# How long `a` must be well before it takes the routes from a `b` that is also well.
 RETURN = int(os.environ.get("BEDROCK_GATEWAY_RETURN_ROUNDS", "60"))
-# How long `b` leaves routes alone that a silent `a` has taken back.
+# How long `b` does not claim routes that a silent `a` has taken back.
 YIELD = 600
-# Between two looks at routes that this machine has, and between two reports to CloudWatch.
+# Between two reads of the routes while this machine has them, and between two reports to CloudWatch.
 LOOK = 10
 REPORT = 60
-# A program that takes longer has failed, in seconds.
+# Seconds after which a program has failed.
 PATIENCE = 20
 IMDS = os.environ.get("BEDROCK_GATEWAY_IMDS", "http://169.254.169.254")
 
@@ -45,7 +48,7 @@ def say(line):
 
 
 def run(*command):
-    """A program's output. OSError, subprocess.SubprocessError: it failed."""
+    """A program's output. Raises OSError or subprocess.SubprocessError if it fails."""
     return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=True,
                           timeout=PATIENCE, text=True).stdout
 
@@ -53,12 +56,12 @@ def run(*command):
 FAILED = (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError)
 
 
-# The last complaint about each thing.
+# The last message about each failing thing.
 SAID = {}
 
 
 def complain(what, error):
-    """Once for each cause: rounds are many, and the log is paid for."""
+    """Logs each cause once: there are many rounds, and CloudWatch charges for the log."""
     why = reason(error)
     if SAID.get(what) != why:
         SAID[what] = why
@@ -71,12 +74,12 @@ def content(what):
 
 
 def reason(error):
-    """In one line, what a program said of its failure."""
+    """The last line that a program wrote to stderr, else the error."""
     said = (getattr(error, "stderr", None) or "").strip().splitlines()
     return said[-1] if said else str(error)
 
 
-# No proxy of the environment stands between this machine and its metadata, or the other gateway.
+# The metadata service and the other gateway are called directly, whatever proxy the environment names.
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -91,12 +94,12 @@ def metadata(item):
 
 
 class Tunnel:
-    """One tunnel as it was last seen."""
+    """One tunnel's last known state."""
 
     def __init__(self, settings):
         self.number, self.device, self.far = settings["number"], settings["device"], settings["far"]
         self.installed = self.established = self.answered = self.well = False
-        # Rounds since the far end answered; none: not once since BGP came up.
+        # Rounds since the far end last answered; None: never since BGP came up.
         self.unanswered = None
         self.given = None
         self.probe = None
@@ -120,7 +123,7 @@ class Tunnel:
             self.unanswered += 1
         was, self.well = self.well, self.established and (self.unanswered or 0) < SILENT
         if was != self.well:
-            why = "" if self.well else ": BGP is down" if not self.established else ": its far end answers no more"
+            why = "" if self.well else ": BGP is down" if not self.established else ": its far end has stopped answering"
             say("tunnel %d is %s%s" % (self.number, "well" if self.well else "not well", why))
         return was and not self.well
 
@@ -134,7 +137,7 @@ class Tunnel:
 
 
 class Routes(threading.Thread):
-    """Looks at the VPC's routes and claims them. A thread of its own, since AWS may be slow to answer."""
+    """Reads the VPC's routes and claims them, in its own thread, since AWS may be slow to answer."""
 
     def __init__(self, settings):
         super().__init__(daemon=True)
@@ -142,7 +145,7 @@ class Routes(threading.Thread):
         self.wanted = threading.Event()
         self.holds = False
         self.taken_back = False
-        # Whether the last claim was made because the other was silent, and nothing else.
+        # Whether silence of the other gateway was the only reason for the last claim.
         self.silence = False
         self.interface = None
 
@@ -176,7 +179,7 @@ class Routes(threading.Thread):
                   if (targets.get(table) or {}).get("NetworkInterfaceId") != self.interface]
         had, self.holds = self.holds, not others
         if others and had:
-            # Not taken back at once: a round later the other has said whether it means it.
+            # Not claimed again at once: by the next round the other gateway has said whether it wants the routes.
             say("routes: taken by another")
             self.taken_back = self.silence
             return
@@ -208,7 +211,7 @@ class Gateway:
         self.tunnels = [Tunnel(tunnel) for tunnel in settings["tunnels"]]
         self.routes = Routes(settings)
         self.well_for = 0
-        # The other's last word, and rounds since.
+        # The other gateway's last report, and the rounds since.
         self.other, self.silent = {"well": False, "holds": False}, SILENT
         self.yields = 0
         self.looked = 0.0
@@ -235,7 +238,7 @@ class Gateway:
         self.hear()
         self.decide()
         for tunnel in fell:
-            # Its routes are of no use, and BGP would keep them for half a minute.
+            # BGP alone would keep the dead routes for half a minute.
             if tunnel.established and well:
                 self.vtysh("clear bgp %s" % tunnel.far)
         self.announce()
@@ -253,9 +256,9 @@ class Gateway:
     def decide(self):
         silent = self.silent >= SILENT
         if self.routes.taken_back:
-            # The other lives, whatever keeps it from being heard.
+            # The other gateway is alive, though it cannot be heard.
             self.routes.taken_back, self.yields = False, YIELD
-            say("the other gateway lives: its silence counts for nothing for %d rounds" % YIELD)
+            say("the other gateway is alive: its silence is ignored for %d rounds" % YIELD)
         self.yields = max(0, self.yields - 1) if silent else 0
         other_well = self.other["well"] if not silent else self.yields > 0
         other_holds = not silent and self.other["holds"]
@@ -272,8 +275,8 @@ class Gateway:
             self.routes.holds = False
 
     def announce(self):
-        """How long a path each neighbour is told: 0 to 3 where calls are to come back, the longer the sooner it would be chosen
-        in health (a's before b's, the first tunnel's before the second's), and 4 to 7 elsewhere."""
+        """Sets the length of the path that each neighbour gets (docs/vpn.md): 0 to 3 for the tunnel that answers should take, 4 to
+        7 for the others."""
         first = next((tunnel for tunnel in self.tunnels if tunnel.well), self.tunnels[0])
         for tunnel in self.tunnels:
             level = 5 if self.name == "a" else 6
@@ -294,7 +297,7 @@ class Gateway:
             complain("vtysh", error)
 
     def word(self):
-        """What the other is told. A machine whose rounds have stopped is not well."""
+        """The report to the other gateway. A machine whose rounds have stopped is not well."""
         fresh = time.monotonic() - self.looked < max(SILENT * ROUND, 2)
         return {"gateway": self.name, "well": fresh and self.well_for > 0, "holds": fresh and self.routes.holds}
 

@@ -48,9 +48,9 @@ pub enum BuildError {
     /// The build failed; Cargo has said why.
     #[error("this failed: cargo {0}")]
     Failed(String),
-    /// The standard library for the module's target is absent.
-    #[error("the module needs the target {WASM_TARGET}; run: rustup target add {WASM_TARGET}")]
-    Target,
+    /// The standard library for a target is absent.
+    #[error("this needs the target {0}; run: rustup target add {0}")]
+    Target(String),
 }
 
 /// The Proxy-Wasm module.
@@ -58,7 +58,7 @@ pub fn module() -> Result<PathBuf, BuildError> {
     if let Some(file) = given(variables::MODULE) {
         return Ok(file);
     }
-    target_library()?;
+    add_target(WASM_TARGET)?;
     build("the module", &["build", "--release", "--target", WASM_TARGET, "--package", "bedrock-filter"])?;
     Ok(dirs::target().join(WASM_TARGET).join("release/bedrock_filter.wasm"))
 }
@@ -167,13 +167,22 @@ pub fn exec(mut command: Command) -> Result<ExitCode, Error> {
     Err(Error::file("cannot run", program)(command.exec()))
 }
 
-/// A binary as it is deployed: optimised.
-pub fn release_build(binary: Binary) -> Result<PathBuf, Error> {
-    if let Some(file) = given(binary.variable) {
-        return Ok(file);
+/// Binaries as they are deployed: optimised, static, for a target.
+pub fn static_build(binaries: &[Binary], target: &str) -> Result<Vec<PathBuf>, Error> {
+    let (zigbuild, zig) = tools::zig::find(&dirs::tools())?;
+    add_target(target)?;
+    let mut command = Command::new(zigbuild);
+    command.current_dir(dirs::root()).env("CARGO_TARGET_DIR", dirs::target()).env("CARGO_ZIGBUILD_ZIG_PATH", zig);
+    command.args(["zigbuild", "--release", "--target", target]);
+    for binary in binaries {
+        command.args(["--package", binary.package, "--bin", binary.name]);
     }
-    build(binary.name, &["build", "--release", "--package", binary.package, "--bin", binary.name])?;
-    Ok(dirs::target().join("release").join(binary.name))
+    let status = command.status().map_err(BuildError::Cargo)?;
+    if !status.success() {
+        return Err(BuildError::Failed(format!("zigbuild --release --target {target}")).into());
+    }
+    let folder = dirs::target().join(target).join("release");
+    Ok(binaries.iter().map(|binary| folder.join(binary.name)).collect())
 }
 
 /// A file that was built already, named by an environment variable.
@@ -226,22 +235,23 @@ fn build(what: &str, arguments: &[&str]) -> Result<(), BuildError> {
     Err(BuildError::Failed(arguments.join(" ")))
 }
 
-/// Adds the module's target to the toolchain if it is not there.
-pub fn target_library() -> Result<(), BuildError> {
-    if has_target_library() {
+/// Adds a target to the toolchain if it is not there.
+pub fn add_target(target: &str) -> Result<(), BuildError> {
+    if has_target(target) {
         return Ok(());
     }
     let mut add = Command::new("rustup");
-    add.args(["target", "add", WASM_TARGET]).current_dir(dirs::root()).stdin(Stdio::null());
+    add.args(["target", "add", target]).current_dir(dirs::root()).stdin(Stdio::null());
     add.stdout(Stdio::null()).stderr(Stdio::null());
-    let added = progress::step("adding the target wasm32-wasip1", || add.status());
-    if added.is_ok_and(|status| status.success()) && has_target_library() { Ok(()) } else { Err(BuildError::Target) }
+    let added = progress::step(&format!("adding the target {target}"), || add.status());
+    let added = added.is_ok_and(|status| status.success()) && has_target(target);
+    if added { Ok(()) } else { Err(BuildError::Target(target.to_owned())) }
 }
 
-fn has_target_library() -> bool {
+fn has_target(target: &str) -> bool {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let mut print = Command::new(rustc);
-    print.args(["--print", "target-libdir", "--target", WASM_TARGET]).current_dir(dirs::root());
+    print.args(["--print", "target-libdir", "--target", target]).current_dir(dirs::root());
     print.stderr(Stdio::null()).output().is_ok_and(|output| {
         let dir = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         std::fs::read_dir(Path::new(&dir)).is_ok_and(|mut files| files.next().is_some())

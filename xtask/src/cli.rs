@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::artifacts::{self, Workspace};
 use crate::error::Error;
+use crate::release::Arch;
 use crate::{demo, dirs, release, test};
 
 /// The developers' commands. Each sets up what is missing under `target/`.
@@ -36,9 +37,12 @@ enum Command {
     Up(Rest),
     /// Make the archive that an operator installs.
     Release {
-        /// The file.
-        #[arg(long, value_name = "FILE.tar.gz", default_value = "target/release.tar.gz")]
-        out: PathBuf,
+        /// The processor that it is for [default: this machine's].
+        #[arg(long, value_enum)]
+        arch: Option<Arch>,
+        /// The file [default: target/bedrock-gateway-VERSION-ARCH.tar.gz].
+        #[arg(long, value_name = "FILE.tar.gz")]
+        out: Option<PathBuf>,
     },
     /// Check the CloudFormation templates of infra/, and deploy each version to a mock of AWS (part of `test`).
     Infra,
@@ -63,8 +67,8 @@ impl Cli {
         match self.command {
             Command::Demo => demo::run().map(|()| ExitCode::SUCCESS),
             Command::Test { fast, name } => test::run(fast, name.as_deref()).map(|()| ExitCode::SUCCESS),
-            Command::Release { out } => {
-                let made = release::make(&out)?;
+            Command::Release { arch, out } => {
+                let made = release::make(arch.unwrap_or_else(Arch::own), out.as_deref())?;
                 println!("{}  {}", made.sha256, made.file.display());
                 Ok(ExitCode::SUCCESS)
             }

@@ -21,6 +21,9 @@ pub fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
     let mut steps = Steps::default();
     if name.is_none() {
         lints(&mut steps)?;
+        if !fast {
+            steps.time("dependencies", dependencies)?;
+        }
     }
     // Tests that start a program reach the same binaries, and so nothing is built twice or while they run.
     let mut workspace = Workspace::default();
@@ -61,6 +64,29 @@ pub fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
     Ok(())
 }
 
+/// Licences, bans and sources of dependencies (`deny.toml`), and advisories where their database can be fetched.
+fn dependencies() -> Result<(), Error> {
+    let program = tools::deny::find(&dirs::tools())?;
+    let deny = |arguments: &[&str]| {
+        let mut command = Command::new(&program);
+        command.current_dir(dirs::root()).args(arguments).output().map_err(artifacts::BuildError::Cargo)
+    };
+    let check = |kinds: &[&str]| {
+        let output = deny(&[&["--log-level", "error", "check", "--hide-inclusion-graph"], kinds].concat())?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(Error::Failed(format!("cargo deny check {}:\n{text}", kinds.join(" "))))
+    };
+    check(&["bans", "licenses", "sources"])?;
+    if deny(&["fetch", "db"])?.status.success() {
+        return check(&["advisories"]);
+    }
+    progress::say("advisories were not checked: their database cannot be fetched here");
+    Ok(())
+}
+
 /// What tests need that the workspace does not build.
 fn add_tools(workspace: &mut Workspace) -> Result<(), Error> {
     let (tools, clients) = (dirs::tools(), dirs::root().join("host-tests/clients"));
@@ -73,6 +99,12 @@ fn add_tools(workspace: &mut Workspace) -> Result<(), Error> {
         (variables::ISTIO_SCHEMAS, tools::python::find_alone(&tools, &dirs::root().join("envoy/checks/istio.txt"))?),
     ];
     workspace.environment.extend(found);
+    // Where Java and Node.js were fetched, tests find them as they find the machine's.
+    let own = std::env::var_os("PATH").unwrap_or_default();
+    let all = [tools::java::find(&tools)?, tools::node::find(&tools)?].into_iter();
+    let all = std::env::join_paths(all.chain(std::env::split_paths(&own)));
+    let all = all.map_err(|error| Error::Failed(format!("PATH: {error}")))?;
+    workspace.environment.push(("PATH", all.into()));
     workspace.add_infra_tools()?;
     workspace.add_debian()
 }
@@ -97,7 +129,7 @@ fn lints(steps: &mut Steps) -> Result<(), Error> {
     steps
         .cargo("lints", &[&["clippy"], &NATIVE[..], &["--all-targets", "--quiet", "--", "-D", "warnings"]].concat())?;
     // rustup adds it with the toolchain, and not to one that was there already.
-    artifacts::target_library()?;
+    artifacts::add_target(WASM_TARGET)?;
     let filter = ["clippy", "--package", "bedrock-filter", "--target", WASM_TARGET, "--quiet", "--", "-D", "warnings"];
     steps.cargo("lints of the module", &filter)
 }

@@ -1,33 +1,35 @@
-//! The file source: lines of the access log → batches. The log is the ledger: while the store is down nothing is read,
-//! and how far it was read is stored with the records, so a restart neither loses nor repeats.
+//! Lines of the access log file → batches. While the store is down nothing is read; the checkpoint is stored with the
+//! records, so that a restart continues there.
 
 use std::path::Path;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::deliver;
+use super::log_file::Line;
 use super::tail::Tail;
+use crate::batch::{BATCH_ITEMS, BATCH_WAIT, Batch, Rejected};
+use crate::decode;
+use crate::deliver::deliver;
 use crate::report::Report;
-use crate::store::{Batch, Rejected, Store};
-use crate::{BATCH_ITEMS, BATCH_WAIT, decode};
+use crate::store::Store;
 
-/// Follows `tail` until `stop`. The log's path is the checkpoint's name.
-pub async fn run(path: &Path, mut tail: Tail, store: &Store, report: &Report, mut stop: watch::Receiver<bool>) {
-    // What reading said last, so that a lasting failure is told once and not five times a second.
-    let mut told = String::new();
+/// Follows the log until `stop`. `path` is also the checkpoint's key.
+pub async fn follow(path: &Path, mut tail: Tail, store: &Store, report: &Report, mut stop: watch::Receiver<bool>) {
+    // A lasting failure is reported once, not at each poll.
+    let mut last_error = String::new();
     loop {
         let stopping = *stop.borrow();
         let polled = match tail.poll(BATCH_ITEMS) {
             Ok(polled) => {
-                told.clear();
+                last_error.clear();
                 polled
             }
             Err(error) => {
-                let now = error.to_string();
-                if told != now {
-                    report.failed(&path.display().to_string(), &now);
-                    told = now;
+                let error = error.to_string();
+                if last_error != error {
+                    report.failed(&path.display().to_string(), &error);
+                    last_error = error;
                 }
                 Default::default()
             }
@@ -38,38 +40,35 @@ pub async fn run(path: &Path, mut tail: Tail, store: &Store, report: &Report, mu
         let full = polled.lines.len() >= BATCH_ITEMS;
         let mut batch = Batch { checkpoint: tail.checkpoint().map(|at| (path.to_owned(), at)), ..Batch::default() };
         for line in polled.lines {
-            let reason = match line.content {
-                Ok(content) => match decode::line(&content) {
-                    Ok(record) => {
-                        batch.records.push(record);
-                        continue;
-                    }
-                    Err(error) => (error.to_string(), content),
-                },
-                Err(bad) => (bad.to_string(), Vec::new()),
-            };
-            batch.rejected.push(Rejected::new(
-                "file",
-                line.file.display().to_string(),
-                line.offset,
-                reason.0,
-                &reason.1,
-            ));
+            decode_into(&mut batch, line);
         }
-        if !batch.is_empty() || !polled.notices.is_empty() {
-            let last = deliver(store, &batch, report, &mut stop, Duration::ZERO).await;
-            if let Err(error) = last {
-                report.failed("stopped with lines unread, which the next start reads", &error);
-                return;
-            }
+        if (!batch.is_empty() || !polled.notices.is_empty())
+            && let Err(error) = deliver(store, &batch, report, &mut stop, Duration::ZERO).await
+        {
+            report.failed("stopped before every line was stored; the next start continues at the checkpoint", &error);
+            return;
         }
         if full {
             continue;
         }
-        // Read to its end after the stop was asked for: what was written before it is stored.
+        // Return only after a poll that began after the stop, so that lines written before the stop are stored.
         if stopping {
             return;
         }
         let _ = tokio::time::timeout(BATCH_WAIT, stop.changed()).await;
     }
+}
+
+fn decode_into(batch: &mut Batch, line: Line) {
+    let (reason, content) = match line.content {
+        Ok(content) => match decode::line::record(&content) {
+            Ok(record) => {
+                batch.records.push(record);
+                return;
+            }
+            Err(error) => (error.to_string(), content),
+        },
+        Err(bad) => (bad.to_string(), Vec::new()),
+    };
+    batch.rejected.push(Rejected::new("file", line.file.display().to_string(), line.offset, reason, &content));
 }

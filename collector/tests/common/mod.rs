@@ -1,17 +1,20 @@
-//! What the tests share.
+//! Shared test data.
 #![allow(dead_code, reason = "each test binary uses its part")]
+
+pub(crate) mod program;
 
 use std::time::Duration;
 
-use audit::{AuditRecord, RETENTION_DAYS};
+use audit::{AuditRecord, Kind, RETENTION_DAYS};
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// A line of the access log, as the filter and Envoy write it.
-pub fn line(id: &str) -> String {
+pub(crate) fn line(id: &str) -> String {
     let exchange =
         format!(r#"{{"id":"{id}","operation":"Converse","model":"sonnet","usage":{{"input":7,"output":9}}}}"#);
-    let now = audit_collector::decode::time_text(OffsetDateTime::now_utc()).unwrap();
+    let now = audit_collector::timestamp::timestamp(OffsetDateTime::now_utc()).unwrap();
     let line = serde_json::json!({
         "start_time": now, "source_address": "10.1.2.3", "status": 200, "flags": "-", "bytes_in": 5, "bytes_out": 11,
         "duration_ms": 30, "first_byte_ms": 20, "attempts": 1, "path": "dx", "stream_id": "s", "exchange": exchange,
@@ -21,7 +24,7 @@ pub fn line(id: &str) -> String {
 }
 
 /// A record of `time` (RFC 3339, milliseconds).
-pub fn record(id: &str, time: &str) -> AuditRecord {
+pub(crate) fn record(id: &str, time: &str) -> AuditRecord {
     let seconds = OffsetDateTime::parse(time, &Rfc3339).unwrap().unix_timestamp();
     AuditRecord {
         request_id: id.to_owned(),
@@ -41,13 +44,27 @@ pub fn record(id: &str, time: &str) -> AuditRecord {
     }
 }
 
-/// `now` less so many seconds, as records write times.
-pub fn ago(seconds: i64) -> String {
-    audit_collector::decode::time_text(OffsetDateTime::now_utc() - time::Duration::seconds(seconds)).unwrap()
+/// A record with a value in every field.
+pub(crate) fn full_record(id: &str, time: &str) -> AuditRecord {
+    let fields = AuditRecord::FIELDS.iter().zip(1..).map(|(field, number)| {
+        let value = match field.kind {
+            Kind::Text => Value::from(format!("a {}", field.name)),
+            Kind::Integer => Value::from(number),
+        };
+        (field.name.to_owned(), value)
+    });
+    let full: AuditRecord = serde_json::from_value(Value::Object(fields.collect::<Map<_, _>>())).unwrap();
+    let key = record(id, time);
+    AuditRecord { request_id: key.request_id, time: key.time, expires_at: key.expires_at, ..full }
 }
 
-/// Waits until `done`, ten seconds at most.
-pub async fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+/// The timestamp of that many seconds ago.
+pub(crate) fn ago(seconds: i64) -> String {
+    audit_collector::timestamp::timestamp(OffsetDateTime::now_utc() - time::Duration::seconds(seconds)).unwrap()
+}
+
+/// Waits until `done`, for at most ten seconds.
+pub(crate) async fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     for _ in 0..500 {
         if done() {
             return;

@@ -1,4 +1,4 @@
-//! The table of `infra/templates/govcloud/audit.yaml`, made as CloudFormation makes it of its properties.
+//! Creates the table of `infra/templates/govcloud/audit.yaml` from its properties, as CloudFormation does.
 
 use audit_collector::store::dynamodb::DynamoStore;
 use aws_sdk_dynamodb::Client;
@@ -9,7 +9,6 @@ use aws_sdk_dynamodb::types::{
 use infra_checks::template::Template;
 use serde_json::Value;
 
-/// The table's properties in the template.
 fn properties() -> Value {
     let templates = Template::all(&infra_checks::templates()).unwrap();
     let audit = templates.iter().find(|template| template.file == "govcloud/audit.yaml").unwrap();
@@ -30,8 +29,8 @@ fn keys(schema: &Value) -> Vec<KeySchemaElement> {
     schema.as_array().unwrap().iter().map(element).collect()
 }
 
-/// Makes the table under a name of the test's own, and turns its TTL on.
-pub async fn create(client: &Client, name: &str) {
+/// Creates the table under that name and enables its TTL.
+pub(crate) async fn create(client: &Client, name: &str) {
     let table = properties();
     let attributes = table["AttributeDefinitions"].as_array().unwrap().iter().map(|attribute| {
         let kind = ScalarAttributeType::from(text(attribute, "AttributeType"));
@@ -66,8 +65,8 @@ pub async fn create(client: &Client, name: &str) {
     client.update_time_to_live().table_name(name).time_to_live_specification(ttl).send().await.unwrap();
 }
 
-/// What DynamoDB tells of a table, but for its name, its times and its counts.
-pub async fn shape(store: &DynamoStore, name: &str) -> String {
+/// DynamoDB's description of a table, without names, times and counts.
+pub(crate) async fn shape(store: &DynamoStore, name: &str) -> String {
     let table = store.client().describe_table().table_name(name).send().await.unwrap().table.unwrap();
     let ttl = store.client().describe_time_to_live().table_name(name).send().await.unwrap();
     let mut attributes = table.attribute_definitions.unwrap();

@@ -1,8 +1,9 @@
-//! Bedrock's clusters, made from the filter's document after the pattern of the first in the file.
+//! Bedrock's clusters, made of `envoy/cluster.yaml` as the filter's document asks for them.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use filter_core::route::{Cluster, RouteClass, SERVICES};
+use filter_core::names::{PathName, RegionName};
+use filter_core::route::{Cluster, RouteClass};
 use serde_json::{Map, Value, json};
 
 use super::{BootstrapError, Settings, file, for_each_object, named};
@@ -12,19 +13,15 @@ use crate::paths::{self, PathSpec};
 /// Seconds between two health checks, where the file does not say.
 const INTERVAL: f64 = 5.0;
 
-/// Puts the document's clusters in the place of those of the file; the endpoints of the largest.
-pub(super) fn replace(
+/// Adds the document's clusters, made of `pattern`; the number of endpoints of the largest.
+pub(super) fn add(
     resources: &mut Value,
+    pattern: &Map<String, Value>,
     settings: &Settings,
     document: &Document,
 ) -> Result<usize, BootstrapError> {
-    let pattern = first(resources.get("clusters"))?;
     let clusters = named(resources, "clusters")?;
     let name = |cluster: &Value| cluster.get("name").and_then(Value::as_str).map(str::to_owned);
-    let is_of = |cluster: &Value, service: &str| {
-        name(cluster).is_some_and(|name| name.split_once('.').is_some_and(|(first, _)| first == service))
-    };
-    clusters.retain(|cluster| !SERVICES.iter().any(|service| is_of(cluster, service.name())));
     let mut largest = 0;
     let mut made = Vec::new();
     for (class, cluster) in document.policy().clusters() {
@@ -33,29 +30,16 @@ pub(super) fn replace(
         let made_of = (class, cluster.name.as_str());
         made.push(Value::Object(cluster_of(pattern.clone(), made_of, &endpoints, settings, document)));
     }
-    // By name, so that the order of rules, which is the filter's matter, changes nothing here.
+    // By name, so that the order of the classes, which only the filter needs, changes nothing here.
     made.sort_by_key(name);
     clusters.splice(0..0, made);
     Ok(largest)
 }
 
-/// The cluster that others are made of: the first of Bedrock's.
-pub(super) fn pattern(config: &Value) -> Result<Map<String, Value>, BootstrapError> {
-    first(config.pointer("/static_resources/clusters"))
-}
-
-fn first(clusters: Option<&Value>) -> Result<Map<String, Value>, BootstrapError> {
-    let clusters = clusters.and_then(Value::as_array).into_iter().flatten();
-    let is_runtime = |name: &str| name.starts_with("bedrock-runtime.");
-    let mut runtime = clusters.filter(|cluster| cluster.get("name").and_then(Value::as_str).is_some_and(is_runtime));
-    let missing = BootstrapError::Missing("cluster named `bedrock-runtime.CLASS`");
-    runtime.next().and_then(Value::as_object).cloned().ok_or(missing)
-}
-
 /// An endpoint, and the address that reaches it.
 struct Reached<'a> {
-    path: &'static str,
-    region: &'a str,
+    path: PathName,
+    region: &'a RegionName,
     host: String,
     address: String,
     port: u16,
@@ -64,10 +48,11 @@ struct Reached<'a> {
 /// The endpoints that both the class and the command line name, in the class's order.
 fn endpoints<'a>(cluster: &Cluster<'a>, settings: &Settings, document: &Document) -> Vec<Reached<'a>> {
     let given = if settings.paths.is_empty() { &[PathSpec::PUBLIC][..] } else { &settings.paths };
-    let reached = |(path, region): &(filter_core::config::Path, &'a str)| {
-        let host = document.policy().region(region)?.host(*path, cluster.service);
-        let path = path.name();
-        let spec = paths::find(given, path, cluster.service.name(), region).filter(|_| document.takes(path))?;
+    let reached = |(path, region): &(PathName, &'a RegionName)| {
+        let (path, region) = (*path, *region);
+        let host = document.policy().region(region.as_str())?.host(path, cluster.service);
+        let spec =
+            paths::find(given, path, cluster.service.name(), region.as_str()).filter(|_| document.takes(path))?;
         let own = || (host.clone(), 443);
         let (address, port) = spec.address.as_ref().map_or_else(own, |address| (address.host.clone(), address.port));
         Some(Reached { path, region, host, address, port })
@@ -122,8 +107,8 @@ fn priority_of(priority: usize, reached: &Reached<'_>) -> Value {
                 "address": { "socket_address": { "address": address, "port_value": port } },
             },
             "metadata": { "filter_metadata": { "bedrock": {
-                "path": path,
-                "region": region,
+                "path": path.as_str(),
+                "region": region.as_str(),
             } } },
         }],
     })

@@ -1,7 +1,7 @@
-//! Envoy's bootstrap for one run: `envoy/standalone.yaml` with the addresses, files and paths of this machine, and with
-//! the clusters and routes that the filter's document asks for.
+//! Envoy's bootstrap: `envoy/base.yaml` with the addresses, files and paths of a machine, and with the clusters
+//! (`envoy/cluster.yaml`) and routes that the filter's document asks for.
 //!
-//! What the file says of timeouts, retries, TLS and logs stays as it is, so that `up` runs what production runs.
+//! Timeouts, retries, TLS and logs are those of the two files, so that `up` runs what production runs.
 
 mod clusters;
 pub mod discovery;
@@ -11,15 +11,20 @@ pub mod sources;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use filter_core::config::RelayPlace;
+use filter_core::config::{RelayPlace, Role};
+use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
 use crate::document::Document;
 use crate::paths::PathSpec;
 
+/// Envoy's configuration without clusters and document, where no file is given.
+pub const BASE: &str = include_str!("../../base.yaml");
 /// The live feed's cluster and access logger.
 pub(crate) const ALS_CLUSTER: &str = "audit-als";
 pub(crate) const ALS_LOGGER: &str = "envoy.access_loggers.http_grpc";
+/// The filter in the clusters.
+const SIGNER: &str = "bedrock.signer";
 const FILE_LOGGER: &str = "envoy.access_loggers.file";
 
 /// Why a configuration cannot be used.
@@ -42,7 +47,7 @@ pub enum BootstrapError {
         message: String,
     },
     /// The file lacks something that has to be set.
-    #[error("the Envoy configuration has no {0}, which is needed here; start from envoy/standalone.yaml")]
+    #[error("the Envoy configuration has no {0}, which is needed here; start from envoy/base.yaml")]
     Missing(&'static str),
     /// Credentials from a place that is not known here.
     #[error(
@@ -84,33 +89,122 @@ pub struct Settings {
     pub als: Option<SocketAddr>,
 }
 
-/// The configuration that this program carries: `envoy/standalone.yaml`.
-///
-/// # Errors
-/// None that a test would not have found.
-pub fn shipped() -> Result<Value, BootstrapError> {
-    parse(include_str!("../../standalone.yaml"), Path::new("envoy/standalone.yaml"))
+/// Envoy's configuration without what the document decides.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Base {
+    config: Value,
+    cluster: Map<String, Value>,
 }
 
-/// Reads a configuration as Envoy does: YAML, anchors included.
-pub fn read(path: &Path) -> Result<Value, BootstrapError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|source| BootstrapError::Read { path: path.to_path_buf(), source })?;
-    parse(&text, path)
+impl Base {
+    /// The one that this program carries: `envoy/base.yaml` and `envoy/cluster.yaml`.
+    ///
+    /// # Errors
+    /// None: a test reads it.
+    pub fn shipped() -> Result<Base, BootstrapError> {
+        Base::new(parse(BASE, Path::new("envoy/base.yaml"))?)
+    }
+
+    /// Another file in place of `envoy/base.yaml`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not YAML.
+    pub fn read(path: &Path) -> Result<Base, BootstrapError> {
+        let failed = |source| BootstrapError::Read { path: path.to_path_buf(), source };
+        Base::parse(&std::fs::read_to_string(path).map_err(failed)?, path)
+    }
+
+    /// The text of such a file; `path` is its name in messages.
+    ///
+    /// # Errors
+    /// It is not YAML.
+    pub fn parse(text: &str, path: &Path) -> Result<Base, BootstrapError> {
+        Base::new(parse(text, path)?)
+    }
+
+    fn new(config: Value) -> Result<Base, BootstrapError> {
+        let file = Path::new("envoy/cluster.yaml");
+        let cluster = match parse(include_str!("../../cluster.yaml"), file)? {
+            Value::Object(cluster) => cluster,
+            _ => return Err(BootstrapError::Missing("cluster")),
+        };
+        Ok(Base { config, cluster })
+    }
+
+    /// What the filter in the listeners does: `gateway` or `combined`.
+    pub fn role(&self) -> Option<Role> {
+        let mut roles = plugins(&self.config).into_iter().filter_map(role_of);
+        roles.find(|role| *role != Role::Signer)
+    }
+
+    /// The cluster of the listener with the relay, if there is one.
+    pub fn relay(&self) -> Option<&str> {
+        let clusters = self.config.pointer("/static_resources/clusters").and_then(Value::as_array);
+        let internal = |cluster: &&Value| cluster.to_string().contains("\"envoy_internal_address\"");
+        clusters.into_iter().flatten().find(internal)?.get("name")?.as_str()
+    }
+
+    /// Leaves out a listener.
+    #[must_use]
+    pub fn without_listener(mut self, name: &str) -> Base {
+        let listeners = self.config.pointer_mut("/static_resources/listeners").and_then(Value::as_array_mut);
+        if let Some(listeners) = listeners {
+            listeners.retain(|listener| listener.get("name").and_then(Value::as_str) != Some(name));
+        }
+        self
+    }
+
+    /// A cluster of Bedrock without a name and endpoints. The signer runs in the VM of the gateway, with which it shares data;
+    /// with role `combined` there is none.
+    fn cluster(&self) -> Result<Map<String, Value>, BootstrapError> {
+        let mut cluster = self.cluster.clone();
+        let combined = self.role() == Some(Role::Combined);
+        let vm = vm_of(&self.config).ok_or(BootstrapError::Missing("`vm_config` of filter `bedrock.gateway`"))?;
+        cluster.values_mut().for_each(|value| {
+            for_each_object(value, &mut |object| {
+                if combined && let Some(filters) = object.get_mut("http_filters").and_then(Value::as_array_mut) {
+                    filters.retain(|filter| filter.get("name").and_then(Value::as_str) != Some(SIGNER));
+                }
+                if object.get("name").and_then(Value::as_str) == Some(SIGNER) && object.contains_key("root_id") {
+                    object.insert("vm_config".into(), vm.clone());
+                }
+            });
+        });
+        Ok(cluster)
+    }
 }
 
+/// The first VM of a configuration.
+fn vm_of(config: &Value) -> Option<&Value> {
+    match config {
+        Value::Object(object) => object.get("vm_config").or_else(|| object.values().find_map(vm_of)),
+        Value::Array(values) => values.iter().find_map(vm_of),
+        _ => None,
+    }
+}
+
+fn role_of(document: &str) -> Option<Role> {
+    let document: Value = serde_json::from_str(document).ok()?;
+    Role::deserialize(document.get("role")?).ok()
+}
+
+/// YAML as Envoy reads it, anchors included.
 fn parse(text: &str, path: &Path) -> Result<Value, BootstrapError> {
     serde_saphyr::from_str(text)
         .map_err(|error| BootstrapError::Yaml { path: path.to_path_buf(), message: error.to_string() })
 }
 
-/// Writes `settings` and `document` into a configuration of the form of `envoy/standalone.yaml`.
-pub fn render(mut config: Value, settings: &Settings, document: &Document) -> Result<Value, BootstrapError> {
+/// The bootstrap of `base` for `settings` and `document`.
+///
+/// # Errors
+/// [`BootstrapError::Missing`], by what `base` lacks.
+pub fn render(base: &Base, settings: &Settings, document: &Document) -> Result<Value, BootstrapError> {
+    let mut config = base.config.clone();
     set_address(config.get_mut("admin").ok_or(BootstrapError::Missing("admin"))?, settings.admin);
     let resources = config.get_mut("static_resources").ok_or(BootstrapError::Missing("static_resources"))?;
     listeners(resources, settings)?;
     live_feed(resources, settings)?;
-    let largest = clusters::replace(resources, settings, document)?;
+    let largest = clusters::add(resources, &base.cluster()?, settings, document)?;
     routes::replace(resources, document, largest)?;
     for_each_object(resources, &mut |object| access_log(object, settings));
     let mut error = None;
@@ -210,9 +304,8 @@ fn plugin(object: &mut Map<String, Value>, settings: &Settings, document: &Docum
     if is_relay(text) {
         return Ok(());
     }
-    let own: Option<Value> = serde_json::from_str(text).ok();
-    let role = own.and_then(|own| own.get("role").cloned()).ok_or_else(missing)?;
-    *value = Value::String(document.text(&role));
+    let role = role_of(text).ok_or_else(missing)?;
+    *value = Value::String(document.text(role));
     Ok(())
 }
 

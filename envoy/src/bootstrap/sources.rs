@@ -4,9 +4,10 @@
 use filter_core::config::{Credentials, Signer};
 use serde_json::{Map, Value, json};
 
-use super::{BootstrapError, clusters, find, named};
+use super::{Base, BootstrapError, clusters, find, named};
 use crate::document::Document;
-use crate::paths::{self, PathName, PathSpec, STS};
+use crate::paths::{self, PathSpec, STS};
+use filter_core::names::PathName;
 
 /// The instance metadata service, at its address in every VPC.
 const IMDS: (&str, u16) = ("169.254.169.254", 80);
@@ -23,17 +24,12 @@ enum Far {
     Across(String),
 }
 
-/// Puts in what is missing. `pattern` is the configuration before Bedrock's clusters were made of it.
-pub fn add(
-    bootstrap: &mut Value,
-    pattern: &Value,
-    document: &Document,
-    paths: &[PathSpec],
-) -> Result<(), BootstrapError> {
-    let pattern = clusters::pattern(pattern)?;
+/// Adds what is missing; TLS and health checks are those of Bedrock's clusters.
+pub fn add(bootstrap: &mut Value, base: &Base, document: &Document, paths: &[PathSpec]) -> Result<(), BootstrapError> {
+    let pattern = base.cluster()?;
     let resources = bootstrap.get_mut("static_resources").ok_or(BootstrapError::Missing("static_resources"))?;
     let known = named(resources, "clusters")?;
-    for (name, far) in document.sources().iter().flat_map(wanted) {
+    for (name, far) in document.sources().flat_map(wanted) {
         if find(known, &name).is_some() {
             continue;
         }
@@ -82,7 +78,7 @@ fn signer(signer: &Signer) -> (String, Option<Far>) {
 /// Where STS is reached, in the order of the paths.
 fn ways(paths: &[PathSpec], region: &str, host: &str) -> Vec<(String, u16)> {
     let given = if paths.is_empty() { &[PathSpec::PUBLIC][..] } else { paths };
-    let found = PathName::ALL.iter().filter_map(|name| paths::find(given, name.as_str(), STS, region));
+    let found = PathName::ALL.iter().filter_map(|name| paths::find(given, *name, STS, region));
     let address = |path: &PathSpec| match &path.address {
         Some(address) => (address.host.clone(), address.port),
         None => (host.to_owned(), 443),

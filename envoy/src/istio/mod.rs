@@ -1,21 +1,20 @@
 //! The gateway for a mesh. `render` makes Istio's EnvoyFilter of `envoy/standalone.yaml`, so that the
-//! mesh runs what plain Envoy runs; `check` holds files against this project's rules.
+//! mesh runs what plain Envoy runs; `check` (crate::check) has the rules.
 
-pub mod check;
 mod sidecar;
-mod yaml;
 
 pub use sidecar::Image;
 
 use std::path::Path;
 
+use filter_core::config::Config;
 use filter_core::route::SERVICES;
 use serde_json::{Map, Value, json};
 
 use crate::bootstrap::{self, ALS_CLUSTER, ALS_LOGGER, BootstrapError, discovery};
 use crate::document::DocumentError;
 use crate::gateway::Options;
-use crate::{Error, installed};
+use crate::{Error, installed, yaml};
 
 /// The gateway's port: of its pod, its Service and its Gateway, so that no rule depends on which of them is meant.
 const PORT: u16 = 8443;
@@ -35,7 +34,7 @@ const NOT_MERGED: [&str; 5] = ["stat_prefix", "codec_type", "http_filters", "rou
 
 const HEAD: &str = "\
 # The egress gateway's filter, clusters and routes: what `envoy/standalone.yaml` has, as patches for the Envoy that Istio makes.
-# That file says why each value is what it is. Made by `cargo xtask istio render`, which also makes it for a document and for
+# That file says why each value is what it is. Made by `bedrock-gateway render istio`, which also makes it for a document and for
 # paths of one's own; the tests compare it with that file and run it.
 #
 # Why an EnvoyFilter, and no WasmPlugin: WasmPlugin has no `allow_on_headers_stop_iteration`. Without it Envoy never shows the
@@ -69,9 +68,10 @@ pub const MADE: [(Way, &str); 3] = [
 /// # Errors
 /// Why there is none: the document, the paths.
 pub fn render(way: Way, options: &Options, image: Option<&Image>) -> Result<String, Error> {
-    let bootstrap = if options.paths.is_empty() { bootstrap::shipped()? } else { installed::bootstrap(options)? };
+    let bootstrap = if options.paths.is_empty() { installed::standalone()? } else { installed::bootstrap(options)? };
     let name = "the document in the Envoy configuration".to_owned();
-    let refused = |error| Error::from(DocumentError::Key { name: name.clone(), error });
+    let refused =
+        |error| Error::from(DocumentError::Key { name: name.clone(), position: None, error: Box::new(error) });
     let image = image.cloned().unwrap_or_default();
     match way {
         Way::Egress => Ok(envoy_filter(bootstrap)?),
@@ -81,11 +81,11 @@ pub fn render(way: Way, options: &Options, image: Option<&Image>) -> Result<Stri
 }
 
 /// The document of the first filter.
-fn document_of(bootstrap: &Value) -> Result<Map<String, Value>, BootstrapError> {
-    let config = filter_of(bootstrap, FIRST)?;
-    let text = config.pointer("/config/configuration/value").and_then(Value::as_str);
-    let keys = text.and_then(|text| serde_json::from_str(text).ok());
-    keys.ok_or(BootstrapError::Missing("document in filter `bedrock.gateway`"))
+fn document_of(bootstrap: &Value) -> Result<Config, BootstrapError> {
+    let filter = filter_of(bootstrap, FIRST)?;
+    let text = filter.pointer("/config/configuration/value").and_then(Value::as_str);
+    let config = text.and_then(|text| Config::parse(text.as_bytes()).ok());
+    config.ok_or(BootstrapError::Missing("document in filter `bedrock.gateway`"))
 }
 
 /// A filter's configuration.

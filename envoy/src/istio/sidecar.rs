@@ -2,13 +2,13 @@
 
 use std::str::FromStr;
 
-use filter_core::config::{ConfigError, Credentials};
+use filter_core::config::{Auth, Config, ConfigError, Credentials, Role};
 use filter_core::policy::Policy;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::check::is_digest;
 use super::{FIRST, MANAGER, Patch, ROUTER, filter_of};
 use crate::bootstrap::BootstrapError;
+use crate::check::is_digest;
 
 /// The port of the ServiceEntries, and so of the sidecar's listener.
 const PORT: u16 = 10000;
@@ -25,7 +25,7 @@ pub struct Image {
 
 const PLUGIN: &str = "\
 # The filter in the workload's sidecar, for Bedrock API keys: a WasmPlugin and nothing else. Made by
-# `cargo xtask istio render --way plugin` of the document in envoy/standalone.yaml: `combined`, for one region over one path.
+# `bedrock-gateway render istio --way plugin` of the document in envoy/standalone.yaml: `combined`, for one region over one path.
 #
 # Why API keys only: a signature covers the body, so a call is held until its body is hashed, and WasmPlugin has no
 # `allow_on_headers_stop_iteration`, without which the body of a call that is held is never shown. With an API key, bodies
@@ -34,7 +34,7 @@ const PLUGIN: &str = "\
 
 const FILTER: &str = "\
 # The filter in the workload's sidecar, for signatures (temporary keys of the Commercial partition). Made by
-# `cargo xtask istio render --way sidecar` of envoy/standalone.yaml, for one region over one path. For Bedrock API keys a WasmPlugin
+# `bedrock-gateway render istio --way sidecar` of envoy/standalone.yaml, for one region over one path. For Bedrock API keys a WasmPlugin
 # does (plugin.yaml), which this file takes the place of.
 #
 # The image must be readable without a pull secret: an EnvoyFilter would have to hold it in clear. Where it is not, mount the
@@ -42,29 +42,31 @@ const FILTER: &str = "\
 ";
 
 /// A document as the only role has it: for the environment's credentials, one region and one path.
-fn document(mut keys: Map<String, Value>, auth: &str) -> Result<Value, ConfigError> {
-    keys.insert("role".into(), json!("combined"));
-    // A listener for streams to pass once more is the gateway's.
-    keys.remove("stream_relay");
-    keys.insert("auth".into(), json!(auth));
-    // The caller is the workload itself: there is no certificate to read, and no caller to tell from another.
-    keys.insert("principal".into(), json!([]));
-    if auth == "bearer" {
-        // Bodies stream through, and a call that is known to be too long would be held (see `PLUGIN`): Bedrock refuses it.
-        keys.insert("max_body_bytes".into(), json!(1_u32 << 30));
+fn document(config: Config, auth: Auth) -> Result<Config, ConfigError> {
+    if config.credentials != (Credentials::Environment {}) || !config.credential_sets.is_empty() {
+        let problem = "a sidecar has no cluster to fetch them from: want the source `environment` alone";
+        return Err(ConfigError::new("credentials", problem));
     }
-    keys.insert("route_classes".into(), json!([{ "name": "any", "paths": ["internet"] }]));
-    let document = Value::Object(keys);
-    let policy = Policy::parse(document.to_string().as_bytes(), None)?;
-    if policy.credentials != (Credentials::Environment {}) || !policy.credential_sets.is_empty() {
-        let problem = "a sidecar has no cluster to fetch them from: want the source `environment` alone".to_owned();
-        return Err(ConfigError { key: "credentials".to_owned(), problem });
-    }
-    Ok(document)
+    let class = json!({ "name": "any", "paths": ["internet"] });
+    let config = Config {
+        role: Role::Combined,
+        // The listener that streams pass a second time is the gateway's.
+        stream_relay: None,
+        auth: Some(auth),
+        // The caller is the workload itself: there is no certificate to read, and no caller to tell from another.
+        principal: Vec::new(),
+        // With an API key, bodies stream through, and a call that is known to be too long would be held (see `PLUGIN`): Bedrock
+        // refuses it.
+        max_body_bytes: if auth == Auth::Bearer { 1 << 30 } else { config.max_body_bytes },
+        route_classes: serde_json::from_value(class).into_iter().collect(),
+        ..config
+    };
+    Policy::compile(&config, None)?;
+    Ok(config)
 }
 
 /// The WasmPlugin.
-pub(super) fn plugin(keys: Map<String, Value>, image: &Image) -> Result<String, ConfigError> {
+pub(super) fn plugin(config: Config, image: &Image) -> Result<String, ConfigError> {
     let (label, value) = LABEL;
     let spec = json!({
         "selector": { "matchLabels": { label: value } },
@@ -76,7 +78,7 @@ pub(super) fn plugin(keys: Map<String, Value>, image: &Image) -> Result<String, 
         "failStrategy": "FAIL_RELOAD",
         "match": [{ "mode": "CLIENT", "ports": [{ "number": PORT }] }],
         "vmConfig": { "env": [{ "name": "AWS_BEARER_TOKEN_BEDROCK", "valueFrom": "HOST" }] },
-        "pluginConfig": document(keys, "bearer")?,
+        "pluginConfig": document(config, Auth::Bearer)?,
     });
     let why = [
         ("failStrategy", "After a crash, calls are refused for a second, then a new VM serves. Never past the filter."),
@@ -90,23 +92,23 @@ pub(super) fn plugin(keys: Map<String, Value>, image: &Image) -> Result<String, 
 
 /// The EnvoyFilter: what the WasmPlugin says, and what it cannot.
 pub(super) fn envoy_filter(
-    keys: Map<String, Value>,
+    config: Config,
     bootstrap: &Value,
     image: &Image,
 ) -> Result<Result<String, ConfigError>, BootstrapError> {
-    let mut config = filter_of(bootstrap, FIRST)?;
+    let mut filter = filter_of(bootstrap, FIRST)?;
     let buffer = bootstrap
         .pointer("/static_resources/clusters/0/per_connection_buffer_limit_bytes")
         .cloned()
         .ok_or(BootstrapError::Missing("per_connection_buffer_limit_bytes in the first cluster"))?;
-    let document = match document(keys, "sigv4") {
+    let document = match document(config, Auth::Sigv4) {
         Ok(document) => document,
         Err(error) => return Ok(Err(error)),
     };
-    if let Some(value) = config.pointer_mut("/config/configuration/value") {
-        *value = Value::String(format!("{document:#}"));
+    if let Some(value) = filter.pointer_mut("/config/configuration/value") {
+        *value = Value::String(document.to_json());
     }
-    if let Some(code) = config.pointer_mut("/config/vm_config/code") {
+    if let Some(code) = filter.pointer_mut("/config/vm_config/code") {
         let uri = json!({ "uri": image.url(), "timeout": "30s", "cluster": "_" });
         *code = json!({ "remote": { "http_uri": uri, "sha256": image.digest } });
     }
@@ -137,7 +139,7 @@ pub(super) fn envoy_filter(
             "The module, which Istio's agent fetches by its digest.",
             "EXTENSION_CONFIG",
             json!({ "context": context }),
-            ("ADD", json!({ "name": FIRST, "typed_config": config })),
+            ("ADD", json!({ "name": FIRST, "typed_config": filter })),
         ),
     ];
     Ok(Ok(super::text(FILTER, NAMESPACE, LABEL, &patches)))

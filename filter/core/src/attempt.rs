@@ -1,36 +1,34 @@
-//! One try of a call upstream (role `signer`): signed for the endpoint that Envoy chose; and whether its answer is worth
-//! another try.
+//! One attempt of a call upstream (role `signer`): signs it for the endpoint that Envoy chose, and decides whether its response
+//! is worth another attempt.
 
 use crate::breaker::Breaker;
 use crate::clock;
-use crate::config::Path;
-use crate::credentials::wallet::Found;
-use crate::exchange::{ATTEMPT_PROPERTY, Forward, Given, Step};
+use crate::credentials::store::CredentialStatus;
+use crate::envoy_names::ATTEMPT_PROPERTY;
 use crate::handoff::{Handoff, sign, to_json};
 use crate::headers::Headers;
 use crate::metrics::{Sample, breaker_opened};
+use crate::names::{PathName, RegionName};
 use crate::reply::Refusal;
 use crate::route::RouteClass;
+use crate::step::{Context, Forward, RequestStep};
 use audit::{AttemptFacts, Resigned};
 use std::time::{Duration, SystemTime};
 
-/// The response header by which the signer asks Envoy for another try (`retriable_headers`). Clients do not see it.
-pub const RETRY_HEADER: &str = "x-bedrock-gateway-retry";
-
-/// What Envoy tells of an attempt.
+/// What Envoy knows of an attempt.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Told<'a> {
+pub struct AttemptInput<'a> {
     /// Filter state that the gateway role left.
     pub handoff: Option<&'a [u8]>,
-    /// Filter state that the attempt before left.
+    /// Filter state that the previous attempt left.
     pub previous: Option<&'a [u8]>,
-    /// The endpoint's label of its path.
+    /// The endpoint's path label.
     pub path: Option<&'a [u8]>,
-    /// The endpoint's label of its region.
+    /// The endpoint's region label.
     pub region: Option<&'a [u8]>,
 }
 
-/// One try of a call upstream.
+/// One attempt of a call upstream.
 #[derive(Debug, Default)]
 pub struct Attempt {
     sent: Option<Sent>,
@@ -38,81 +36,89 @@ pub struct Attempt {
     waits_since: Option<SystemTime>,
 }
 
-/// What went out.
+/// What was sent.
 #[derive(Debug)]
 struct Sent {
     handoff: Handoff,
-    region: String,
+    region: RegionName,
     /// The generation of the credentials; 0 where they are never fetched.
     generation: u64,
     facts: AttemptFacts,
 }
 
-/// What is to be done with an answer.
+/// What to do after a response.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Answered {
-    /// Whether Envoy is to try once more.
+pub struct RetryDecision {
+    /// Whether Envoy should make another attempt.
     pub retry: bool,
-    /// What the next attempt is to find in [`ATTEMPT_PROPERTY`], where that is new.
+    /// The new value of [`ATTEMPT_PROPERTY`] for the next attempt, if it changes.
     pub state: Option<Vec<u8>>,
-    /// What it adds to the metrics.
+    /// What the response adds to the metrics.
     pub samples: Vec<Sample>,
 }
 
+// === impl Attempt: the request ===
+
 impl Attempt {
-    /// Signs the request for the endpoint. `headers` are the request's as they stand: an earlier attempt may have changed
-    /// them. After [`Step::AwaitCredentials`] it is called again, with the same.
-    pub fn request(&mut self, headers: &Headers, told: Told<'_>, given: Given<'_>) -> Step {
-        self.signed(headers, told, given).unwrap_or_else(|refusal| Step::Reply(refusal.reply()))
+    /// Signs the request for the endpoint. `headers` are the request's current ones, which an earlier attempt may have
+    /// changed. After [`RequestStep::AwaitCredentials`], call it again with the same arguments.
+    pub fn request(&mut self, headers: &Headers, input: AttemptInput<'_>, context: Context<'_>) -> RequestStep {
+        self.signed(headers, input, context).unwrap_or_else(|refusal| RequestStep::Reply(refusal.reply()))
     }
 
-    fn signed(&mut self, headers: &Headers, told: Told<'_>, given: Given<'_>) -> Result<Step, Refusal> {
-        let handoff = told.handoff.ok_or(Refusal::NotPassed("no handoff in filter state"))?;
+    fn signed(
+        &mut self,
+        headers: &Headers,
+        input: AttemptInput<'_>,
+        context: Context<'_>,
+    ) -> Result<RequestStep, Refusal> {
+        let handoff = input.handoff.ok_or(Refusal::NotPassed("no handoff in filter state"))?;
         let handoff: Handoff =
             serde_json::from_slice(handoff).map_err(|_| Refusal::NotPassed("unreadable handoff in filter state"))?;
         let class =
-            given.policy.class(&handoff.class).ok_or(Refusal::NotPassed("a route class that it does not know"))?;
-        // Envoy's clusters should hold no others. That a class without the internet never takes it does not hang on that.
+            context.policy.class(&handoff.class).ok_or(Refusal::NotPassed("a route class that it does not know"))?;
+        // Envoy's clusters should hold only the class's endpoints. A class without the internet must not depend on that.
         let foreign = |kind, label: &[u8]| Refusal::ForeignEndpoint {
             kind,
             label: String::from_utf8_lossy(label).into_owned(),
             class: handoff.class.clone(),
         };
-        let label = told.path.ok_or(Refusal::NotPassed("the endpoint has no path label"))?;
-        let path = class.paths().iter().find(|path| path.name().as_bytes() == label);
+        let label = input.path.ok_or(Refusal::NotPassed("the endpoint has no path label"))?;
+        let path = class.paths().iter().find(|path| path.as_str().as_bytes() == label);
         let path = *path.ok_or_else(|| foreign("path", label))?;
-        let label = told.region.ok_or(Refusal::NotPassed("the endpoint has no region label"))?;
-        let region = reached(class, &handoff).into_iter().find(|region| region.as_bytes() == label);
-        let region = region.and_then(|name| given.policy.region(name)).ok_or_else(|| foreign("region", label))?;
-        let previous = told.previous.and_then(|facts| serde_json::from_slice::<AttemptFacts>(facts).ok());
+        let label = input.region.ok_or(Refusal::NotPassed("the endpoint has no region label"))?;
+        let region = allowed_regions(class, &handoff).find(|region| region.as_str().as_bytes() == label);
+        let region =
+            region.and_then(|name| context.policy.region(name.as_str())).ok_or_else(|| foreign("region", label))?;
+        let previous = input.previous.and_then(|facts| serde_json::from_slice::<AttemptFacts>(facts).ok());
         let previous = previous.unwrap_or_default();
-        let found = given.wallet.find(class.credentials(), given.shared, given.now);
-        let (credentials, generation) = match found {
-            Found::Never => return Err(Refusal::NoCredentials),
-            Found::Expired => return Err(Refusal::ExpiredCredentials),
-            Found::Awaited => return self.wait(given, Refusal::AwaitedCredentials),
-            // Those of the attempt before were refused: there must be others.
-            Found::Ready(_, generation) if previous.resigned == Some(Resigned::Credentials(generation)) => {
-                return self.wait(given, Refusal::ExpiredCredentials);
+        let status = context.credentials.status(class.credentials(), context.shared, context.now);
+        let (credentials, generation) = match status {
+            CredentialStatus::Missing => return Err(Refusal::NoCredentials),
+            CredentialStatus::Expired => return Err(Refusal::ExpiredCredentials),
+            CredentialStatus::Pending => return self.wait(context, Refusal::PendingCredentials),
+            // The previous attempt's credentials were refused: wait for others.
+            CredentialStatus::Ready(_, generation) if previous.resigned == Some(Resigned::Credentials(generation)) => {
+                return self.wait(context, Refusal::ExpiredCredentials);
             }
-            Found::Ready(credentials, generation) => (credentials, generation),
+            CredentialStatus::Ready(credentials, generation) => (credentials, generation),
         };
         let host = region.host(path, handoff.service());
-        let now = clock::corrected(given.shared, given.now);
+        let now = clock::corrected(context.shared, context.now);
         let (headers, facts) = sign(&handoff, headers, region, &host, &credentials, now)?;
         let mut tried = previous.tried;
         tried.push(place(path, region.name()));
         let facts = AttemptFacts { tried, resigned: previous.resigned, ..facts };
         let state = to_json(&facts);
-        self.sent = Some(Sent { region: region.name().to_owned(), handoff, generation, facts });
-        Ok(Step::Forward(Forward { headers, states: vec![(ATTEMPT_PROPERTY, state)], relayed: None }))
+        self.sent = Some(Sent { region: region.name().clone(), handoff, generation, facts });
+        Ok(RequestStep::Forward(Forward { headers, states: vec![(ATTEMPT_PROPERTY, state)], relayed: None }))
     }
 
-    /// Waits for credentials, within bounds.
-    fn wait(&mut self, given: Given<'_>, otherwise: Refusal) -> Result<Step, Refusal> {
-        let since = *self.waits_since.get_or_insert(given.now);
-        let waited = given.now.duration_since(since).unwrap_or_default();
-        if waited < given.policy.credentials_wait { Ok(Step::AwaitCredentials) } else { Err(otherwise) }
+    /// Waits for credentials, as long as the policy allows.
+    fn wait(&mut self, context: Context<'_>, otherwise: Refusal) -> Result<RequestStep, Refusal> {
+        let since = *self.waits_since.get_or_insert(context.now);
+        let waited = context.now.duration_since(since).unwrap_or_default();
+        if waited < context.policy.credentials_wait { Ok(RequestStep::AwaitCredentials) } else { Err(otherwise) }
     }
 
     /// The exchange's id, if the call came through the relay.
@@ -120,84 +126,94 @@ impl Attempt {
         self.sent.as_ref()?.handoff.relayed.as_deref()
     }
 
-    /// Whether the request is signed: nothing of it may go before.
+    /// Whether the request is signed. Nothing of it may leave before.
     pub fn is_signed(&self) -> bool {
         self.sent.is_some()
     }
+}
 
-    /// Takes the answer's headers: the breaker of the region learns of it, and 429 and 503 are tried again where there is
-    /// somewhere to try.
-    pub fn response(&self, headers: &Headers, given: Given<'_>) -> Answered {
-        let nothing = Answered::default();
-        let Some(sent) = &self.sent else { return nothing };
-        let breaker =
-            |region: &str| sent.handoff.model().map(|model| Breaker::new(given.shared, region, model, given.now));
+// === impl Attempt: the response ===
+
+impl Attempt {
+    /// Takes the response's headers, and tells the region's breaker. Throttling (429) and unavailability (503) are retried if
+    /// an endpoint is left to try, a refused signature (403) once with new credentials or a corrected clock.
+    pub fn response(&self, headers: &Headers, context: Context<'_>) -> RetryDecision {
+        let Some(sent) = &self.sent else { return RetryDecision::default() };
         match headers.get_str(":status").unwrap_or_default() {
-            "429" | "503" => {}
-            "403" => return self.refused(sent, headers, given),
+            "429" => Self::unavailable(sent, true, headers, context),
+            "503" => Self::unavailable(sent, false, headers, context),
+            "403" => Self::refused(sent, headers, context),
             status => {
                 if status.starts_with('2')
-                    && let Some(breaker) = breaker(&sent.region)
+                    && let Some(breaker) = sent.breaker(sent.region.as_str(), context)
                 {
                     breaker.succeeded();
                 }
-                return nothing;
+                RetryDecision::default()
             }
         }
-        let throttled = headers.get_str(":status") == Some("429");
+    }
+
+    fn unavailable(sent: &Sent, throttled: bool, headers: &Headers, context: Context<'_>) -> RetryDecision {
+        let breaker = |region: &RegionName| sent.breaker(region.as_str(), context);
         let retry_after =
             headers.get_str("retry-after").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
         let opened = breaker(&sent.region).is_some_and(|breaker| breaker.failed(retry_after));
-        let samples = if opened { vec![breaker_opened(&sent.region)] } else { Vec::new() };
-        let Some(class) = given.policy.class(&sent.handoff.class) else {
-            return Answered { samples, ..Answered::default() };
+        let samples = if opened { vec![breaker_opened(sent.region.as_str())] } else { Vec::new() };
+        let Some(class) = context.policy.class(&sent.handoff.class) else {
+            return RetryDecision { samples, ..RetryDecision::default() };
         };
-        let regions = reached(class, &sent.handoff);
-        let untried = |region: &str| class.paths().iter().any(|path| !sent.facts.tried.contains(&place(*path, region)));
+        let untried =
+            |region: &RegionName| class.paths().iter().any(|path| !sent.facts.tried.contains(&place(*path, region)));
+        let mut left = allowed_regions(class, &sent.handoff).filter(|region| untried(region));
         let retry = if throttled {
-            // A region that throttles one path throttles all.
-            regions
-                .iter()
-                .filter(|region| **region != sent.region && untried(region))
-                .any(|region| breaker(region).is_none_or(|breaker| breaker.takes_retries()))
+            // A region that throttles on one path throttles on all.
+            left.any(|region| *region != sent.region && breaker(region).is_none_or(|breaker| breaker.takes_retries()))
         } else {
-            regions
-                .iter()
-                .filter(|region| untried(region))
-                .any(|region| breaker(region).is_none_or(|breaker| !breaker.hopeless()))
+            left.any(|region| breaker(region).is_none_or(|breaker| !breaker.hopeless()))
         };
-        Answered { retry, samples, state: None }
+        RetryDecision { retry, samples, state: None }
     }
 
-    /// Bedrock refused the signature: for credentials that are expired or invalid, or for its time. Either is mended once in
-    /// an exchange.
-    fn refused(&self, sent: &Sent, headers: &Headers, given: Given<'_>) -> Answered {
+    /// Bedrock refused the signature, for expired or invalid credentials or for its time. Either is corrected once in an
+    /// exchange.
+    fn refused(sent: &Sent, headers: &Headers, context: Context<'_>) -> RetryDecision {
         let error = headers.get_str("x-amzn-errortype").unwrap_or_default();
         let error = error.split(':').next().unwrap_or_default();
-        let set = given.policy.class(&sent.handoff.class).map_or("", RouteClass::credentials);
+        let set = context.policy.class(&sent.handoff.class).map_or("", RouteClass::credentials);
         let resigned = match error {
             _ if sent.facts.resigned.is_some() => None,
             "ExpiredTokenException" | "ExpiredToken" | "UnrecognizedClientException" | "InvalidClientTokenId" => {
-                let renewed = given.wallet.refused(set, given.shared, sent.generation);
+                let renewed = context.credentials.refused(set, context.shared, sent.generation);
                 renewed.then_some(Resigned::Credentials(sent.generation))
             }
             "InvalidSignatureException" | "SignatureDoesNotMatch" | "RequestTimeTooSkewed" | "RequestExpired" => {
-                clock::learn(given.shared, headers, given.now).then_some(Resigned::Clock)
+                clock::learn(context.shared, headers, context.now).then_some(Resigned::Clock)
             }
             _ => None,
         };
         let state = resigned.map(|_| to_json(&AttemptFacts { resigned, ..sent.facts.clone() }));
-        Answered { retry: resigned.is_some(), state, samples: Vec::new() }
+        RetryDecision { retry: resigned.is_some(), state, samples: Vec::new() }
     }
 }
 
-/// The regions that the call may go to.
-fn reached<'a>(class: &'a RouteClass, handoff: &Handoff) -> Vec<&'a str> {
-    let reach = |region: &&str| handoff.only_region.as_deref().is_none_or(|only| only == *region);
-    class.regions().iter().map(String::as_str).filter(reach).collect()
+impl Sent {
+    /// The breaker of the call's model in a region; calls without a model have none.
+    fn breaker<'a>(&self, region: &str, context: Context<'a>) -> Option<Breaker<'a>> {
+        self.handoff.model().map(|model| Breaker::new(context.shared, region, model, context.now))
+    }
+}
+
+/// The regions of its class that the call may go to.
+fn allowed_regions<'a>(class: &'a RouteClass, handoff: &'a Handoff) -> impl Iterator<Item = &'a RegionName> {
+    class.regions().iter().filter(|region| handoff.only_region.as_ref().is_none_or(|only| only == *region))
 }
 
 /// `dx/us-east-1`.
-fn place(path: Path, region: &str) -> String {
-    format!("{}/{region}", path.name())
+fn place(path: PathName, region: &RegionName) -> String {
+    format!("{path}/{region}")
 }
+
+#[cfg(test)]
+#[path = "attempt_tests.rs"]
+mod tests;

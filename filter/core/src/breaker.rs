@@ -1,21 +1,21 @@
-//! A breaker for each model in each region: a region that answers 429 or 503 for a model is not asked for it by new calls
-//! for a while, where the route class has another.
+//! A circuit breaker for each model in each region: new calls avoid a region that returned 429 or 503 for their model, if the
+//! route class has another.
 //!
-//! It opens at the first such answer, for a second or as long as `retry-after` says, and for twice as long each time that
-//! the trial after it fails. Then one call tries; when it succeeds the breaker closes. All workers share it.
+//! The breaker opens at the first such response, for a second or as long as `retry-after` says. Then one trial call may try: if
+//! it succeeds the breaker closes, if it fails the breaker opens for twice as long. All workers share it.
 
 use crate::shared::{Shared, millis, update};
 use std::time::{Duration, SystemTime};
 
-/// How long it is open at first, in milliseconds.
+/// How long the breaker is open at first, in milliseconds.
 const FIRST_MS: u64 = 1000;
-/// How long at most, by its own doubling or by what `retry-after` says.
+/// How long it is open at most, whether by doubling or by `retry-after`.
 const LONGEST_MS: u64 = 30_000;
-/// How long a trial may take before another call tries: a model may think.
+/// How long a trial may take before another call tries: a model's first byte may take seconds.
 const TRIAL_MS: u64 = 5000;
-/// How long a region may answer nothing but 429 and 503 for a model until such answers are not tried again there.
+/// After this time of nothing but 429 and 503, a call is not retried in the same region.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Models share this many breakers in a region, so that clients cannot make new ones without end.
+/// Models share this many breakers in a region, so that clients cannot create keys without bound.
 const BUCKETS: u32 = 1024;
 
 /// A model in a region.
@@ -26,16 +26,16 @@ pub struct Breaker<'a> {
     now: u64,
 }
 
-/// What is known of it. All zero: nothing bad.
+/// What is known of a model in a region. All zero: no failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Record {
-    /// Since when it has answered nothing but 429 and 503; 0: its last answer was good.
+    /// Since when every response was 429 or 503; 0: the last one was good.
     failing_since: u64,
     /// Until when it is open.
     open_until: u64,
-    /// For how long it was opened.
+    /// How long it was opened for.
     backoff: u64,
-    /// Whether a call tries it now.
+    /// Whether a trial call is under way.
     trial: bool,
 }
 
@@ -45,9 +45,9 @@ impl<'a> Breaker<'a> {
         Self { shared, key: format!("breaker/{region}/{}", bucket(model)), now: millis(now) }
     }
 
-    /// Whether a new call may go there. After the time that it was open, this is the trial: one call is told so.
+    /// Whether a new call may go there. The first call after the open time gets `true`: it is the trial.
     pub fn admits(&self) -> bool {
-        // Most often there is nothing to change, nor to write.
+        // The common case, which writes nothing.
         let record = self.record();
         if record.backoff == 0 {
             return true;
@@ -65,35 +65,35 @@ impl<'a> Breaker<'a> {
         update(self.shared, &self.key, claim).unwrap_or(false)
     }
 
-    /// Whether a call that was answered 429 or 503 elsewhere may be tried here: not where it is open, or has been failing
-    /// for long.
+    /// Whether a call that got 429 elsewhere may be retried here: not if the breaker is open,
+    /// nor after a long time of failures.
     pub fn takes_retries(&self) -> bool {
         let record = self.record();
         record.backoff == 0 && !self.is_hopeless(record)
     }
 
-    /// Whether it has answered nothing but 429 and 503 for so long that asking it again at once, by another path, is no use.
+    /// Whether the region has failed for so long that a retry by another path is pointless.
     pub fn hopeless(&self) -> bool {
         self.is_hopeless(self.record())
     }
 
-    /// It answered 429 or 503; `retry_after` as it said. Says whether that opened it.
+    /// Records a 429 or 503 with its `retry-after`. Returns whether that opened the breaker.
     pub fn failed(&self, retry_after: Option<Duration>) -> bool {
-        let told = retry_after.map_or(0, |told| u64::try_from(told.as_millis()).unwrap_or(u64::MAX));
+        let requested = retry_after.map_or(0, |wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         let open = |value: Option<&[u8]>| {
             let record = Record::read(value);
             let failing_since = if record.failing_since == 0 { self.now } else { record.failing_since };
-            // Calls that were on their way when it opened say nothing new.
+            // Calls that were in flight when it opened add nothing.
             if self.now < record.open_until && !record.trial {
                 return (Some(Record { failing_since, ..record }.write()), false);
             }
-            let backoff = (record.backoff * 2).max(FIRST_MS).max(told).min(LONGEST_MS);
+            let backoff = (record.backoff * 2).max(FIRST_MS).max(requested).min(LONGEST_MS);
             (Some(Record { failing_since, open_until: self.now + backoff, backoff, trial: false }.write()), true)
         };
         update(self.shared, &self.key, open).unwrap_or(false)
     }
 
-    /// It answered well.
+    /// Records a success.
     pub fn succeeded(&self) {
         if self.record() == Record::default() {
             return;
@@ -104,7 +104,7 @@ impl<'a> Breaker<'a> {
             let new = if still_open { Record { failing_since: 0, ..record } } else { Record::default() };
             ((new != record).then(|| new.write()), ())
         };
-        // Lost to other workers: the next good answer closes it.
+        // If other workers win every race, the next success closes it.
         let _ = update(self.shared, &self.key, close);
     }
 
@@ -119,7 +119,7 @@ impl<'a> Breaker<'a> {
 }
 
 impl Record {
-    /// Three numbers of 8 bytes, little endian, and a byte; nothing if there is nothing bad.
+    /// Three numbers of 8 bytes, little endian, and a byte; empty if there is no failure.
     fn write(self) -> Vec<u8> {
         if self == Self::default() {
             return Vec::new();
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn opens_at_the_first_failure_and_lets_one_call_try_after_its_time() {
+    fn opens_at_once_and_then_admits_one_trial() {
         let memory = Memory::default();
         assert!(at(&memory, 0).admits());
         assert!(at(&memory, 0).failed(None));
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_that_says_nothing_gives_way_to_another() {
+    fn a_lost_trial_gives_way_to_another() {
         let memory = Memory::default();
         at(&memory, 0).failed(None);
         assert!(at(&memory, 1000).admits());
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_of_before_does_not_close_it_early() {
+    fn an_earlier_success_does_not_close_it() {
         let memory = Memory::default();
         at(&memory, 0).failed(None);
         at(&memory, 10).succeeded();
@@ -197,12 +197,12 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_heeded_within_bounds() {
-        for (told, until) in [(0, 1000), (7, 7000), (3600, 30_000)] {
+    fn retry_after_counts_within_bounds() {
+        for (seconds, until) in [(0, 1000), (7, 7000), (3600, 30_000)] {
             let memory = Memory::default();
-            at(&memory, 0).failed(Some(Duration::from_secs(told)));
-            assert!(!at(&memory, until - 1).admits(), "{told}");
-            assert!(at(&memory, until).admits(), "{told}");
+            at(&memory, 0).failed(Some(Duration::from_secs(seconds)));
+            assert!(!at(&memory, until - 1).admits(), "{seconds}");
+            assert!(at(&memory, until).admits(), "{seconds}");
         }
     }
 
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn two_seconds_of_nothing_else_are_hopeless() {
+    fn two_seconds_of_failures_are_hopeless() {
         let memory = Memory::default();
         at(&memory, 0).failed(None);
         assert!(!at(&memory, 1999).hopeless());
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn models_and_regions_are_apart_and_clients_cannot_make_keys_without_end() {
+    fn models_and_regions_have_bounded_own_keys() {
         let memory = Memory::default();
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
         Breaker::new(&memory, "us-east-1", "a.b", now).failed(None);

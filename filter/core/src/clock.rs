@@ -1,7 +1,7 @@
-//! The clock by which requests are signed: the machine's, corrected by what AWS's answers say of the time.
+//! The clock that requests are signed with: the machine's, corrected by the dates of AWS's responses.
 //!
-//! AWS refuses signatures that are more than five minutes off ("Troubleshoot Signature Version 4"). What is learnt is in
-//! shared data, for all workers.
+//! AWS refuses signatures that are more than five minutes off ("Troubleshoot Signature Version 4"). The correction is in shared
+//! data, for all workers.
 
 use crate::headers::Headers;
 use crate::shared::Shared;
@@ -10,18 +10,18 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
 const KEY: &str = "clock";
-/// Less is no reason for a refusal.
+/// A smaller offset cannot be the reason for a refusal.
 const LEAST: Duration = Duration::from_secs(60);
-/// A clock that is further off is to be mended, not believed.
+/// Ignore larger offsets; fix the host's clock.
 const MOST: Duration = Duration::from_secs(3600);
 
-/// How far the machine's clock is behind (positive) or ahead, in milliseconds, as far as is known.
+/// How far the machine's clock is behind (positive) or ahead (negative), in milliseconds; 0 if not known.
 pub fn offset_ms(shared: &dyn Shared) -> i64 {
     let kept = shared.get(KEY).and_then(|(value, _)| value.try_into().ok());
     kept.map_or(0, i64::from_le_bytes)
 }
 
-/// The time to sign for.
+/// The time to sign with.
 pub fn corrected(shared: &dyn Shared, now: SystemTime) -> SystemTime {
     let offset = offset_ms(shared);
     let by = Duration::from_millis(offset.unsigned_abs());
@@ -29,8 +29,8 @@ pub fn corrected(shared: &dyn Shared, now: SystemTime) -> SystemTime {
     corrected.unwrap_or(now)
 }
 
-/// Learns from the `date` of an answer (RFC 9110) that refused a signature. Says whether a new signature is worth a try:
-/// the time is another than the one that was signed for.
+/// Learns from the `date` (RFC 9110) of a response that refused a signature. Returns whether the correction changed enough that
+/// a new signature may succeed.
 pub fn learn(shared: &dyn Shared, headers: &Headers, now: SystemTime) -> bool {
     let date = headers.get_str("date").and_then(|date| OffsetDateTime::parse(date, &Rfc2822).ok());
     let Some(date) = date.map(SystemTime::from) else { return false };
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn learns_what_is_off_by_minutes_and_no_more_than_an_hour() {
+    fn learns_offsets_from_a_minute_to_an_hour() {
         for (behind, learnt) in
             [(0, false), (-59, false), (61, true), (-600, true), (3599, true), (3601, false), (-9999, false)]
         {
@@ -64,13 +64,13 @@ mod tests {
             assert_eq!(learn(&memory, &headers, at(-behind)), learnt, "{behind}");
             let wanted = if learnt { at(0) } else { at(-behind) };
             assert_eq!(corrected(&memory, at(-behind)), wanted, "{behind}");
-            // The same answer again says nothing new.
+            // The same response again teaches nothing new.
             assert!(!learn(&memory, &headers, at(-behind)) || !learnt, "{behind}");
         }
     }
 
     #[test]
-    fn a_date_that_is_none_teaches_nothing() {
+    fn ignores_malformed_dates() {
         for date in ["", "yesterday", "1994-11-06T08:49:37Z"] {
             let memory = Memory::default();
             let mut headers = Headers::default();

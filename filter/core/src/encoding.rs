@@ -1,4 +1,4 @@
-//! Percent-encoding as SigV4 wants it (RFC 3986 unreserved characters stay, all else becomes `%XX`, upper case).
+//! Percent-encoding as SigV4 requires it (RFC 3986: unreserved characters stay, all others become `%XX`, upper case).
 
 /// Why a text cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -6,7 +6,7 @@ pub enum DecodeError {
     /// A `%` that two hexadecimal digits do not follow.
     #[error("a '%' is not followed by two hexadecimal digits")]
     Escape,
-    /// The decoded bytes are no UTF-8.
+    /// The decoded bytes are not UTF-8.
     #[error("the decoded text is not UTF-8")]
     Utf8,
 }
@@ -26,6 +26,13 @@ pub fn encode_into(bytes: &[u8], out: &mut String) {
     }
 }
 
+/// A text percent-encoded.
+pub fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    encode_into(text.as_bytes(), &mut encoded);
+    encoded
+}
+
 /// Bytes in hexadecimal, lower case.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
@@ -39,7 +46,7 @@ pub fn hex(bytes: &[u8]) -> String {
 /// Decodes `%XX` once.
 ///
 /// # Errors
-/// A stray `%`, or bytes that are no UTF-8.
+/// A stray `%`, or bytes that are not UTF-8.
 pub fn decode(text: &str) -> Result<String, DecodeError> {
     if !text.contains('%') {
         return Ok(text.to_owned());
@@ -53,7 +60,7 @@ pub fn decode(text: &str) -> Result<String, DecodeError> {
 }
 
 /// The canonical form of a query: each name and value decoded and encoded once, sorted by name, then value. A `+` is a
-/// space, as servers read it in queries.
+/// space, as servers read queries.
 ///
 /// # Errors
 /// As [`decode`].
@@ -69,10 +76,7 @@ pub fn canonical_query(query: &str) -> Result<String, DecodeError> {
 }
 
 fn encode_once(text: &str) -> Result<String, DecodeError> {
-    let decoded = decode(&text.replace('+', " "))?;
-    let mut encoded = String::with_capacity(text.len());
-    encode_into(decoded.as_bytes(), &mut encoded);
-    Ok(encoded)
+    Ok(encode(&decode(&text.replace('+', " "))?))
 }
 
 fn hex_digit(byte: Option<u8>) -> Result<u8, DecodeError> {

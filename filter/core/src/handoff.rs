@@ -1,18 +1,20 @@
-//! The request that goes on: which headers cross, what the signer is handed, and the request as it is signed.
+//! The request that goes on: the headers that cross, what the signer is handed, and the request as it is signed.
 
 use crate::credentials::Credentials;
-use crate::exchange::{Forward, HANDOFF_PROPERTY};
+use crate::envoy_names::HANDOFF_PROPERTY;
 use crate::headers::{Headers, Repeated};
+use crate::names::RegionName;
 use crate::operation::{Operation, Service};
-use crate::policy::Region;
+use crate::region::Region;
 use crate::reply::Refusal;
 use crate::sigv4::{self, Scope, Unsigned};
+use crate::step::Forward;
 use audit::AttemptFacts;
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
 
 /// Client headers that cross the partition: those that Bedrock's API defines (botocore 1.44.5), by exact name. All
-/// others stay here. `content-length` and the pseudo-headers are set anew.
+/// others are dropped. `content-length` and the pseudo-headers are set, never passed on.
 const CROSSING: &[&str] = &[
     "accept",
     "content-type",
@@ -24,17 +26,18 @@ const CROSSING: &[&str] = &[
     "x-amzn-bedrock-service-tier",
     "x-amzn-bedrock-trace",
 ];
-/// What Envoy itself set and still needs here: without the first its route match fails, from the second it makes the
-/// stream id of its access log. The signer drops them.
+/// Headers that Envoy set and still needs before the signer: its route match fails without the first, and the second becomes
+/// the stream id of its access log. The signer drops them.
 const ENVOYS_OWN: &[&str] = &["x-forwarded-proto", "x-request-id", ":scheme"];
-/// What the gateway role found out and the signer role needs.
+
+/// What the gateway role knows of a call and the signer role needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handoff {
     /// The route class.
     pub(crate) class: String,
-    /// The only region that may serve the call, where that is not all of the class's.
+    /// The only region that may serve the call; absent if every region of the class may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) only_region: Option<String>,
+    pub(crate) only_region: Option<RegionName>,
     pub(crate) operation: Operation,
     pub(crate) labels: Vec<String>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -42,7 +45,7 @@ pub struct Handoff {
     /// SHA-256 of the body in hexadecimal; absent if no signature needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) body_sha256: Option<String>,
-    /// Length of the body in bytes, where it is known before the request goes.
+    /// Length of the body in bytes, if it is known before the request leaves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) content_length: Option<u64>,
     /// The exchange's id, if the call goes through the relay.
@@ -64,7 +67,7 @@ impl Handoff {
 
 // === the request ===
 
-/// The headers that go on, each at most once.
+/// The headers that cross, each at most once.
 pub(crate) fn crossing(all: &Headers) -> Result<Headers, Refusal> {
     let mut headers = Headers::default();
     for name in CROSSING.iter().chain(ENVOYS_OWN) {
@@ -72,7 +75,7 @@ pub(crate) fn crossing(all: &Headers) -> Result<Headers, Refusal> {
             if is_signed(name) {
                 visible(name, value)?;
             }
-            // Envoy joins this one when it is repeated.
+            // Envoy joins repeated values of this header.
             if *name == "content-type" && value.contains(&b',') {
                 return Err(Repeated((*name).to_owned()).into());
             }
@@ -82,7 +85,7 @@ pub(crate) fn crossing(all: &Headers) -> Result<Headers, Refusal> {
     Ok(headers)
 }
 
-/// The request as it goes to the signer, which makes it anew from the handoff: Envoy only needs it whole.
+/// The request as it goes to the signer, which builds its own from the handoff: Envoy only needs a complete one.
 pub(crate) fn hand_over(handoff: &Handoff, mut headers: Headers) -> Forward {
     let Handoff { operation, labels, query, content_length, .. } = handoff;
     headers.push(":method", operation.method().as_str());
@@ -94,7 +97,7 @@ pub(crate) fn hand_over(handoff: &Handoff, mut headers: Headers) -> Forward {
     Forward { headers, states: vec![(HANDOFF_PROPERTY, to_json(handoff))], relayed: None }
 }
 
-/// Builds the whole request for a region, to be sent to `host`, and signs it: what is not put in here does not cross.
+/// Builds the complete request for a region, to be sent to `host`, and signs it. Nothing else crosses.
 pub(crate) fn sign(
     handoff: &Handoff,
     passed: &Headers,
@@ -135,17 +138,17 @@ pub(crate) fn sign(
         (Credentials::Keys(keys), Some(body_sha256)) => {
             let request = Unsigned { method, host, path: &path, headers: &signed, body_sha256 };
             for (name, value) in
-                sigv4::sign(request, keys, Scope { service: sigv4::BEDROCK, region: region.name() }, now)?
+                sigv4::sign(request, keys, Scope { service: sigv4::BEDROCK, region: region.name().as_str() }, now)?
             {
                 headers.push(name, value);
             }
         }
         (Credentials::Keys(_), None) => return Err(Refusal::NotPassed("no body hash")),
     }
-    Ok((headers, AttemptFacts { model, region: region.name().to_owned(), ..AttemptFacts::default() }))
+    Ok((headers, AttemptFacts { model, region: region.name().to_string(), ..AttemptFacts::default() }))
 }
 
-/// Few headers are signed: what AWS wants signed, and what changes the meaning of the call.
+/// Few headers are signed: those that AWS requires, and those that change the meaning of the call.
 fn is_signed(name: &str) -> bool {
     name == "content-type" || name.starts_with("x-amzn-bedrock-")
 }

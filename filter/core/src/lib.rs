@@ -1,6 +1,6 @@
 //! What the gateway decides about a call: pure, so that every path is a table test.
 //!
-//! Start at [`exchange`].
+//! Start at [`exchange`], then read [`step`], [`pending`], [`handoff`], [`attempt`] and [`relay`].
 #![forbid(unsafe_code)]
 
 pub mod attempt;
@@ -9,17 +9,26 @@ pub mod clock;
 pub mod config;
 pub mod credentials;
 pub mod encoding;
+pub mod envoy_names;
 pub mod exchange;
+pub mod frame_guard;
 pub mod handoff;
 pub mod headers;
 pub mod limits;
 pub mod metrics;
 pub mod model;
+pub mod names;
 pub mod operation;
+pub(crate) mod pending;
 pub mod policy;
+pub mod region;
 pub mod relay;
 pub mod reply;
 pub mod route;
 pub mod shared;
 pub mod sigv4;
+pub mod step;
 pub mod usage;
+
+#[cfg(test)]
+mod testing;

@@ -1,16 +1,16 @@
-//! What one caller may use in a minute: calls and tokens, as two buckets that fill evenly and hold a minute's worth.
+//! What one caller may use in a minute: calls and tokens, as two token buckets that hold a minute's worth.
 //!
-//! Tokens are known when a call is over; a bucket may be overdrawn by calls in flight, and the next call waits until that
-//! is paid. All workers share the buckets, in a table of fixed size.
+//! Tokens are known when a call is over, so calls in flight may overdraw a bucket; the next call waits until the debt is paid.
+//! All workers share the buckets, in a table of fixed size.
 
 use crate::config::Limits;
 use crate::shared::{Shared, millis, update};
 use sha2::{Digest, Sha256};
 use std::time::SystemTime;
 
-/// Callers that can be held apart at one time.
+/// Slots of the table: so many callers can be counted separately at a time.
 const SLOTS: u64 = 16_384;
-/// Slots in which a caller may stand.
+/// Slots that a caller may use.
 const PROBES: u64 = 4;
 const MINUTE_MS: f64 = 60_000.0;
 
@@ -24,15 +24,15 @@ pub struct Allowance<'a> {
     now: u64,
 }
 
-/// What is left, in a slot of the table.
+/// What a caller has left: a slot of the table.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Purse {
+struct TokenBucket {
     id: [u8; 16],
     requests: f64,
     tokens: f64,
-    /// When that was so, in milliseconds since 1970.
+    /// The time of these levels, in milliseconds since 1970.
     at: u64,
-    /// When both buckets are full again: then the slot is as good as empty.
+    /// When both are full again: from then on the slot counts as empty.
     full_at: u64,
 }
 
@@ -56,14 +56,14 @@ impl<'a> Allowance<'a> {
     /// The seconds after which a call is allowed again, at least 1.
     pub fn take(&self) -> Result<(), u64> {
         let take = |value: Option<&[u8]>| {
-            let purse = self.purse(value);
-            let wait = self.wait_ms(&purse);
+            let bucket = self.bucket(value);
+            let wait = self.wait_ms(&bucket);
             if wait > 0.0 {
                 return (None, Err((wait / 1000.0).ceil().max(1.0) as u64));
             }
-            (Some(self.write(Purse { requests: purse.requests - 1.0, ..purse })), Ok(()))
+            (Some(self.write(TokenBucket { requests: bucket.requests - 1.0, ..bucket })), Ok(()))
         };
-        // Where many workers were ahead there is no lack of calls.
+        // Lost to other workers every time: there are many calls at the moment.
         update(self.shared, &self.slot(), take).unwrap_or(Err(1))
     }
 
@@ -73,28 +73,28 @@ impl<'a> Allowance<'a> {
             return;
         }
         let charge = |value: Option<&[u8]>| {
-            let purse = self.purse(value);
-            (Some(self.write(Purse { tokens: purse.tokens - tokens as f64, ..purse })), ())
+            let bucket = self.bucket(value);
+            (Some(self.write(TokenBucket { tokens: bucket.tokens - tokens as f64, ..bucket })), ())
         };
         let _ = update(self.shared, &self.slot(), charge);
     }
 
     /// How long until a call may be made, in milliseconds.
-    fn wait_ms(&self, purse: &Purse) -> f64 {
-        let until = |level: f64, wanted: f64, per_minute: Option<u32>| {
-            per_minute.map_or(0.0, |rate| (wanted - level).max(0.0) * MINUTE_MS / f64::from(rate))
+    fn wait_ms(&self, bucket: &TokenBucket) -> f64 {
+        let until = |level: f64, needed: f64, per_minute: Option<u32>| {
+            per_minute.map_or(0.0, |rate| (needed - level).max(0.0) * MINUTE_MS / f64::from(rate))
         };
-        let requests = until(purse.requests, 1.0, self.limits.requests_per_minute);
-        requests.max(until(purse.tokens, 1.0, self.limits.tokens_per_minute))
+        let requests = until(bucket.requests, 1.0, self.limits.requests_per_minute);
+        requests.max(until(bucket.tokens, 1.0, self.limits.tokens_per_minute))
     }
 
-    /// The caller's purse as it is now: full where the slot is empty or another's.
-    fn purse(&self, value: Option<&[u8]>) -> Purse {
+    /// The caller's bucket now: full if the slot is empty or another caller's.
+    fn bucket(&self, value: Option<&[u8]>) -> TokenBucket {
         let [requests, tokens] = self.capacity();
-        let fresh = Purse { id: self.id, requests, tokens, at: self.now, full_at: self.now };
-        let Some(kept) = value.and_then(Purse::read).filter(|purse| purse.id == self.id) else { return fresh };
+        let fresh = TokenBucket { id: self.id, requests, tokens, at: self.now, full_at: self.now };
+        let Some(kept) = value.and_then(TokenBucket::read).filter(|bucket| bucket.id == self.id) else { return fresh };
         let minutes = self.now.saturating_sub(kept.at) as f64 / MINUTE_MS;
-        Purse {
+        TokenBucket {
             requests: (kept.requests + minutes * requests).min(requests),
             tokens: (kept.tokens + minutes * tokens).min(tokens),
             ..fresh
@@ -105,22 +105,22 @@ impl<'a> Allowance<'a> {
         [self.limits.requests_per_minute, self.limits.tokens_per_minute].map(|limit| limit.map_or(0.0, f64::from))
     }
 
-    fn write(&self, purse: Purse) -> Vec<u8> {
+    fn write(&self, bucket: TokenBucket) -> Vec<u8> {
         let [requests, tokens] = self.capacity();
         let lacking = |level: f64, full: f64| if full > 0.0 { (full - level) / full * MINUTE_MS } else { 0.0 };
-        let wait = lacking(purse.requests, requests).max(lacking(purse.tokens, tokens));
-        Purse { full_at: self.now.saturating_add(wait.max(0.0) as u64), ..purse }.write()
+        let wait = lacking(bucket.requests, requests).max(lacking(bucket.tokens, tokens));
+        TokenBucket { full_at: self.now.saturating_add(wait.max(0.0) as u64), ..bucket }.write()
     }
 
-    /// The key of the caller's slot: where it stands, else one that is empty or full, else the one that is full soonest.
+    /// The key of the caller's slot: its own, else an empty or full one, else the one that is full soonest.
     fn slot(&self) -> String {
         let key = |probe: u64| format!("limit/{}", (self.first_slot + probe) % SLOTS);
         let mut best: Option<(u64, u64)> = None;
         for probe in 0..PROBES {
-            let kept = self.shared.get(&key(probe)).and_then(|(value, _)| Purse::read(&value));
+            let kept = self.shared.get(&key(probe)).and_then(|(value, _)| TokenBucket::read(&value));
             let full_at = match kept {
-                Some(purse) if purse.id == self.id => return key(probe),
-                Some(purse) if purse.full_at > self.now => purse.full_at,
+                Some(bucket) if bucket.id == self.id => return key(probe),
+                Some(bucket) if bucket.full_at > self.now => bucket.full_at,
                 _ => 0,
             };
             if best.is_none_or(|(_, earliest)| full_at < earliest) {
@@ -131,7 +131,7 @@ impl<'a> Allowance<'a> {
     }
 }
 
-impl Purse {
+impl TokenBucket {
     /// The id, then four numbers of 8 bytes, little endian.
     fn write(&self) -> Vec<u8> {
         let numbers = [self.requests.to_bits(), self.tokens.to_bits(), self.at, self.full_at];
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_minutes_calls_may_come_at_once_and_then_evenly() {
+    fn a_burst_is_followed_by_even_refill() {
         let memory = Memory::default();
         let of = |ms| allowance(&memory, limits(Some(10), None), "a", ms);
         for _ in 0..10 {
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_paid_when_the_call_is_over() {
+    fn tokens_are_charged_at_the_end() {
         let memory = Memory::default();
         let of = |ms| allowance(&memory, limits(None, Some(600)), "a", ms);
         assert_eq!((of(0).take(), of(0).take()), (Ok(()), Ok(())));
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn callers_and_classes_are_apart() {
+    fn callers_and_classes_are_separate() {
         let memory = Memory::default();
         let limits = limits(Some(1), None);
         assert_eq!(allowance(&memory, limits, "a", 0).take(), Ok(()));
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_an_end_and_callers_in_debt_keep_their_places() {
+    fn the_table_is_bounded_and_keeps_debtors() {
         let memory = Memory::default();
         let limits = limits(Some(1), None);
         assert_eq!(allowance(&memory, limits, "first", 0).take(), Ok(()));
@@ -214,10 +214,10 @@ mod tests {
         }
         assert!(allowance(&memory, limits, "first", 1).take().is_err());
         assert!(memory.values.borrow().len() as u64 <= SLOTS);
-        // Where all places of a caller are taken, it takes that of the one who is full soonest.
+        // If all slots of a caller are taken, it takes the one that is full soonest.
         let caller = allowance(&memory, limits, "late", 10);
         for probe in 0..PROBES {
-            let taken = Purse { id: [9; 16], requests: 0.0, tokens: 0.0, at: 0, full_at: 2_000_000 - probe };
+            let taken = TokenBucket { id: [9; 16], requests: 0.0, tokens: 0.0, at: 0, full_at: 2_000_000 - probe };
             let key = format!("limit/{}", (caller.first_slot + probe) % SLOTS);
             memory.set(&key, &taken.write(), None);
         }

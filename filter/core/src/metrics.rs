@@ -1,8 +1,8 @@
-//! What is counted of an exchange when it is over.
+//! The metrics of an exchange that is over.
 //!
-//! A series' name carries its labels (`bedrock_requests;class=any;path=dx;…`), since the ABI knows only names; Envoy's
-//! `stats_tags` (`envoy/standalone.yaml`) take them out again, so that Prometheus sees labels. Labels come from the
-//! configuration, from Envoy's endpoints and, for error types, from Bedrock: a client cannot make series.
+//! A series' name carries its labels (`bedrock_requests;class=any;path=dx;…`), because the ABI has only names. Envoy's
+//! `stats_tags` (`envoy/standalone.yaml`) extract them, so that Prometheus sees labels. Labels come from the configuration, from
+//! Envoy's endpoints and, for error types, from Bedrock: a client cannot create series.
 
 use audit::Usage;
 use std::time::Duration;
@@ -10,19 +10,19 @@ use std::time::Duration;
 /// An exchange that is over.
 #[derive(Debug, Clone, Copy)]
 pub struct Observation<'a> {
-    /// The route class; absent where the call was refused before it had one.
+    /// The route class; absent if the call was refused before it had one.
     pub class: Option<&'a str>,
-    /// The path of the last attempt; absent where nothing was sent.
+    /// The path of the last attempt; absent if nothing was sent.
     pub path: Option<&'a str>,
     /// The region of the last attempt.
     pub region: Option<&'a str>,
     /// The model, if the configuration names it.
     pub model: Option<&'a str>,
-    /// The error type of the answer.
+    /// The error type of the response.
     pub error: Option<&'a str>,
-    /// Tries upstream.
+    /// Attempts upstream.
     pub attempts: u64,
-    /// Tokens, as far as they were told.
+    /// Tokens, as far as they are known.
     pub usage: Usage,
     /// From the request's headers to its end.
     pub duration: Duration,
@@ -30,14 +30,14 @@ pub struct Observation<'a> {
     pub first_byte: Option<Duration>,
 }
 
-/// How a series adds up.
+/// How values of a series combine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Values are summed.
     Counter,
     /// Values are distributed over buckets, in milliseconds.
     Histogram,
-    /// The last value counts.
+    /// The last value replaces the others.
     Gauge,
 }
 
@@ -46,7 +46,7 @@ pub enum Kind {
 pub struct Sample {
     /// The series' name, labels included.
     pub name: String,
-    /// How it adds up.
+    /// How values combine.
     pub kind: Kind,
     /// The value.
     pub value: u64,
@@ -96,7 +96,7 @@ impl Observation<'_> {
     }
 }
 
-/// A region began to answer 429 or 503 for a model, and is passed over for a while.
+/// A breaker opened: new calls for a model avoid the region for a while.
 pub fn breaker_opened(region: &str) -> Sample {
     Sample { name: format!("bedrock_breaker_opened;region={region}"), kind: Kind::Counter, value: 1 }
 }
@@ -110,13 +110,13 @@ pub fn credentials_left(source: &str, left: Duration) -> Sample {
     }
 }
 
-/// A source was fetched, or not.
-pub fn credentials_fetched(source: &str, well: bool) -> Sample {
-    let metric = if well { "bedrock_credentials_refreshes" } else { "bedrock_credentials_failures" };
+/// A fetch of a source ended.
+pub fn credentials_fetched(source: &str, success: bool) -> Sample {
+    let metric = if success { "bedrock_credentials_refreshes" } else { "bedrock_credentials_failures" };
     Sample { name: format!("{metric};source={source}"), kind: Kind::Counter, value: 1 }
 }
 
-/// How far the machine's clock is off, in milliseconds, whichever way.
+/// How far the machine's clock is off in either direction, in milliseconds.
 pub fn clock_offset(offset_ms: i64) -> Sample {
     Sample { name: "bedrock_clock_offset_ms".to_owned(), kind: Kind::Gauge, value: offset_ms.unsigned_abs() }
 }
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_is_none() {
+    fn unknown_labels_are_none() {
         let nothing = Observation {
             class: None,
             path: None,

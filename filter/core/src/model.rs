@@ -1,9 +1,11 @@
-//! Names of models: what the client named, what the operator meant by it, what Commercial Bedrock wants.
+//! Names of models, and the patterns that match them.
+
+use crate::config::{ConfigError, at};
 
 /// Prefixes of system-defined inference profiles (`us.anthropic.…`).
 const GEOGRAPHIES: &[&str] = &["us-gov", "us", "eu", "apac", "au", "jp", "global", "in", "ca"];
 
-/// A pattern over names, `*` standing for any run of characters.
+/// A pattern over names, in which `*` matches any run of characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern(String);
 
@@ -13,9 +15,15 @@ impl Pattern {
         Self(text.into())
     }
 
-    /// Whether the pattern takes everything.
+    /// Whether the pattern matches everything.
     pub fn takes_all(&self) -> bool {
         !self.0.is_empty() && self.0.bytes().all(|b| b == b'*')
+    }
+
+    /// Whether this pattern certainly matches everything that `other` matches.
+    pub fn covers(&self, other: &Self) -> bool {
+        // A `*` of `other` is a letter here that only a `*` of this pattern matches, and with it whatever it runs over.
+        self.matches(&other.0)
     }
 
     /// Whether the whole of `name` matches.
@@ -28,7 +36,7 @@ impl Pattern {
                 return rest.ends_with(part);
             }
             match rest.split_once(part) {
-                // The leftmost match leaves most for the rest.
+                // The leftmost match leaves the most for the remaining parts.
                 Some((_, after)) => rest = after,
                 None => return false,
             }
@@ -37,8 +45,8 @@ impl Pattern {
     }
 }
 
-/// The names by which a pattern may know a model id: the id, an ARN's resource, and either without its geography.
-/// So `anthropic.*` knows `us.anthropic.claude…` and its ARN too: no spelling slips past a rule.
+/// The names of a model id that a pattern is matched against: the id, an ARN's resource, and either without its geography.
+/// So `anthropic.*` matches `us.anthropic.claude…` and its ARN too: no spelling slips past a rule.
 pub fn names(id: &str) -> impl Iterator<Item = &str> {
     let resource = id.starts_with("arn:").then(|| id.rsplit('/').next()).flatten();
     [Some(id), without_geography(id), resource, resource.and_then(without_geography)].into_iter().flatten()
@@ -48,6 +56,20 @@ pub fn names(id: &str) -> impl Iterator<Item = &str> {
 pub fn without_geography(id: &str) -> Option<&str> {
     let (prefix, rest) = id.split_once('.')?;
     GEOGRAPHIES.contains(&prefix).then_some(rest)
+}
+
+/// Compiles a list of patterns; `key` is the list's key in the document.
+pub(crate) fn patterns(key: &str, texts: &[String]) -> Result<Vec<Pattern>, ConfigError> {
+    let compile = |(index, text): (usize, &String)| {
+        if text.is_empty() || text.bytes().any(|b| !b.is_ascii_graphic()) {
+            return Err(at(
+                format!("{key}[{index}]"),
+                format!("{text:?} is not a pattern: want visible characters, with '*' for any run"),
+            ));
+        }
+        Ok(Pattern::new(text.as_str()))
+    };
+    texts.iter().enumerate().map(compile).collect()
 }
 
 /// An id of the GovCloud partition that has no counterpart in the Commercial one.
@@ -78,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns() {
+    fn patterns_match_whole_names() {
         for (pattern, name, wanted) in [
             ("*", "", true),
             ("*", "x", true),
@@ -104,7 +126,26 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_of_a_model_is_known() {
+    fn a_pattern_covers_narrower_ones() {
+        for (wide, narrow, wanted) in [
+            ("*", "*", true),
+            ("*", "a*b", true),
+            ("a*", "a*b", true),
+            ("a*", "ab*", true),
+            ("*b*", "a*b", true),
+            ("a*c", "a*c", true),
+            ("ab", "ab", true),
+            ("ab*", "a*", false),
+            ("a*b", "a*", false),
+            ("ab", "a*", false),
+            ("*ab*", "*a*b*", false),
+        ] {
+            assert_eq!(Pattern::new(wide).covers(&Pattern::new(narrow)), wanted, "{wide} {narrow}");
+        }
+    }
+
+    #[test]
+    fn every_spelling_of_a_model_matches() {
         let pattern = Pattern::new("anthropic.claude-opus*");
         for id in [
             "anthropic.claude-opus-5",

@@ -1,14 +1,14 @@
 //! The operations of Bedrock that cross, known by method and path template.
 //!
-//! Source: the service models of botocore 1.44.5 (`bedrock-runtime`, `bedrock`). The path that crosses is rendered anew
-//! from the template and the decoded labels, so that one spelling only (`:` → `%3A`, `/` → `%2F`) is ever signed.
+//! Source: the service models of botocore 1.44.5 (`bedrock-runtime`, `bedrock`). The path that crosses is rendered
+//! from the template and the decoded labels, so that only one spelling (`:` → `%3A`, `/` → `%2F`) is ever signed.
 
 use crate::encoding::{self, DecodeError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A service endpoint of Bedrock. Both sign as `bedrock`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Service {
@@ -27,10 +27,10 @@ pub enum Method {
     Post,
 }
 
-/// How an operation's successful response tells what was used.
+/// Where an operation's successful response has its token counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metering {
-    /// It uses no tokens.
+    /// Nowhere: it uses no tokens.
     Free,
     /// Response headers, else a JSON body with a `usage` object.
     Json,
@@ -96,7 +96,7 @@ operations! {
     ListMarketplaceModelEndpoints: Bedrock Get "/marketplace-model/endpoints" Free,
 }
 
-/// What a request line asks for.
+/// The call that a request line asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
     /// The operation.
@@ -109,16 +109,16 @@ pub struct Call {
 
 /// Which regions can serve a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Home<'a> {
-    /// Any: what it names is in all of them.
+pub enum RegionScope<'a> {
+    /// Any: every region has the resources that it names.
     Anywhere,
-    /// The one where the account keeps its resources: the route class's first.
+    /// The region of the account's resources: the route class's first.
     First,
     /// The one that an ARN names.
     Region(&'a str),
 }
 
-/// Why a request line is no [`Call`].
+/// Why a request line is not a [`Call`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// No operation has this method and path.
@@ -126,7 +126,7 @@ pub enum CallError {
         "Unable to determine the operation of this request: no operation of Bedrock that this gateway carries has its method and path."
     )]
     Unknown,
-    /// A label is badly encoded or holds what no Bedrock identifier holds.
+    /// A label is badly encoded, or not a possible Bedrock identifier.
     #[error("Value at '{label}' failed to satisfy constraint: {problem}.")]
     Label {
         /// The label's name in the template.
@@ -148,7 +148,7 @@ pub enum LabelProblem {
     /// Longer than [`MAX_LABEL`].
     #[error("member must have length less than or equal to {MAX_LABEL}")]
     TooLong,
-    /// A character that no Bedrock identifier or ARN has.
+    /// A character outside those of Bedrock identifiers and ARNs.
     #[error("member must only hold letters, digits and . _ : / -")]
     Character,
     /// An empty, `.` or `..` segment, which a server may normalise into another path.
@@ -170,7 +170,7 @@ impl Service {
 }
 
 impl Method {
-    /// The method as it stands in the request line.
+    /// The method, as in the request line.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Get => "GET",
@@ -201,28 +201,28 @@ impl Operation {
         self.row().method
     }
 
-    /// How its response tells what was used.
+    /// Where its response has its token counts.
     pub const fn metering(self) -> Metering {
         self.row().metering
     }
 
-    /// Whether its answer is an event stream.
+    /// Whether its response is an event stream.
     pub fn streams(self) -> bool {
         self.metering() == Metering::EventStream
     }
 
-    /// Whether its first label is a model: what aliases and model policy apply to.
+    /// Whether its first label is a model, to which aliases and model policy apply.
     pub fn names_model(self) -> bool {
         self.row().template.starts_with("/model/")
     }
 
-    /// Whether its model may be, and for newer models must be, an inference profile. CountTokens takes the bare id only
-    /// and answers "The provided model doesn't support counting tokens" to a profile.
+    /// Whether its model may be, and for newer models must be, an inference profile. CountTokens takes the bare id only: to a
+    /// profile it answers "The provided model doesn't support counting tokens".
     pub fn takes_profile(self) -> bool {
         self.names_model() && self != Self::CountTokens
     }
 
-    /// Renders the wire path: labels percent-encoded, the query (if any) as given.
+    /// Renders the wire path: labels percent-encoded, the query (if any) unchanged.
     pub fn path(self, labels: &[String], query: &str) -> String {
         let mut path = String::with_capacity(96);
         let mut labels = labels.iter();
@@ -267,7 +267,7 @@ impl Call {
     /// Recognises a request line: `method` and `path` (with query) as on the wire.
     ///
     /// # Errors
-    /// [`CallError`] names what is wrong; an unknown method and path are one error, as at AWS.
+    /// [`CallError`] says what is wrong. An unknown method and an unknown path are the same error, as at AWS.
     pub fn recognise(method: &str, path: &str) -> Result<Self, CallError> {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let (operation, labels) = OPERATIONS
@@ -279,9 +279,9 @@ impl Call {
     }
 
     /// Which regions can serve the call.
-    pub fn home(&self) -> Home<'_> {
+    pub fn region_scope(&self) -> RegionScope<'_> {
         if let Some(region) = self.labels.iter().find_map(|label| arn_region(label)) {
-            return Home::Region(region);
+            return RegionScope::Region(region);
         }
         match self.operation {
             Operation::InvokeModel
@@ -292,9 +292,9 @@ impl Call {
             | Operation::CountTokens
             | Operation::ListFoundationModels
             | Operation::GetFoundationModel
-            | Operation::GetFoundationModelAvailability => Home::Anywhere,
-            // Guardrails, jobs, profiles and models of an account are in one region, and lists tell of one.
-            _ => Home::First,
+            | Operation::GetFoundationModelAvailability => RegionScope::Anywhere,
+            // An account's guardrails, jobs, profiles and models are in one region, and a list covers one region.
+            _ => RegionScope::First,
         }
     }
 

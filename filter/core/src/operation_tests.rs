@@ -5,7 +5,7 @@ fn recognise(method: &str, path: &str) -> Result<(&'static str, Vec<String>, Str
 }
 
 #[test]
-fn every_operation_is_recognised_from_its_own_path() {
+fn every_operation_is_recognised_by_its_path() {
     let model = "anthropic.claude-3-5-sonnet-20241022-v2:0";
     let arn = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude-3-5-sonnet-20241022-v2:0";
     for &operation in OPERATIONS {
@@ -44,7 +44,7 @@ fn queries_cross_in_canonical_form() {
 }
 
 #[test]
-fn refuses_what_is_no_operation() {
+fn refuses_unknown_operations() {
     for (method, path) in [
         ("GET", "/"),
         ("GET", ""),
@@ -68,7 +68,7 @@ fn refuses_what_is_no_operation() {
 }
 
 #[test]
-fn refuses_labels_that_could_become_another_path() {
+fn refuses_labels_that_may_change_the_path() {
     let label = |problem| Err(CallError::Label { label: "modelId", problem });
     for (path, wanted) in [
         ("/model/%zz/converse", label(LabelProblem::Encoding(DecodeError::Escape))),

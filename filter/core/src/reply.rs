@@ -1,4 +1,4 @@
-//! The gateway's own answers, in Bedrock's form: the one table from error to reply.
+//! The gateway's own replies, in Bedrock's form: the one table from error to reply.
 
 use crate::headers::Repeated;
 use crate::operation::{CallError, Operation};
@@ -8,36 +8,36 @@ use crate::sigv4::SignError;
 /// Why a call is not forwarded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The request line asks for nothing that is carried.
+    /// The request line does not ask for a carried operation.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// An operation that is known and not carried.
+    /// A known operation that is not carried.
     #[error(
         "{0} is not supported by this gateway: bidirectional streams cannot be carried. Use ConverseStream or InvokeModelWithResponseStream."
     )]
     Bidirectional(Operation),
-    /// A header that crosses came more than once.
+    /// A header that crosses is repeated.
     #[error("The request is malformed: {0}.")]
     Repeated(#[from] Repeated),
     /// A header that is signed holds bytes that are not visible ASCII.
     #[error("The request is malformed: the value of header '{0}' is not visible ASCII.")]
     HeaderValue(String),
     /// The body is compressed.
-    #[error("The request body has a content-encoding, which Bedrock does not take: send it plain.")]
+    #[error("The request body has a content-encoding, which Bedrock does not accept: send it without.")]
     EncodedBody,
-    /// A pseudo-header is missing or no text.
+    /// A pseudo-header is missing or not text.
     #[error("The request is malformed: it has no usable {0}.")]
     RequestLine(&'static str),
     /// The model may not be called.
     #[error("Access denied: {0}.")]
     Model(#[from] ModelRefusal),
-    /// The model stands where the gateway does not look.
+    /// The model is named where the gateway does not look.
     #[error("Access denied: {0} names its model in the body, where the gateway's rules for models cannot be applied.")]
     HiddenModel(Operation),
-    /// No route class takes the call.
+    /// No route class matches the call.
     #[error("Access denied: no route class of the gateway takes this call.")]
     NoRouteClass,
-    /// The environment leaves the route class no path.
+    /// The environment leaves the route class without a path.
     #[error("No path of route class '{class}' may be taken: BEDROCK_PATHS names none of them. Nothing was sent.")]
     NoPath {
         /// The class.
@@ -50,7 +50,7 @@ pub enum Refusal {
     Throttled {
         /// The class.
         class: String,
-        /// After how many seconds a call is allowed again.
+        /// Seconds until a call is allowed again.
         seconds: u64,
     },
     /// The body is too long.
@@ -62,10 +62,10 @@ pub enum Refusal {
     /// There are no Commercial credentials.
     #[error("The gateway has no credentials for Commercial Bedrock. Nothing was sent.")]
     NoCredentials,
-    /// The first credentials have not come in time.
+    /// The first credentials did not arrive in time.
     #[error("The gateway is still waiting for its first credentials for Commercial Bedrock. Nothing was sent.")]
-    AwaitedCredentials,
-    /// The credentials have expired, and no new ones came.
+    PendingCredentials,
+    /// The credentials have expired and could not be replaced.
     #[error(
         "The gateway's credentials for Commercial Bedrock have expired, and new ones could not be fetched. Nothing was sent."
     )]
@@ -73,12 +73,12 @@ pub enum Refusal {
     /// The module is not configured.
     #[error("The gateway is not configured. Nothing was sent.")]
     NotConfigured,
-    /// The signer was reached by a call that the gateway role did not pass.
+    /// A call reached the signer without the gateway role.
     #[error("The gateway's signer got a call that its gateway role did not pass ({0}). Nothing was sent.")]
     NotPassed(&'static str),
-    /// The relay was reached by a call that no gateway role of its VM sent there.
+    /// A call reached the relay that no gateway role of its VM sent.
     #[error(
-        "The gateway's relay got a call that no gateway role beside it sent: both need the same `vm_config`, and the relay an internal listener. Nothing was sent."
+        "The gateway's relay got a call that no gateway role in its VM sent: both need the same `vm_config`, and the relay an internal listener. Nothing was sent."
     )]
     NotRelayed,
     /// The endpoint's labels name a path or region that the call's route class does not have.
@@ -93,7 +93,7 @@ pub enum Refusal {
         /// The class.
         class: String,
     },
-    /// The host did not do what the filter asked of it.
+    /// A call of the host failed.
     #[error("The gateway failed inside Envoy ({0}). Nothing was sent.")]
     Host(String),
     /// Signing failed.
@@ -101,21 +101,21 @@ pub enum Refusal {
     Sign(#[from] SignError),
 }
 
-/// An answer of the gateway's own.
+/// A reply of the gateway's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     /// HTTP status.
     pub status: u16,
     /// The exception that SDKs raise.
     pub error: &'static str,
-    /// What is wrong, for people.
+    /// What is wrong, in plain text.
     pub message: String,
-    /// After how many seconds to try again (RFC 9110, `Retry-After`).
+    /// Seconds after which to try again (RFC 9110, `Retry-After`).
     pub retry_after: Option<u64>,
 }
 
 impl Refusal {
-    /// The answer to the client.
+    /// The reply to the client.
     pub fn reply(&self) -> Reply {
         let (status, error) = match self {
             Self::Call(CallError::Unknown) => (404, "UnknownOperationException"),
@@ -129,7 +129,7 @@ impl Refusal {
             Self::Model(_) | Self::HiddenModel(_) | Self::NoRouteClass => (403, "AccessDeniedException"),
             Self::Throttled { .. } => (429, "ThrottlingException"),
             Self::NoCredentials
-            | Self::AwaitedCredentials
+            | Self::PendingCredentials
             | Self::ExpiredCredentials
             | Self::NotConfigured
             | Self::NotPassed(_)
@@ -148,7 +148,7 @@ impl Refusal {
 }
 
 impl Reply {
-    /// The headers of the answer. `request_id` is what SDKs show as the request's id.
+    /// The headers of the reply. SDKs show `request_id` as the request's id.
     pub fn headers(&self, request_id: &str) -> Vec<(&'static str, Vec<u8>)> {
         let mut headers =
             vec![("content-type", b"application/json".to_vec()), ("x-amzn-errortype", self.error.as_bytes().to_vec())];

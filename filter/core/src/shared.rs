@@ -1,23 +1,23 @@
-//! Data that all workers of an Envoy share, as far as core needs to know of it.
+//! Data that all workers of an Envoy share.
 //!
-//! Envoy never forgets a key: whoever uses this takes keys from a set that has an end.
+//! Envoy never forgets a key, so users must take keys from a bounded set.
 
 use std::fmt::Debug;
 
 /// Proxy-Wasm's shared data: a map with compare-and-swap.
 pub trait Shared: Debug {
-    /// The value of a key, and its version for [`Shared::set`]. An empty value is as good as none.
+    /// The value of a key, and its version for [`Shared::set`]. An empty value counts as absent.
     fn get(&self, key: &str) -> Option<(Vec<u8>, u32)>;
 
-    /// Sets a key's value, if its version is still `version` (`None`: whatever it is). Says whether it did.
+    /// Sets a key's value if its version is still `version` (`None`: at any version). Returns whether it did.
     fn set(&self, key: &str, value: &[u8], version: Option<u32>) -> bool;
 }
 
-/// Tries of a change before it is given up: with each failure another worker has made one.
+/// Attempts of a change before it is given up: each failure means that another worker succeeded.
 const TRIES: usize = 32;
 
-/// Changes a value: `change` makes the new one of the old and an outcome, or leaves it. `None` if other workers were ahead
-/// each time.
+/// Changes a value: `change` turns the old value into a new one (`None`: it stays) and an outcome. Returns `None` if other
+/// workers were faster every time.
 pub fn update<T>(shared: &dyn Shared, key: &str, change: impl Fn(Option<&[u8]>) -> (Option<Vec<u8>>, T)) -> Option<T> {
     for _ in 0..TRIES {
         let found = shared.get(key);
@@ -49,7 +49,7 @@ pub mod tests {
     pub struct Memory {
         /// By key, with their versions.
         pub values: RefCell<BTreeMap<String, (Vec<u8>, u32)>>,
-        /// So many writes are lost to another worker.
+        /// How many of the next writes lose to another worker.
         pub races: std::cell::Cell<u32>,
     }
 
@@ -74,7 +74,7 @@ pub mod tests {
     }
 
     #[test]
-    fn a_change_is_tried_again_until_it_holds() {
+    fn a_lost_change_is_tried_again() {
         let memory = Memory::default();
         let count = |value: Option<&[u8]>| (Some(vec![value.map_or(0, |value| value[0]) + 1]), ());
         memory.races.set(3);

@@ -1,8 +1,9 @@
 //! AWS Signature Version 4 ("Create a signed AWS API request", AWS IAM User Guide).
 //!
-//! Every choice that the library would make by default is made here by name: the path is normalised and encoded once
-//! more, the payload hash is the body's own, and what is signed is exactly what is passed in, plus `host`, `x-amz-date`
-//! and `x-amz-security-token`.
+//! All of the library's settings are explicit: the path is normalised and encoded once more, the payload hash is the body's, and
+//! the signed headers are exactly those passed in, plus `host`, `x-amz-date` and `x-amz-security-token`.
+
+pub mod stages;
 
 use crate::credentials::{Keys, Secret};
 use aws_credential_types::Credentials;
@@ -16,7 +17,7 @@ use std::time::SystemTime;
 /// Bedrock's service name in the credential scope, for both endpoints.
 pub const BEDROCK: &str = "bedrock";
 
-/// What a signature is good for.
+/// What a signature is valid for.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope<'a> {
     /// The service's signing name.
@@ -25,7 +26,7 @@ pub struct Scope<'a> {
     pub region: &'a str,
 }
 
-/// A request that is ready but for its signature.
+/// A request that only lacks its signature.
 #[derive(Debug, Clone, Copy)]
 pub struct Unsigned<'a> {
     /// `GET` or `POST`.
@@ -40,7 +41,7 @@ pub struct Unsigned<'a> {
     pub body_sha256: &'a str,
 }
 
-/// The library refused the request; the text says why, and holds no secret.
+/// The library refused the request. The text says why and holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the request cannot be signed: {0}")]
 pub struct SignError(String);
@@ -49,7 +50,7 @@ pub struct SignError(String);
 /// `x-amz-security-token`.
 ///
 /// # Errors
-/// [`SignError`] if a header value is not visible ASCII or the path is no path.
+/// [`SignError`] if a header value is not visible ASCII or the path is malformed.
 pub fn sign(
     request: Unsigned<'_>,
     keys: &Keys,

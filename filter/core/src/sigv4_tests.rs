@@ -87,7 +87,7 @@ fn another_secret_gives_another_signature() {
 }
 
 #[test]
-fn a_path_that_is_none_is_an_error() {
+fn refuses_a_malformed_path() {
     let keys = Keys { access_key_id: "a".into(), secret_access_key: Secret::new("b"), session_token: None };
     let request = Unsigned { method: "GET", host: "h", path: "/ x", headers: &[], body_sha256: "" };
     let scope = Scope { service: BEDROCK, region: "us-east-1" };

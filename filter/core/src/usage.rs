@@ -1,6 +1,6 @@
-//! Reads what a response used while it passes, in constant memory and without delaying a byte.
+//! Reads the token counts of a response while it passes, in constant memory and without delaying a byte.
 //!
-//! Three sources, the first that tells wins: response headers, the JSON body, the event stream.
+//! Sources, of which the first with counts wins: response headers, the JSON body, the event stream.
 
 mod base64_stream;
 pub mod eventstream;
@@ -19,13 +19,13 @@ pub struct Meter {
     headers: Usage,
 }
 
-/// What a response told.
+/// What a response reported.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// Tokens, as far as they were told.
+    /// Tokens, as far as they are known.
     pub usage: Usage,
     /// The exception that came inside the stream (`throttlingException` in the frame, here as the SDKs name it:
-    /// `ThrottlingException`), or why the stream is no complete event stream.
+    /// `ThrottlingException`), or why the stream is not a complete event stream.
     pub error: Option<String>,
 }
 
@@ -44,25 +44,25 @@ impl Meter {
             return Self::default();
         }
         let count = |name| headers.get(name).and_then(|value| std::str::from_utf8(value).ok()?.trim().parse().ok());
-        let told = Usage {
+        let counted = Usage {
             input: count("x-amzn-bedrock-input-token-count"),
             output: count("x-amzn-bedrock-output-token-count"),
             cache_read: count("x-amzn-bedrock-cache-read-input-token-count"),
             cache_write: count("x-amzn-bedrock-cache-write-input-token-count"),
         };
-        // An answer that does not say what it is is taken for what the operation answers with.
+        // No content type: assume the operation's default.
         let is = |kind: &str| headers.get("content-type").is_none_or(|given| given.starts_with(kind.as_bytes()));
         let body = match metering {
             Metering::EventStream if is("application/vnd.amazon.eventstream") => Body::Stream(Box::default()),
-            Metering::Json if told.input.is_none() && is("application/json") => {
+            Metering::Json if counted.input.is_none() && is("application/json") => {
                 Body::Json(Box::default(), Tokens::default())
             }
             Metering::Json | Metering::EventStream | Metering::Free => Body::Unwatched,
         };
-        Self { body, headers: told }
+        Self { body, headers: counted }
     }
 
-    /// Whether body bytes are of interest at all; if not, the shell need not copy them.
+    /// Whether the body has counts; if not, the shell need not copy it.
     pub fn wants_body(&self) -> bool {
         !matches!(self.body, Body::Unwatched)
     }
@@ -72,7 +72,7 @@ impl Meter {
         matches!(self.body, Body::Stream(_))
     }
 
-    /// Looks at a piece of the body.
+    /// Reads the next part of the body.
     pub fn feed(&mut self, chunk: &[u8]) {
         match &mut self.body {
             Body::Unwatched => {}
@@ -81,23 +81,24 @@ impl Meter {
         }
     }
 
-    /// What was told up to now. `complete` says whether the response has ended as its sender meant: an event stream
-    /// that stops inside a frame is cut then.
+    /// What was reported up to now. `complete` says whether the sender ended the response: an event stream that ends inside a
+    /// frame is truncated then.
     pub fn reading(&self, complete: bool) -> Reading {
-        let (told, error) = match &self.body {
+        let (usage, error) = match &self.body {
             Body::Unwatched => (Usage::default(), None),
             Body::Json(_, tokens) => (tokens.usage(), None),
             Body::Stream(frames) => {
                 let error = frames.exception().map(str::to_owned);
-                let cut = || frames.error().or((complete && frames.inside_frame()).then_some(StreamError::Truncated));
-                (frames.usage(), error.or_else(|| cut().map(|error| error.name().to_owned())))
+                let broken =
+                    || frames.error().or((complete && frames.inside_frame()).then_some(StreamError::Truncated));
+                (frames.usage(), error.or_else(|| broken().map(|error| error.name().to_owned())))
             }
         };
-        Reading { usage: self.headers.or(&told), error }
+        Reading { usage: self.headers.or(&usage), error }
     }
 }
 
-/// Collects token counts from the places where Bedrock's APIs and its models' own formats put them:
+/// Collects token counts from where Bedrock's APIs and the models' own formats have them:
 /// `usage.…` (Converse, Anthropic, OpenAI), `message.usage.…` (Anthropic's `message_start`) and
 /// `amazon-bedrock-invocationMetrics.…` (the last chunk of a stream; it counts for the whole call and wins).
 #[derive(Debug, Default, Clone)]
@@ -107,7 +108,7 @@ pub(crate) struct Tokens {
 }
 
 impl Tokens {
-    /// What `later` tells replaces what was told before: counts in a stream are cumulative.
+    /// Later counts replace earlier ones: counts in a stream are cumulative.
     pub(crate) fn merge(&mut self, later: &Self) {
         self.usage = later.usage.or(&self.usage);
         self.metrics = later.metrics.or(&self.metrics);

@@ -24,7 +24,7 @@ fn usage(input: u64, output: u64, cache_read: Option<u64>, cache_write: Option<u
 }
 
 #[test]
-fn streams_are_read_however_they_are_cut() {
+fn streams_are_read_in_any_chunks() {
     for (name, wanted, error) in [
         ("converse_stream", usage(9, 3, Some(0), Some(0)), None),
         ("converse_stream_throttled_midway", Usage::default(), Some("ThrottlingException")),
@@ -111,7 +111,7 @@ fn errors_and_free_calls_are_not_read() {
 }
 
 #[test]
-fn an_answer_without_a_content_type_is_read_as_its_operations() {
+fn no_content_type_means_the_operations_own() {
     let mut meter = Meter::start(Metering::Json, 200, &Headers::default());
     meter.feed(br#"{"usage":{"inputTokens":1,"outputTokens":2}}"#);
     assert_eq!(meter.reading(true).usage, usage(1, 2, None, None));

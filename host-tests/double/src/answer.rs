@@ -1,4 +1,4 @@
-//! An answer as a script: what to send, frame by frame, and where to stop.
+//! An answer as a script: the bytes to send, pauses, and a reset.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -14,31 +14,28 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::time::Sleep;
 
-/// One step of a body.
+/// A step of a body.
 #[derive(Debug, Clone)]
 pub enum Step {
-    /// Bytes that go out by themselves: they are flushed before the next step.
+    /// Bytes that are flushed before the next step.
     Send(Bytes),
-    /// A wait.
     Pause(Duration),
     /// The connection (HTTP/1.1) or the stream (HTTP/2) is reset.
     Reset,
 }
 
-/// What is sent back.
+/// A response.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// The status.
     pub status: u16,
     /// Headers, names in lower case.
     pub headers: Vec<(&'static str, String)>,
-    /// The body.
     pub body: Vec<Step>,
 }
 
 impl Answer {
-    /// 200 with JSON.
     #[must_use]
+    /// A 200 response with JSON.
     pub fn json(value: &Value) -> Self {
         Self::whole(200, vec![("content-type", "application/json".to_owned())], value.to_string().into_bytes())
     }
@@ -51,7 +48,7 @@ impl Answer {
         Self::whole(status, headers, json!({ "message": message }).to_string().into_bytes())
     }
 
-    /// A body in one piece.
+    /// A body in one step.
     #[must_use]
     pub fn whole(status: u16, headers: Vec<(&'static str, String)>, body: Vec<u8>) -> Self {
         Self { status, headers, body: vec![Step::Send(body.into())] }
@@ -64,7 +61,7 @@ impl Answer {
     }
 }
 
-/// A reset asked for by a script.
+/// A reset that a script asks for.
 #[derive(Debug, Error)]
 #[error("reset, as asked for")]
 pub struct Cut;
@@ -80,7 +77,7 @@ pub struct Script {
 }
 
 impl Script {
-    /// `reset` is the connection's own switch; see [`Step::Reset`].
+    /// `reset` is the connection's switch; see [`Step::Reset`].
     #[must_use]
     pub fn new(steps: Vec<Step>, reset: Arc<AtomicBool>) -> Self {
         Self { steps: steps.into(), sleep: None, to_flush: false, reset }
@@ -123,7 +120,7 @@ impl Body for Script {
         self.steps.is_empty() && self.sleep.is_none()
     }
 
-    /// Exact for a body in one piece, which gives it its content-length.
+    /// Exact for a body in one step, which then gets a content-length.
     fn size_hint(&self) -> SizeHint {
         match self.steps.iter().collect::<Vec<_>>()[..] {
             [] => SizeHint::with_exact(0),

@@ -1,4 +1,4 @@
-//! The models of the double's AWS, and how a model id must be named to be called.
+//! The models of the double, and the ids under which they can be called.
 
 use thiserror::Error;
 
@@ -7,13 +7,13 @@ use super::fault::ModelFault;
 /// The default list: ids, providers and the profile prefixes seen for them.
 const DEFAULT: &str = include_str!("../../vectors/models.csv");
 
-/// What may stand before a model id to make it an inference profile of the system.
+/// The prefixes that make a model id a system inference profile.
 const PREFIXES: &[&str] = &["us-gov", "us", "eu", "apac", "au", "jp", "in", "global"];
 
 /// Providers whose newer models are reached through a profile only.
 const PROFILE_ONLY_PROVIDERS: &[&str] = &["anthropic.", "meta.", "deepseek.", "writer."];
 
-/// A model's name that asks for a fault starts so.
+/// The prefix of model ids that ask for a fault.
 const FAULT: &str = "fault.";
 
 /// The account that all of the double's ARNs name.
@@ -26,7 +26,7 @@ pub struct Model {
     pub id: String,
     /// The provider, in lower case.
     pub provider: String,
-    /// What it is for: `chat`, `embedding`, `image_generation` …
+    /// Its use: `chat`, `embedding`, `image_generation` …
     pub mode: String,
     /// Prefixes of its inference profiles.
     pub prefixes: Vec<String>,
@@ -40,23 +40,23 @@ pub struct Catalogue {
     models: Vec<Model>,
 }
 
-/// Why a list of models was not taken.
+/// Why a list of models is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CatalogueError {
     /// A column is not in the head line.
     #[error("models: no column {0:?}")]
     Column(&'static str),
-    /// No line but the head.
+    /// Only a head line.
     #[error("models: the list is empty")]
     Empty,
 }
 
-/// What a `modelId` turned out to be.
+/// The target of a `modelId`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// A model to answer for, by its bare id.
+    /// A model, by its bare id.
     Model(String),
-    /// A fault asked for by name.
+    /// A fault.
     Fault(ModelFault),
 }
 
@@ -72,7 +72,7 @@ pub enum ModelRefusal {
     /// No such model or profile here.
     #[error("Could not resolve the foundation model from the provided model identifier.")]
     Unknown,
-    /// An ARN of another partition, region or service, or a name that is no identifier.
+    /// An ARN of another partition, region or service, or a malformed identifier.
     #[error("The provided model identifier is invalid.")]
     Invalid,
 }
@@ -92,7 +92,7 @@ impl Catalogue {
     /// The list that comes with the double.
     ///
     /// # Errors
-    /// Never, as the tests show.
+    /// Never; a test reads the shipped list.
     pub fn shipped() -> Result<Self, CatalogueError> {
         Self::from_csv(DEFAULT)
     }
@@ -101,7 +101,7 @@ impl Catalogue {
     /// list decides it itself, `on_demand` (`yes` or `no`). Cells hold no commas.
     ///
     /// # Errors
-    /// A column is missing or there is no model.
+    /// A column is missing, or the list is empty.
     pub fn from_csv(text: &str) -> Result<Self, CatalogueError> {
         let mut lines = text.lines();
         let head: Vec<&str> = lines.next().unwrap_or_default().split(',').collect();
@@ -154,7 +154,7 @@ impl Catalogue {
             .filter(move |(prefix, _)| serves(prefix, region))
     }
 
-    /// Resolves a `modelId` as Bedrock does in `region`. `bare_is_enough`: the operation counts rather than infers.
+    /// Resolves a `modelId` as Bedrock does in `region`. `bare_is_enough`: the operation takes the bare id (CountTokens).
     ///
     /// # Errors
     /// Why it cannot be called.
@@ -259,7 +259,7 @@ mod tests {
             ("meta.llama4-scout-17b-instruct-v1:0", needs("meta.llama4-scout-17b-instruct-v1:0")),
             ("eu.anthropic.claude-3-5-sonnet-20241022-v2:0", Err(ModelRefusal::Invalid)),
             ("us.amazon.titan-text-express-v1", Err(ModelRefusal::Unknown)),
-            ("us.nobody.nothing-v1:0", Err(ModelRefusal::Unknown)),
+            ("us.unknown.nothing-v1:0", Err(ModelRefusal::Unknown)),
             (
                 "arn:aws:bedrock:us-west-2:123456789012:inference-profile/us.anthropic.claude-3-5-sonnet-20241022-v2:0",
                 Err(ModelRefusal::Invalid),

@@ -1,4 +1,4 @@
-//! The answers that need no model run: the catalogue of `bedrock`, guardrails and asynchronous invocations.
+//! The answers of operations that run no model: the catalogue of `bedrock`, guardrails and asynchronous invocations.
 
 use serde_json::{Value, json};
 
@@ -9,19 +9,16 @@ use super::operation::{Call, Operation};
 use super::sigv4::percent_decode;
 use super::usage::words;
 
-/// When everything here was made, in the form of both services' timestamps.
+/// The creation time of every resource.
 const MADE: &str = "2026-01-02T03:04:05Z";
 
-/// What an answer draws on.
+/// The input of an answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
-    /// The models.
     pub catalogue: &'a Catalogue,
-    /// The region that was called.
     pub region: &'a str,
-    /// The query, as on the wire.
+    /// As on the wire.
     pub query: &'a str,
-    /// The body.
     pub body: &'a Value,
 }
 
@@ -260,7 +257,7 @@ fn apply_guardrail(call: &Call, context: &Context<'_>) -> Result<Answer, Invalid
     })))
 }
 
-/// Every check that was asked for, with nothing found.
+/// Every requested check, without findings.
 fn guardrail_checks(body: &Value) -> Result<Answer, Invalid> {
     let messages = body.get("messages").and_then(Value::as_array).ok_or("messages is required")?;
     let checks = body.get("checks").and_then(Value::as_object).ok_or("checks is required")?;

@@ -1,4 +1,4 @@
-//! Converse and ConverseStream: the shape of the request checked, the answer an echo.
+//! Converse and ConverseStream: checks the shape of the request and echoes its text.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ const BLOCKS: &[&str] = &[
     "toolRemoval",
 ];
 
-/// A request read: what is answered and counted.
+/// A parsed request: the text to echo and to count.
 #[derive(Debug)]
 pub struct Question<'a> {
     pieces: Vec<Piece<'a>>,
@@ -50,11 +50,11 @@ pub struct Question<'a> {
     max_words: usize,
 }
 
-/// What goes wrong with a request, in the words of a ValidationException.
+/// The message of a ValidationException.
 pub type Invalid = String;
 
 impl<'a> Question<'a> {
-    /// Checks the shape. `needs_messages` is false for a managed prompt, which brings its own.
+    /// Checks the shape. `needs_messages` is false for a managed prompt, which has its own messages.
     ///
     /// # Errors
     /// The message of the ValidationException.
@@ -107,7 +107,7 @@ impl<'a> Question<'a> {
         Ok(out)
     }
 
-    /// Text counts where it stands; so does the text within a tool's result.
+    /// Text counts in its position, also inside a tool's result.
     fn take(&mut self, kind: &str, value: &'a Value) {
         match kind {
             "text" => self.pieces.extend(value.as_str().map(Piece::Text)),

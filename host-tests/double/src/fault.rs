@@ -1,17 +1,17 @@
-//! What can be made to go wrong: by the name of a model, which passes any gateway, or for a whole path, by the handle.
+//! Faults: of one call, by the name of a model, which passes any gateway; or of a whole path, by the handle.
 
 use std::time::Duration;
 
-/// A fault of one call, asked for by a model id such as `fault.status-429` or `us.fault.slow-500ms`.
+/// A fault of one call, named by a model id such as `fault.status-429` or `us.fault.slow-500ms`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelFault {
     /// `status-N`, or `status-N-ErrorType`: the answer has this status.
     Status(u16, String),
     /// `stream-exception`, or `stream-exception-NAME`: a modelled exception after the first words; default `throttlingException`.
     StreamException(String),
-    /// `slow-DURATION` (`60s`, `500ms`): the answer starts so much later.
+    /// `slow-DURATION` (`60s`, `500ms`): delays the answer.
     Slow(Duration),
-    /// `drip-DURATION`: so much time before each frame of a stream.
+    /// `drip-DURATION`: pauses before each frame of a stream.
     Drip(Duration),
     /// `silent`: no answer, ever.
     Silent,
@@ -19,7 +19,7 @@ pub enum ModelFault {
     Reset,
     /// `reset-midstream`: the same, after half of the answer.
     ResetMidstream,
-    /// `truncate`: the answer ends, in good form for HTTP, in the middle of a frame or of its JSON.
+    /// `truncate`: the answer ends, valid as HTTP, in the middle of a frame or of its JSON.
     Truncate,
     /// `bad-crc`: one frame of a stream fails its CRC.
     BadCrc,
@@ -28,7 +28,7 @@ pub enum ModelFault {
 }
 
 impl ModelFault {
-    /// Reads `fault.…`; `None` if there is no such fault.
+    /// Reads `fault.…`; `None` for an unknown fault.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         let name = name.strip_prefix("fault.")?;
@@ -73,7 +73,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
     }
 }
 
-/// The error Bedrock answers with most under a status.
+/// Bedrock's most frequent error type for a status.
 #[must_use]
 pub fn error_type_of(status: u16) -> &'static str {
     match status {
@@ -91,10 +91,9 @@ pub fn error_type_of(status: u16) -> &'static str {
 /// A fault of the whole path: what the listener does to everyone, health checks included.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum PathFault {
-    /// None.
     #[default]
     None,
-    /// Every request is judged and recorded as ever, then answered with this status.
+    /// Every request is checked and recorded as usual, then answered with this status.
     Status(u16),
     /// The port is closed; open connections are reset.
     Refuse,
@@ -102,18 +101,18 @@ pub enum PathFault {
     Reset,
     /// Connections are accepted and no byte is ever read or written: a black hole.
     Silent,
-    /// TLS is spoken and requests are read, but never answered.
+    /// TLS works and requests are read, but never answered.
     Mute,
-    /// Every answer starts so much later.
+    /// Delays every answer.
     Delay(Duration),
-    /// Calls to models whose id holds this text are judged and recorded as ever, then answered with this status: a region
-    /// that throttles. All else is well, health checks too.
+    /// Calls to models whose id contains this text are checked and recorded as usual, then answered with this status, as by a
+    /// region that throttles. Other requests, health checks too, are not affected.
     Throttle(u16, String),
 }
 
 impl PathFault {
-    /// Reads `status-N`, `refuse`, `reset`, `silent`, `mute`, `slow-DURATION` or `throttle-N-MODEL`; nothing stands for
-    /// [`PathFault::None`]. `None` if there is no such fault.
+    /// Reads `status-N`, `refuse`, `reset`, `silent`, `mute`, `slow-DURATION` or `throttle-N-MODEL`; the empty text is
+    /// [`PathFault::None`]. `None` for an unknown fault.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Some(match name {
@@ -137,7 +136,7 @@ impl PathFault {
     }
 }
 
-/// A status that an error has.
+/// An error's status.
 fn parse_status(text: &str) -> Option<u16> {
     text.parse().ok().filter(|status| (400..600).contains(status))
 }

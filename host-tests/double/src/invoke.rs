@@ -13,10 +13,10 @@ use super::usage::{Piece, Usage, echo};
 
 /// The version of Anthropic's Messages that AWS documents for Bedrock.
 const ANTHROPIC_VERSION: &str = "bedrock-2023-05-31";
-/// What Anthropic's own SDK for Python (2.12) sends to Bedrock.
+/// The version that Anthropic's SDK for Python (2.12) sends to Bedrock.
 const ANTHROPIC_SDK_VERSION: &str = "2026-10-21";
 
-/// How a provider's body looks.
+/// The shape of a provider's bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Family {
     Anthropic,
@@ -27,7 +27,7 @@ enum Family {
 }
 
 impl Family {
-    /// By the model's name; one that is hidden in an ARN or is a fault, by the body.
+    /// By the model's name. For ARNs and fault models, by the body.
     fn of(model: &str, body: &Value) -> Self {
         match model {
             _ if model.starts_with("anthropic.") => Self::Anthropic,
@@ -40,7 +40,7 @@ impl Family {
     }
 }
 
-/// A request read.
+/// A parsed request.
 #[derive(Debug)]
 pub struct Prompt<'a> {
     family: Family,
@@ -95,7 +95,7 @@ impl<'a> Prompt<'a> {
         Usage::count(&self.pieces, &self.reply)
     }
 
-    /// The answer of InvokeModel, token headers with it.
+    /// The answer of InvokeModel, with token headers.
     #[must_use]
     pub fn answer(&self, latency: Duration, with_usage: bool) -> Answer {
         let usage = self.usage();

@@ -1,4 +1,4 @@
-//! Whether a request may be answered at all: its host, its headers, its signature or key.
+//! Checks a request: its host, its headers, its signature or key.
 
 use hmac::{Hmac, KeyInit, Mac};
 use serde::Serialize;
@@ -12,7 +12,7 @@ use super::sigv4::{AccessKey, Authorization, Expected, Refusal, WireRequest, ver
 /// The signing name of both services.
 const SIGNING_NAME: &str = "bedrock";
 
-/// What may cross besides `x-amzn-bedrock-*`.
+/// The headers that may cross, with `x-amzn-bedrock-*`.
 const ALLOWED: &[&str] = &[
     "host",
     "content-type",
@@ -24,7 +24,7 @@ const ALLOWED: &[&str] = &[
     "x-amz-security-token",
 ];
 
-/// Which of a region's hosts the double is.
+/// The host names that the double serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Endpoints {
     /// With and without `-fips`.
@@ -36,42 +36,37 @@ pub enum Endpoints {
     Fips,
 }
 
-/// What is asked of every request.
+/// The rules that every request must meet.
 #[derive(Debug, Clone)]
 pub struct Rules {
     /// The keys that may sign.
     pub access_keys: Vec<AccessKey>,
-    /// Keys that are issued and revoked meanwhile.
     pub keyring: Option<Keyring>,
-    /// The API key that may be sent as bearer.
+    /// The accepted bearer token.
     pub bearer: Option<String>,
-    /// The regions that are served.
     pub regions: Vec<String>,
-    /// The hosts of a region.
     pub endpoints: Endpoints,
-    /// Lets any header pass, and a port in Host: for SDKs that call the double with no gateway between.
+    /// Accepts any header, and a port in Host: for SDKs that call the double without a gateway.
     pub lenient_headers: bool,
 }
 
-/// The judgement over a request.
+/// The verdict on a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Verdict {
-    /// Its signature holds.
+    /// The signature is valid.
     Signed,
-    /// Its API key is right.
+    /// The API key is right.
     Bearer,
-    /// A health check, which carries nothing: answered with 403 and no offence.
+    /// A health check, which has no credentials: gets 403, and is not a violation.
     Health,
-    /// The peer gave up before the body was whole.
+    /// The peer left before the body was complete.
     Aborted,
-    /// Something is wrong that a gateway must never let happen.
+    /// A violation: a gateway must never send this.
     Refused {
-        /// The status of the answer.
         status: u16,
         /// `x-amzn-errortype`.
         error_type: String,
-        /// What is wrong.
         message: String,
     },
 }
@@ -81,9 +76,7 @@ pub enum Verdict {
 pub struct Admitted {
     /// The region that Host names.
     pub region: String,
-    /// What is called.
     pub call: Call,
-    /// Signed or bearer.
     pub verdict: Verdict,
 }
 
@@ -125,7 +118,7 @@ impl Rules {
         fits.then_some((service, region))
     }
 
-    /// Judges a request. `sni` is the name the TLS client asked for.
+    /// Checks a request. `sni` is the TLS server name.
     ///
     /// # Errors
     /// [`Verdict::Health`] or [`Verdict::Refused`].
@@ -163,7 +156,7 @@ impl Rules {
         Ok(Admitted { region: region.to_owned(), call, verdict })
     }
 
-    /// Host is one of ours, sent once, and the name that TLS was opened for.
+    /// Host is served, sent once, and equal to the TLS server name.
     fn check_host(&self, request: &WireRequest<'_>, sni: Option<&str>) -> Result<(Service, &str), Verdict> {
         let hosts: Vec<&[u8]> = request.values("host").collect();
         let &[host] = &hosts[..] else {
@@ -211,7 +204,7 @@ impl Rules {
         if let Some(issued) = self.keyring.as_ref().and_then(|keyring| keyring.find(id.as_deref()?)) {
             return check_issued(request, &issued, region, now);
         }
-        // An unknown key is judged with the first one, so that the rest of the request is judged as well.
+        // An unknown key is checked with the first one, so that the rest of the request is checked too.
         let key = self.access_keys.iter().find(|key| Some(&key.id) == id.as_ref()).or(self.access_keys.first());
         let key = key.ok_or_else(|| refused(403, "UnrecognizedClientException", "This double takes API keys only."))?;
         let expected = Expected { region, service: SIGNING_NAME, now };
@@ -219,7 +212,7 @@ impl Rules {
     }
 }
 
-/// As Bedrock words it for keys of STS.
+/// Bedrock's text for keys of STS.
 fn check_issued(
     request: &WireRequest<'_>,
     issued: &Issued,
@@ -245,7 +238,7 @@ fn refusal(error: &Refusal) -> Verdict {
     refused(403, error.error_type(), error.to_string())
 }
 
-/// Compared under a MAC, so that the time taken says nothing of where two keys differ.
+/// Compares under a MAC, so that the time does not depend on where two keys differ.
 fn check_bearer(request: &WireRequest<'_>, value: &[u8], key: &str) -> Result<Verdict, Verdict> {
     if request.values("authorization").count() > 1 {
         return Err(refusal(&Refusal::Duplicate("authorization".to_owned())));

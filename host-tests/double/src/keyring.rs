@@ -6,18 +6,17 @@ use time::OffsetDateTime;
 
 use super::sigv4::AccessKey;
 
-/// Keys by whoever issues them, as doubles see them.
+/// Keys that a test or a credential source issues and revokes.
 #[derive(Debug, Clone, Default)]
 pub struct Keyring(Arc<Mutex<Vec<Issued>>>);
 
 /// A key that was issued.
 #[derive(Debug, Clone)]
 pub struct Issued {
-    /// The key.
     pub key: AccessKey,
     /// When it expires.
     pub expires: OffsetDateTime,
-    /// Whether it was taken back before.
+    /// Whether it is revoked.
     pub revoked: bool,
 }
 
@@ -35,30 +34,30 @@ impl Keyring {
         key
     }
 
-    /// Adds a key that another issued.
+    /// Adds a key that another service issued.
     pub fn add(&self, key: AccessKey, expires: OffsetDateTime) {
         self.lock().push(Issued { key, expires, revoked: false });
     }
 
-    /// What was issued under an id.
+    /// The key of an id.
     #[must_use]
     pub fn find(&self, id: &str) -> Option<Issued> {
         self.lock().iter().find(|issued| issued.key.id == id).cloned()
     }
 
-    /// Takes back every key that there is.
+    /// Revokes all keys.
     pub fn revoke_all(&self) {
         self.lock().iter_mut().for_each(|issued| issued.revoked = true);
     }
 
-    /// How many were issued.
+    /// The number of issued keys.
     #[must_use]
     pub fn count(&self) -> usize {
         self.lock().len()
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Issued>> {
-        // Every change is one push or one flag: what a panic left is whole.
+        // Every change is one push or one flag, so a panic leaves valid data.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,9 +1,9 @@
 //! A double of Bedrock: a TLS server that is stricter than the original.
 //!
-//! It checks every signature from the bytes on the wire, lets no header pass that has no business there, wants paths in the
-//! one encoding the SDKs use and Host equal to the TLS server name, and answers all operations of `bedrock-runtime` and the
-//! GET operations of `bedrock` as the SDKs expect them. Faults are asked for by the model's name ([`fault::ModelFault`]) or,
-//! for a whole path, by the handle ([`Running::set_fault`]).
+//! It checks every signature from the bytes on the wire and refuses headers that are not on its list. Paths must have the
+//! encoding that the SDKs use, and Host must equal the TLS server name. It answers the operations of [`operation`] as the
+//! SDKs expect them. A model's name asks for a fault of one call ([`fault::ModelFault`]); [`Running::set_fault`] sets the
+//! fault of a path.
 //!
 //! ```no_run
 //! use bedrock_double::Double;
@@ -13,6 +13,7 @@
 //! assert!(dx.violations().is_empty());
 //! # Ok::<(), bedrock_double::StartError>(())
 //! ```
+#![allow(missing_docs, reason = "only this workspace uses it")]
 
 pub mod answer;
 pub mod catalogue;
@@ -65,7 +66,7 @@ pub const EXAMPLE_ACCESS_KEY: &str = "AKIDEXAMPLE";
 /// The secret of [`EXAMPLE_ACCESS_KEY`].
 pub const EXAMPLE_SECRET_KEY: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 
-/// How many requests are kept for [`Running::requests`] unless told otherwise.
+/// How many requests are kept for [`Running::requests`] by default.
 const KEEP: usize = 10_000;
 
 /// Why a double did not start.
@@ -74,8 +75,8 @@ pub enum StartError {
     /// No certificate.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The address is not to be had.
-    #[error("listen on {addr}: {source}")]
+    /// Cannot listen on the address.
+    #[error("cannot listen on {addr}: {source}")]
     Listen {
         /// The address.
         addr: SocketAddr,
@@ -83,22 +84,22 @@ pub enum StartError {
         source: io::Error,
     },
     /// The file of records cannot be opened.
-    #[error("record in {path}: {source}")]
+    #[error("cannot open the record file {path}: {source}")]
     Record {
         /// The file.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
     },
-    /// The list of models is none.
+    /// The list of models is malformed.
     #[error(transparent)]
     Models(#[from] CatalogueError),
-    /// No threads.
+    /// The runtime does not start.
     #[error("runtime: {0}")]
     Runtime(#[source] io::Error),
 }
 
-/// The way to start one.
+/// Creates a [`Builder`].
 #[derive(Debug)]
 pub struct Double;
 
@@ -125,7 +126,7 @@ impl Double {
     }
 }
 
-/// What a double will be.
+/// The settings of a double.
 #[derive(Debug)]
 pub struct Builder {
     listen: SocketAddr,
@@ -159,14 +160,14 @@ impl Builder {
         self
     }
 
-    /// The name of the path this double ends; it is in the records.
+    /// The name of the path, for the records.
     #[must_use]
     pub fn path_name(mut self, name: impl Into<String>) -> Self {
         self.path_name = name.into();
         self
     }
 
-    /// How much later every answer starts.
+    /// A delay before every answer.
     #[must_use]
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
@@ -185,7 +186,7 @@ impl Builder {
         self
     }
 
-    /// Keys that are issued and revoked while it runs, beside those given here.
+    /// Keys that are issued and revoked while it runs, in addition to those given here.
     #[must_use]
     pub fn keyring(mut self, keyring: &Keyring) -> Self {
         self.keyring = Some(keyring.clone());
@@ -213,7 +214,7 @@ impl Builder {
         self
     }
 
-    /// Lets any header pass, and a port in Host.
+    /// Accepts any header, and a port in Host.
     #[must_use]
     pub fn lenient_headers(mut self, lenient: bool) -> Self {
         self.lenient_headers = lenient;
@@ -248,7 +249,7 @@ impl Builder {
         self
     }
 
-    /// Starts it on threads of its own; when this returns, connections are accepted.
+    /// Starts it on its own threads; when this returns, connections are accepted.
     ///
     /// # Errors
     /// No certificate, no address, no record file, no threads.
@@ -307,7 +308,7 @@ impl Builder {
     }
 }
 
-/// A double that serves. Dropped, it ends: its port is closed and its connections with it.
+/// A running double. Dropping it closes its port and connections.
 #[derive(Debug)]
 pub struct Running {
     addr: SocketAddr,
@@ -335,13 +336,13 @@ impl Running {
         self.shared.rules.host_names()
     }
 
-    /// What arrived, health checks included, oldest first. A request is here before its answer starts.
+    /// The requests, health checks included, oldest first. A request is listed before its answer starts.
     #[must_use]
     pub fn requests(&self) -> Vec<Received> {
         self.shared.records.kept()
     }
 
-    /// What should never have arrived in this form.
+    /// Requests that a gateway must never send.
     #[must_use]
     pub fn violations(&self) -> Vec<Received> {
         let mut all = self.requests();
@@ -354,7 +355,7 @@ impl Running {
         self.shared.records.clear();
     }
 
-    /// Breaks the path, or mends it with [`PathFault::None`].
+    /// Sets the path's fault; [`PathFault::None`] ends it.
     pub fn set_fault(&self, fault: PathFault) {
         self.shared.fault.send_replace(fault);
     }
@@ -368,8 +369,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // On a thread of its own: a runtime may not end within another one, and tests run in one. A thread that panicked
-            // has nothing more to say here.
+            // On another thread: a runtime must not end within another one, and tests run in one.
             let _ = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(1))).join();
         }
     }

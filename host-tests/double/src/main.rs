@@ -1,4 +1,4 @@
-//! `bedrock-double serve`: the Bedrock double as a process. Killing it is cutting its path.
+//! `bedrock-double serve`: the Bedrock double as a process. Killing it cuts its path.
 
 #![forbid(unsafe_code)]
 
@@ -15,25 +15,25 @@ bedrock-double serve --listen ADDR:PORT --tls-dir DIR [options]
 
   --listen ADDR:PORT     where to listen; port 0 takes a free one (default 127.0.0.1:0)
   --tls-dir DIR          the certificate authority's folder, made if missing; clients trust DIR/ca.pem
-  --region R             a region that is served; repeat for more (default us-east-1 and us-west-2)
-  --endpoints KIND       any, standard or fips: the hosts that are served (default any)
-  --path-name NAME       the name of the path it ends, for the records (default direct)
-  --delay-ms N           every answer starts so much later
+  --region R             a region to serve; repeat for more (default us-east-1 and us-west-2)
+  --endpoints KIND       any, standard or fips: the host names to serve (default any)
+  --path-name NAME       the name of its path, for the records (default direct)
+  --delay-ms N           delay of every answer
   --access-key ID        the key that signs (default AWS's documented example key), with --secret-key and,
   --secret-key KEY         for temporary keys, --session-token
   --session-token TOKEN
-  --bearer KEY           the API key that is taken as bearer
+  --bearer KEY           the API key that it accepts as bearer token
   --record FILE          append every request, one JSON object a line; keys and tokens are masked
   --models FILE          a list of models (CSV) instead of the one built in
   --no-h2                offer http/1.1 only
-  --lenient-headers      let any header pass, for SDKs that call with no gateway between
-  --fault-file FILE      what is wrong with the path, read 50 times a second: status-N, refuse, reset, silent, mute,
-                           slow-DURATION, or throttle-N-MODEL (calls to models whose id holds MODEL get status N);
-                           nothing is wrong while there is no such file
+  --lenient-headers      accept any header, for SDKs that call without a gateway
+  --fault-file FILE      the fault of the path, read 50 times a second: status-N, refuse, reset, silent, mute,
+                           slow-DURATION, or throttle-N-MODEL (calls to models whose id contains MODEL get status N);
+                           no fault while the file does not exist
 
 Prints `ready ADDR:PORT` when it serves, and serves until SIGINT or SIGTERM.";
 
-/// Between two looks at the file of faults.
+/// How often the fault file is read.
 const LOOK: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
@@ -52,18 +52,18 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         return Ok(());
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // Before `ready` is said: who reads that may end us at once.
-    let told = {
+    // Before `ready` is printed: a reader of it may send the signal at once.
+    let ended = {
         let _within = runtime.enter();
-        until_told()?
+        until_signal()?
     };
-    // Requests are recorded in a file, if at all: kept in memory nobody could read them.
+    // Nothing reads requests from the memory of this process; `--record` has them.
     let running = builder.keep(0).start()?;
     println!("ready {}", running.addr());
     std::io::stdout().flush()?;
     runtime.block_on(async {
         tokio::select! {
-            () = told => {}
+            () = ended => {}
             () = follow(fault_file, &running) => {}
         }
     });
@@ -74,7 +74,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// What to serve, and the file of faults.
 type Asked = (Builder, Option<PathBuf>);
 
-/// `None`: help was asked for.
+/// `None` for `--help`.
 fn parse(mut args: lexopt::Parser) -> Result<Option<Asked>, Box<dyn std::error::Error>> {
     let mut builder = Double::builder();
     let mut fault_file: Option<PathBuf> = None;
@@ -136,7 +136,7 @@ fn parse(mut args: lexopt::Parser) -> Result<Option<Asked>, Box<dyn std::error::
     }
 }
 
-/// Does to the path what the file says, for ever.
+/// Applies the file's fault whenever the file changes.
 async fn follow(file: Option<PathBuf>, running: &Running) {
     let Some(file) = file else { return std::future::pending().await };
     let mut known = String::new();
@@ -153,9 +153,9 @@ async fn follow(file: Option<PathBuf>, running: &Running) {
     }
 }
 
-/// Listens for the signals from now on; the future is ready when one has come.
+/// Listens for the signals from now on; the future is ready at the first one.
 #[cfg(unix)]
-fn until_told() -> std::io::Result<impl Future<Output = ()>> {
+fn until_signal() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     Ok(async move {
@@ -168,7 +168,7 @@ fn until_told() -> std::io::Result<impl Future<Output = ()>> {
 
 /// Listens for Ctrl-C from now on.
 #[cfg(windows)]
-fn until_told() -> std::io::Result<impl Future<Output = ()>> {
+fn until_signal() -> std::io::Result<impl Future<Output = ()>> {
     let mut interrupt = tokio::signal::windows::ctrl_c()?;
     Ok(async move { drop(interrupt.recv().await) })
 }

@@ -1,4 +1,4 @@
-//! Which API call a request is, by method and wire path, and whether its labels are in the one encoding the SDKs use.
+//! Recognises the API call of a request by method and wire path, and checks the encoding of its labels.
 
 use thiserror::Error;
 
@@ -26,7 +26,6 @@ impl Service {
 
 /// The operations, in the API's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are AWS's")]
 pub enum Operation {
     InvokeModel,
     InvokeModelWithResponseStream,
@@ -75,6 +74,11 @@ const TABLE: &[(&str, &str, Operation)] = &[
 ];
 
 impl Operation {
+    /// Every operation that the double answers.
+    pub fn all() -> impl Iterator<Item = Self> {
+        TABLE.iter().map(|(_, _, operation)| *operation)
+    }
+
     /// The endpoint that serves it.
     #[must_use]
     pub fn service(self) -> Service {
@@ -100,10 +104,9 @@ impl Operation {
     }
 }
 
-/// A request recognised: its operation and its labels, decoded.
+/// A recognised request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// The operation.
     pub operation: Operation,
     /// The template's labels in their order, percent-decoded.
     pub labels: Vec<String>,
@@ -112,20 +115,15 @@ pub struct Call {
 /// Why no operation was recognised.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Unrecognised {
-    /// No template fits.
+    /// No template matches.
     #[error("no operation has method {method} and path {path}")]
-    Unknown {
-        /// The method.
-        method: String,
-        /// The path.
-        path: String,
-    },
-    /// A template fits, but a label is not in canonical encoding.
+    Unknown { method: String, path: String },
+    /// A template matches, but a label is not in canonical encoding.
     #[error("the path label {sent:?} is not in canonical encoding: {canonical:?} is")]
     Encoding {
         /// The label as sent.
         sent: String,
-        /// As it should have been.
+        /// In canonical encoding.
         canonical: String,
     },
 }

@@ -1,4 +1,4 @@
-//! What arrived, kept for tests to read.
+//! The requests that arrived, for tests to read.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -11,16 +11,15 @@ use sha2::{Digest, Sha256};
 
 use super::judge::Verdict;
 
-/// One request as it came over the wire, and what became of it.
+/// A request as it came over the wire, with its verdict.
 #[derive(Debug, Clone, Serialize)]
 pub struct Received {
-    /// When its body was whole, RFC 3339 in UTC with milliseconds.
+    /// When its body was complete, RFC 3339 in UTC with milliseconds.
     pub time: String,
-    /// The name of the path that this double stands at the end of.
+    /// The path whose end this double is.
     pub path_name: String,
     /// `x-amzn-requestid` of the answer.
     pub request_id: String,
-    /// The method.
     pub method: String,
     /// The path, neither decoded nor normalised.
     pub path: String,
@@ -34,9 +33,8 @@ pub struct Received {
     pub alpn: Option<String>,
     /// `TLSv1_2` or `TLSv1_3`.
     pub tls: String,
-    /// Headers: names in lower case, values as text (what is none, replaced).
+    /// Headers: names in lower case, values as text (invalid UTF-8 is replaced).
     pub headers: Vec<(String, String)>,
-    /// Bytes of the body.
     pub body_bytes: u64,
     /// SHA-256 of the body, in hex.
     pub body_sha256: String,
@@ -46,7 +44,6 @@ pub struct Received {
     pub operation: Option<String>,
     /// The path's labels, decoded.
     pub labels: Vec<String>,
-    /// The judgement.
     pub verdict: Verdict,
     /// The status of the answer; 0 if there was none.
     pub status: u16,
@@ -59,7 +56,7 @@ impl Received {
         self.headers.iter().find(|(sent, _)| sent == name).map(|(_, value)| value.as_str())
     }
 
-    /// Whether a gateway did what it must not do.
+    /// Whether a gateway must never send it.
     #[must_use]
     pub fn is_violation(&self) -> bool {
         matches!(self.verdict, Verdict::Refused { .. })
@@ -84,7 +81,7 @@ impl Records {
         Ok(Self { kept: Mutex::default(), keep, file: file.map(Mutex::new) })
     }
 
-    /// Adds one. Secrets stay out of the file: bearer keys and session tokens are written as the start of their SHA-256.
+    /// Adds a request. The file has bearer keys and session tokens as the start of their SHA-256 only.
     pub fn add(&self, received: Received) {
         if let Some(file) = &self.file {
             let mut masked = received.clone();
@@ -110,13 +107,13 @@ impl Records {
         }
     }
 
-    /// What is kept, oldest first.
+    /// The kept requests, oldest first.
     #[must_use]
     pub fn kept(&self) -> Vec<Received> {
         lock(&self.kept).iter().cloned().collect()
     }
 
-    /// Forgets what is kept.
+    /// Deletes the kept requests.
     pub fn clear(&self) {
         lock(&self.kept).clear();
     }
@@ -127,7 +124,7 @@ fn fingerprint(secret: &str) -> String {
     format!("sha256:{}", digest.get(..16).unwrap_or_default())
 }
 
-/// A poisoned lock guards data that is whole all the same: every write is one push.
+/// Every write is one push, so the data of a poisoned lock is valid.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

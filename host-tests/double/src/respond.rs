@@ -1,4 +1,4 @@
-//! From an admitted call to its answer: the model resolved, the fault applied.
+//! Answers an admitted call: resolves the model and applies the fault.
 
 use std::time::Duration;
 
@@ -13,48 +13,42 @@ use super::fault::ModelFault;
 use super::invoke::{Prompt, count_tokens};
 use super::operation::{Call, Operation};
 
-/// Time for what was sent to arrive before a reset takes it back.
+/// Time for sent bytes to arrive before a reset discards them.
 const BEFORE_RESET: Duration = Duration::from_millis(50);
 
-/// A call with all that its answer depends on.
+/// A call and everything that its answer depends on.
 #[derive(Debug)]
 pub struct Asked<'a> {
-    /// The operation and its labels.
     pub call: &'a Call,
-    /// The region called.
     pub region: &'a str,
-    /// The query, as on the wire.
     pub query: &'a str,
-    /// The media type asked for.
     pub accept: Option<&'a str>,
     /// The body, `null` if there is none.
     pub body: Result<Value, serde_json::Error>,
-    /// The models.
     pub catalogue: &'a Catalogue,
     /// The time taken so far, which becomes the latency.
     pub elapsed: Duration,
 }
 
-/// What to do about a call.
+/// How to answer a call.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Answer after a wait.
+    /// An answer after a delay.
     Answer(Duration, Answer),
     /// Reset instead of answering.
     Reset,
-    /// Neither.
+    /// Never an answer.
     Silence,
 }
 
 impl Outcome {
-    /// Answer at once.
     #[must_use]
     pub fn now(answer: Answer) -> Self {
         Self::Answer(Duration::ZERO, answer)
     }
 }
 
-/// Answers a call, or errs as Bedrock does.
+/// Answers a call, with Bedrock's errors.
 #[must_use]
 pub fn respond(asked: &Asked<'_>) -> Outcome {
     let body = match &asked.body {
@@ -153,7 +147,7 @@ fn answer(
     })
 }
 
-/// Applies what a fault does to a good answer. Of a stream, the first half of the frames stays good.
+/// Applies a fault to an answer. The first half of a stream's frames stays valid.
 fn spoil(mut answer: Answer, fault: &ModelFault, streams: bool) -> Answer {
     let half = if streams { answer.body.len() / 2 } else { 0 };
     match fault {

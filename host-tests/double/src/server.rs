@@ -39,13 +39,13 @@ pub(super) const MAX_BODY: usize = 32 << 20;
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// How long a listener that was closed on purpose tries to have its port again.
+/// How long a listener that was closed on purpose tries to bind its port again.
 const REBIND: Duration = Duration::from_secs(5);
 
 const MILLIS: &[FormatItem<'static>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
-/// What all connections share.
+/// The state that all connections share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) rules: Rules,
@@ -58,7 +58,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// In the form of a UUID; unlike any other of this and other processes.
+    /// A unique id in the form of a UUID.
     fn request_id(&self) -> String {
         let nth = self.ids.fetch_add(1, Ordering::Relaxed);
         let seed = format!("{:?} {} {nth}", SystemTime::now(), std::process::id());
@@ -94,7 +94,7 @@ pub(super) async fn serve(listener: TcpListener, tls: TlsAcceptor, shared: Arc<S
             changed = fault.changed() => if changed.is_err() { return Ok(()) },
             accepted = accepted => match accepted {
                 Ok((stream, _)) => drop(tokio::spawn(connection(stream, tls.clone(), Arc::clone(&shared)))),
-                // Such as too many open files: the next may do.
+                // Such as too many open files; the next accept may succeed.
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
             },
         }
@@ -111,7 +111,7 @@ async fn bind_again(addr: SocketAddr) -> io::Result<TcpListener> {
     }
 }
 
-/// A TCP stream that can be told to end with a reset.
+/// A TCP stream that can end with a reset.
 struct Wire {
     stream: TcpStream,
     reset: Arc<AtomicBool>,
@@ -120,7 +120,7 @@ struct Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         if self.reset.load(Ordering::Relaxed) {
-            // A stream that is gone already cannot be reset, and need not be.
+            // A closed stream cannot be reset, and need not be.
             let _ = self.stream.set_zero_linger();
         }
     }
@@ -146,7 +146,7 @@ impl AsyncWrite for Wire {
     }
 }
 
-/// What TLS settled.
+/// The result of the TLS handshake.
 #[derive(Debug, Clone)]
 struct Session {
     sni: Option<String>,
@@ -155,10 +155,10 @@ struct Session {
     reset: Arc<AtomicBool>,
 }
 
-/// One connection, until it ends or a fault of the path takes it.
+/// Serves a connection until it ends or a fault of the path ends it.
 async fn connection(stream: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>) {
     let reset = Arc::new(AtomicBool::new(false));
-    // Frames go out as they are written.
+    // Sends frames as they are written.
     let _ = stream.set_nodelay(true);
     let wire = Wire { stream, reset: Arc::clone(&reset) };
     let mut fault = shared.fault.subscribe();
@@ -171,7 +171,7 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>) {
                 return;
             }
             PathFault::Silent => {
-                // Nothing is polled, so nothing is read or written. What was cut off so cannot go on afterwards.
+                // Nothing is polled, so nothing is read or written. The connection cannot continue afterwards.
                 let _ = fault.changed().await;
                 reset.store(true, Ordering::Relaxed);
                 return;
@@ -203,7 +203,7 @@ async fn talk(wire: Wire, tls: TlsAcceptor, shared: Arc<Shared>, reset: Arc<Atom
     let speaks_h2 = session.alpn.as_deref() == Some("h2");
     let service = service_fn(move |request| exchange(request, session.clone(), Arc::clone(&shared)));
     let io = TokioIo::new(stream);
-    // How a connection ends is the client's to see; here it ends either way.
+    // The client sees how the connection ends.
     let _ended = if speaks_h2 {
         http2::Builder::new(TokioExecutor::new()).adaptive_window(true).serve_connection(io, service).await
     } else {
@@ -211,7 +211,7 @@ async fn talk(wire: Wire, tls: TlsAcceptor, shared: Arc<Shared>, reset: Arc<Atom
     };
 }
 
-/// The body's length and hash, and the body itself up to the limit; an error if the peer gave up.
+/// The body's length and hash, and the body itself up to the limit; an error if the peer left.
 async fn read_body(mut body: Incoming) -> Result<(Vec<u8>, u64, String), hyper::Error> {
     let (mut kept, mut length, mut hash) = (Vec::new(), 0_u64, Sha256::new());
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
@@ -226,7 +226,7 @@ async fn read_body(mut body: Incoming) -> Result<(Vec<u8>, u64, String), hyper::
     Ok((kept, length, hex::encode(hash.finalize())))
 }
 
-/// All headers in the order that hyper keeps them, with `host` from `:authority` where there is no header of that name.
+/// All headers in the order that hyper keeps them, with `host` from `:authority` if it is absent.
 fn headers_of<B>(request: &Request<B>) -> Vec<(String, Vec<u8>)> {
     let mut headers: Vec<_> =
         request.headers().iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect();
@@ -283,12 +283,12 @@ async fn exchange(request: Request<Incoming>, session: Session, shared: Arc<Shar
         };
         shared.rules.judge(&wire, session.sni.as_deref(), now)
     };
-    // A body of 20 MB takes long to parse: other calls are served meanwhile.
+    // Parsing 20 MB takes long, so other calls must be served at the same time.
     let outcome = tokio::task::block_in_place(|| settle(&mut received, admitted, &body, started, &shared));
     finish(received, outcome, &session, &shared).await
 }
 
-/// Decides the answer, and notes the judgement.
+/// Decides the answer and records the verdict.
 fn settle(
     received: &mut Received,
     admitted: Result<Admitted, Verdict>,
@@ -326,7 +326,7 @@ fn settle(
     })
 }
 
-/// Waits, resets or answers, as the faults say.
+/// Waits, resets or answers, by the faults.
 async fn finish(
     mut received: Received,
     outcome: Outcome,
@@ -364,7 +364,7 @@ async fn finish(
         session.reset.store(session.alpn.as_deref() != Some("h2"), Ordering::Relaxed);
         return Err(Cut);
     };
-    // An HTTP/2 stream that is reset leaves its connection be.
+    // Resetting an HTTP/2 stream keeps its connection.
     let reset = if session.alpn.as_deref() == Some("h2") { Arc::default() } else { Arc::clone(&session.reset) };
     let mut response = Response::new(Script::new(answer.body, reset));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -377,7 +377,7 @@ async fn finish(
     Ok(response)
 }
 
-/// Never answers; a path that was mute resets what it kept waiting once it speaks again.
+/// Never answers. When the fault ends, the waiting connection is reset.
 fn muted(shared: &Shared) -> impl Future<Output = Result<Response<Script>, Cut>> + use<> {
     let mut fault = shared.fault.subscribe();
     async move {

@@ -1,4 +1,4 @@
-//! The judge of signatures: Signature Version 4 computed anew from the bytes on the wire.
+//! The judge of signatures: Signature Version 4 computed again from the bytes on the wire.
 //!
 //! Written on `hmac` and `sha2` alone, so that it shares no code with what signs. Where AWS is lenient, this is strict: a
 //! header that is signed and sent twice is refused, and so is a list of signed headers out of order.
@@ -77,7 +77,6 @@ pub struct Expected<'a> {
 
 /// Why a request is not taken; the text is what AWS would say.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[expect(missing_docs, reason = "the texts are the documentation")]
 pub enum Refusal {
     #[error("Missing Authentication Token")]
     Missing,
@@ -141,7 +140,6 @@ pub struct Authorization<'a> {
     pub access_key: &'a str,
     /// The day, `YYYYMMDD`.
     pub date: &'a str,
-    /// The region.
     pub region: &'a str,
     /// The signing name.
     pub service: &'a str,
@@ -419,7 +417,7 @@ pub fn percent_encode(bytes: &[u8], keep_slash: bool) -> String {
     out
 }
 
-/// Decodes `%XX`; what is no such triple stays as it is, and `+` is a plus.
+/// Decodes `%XX`; other text stays as it is, and `+` is a plus.
 #[must_use]
 pub fn percent_decode(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());

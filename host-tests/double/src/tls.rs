@@ -1,7 +1,7 @@
 //! The double's certificate authority and its server certificates.
 //!
-//! The authority lives in a folder, so that several doubles (one a path) are trusted by one file, `ca.pem`. Server
-//! certificates are made anew by each process and never touch the disk.
+//! The authority is in a folder, so that clients trust several doubles (one for each path) by one file, `ca.pem`. Each
+//! process makes new server certificates and never writes them to disk.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -16,21 +16,16 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::{self, ServerConfig, version};
 
-/// Why there is no TLS.
+/// Why TLS cannot start.
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// A file of the authority.
     #[error("{path}: {source}")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A key or certificate that could not be made or read.
+    File { path: PathBuf, source: io::Error },
+    /// A key or certificate cannot be made or read.
     #[error("certificate: {0}")]
     Certificate(#[from] rcgen::Error),
-    /// rustls refused what was made.
+    /// rustls refused the certificate.
     #[error("TLS configuration: {0}")]
     Config(#[from] rustls::Error),
 }
@@ -47,7 +42,7 @@ impl Authority {
     /// which the system lets go if its holder dies, and the certificate appears whole and last.
     ///
     /// # Errors
-    /// The folder cannot be written, or holds a key that is none.
+    /// The folder cannot be written, or its key is invalid.
     pub fn open(dir: &Path) -> Result<Self, TlsError> {
         let on = |path: &Path| {
             let path = path.to_owned();
@@ -77,10 +72,10 @@ impl Authority {
         &self.certificate
     }
 
-    /// TLS 1.2 and 1.3 for these host names, h2 and http/1.1 by ALPN (h2 only if the double is told to speak it).
+    /// TLS 1.2 and 1.3 for these host names, h2 and http/1.1 by ALPN (h2 only if the double offers it).
     ///
     /// # Errors
-    /// A name that is no DNS name.
+    /// A name is not a DNS name.
     pub fn server(&self, names: Vec<String>, h2: bool) -> Result<Arc<ServerConfig>, TlsError> {
         let mut params = CertificateParams::new(names)?;
         params.distinguished_name.push(DnType::CommonName, "Bedrock double");
@@ -99,7 +94,7 @@ impl Authority {
     }
 }
 
-/// The same each time, so that the issuer needs no more than its key.
+/// Always the same, so that the issuer needs only its key.
 fn authority_params() -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();

@@ -1,8 +1,8 @@
-//! Words for tokens, so that a test can count what the double will say it used.
+//! Words count as tokens, so that a test can compute the usage.
 
 use serde_json::{Value, json};
 
-/// How many words of the question an answer repeats.
+/// The number of words of the question that an answer repeats.
 const ECHO_WORDS: usize = 64;
 
 /// A part of a conversation, in its order: system first, then the messages.
@@ -10,13 +10,13 @@ const ECHO_WORDS: usize = 64;
 pub enum Piece<'a> {
     /// Text of the user, the system or the assistant.
     Text(&'a str),
-    /// A point up to which a prompt is cached.
+    /// The end of a cached prefix.
     CachePoint,
 }
 
-/// What a call used.
+/// The usage of a call.
 ///
-/// A token is a word, set off by white space. Words before the first cache point count as read from the cache, words between
+/// A token is a word between white space. Words before the first cache point count as read from the cache, words between
 /// the first and the last as written to it, and the rest as input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
@@ -28,7 +28,6 @@ pub struct Usage {
     pub cached: Option<(usize, usize)>,
 }
 
-/// The words in a text.
 #[must_use]
 pub fn words(text: &str) -> usize {
     text.split_whitespace().count()
@@ -61,7 +60,7 @@ impl Usage {
         Self { input: since, output: words(reply), cached: seen.then_some((before, between)) }
     }
 
-    /// As Converse writes it; the total includes what was cached.
+    /// In the form of Converse; the total includes what was cached.
     #[must_use]
     pub fn converse(&self) -> Value {
         let (read, write) = self.cached.unwrap_or_default();
@@ -73,14 +72,14 @@ impl Usage {
         out
     }
 
-    /// As Anthropic's Messages write it.
+    /// In the form of Anthropic's Messages.
     #[must_use]
     pub fn anthropic(&self) -> Value {
         let (read, write) = self.cached.unwrap_or_default();
         json!({ "input_tokens": self.input, "cache_read_input_tokens": read, "cache_creation_input_tokens": write, "output_tokens": self.output })
     }
 
-    /// As the headers of InvokeModel say it.
+    /// The headers of InvokeModel.
     #[must_use]
     pub fn headers(&self) -> Vec<(&'static str, String)> {
         let mut out = vec![
@@ -94,7 +93,7 @@ impl Usage {
         out
     }
 
-    /// `amazon-bedrock-invocationMetrics`, the last word of an InvokeModel stream.
+    /// `amazon-bedrock-invocationMetrics`, at the end of an InvokeModel stream.
     #[must_use]
     pub fn metrics(&self, latency_ms: u64) -> Value {
         let mut out = json!({

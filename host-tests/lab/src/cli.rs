@@ -15,13 +15,13 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Break its paths under load, and report what became of the calls. Needs root, and `ip`, `tc` and `nft`.
+    /// Break the gateway's paths under load and report how its calls ended. Needs root, `ip`, `tc` and `nft`.
     ///
-    /// The hosts are network namespaces. Direct Connect is cut, then the VPN too, then both are restored, for each
-    /// way of failing; a class without the internet loses both of its paths; regions throttle; calls move to another path
-    /// by weights; uploads run next to interactive calls.
+    /// Direct Connect is cut, then the VPN too, then both are restored, for each kind of fault. A class without the
+    /// internet loses both of its paths, regions throttle, weights move calls to another path, and uploads run next to
+    /// interactive calls.
     Chaos(Chaos),
-    /// Run the VPN's machines for real: strongSwan and FRR at both ends, calls across, one tunnel cut and restored under load.
+    /// Run the VPN's machines: strongSwan and FRR at both ends, calls across, one tunnel cut and restored under load.
     /// Needs Linux, root, `ip`, `tc`, /dev/net/tun, and `apt-get`.
     Vpn(Vpn),
 }
@@ -34,13 +34,13 @@ struct Chaos {
     /// The length of each run, in seconds.
     #[arg(long, value_name = "N", default_value = "40", value_parser = clap::value_parser!(u64).range(20..=3600))]
     seconds: u64,
-    /// What is done; may be given more than once [default: all of it].
+    /// The scenario; repeat for more [default: all].
     #[arg(long = "fault", value_enum, value_name = "NAME")]
     faults: Vec<Scenario>,
-    /// Streams that run at any time.
+    /// Concurrent streams.
     #[arg(long, value_name = "N", default_value = "10")]
     streams: u32,
-    /// How long the models of two calls think before their first byte, in seconds; 0: there are none.
+    /// Seconds that the models of two calls think before their first byte; 0 for no such calls.
     #[arg(long, value_name = "N", default_value = "20")]
     think: u64,
     /// Upstreams offer HTTP/1.1 only.
@@ -53,17 +53,17 @@ struct Vpn {
     /// Converse calls in a second.
     #[arg(long, value_name = "N", default_value = "50", value_parser = clap::value_parser!(u32).range(1..=500))]
     rate: u32,
-    /// How long the tunnel is cut, in seconds; sessions of IKE and BGP end after 30. The other gateway takes the routes after
-    /// some 6, and Envoy looks at the path again within 10.
+    /// Seconds that the tunnel is cut. IKE and BGP sessions end after 30, the other gateway takes the routes after some 6,
+    /// and Envoy checks the path again within 10.
     #[arg(long, value_name = "N", default_value = "18", value_parser = clap::value_parser!(u64).range(18..=600))]
     cut: u64,
 }
 
 impl Cli {
-    /// Does what was asked.
+    /// Runs the command.
     ///
     /// # Errors
-    /// A host that cannot be made, or a result that is not as it must be.
+    /// A namespace cannot be made, or a check of the result fails.
     pub fn run(self) -> Result<(), Error> {
         match self.command {
             Command::Chaos(chaos) => chaos.run(),

@@ -1,7 +1,8 @@
-//! The gateway in network namespaces: its paths cut under load (`chaos`), its VPN run for real (`vpn`). Tests use its
-//! namespaces and machines.
+//! Runs the gateway in network namespaces: `chaos` breaks its paths under load, `vpn` runs the VPN's machines. Tests use
+//! the namespaces and machines.
 //!
 //! Programs and packages are named by the environment ([`tools`]); `cargo xtask chaos` and `cargo xtask vpn` set it.
+#![allow(missing_docs, reason = "only this workspace uses it")]
 #![forbid(unsafe_code)]
 
 pub mod chaos;
@@ -10,6 +11,7 @@ pub mod keys;
 pub mod machine;
 pub mod namespace;
 pub mod programs;
+pub mod record;
 pub mod tools;
 pub mod vpn;
 

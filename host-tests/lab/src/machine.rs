@@ -1,4 +1,4 @@
-//! A machine of the lab: programs of Debian's packages with files of its own, in a network namespace.
+//! A machine of the lab: programs of Debian packages with their own files, in a network namespace.
 //!
 //! The packages are unpacked in a directory, which becomes the programs' root. Nothing is installed. `cargo xtask` fetches
 //! them and names the directory in the environment ([`crate::tools::DEBIAN`]).
@@ -13,7 +13,7 @@ use crate::{Error, tools};
 /// The packages whose versions a report names.
 const NAMED: [&str; 3] = ["charon-systemd", "frr", "nftables"];
 
-/// Mounts what a program needs into its root, in a mount namespace of its own, and becomes the program:
+/// Mounts what a program needs into its root, in a new mount namespace, and execs the program:
 /// ROOT FILES PROGRAM ARGUMENTS.
 const ENTER: &str = r#"set -e
 root=$1 files=$2
@@ -21,14 +21,14 @@ shift 2
 for name in dev proc; do mount --rbind "/$name" "$root/$name"; done
 for name in etc opt run tmp; do mount --bind "$files/$name" "$root/$name"; done
 exec chroot "$root" "$@""#;
-/// Where a program is looked for.
+/// `PATH` in the root.
 const PATH: &str = "/opt/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/frr";
 
 /// The unpacked packages.
 #[derive(Debug, Clone)]
 pub struct Root(PathBuf);
 
-/// A machine: the packages' programs with files of its own.
+/// The packages' programs with their own files.
 #[derive(Debug)]
 pub struct Machine {
     root: PathBuf,
@@ -58,7 +58,7 @@ impl Root {
         Ok(named.join(", "))
     }
 
-    /// The file of a program that needs no root of its own.
+    /// The file of a program that runs without chroot.
     pub fn file(&self, path: &str) -> PathBuf {
         self.0.join(path)
     }

@@ -9,30 +9,30 @@ use serde_json::Value;
 use bedrock_gateway::paths::PathName;
 use bedrock_gateway::process::on_path;
 
-use crate::{Error, machine};
+use crate::{Error, tools};
 
-/// Of namespaces' names; the process's id follows, so that several run side by side.
+/// Prefix of namespace names. The process id follows, so that several runs do not collide.
 const PREFIX: &str = "bgw";
 
 /// A network namespace, deleted when dropped.
 #[derive(Debug)]
 pub struct Namespace(String);
 
-/// Roles beside paths' names.
+/// Roles; the names of paths are roles too.
 const ROLES: [&str; 7] = ["gw", "clients", "vpc", "vpn", "net", "aws", "bedrock"];
 
-/// Says what is missing where the machine cannot make those that `command` needs.
+/// Fails if this machine cannot make namespaces for `command`; the error says what is missing.
 pub fn check(command: &str) -> Result<(), Error> {
-    let stop = |why: String| Err(Error::Failed(format!("{command} needs hosts of its own: {why}")));
+    let stop = |why: String| Err(Error::Failed(format!("{command} needs network namespaces: {why}")));
     if !rustix::process::geteuid().is_root() {
-        return stop("network namespaces are made by root; run it as root".into());
+        return stop("run it as root".into());
     }
     let missing: Vec<&str> = ["ip", "tc"].into_iter().filter(|tool| on_path(tool).is_none()).collect();
     if !missing.is_empty() {
         return stop(format!("`{}` not found in PATH; Debian's package is iproute2", missing.join("`, `")));
     }
     if on_path("nft").is_none() {
-        machine::find()?;
+        tools::required(tools::DEBIAN)?;
     }
     Ok(())
 }
@@ -55,10 +55,10 @@ impl Namespace {
         run(&mut self.ip(arguments)).map(drop)
     }
 
-    /// Makes it a router.
+    /// Enables forwarding.
     pub fn forwards(&self) -> Result<(), Error> {
         let mut command = self.exec(Path::new("sh"));
-        // What goes out one way may come back another.
+        // Replies may take another route than requests.
         let text =
             "echo 1 >/proc/sys/net/ipv4/ip_forward\nfor f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 >$f; done";
         run(command.args(["-c", text])).map(drop)
@@ -96,11 +96,11 @@ impl Namespace {
             return Ok(self.exec(Path::new("nft")));
         }
         let mut command = self.exec(Path::new("chroot"));
-        command.arg(machine::find()?.file("")).arg("/usr/sbin/nft");
+        command.arg(tools::required(tools::DEBIAN)?).arg("/usr/sbin/nft");
         Ok(command)
     }
 
-    /// Has nft carry out these rules.
+    /// Applies nft rules.
     pub fn rules(&self, rules: &str) -> Result<(), Error> {
         let failed = |error: std::io::Error| Error::Failed(format!("nft in {}: {error}", self.0));
         let mut command = self.nft()?;
@@ -121,7 +121,7 @@ impl Namespace {
     /// What nft lists, as JSON with numbers for names.
     pub fn list(&self, what: &[&str]) -> Result<Value, Error> {
         let text = run(self.nft()?.args(["-n", "-j", "list"]).args(what))?;
-        serde_json::from_str(&text).map_err(|error| Error::Failed(format!("what nft lists is no JSON: {error}")))
+        serde_json::from_str(&text).map_err(|error| Error::Failed(format!("nft listed invalid JSON: {error}")))
     }
 }
 
@@ -157,7 +157,7 @@ pub(crate) fn run(command: &mut Command) -> Result<String, Error> {
     let words: Vec<String> = std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(|word| word.to_string_lossy().into_owned())
-        // No script.
+        // Leaves out scripts.
         .filter(|word| !word.contains('\n'))
         .collect();
     let failed = |why: &str| Error::Failed(format!("`{}` failed: {}", words.join(" "), why.trim()));
@@ -178,7 +178,7 @@ pub fn sweep() {
     }
 }
 
-/// Whether a process has ended. One that nobody has waited for yet is still listed, but has no program.
+/// Whether a process has ended. A zombie is still listed, but has no `exe`.
 fn is_gone(process: &Path) -> bool {
     process.join("exe").read_link().is_err()
 }

@@ -1,15 +1,14 @@
-//! The programs that run in the hosts.
+//! The programs that run in the namespaces, and the line by which the gateway says that it is ready.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::{Error, tools};
 
-/// What runs in the hosts. They are built before: the hosts have no network to fetch anything by.
+/// The programs. They are built before the run, since the namespaces have no network.
 #[derive(Debug)]
 pub struct Programs {
-    /// The module.
     pub module: PathBuf,
-    /// Envoy.
     pub envoy: PathBuf,
     /// The Bedrock double.
     pub double: PathBuf,
@@ -32,5 +31,27 @@ impl Programs {
             load: tools::required(tools::LOAD)?,
             gateway: tools::required(tools::GATEWAY)?,
         })
+    }
+}
+
+/// The error of a run that a signal ended.
+pub fn interrupted() -> Error {
+    Error::Failed("interrupted; its namespaces and processes are removed".into())
+}
+
+/// The plain listener of `http://ADDRESS:PORT https://…`.
+pub fn listener(ready: &str) -> Option<SocketAddr> {
+    ready.split(' ').find_map(|word| word.strip_prefix("http://"))?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_listener_from_the_ready_line() {
+        let line = "http://127.0.0.1:4711 https://127.0.0.1:4712 (CA x) region us-east-1 auth sigv4 paths dx,vpn";
+        assert_eq!(listener(line), Some(SocketAddr::from(([127, 0, 0, 1], 4711))));
+        assert_eq!(listener("https://127.0.0.1:4712"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! What the lab and the tests find outside their package. `cargo xtask` sets these variables; nothing is fetched here.
+//! Environment variables that name programs and packages. `cargo xtask` sets them; nothing is fetched here.
 
 use std::path::{Path, PathBuf};
 

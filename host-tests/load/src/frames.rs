@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_how_a_stream_ended() {
+    fn reads_how_a_stream_ended() {
         let (word, last) = (event("contentBlockDelta", b"{}"), event("metadata", b"{}"));
         assert_eq!(ending(&[word.clone(), last.clone()]), Ending::Whole);
         let thrown = exception("modelStreamErrorException", b"{}");

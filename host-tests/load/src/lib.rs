@@ -1,5 +1,6 @@
-//! Load on a gateway: Converse calls at a fixed rate whatever becomes of them (an open loop), streams, and calls whose
-//! model thinks for long, and uploads. What became of each is one JSON line.
+//! Load on a gateway: Converse calls at a fixed rate whether or not earlier ones have ended (an open loop), streams, calls
+//! whose model thinks for long, and uploads. Each call gives one JSON line.
+#![allow(missing_docs, reason = "only this workspace uses it")]
 
 pub mod frames;
 pub mod token;
@@ -23,17 +24,16 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use self::frames::{Ending, Frames};
 
-/// As an SDK names it; the gateway puts in the inference profile.
+/// The model as an SDK names it; the gateway replaces it by the inference profile.
 pub const MODEL: &str = "anthropic.claude-3-5-sonnet-20241022-v2:0";
 /// Some 30 words: a stream of as many frames.
 const QUESTION: &str = "Say in some thirty words how a call finds its way when the first of three lines is cut in the \
                         middle of it and the second one soon after that, please";
-/// A call that has no end by then never has one: longer than any wait that was asked for.
+/// A call that has not ended by then counts as `no end`. Longer than any wait that the load causes.
 const NO_END: Duration = Duration::from_secs(30);
-/// An upload may have to share a narrow line.
+/// An upload may share a slow path.
 const UPLOAD: Duration = Duration::from_secs(60);
 
-/// What to do to a gateway.
 #[derive(Debug, Clone)]
 pub struct Load {
     /// The listener for HTTP/1.1.
@@ -56,7 +56,7 @@ pub struct Load {
     pub bulk_bytes: usize,
     /// The model of Converse calls and uploads.
     pub model: String,
-    /// The `authorization` of the callers, who call in turn; none: nobody says who he is.
+    /// The `authorization` headers of the callers, used in turn; empty: callers send none.
     pub callers: Vec<String>,
 }
 
@@ -74,14 +74,13 @@ pub enum Kind {
     Bulk,
 }
 
-/// What became of a call.
+/// The result of a call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// The kind.
     pub kind: Kind,
-    /// When it was begun, in milliseconds since 1970.
+    /// Its start in milliseconds since 1970.
     pub start_ms: u64,
-    /// From then to its end, in milliseconds.
+    /// Its duration in milliseconds.
     pub ms: f64,
     /// The answer's status; 0 if there was none.
     pub status: u16,
@@ -91,10 +90,10 @@ pub struct Outcome {
 }
 
 impl Load {
-    /// Runs to its end, calls in flight included; `tell` gets each call as it ends.
+    /// Runs until the last call has ended; `tell` gets each call as it ends.
     pub async fn run(self, tell: UnboundedSender<Outcome>) {
         let text = format!(r#"{{"text":"{QUESTION}"}}"#);
-        // As large bodies are: pictures, in base64.
+        // Large bodies are pictures in base64.
         let picture = "A".repeat(self.bulk_bytes);
         let picture = format!(r#"{{"image":{{"format":"png","source":{{"bytes":"{picture}"}}}}}}"#);
         let pool = Arc::new(Pool {
@@ -119,7 +118,7 @@ impl Load {
             for nth in 0..count {
                 let (pool, tell, model) = (Arc::clone(&pool), tell.clone(), model.clone());
                 tasks.spawn(async move {
-                    // Not all at the same point of their way when a path is cut.
+                    // Staggered, so that a cut meets them at different points.
                     tokio::time::sleep(Duration::from_millis(200) * nth).await;
                     while Instant::now() < end {
                         let _ = tell.send(pool.call(kind, &model, expected).await);
@@ -145,7 +144,7 @@ fn question(blocks: &str) -> Bytes {
     format!(r#"{{"messages":[{{"role":"user","content":[{blocks}]}}]}}"#).into()
 }
 
-/// The callers and their kept connections, as of an SDK's pool.
+/// The callers, and their idle connections as in an SDK's pool.
 #[derive(Debug)]
 struct Pool {
     gateway: SocketAddr,
@@ -162,7 +161,7 @@ impl Pool {
     async fn call(&self, kind: Kind, model: &str, expected: Duration) -> Outcome {
         let start_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let start = Instant::now();
-        // Each path may have to think for itself.
+        // Each of three paths may need the whole thinking time.
         let (status, end) = match tokio::time::timeout(NO_END + expected * 3, self.exchange(kind, model)).await {
             Ok(Ok(ended)) => ended,
             Ok(Err(failure)) => (0, format!("broken: {failure}")),

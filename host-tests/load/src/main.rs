@@ -15,19 +15,19 @@ bedrock-load --gateway ADDR:PORT --record FILE [options]
 
   --gateway ADDR:PORT    the gateway's plain listener
   --record FILE          one JSON object for each call, in the order of their ends
-  --rate N               Converse calls in a second, begun whether or not others have ended (default 100)
-  --seconds N            for how long new calls are begun (default 30)
-  --streams N            streams that run at any time (default 0)
-  --pause-ms N           before each of a stream's frames (default 200)
-  --thinkers N           calls that run at any time whose model thinks before its first byte (default 0)
-  --thought-ms N         for so long (default 20000)
-  --bulk N               uploads that run at any time (default 0)
-  --bulk-bytes N         of so many bytes (default 20000000)
+  --rate N               Converse calls started each second, whether or not others have ended (default 100)
+  --seconds N            how long new calls are started (default 30)
+  --streams N            concurrent streams (default 0)
+  --pause-ms N           pause before each frame of a stream (default 200)
+  --thinkers N           concurrent calls whose model thinks before its first byte (default 0)
+  --thought-ms N         how long it thinks (default 20000)
+  --bulk N               concurrent uploads (default 0)
+  --bulk-bytes N         bytes of an upload (default 20000000)
   --model ID             the model of Converse calls and uploads (default a Claude 3.5 Sonnet)
   --callers N            the calls are those of N callers in turn, p-0000 and so on: each has a JWT with that `sub`,
-  --callers-key KEY        signed with this key by HS256 (default nobody says who he is)
+  --callers-key KEY        signed with this key by HS256 (default: callers send no JWT)
 
-Ends when its last call has. The upstream is to be bedrock-double: streams and thinking calls name its fault models.";
+Ends when its last call has ended. The upstream must be bedrock-double: streams and thinking calls name its fault models.";
 
 fn main() -> ExitCode {
     match run() {
@@ -49,9 +49,9 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     );
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let (tell, mut ended) = tokio::sync::mpsc::unbounded_channel();
         let running = tokio::spawn(load.run(tell));
-        while let Some(outcome) = told.recv().await {
+        while let Some(outcome) = ended.recv().await {
             serde_json::to_writer(&mut file, &outcome)?;
             file.write_all(b"\n")?;
         }
@@ -61,7 +61,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     })
 }
 
-/// `None`: help was asked for.
+/// `None` for `--help`.
 fn parse(mut args: lexopt::Parser) -> Result<Option<(Load, PathBuf)>, Box<dyn std::error::Error>> {
     let mut gateway = None;
     let mut record: Option<PathBuf> = None;

@@ -28,7 +28,7 @@ fn dynamodb() -> (Ended, String) {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut command = Command::new("java");
     command.arg(format!("-Djava.library.path={}", dir.join("DynamoDBLocal_lib").display())).arg("-jar");
-    // It writes a file of its own into the folder where it is started.
+    // It writes a file into its working directory.
     command.current_dir(&dir).arg("DynamoDBLocal.jar").args(["-inMemory", "-port", &port.to_string()]);
     let child = Ended(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     eventually("DynamoDB Local", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
@@ -56,7 +56,7 @@ fn records(store: &[&str]) -> BTreeMap<String, Value> {
 }
 
 #[test]
-fn every_exchange_is_in_both_stores_with_its_tokens() {
+fn both_stores_have_every_exchange() {
     let dir = tempfile::tempdir().unwrap();
     let sqlite = dir.path().join("audit.db");
     let harness =

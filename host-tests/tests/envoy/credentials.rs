@@ -1,11 +1,11 @@
-//! The ways to authenticate, and that there is none but these.
+//! The ways to authenticate, and no others.
 
 use crate::clients::{assert_all_answered, call, python, python_bearer};
 use crate::harness::{API_KEY, Gateway, Harness, Keys, SESSION_TOKEN, required, text_of};
 use bedrock_double::EXAMPLE_SECRET_KEY;
 
 #[test]
-fn refuses_without_credentials_and_sends_nothing() {
+fn refuses_without_credentials() {
     let harness = Harness::lone(Keys::None);
     assert!(harness.gateway.ready.contains(" auth none "), "{}", harness.gateway.ready);
     let error = &call(&python("converse", &harness.gateway.http), "Converse")["error"].clone();
@@ -14,7 +14,7 @@ fn refuses_without_credentials_and_sends_nothing() {
 }
 
 #[test]
-fn an_api_key_goes_as_bearer_over_tls_and_the_callers_own_does_not() {
+fn sends_its_api_key_and_not_the_callers() {
     let harness = Harness::lone(Keys::Api);
     assert!(harness.gateway.ready.contains(" auth bearer "), "{}", harness.gateway.ready);
     let calls = python_bearer("large", &harness.gateway.https, &harness.gateway.ca);

@@ -1,4 +1,4 @@
-//! The document changed while the gateway runs: calls move, and none is dropped.
+//! The policy document changes while the gateway runs: calls move, and none is dropped.
 
 use std::path::{Path, PathBuf};
 
@@ -40,7 +40,7 @@ impl File {
     }
 }
 
-/// A stream of which a frame comes each 100 ms, some four seconds long.
+/// A request for a stream with a frame each 100 ms, some four seconds long.
 fn dripping() -> Vec<u8> {
     let text = "word ".repeat(30);
     let body = json!({ "messages": [{ "role": "user", "content": [{ "text": text }] }] }).to_string();
@@ -65,7 +65,7 @@ fn wait_for(harness: &Harness, words: &str) {
 }
 
 #[test]
-fn weights_move_new_calls_and_a_stream_in_flight_ends_well() {
+fn weights_move_new_calls_and_spare_streams() {
     let file = File::new(&weighted(100, 0));
     let harness = file.harness();
     std::thread::scope(|scope| {
@@ -77,7 +77,7 @@ fn weights_move_new_calls_and_a_stream_in_flight_ends_well() {
         (0..5).for_each(|_| assert_eq!(harness.gateway.raw(GET).0, 200));
         assert_eq!(calls(&harness), [5, 0]);
         file.write(&weighted(0, 100).to_string());
-        // Called all the while: no call may meet a gap.
+        // Calls run during the change: none may fail.
         let mut number = 5;
         while !harness.gateway.said().contains("taken (change 1)") {
             assert_eq!(harness.gateway.raw(GET).0, 200);
@@ -109,7 +109,7 @@ fn weights_move_new_calls_and_a_stream_in_flight_ends_well() {
 }
 
 #[test]
-fn a_change_that_cannot_be_taken_is_refused_and_the_old_stays() {
+fn a_bad_change_keeps_the_old_document() {
     let file = File::new(&weighted(100, 0));
     let harness = file.harness();
     let changed = |key: &str, value: Value| {
@@ -129,7 +129,7 @@ fn a_change_that_cannot_be_taken_is_refused_and_the_old_stays() {
         wait_for(&harness, words);
         assert_eq!(harness.gateway.raw(GET).0, 200);
     }
-    // A file that is gone is told once, and one that is back is looked at.
+    // A missing file is reported once; when it is back it is read again.
     std::fs::remove_file(&file.path).unwrap();
     wait_for(&harness, "cannot read it");
     assert_eq!(calls(&harness), [6, 0]);
@@ -157,7 +157,7 @@ fn print_config(arguments: &[&str], paths: Option<&str>) -> Result<String, Strin
 }
 
 #[test]
-fn mistakes_are_refused_by_name_before_envoy_starts() {
+fn refuses_mistakes_before_envoy_starts() {
     let file = File::new(&weighted(0, 0));
     let zero = file.path.to_str().unwrap();
     let good = File::new(&weighted(1, 0));

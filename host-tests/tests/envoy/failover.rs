@@ -23,7 +23,7 @@ fn exchanges(harness: &Harness, count: usize) -> Vec<(u64, String, u64)> {
     })
 }
 
-/// Cuts one path after the other by `fault`: every call is answered, over the first path that is left.
+/// Cuts one path after the other by `fault`: the first path that is left answers every call.
 fn calls_move_on(fault: PathFault) {
     let harness = Harness::new(Keys::LongLived, &["dx", "vpn", "internet"], |double| double, &[]);
     assert_eq!(harness.gateway.raw(GET).0, 200);
@@ -44,27 +44,27 @@ fn calls_move_on(fault: PathFault) {
 }
 
 #[test]
-fn calls_move_on_when_a_path_refuses_connections() {
+fn calls_move_when_a_path_refuses_connections() {
     calls_move_on(PathFault::Refuse);
 }
 
 #[test]
-fn calls_move_on_when_a_path_resets_connections() {
+fn calls_move_when_a_path_resets_connections() {
     calls_move_on(PathFault::Reset);
 }
 
 #[test]
-fn calls_move_on_when_a_path_swallows_every_byte() {
+fn calls_move_when_a_path_drops_every_byte() {
     calls_move_on(PathFault::Silent);
 }
 
 #[test]
-fn calls_move_on_when_a_path_answers_503() {
+fn calls_move_when_a_path_answers_503() {
     calls_move_on(PathFault::Status(503));
 }
 
 #[test]
-fn a_path_that_is_back_is_taken_again() {
+fn calls_return_to_a_restored_path() {
     let harness = Harness::new(Keys::LongLived, &["dx", "vpn"], |double| double, &[]);
     harness.doubles[0].set_fault(PathFault::Refuse);
     for _ in 0..5 {
@@ -78,7 +78,7 @@ fn a_path_that_is_back_is_taken_again() {
 }
 
 #[test]
-fn with_every_path_cut_the_answer_is_503_in_bedrocks_form() {
+fn refuses_with_503_when_every_path_is_cut() {
     let harness = Harness::new(Keys::LongLived, &["dx", "vpn"], |double| double, &[]);
     harness.doubles.iter().for_each(|double| double.set_fault(PathFault::Refuse));
     let calls = python("converse", &harness.gateway.http);

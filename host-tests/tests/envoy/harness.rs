@@ -1,4 +1,4 @@
-//! A gateway of a test's own, in front of doubles of its own.
+//! Each test's gateway, in front of its own doubles.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use bedrock_double::sources::{AGENT_TOKEN, CONTAINER_TOKEN};
 use bedrock_double::{Builder, Double, EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY, Received, Running};
 
-/// A session token of temporary keys; any text, to the double.
+/// A session token of temporary keys; the double accepts any text.
 pub const SESSION_TOKEN: &str = "example/session+token==";
-/// A Bedrock API key; any text, to the double.
+/// A Bedrock API key; the double accepts any text.
 pub const API_KEY: &str = "ABSKexample-api-key";
 
 pub use host_tests::required;
@@ -24,7 +24,7 @@ pub enum Keys {
     LongLived,
     Temporary,
     Api,
-    /// None of Bedrock's: what the local sources of credentials want to see.
+    /// Tokens for the local sources of credentials.
     Local,
 }
 
@@ -72,9 +72,9 @@ pub struct Gateway {
     pub https: String,
     /// What clients of the TLS listener trust.
     pub ca: String,
-    /// The line that said so.
+    /// The line it prints when it is ready.
     pub ready: String,
-    /// What it said on stderr.
+    /// Its stderr.
     said: Arc<Mutex<String>>,
     /// Its logs and Envoy's configuration.
     state: tempfile::TempDir,
@@ -116,13 +116,13 @@ impl Harness {
         self.dir.path().join("access.jsonl")
     }
 
-    /// What the doubles got, health checks apart.
+    /// The requests that the doubles got, without health checks.
     pub fn received(&self) -> Vec<Received> {
         let all = self.doubles.iter().flat_map(Running::requests);
         all.filter(|request| request.operation.is_some() || request.is_violation()).collect()
     }
 
-    /// Fails if a request was one that a gateway must never send: unsigned, wrongly signed, or with what must not cross.
+    /// Fails if a double got a request that a gateway must never send: unsigned, wrongly signed, or with a forbidden header.
     pub fn assert_no_violation(&self) {
         for double in &self.doubles {
             let violations = double.violations();
@@ -169,7 +169,7 @@ impl Gateway {
         }
     }
 
-    /// What it has said on stderr so far.
+    /// Its stderr so far.
     pub fn said(&self) -> String {
         self.said.lock().unwrap().clone()
     }
@@ -204,7 +204,7 @@ impl Gateway {
         String::from_utf8_lossy(&page).into_owned()
     }
 
-    /// Ends it as Ctrl-C does and waits: the audit is whole then.
+    /// Ends it as Ctrl-C does and waits, so that the audit is complete.
     pub fn stop(mut self) {
         self.terminate();
     }
@@ -221,7 +221,7 @@ impl Gateway {
         let address = self.http.strip_prefix("http://").unwrap();
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        // A server may answer and close before it has read all.
+        // A server may answer and close before it has read everything.
         let _ = stream.write_all(request);
         let mut response = Vec::new();
         let _ = stream.read_to_end(&mut response);
@@ -237,7 +237,7 @@ impl Drop for Gateway {
     }
 }
 
-/// Waits until `check` gives something.
+/// Polls until `check` returns something.
 pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
@@ -249,7 +249,24 @@ pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A file's text; nothing while it is not there.
+/// A file's text; empty while it does not exist.
 pub fn text_of(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
+}
+
+/// `envoy/base.yaml` with `from` replaced, as the file of `--base`.
+pub fn base(dir: &Path, from: &str, to: &str) -> String {
+    changed(dir, "base.yaml", include_str!("../../../envoy/base.yaml"), from, to)
+}
+
+/// `envoy/example.yaml` with `from` replaced, as the file of `--policy`.
+pub fn policy(dir: &Path, from: &str, to: &str) -> String {
+    changed(dir, "example.yaml", include_str!("../../../envoy/example.yaml"), from, to)
+}
+
+fn changed(dir: &Path, name: &str, text: &str, from: &str, to: &str) -> String {
+    assert_eq!(text.matches(from).count(), 1, "{name}: {from}");
+    let file = dir.join(name);
+    std::fs::write(&file, text.replace(from, to)).unwrap();
+    file.display().to_string()
 }

@@ -1,8 +1,9 @@
-//! Nothing of the client's crosses but what is meant to, and nothing internal shows.
+//! Only allowed headers of a client cross, and no internal header comes back.
 
 use serde_json::Value;
 
 use crate::harness::{Harness, Keys, eventually, text_of};
+use crate::pool::pooled;
 
 /// What a client must not get across, each with this mark in it.
 const MARK: &str = "must-not-cross";
@@ -51,7 +52,7 @@ fn converse(headers: &str) -> Vec<u8> {
 
 #[test]
 fn no_header_of_the_clients_reaches_upstream() {
-    let harness = Harness::lone(Keys::LongLived);
+    let harness = pooled();
     let headers: String = INTERNAL.iter().map(|name| format!("{name}: {MARK}\r\n")).collect();
     let (status, head, body) = harness.gateway.raw(&converse(&headers));
     assert_eq!(status, 200, "{head} {body}");
@@ -69,7 +70,7 @@ fn no_header_of_the_clients_reaches_upstream() {
 
 #[test]
 fn the_client_cannot_choose_a_cluster() {
-    let harness = Harness::lone(Keys::LongLived);
+    let harness = pooled();
     for cluster in ["audit-als", "bedrock.any", "nothing"] {
         let (status, ..) = harness.gateway.raw(&converse(&format!("x-bedrock-gateway-cluster: {cluster}\r\n")));
         assert_eq!(status, 200, "{cluster}");
@@ -78,8 +79,8 @@ fn the_client_cannot_choose_a_cluster() {
 }
 
 #[test]
-fn repeated_headers_that_matter_are_refused_and_nothing_is_sent() {
-    let harness = Harness::lone(Keys::LongLived);
+fn refuses_repeated_headers_that_matter() {
+    let harness = pooled();
     let twice = "x-amzn-bedrock-trace: ENABLED\r\nx-amzn-bedrock-trace: DISABLED\r\n";
     // The call has a content type already.
     for repeated in [twice, "content-type: text/plain\r\n"] {
@@ -92,7 +93,7 @@ fn repeated_headers_that_matter_are_refused_and_nothing_is_sent() {
 
 #[test]
 fn no_internal_header_comes_back() {
-    let harness = Harness::lone(Keys::LongLived);
+    let harness = pooled();
     let (_, head, _) = harness.gateway.raw(&converse(""));
     for internal in ["x-envoy", "x-bedrock-gateway", "server: envoy", "x-request-id"] {
         assert!(!head.contains(internal), "{head}");
@@ -100,8 +101,8 @@ fn no_internal_header_comes_back() {
 }
 
 #[test]
-fn bytes_that_are_no_text_pass_the_filter_unharmed() {
-    let harness = Harness::lone(Keys::LongLived);
+fn header_bytes_that_are_not_text_pass() {
+    let harness = pooled();
     let mut request = b"GET /foundation-models HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-odd: ".to_vec();
     request.extend(b"\xff\xfe\r\n\r\n");
     let (status, ..) = harness.gateway.raw(&request);
@@ -123,7 +124,7 @@ fn ids(harness: &Harness, count: usize) -> Vec<String> {
 }
 
 #[test]
-fn the_client_cannot_choose_the_audit_records_key() {
+fn clients_cannot_choose_the_audit_key() {
     // With one id for many calls, all but one would leave no record.
     const CHOSEN: &str = "11111111-2222-4333-8444-555555555555";
     let harness = Harness::lone(Keys::LongLived);
@@ -136,7 +137,7 @@ fn the_client_cannot_choose_the_audit_records_key() {
 }
 
 #[test]
-fn a_request_that_envoy_cannot_read_has_a_key_too() {
+fn requests_that_envoy_rejects_have_audit_keys() {
     let harness = Harness::lone(Keys::LongLived);
     for _ in 0..2 {
         let (status, ..) = harness.gateway.raw(b"GET / HTTP/1.1\r\nhost: x\r\nno colon\r\n\r\n");

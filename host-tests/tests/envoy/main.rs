@@ -1,6 +1,6 @@
-//! The whole gateway: `bedrock-gateway up` as a user starts it, real SDKs in front, the Bedrock double behind.
+//! Tests of `bedrock-gateway up` with real SDKs in front and the Bedrock double behind.
 //!
-//! What these need, `cargo xtask test` sets up and names in the environment (docs/development.md).
+//! `cargo xtask test` sets up what they need and names it in the environment (docs/development.md).
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests")]
 
@@ -15,6 +15,7 @@ mod isolation;
 mod istio;
 mod metrics;
 mod moto;
+mod pool;
 mod principal;
 mod regions;
 mod replies;

@@ -53,7 +53,7 @@ impl Moto {
 }
 
 #[test]
-fn a_secret_of_secrets_manager_signs_for_bedrock() {
+fn a_secrets_manager_secret_signs_calls() {
     let moto = Moto::start();
     let keys = json!({"AccessKeyId": EXAMPLE_ACCESS_KEY, "SecretAccessKey": EXAMPLE_SECRET_KEY});
     moto.create_secret("bedrock/keys", &keys.to_string());
@@ -62,15 +62,19 @@ fn a_secret_of_secrets_manager_signs_for_bedrock() {
     let dir = tempfile::tempdir().unwrap();
     let credentials = r#"{"source": "secrets_manager", "cluster": "secrets", "secret": "bedrock/keys", "region": "us-gov-west-1", "using": {"source": "container", "cluster": "container"}}"#;
     let config = configuration(dir.path(), &sources, moto.1.port(), credentials);
-    let harness =
-        Harness::new(Keys::Local, &["dx", "vpn"], |double| double, &["--config", &config, "--concurrency", "4"]);
+    let harness = Harness::new(
+        Keys::Local,
+        &["dx", "vpn"],
+        |double| double,
+        &config.iter().map(String::as_str).collect::<Vec<_>>(),
+    );
     assert_all_answered(&python("converse", &harness.gateway.http));
     harness.assert_no_violation();
     assert_eq!(sources.complaints(), Vec::<String>::new());
 }
 
 #[test]
-fn keys_that_sts_gives_for_a_web_identity_sign_for_bedrock() {
+fn sts_web_identity_keys_sign_calls() {
     let moto = Moto::start();
     let keyring = Keyring::default();
     let sources = Sources::with_sts(Duration::from_secs(3600), &keyring, false, Some(moto.1)).unwrap();
@@ -78,7 +82,8 @@ fn keys_that_sts_gives_for_a_web_identity_sign_for_bedrock() {
     let credentials = r#"{"source": "federation", "using": {"source": "imds", "cluster": "imds"}, "govcloud": {"cluster": "sts-gov", "region": "us-gov-west-1"}, "commercial": {"cluster": "sts-com", "region": "us-east-1"}, "audience": "bedrock", "role_arn": "arn:aws:iam::123456789012:role/bedrock-gateway"}"#;
     let config = configuration(dir.path(), &sources, moto.1.port(), credentials);
     let change = |double: Builder| double.keyring(&keyring);
-    let harness = Harness::new(Keys::Local, &["dx", "vpn"], change, &["--config", &config, "--concurrency", "4"]);
+    let harness =
+        Harness::new(Keys::Local, &["dx", "vpn"], change, &config.iter().map(String::as_str).collect::<Vec<_>>());
     assert_all_answered(&python("converse", &harness.gateway.http));
     harness.assert_no_violation();
     assert_eq!(sources.complaints(), Vec::<String>::new());

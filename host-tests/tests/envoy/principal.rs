@@ -11,7 +11,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::harness::{Harness, Keys, eventually, text_of};
+use crate::harness::{Harness, Keys, base, eventually, text_of};
 
 /// A client certificate of the mesh.
 struct Identity {
@@ -59,27 +59,21 @@ fn get(harness: &Harness, identity: Identity) -> (u16, String) {
 }
 
 #[test]
-fn a_certificates_spiffe_id_is_the_principal_and_chooses_the_class() {
+fn a_spiffe_id_is_the_principal() {
     let dir = tempfile::tempdir().unwrap();
     let ca = dir.path().join("mesh-ca.pem");
     let (open, restricted) =
         ("spiffe://mission.example/ns/open/sa/app", "spiffe://mission.example/ns/restricted/sa/app");
     let mut identities = identities(&ca, &[open, restricted]).into_iter();
 
-    let standalone = Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy/standalone.yaml");
-    let text = std::fs::read_to_string(standalone).unwrap();
     let asked = format!(
         "require_client_certificate: true\n              common_tls_context:\n                validation_context: \
          {{ trusted_ca: {{ filename: {} }} }}",
         ca.display()
     );
-    let asks = text.replace("require_client_certificate: false\n              common_tls_context:", &asked);
-    assert_ne!(asks, text);
-    let config = dir.path().join("mtls.yaml");
-    std::fs::write(&config, asks).unwrap();
+    let base = base(dir.path(), "require_client_certificate: false\n              common_tls_context:", &asked);
 
-    let harness =
-        Harness::new(Keys::LongLived, &["internet"], |double| double, &["--config", config.to_str().unwrap()]);
+    let harness = Harness::new(Keys::LongLived, &["internet"], |double| double, &["--base", &base]);
     let (status, answer) = get(&harness, identities.next().unwrap());
     assert_eq!(status, 200, "{answer}");
     assert_eq!(harness.received().len(), 1);

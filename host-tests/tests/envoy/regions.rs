@@ -70,7 +70,7 @@ fn each_region_is_called_by_its_own_name() {
     harness.assert_no_violation();
 }
 
-/// The first region answers so to everything: the same call is answered by the second, signed for it anew.
+/// The first region has a fault: the second answers the same call, signed for it.
 fn moves_to_the_second_region(fault: PathFault, bytes: usize) {
     let harness = harness(&json!([{ "name": "any", "regions": ["us-east-1", "eu-central-1"], "paths": ["dx"] }]));
     assert_eq!(harness.gateway.raw(&converse(10)).0, 200);
@@ -88,16 +88,16 @@ fn moves_to_the_second_region(fault: PathFault, bytes: usize) {
 }
 
 #[test]
-fn a_throttled_call_is_answered_by_the_second_region() {
+fn a_throttled_call_moves_to_the_second_region() {
     moves_to_the_second_region(PathFault::Status(429), 10);
 }
 
 #[test]
-fn a_call_to_a_region_that_is_unavailable_is_answered_by_the_second() {
+fn a_503_moves_a_call_to_the_second_region() {
     moves_to_the_second_region(PathFault::Status(503), 10);
 }
 
 #[test]
-fn a_throttled_call_of_20_mb_is_answered_by_the_second_region() {
+fn a_throttled_20_mb_call_moves_regions_too() {
     moves_to_the_second_region(PathFault::Status(429), 20_000_000);
 }

@@ -1,13 +1,12 @@
-//! What callers get when there is no good answer: Bedrock's form, whoever says it.
-
-use std::path::Path;
+//! Errors reach callers in Bedrock's form, from the gateway, Envoy and Bedrock.
 
 use crate::clients::{call, python};
-use crate::harness::{Harness, Keys};
+use crate::harness::{Harness, Keys, policy};
+use crate::pool::pooled;
 
 #[test]
 fn bedrocks_own_errors_pass_as_they_are() {
-    let harness = Harness::lone(Keys::LongLived);
+    let harness = pooled();
     let calls = python("errors", &harness.gateway.http);
     for (name, class, status) in [
         ("throttled", "ThrottlingException", 429),
@@ -31,14 +30,8 @@ fn bedrocks_own_errors_pass_as_they_are() {
 #[test]
 fn refuses_a_denied_model_with_access_denied() {
     let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("deny.yaml");
-    let standalone = Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy/standalone.yaml");
-    let text = std::fs::read_to_string(standalone).unwrap();
-    let denied = text.replace(r#""deny": []"#, r#""deny": ["anthropic.*"]"#);
-    assert_ne!(text, denied);
-    std::fs::write(&config, denied).unwrap();
-    let harness =
-        Harness::new(Keys::LongLived, &["internet"], |double| double, &["--config", config.to_str().unwrap()]);
+    let policy = policy(dir.path(), "  deny: []", "  deny: [anthropic.*]");
+    let harness = Harness::new(Keys::LongLived, &["internet"], |double| double, &["--policy", &policy]);
     let error = &call(&python("converse", &harness.gateway.http), "Converse")["error"].clone();
     assert_eq!(error["class"], "AccessDeniedException", "{error}");
     assert!(harness.received().is_empty());
@@ -46,7 +39,7 @@ fn refuses_a_denied_model_with_access_denied() {
 
 #[test]
 fn envoys_own_refusals_have_the_form_too() {
-    let harness = Harness::lone(Keys::LongLived);
+    let harness = pooled();
     let many: String = (0..150).map(|number| format!("x-{number}: y\r\n")).collect();
     for (request, status) in [
         ("GARBAGE\r\n\r\n".to_owned(), 400),
@@ -63,7 +56,7 @@ fn envoys_own_refusals_have_the_form_too() {
 
 #[test]
 fn refuses_an_unknown_operation_by_name() {
-    let harness = Harness::lone(Keys::LongLived);
+    let harness = pooled();
     let request = b"GET /elsewhere HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     let (status, head, body) = harness.gateway.raw(request);
     assert_eq!(status, 404);
@@ -74,7 +67,7 @@ fn refuses_an_unknown_operation_by_name() {
 
 #[test]
 fn refuses_a_body_over_25_mib() {
-    let harness = Harness::lone(Keys::LongLived);
+    let harness = pooled();
     let mut request = b"POST /model/amazon.titan-text-express-v1/invoke HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
         content-length: 26214401\r\n\r\n"
         .to_vec();
@@ -86,7 +79,7 @@ fn refuses_a_body_over_25_mib() {
 }
 
 #[test]
-fn a_body_over_25_mib_is_an_error_that_sdks_hear_over_tls_too() {
+fn sdks_raise_413_over_tls() {
     let harness = Harness::lone(Keys::Api);
     let calls = crate::clients::python_bearer("overlong", &harness.gateway.https, &harness.gateway.ca);
     let error = &call(&calls, "InvokeModel 26 MiB")["error"];

@@ -1,15 +1,15 @@
-//! Streams that break off end with an exception that SDKs raise by its name, and leave a record that says where they were.
+//! Streams that break off end with an exception that SDKs raise by name, and leave a record of their path and region.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
 use std::time::Duration;
 
 use bedrock_double::{Builder, PathFault};
 use serde_json::Value;
 
 use crate::clients::{call, javascript, python, python_bearer};
-use crate::harness::{Harness, Keys, eventually, text_of};
+use crate::harness::{Harness, Keys, base, eventually, text_of};
+use crate::pool::pooled;
 
 /// The last exchanges in the access log, once there are `count`: what Envoy and the filter say of each.
 fn exchanges(harness: &Harness, count: usize) -> Vec<(Value, Value, Value)> {
@@ -50,18 +50,18 @@ fn streams_end_with_an_exception(change: impl Fn(Builder) -> Builder) {
 }
 
 #[test]
-fn a_stream_that_breaks_off_raises_its_exception_over_http2() {
+fn a_broken_stream_raises_over_http2() {
     streams_end_with_an_exception(|double| double);
 }
 
 #[test]
-fn a_stream_that_breaks_off_raises_its_exception_over_http1() {
+fn a_broken_stream_raises_over_http1() {
     streams_end_with_an_exception(|double| double.h2(false));
 }
 
 #[test]
-fn the_exception_has_its_name_in_javascript_too() {
-    let harness = Harness::lone(Keys::LongLived);
+fn a_broken_stream_raises_in_javascript() {
+    let harness = pooled();
     let calls = javascript("streams", &harness.gateway.http);
     let class = |name: &str| call(&calls, name)["error"]["class"].clone();
     assert_eq!(class("mid-stream"), "ThrottlingException", "Bedrock's own passes");
@@ -69,7 +69,7 @@ fn the_exception_has_its_name_in_javascript_too() {
 }
 
 #[test]
-fn streams_with_an_api_key_end_so_too() {
+fn a_broken_stream_raises_with_an_api_key() {
     let harness = Harness::lone(Keys::Api);
     let calls = python_bearer("streams", &harness.gateway.https, &harness.gateway.ca);
     assert_eq!(call(&calls, "ConverseStream")["code"], "serviceUnavailableException");
@@ -77,8 +77,8 @@ fn streams_with_an_api_key_end_so_too() {
     harness.assert_no_violation();
 }
 
-/// Streams in flight on a path that dies are told; new ones take the next.
-fn streams_are_told_when_their_path_dies(fault: PathFault) {
+/// Streams in flight on a path that is cut end with an exception; new ones take the next path.
+fn streams_end_with_an_exception_on_a_cut(fault: PathFault) {
     let harness = Harness::new(Keys::LongLived, &["dx", "vpn"], |double| double, &[]);
     let address = harness.gateway.http.strip_prefix("http://").unwrap();
     let mut streams: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(address).unwrap()).collect();
@@ -86,7 +86,7 @@ fn streams_are_told_when_their_path_dies(fault: PathFault) {
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         stream.write_all(request("fault.drip-500ms").as_bytes()).unwrap();
     }
-    // Each has begun.
+    // All have begun.
     let mut begun: Vec<Vec<u8>> = Vec::new();
     for stream in &mut streams {
         let (mut head, mut byte) = (Vec::new(), [0]);
@@ -114,17 +114,17 @@ fn streams_are_told_when_their_path_dies(fault: PathFault) {
 }
 
 #[test]
-fn streams_are_told_when_their_path_resets() {
-    streams_are_told_when_their_path_dies(PathFault::Refuse);
+fn streams_raise_when_their_path_resets() {
+    streams_end_with_an_exception_on_a_cut(PathFault::Refuse);
 }
 
 #[test]
-fn streams_are_told_when_their_path_falls_silent() {
-    streams_are_told_when_their_path_dies(PathFault::Silent);
+fn streams_raise_when_their_path_goes_silent() {
+    streams_end_with_an_exception_on_a_cut(PathFault::Silent);
 }
 
 #[test]
-fn a_stream_whose_path_is_dead_takes_the_next_one_in_the_same_call() {
+fn a_new_stream_skips_a_dead_path() {
     let harness = Harness::new(Keys::LongLived, &["dx", "vpn"], |double| double, &[]);
     harness.doubles[0].set_fault(PathFault::Reset);
     let (status, _, body) = harness.gateway.raw(request("anthropic.claude-3-5-sonnet-20241022-v2:0").as_bytes());
@@ -134,7 +134,7 @@ fn a_stream_whose_path_is_dead_takes_the_next_one_in_the_same_call() {
 }
 
 #[test]
-fn with_no_path_left_a_stream_is_refused_in_bedrocks_form() {
+fn refuses_a_stream_when_no_path_is_left() {
     let harness = Harness::new(Keys::LongLived, &["dx", "vpn"], |double| double, &[]);
     harness.doubles.iter().for_each(|double| double.set_fault(PathFault::Refuse));
     eventually("the name of the class", || {
@@ -147,7 +147,7 @@ fn with_no_path_left_a_stream_is_refused_in_bedrocks_form() {
 }
 
 #[test]
-fn a_client_that_leaves_before_the_first_byte_leaves_a_record_of_where_its_call_was() {
+fn records_a_client_that_leaves_early() {
     let harness = Harness::new(Keys::LongLived, &["dx", "vpn"], |double| double, &[]);
     let mut stream = TcpStream::connect(harness.gateway.http.strip_prefix("http://").unwrap()).unwrap();
     stream.write_all(request("fault.slow-60s").as_bytes()).unwrap();
@@ -160,8 +160,8 @@ fn a_client_that_leaves_before_the_first_byte_leaves_a_record_of_where_its_call_
 }
 
 #[test]
-fn a_response_that_is_no_stream_passes_as_it_is() {
-    let harness = Harness::lone(Keys::LongLived);
+fn a_response_that_is_not_a_stream_passes() {
+    let harness = pooled();
     let (status, head, body) = harness.gateway.raw(request("fault.status-424").as_bytes());
     assert_eq!(status, 424, "{head}");
     assert!(head.contains("x-amzn-errortype: modelerrorexception") && head.contains("content-length: "), "{head}");
@@ -169,7 +169,7 @@ fn a_response_that_is_no_stream_passes_as_it_is() {
 }
 
 #[test]
-fn envoys_own_answer_is_whole_where_the_relay_cannot_be_reached() {
+fn answers_fully_when_the_relay_is_unreachable() {
     let to = |listener: &str| format!("envoy_internal_address: {{ server_listener_name: {listener},");
     let harness = changed(&to("streams"), &to("gone"));
     let (status, head, body) = harness.gateway.raw(request("anthropic.claude-3-5-sonnet-20241022-v2:0").as_bytes());
@@ -180,7 +180,7 @@ fn envoys_own_answer_is_whole_where_the_relay_cannot_be_reached() {
 }
 
 #[test]
-fn refuses_streams_where_the_relay_is_in_another_vm() {
+fn refuses_streams_if_the_relay_has_another_vm() {
     let place = |vm: &str| {
         let lines = ["root_id: relay.http", "failure_policy: FAIL_RELOAD", "allow_on_headers_stop_iteration: true", vm];
         lines.join(&format!("\n{}", " ".repeat(24)))
@@ -190,16 +190,12 @@ fn refuses_streams_where_the_relay_is_in_another_vm() {
     let (status, _, body) = harness.gateway.raw(request("anthropic.claude-3-5-sonnet-20241022-v2:0").as_bytes());
     assert!(status == 503 && body.contains("the same `vm_config`"), "{status} {body}");
     assert!(call(&python("converse", &harness.gateway.http), "Converse").get("error").is_none());
-    assert_eq!(harness.received().len(), 1, "the call that is no stream");
+    assert_eq!(harness.received().len(), 1, "the call that is not a stream");
 }
 
-/// A harness with one double, and a text of `envoy/standalone.yaml` in the place of another.
+/// A harness with one double, and a text of `envoy/base.yaml` replaced.
 fn changed(from: &str, to: &str) -> Harness {
     let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("changed.yaml");
-    let standalone = Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy/standalone.yaml");
-    let text = std::fs::read_to_string(standalone).unwrap();
-    assert_eq!(text.matches(from).count(), 1, "{from}");
-    std::fs::write(&config, text.replace(from, to)).unwrap();
-    Harness::new(Keys::LongLived, &["internet"], |double| double, &["--config", config.to_str().unwrap()])
+    let base = base(dir.path(), from, to);
+    Harness::new(Keys::LongLived, &["internet"], |double| double, &["--base", &base])
 }

@@ -1,4 +1,6 @@
-//! A configuration, a call and a judge of signatures.
+//! A configuration, calls, and the check of signatures.
+
+use std::time::{Duration, UNIX_EPOCH};
 
 use bedrock_double::sigv4::{AccessKey, Expected, Refusal, WireRequest, verify};
 use proxy_wasm_vm::{Exchange, Header, LocalReply, Plugin, Vm, VmBuilder, values};
@@ -34,9 +36,9 @@ pub fn configuration(role: &str) -> Value {
     })
 }
 
-/// The built filter.
+/// The built filter, at the time of AWS's published signing examples (2015-08-30T12:36:00Z).
 pub fn filter() -> VmBuilder {
-    Vm::load(host_tests::module())
+    Vm::load(host_tests::module()).clock(UNIX_EPOCH + Duration::from_secs(1_440_938_160))
 }
 
 /// The filter with documented example keys in its environment.
@@ -49,7 +51,7 @@ pub fn plugin(vm: &Vm, configuration: &Value) -> Plugin {
     vm.plugin(role).allow_on_headers_stop_iteration(true).configure(configuration.to_string()).unwrap()
 }
 
-/// Gateway and signer in one VM, as Envoy has them.
+/// Gateway and signer in one VM, as in Envoy.
 pub fn both_roles() -> (Plugin, Plugin) {
     let vm = with_keys().start().unwrap();
     (plugin(&vm, &configuration("gateway")), plugin(&vm, &configuration("signer")))
@@ -60,7 +62,7 @@ pub fn gateway() -> Plugin {
     plugin(&with_keys().start().unwrap(), &configuration("gateway"))
 }
 
-/// A call as Envoy shows it, with `extra` headers behind.
+/// The header map of a call, followed by `extra` headers.
 pub fn call(method: &str, path: &str, extra: &[(&str, &str)]) -> Vec<(String, String)> {
     let own = [
         (":authority", "127.0.0.1:10000"),
@@ -103,7 +105,7 @@ pub fn refusal(exchange: &Exchange) -> (u32, String, String) {
     (reply.status, error, body["message"].as_str().unwrap().to_owned())
 }
 
-/// What the filter left for the access log.
+/// The exchange facts that the filter leaves for the access log.
 pub fn facts(exchange: &Exchange) -> Value {
     exchange.done();
     serde_json::from_slice(&exchange.filter_state("wasm.bedrock.exchange").unwrap()).unwrap()
@@ -119,17 +121,15 @@ pub fn sha256(body: &[u8]) -> String {
     hex::encode(Sha256::digest(body))
 }
 
-/// Judges the signature of a request as it would go on the wire, at the VM's time.
+/// Verifies the signature of a request at the VM's time.
 pub fn judge(exchange: &Exchange, body: &[u8], region: &str, token: Option<&str>) -> Result<(), Refusal> {
     let map = exchange.request_map();
     let (method, path) = (only(&map, ":method"), only(&map, ":path"));
     let (path, query) = path.split_once('?').unwrap_or((&path, ""));
-    let headers: Vec<Header> = map
-        .iter()
-        .filter(|(name, _)| !name.starts_with(':'))
-        .cloned()
-        .chain([("host".to_owned(), only(&map, ":authority").into_bytes())])
-        .collect();
+    let sent =
+        map.iter().filter(|(name, _)| !name.starts_with(':')).map(|(name, value)| (name.clone(), value.to_vec()));
+    let host = ("host".to_owned(), only(&map, ":authority").into_bytes());
+    let headers: Vec<(String, Vec<u8>)> = sent.chain([host]).collect();
     let request = WireRequest { method: &method, path, query, headers: &headers, body_sha256: &sha256(body) };
     let key = AccessKey { id: KEY_ID.to_owned(), secret: SECRET.to_owned(), session_token: token.map(str::to_owned) };
     verify(&request, &key, &Expected { region, service: "bedrock", now: exchange.vm().clock().into() })

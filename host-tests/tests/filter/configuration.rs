@@ -1,4 +1,4 @@
-//! What is accepted, what is refused and by which name.
+//! Configurations that are refused, and the key that the error names.
 
 use crate::common::{KEY_ID, SECRET, configuration, converse, filter, plugin, refusal, with_keys};
 use proxy_wasm_vm::{Outcome, Vm};
@@ -33,17 +33,17 @@ fn refuses_by_the_name_of_the_key() {
         let mut document = configuration("gateway");
         edit(&mut document);
         let log = refused(&vm, document.to_string());
-        // Serde names an unknown key in its text and stands at the level above it.
+        // For an unknown key, serde names the key in its text and its parent as the position.
         assert!(log.contains("configuration key") && log.contains(key), "{key}: {log}");
     }
     assert!(refused(&vm, "{").contains("configuration key"));
     assert!(refused(&vm, "").contains("configuration key"));
-    // The VM is none the worse for it.
+    // The VM still serves.
     plugin(&vm, &configuration("gateway"));
 }
 
 #[test]
-fn refuses_half_and_malformed_credentials_without_telling_them() {
+fn refuses_bad_credentials_without_logging_them() {
     let document = configuration("gateway").to_string();
     for (secret, named) in [("", "AWS_SECRET_ACCESS_KEY"), ("with space", "AWS_SECRET_ACCESS_KEY")] {
         let vm = filter().env("AWS_ACCESS_KEY_ID", KEY_ID).env("AWS_SECRET_ACCESS_KEY", secret).start().unwrap();

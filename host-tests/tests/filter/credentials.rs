@@ -1,4 +1,4 @@
-//! Credentials that the module fetches: who asks, who waits, and what is never sent.
+//! Credentials that the module fetches: one fetch for all, calls that wait, and what is never sent.
 
 use crate::common::{attempt, call, configuration, converse, filter, judge, only, plugin, refusal};
 use proxy_wasm_vm::{Exchange, Outcome, Plugin, Vm, headers};
@@ -57,7 +57,7 @@ fn started(gateway: &Plugin) -> Exchange {
 }
 
 #[test]
-fn calls_wait_for_the_first_credentials_which_one_place_fetches_for_all() {
+fn calls_wait_for_the_first_shared_credentials() {
     let (vm, gateways, signer) = fetching();
     let waiting: Vec<Exchange> = gateways.iter().map(started).collect();
     for exchange in &waiting {
@@ -67,7 +67,7 @@ fn calls_wait_for_the_first_credentials_which_one_place_fetches_for_all() {
     ticks(&gateways);
     for exchange in &waiting {
         assert_eq!(exchange.request_outcome(), Outcome::Continue);
-        assert_eq!(exchange.forwarded_request().body, BODY.as_bytes());
+        assert_eq!(exchange.forwarded_request().body, BODY);
         let attempt = attempt(&signer, exchange, "us-east-1");
         assert_eq!(attempt.request_headers(exchange.request_map(), false), Outcome::Continue);
         judge(&attempt, BODY.as_bytes(), "us-east-1", Some("t")).unwrap();
@@ -78,14 +78,14 @@ fn calls_wait_for_the_first_credentials_which_one_place_fetches_for_all() {
 }
 
 #[test]
-fn a_source_that_is_down_is_tried_again_and_calls_are_told() {
+fn refuses_while_a_failed_source_is_retried() {
     let (vm, gateways, _) = fetching();
     let exchange = started(&gateways[0]);
     exchange.request_body(BODY, true);
     ticks(&gateways);
     vm.fail_call(vm.out_calls()[0].token).unwrap();
     ticks(&gateways);
-    assert!(vm.out_calls().is_empty(), "it is not asked again at once");
+    assert!(vm.out_calls().is_empty(), "it is not retried at once");
     vm.advance(Duration::from_millis(500));
     ticks(&gateways);
     answer(&vm, "500", "no");
@@ -95,14 +95,14 @@ fn a_source_that_is_down_is_tried_again_and_calls_are_told() {
     assert_eq!((status, error.as_str()), (503, "ServiceUnavailableException"));
     assert!(text.contains("still waiting for its first credentials"), "{text}");
     let logs: Vec<String> = vm.logs().into_iter().map(|line| line.text).collect();
-    let told = |what: &str| logs.iter().any(|line| line.contains(what));
-    assert!(told("credentials `default` not fetched: IMDSv2 token: no answer from cluster 'imds'"), "{logs:?}");
-    assert!(told("IMDSv2 token: answered 500"), "{logs:?}");
+    let logged = |what: &str| logs.iter().any(|line| line.contains(what));
+    assert!(logged("credentials `default` not fetched: IMDSv2 token: no answer from cluster 'imds'"), "{logs:?}");
+    assert!(logged("IMDSv2 token: answered 500"), "{logs:?}");
     assert_eq!(vm.metric("bedrock_credentials_failures;source=default"), Some(2));
 }
 
 #[test]
-fn keys_are_renewed_early_and_used_until_they_expire() {
+fn keys_are_renewed_early_and_used_to_expiry() {
     let (vm, gateways, signer) = fetching();
     fetch(&vm, &gateways, "AKIDFIRST", 60);
     let signed_by = |gateway: &Plugin| {
@@ -134,7 +134,7 @@ fn keys_are_renewed_early_and_used_until_they_expire() {
 }
 
 #[test]
-fn a_key_that_bedrock_refuses_is_replaced_before_the_next_attempt() {
+fn a_refused_key_is_replaced_before_a_retry() {
     let (vm, gateways, signer) = fetching();
     fetch(&vm, &gateways, "AKIDFIRST", 3600);
     let exchange = started(&gateways[0]);
@@ -157,7 +157,7 @@ fn a_key_that_bedrock_refuses_is_replaced_before_the_next_attempt() {
 }
 
 #[test]
-fn whoever_leaves_while_it_waits_is_forgotten() {
+fn forgets_a_waiting_client_that_leaves() {
     let (vm, gateways, _) = fetching();
     for _ in 0..3 {
         let exchange = started(&gateways[0]);

@@ -1,4 +1,4 @@
-//! The downstream role: clean, recognise, decide, hash, hand over.
+//! The downstream role: headers, operation, policy, body hash, handoff.
 
 use crate::common::{
     HANDOFF, MODEL, REQUEST_ID, call, configuration, converse, facts, filter, gateway, only, plugin, refusal, sha256,
@@ -58,7 +58,7 @@ fn only_known_headers_go_on() {
 }
 
 #[test]
-fn refuses_what_is_no_call_of_bedrock() {
+fn refuses_requests_that_are_not_bedrock_calls() {
     let gateway = gateway();
     for (method, path) in [
         ("GET", "/"),
@@ -79,17 +79,17 @@ fn refuses_what_is_no_call_of_bedrock() {
 }
 
 #[test]
-fn names_an_exchange_that_envoy_refused_unread() {
+fn names_an_exchange_that_envoy_rejected() {
     let gateway = gateway();
     let ids: Vec<String> = (0..2)
         .map(|_| {
-            // A request that Envoy cannot read meets the filter with Envoy's answer only.
+            // For a request that Envoy cannot parse, the filter sees Envoy's response only.
             let exchange = gateway.stream();
             exchange.response_headers([(":status", "400"), ("content-type", "application/json")], false);
-            let told = only(&exchange.response_map(), "x-amzn-requestid").to_owned();
+            let id = only(&exchange.response_map(), "x-amzn-requestid").to_owned();
             exchange.response_body("{}", true);
-            assert_eq!(facts(&exchange)["id"], json!(told));
-            told
+            assert_eq!(facts(&exchange)["id"], json!(id));
+            id
         })
         .collect();
     assert_ne!(ids[0], ids[1]);
@@ -97,7 +97,7 @@ fn names_an_exchange_that_envoy_refused_unread() {
 }
 
 #[test]
-fn refuses_bidirectional_streams_and_says_what_to_use() {
+fn refuses_bidirectional_streams_by_name() {
     let exchange = gateway().stream();
     let path = format!("/model/{MODEL}/invoke-with-bidirectional-stream");
     assert_eq!(exchange.request_headers(call("POST", &path, &[]), false), Outcome::LocalReply);
@@ -121,7 +121,7 @@ fn refuses_models_by_policy_and_partition() {
 }
 
 #[test]
-fn refuses_repeated_headers_that_cross_and_values_that_cannot_be_signed() {
+fn refuses_repeated_and_unsignable_headers() {
     let gateway = gateway();
     let repeated = gateway.stream();
     repeated.request_headers(converse(&[("content-type", "text/plain")]), false);
@@ -139,7 +139,7 @@ fn refuses_repeated_headers_that_cross_and_values_that_cannot_be_signed() {
     ] {
         let mut map = headers(converse(&[]));
         map.retain(|(held, _)| held != name);
-        map.push((name.to_owned(), b"a\xff\xfe".to_vec()));
+        map.push((name.to_owned(), b"a\xff\xfe".to_vec().into()));
         let exchange = gateway.stream();
         assert_eq!(exchange.request_headers(map, false), outcome, "{name}");
         if outcome == Outcome::LocalReply {
@@ -181,12 +181,12 @@ fn trailers_end_a_body_and_do_not_cross() {
     assert_eq!(exchange.request_body("{}", false), Outcome::Paused);
     assert_eq!(exchange.request_trailers([("x-secret", "1")]), Outcome::Continue);
     assert_eq!(handoff(&exchange)["body_sha256"], sha256(b"{}"));
-    assert_eq!(exchange.forwarded_request().body, b"{}");
+    assert_eq!(exchange.forwarded_request().body, "{}");
     assert!(exchange.request_trailer_map().is_empty());
 }
 
 #[test]
-fn a_body_over_the_limit_is_refused_when_it_is_over() {
+fn refuses_a_body_over_the_limit_at_its_end() {
     let mut document = configuration("gateway");
     document["max_body_bytes"] = json!(10);
     let gateway = plugin(&with_keys().start().unwrap(), &document);
@@ -199,11 +199,11 @@ fn a_body_over_the_limit_is_refused_when_it_is_over() {
     assert_eq!(streamed.request_body("0123456789", false), Outcome::Paused);
     assert_eq!(streamed.request_body("x", false), Outcome::Paused);
     assert_eq!(streamed.request_body("y", true), Outcome::LocalReply);
-    // All at once, and more than is read in one piece.
+    // In one chunk, and more than the filter reads at once.
     let at_once = gateway.stream();
     at_once.request_headers(converse(&[]), false);
     assert_eq!(at_once.request_body("x".repeat(75), true), Outcome::LocalReply);
-    // Eight times the limit is enough.
+    // Bodies over eight times the limit get the reply at once.
     let endless = gateway.stream();
     endless.request_headers(converse(&[]), false);
     assert_eq!(endless.request_body("x".repeat(80), false), Outcome::Paused);
@@ -238,10 +238,10 @@ fn bearer_does_not_hold_the_body() {
     vm.reset_host_calls();
     assert_eq!(exchange.request_body("01234", false), Outcome::Continue);
     assert_eq!(exchange.request_body("56789", true), Outcome::Continue);
-    assert_eq!(vm.host_calls().get("proxy_get_buffer_bytes"), None, "nobody needs the bytes");
+    assert_eq!(vm.host_calls().get("proxy_get_buffer_bytes"), None, "the bytes are not needed");
     assert_eq!(exchange.forwarded_request().chunks, [5, 5]);
 
-    // The limit holds for what has gone already, too.
+    // The limit counts bytes that were already sent.
     let long = gateway.stream();
     long.request_headers(converse(&[]), false);
     long.request_body("01234", false);
@@ -250,7 +250,7 @@ fn bearer_does_not_hold_the_body() {
 }
 
 #[test]
-fn the_callers_name_comes_from_the_mesh_and_chooses_the_class() {
+fn the_principal_from_the_mesh_sets_the_class() {
     let gateway = gateway();
     let jwt = &["metadata", "filter_metadata", "envoy.filters.http.jwt_authn", "jwt_payload", "sub"];
     let mtls = &["connection", "uri_san_peer_certificate"];

@@ -1,4 +1,4 @@
-//! The built filter in the test host: what Envoy would see it do.
+//! The built filter in `proxy-wasm-vm`: what Envoy would see it do.
 //!
 //! Needs the module: `cargo xtask test` builds it, or `cargo build --release --target wasm32-wasip1 -p bedrock-filter`.
 

@@ -4,7 +4,7 @@ use crate::common::{MODEL, call, converse, facts, gateway};
 use std::time::Duration;
 
 #[test]
-fn a_call_is_counted_by_class_path_region_and_model() {
+fn counts_calls_by_class_path_region_model() {
     let gateway = gateway();
     let vm = gateway.vm();
     let exchange = gateway
@@ -36,7 +36,7 @@ fn a_call_is_counted_by_class_path_region_and_model() {
 }
 
 #[test]
-fn what_clients_make_up_makes_no_series() {
+fn unknown_models_add_no_metric_series() {
     let gateway = gateway();
     for n in 0..50 {
         let exchange = gateway.stream();

@@ -1,4 +1,4 @@
-//! The upstream role: each attempt signed anew for where it goes.
+//! The upstream role: each attempt is signed for its path and region.
 
 use crate::common::{
     HANDOFF, MODEL, PROFILE_ARN, attempt, attempt_over, both_roles, call, configuration, converse, filter, judge, only,
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 const BODY: &str = r#"{"messages":[{"role":"user","content":[{"text":"hi"}]}]}"#;
 
-/// A call that the gateway has let go.
+/// A call that has passed the gateway.
 fn passed(gateway: &Plugin) -> Exchange {
     let exchange = gateway.stream();
     exchange.request_headers(converse(&[("x-amzn-bedrock-trace", "ENABLED")]), false);
@@ -27,7 +27,7 @@ fn signs_for_the_region_of_the_endpoint() {
         assert_eq!(attempt.request_headers(exchange.request_map(), false), Outcome::Continue);
         assert_eq!(attempt.request_body(BODY, true), Outcome::Continue);
         judge(&attempt, BODY.as_bytes(), region, None).unwrap();
-        // One byte more or the other region, and it does not hold.
+        // Another body or region breaks the signature.
         judge(&attempt, b"x", region, None).unwrap_err();
         judge(&attempt, BODY.as_bytes(), "eu-west-1", None).unwrap_err();
 
@@ -74,7 +74,7 @@ fn a_second_attempt_is_signed_anew() {
     assert_eq!((&facts["region"], &facts["tried"]), (&json!("us-west-2"), &json!(["dx/us-east-1", "dx/us-west-2"])));
 }
 
-/// Whether the signer asks for another try after an answer.
+/// Whether the signer asks for a retry after a response.
 fn retries(attempt: &Exchange, status: &str) -> bool {
     assert_eq!(
         attempt.response_headers([(":status", status), ("x-bedrock-gateway-retry", "1")], true),
@@ -86,7 +86,7 @@ fn retries(attempt: &Exchange, status: &str) -> bool {
 }
 
 #[test]
-fn what_another_place_may_answer_is_tried_again() {
+fn retries_what_another_path_may_answer() {
     for (status, places, wanted) in [
         ("200", vec![("dx", "us-east-1")], false),
         ("400", vec![("dx", "us-east-1")], false),
@@ -111,7 +111,7 @@ fn what_another_place_may_answer_is_tried_again() {
 }
 
 #[test]
-fn a_region_that_throttles_a_model_is_passed_over_by_new_calls() {
+fn new_calls_pass_over_a_throttling_region() {
     let (gateway, signer) = both_roles();
     let cluster = |exchange: &Exchange| only(&exchange.request_map(), "x-bedrock-gateway-cluster");
     let exchange = passed(&gateway);
@@ -120,7 +120,7 @@ fn a_region_that_throttles_a_model_is_passed_over_by_new_calls() {
     attempt.request_headers(exchange.request_map(), false);
     assert!(retries(&attempt, "429"));
     assert_eq!(cluster(&passed(&gateway)), "bedrock-runtime.any.us-west-2");
-    // After a second one call tries; others wait for what it says.
+    // After a second one call tries the region; others wait for its result.
     gateway.vm().advance(Duration::from_secs(1));
     let trial = passed(&gateway);
     assert_eq!(cluster(&trial), "bedrock-runtime.any.us-east-1");
@@ -132,7 +132,7 @@ fn a_region_that_throttles_a_model_is_passed_over_by_new_calls() {
 }
 
 #[test]
-fn nothing_is_signed_for_a_place_that_the_class_does_not_have() {
+fn refuses_to_sign_for_paths_outside_the_class() {
     let (gateway, signer) = both_roles();
     let private = || {
         let id = "spiffe://mission.example/secret/a";
@@ -156,7 +156,7 @@ fn nothing_is_signed_for_a_place_that_the_class_does_not_have() {
 }
 
 #[test]
-fn a_vpc_endpoints_own_name_is_signed_on_its_path() {
+fn signs_a_vpc_endpoints_name_on_its_path() {
     let host = "vpce-0a1b-c2d3.bedrock-runtime.us-east-1.vpce.amazonaws.com";
     let vm = with_keys().start().unwrap();
     let mut document = configuration("gateway");
@@ -273,11 +273,11 @@ fn bearer_sends_the_key_and_no_signature() {
 #[test]
 fn refuses_what_the_gateway_did_not_pass() {
     let (gateway, signer) = both_roles();
-    // No gateway before it: a route that leads around.
+    // No gateway ran before: a route that bypasses it.
     let around = gateway.stream();
     let attempt_around = attempt(&signer, &around, "us-east-1");
     assert_eq!(attempt_around.request_headers(converse(&[]), false), Outcome::LocalReply);
-    // An endpoint without a label, or with one that the configuration has not.
+    // An endpoint without a label, or with one that is not in the configuration.
     let unlabelled = signer.attempt(&passed(&gateway));
     assert_eq!(unlabelled.request_headers(converse(&[]), false), Outcome::LocalReply);
     let elsewhere = attempt(&signer, &passed(&gateway), "eu-west-1");
@@ -294,7 +294,7 @@ fn refuses_what_the_gateway_did_not_pass() {
 fn a_client_cannot_hand_over_for_the_gateway() {
     let (gateway, signer) = both_roles();
     let exchange = gateway.stream();
-    // Filter state cannot be set by headers; nor do the client's headers survive to the signer.
+    // Headers cannot set filter state, and the client's headers do not reach the signer.
     exchange.request_headers(
         converse(&[("bedrock.handoff", "{}"), (HANDOFF, "{}"), ("x-amzn-bedrock-gateway", "1")]),
         false,

@@ -1,31 +1,33 @@
-//! The words of the Proxy-Wasm ABI 0.2.1: statuses, map types, and the wire form of a header map.
+//! The Proxy-Wasm ABI 0.2.1: statuses, map types, and the wire form of a header map.
 
-/// Header names are lower case, as Envoy holds them; values are any bytes.
-pub type Header = (String, Vec<u8>);
+use super::bytes::Bytes;
 
-/// What a host call answers. Numbers as in proxy-wasm's `WasmResult`.
+/// A header. Names are lower case, as in Envoy; values are any bytes.
+pub type Header = (String, Bytes);
+
+/// The status that a host call returns, with the numbers of proxy-wasm's `WasmResult`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Status {
-    /// Done.
+    /// The call succeeded.
     Ok = 0,
-    /// No such header, property, key or queue.
+    /// The header, property, key or queue does not exist.
     NotFound = 1,
-    /// Among others: a header map that is not open in this phase.
+    /// An argument is wrong; also a header map that is closed in this phase.
     BadArgument = 2,
-    /// Envoy's answer for a property whose value is a message without a wire form, or null.
+    /// In Envoy: the property's value is null, or a message without a wire form.
     SerializationFailure = 3,
-    /// An argument that could not be parsed.
+    /// An argument cannot be parsed.
     ParseFailure = 4,
-    /// A queue with nothing in it.
+    /// The queue is empty.
     Empty = 7,
-    /// Shared data changed since it was read.
+    /// The shared data changed since it was read.
     CasMismatch = 8,
-    /// Anything else that failed in the host.
+    /// Another failure of the host.
     InternalFailure = 10,
 }
 
-/// One of the two ways through a stream.
+/// A direction of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// Client to upstream.
@@ -34,7 +36,7 @@ pub enum Direction {
     Response,
 }
 
-/// What an ABI map number stands for.
+/// A header map of the ABI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MapType {
     Headers(Direction),
@@ -44,7 +46,7 @@ pub(super) enum MapType {
 }
 
 impl MapType {
-    /// `None` for numbers that do not exist and for the gRPC maps, which this host has not.
+    /// `None` for unknown numbers and for the gRPC maps, which this host does not have.
     pub(super) fn from_abi(number: u32) -> Option<Self> {
         Some(match number {
             0 => Self::Headers(Direction::Request),
@@ -73,13 +75,13 @@ pub(super) fn encode_pairs(pairs: &[Header]) -> Vec<u8> {
     for (name, value) in pairs {
         out.extend(name.as_bytes());
         out.push(0);
-        out.extend(value);
+        out.extend_from_slice(value);
         out.push(0);
     }
     out
 }
 
-/// The reverse of [`encode_pairs`]; the error says what does not fit. Names become lower case, as in Envoy.
+/// The reverse of [`encode_pairs`]. Names become lower case, as in Envoy.
 pub(super) fn decode_pairs(bytes: &[u8]) -> Result<Vec<Header>, String> {
     if bytes.is_empty() {
         return Ok(Vec::new());
@@ -108,7 +110,7 @@ pub(super) fn decode_pairs(bytes: &[u8]) -> Result<Vec<Header>, String> {
     for n in 0..count {
         let name = text(number(4 + n * 8)?, "name")?;
         let value = text(number(8 + n * 8)?, "value")?;
-        pairs.push((header_name(name)?, value));
+        pairs.push((header_name(name)?, value.into()));
     }
     if at != bytes.len() {
         return Err(format!("header pairs: {} bytes left over", bytes.len() - at));
@@ -116,7 +118,7 @@ pub(super) fn decode_pairs(bytes: &[u8]) -> Result<Vec<Header>, String> {
     Ok(pairs)
 }
 
-/// A header name as Envoy would hold it; the error says why it cannot.
+/// A header name in lower case.
 pub(super) fn header_name(name: Vec<u8>) -> Result<String, String> {
     let text = String::from_utf8(name).map_err(|error| format!("a header name is not UTF-8: {error}"))?;
     if text.is_empty() {

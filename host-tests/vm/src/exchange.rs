@@ -1,4 +1,4 @@
-//! One stream through a plugin, driven by a test.
+//! A stream through a plugin, driven by a test.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -6,39 +6,18 @@ use std::rc::Rc;
 
 use super::Vm;
 use super::abi::{Direction, Header, Status};
+use super::bytes::Bytes;
+use super::effects::LocalReply;
+use super::event::{Event, Outcome};
 use super::fault::Fault;
 use super::half::{Forwarded, View};
 use super::machine::Machine;
-use super::state::{LocalReply, Property, Stream};
+use super::state::{Context, Property, Stream};
 
-/// What became of an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It went on to the next filter.
-    Continue,
-    /// It is held back.
-    Paused,
-    /// The module answered in place of the upstream: see [`Exchange::local_reply`].
-    LocalReply,
-    /// The module reset the stream.
-    Reset,
-}
-
-/// What arrives at a stream.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// Headers, and whether they are all.
-    Headers(Direction, Vec<Header>, bool),
-    /// A piece of the body, and whether it is the last. With trailers to come it never is.
-    Body(Direction, Vec<u8>, bool),
-    /// Trailers, always the last.
-    Trailers(Direction, Vec<Header>),
-}
-
-/// A stream: its events in the order a connection gives them, then [`done`](Self::done).
+/// A stream: events in the order of a connection, then [`done`](Self::done).
 ///
-/// The event methods panic with the [`Fault`] when the module traps or misuses the host; [`try_event`](Self::try_event)
-/// gives it instead.
+/// The event methods panic with the [`Fault`] if the module traps or misuses the host; [`try_event`](Self::try_event)
+/// returns it.
 pub struct Exchange {
     pub(super) machine: Rc<RefCell<Machine>>,
     pub(super) id: u32,
@@ -47,9 +26,9 @@ pub struct Exchange {
     pub(super) upstream: bool,
 }
 
-/// A map from what tests like to write.
+/// A header map of pairs; names become lower case.
 pub fn headers<N: AsRef<str>, V: AsRef<[u8]>>(pairs: impl IntoIterator<Item = (N, V)>) -> Vec<Header> {
-    pairs.into_iter().map(|(name, value)| (name.as_ref().to_ascii_lowercase(), value.as_ref().to_vec())).collect()
+    pairs.into_iter().map(|(name, value)| (name.as_ref().to_ascii_lowercase(), Bytes::from(value.as_ref()))).collect()
 }
 
 /// All values of a name, in order, as text.
@@ -70,13 +49,13 @@ fn lived<T>(result: Result<T, Fault>) -> T {
 }
 
 impl Exchange {
-    /// What `get_property` answers for a path, in Envoy's bytes: text as it is, numbers as eight bytes little endian.
+    /// Sets a property in Envoy's encoding: text as it is, numbers as eight bytes little endian.
     #[must_use]
     pub fn property(self, path: &[&str], value: impl AsRef<[u8]>) -> Self {
         self.with_property(path, Property::Value(value.as_ref().to_vec()))
     }
 
-    /// A property that Envoy refuses, such as with `SerializationFailure`.
+    /// Makes `get_property` return this status for a path.
     #[must_use]
     pub fn property_status(self, path: &[&str], status: Status) -> Self {
         self.with_property(path, Property::Status(status))
@@ -97,7 +76,7 @@ impl Exchange {
         lived(self.try_event(Event::Headers(Direction::Request, headers(map), end)))
     }
 
-    /// A piece of the request's body.
+    /// A chunk of the request's body.
     #[track_caller]
     pub fn request_body(&self, chunk: impl AsRef<[u8]>, end: bool) -> Outcome {
         lived(self.try_event(Event::Body(Direction::Request, chunk.as_ref().to_vec(), end)))
@@ -119,7 +98,7 @@ impl Exchange {
         lived(self.try_event(Event::Headers(Direction::Response, headers(map), end)))
     }
 
-    /// A piece of the response's body.
+    /// A chunk of the response's body.
     #[track_caller]
     pub fn response_body(&self, chunk: impl AsRef<[u8]>, end: bool) -> Outcome {
         lived(self.try_event(Event::Body(Direction::Response, chunk.as_ref().to_vec(), end)))
@@ -134,7 +113,7 @@ impl Exchange {
     /// Any event.
     ///
     /// # Errors
-    /// The module trapped or misused the host, or the event cannot come here (headers twice, data after the end).
+    /// The module trapped or misused the host, or the event is out of order (headers twice, data after the end).
     pub fn try_event(&self, event: Event) -> Result<Outcome, Fault> {
         let mut machine = self.machine.borrow_mut();
         let direction = match &event {
@@ -148,11 +127,11 @@ impl Exchange {
             return Err(wrong("after done()"));
         };
         if stream.reset || (stream.local_reply.is_some() && direction == Direction::Request) {
-            // What is still on its way from the client meets an answered stream; no callback runs.
+            // The rest of the request meets an answered stream; no callback runs.
             return Ok(machine.outcome(self.id, direction));
         }
         if stream.local_reply.is_some() {
-            return Err(wrong("the module has answered itself"));
+            return Err(wrong("the module has sent a local reply"));
         }
         let half = stream.half(direction);
         let began = half.headers.view != View::Absent;
@@ -194,13 +173,13 @@ impl Exchange {
             machine.call::<_, ()>("proxy_on_delete", self.id, self.id)?;
             machine.state().deferred.clear();
         }
-        if let Some(super::state::Context::Stream(stream)) = machine.state().contexts.remove(&self.id) {
+        if let Some(Context::Stream(stream)) = machine.state().contexts.remove(&self.id) {
             machine.finished.insert(self.id, stream);
         }
         Ok(())
     }
 
-    /// Where the request stands now: as an answer to a call, or a tick, may have changed it.
+    /// The request's outcome so far; a call's answer or a tick may change it.
     pub fn request_outcome(&self) -> Outcome {
         self.machine.borrow_mut().outcome(self.id, Direction::Request)
     }
@@ -225,17 +204,17 @@ impl Exchange {
         self.stream(|stream| stream.response.headers.entries.clone())
     }
 
-    /// What of the request went on to the next filter.
+    /// The part of the request that the next filter got.
     pub fn forwarded_request(&self) -> Forwarded {
         self.stream(|stream| stream.request.forwarded.clone())
     }
 
-    /// What of the response went on to the client.
+    /// The part of the response that the client got.
     pub fn forwarded_response(&self) -> Forwarded {
         self.stream(|stream| stream.response.forwarded.clone())
     }
 
-    /// The module's own answer.
+    /// The local reply.
     pub fn local_reply(&self) -> Option<LocalReply> {
         self.stream(|stream| stream.local_reply.clone())
     }
@@ -251,7 +230,7 @@ impl Exchange {
         self.filter_states().remove(name)
     }
 
-    /// The VM this runs in.
+    /// The VM of this stream.
     pub fn vm(&self) -> Vm {
         Vm { machine: Rc::clone(&self.machine) }
     }

@@ -1,8 +1,8 @@
-//! The two ways a module can be wrong beyond a status code.
+//! Faults of a module, and refusals of a host call.
 
 use thiserror::Error;
 
-/// What ended a callback, and with it the VM: as in Envoy, a failed VM serves nothing more.
+/// What ended a callback and the VM: as in Envoy, a failed VM serves nothing more.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Fault {
     /// The module trapped: a panic, an out-of-bounds access, an endless loop.
@@ -13,7 +13,7 @@ pub enum Fault {
         /// wasmtime's text, with the module's backtrace where it has one.
         text: String,
     },
-    /// The module called the host in a way that Envoy would accept silently or that has no meaning: a mistake.
+    /// The module called the host in a way that Envoy accepts silently or that has no meaning.
     #[error("misuse of the host in {callback}: {text}")]
     Misuse {
         /// The ABI callback that ran.
@@ -22,16 +22,16 @@ pub enum Fault {
         text: String,
     },
     /// An earlier fault ended this VM.
-    #[error("the VM is dead since an earlier fault: {0}")]
+    #[error("an earlier fault ended this VM: {0}")]
     Poisoned(String),
 }
 
-/// Carried through wasmtime as an error, to be told from a trap when it arrives.
+/// Passes through wasmtime as an error, so that it differs from a trap.
 #[derive(Debug, Error)]
 #[error("{0}")]
 pub(super) struct Misuse(pub(super) String);
 
-/// Why a host call did not answer `Ok`.
+/// Why a host call did not return `Ok`.
 #[derive(Debug)]
 pub(super) enum Refusal {
     /// The status that Envoy gives; the module goes on.

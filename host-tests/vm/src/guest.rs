@@ -1,10 +1,11 @@
-//! The module's memory, seen from a host call, and the frame every host call runs in.
+//! A host call: access to the module's memory, and its result.
 
 use wasmtime::Caller;
 
 use super::abi::Status;
+use super::effects::Refused;
 use super::fault::{Misuse, Refusal, misuse};
-use super::state::{Refused, State};
+use super::state::State;
 
 /// A host call under way.
 pub(super) struct Guest<'a> {
@@ -24,7 +25,7 @@ impl<'a> Guest<'a> {
         self.run(|guest| body(guest).map(|()| Status::Ok as u32))
     }
 
-    /// Runs a function that answers with a number of its own.
+    /// Runs a function that returns a number.
     pub(super) fn run(mut self, body: impl FnOnce(&mut Self) -> Result<u32, Refusal>) -> wasmtime::Result<u32> {
         match body(&mut self) {
             Ok(number) => Ok(number),
@@ -91,7 +92,7 @@ impl<'a> Guest<'a> {
         self.write(pointer, &value.to_le_bytes(), what)
     }
 
-    /// Hands bytes over in memory that the module allocates; empty bytes are a null pointer and size 0, as in Envoy.
+    /// Writes bytes into memory that the module allocates; empty bytes are a null pointer and size 0, as in Envoy.
     pub(super) fn give(&mut self, bytes: &[u8], pointer_to: u32, size_to: u32) -> Result<(), Refusal> {
         let size = u32::try_from(bytes.len()).or_else(|_| misuse("over 4 GiB to hand over"))?;
         let mut pointer = 0;

@@ -1,6 +1,7 @@
-//! One direction of a stream: its maps, what is held back, and what went on.
+//! One direction of a stream: its maps, what is held, and what was sent.
 
 use super::abi::Header;
+use super::bytes::Bytes;
 
 /// What the module may do with a map now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,7 +13,7 @@ pub(super) enum View {
     Open,
     /// Sent on from a later callback: Envoy still shows it, and writes change nothing on the wire.
     Sent,
-    /// Its callback answered Continue: Envoy shows nothing any more.
+    /// Its callback returned Continue: Envoy shows nothing any more.
     Gone,
 }
 
@@ -48,18 +49,18 @@ pub(super) enum Pause {
     All,
 }
 
-/// What left the filter in one direction.
+/// The part of a direction that left the filter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Forwarded {
-    /// The headers went on.
+    /// The headers were sent.
     pub headers: bool,
-    /// The body so far.
-    pub body: Vec<u8>,
-    /// The sizes in which the body went on.
+    /// The body that was sent.
+    pub body: Bytes,
+    /// The sizes of the chunks that were sent.
     pub chunks: Vec<usize>,
-    /// The trailers went on.
+    /// The trailers were sent.
     pub trailers: bool,
-    /// The end of the stream went on.
+    /// The end of the stream was sent.
     pub end: bool,
 }
 
@@ -88,7 +89,7 @@ impl Half {
         self.visible.as_mut().or(self.buffer.as_mut())
     }
 
-    /// Everything held goes on to the next filter.
+    /// Sends everything held to the next filter.
     pub(super) fn send_all(&mut self) {
         self.pause = Pause::Flowing;
         self.headers.send();

@@ -1,27 +1,10 @@
-//! A Proxy-Wasm host for tests: runs a module as Envoy 1.40 would, and is stricter where Envoy is silent.
-//!
-//! ```no_run
-//! use proxy_wasm_vm::{Outcome, Vm};
-//!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let vm = Vm::load("filter.wasm").env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE").start()?;
-//! let gateway = vm.plugin("gateway").allow_on_headers_stop_iteration(true).configure("{…}")?;
-//! let signer = vm.plugin("signer").configure("{…}")?;
-//! let exchange = gateway.stream().property(&["source", "address"], "10.0.0.1:1234");
-//! assert_eq!(exchange.request_headers([(":method", "GET"), (":path", "/")], true), Outcome::Continue);
-//! let attempt = signer.attempt(&exchange);
-//! attempt.request_headers(exchange.request_map(), true);
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! Every VM has its own state; only compiled modules are shared. What a module must not do ends its VM with a
-//! [`Fault`] that names the call: unknown imports, bad pointers, malformed header pairs, reading a map or a body that
-//! Envoy would show as empty, changing headers that have gone, answering twice, resuming what is not paused. Calls that
-//! Envoy refuses with a status get that status and are listed by [`Vm::refused`].
+#![doc = include_str!("../README.md")]
 
 mod abi;
+mod bytes;
 mod calls;
+mod effects;
+mod event;
 mod exchange;
 mod fault;
 mod guest;
@@ -38,60 +21,63 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use abi::{Direction, Header, Status};
-pub use exchange::{Event, Exchange, Outcome, headers, values};
+pub use bytes::Bytes;
+pub use effects::{LocalReply, Log, OutCall, Refused};
+pub use event::{Event, Outcome};
+pub use exchange::{Exchange, headers, values};
 pub use fault::Fault;
 pub use half::Forwarded;
 pub use load::{LoadError, VmBuilder};
 pub use plugin::{ConfigureRefused, Plugin, PluginBuilder};
-pub use state::{LocalReply, Log, OutCall, Refused};
 
 use machine::Machine;
+use state::CallAnswer;
 
-/// One VM with one module, for as many plugins as Envoy would put in it (equal `vm_config`).
+/// A VM with one module and any number of plugins, as in Envoy those with an equal `vm_config`.
 #[derive(Clone)]
 pub struct Vm {
     machine: Rc<RefCell<Machine>>,
 }
 
 impl Vm {
-    /// A plugin to be configured; `name` is its root id.
+    /// Starts the configuration of a plugin; `name` is its root id.
     pub fn plugin(&self, name: &str) -> PluginBuilder {
         PluginBuilder::new(Rc::clone(&self.machine), name)
     }
 
-    /// Sets the wall clock.
+    /// Sets the clock.
     pub fn set_clock(&self, now: SystemTime) {
         self.machine.borrow_mut().state().wasi.clock.set(load::nanoseconds(now));
     }
 
-    /// Moves the wall clock on.
+    /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
         let mut machine = self.machine.borrow_mut();
         let clock = &machine.state().wasi.clock;
         clock.set(clock.get().saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)));
     }
 
-    /// What the clock says.
+    /// The clock's time.
     pub fn clock(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_nanos(self.machine.borrow_mut().state().wasi.clock.get())
     }
 
-    /// All that was logged.
+    /// All log lines.
     pub fn logs(&self) -> Vec<Log> {
         self.logs_from(0)
     }
 
-    /// Host calls that answered other than `Ok`.
+    /// Host calls that returned a status other than `Ok`.
     pub fn refused(&self) -> Vec<Refused> {
         self.machine.borrow_mut().state().refused.clone()
     }
 
-    /// Calls sent out and not answered yet.
+    /// Calls that the module sent and that are not answered yet.
     pub fn out_calls(&self) -> Vec<OutCall> {
         self.machine.borrow_mut().state().calls.clone()
     }
 
-    /// A counter or gauge.
+    /// The value of a counter or gauge.
     pub fn metric(&self, name: &str) -> Option<u64> {
         self.machine.borrow_mut().state().metrics.get(name).map(|metric| metric.value)
     }
@@ -102,23 +88,23 @@ impl Vm {
         machine.state().metrics.iter().map(|(name, metric)| (name.clone(), metric.value)).collect()
     }
 
-    /// What was recorded in a histogram.
+    /// The values recorded in a histogram.
     pub fn histogram(&self, name: &str) -> Option<Vec<u64>> {
         self.machine.borrow_mut().state().metrics.get(name).map(|metric| metric.records.clone())
     }
 
-    /// Shared data under a key.
+    /// The shared data of a key.
     pub fn shared_data(&self, key: &str) -> Option<Vec<u8>> {
         self.machine.borrow_mut().state().shared.get(key.as_bytes()).map(|(value, _)| value.clone())
     }
 
-    /// How often the module called each host function since the start or the last reset; all of WASI's are
-    /// counted together, as `wasi_snapshot_preview1`.
+    /// Calls of each host function since the start or the last reset. All WASI functions count as
+    /// `wasi_snapshot_preview1`.
     pub fn host_calls(&self) -> BTreeMap<&'static str, u64> {
         self.machine.borrow_mut().state().counts.clone()
     }
 
-    /// Starts counting host calls anew.
+    /// Resets [`host_calls`](Self::host_calls).
     pub fn reset_host_calls(&self) {
         self.machine.borrow_mut().state().counts.clear();
     }
@@ -130,8 +116,48 @@ impl Vm {
         memory.map_or(0, |memory| memory.size(&machine.store))
     }
 
-    /// What ended this VM, if something did.
+    /// The fault that ended this VM.
     pub fn fault(&self) -> Option<String> {
         self.machine.borrow_mut().state().failed.clone()
+    }
+
+    /// Answers a call that the module sent.
+    ///
+    /// # Errors
+    /// The module trapped or misused the host, or there is no such call.
+    pub fn answer(&self, token: u32, headers: Vec<Header>, body: &[u8]) -> Result<(), Fault> {
+        self.deliver(token, Some(CallAnswer { headers, body: body.to_vec(), trailers: Vec::new() }))
+    }
+
+    /// Fails a call, as a timeout or an unreachable cluster does.
+    ///
+    /// # Errors
+    /// As [`answer`](Self::answer).
+    pub fn fail_call(&self, token: u32) -> Result<(), Fault> {
+        self.deliver(token, None)
+    }
+
+    fn deliver(&self, token: u32, answer: Option<CallAnswer>) -> Result<(), Fault> {
+        let mut machine = self.machine.borrow_mut();
+        let calls = &mut machine.state().calls;
+        let Some(at) = calls.iter().position(|call| call.token == token) else {
+            let text = format!("there is no open call {token}");
+            return Err(Fault::Misuse { callback: "the test".to_owned(), text });
+        };
+        let root = calls.remove(at).root;
+        let (count, size) = answer.as_ref().map_or((0, 0), |answer| {
+            (u32::try_from(answer.headers.len()).unwrap_or(0), u32::try_from(answer.body.len()).unwrap_or(0))
+        });
+        machine.state().answer = answer;
+        let result = machine.call::<_, ()>("proxy_on_http_call_response", root, (root, token, count, size, 0_u32));
+        machine.state().answer = None;
+        result?;
+        machine.settle()
+    }
+
+    /// Log lines of this level (0 trace … 5 critical) and above.
+    pub fn logs_from(&self, level: u32) -> Vec<Log> {
+        let mut machine = self.machine.borrow_mut();
+        machine.state().logs.iter().filter(|line| line.level >= level).cloned().collect()
     }
 }

@@ -1,4 +1,4 @@
-//! Finding, compiling and starting a module.
+//! Compiles and starts a module.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -15,24 +15,24 @@ use super::machine::Machine;
 use super::state::State;
 use super::wasi::Wasi;
 
-/// Envoy's cap on a VM's memory.
+/// Bytes: Envoy's limit for a VM.
 const MEMORY_LIMIT: usize = 1 << 30;
-/// A callback that runs for so many seconds runs for ever.
+/// Seconds that a callback may run.
 const CALLBACK_LIMIT: u64 = 60;
 
-/// Why there is no VM.
+/// Why a VM cannot start.
 #[derive(Debug, Error)]
 pub enum LoadError {
-    /// The module is not there.
+    /// The file does not exist.
     #[error("there is no module at {}", path.display())]
     Absent {
-        /// Where it was looked for.
+        /// The file.
         path: PathBuf,
     },
-    /// Not WebAssembly, or an import that Envoy has not.
+    /// Not WebAssembly, or an import that Envoy does not offer.
     #[error("the module does not load: {0}")]
     Module(String),
-    /// The ABI's marks are missing.
+    /// An export that the ABI requires is missing.
     #[error("the module does not export {0}")]
     Export(&'static str),
 }
@@ -42,7 +42,7 @@ enum Source {
     Text(String),
 }
 
-/// What Envoy's `vm_config` says, and the world around it.
+/// Envoy's `vm_config`, and the host's clock, clusters and limits.
 pub struct VmBuilder {
     source: Source,
     environment: Vec<(String, String)>,
@@ -72,8 +72,8 @@ impl VmBuilder {
             source,
             environment: Vec::new(),
             vm_configuration: Vec::new(),
-            // 2015-08-30T12:36:00Z, the time of AWS's published signing examples.
-            clock: UNIX_EPOCH + Duration::from_secs(1_440_938_160),
+            // 2023-11-14T22:13:20Z: fixed, so that a failing test fails again.
+            clock: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
             clusters: Vec::new(),
             log_level: 0,
             memory_limit: MEMORY_LIMIT,
@@ -95,45 +95,45 @@ impl VmBuilder {
         self
     }
 
-    /// Where the wall clock stands; it moves only when told.
+    /// The clock's first time; only [`Vm::set_clock`] and [`Vm::advance`] move it. 2023-11-14T22:13:20Z unless set.
     #[must_use]
     pub fn clock(mut self, now: SystemTime) -> Self {
         self.clock = now;
         self
     }
 
-    /// A cluster that calls can go to.
+    /// A cluster that HTTP calls can name.
     #[must_use]
     pub fn cluster(mut self, name: &str) -> Self {
         self.clusters.push(name.to_owned());
         self
     }
 
-    /// Envoy's log level, which a module can ask for: 0 trace … 5 critical.
+    /// The log level that `proxy_get_log_level` returns: 0 trace … 5 critical.
     #[must_use]
     pub fn log_level(mut self, level: u32) -> Self {
         self.log_level = level;
         self
     }
 
-    /// The most memory the module may take, in bytes; 1 GiB unless set, as in Envoy.
+    /// The limit of the module's memory in bytes; 1 GiB unless set, as in Envoy.
     #[must_use]
     pub fn memory_limit(mut self, bytes: usize) -> Self {
         self.memory_limit = bytes;
         self
     }
 
-    /// After how many seconds, rounded up, a callback is taken for endless and traps; 60 unless set.
+    /// Seconds, rounded up, after which a running callback traps; 60 unless set.
     #[must_use]
     pub fn callback_limit(mut self, seconds: u64) -> Self {
         self.callback_limit = seconds;
         self
     }
 
-    /// Compiles the module, or takes it compiled, and makes a VM of it.
+    /// Compiles the module and starts a VM. A file is compiled once in a process.
     ///
     /// # Errors
-    /// The module is absent, is not valid, imports what Envoy has not, or lacks the ABI's exports.
+    /// [`LoadError`] says which.
     pub fn start(self) -> Result<Vm, LoadError> {
         let module = match &self.source {
             Source::File(path) => compiled(path)?,
@@ -195,7 +195,7 @@ impl VmBuilder {
     }
 }
 
-/// As Envoy: `_initialize`, else `_start`, if the module has either.
+/// Calls `_initialize`, else `_start`, as Envoy does.
 fn initialize(machine: &mut Machine, instance: Instance) -> Result<(), LoadError> {
     for name in ["_initialize", "_start"] {
         if instance.get_func(&mut machine.store, name).is_some() {
@@ -213,10 +213,10 @@ fn wrong(error: &wasmtime::Error) -> LoadError {
 fn engine() -> &'static Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
     ENGINE.get_or_init(|| {
-        // A test binary compiles the module once and runs little of it: quick to compile is what counts.
+        // A test binary compiles a module once and runs little of it, so compiling must be fast.
         let mut config = Config::new();
         config.cranelift_opt_level(OptLevel::None).cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass);
-        // Epochs are seconds here, so that an endless loop ends its test and not the whole run.
+        // An epoch is a second: an endless loop fails its test instead of blocking the run.
         config.epoch_interruption(true);
         let engine = Engine::new(&config).unwrap_or_default();
         let ticking = engine.clone();
@@ -230,7 +230,7 @@ fn engine() -> &'static Engine {
     })
 }
 
-/// Compiling takes seconds, and every test of a binary wants the same module.
+/// The modules of this process. Compiling takes seconds, and all tests of a binary use the same module.
 fn compiled(path: &Path) -> Result<Module, LoadError> {
     static MODULES: OnceLock<Mutex<HashMap<PathBuf, Module>>> = OnceLock::new();
     if !path.is_file() {

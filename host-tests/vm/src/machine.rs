@@ -1,14 +1,16 @@
-//! Runs callbacks and does after them what Envoy's filter manager would do.
+//! Runs callbacks, and then acts as Envoy's filter manager does.
 
 use wasmtime::{Instance, Store, WasmParams, WasmResults};
 
 use super::abi::{Direction, Header};
-use super::exchange::Outcome;
+use super::bytes::Bytes;
+use super::effects::LocalReply;
+use super::event::Outcome;
 use super::fault::{Fault, Misuse};
 use super::half::{Pause, View};
-use super::state::{Context, Deferred, LocalReply, State, Stream};
+use super::state::{Context, Deferred, State, Stream};
 
-/// Log level from which a line is told together with a trap: a Rust panic's text arrives as one.
+/// The lowest log level whose lines a trap's text includes: a Rust panic logs its message.
 const ERROR: u32 = 4;
 
 pub(super) struct Machine {
@@ -41,7 +43,7 @@ impl Machine {
         self.finished.get_mut(&id).map(|stream| &mut **stream)
     }
 
-    /// Runs an export in a context; `None` if the module has no such export, which Envoy takes for «go on».
+    /// Runs an export in a context; `None` if the module has no such export, which in Envoy means Continue.
     pub(super) fn call<P: WasmParams, R: WasmResults>(
         &mut self,
         name: &'static str,
@@ -125,7 +127,7 @@ impl Machine {
         pending || state.stream(id).is_none_or(|stream| stream.reset)
     }
 
-    /// Whether a callback's answer means «pause».
+    /// Whether a callback returned Pause.
     fn pauses(&mut self, callback: &'static str, action: Option<u32>) -> Result<bool, Fault> {
         match action {
             None | Some(0) => Ok(false),
@@ -205,14 +207,14 @@ impl Machine {
         let size = visible.len();
         half.visible = Some(visible);
         if buffered && limit.is_some_and(|limit| size > limit) {
-            // Envoy's own answer once what filters hold back is over the limit.
+            // Envoy's reply when the buffer is over its limit.
             let (status, details) = match direction {
                 Direction::Request => (413, "request_payload_too_large"),
                 Direction::Response => (500, "response_payload_too_large"),
             };
             half.pause = Pause::All;
             half.visible = None;
-            let reply = LocalReply { status, headers: Vec::new(), body: Vec::new(), details: details.to_owned() };
+            let reply = LocalReply { status, headers: Vec::new(), body: Bytes::default(), details: details.to_owned() };
             self.state().deferred.push(Deferred::Reply(id, reply));
             return self.settle();
         }
@@ -261,7 +263,7 @@ impl Machine {
         self.settle()
     }
 
-    /// Does what the last callback asked for, in its order; that may run callbacks that ask for more.
+    /// Carries out the deferred actions of the last callback in order. They may run further callbacks.
     pub(super) fn settle(&mut self) -> Result<(), Fault> {
         for action in std::mem::take(&mut self.state().deferred) {
             match action {
@@ -322,7 +324,7 @@ impl Machine {
         };
         stream.request.pause = Pause::All;
         let response = &mut stream.response;
-        let body = reply.body.clone();
+        let body = reply.body.to_vec();
         match (response.headers.view, response.forwarded.headers) {
             (View::Absent, _) => {
                 stream.local_reply = Some(reply);
@@ -338,10 +340,8 @@ impl Machine {
                 stream.local_reply = Some(reply);
                 Ok(())
             }
-            (_, true) => Err(self.misuse(
-                "proxy_send_local_response",
-                "the response's headers have gone on: Envoy would cut the stream",
-            )),
+            (_, true) => Err(self
+                .misuse("proxy_send_local_response", "the response's headers were sent: Envoy would reset the stream")),
         }
     }
 
@@ -360,15 +360,15 @@ impl Machine {
 
 /// The header map that Envoy makes of a local reply.
 fn reply_map(reply: &LocalReply) -> Vec<Header> {
-    let mut map = vec![(":status".to_owned(), reply.status.to_string().into_bytes())];
+    let mut map = vec![(":status".to_owned(), reply.status.to_string().into())];
     map.extend(reply.headers.iter().cloned());
     if reply.body.is_empty() {
         map.retain(|(name, _)| name != "content-length" && name != "content-type");
     } else {
         map.retain(|(name, _)| name != "content-length");
-        map.push(("content-length".to_owned(), reply.body.len().to_string().into_bytes()));
+        map.push(("content-length".to_owned(), reply.body.len().to_string().into()));
         if !map.iter().any(|(name, _)| name == "content-type") {
-            map.push(("content-type".to_owned(), b"text/plain".to_vec()));
+            map.push(("content-type".to_owned(), "text/plain".into()));
         }
     }
     map

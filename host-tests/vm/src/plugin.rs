@@ -7,23 +7,23 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::Vm;
-use super::abi::{Header, Status};
+use super::abi::Status;
 use super::exchange::Exchange;
 use super::fault::Fault;
 use super::machine::Machine;
-use super::state::{CallAnswer, Context, Log, Property, Root, Stream};
+use super::state::{Context, Property, Root, Stream};
 
-/// `on_vm_start` or `on_configure` answered false, or ended in a fault: Envoy would not start, or refuse the update.
+/// `on_vm_start` or `on_configure` returned false or ended in a fault: Envoy would not start, or refuse the update.
 #[derive(Debug, Error)]
 #[error("the module refused its configuration: {}", log.join("; "))]
 pub struct ConfigureRefused {
-    /// What it logged meanwhile.
+    /// The lines that it logged.
     pub log: Vec<String>,
-    /// A trap or misuse, if that was the way.
+    /// The trap or misuse, if one was the reason.
     pub fault: Option<Fault>,
 }
 
-/// What Envoy's plugin configuration says besides the module.
+/// Envoy's plugin configuration.
 pub struct PluginBuilder {
     machine: Rc<RefCell<Machine>>,
     root: Root,
@@ -41,7 +41,7 @@ impl PluginBuilder {
         self
     }
 
-    /// The most bytes Envoy holds back in one direction before it answers 413 (request) or 500 (response).
+    /// The bytes that Envoy buffers in one direction before it answers 413 (request) or 500 (response).
     #[must_use]
     pub fn buffer_limit(mut self, bytes: usize) -> Self {
         self.root.buffer_limit = Some(bytes);
@@ -55,7 +55,7 @@ impl PluginBuilder {
         self
     }
 
-    /// As [`property`](Self::property), for one that Envoy refuses.
+    /// Makes `get_property` return this status for a path.
     #[must_use]
     pub fn property_status(mut self, path: &[&str], status: Status) -> Self {
         self.root.properties.insert(path.join("\0").into_bytes(), Property::Status(status));
@@ -65,7 +65,7 @@ impl PluginBuilder {
     /// Creates the root context, starts it and gives it its configuration.
     ///
     /// # Errors
-    /// The module answered false or ended in a fault.
+    /// The module returned false or ended in a fault.
     pub fn configure(mut self, configuration: impl AsRef<[u8]>) -> Result<Plugin, ConfigureRefused> {
         self.root.configuration = configuration.as_ref().to_vec();
         let mut machine = self.machine.borrow_mut();
@@ -121,7 +121,7 @@ impl Plugin {
         self.open(filter_state, false)
     }
 
-    /// An attempt of an exchange, in an upstream filter chain: a context of its own, and the exchange's filter state.
+    /// An attempt of an exchange, in an upstream filter chain: a new context with the exchange's filter state.
     ///
     /// In Envoy the attempts share one header map too: give the next attempt the
     /// [`request_map`](Exchange::request_map) of the one before.
@@ -145,7 +145,7 @@ impl Plugin {
     /// One tick.
     ///
     /// # Errors
-    /// The module trapped or misused the host, or has asked for no ticks.
+    /// The module trapped or misused the host, or did not ask for ticks.
     pub fn tick(&self) -> Result<(), Fault> {
         if self.tick_period().is_none() {
             return Err(Fault::Misuse { callback: "the test".into(), text: "the module asked for no ticks".into() });
@@ -155,50 +155,8 @@ impl Plugin {
         machine.settle()
     }
 
-    /// The VM this runs in.
+    /// The VM of this plugin.
     pub fn vm(&self) -> Vm {
         Vm { machine: Rc::clone(&self.machine) }
-    }
-}
-
-impl Vm {
-    /// Answers a call that the module sent out.
-    ///
-    /// # Errors
-    /// The module trapped or misused the host, or there is no such call.
-    pub fn answer(&self, token: u32, headers: Vec<Header>, body: &[u8]) -> Result<(), Fault> {
-        self.deliver(token, Some(CallAnswer { headers, body: body.to_vec(), trailers: Vec::new() }))
-    }
-
-    /// Lets a call fail: it timed out, or its cluster is dead.
-    ///
-    /// # Errors
-    /// As [`answer`](Self::answer).
-    pub fn fail_call(&self, token: u32) -> Result<(), Fault> {
-        self.deliver(token, None)
-    }
-
-    fn deliver(&self, token: u32, answer: Option<CallAnswer>) -> Result<(), Fault> {
-        let mut machine = self.machine.borrow_mut();
-        let calls = &mut machine.state().calls;
-        let Some(at) = calls.iter().position(|call| call.token == token) else {
-            let text = format!("there is no open call {token}");
-            return Err(Fault::Misuse { callback: "the test".to_owned(), text });
-        };
-        let root = calls.remove(at).root;
-        let (count, size) = answer.as_ref().map_or((0, 0), |answer| {
-            (u32::try_from(answer.headers.len()).unwrap_or(0), u32::try_from(answer.body.len()).unwrap_or(0))
-        });
-        machine.state().answer = answer;
-        let result = machine.call::<_, ()>("proxy_on_http_call_response", root, (root, token, count, size, 0_u32));
-        machine.state().answer = None;
-        result?;
-        machine.settle()
-    }
-
-    /// All log lines of a level or above.
-    pub fn logs_from(&self, level: u32) -> Vec<Log> {
-        let mut machine = self.machine.borrow_mut();
-        machine.state().logs.iter().filter(|line| line.level >= level).cloned().collect()
     }
 }

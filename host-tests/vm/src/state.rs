@@ -1,62 +1,14 @@
-//! What the host holds for one VM: contexts, shared data, metrics, calls, logs.
+//! The state of one VM: contexts, shared data, metrics, calls, logs.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use wasmtime::{Memory, StoreLimits, TypedFunc};
 
 use super::abi::{Direction, Header, MapType, Status};
+use super::effects::{LocalReply, Log, OutCall, Refused};
 use super::fault::{Refusal, misuse};
 use super::half::{Half, Map, View};
 use super::wasi::Wasi;
-
-/// A line the module logged, by `proxy_log` or on its standard output and error.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Log {
-    /// 0 trace … 5 critical, as in the ABI.
-    pub level: u32,
-    /// The text.
-    pub text: String,
-}
-
-/// A host call that did not answer `Ok`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// The host call.
-    pub call: &'static str,
-    /// What it answered.
-    pub status: Status,
-}
-
-/// A call that the module sent out by `proxy_http_call`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutCall {
-    /// By which the answer finds it.
-    pub token: u32,
-    /// Envoy's cluster.
-    pub cluster: String,
-    /// With pseudo headers.
-    pub headers: Vec<Header>,
-    /// May be empty.
-    pub body: Vec<u8>,
-    /// May be empty.
-    pub trailers: Vec<Header>,
-    /// 0 is none.
-    pub timeout_ms: u32,
-    pub(super) root: u32,
-}
-
-/// An answer that the module gave in place of the upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LocalReply {
-    /// HTTP status.
-    pub status: u32,
-    /// The headers the module gave; what the client gets is in the response map.
-    pub headers: Vec<Header>,
-    /// May be empty.
-    pub body: Vec<u8>,
-    /// For the access log's `%RESPONSE_CODE_DETAILS%`.
-    pub details: String,
-}
 
 /// What `get_property` answers for a path.
 #[derive(Clone, Debug)]
@@ -130,7 +82,7 @@ pub(super) enum Deferred {
     Reset(u32),
 }
 
-/// An answer to an [`OutCall`] while the module is being told of it.
+/// The answer to an [`OutCall`], while the module's callback runs.
 #[derive(Debug, Default)]
 pub(super) struct CallAnswer {
     pub(super) headers: Vec<Header>,
@@ -138,7 +90,7 @@ pub(super) struct CallAnswer {
     pub(super) trailers: Vec<Header>,
 }
 
-/// Counter, gauge or histogram; histograms keep the sum and count of records.
+/// A counter or gauge (`value`), or a histogram (`records`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Metric {
     pub(super) value: u64,
@@ -248,7 +200,7 @@ impl State {
         match map.view {
             View::Open => Ok(&mut map.entries),
             View::Sent if replied => Ok(&mut map.entries),
-            View::Sent => misuse(format!("{kind:?} has gone on already; the change would reach nobody")),
+            View::Sent => misuse(format!("{kind:?} was sent already; the change would have no effect")),
             View::Absent | View::Gone => Err(Status::BadArgument.into()),
         }
     }

@@ -1,5 +1,5 @@
-//! What WASI shows a module: the environment it was configured with, a clock that stands until it is moved, the same
-//! randomness in every run, and output that ends in the log. No arguments, directories, sockets or input.
+//! The WASI of a module: its configured environment, a clock that tests move, the same random bytes in every run, and
+//! output that goes to the log. It has no arguments, directories, sockets or input.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,9 +9,9 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 use wasmtime_wasi::{Deterministic, HostMonotonicClock, HostWallClock, WasiCtxBuilder};
 
-use super::state::Log;
+use super::effects::Log;
 
-/// After so many bytes randomness repeats itself.
+/// The random bytes repeat after this many.
 const RANDOM_BYTES: usize = 1 << 16;
 
 /// One VM's WASI, with the ends of it that the host holds.
@@ -92,7 +92,7 @@ impl HostMonotonicClock for Clock {
 struct Output {
     level: u32,
     pipe: MemoryOutputPipe,
-    /// Bytes told already.
+    /// Bytes that are in the log already.
     taken: usize,
 }
 

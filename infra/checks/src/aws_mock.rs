@@ -18,7 +18,7 @@ const ACCOUNTS: [(Partition, &str); 2] =
 /// Time for moto to load.
 const START: Duration = Duration::from_secs(60);
 
-/// Two accounts, one in each partition, that know nothing of one another.
+/// Two accounts, one in each partition, that are independent of each other.
 #[derive(Debug)]
 pub struct Aws {
     dir: PathBuf,
@@ -26,24 +26,24 @@ pub struct Aws {
     _servers: [Process; 2],
 }
 
-/// A resource that moto could not make, or not change.
+/// A resource that moto could not create or update.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Held {
-    /// `held a place`, `not updated` or `would be replaced`.
+pub struct Unsupported {
+    /// `placeholder for`, `no update of` or `no replacement of`.
     pub what: String,
-    /// Its type.
+    /// Its CloudFormation type.
     pub kind: String,
     /// Its stack's full name.
     pub stack: String,
-    /// Its name in the template.
+    /// Its logical id.
     pub resource: String,
 }
 
 impl Aws {
-    /// Starts them, with what they write in `dir`.
+    /// Starts both; their files are in `dir`.
     ///
     /// # Errors
-    /// A tool that cannot be set up, or a server that does not serve.
+    /// A variable that is not set, or a server that does not start.
     pub fn start(dir: &Path) -> Result<Aws, Error> {
         std::fs::create_dir_all(dir.join("bin")).map_err(Error::file("cannot create", dir))?;
         let checks = root().join("infra/checks");
@@ -59,7 +59,7 @@ impl Aws {
             let name = partition.directory();
             let port_file = dir.join(format!("{name}.port"));
             let port: u16 = wait(&mut server, || std::fs::read_to_string(&port_file).ok()?.parse().ok())?;
-            // AWS's example keys: moto asks for some, and looks at none.
+            // AWS's example keys: moto wants keys, and does not check them.
             config.push_str(&format!(
                 "[profile {name}]\nregion = {}\nendpoint_url = http://127.0.0.1:{port}\n\
                  aws_access_key_id = AKIAIOSFODNN7EXAMPLE\n\
@@ -75,12 +75,12 @@ impl Aws {
         wait(&mut cli, || socket.exists().then_some(()))?;
         let line = format!("exec '{}' -IS '{}' '{}' - \"$@\"", python.display(), script.display(), socket.display());
         write(&aws, &format!("#!/bin/sh\n{line}\n"))?;
-        let runs = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(&aws, runs).map_err(Error::file("cannot change", &aws))?;
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&aws, executable).map_err(Error::file("cannot change", &aws))?;
         Ok(Aws { dir: dir.to_path_buf(), gateway: required(GATEWAY)?, _servers: [server, cli] })
     }
 
-    /// Runs `deploy` (the script, or a copy of it) with these arguments; stdout and stderr are gathered.
+    /// Runs `deploy` (the script or a copy of it) with these arguments.
     ///
     /// # Errors
     /// It does not start.
@@ -90,10 +90,10 @@ impl Aws {
         self.output(command)
     }
 
-    /// What the AWS CLI answers in a partition.
+    /// Runs the AWS CLI in a partition; its answer.
     ///
     /// # Errors
-    /// The call fails, or its answer is no JSON.
+    /// The call fails, or its answer is not JSON.
     pub fn call(&self, partition: Partition, arguments: &[&str]) -> Result<Value, Error> {
         let output = self.raw(partition, arguments)?;
         if !output.status.success() {
@@ -101,30 +101,30 @@ impl Aws {
             return Err(Error::Failed(format!("aws {}: {text}", arguments.join(" "))));
         }
         serde_json::from_slice(&output.stdout)
-            .map_err(|error| Error::Failed(format!("aws {}: no JSON: {error}", arguments.join(" "))))
+            .map_err(|error| Error::Failed(format!("aws {}: not JSON: {error}", arguments.join(" "))))
     }
 
-    /// As [`Aws::call`], whatever the call says.
+    /// As [`Aws::call`], for a call that may fail.
     ///
     /// # Errors
     /// The AWS CLI does not start.
     pub fn raw(&self, partition: Partition, arguments: &[&str]) -> Result<Output, Error> {
-        let mut command = Command::new(self.dir.join("bin/aws"));
+        let mut command = Command::new(self.cli());
         command.args(["--profile", partition.directory(), "--output", "json"]).args(arguments);
         self.output(command)
     }
 
-    /// What moto could not make or change so far.
+    /// The resources that moto could not create or update so far.
     ///
     /// # Errors
     /// The list cannot be read.
-    pub fn held(&self) -> Result<Vec<Held>, Error> {
+    pub fn unsupported(&self) -> Result<Vec<Unsupported>, Error> {
         let mut all = Vec::new();
         for (partition, _) in ACCOUNTS {
             for line in self.lines(partition)? {
                 let field = |name: &str| line.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
                 let stack = format!("{}/{}", partition.directory(), field("stack"));
-                all.push(Held { what: field("what"), kind: field("type"), stack, resource: field("resource") });
+                all.push(Unsupported { what: field("what"), kind: field("type"), stack, resource: field("resource") });
             }
         }
         all.sort();
@@ -132,11 +132,11 @@ impl Aws {
         Ok(all)
     }
 
-    /// The properties of the resources of this type that a place was held for in a partition, the newest last.
+    /// The properties of a partition's placeholders of this type, the newest last.
     ///
     /// # Errors
     /// The list cannot be read.
-    pub fn placed(&self, partition: Partition, kind: &str) -> Result<Vec<Value>, Error> {
+    pub fn placeholders(&self, partition: Partition, kind: &str) -> Result<Vec<Value>, Error> {
         let of = |line: &Value| line.get("type").and_then(Value::as_str) == Some(kind);
         let lines = self.lines(partition)?.into_iter().filter(of);
         Ok(lines.filter_map(|line| line.get("properties").filter(|value| value.is_object()).cloned()).collect())
@@ -150,16 +150,29 @@ impl Aws {
         text.lines().map(read).collect()
     }
 
+    /// The mock's `aws`.
+    pub fn cli(&self) -> PathBuf {
+        self.dir.join("bin/aws")
+    }
+
+    /// What makes the AWS CLI call the mock, in the profiles `govcloud` and `commercial`.
+    pub fn environment(&self) -> [(&'static str, PathBuf); 3] {
+        [
+            ("AWS_CONFIG_FILE", self.dir.join("config")),
+            ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null".into()),
+            ("AWS_EC2_METADATA_DISABLED", "true".into()),
+        ]
+    }
+
     fn output(&self, mut command: Command) -> Result<Output, Error> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let dirs = std::iter::once(self.dir.join("bin")).chain(std::env::split_paths(&path));
         let path = std::env::join_paths(dirs).map_err(|error| Error::Failed(format!("PATH: {error}")))?;
-        // Nothing of a developer's own AWS is used.
+        // A developer's own AWS settings must not be used.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AWS_")) {
             command.env_remove(name);
         }
-        command.env("PATH", path).env("AWS_CONFIG_FILE", self.dir.join("config"));
-        command.env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null").env("AWS_EC2_METADATA_DISABLED", "true");
+        command.env("PATH", path).envs(self.environment());
         command.stdin(std::process::Stdio::null());
         let program = command.get_program().to_string_lossy().into_owned();
         command.output().map_err(Error::file("cannot run", program))
@@ -170,7 +183,7 @@ fn list(dir: &Path, partition: Partition) -> PathBuf {
     dir.join(format!("{}.list", partition.directory()))
 }
 
-/// What `look` finds once the server serves.
+/// Polls `look` until it finds something.
 fn wait<T>(server: &mut Process, look: impl Fn() -> Option<T>) -> Result<T, Error> {
     let start = Instant::now();
     while start.elapsed() < START {
@@ -183,7 +196,7 @@ fn wait<T>(server: &mut Process, look: impl Fn() -> Option<T>) -> Result<T, Erro
     Err(server.not_ready(START).into())
 }
 
-/// Writes a file, and makes its directory.
+/// Writes a file, and creates its directory.
 pub(crate) fn write(file: &Path, text: &str) -> Result<(), Error> {
     if let Some(folder) = file.parent() {
         std::fs::create_dir_all(folder).map_err(Error::file("cannot create", folder))?;

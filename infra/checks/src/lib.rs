@@ -1,8 +1,9 @@
-//! Checks of the CloudFormation templates in `infra/templates` before anyone deploys them, and an upgrade test through the
+//! Checks the CloudFormation templates of `infra/templates`: the project's rules, two linters, and an upgrade test through the
 //! versions of connectivity on a mock of AWS.
 //!
 //! `cargo xtask infra` runs them; it names the linters' and the mock's Python in the environment.
 #![forbid(unsafe_code)]
+#![allow(missing_docs, reason = "only this crate's binary and tests use it")]
 
 pub mod aws_mock;
 pub mod linters;
@@ -27,51 +28,45 @@ pub const CHECKOV_PYTHON: &str = "INFRA_CHECKOV_PYTHON";
 /// A Python with the packages of `infra/checks/aws_mock.txt`.
 pub const AWS_MOCK_PYTHON: &str = "INFRA_AWS_MOCK_PYTHON";
 
-/// Why the checks do not pass.
 #[derive(Debug, thiserror::Error)]
 pub enum InfraError {
-    /// A template that cannot be read.
     #[error(transparent)]
     Template(#[from] TemplateError),
-    /// A tool that the environment does not name.
     #[error(transparent)]
     Tool(#[from] Error),
-    /// A tool that does not work.
     #[error(transparent)]
     Linter(#[from] LinterError),
-    /// What is wrong with the templates, a line each.
+    /// A line for each fault.
     #[error("{} faults in the templates\n{}", .0.len(), .0.join("\n"))]
     Faults(Vec<String>),
-    /// The upgrade test does not reach its end.
     #[error("upgrade test: {0}")]
     Upgrade(Error),
 }
 
-/// The templates' directory.
 pub fn templates() -> PathBuf {
     root().join("infra/templates")
 }
 
-/// Checks every template, and runs the upgrade test: one line on stderr for each check and each step.
+/// Checks every template and runs the upgrade test. Writes one line to stderr for each check and each step.
 ///
 /// # Errors
-/// [`InfraError`]; every fault of one check is in it.
+/// [`InfraError::Faults`] has every fault of the first check that fails.
 pub fn run() -> Result<(), InfraError> {
     let directory = templates();
     let found = Template::all(&directory)?;
     let count = found.len();
     settle(&format!("{count} templates, the project's rules"), texts(rules::check(&found)))?;
-    // Both take long, and the upgrade test mostly waits.
+    // In parallel: both take long, and the upgrade test mostly waits.
     let (linted, upgraded) = std::thread::scope(|scope| {
         let upgraded = scope.spawn(upgrade_test::run);
         let linted = lint(&directory, &found);
         (linted, upgraded.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
     linted?;
-    settle("what was deployed, read back", upgraded.map_err(InfraError::Upgrade)?)
+    settle("the deployed resources, read back", upgraded.map_err(InfraError::Upgrade)?)
 }
 
-/// What others' linters say of the templates.
+/// `cfn-lint` and `checkov`.
 fn lint(directory: &Path, found: &[Template]) -> Result<(), InfraError> {
     let count = found.len();
     let python = required(CFN_LINT_PYTHON)?;
@@ -86,12 +81,12 @@ fn lint(directory: &Path, found: &[Template]) -> Result<(), InfraError> {
     let python = required(CHECKOV_PYTHON)?;
     let checked = linters::checkov(&python, directory)?;
     let mut faults = checked.faults;
-    // It counts an excuse where the check would have failed.
-    let written: usize = found.iter().map(rules::checkov_excuses).sum();
-    if faults.is_empty() && usize::try_from(checked.excused).ok() != Some(written) {
-        faults.push(format!("{written} excuses from checkov are written, and {} are needed", checked.excused));
+    // checkov counts an exception only where the check fails without it.
+    let written: usize = found.iter().map(rules::checkov_exceptions).sum();
+    if faults.is_empty() && usize::try_from(checked.exceptions).ok() != Some(written) {
+        faults.push(format!("the templates have {written} exceptions from checkov; {} are needed", checked.exceptions));
     }
-    settle(&format!("{count} templates, checkov: {} checks, {written} excused in place", checked.passed), faults)
+    settle(&format!("{count} templates, checkov: {} checks, {written} exceptions", checked.passed), faults)
 }
 
 fn of(directory: &Path, templates: &[Template], partition: Partition) -> Vec<PathBuf> {

@@ -1,51 +1,40 @@
-//! `cfn-lint` (AWS's schemas of CloudFormation) and `checkov` (what is known to be unsafe). Both are Python programs of
-//! the versions in `infra/checks`.
+//! `cfn-lint` (AWS's schemas of CloudFormation) and `checkov` (known unsafe settings), Python programs of the versions that
+//! `infra/checks/*.txt` pin.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// What `cfn-lint` ends with where it found no fault of any level, and where it found some: a sum of levels.
+/// Exit codes of `cfn-lint` after a complete run: a sum of the levels of its faults.
 /// Source: cfn-lint's README, "Exit codes".
-const LINTED: std::ops::RangeInclusive<i32> = 0..=14;
-/// What `checkov` ends with: nothing found, and something.
-const CHECKED: std::ops::RangeInclusive<i32> = 0..=1;
+const CFN_LINT_EXITS: std::ops::RangeInclusive<i32> = 0..=14;
+/// Exit codes of `checkov` after a complete run: without and with faults.
+const CHECKOV_EXITS: std::ops::RangeInclusive<i32> = 0..=1;
 
-/// Why a tool's word cannot be had.
+/// Why a tool gives no report.
 #[derive(Debug, thiserror::Error)]
 pub enum LinterError {
-    /// It does not start.
     #[error("{tool}: {source}")]
-    Start {
-        /// Its name.
-        tool: &'static str,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// It ended with an error of its own, or said something else than its report.
+    Start { tool: &'static str, source: std::io::Error },
+    /// It failed, or its output is not its report.
     #[error("{tool} gives no report:\n{output}")]
-    Report {
-        /// Its name.
-        tool: &'static str,
-        /// What it wrote.
-        output: String,
-    },
+    Report { tool: &'static str, output: String },
 }
 
-/// The faults that `cfn-lint` finds in these files for one region, of every level: a warning is a fault too.
+/// The faults that `cfn-lint` finds in these files for one region. Its warnings are faults too.
 ///
 /// # Errors
 /// [`LinterError`].
 pub fn cfn_lint(python: &Path, region: &str, files: &[PathBuf]) -> Result<Vec<String>, LinterError> {
-    // No files would make it read its standard input.
+    // Without files it would read its standard input.
     if files.is_empty() {
         return Ok(Vec::new());
     }
     let program = "import sys; from cfnlint.runner import main; sys.exit(main())";
     let mut command = Command::new(python);
     command.args(["-c", program, "--include-checks", "I", "--regions", region, "--format", "json", "--"]).args(files);
-    let report = report("cfn-lint", &mut command, LINTED)?;
+    let report = report("cfn-lint", &mut command, CFN_LINT_EXITS)?;
     Ok(report.as_array().into_iter().flatten().map(linted).collect())
 }
 
@@ -55,34 +44,32 @@ fn linted(fault: &Value) -> String {
     format!("{}:{line}: [cfn-lint {}] {}", short(text("/Filename")), text("/Rule/Id"), text("/Message"))
 }
 
-/// What `checkov` says of a directory.
+/// The report of `checkov`.
 #[derive(Debug)]
 pub struct Checked {
-    /// What it finds.
     pub faults: Vec<String>,
-    /// Checks that passed.
     pub passed: u64,
-    /// Checks that would have failed, and are excused in place.
-    pub excused: u64,
+    /// Failed checks with an exception in the template.
+    pub exceptions: u64,
 }
 
-/// What `checkov` says of the templates below a directory.
+/// Runs `checkov` on the templates below a directory.
 ///
 /// # Errors
 /// [`LinterError`].
 pub fn checkov(python: &Path, directory: &Path) -> Result<Checked, LinterError> {
     let mut command = Command::new(python);
     command.args(["-m", "checkov.main", "--framework", "cloudformation", "--output", "json", "--quiet", "--compact"]);
-    // It would ask its maker's server for texts about what it finds.
+    // Without this it downloads descriptions of its checks.
     command.arg("--skip-download").arg("--directory").arg(directory);
-    let report = report("checkov", &mut command, CHECKED)?;
+    let report = report("checkov", &mut command, CHECKOV_EXITS)?;
     let number = |pointer| report.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
     let mut faults: Vec<String> =
         report.pointer("/results/failed_checks").and_then(Value::as_array).into_iter().flatten().map(checked).collect();
     if number("/summary/parsing_errors") > 0 {
         faults.push(format!("checkov cannot read {} of the templates", number("/summary/parsing_errors")));
     }
-    Ok(Checked { faults, passed: number("/summary/passed"), excused: number("/summary/skipped") })
+    Ok(Checked { faults, passed: number("/summary/passed"), exceptions: number("/summary/skipped") })
 }
 
 fn checked(fault: &Value) -> String {
@@ -92,7 +79,7 @@ fn checked(fault: &Value) -> String {
     format!("{file}:{line}: [checkov {id}] {}: {}", text("/resource"), text("/check_name"))
 }
 
-/// A template's path as the other rules name it: its directory and its name.
+/// A template's path as the project's rules print it: directory and name.
 fn short(file: &str) -> String {
     let parts: Vec<&str> = file.rsplitn(3, '/').take(2).collect();
     parts.into_iter().rev().collect::<Vec<_>>().join("/")
@@ -105,7 +92,6 @@ fn report(
 ) -> Result<Value, LinterError> {
     let output = command
         .stdin(Stdio::null())
-        // A caller's settings are not this check's.
         .env_remove("PYTHONPATH")
         .output()
         .map_err(|source| LinterError::Start { tool, source })?;

@@ -8,17 +8,16 @@ use std::path::{Path, PathBuf};
 use saphyr::{LoadableYamlNode as _, MarkedYaml, Scalar, YamlData};
 use serde_json::{Map, Value};
 
-/// Which account a template is for.
+/// The partition of a template's account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Partition {
-    /// `aws`, where Bedrock is called.
+    /// `aws`, with Bedrock.
     Commercial,
-    /// `aws-us-gov`, where the workloads are.
+    /// `aws-us-gov`, with the workloads.
     GovCloud,
 }
 
 impl Partition {
-    /// Both.
     pub const ALL: [Self; 2] = [Self::Commercial, Self::GovCloud];
 
     /// The directory of its templates under `infra/templates`.
@@ -41,45 +40,33 @@ impl Partition {
 /// Why a template cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
-    /// The file or its directory.
     #[error("cannot read {}: {source}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// It is no YAML, or not what CloudFormation takes of it.
+    File { path: PathBuf, source: std::io::Error },
+    /// Not YAML, or YAML that CloudFormation does not accept.
     #[error("{file}: {problem}")]
     Yaml {
-        /// The template.
         file: String,
-        /// What is wrong, with its line.
+        /// With its line.
         problem: String,
     },
 }
 
-/// A template.
 #[derive(Debug, Clone)]
 pub struct Template {
     /// Below `infra/templates`: `govcloud/audit.yaml`.
     pub file: String,
-    /// Its account.
     pub partition: Partition,
-    /// All of it.
     pub document: Value,
     /// JSON pointer → line, counted from 1.
     lines: BTreeMap<String, usize>,
 }
 
-/// One resource of a template.
 #[derive(Debug, Clone, Copy)]
 pub struct Resource<'a> {
     /// Its logical id.
     pub id: &'a str,
     /// `AWS::DynamoDB::Table`.
     pub kind: &'a str,
-    /// All of it.
     pub body: &'a Value,
 }
 
@@ -117,20 +104,17 @@ impl Template {
     /// # Errors
     /// [`TemplateError::Yaml`].
     pub fn parse(file: String, partition: Partition, text: &str) -> Result<Self, TemplateError> {
-        // CloudFormation shows others as question marks, and the AWS CLI reads files in the locale that it is run in.
+        // CloudFormation shows other letters as question marks, and the AWS CLI decodes files by its locale.
         if let Some((index, _)) = text.lines().enumerate().find(|(_, line)| !line.is_ascii()) {
             return Err(TemplateError::Yaml {
                 file,
-                problem: format!("line {}: a letter that is not ASCII", index + 1),
+                problem: format!("line {}: a character that is not ASCII", index + 1),
             });
         }
         let nodes = MarkedYaml::load_from_str(text)
             .map_err(|error| TemplateError::Yaml { file: file.clone(), problem: error.to_string() })?;
         let [node] = nodes.as_slice() else {
-            return Err(TemplateError::Yaml {
-                file,
-                problem: format!("{} YAML documents, one is wanted", nodes.len()),
-            });
+            return Err(TemplateError::Yaml { file, problem: format!("{} YAML documents; want one", nodes.len()) });
         };
         let mut lines = BTreeMap::new();
         match convert(node, String::new(), &mut lines) {
@@ -157,7 +141,7 @@ impl Template {
         self.document.get("Parameters")?.get(parameter)?.get("Default")
     }
 
-    /// The line of the value at a JSON pointer, or of the nearest value that holds it.
+    /// The line of the value at a JSON pointer, else of its nearest parent.
     pub fn line(&self, pointer: &str) -> usize {
         let mut at = pointer;
         loop {
@@ -174,7 +158,7 @@ impl Template {
 
 fn convert(node: &MarkedYaml<'_>, at: String, lines: &mut BTreeMap<String, usize>) -> Result<Value, String> {
     let line = node.span.start.line();
-    // What a tag holds has no line of its own.
+    // A tag's argument has no line of its own.
     if line > 0 {
         lines.insert(at.clone(), line);
     }
@@ -194,7 +178,7 @@ fn convert(node: &MarkedYaml<'_>, at: String, lines: &mut BTreeMap<String, usize
             let mut object = Map::new();
             for (key, value) in entries {
                 let YamlData::Value(Scalar::String(key)) = &key.data else {
-                    return Err(format!("line {}: a key that is no text", key.span.start.line()));
+                    return Err(format!("line {}: a key that is not a string", key.span.start.line()));
                 };
                 let escaped = key.replace('~', "~0").replace('/', "~1");
                 object.insert(key.to_string(), convert(value, format!("{at}/{escaped}"), lines)?);
@@ -203,7 +187,7 @@ fn convert(node: &MarkedYaml<'_>, at: String, lines: &mut BTreeMap<String, usize
         }
         YamlData::Tagged(tag, inner) => function(&tag.suffix, convert(inner, at, lines)?),
         YamlData::Representation(..) | YamlData::Alias(_) | YamlData::BadValue => {
-            return Err(format!("line {line}: a value that CloudFormation does not take"));
+            return Err(format!("line {line}: a value that CloudFormation does not accept"));
         }
     })
 }
@@ -232,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn functions_are_read_in_their_long_form() {
+    fn reads_functions_in_their_long_form() {
         let text =
             "A: !Ref X\nB: !GetAtt K.Arn\nC: !Sub 'x-${Y}'\nD: !Select [0, !GetAZs '']\nE: !If [Z, 1, yes]\nF: 012\n";
         let template = parse(text).unwrap();
@@ -248,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_has_its_line_and_what_is_absent_that_of_its_holder() {
+    fn an_absent_value_has_the_line_of_its_parent() {
         let template = parse("Resources:\n  A/B:\n    Type: T\n    Properties:\n      P:\n        - Q: 1\n").unwrap();
         assert_eq!(template.line("/Resources/A~1B/Type"), 3);
         assert_eq!(template.line("/Resources/A~1B/Properties/P/0/Q"), 6);
@@ -257,13 +241,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_template_is_refused_with_its_line() {
+    fn refuses_a_bad_template_with_its_line() {
         let cases = [
             ("a: [", "govcloud/x.yaml: "),
             ("", "0 YAML documents"),
             ("a: 1\n---\nb: 1\n", "2 YAML documents"),
-            ("a:\n  1: 2\n", "line 2: a key that is no text"),
-            ("a: 1\nb: \u{2026}\n", "line 2: a letter that is not ASCII"),
+            ("a:\n  1: 2\n", "line 2: a key that is not a string"),
+            ("a: 1\nb: \u{2026}\n", "line 2: a character that is not ASCII"),
         ];
         for (text, wanted) in cases {
             let error = parse(text).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! The operators' pages: what they name is there, and what is there is named.
+//! The operators' pages name every alarm, parameter and command, and none that does not exist.
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -22,7 +22,7 @@ fn names(directory: &Path) -> Vec<String> {
     entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// README and every page of `docs`, with their texts.
+/// README and every page of `docs`: path and text.
 fn pages() -> Vec<(String, String)> {
     let mut found = vec!["README.md".to_owned()];
     let pages = names(&root().join("docs")).into_iter().filter(|name| name.ends_with(".md"));
@@ -31,19 +31,19 @@ fn pages() -> Vec<(String, String)> {
     found.into_iter().map(|page| (page.clone(), read(&page))).collect()
 }
 
-/// What stands between backticks.
+/// The texts between backticks.
 fn spans(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// The names of alarms, without what is before them in every environment.
+/// The alarms' names without the prefix of the environment.
 fn alarms() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for template in Template::all(&templates()).unwrap() {
         let stem = template.file.rsplit('/').next().unwrap().trim_end_matches(".yaml");
         for alarm in template.of_type("AWS::CloudWatch::Alarm") {
             let name = alarm.property("/AlarmName/Fn::Sub").as_str().unwrap_or_default();
-            // A stack's name is the environment's, and the template's where it is made once.
+            // A stack is named after its environment and, unless the plan says otherwise, its template.
             let name = name.replace("${AWS::StackName}", &format!("bedrock-gateway-${{Environment}}-{stem}"));
             let own = name.strip_prefix("bedrock-gateway-${Environment}-");
             found.insert(own.unwrap_or_else(|| panic!("{}: {name:?}", alarm.id)).to_owned());
@@ -53,16 +53,16 @@ fn alarms() -> BTreeSet<String> {
 }
 
 #[test]
-fn each_alarm_has_one_runbook_and_no_runbook_is_for_another() {
+fn each_alarm_has_one_runbook() {
     let text = read("docs/operations.md");
     let headings: Vec<&str> = text.lines().filter(|line| line.starts_with("### ")).flat_map(spans).collect();
     let found: BTreeSet<String> = headings.iter().map(|name| (*name).to_owned()).collect();
-    assert_eq!(headings.len(), found.len(), "a runbook is there twice: {headings:?}");
+    assert_eq!(headings.len(), found.len(), "two runbooks of one alarm: {headings:?}");
     assert_eq!(found, alarms());
 }
 
 #[test]
-fn each_runbook_says_what_it_means_what_callers_see_and_what_to_do() {
+fn each_runbook_has_every_part() {
     let text = read("docs/operations.md");
     for runbook in text.split("\n### ").skip(1) {
         let runbook = runbook.split("\n## ").next().unwrap();
@@ -73,7 +73,7 @@ fn each_runbook_says_what_it_means_what_callers_see_and_what_to_do() {
     }
 }
 
-/// Names of a template's parameters that have a default, or have none.
+/// The parameters of a template that have a default, or that have none.
 fn parameters(template: &Template, default: bool) -> BTreeSet<&str> {
     let all = template.document.get("Parameters").and_then(Value::as_object).into_iter().flatten();
     let wanted = all.filter(|(name, body)| *name != "Environment" && body.get("Default").is_some() == default);
@@ -81,7 +81,7 @@ fn parameters(template: &Template, default: bool) -> BTreeSet<&str> {
 }
 
 #[test]
-fn the_guide_names_the_parameters_of_every_template() {
+fn the_guide_names_every_parameter() {
     let text = read("docs/deployment.md");
     let all = Template::all(&templates()).unwrap();
     for template in &all {
@@ -98,7 +98,7 @@ fn the_guide_names_the_parameters_of_every_template() {
     }
 }
 
-/// Anchors as GitHub makes them of headings.
+/// The anchors that GitHub gives to headings.
 fn anchors(text: &str) -> BTreeSet<String> {
     let headings = text.lines().filter(|line| line.starts_with('#'));
     let titles = headings.map(|line| line.trim_start_matches('#').trim().to_lowercase());
@@ -110,7 +110,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn each_link_has_its_target() {
+fn each_link_has_a_target() {
     for (page, text) in pages() {
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             if target.starts_with("https://") {
@@ -119,17 +119,17 @@ fn each_link_has_its_target() {
             let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
             let path =
                 if file.is_empty() { root().join(&page) } else { root().join(&page).parent().unwrap().join(file) };
-            assert!(path.exists(), "{page}: {target}: there is no such file");
+            assert!(path.exists(), "{page}: {target}: no such file");
             if !anchor.is_empty() {
                 let there = anchors(&std::fs::read_to_string(&path).unwrap());
-                assert!(there.contains(anchor), "{page}: {target}: there is no such heading");
+                assert!(there.contains(anchor), "{page}: {target}: no such heading");
             }
         }
     }
 }
 
 #[test]
-fn what_infra_says_of_pages_is_true() {
+fn pages_named_in_infra_exist() {
     let mut folders = vec![root().join("infra")];
     while let Some(folder) = folders.pop() {
         for name in names(&folder) {
@@ -144,14 +144,14 @@ fn what_infra_says_of_pages_is_true() {
                     rest.chars().take_while(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect();
                 let page = page.trim_end_matches('.');
                 if page.ends_with(".md") {
-                    assert!(root().join("docs").join(page).exists(), "{}: there is no docs/{page}", path.display());
+                    assert!(root().join("docs").join(page).exists(), "{}: no page docs/{page}", path.display());
                 }
             }
         }
     }
 }
 
-/// Words of a command up to its comment, or to where the text around it goes on.
+/// The words of a command, up to a comment or to the end of its code span.
 fn words(command: &str) -> Vec<&str> {
     let line = command.lines().next().unwrap_or_default();
     let line = line.split(['`', '#', '|', ';', ')', ',', ':']).next().unwrap_or_default();
@@ -159,7 +159,7 @@ fn words(command: &str) -> Vec<&str> {
 }
 
 #[test]
-fn each_deployment_that_is_told_is_one_of_a_plan() {
+fn each_deploy_command_names_a_plan_or_stack() {
     let example = root().join("infra/environments/example");
     let plans: BTreeSet<String> =
         names(&example).iter().filter_map(|name| name.strip_suffix(".plan").map(str::to_owned)).collect();
@@ -171,12 +171,12 @@ fn each_deployment_that_is_told_is_one_of_a_plan() {
             }
         }
     }
-    let mut told = 0;
+    let mut found = 0;
     for (page, text) in pages() {
         for command in text.split("infra/deploy ").skip(1) {
             let words = words(command);
             let (["example", what, rest @ ..] | ["ENVIRONMENT", what, rest @ ..]) = words.as_slice() else { continue };
-            told += 1;
+            found += 1;
             match (*what, rest) {
                 ("status", []) => {}
                 ("remove", [stack, ..]) => {
@@ -186,12 +186,12 @@ fn each_deployment_that_is_told_is_one_of_a_plan() {
                     );
                 }
                 (plan, rest) => {
-                    assert!(plan == "VERSION" || plans.contains(plan), "{page}: there is no plan {plan}");
+                    assert!(plan == "VERSION" || plans.contains(plan), "{page}: no plan {plan}");
                     let known = |word: &&&str| **word != "--yes" && **word != "--replace" && !word.contains('/');
                     assert!(!rest.iter().any(|word| known(&word)), "{page}: infra/deploy {}", words.join(" "));
                 }
             }
         }
     }
-    assert!(told > 5, "{told} deployments were found: do the pages write them otherwise?");
+    assert!(found > 5, "found only {found} deploy commands; this test may no longer recognise them");
 }

@@ -1,5 +1,5 @@
-//! What runs on a machine of the gateway: the release installs, and the machine goes without a loss. `cargo xtask test` names
-//! Envoy, the module and the binaries in the environment.
+//! The scripts of a gateway machine: install, user data, drain and rotate. `cargo xtask test` names Envoy, the module, the
+//! binaries and the release archive in the environment.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -19,7 +19,7 @@ fn instance(script: &str) -> PathBuf {
     root().join("infra/instance").join(script)
 }
 
-/// A directory of the test's own, removed at its end.
+/// A directory for one test, removed when it ends.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -30,7 +30,7 @@ impl Scratch {
         Scratch(path)
     }
 
-    /// A program that writes its arguments to `calls` and ends well.
+    /// A program that appends its arguments to `calls` and succeeds.
     fn program(&self, name: &str) -> PathBuf {
         let file = self.0.join(name);
         std::fs::write(&file, format!("#!/bin/sh\necho \"{name} $*\" >>'{}'\n", self.0.join("calls").display()))
@@ -51,7 +51,7 @@ impl Drop for Scratch {
     }
 }
 
-/// HTTP answers by method and path; everything asked is kept.
+/// An HTTP server that answers by method and path and keeps the requests.
 struct Double {
     address: String,
     asked: Arc<Mutex<Vec<String>>>,
@@ -70,7 +70,7 @@ fn double(answer: impl Fn(&str) -> (u16, String) + Send + 'static) -> Double {
             reader.read_line(&mut line).unwrap();
             while reader.read_line(&mut headers).unwrap() > 2 {}
             let request = line.trim_end().trim_end_matches(" HTTP/1.1").to_owned();
-            // As the metadata service does: no token, no answer.
+            // The metadata service refuses requests without a token (IMDSv2).
             let tokenless = request.contains("/meta-data/") && !headers.contains("X-aws-ec2-metadata-token: TOKEN");
             let (status, body) = if tokenless { (401, String::new()) } else { answer(&request) };
             kept.lock().unwrap().push(request);
@@ -85,10 +85,10 @@ fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Envoy's configuration of version 1, with its files below `root`.
+/// Envoy's bootstrap of version 1, with its files below `root`.
 fn bootstrap(root: &Path) -> String {
     let example = lab::tools::root().join("infra/environments/example/policy-1.json");
-    // As `infra/deploy` puts in the outputs of stacks.
+    // `infra/deploy` replaces these references by outputs of stacks.
     let document = std::fs::read_to_string(example).unwrap();
     let document = document.replace("@{commercial/identity.RoleArn}", "arn:aws:iam::111122223333:role/bedrock-gateway");
     let policy = root.join("policy.json");
@@ -105,13 +105,13 @@ fn bootstrap(root: &Path) -> String {
 }
 
 fn install(root: &Path, table: &str) -> Output {
-    let mut command = Command::new(root.join("opt/bedrock-gateway/instance/install"));
+    let mut command = Command::new(root.join("opt/bedrock-gateway/infra/instance/install"));
     command.args([table, "", "prod", "bedrock-gateway-prod", ""]);
     command.env("BEDROCK_GATEWAY_ROOT", root).env("AWS_REGION", "us-gov-west-1").output().unwrap()
 }
 
 #[test]
-fn a_release_installs() {
+fn installs_a_release() {
     let scratch = Scratch::new("release");
     let archive = required("RELEASE_ARCHIVE").unwrap();
 
@@ -123,7 +123,7 @@ fn a_release_installs() {
     let status = Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(&opt).status().unwrap();
     assert!(status.success());
 
-    // A configuration that Envoy refuses is not installed.
+    // It fails if Envoy refuses the configuration.
     std::fs::write(etc.join("envoy.json"), "{\"static_resources\": {\"listeners\": [{\"nam\": 1}]}}").unwrap();
     let refused = install(&root, "bedrock-gateway-prod-audit");
     assert!(!refused.status.success());
@@ -135,14 +135,14 @@ fn a_release_installs() {
     let environment = std::fs::read_to_string(etc.join("environment")).unwrap();
     assert!(environment.contains("BEDROCK_GATEWAY_TABLE=bedrock-gateway-prod-audit\n"), "{environment}");
     let key = std::fs::metadata(etc.join("tls/key.pem")).unwrap();
-    assert_eq!(key.mode() & 0o077, 0, "the key is its owner's alone");
+    assert_eq!(key.mode() & 0o077, 0, "only the owner may read the key");
     let agent: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(etc.join("cloudwatch-agent.json")).unwrap()).unwrap();
     let groups = agent["logs"]["logs_collected"]["files"]["collect_list"].as_array().unwrap();
     let named: Vec<&str> = groups.iter().filter_map(|group| group["log_group_name"].as_str()).collect();
     assert_eq!(named, ["envoy", "collector", "access"].map(|log| format!("/bedrock-gateway/prod/{log}")));
 
-    // What the units start is there, and the collector takes what its unit gives it.
+    // The units' programs are executable, and the collector accepts the arguments of its unit.
     let units = root.join("etc/systemd/system");
     let mut started = 0;
     for unit in std::fs::read_dir(&units).unwrap().map(|entry| entry.unwrap().path()) {
@@ -153,7 +153,7 @@ fn a_release_installs() {
             started += 1;
             if let Some((_, arguments)) = line.split_once("audit-collector ") {
                 let mut collector = Command::new(program);
-                // No such table, no such place: it must come as far as to say so.
+                // `--help` is answered only if the arguments before it are known.
                 collector.args(arguments.replace("${BEDROCK_GATEWAY_TABLE}", "t").split(' ')).arg("--help");
                 let output = collector.output().unwrap();
                 assert!(output.status.success(), "{}", text(&output));
@@ -176,7 +176,7 @@ fn archive(file: &Path, name: &str, text: &str) -> String {
 }
 
 #[test]
-fn a_machine_installs_what_its_settings_name_and_nothing_else() {
+fn installs_only_what_the_settings_name() {
     let scratch = Scratch::new("user-data");
     let imds = double(|request| match request {
         "PUT /latest/api/token" => (200, "TOKEN".to_owned()),
@@ -185,9 +185,9 @@ fn a_machine_installs_what_its_settings_name_and_nothing_else() {
         other => panic!("asked for {other}"),
     });
     let install = format!("#!/bin/sh\necho \"install $1|$2|$3|$4|$5\" >>'{}'\n", scratch.0.join("calls").display());
-    let release = archive(&scratch.0.join("release.tar.gz"), "instance/install", &install);
+    let release = archive(&scratch.0.join("release.tar.gz"), "infra/instance/install", &install);
     let config = archive(&scratch.0.join("config.tar.gz"), "envoy.json", "{}");
-    // The AWS CLI, as far as it is meant to be asked.
+    // The AWS CLI, for the calls that the script should make.
     std::fs::create_dir_all(scratch.0.join("bin")).unwrap();
     let aws = format!(
         "#!/bin/sh\ncase \"$*\" in\n\
@@ -222,13 +222,9 @@ fn a_machine_installs_what_its_settings_name_and_nothing_else() {
     assert_eq!(scratch.calls(), ["install the-table||prod|the-group|arn:the-authority".to_owned(), signal(0)]);
     assert_eq!(std::fs::read_to_string(root.join("etc/bedrock-gateway/envoy.json")).unwrap(), "{}");
 
-    // Another archive than the one that was meant, and settings that lack something: nothing is installed, the stack is told.
+    // With another digest or a missing setting nothing is installed, and the stack is signalled.
     for (pointer, value, said) in [
-        (
-            "/config/sha256",
-            serde_json::json!("0".repeat(64)),
-            "config: config/config.tar.gz is not the one that was meant",
-        ),
+        ("/config/sha256", serde_json::json!("0".repeat(64)), "config: config/config.tar.gz is another file"),
         ("/client_ca", serde_json::Value::Null, "settings /the/settings: no client_ca"),
         ("/release", serde_json::Value::Null, "settings /the/settings: no release.key"),
     ] {
@@ -246,7 +242,7 @@ fn a_machine_installs_what_its_settings_name_and_nothing_else() {
 }
 
 #[test]
-fn a_machine_goes_when_its_calls_have_ended_and_its_records_are_stored() {
+fn drains_calls_and_records_before_termination() {
     let scratch = Scratch::new("drain");
     let looked = Mutex::new(0);
     let imds = double(move |request| match request {
@@ -295,7 +291,7 @@ fn a_machine_goes_when_its_calls_have_ended_and_its_records_are_stored() {
         .spawn()
         .unwrap();
 
-    // It waits for the records for as long as they are not stored.
+    // It waits until all records are stored.
     let start = Instant::now();
     let heartbeats = || scratch.calls().iter().filter(|call| call.contains("heartbeat")).count();
     while heartbeats() < 5 && start.elapsed() < Duration::from_secs(20) {
@@ -308,7 +304,7 @@ fn a_machine_goes_when_its_calls_have_ended_and_its_records_are_stored() {
     let calls = scratch.calls();
     let at =
         |part: &str| calls.iter().position(|call| call.contains(part)).unwrap_or_else(|| panic!("{part}: {calls:#?}"));
-    assert!(at("heartbeat") < at("stop bedrock-gateway-envoy.service"), "calls in flight first: {calls:#?}");
+    assert!(at("heartbeat") < at("stop bedrock-gateway-envoy.service"), "Envoy stops after the calls: {calls:#?}");
     assert!(at("stop bedrock-gateway-envoy") < at("stop bedrock-gateway-collector.service"), "{calls:#?}");
     assert_eq!(
         calls.last().unwrap(),
@@ -316,13 +312,13 @@ fn a_machine_goes_when_its_calls_have_ended_and_its_records_are_stored() {
          bedrock-gateway-prod --instance-id i-0123456789abcdef0 --lifecycle-action-result CONTINUE"
     );
     let asked = admin.asked.lock().unwrap();
-    assert_eq!(asked.first().unwrap(), "POST /healthcheck/fail", "new calls are turned away first");
-    assert_eq!(asked.len(), 4, "until no call is active: {asked:?}");
+    assert_eq!(asked.first().unwrap(), "POST /healthcheck/fail", "new calls are refused first");
+    assert_eq!(asked.len(), 4, "it polls until no call is active: {asked:?}");
     assert!(imds.asked.lock().unwrap().len() >= 8);
 }
 
 #[test]
-fn an_access_log_begins_anew_and_only_what_was_read_is_let_go() {
+fn rotates_the_log_and_deletes_only_read_files() {
     let scratch = Scratch::new("rotate");
     let admin = double(|request| match request {
         "POST /reopen_logs" => (200, "OK\n".to_owned()),
@@ -355,7 +351,7 @@ fn an_access_log_begins_anew_and_only_what_was_read_is_let_go() {
         names.sort();
         names
     };
-    // The file that is being read stays, and those behind it, however old.
+    // The file that is being read stays, and so do newer ones, whatever their age.
     assert_eq!(rotate("1000"), ["access.jsonl", "access.jsonl-2", "access.jsonl-3"]);
     assert!(admin.asked.lock().unwrap().is_empty());
     let names = rotate("3");

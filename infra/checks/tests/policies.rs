@@ -1,4 +1,4 @@
-//! The policies of `infra/policies`: what they are JSON of, and that none says more than its task.
+//! The policies of `infra/policies` are valid JSON and allow no more than their task.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 fn policies() -> Vec<(String, Value)> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/policies");
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
     let mut found: Vec<(String, Value)> = std::fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -20,7 +20,7 @@ fn policies() -> Vec<(String, Value)> {
     found
 }
 
-/// A value that is a text or a list of them.
+/// The strings of a value that is a string or a list.
 fn texts(value: &Value) -> Vec<&str> {
     value
         .as_array()
@@ -28,7 +28,7 @@ fn texts(value: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn no_action_is_a_wildcard_and_no_resource_but_where_there_is_none() {
+fn no_wildcard_but_where_an_action_needs_it() {
     let policies = policies();
     assert_eq!(policies.len(), 4);
     for (name, policy) in policies {
@@ -45,7 +45,7 @@ fn no_action_is_a_wildcard_and_no_resource_but_where_there_is_none() {
 }
 
 #[test]
-fn the_trust_checks_audience_and_subject_of_the_gateways_own_token() {
+fn trust_checks_audience_and_subject() {
     let all: std::collections::BTreeMap<String, Value> = policies().into_iter().collect();
     let trust = &all["commercial-trust.json"]["Statement"][0];
     let wanted = &trust["Condition"]["StringEquals"];

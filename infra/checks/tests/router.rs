@@ -1,5 +1,4 @@
-//! The operator's router between the two partitions: FRR reads its configuration, and its numbers are those of the example
-//! environment.
+//! The operator's router between the partitions: FRR reads its configuration, and its numbers match the example environment.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -20,7 +19,7 @@ fn parameters(stack: &str) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn frr_reads_the_routers_configuration() {
+fn frr_reads_the_router_configuration() {
     let dir = target().join("tmp").join(format!("router-{}", std::process::id()));
     let frr = machine::find().unwrap().machine(&dir).unwrap();
     let file = frr.outside("/etc/frr/frr.conf");
@@ -43,7 +42,7 @@ fn frr_reads_the_routers_configuration() {
 }
 
 #[test]
-fn its_numbers_are_those_of_the_example_and_each_side_is_told_of_the_other_alone() {
+fn matches_the_example_and_announces_one_range() {
     let text = text("router/frr.conf");
     let has = |line: String| assert_eq!(text.lines().filter(|one| one.trim() == line).count(), 1, "{line}");
     let ranges = [("GOVCLOUD", "govcloud/network"), ("COMMERCIAL", "commercial/dx-network")];
@@ -63,7 +62,7 @@ fn its_numbers_are_those_of_the_example_and_each_side_is_told_of_the_other_alone
         has(format!("neighbor {amazon} route-map TO-{own} out"));
         has(format!("interface eth1.{}", given["Vlan"]));
         has(format!("ip address {}", given["RouterAddress"]));
-        // What goes to a side is the other's range, at each preference.
+        // Each side gets the other's range only, at each preference.
         for (map, community) in [(format!("TO-{own}"), "7224:7300"), (format!("TO-{own}-SECOND"), "7224:7100")] {
             let (_, rest) = text.split_once(&format!("route-map {map} permit 10\n")).unwrap();
             let (map, _) = rest.split_once("exit\n").unwrap();

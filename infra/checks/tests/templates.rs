@@ -1,4 +1,4 @@
-//! The rules that templates of `infra/templates` keep to: the real ones do, and one with a planted fault does not.
+//! The templates of `infra/templates` pass every rule, and a template with a planted fault does not.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -18,7 +18,7 @@ fn text(file: &str) -> String {
     std::fs::read_to_string(templates().join(file)).unwrap()
 }
 
-/// The faults of a real template in which one text stands for another.
+/// The faults of a real template with one text replaced.
 fn planted(file: &str, from: &str, to: &str) -> Vec<Fault> {
     let text = text(file);
     assert!(text.contains(from), "{file} has no {from:?}");
@@ -27,13 +27,13 @@ fn planted(file: &str, from: &str, to: &str) -> Vec<Fault> {
 }
 
 #[test]
-fn the_templates_keep_to_every_rule() {
+fn the_templates_pass_every_rule() {
     let found = rules::check(&Template::all(&templates()).unwrap());
     let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
     assert!(found.is_empty(), "{}", lines.join("\n"));
 }
 
-/// Template, what is there, what is planted; rule, resource and subject of the fault that is found.
+/// Template, original text, planted text; rule, resource and subject of the expected fault.
 type Planted = (&'static str, &'static str, &'static str, (&'static str, &'static str, &'static str));
 
 const PLANTED: &[Planted] = &[
@@ -78,7 +78,7 @@ const PLANTED: &[Planted] = &[
     ("commercial/identity.yaml", "\"Sid\": \"The", "Sid: \"The", ("policy-json", "Role", "policy")),
     // ARNs of one partition.
     ("govcloud/audit.yaml", "\"arn:${AWS::Partition}:iam", "\"arn:aws:iam", ("partition", "Key", "arn:aws:")),
-    // Encryption, and what is kept.
+    // Encryption and retention.
     (
         "govcloud/audit.yaml",
         "        KMSMasterKeyId: !GetAtt Key.Arn\n",
@@ -116,7 +116,7 @@ const PLANTED: &[Planted] = &[
         "DeletionPolicy: Delete",
         ("kept", "Key", "DeletionPolicy"),
     ),
-    // The table is the collector's.
+    // The collector's table.
     (
         "govcloud/audit.yaml",
         "AttributeName: expires_at",
@@ -143,14 +143,14 @@ const PLANTED: &[Planted] = &[
         ("table", "Table", "AttributeDefinitions"),
     ),
     ("govcloud/audit.yaml", "PAY_PER_REQUEST", "PROVISIONED", ("table", "Table", "BillingMode")),
-    // Excuses.
+    // Exceptions.
     ("govcloud/audit.yaml", "subject: \"kms:*\"", "subject: \"kms:Get*\"", ("wildcard", "Key", "kms:*")),
-    ("govcloud/audit.yaml", "Action: kms:*", "Action: kms:Decrypt", ("excuse", "Key", "wildcard kms:*")),
+    ("govcloud/audit.yaml", "Action: kms:*", "Action: kms:Decrypt", ("exception", "Key", "wildcard kms:*")),
     (
         "govcloud/audit.yaml",
-        "why: \"in a key policy this is the key itself\"",
+        "why: \"in a key policy this means the key itself\"",
         "why: \" \"",
-        ("excuse", "Key", "wildcard Resource *"),
+        ("exception", "Key", "wildcard Resource *"),
     ),
     // VPN and Direct Connect.
     (
@@ -246,7 +246,7 @@ const PLANTED: &[Planted] = &[
 ];
 
 #[test]
-fn a_planted_fault_is_found_by_name() {
+fn finds_each_planted_fault() {
     for (file, from, to, (rule, resource, subject)) in PLANTED {
         let found = planted(file, from, to);
         let named =
@@ -255,7 +255,7 @@ fn a_planted_fault_is_found_by_name() {
     }
 }
 
-/// Rules whose templates are small: type, properties as YAML, and rule and subject of the fault.
+/// A template with one resource: its type, its properties as YAML, and rule and subject of the expected fault.
 type Small = (&'static str, &'static str, Option<(&'static str, &'static str)>);
 
 const RESOURCES: &[Small] = &[
@@ -323,7 +323,7 @@ const RESOURCES: &[Small] = &[
 ];
 
 #[test]
-fn each_rule_tells_the_fault_and_leaves_what_is_right() {
+fn each_rule_reports_faults_only() {
     for (kind, properties, wanted) in RESOURCES {
         let text = format!(
             "Parameters:\n  Environment: {{Type: String}}\n  Open: {{Type: String, Default: 0.0.0.0/0}}\n\
@@ -340,14 +340,14 @@ fn each_rule_tells_the_fault_and_leaves_what_is_right() {
     }
 }
 
-/// The policy of `infra/policies` of this name.
+/// A policy of `infra/policies`.
 fn policy(name: &str) -> Value {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/policies").join(name);
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies").join(name);
     serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
 }
 
 #[test]
-fn the_commercial_role_is_that_of_the_policies() {
+fn the_commercial_role_matches_the_policies() {
     let file = "commercial/identity.yaml";
     let template = Template::parse(file.to_owned(), partition(file), &text(file)).unwrap();
     let resources: BTreeMap<&str, Value> =

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{ToolError, integrity, javascript, once, run, verify};
+use super::{ToolError, integrity, node, once, run, verify};
 
 const PACKAGE: &str = "amplify-dynamodb-simulator";
 const VERSION: &str = "2.9.30";
@@ -14,12 +14,13 @@ const WHAT: &str = "DynamoDB Local";
 /// The directory that holds `DynamoDBLocal.jar` and `DynamoDBLocal_lib`; run it with
 /// `java -Djava.library.path=DIR/DynamoDBLocal_lib -jar DIR/DynamoDBLocal.jar -inMemory -port PORT`.
 pub fn find(tools: &Path) -> Result<PathBuf, ToolError> {
-    run(WHAT, "java", "apt-get install default-jre-headless", Command::new("java").arg("-version"))?;
     let place = tools.join(format!("dynamodb-local-{VERSION}"));
+    let (npm, path) = (node::find(tools)?.join("npm"), node::path(tools)?);
     once(WHAT, &place, |dir| {
-        let mut pack = Command::new("npm");
+        let mut pack = Command::new(npm);
+        pack.env("PATH", path);
         pack.args(["pack", "--silent", "--pack-destination"]).arg(dir).arg(format!("{PACKAGE}@{VERSION}"));
-        run(WHAT, "npm", javascript::HINT, &mut pack)?;
+        run(WHAT, "npm", node::HINT, &mut pack)?;
         let archive = super::downloaded(WHAT, dir, ".tgz")?;
         let found = integrity(WHAT, &archive)?;
         let archive = verify(WHAT, archive, found, INTEGRITY)?;

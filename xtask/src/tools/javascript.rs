@@ -5,27 +5,25 @@ use std::process::Command;
 
 use sha2::{Digest, Sha256};
 
-use super::{ToolError, once, read, run};
+use super::{ToolError, node, once, read, run};
 
 const WHAT: &str = "the JavaScript SDK";
-/// How to get Node.js and npm.
-pub const HINT: &str = "apt-get install nodejs npm";
-
 /// A directory whose `node_modules` holds the SDK.
 pub fn find(tools: &Path, clients: &Path) -> Result<PathBuf, ToolError> {
-    run(WHAT, "node", HINT, Command::new("node").arg("--version"))?;
     let lock = clients.join("package-lock.json");
     let pins = hex::encode(Sha256::digest(read(WHAT, &lock)?));
     let place = tools.join(format!("js-{}", pins.get(..12).unwrap_or_default()));
+    let (npm, path) = (node::find(tools)?.join("npm"), node::path(tools)?);
     once(WHAT, &place, |dir| {
         for name in ["package.json", "package-lock.json"] {
             let from = clients.join(name);
             let failed = |source| ToolError::File { what: WHAT, path: from.clone(), source };
             std::fs::copy(&from, dir.join(name)).map_err(failed)?;
         }
-        let mut install = Command::new("npm");
+        let mut install = Command::new(npm);
+        install.env("PATH", path);
         install.args(["ci", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]).arg(dir);
-        run(WHAT, "npm", HINT, &mut install).map(drop)
+        run(WHAT, "npm", node::HINT, &mut install).map(drop)
     })?;
     Ok(place)
 }

@@ -4,10 +4,15 @@
 //! directory's name holds the version, so that a new pin is fetched and an old one stays.
 
 pub mod debian;
+pub mod deny;
 pub mod dynamodb;
 pub mod envoy;
+pub mod java;
 pub mod javascript;
+pub mod node;
 pub mod python;
+mod wheel;
+pub mod zig;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -1,4 +1,4 @@
-//! A record as an item, and back.
+//! A record as a DynamoDB item. Attributes are the record's JSON fields and the index's hash key.
 
 use std::collections::HashMap;
 
@@ -8,22 +8,20 @@ use serde_json::{Map, Value};
 
 use crate::hash::fnv1a;
 
-/// An item's attributes.
 pub(super) type Item = HashMap<String, AttributeValue>;
 
-/// Shards of a day in the index by time. More would be more queries for the same answer.
+/// Shards of a day in the index by time. A query reads each of them.
 pub const SHARDS: u64 = 16;
 /// DynamoDB's limit for an item, in bytes of its names and values.
 pub(super) const MAX_ITEM: usize = 400 * 1024;
-/// The length of a day in a time.
 const DAY: usize = "2026-11-22".len();
 
-/// The index's hash key for a record: its day, and a shard that its id alone decides.
+/// The index's hash key: the day of `time`, and a shard that follows from the id alone.
 pub fn shard_of(time: &str, request_id: &str) -> String {
     format!("{}#{:02}", time.get(..DAY).unwrap_or(time), fnv1a(request_id.as_bytes()) % SHARDS)
 }
 
-/// A record as an item. What is unknown is left out.
+/// Null fields become no attribute.
 pub(super) fn from_record(record: &AuditRecord) -> Item {
     let mut item = Item::new();
     if let Ok(Value::Object(fields)) = serde_json::to_value(record) {
@@ -40,7 +38,7 @@ pub(super) fn from_record(record: &AuditRecord) -> Item {
     item
 }
 
-/// An item as a record.
+/// Ignores attributes that are not fields.
 pub(super) fn to_record(item: &Item) -> Result<AuditRecord, serde_json::Error> {
     let mut fields = Map::new();
     for (name, value) in item {
@@ -54,7 +52,7 @@ pub(super) fn to_record(item: &Item) -> Result<AuditRecord, serde_json::Error> {
     serde_json::from_value(Value::Object(fields))
 }
 
-/// An item's size as DynamoDB counts it, a number as the 21 bytes that it takes at most.
+/// The item's size by DynamoDB's rules, counting each number at its maximum of 21 bytes.
 pub(super) fn size(item: &Item) -> usize {
     let value = |value: &AttributeValue| match value {
         AttributeValue::S(text) => text.len(),

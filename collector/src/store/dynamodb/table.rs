@@ -1,8 +1,9 @@
-//! The table itself, for DynamoDB Local. In production CloudFormation makes it (`infra/templates/govcloud/audit.yaml`): a test
-//! holds the two against each other.
+//! Creates the table, for DynamoDB Local. In production CloudFormation creates it
+//! (`infra/templates/govcloud/audit.yaml`); a test compares the two.
 
 use std::time::Duration;
 
+use audit::table;
 use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::create_table::CreateTableError;
 use aws_sdk_dynamodb::types::{
@@ -10,26 +11,20 @@ use aws_sdk_dynamodb::types::{
     ProjectionType, ScalarAttributeType, TableDescription, TableStatus, TimeToLiveSpecification,
 };
 
-use audit::table;
+use super::DynamoStore;
+use super::error::DynamoError;
 
-use super::{DynamoError, DynamoStore};
-
-/// How often a table is looked at, and how many times, until it is active: a minute in all.
-const POLL: (Duration, u32) = (Duration::from_millis(500), 120);
+/// With [`POLLS`] a minute in all.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+const POLLS: u32 = 120;
 
 impl DynamoStore {
-    /// Checks that the table is there.
-    ///
-    /// # Errors
-    /// [`DynamoError::NoTable`], and what the call gives.
+    /// Fails with [`DynamoError::NoTable`] if the table does not exist.
     pub async fn check(&self) -> Result<(), DynamoError> {
         self.describe().await.map(|_| ())
     }
 
-    /// Makes the table where it is missing, turns its TTL on, and waits until it is active.
-    ///
-    /// # Errors
-    /// What the calls give, and [`DynamoError::NotActive`].
+    /// Creates the table if it does not exist, waits until it is active and enables its TTL.
     pub async fn create_table(&self) -> Result<(), DynamoError> {
         let call = |call, error: BuildError| DynamoError::Call { call, cause: error.to_string() };
         let attribute = |name: &str| {
@@ -65,14 +60,13 @@ impl DynamoStore {
         let ttl = ttl.map_err(|error| call("UpdateTimeToLive", error))?;
         match self.client.update_time_to_live().table_name(&self.table).time_to_live_specification(ttl).send().await {
             Ok(_) => Ok(()),
-            // It is on already.
-            Err(error) if error.code() == Some("ValidationException") && told(&error, "already enabled") => Ok(()),
+            Err(error) if error.code() == Some("ValidationException") && says(&error, "already enabled") => Ok(()),
             Err(error) => Err(self.failed("UpdateTimeToLive", &error)),
         }
     }
 
     async fn wait_until_active(&self) -> Result<(), DynamoError> {
-        for _ in 0..POLL.1 {
+        for _ in 0..POLLS {
             let table = self.describe().await?;
             let indexes = table.global_secondary_indexes.unwrap_or_default();
             if table.table_status == Some(TableStatus::Active)
@@ -80,7 +74,7 @@ impl DynamoStore {
             {
                 return Ok(());
             }
-            tokio::time::sleep(POLL.0).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         Err(DynamoError::NotActive(self.table.clone()))
     }
@@ -88,7 +82,7 @@ impl DynamoStore {
     async fn describe(&self) -> Result<TableDescription, DynamoError> {
         let output = self.client.describe_table().table_name(&self.table).send().await;
         let output = output.map_err(|error| self.failed("DescribeTable", &error))?;
-        output.table.ok_or(DynamoError::Call { call: "DescribeTable", cause: "an empty answer".to_owned() })
+        output.table.ok_or(DynamoError::Call { call: "DescribeTable", cause: "the response has no table".to_owned() })
     }
 }
 
@@ -96,6 +90,6 @@ fn exists(error: &SdkError<CreateTableError>) -> bool {
     error.as_service_error().is_some_and(CreateTableError::is_resource_in_use_exception)
 }
 
-fn told<E: ProvideErrorMetadata>(error: &SdkError<E>, part: &str) -> bool {
+fn says<E: ProvideErrorMetadata>(error: &SdkError<E>, part: &str) -> bool {
     error.message().is_some_and(|message| message.contains(part))
 }

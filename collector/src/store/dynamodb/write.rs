@@ -1,35 +1,30 @@
-//! Writes, until DynamoDB has accepted every item.
+//! Puts records until DynamoDB has accepted every item.
 
 use std::collections::HashMap;
 
 use audit::AuditRecord;
 use aws_sdk_dynamodb::types::{PutRequest, WriteRequest};
 
-use super::{DynamoError, DynamoStore, item};
-use crate::BATCH_ITEMS;
-use crate::source::back_off;
-use crate::store::Written;
+use super::error::DynamoError;
+use super::{DynamoStore, item};
+use crate::backoff::back_off;
+use crate::batch::{BATCH_ITEMS, Written};
 
-/// How often what DynamoDB leaves unprocessed is sent, before the batch as a whole counts as failed: with the back-off
-/// between them some 12 s.
-const TRIES: u32 = 8;
+/// Attempts before the batch fails; their back-off adds up to some 12 s.
+const ATTEMPTS: u32 = 8;
 
 impl DynamoStore {
-    /// Puts records. What DynamoDB gives back as unprocessed (it throttles that way) is sent again, with back-off and
-    /// jitter; only what it accepted counts as stored.
-    ///
-    /// # Errors
-    /// [`DynamoError::Unprocessed`] and what the call itself gives.
+    /// Sends items that DynamoDB leaves unprocessed (its way to throttle a batch) again, with back-off. Counts only
+    /// accepted ones.
     pub(super) async fn put(&self, records: &[AuditRecord]) -> Result<Written, DynamoError> {
         let mut written = Written::default();
-        // Two items of one key make DynamoDB reject the whole batch. The first stays, as in SQLite.
+        // DynamoDB rejects a batch that has two items of one key. The first is kept, as in SQLite.
         let mut seen = HashMap::new();
         let mut requests = Vec::new();
         for record in records {
             let first = *seen.entry(record.request_id.as_str()).or_insert(record);
             if first.time != record.time {
-                let reason = format!("its id is that of another exchange, of {}", first.time);
-                written.refused.push((record.request_id.clone(), reason));
+                written.refused.push((record.request_id.clone(), Written::id_conflict(&first.time)));
                 continue;
             }
             if !std::ptr::eq(first, record) {
@@ -40,7 +35,7 @@ impl DynamoStore {
             let item = item::from_record(record);
             let size = item::size(&item);
             if size > item::MAX_ITEM {
-                let reason = format!("the item has {size} bytes, and DynamoDB takes {}", item::MAX_ITEM);
+                let reason = format!("its item of {size} bytes exceeds DynamoDB's limit of {}", item::MAX_ITEM);
                 written.refused.push((record.request_id.clone(), reason));
                 continue;
             }
@@ -56,7 +51,7 @@ impl DynamoStore {
     }
 
     async fn put_all(&self, mut left: Vec<WriteRequest>) -> Result<(), DynamoError> {
-        for tries in 1..=TRIES {
+        for attempt in 1..=ATTEMPTS {
             let request = HashMap::from([(self.table.clone(), std::mem::take(&mut left))]);
             let output = self.client.batch_write_item().set_request_items(Some(request)).send().await;
             let output = output.map_err(|error| self.failed("BatchWriteItem", &error))?;
@@ -64,10 +59,10 @@ impl DynamoStore {
             if left.is_empty() {
                 return Ok(());
             }
-            if tries < TRIES {
-                tokio::time::sleep(back_off(tries)).await;
+            if attempt < ATTEMPTS {
+                tokio::time::sleep(back_off(attempt)).await;
             }
         }
-        Err(DynamoError::Unprocessed { left: left.len(), tries: TRIES })
+        Err(DynamoError::Unprocessed { left: left.len(), attempts: ATTEMPTS })
     }
 }

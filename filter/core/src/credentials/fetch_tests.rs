@@ -1,6 +1,7 @@
 use super::*;
 use crate::config::{self, Auth};
-use crate::credentials::source::Origin;
+use crate::credentials::provider::Provider;
+use crate::credentials::source::Source;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -37,23 +38,20 @@ fn federation() -> Value {
     })
 }
 
-fn compile(document: &Value, auth: Auth) -> Result<Origin, crate::config::ConfigError> {
+fn plan(document: &Value) -> FetchPlan {
     let config: config::Credentials = serde_json::from_value(document.clone()).unwrap();
-    Origin::compile(&config, auth, "credentials", &environment)
-}
-
-fn source(document: &Value) -> Source {
-    match compile(document, Auth::Sigv4).unwrap() {
-        Origin::Fetched(source) => source,
-        Origin::Fixed(_) => panic!("fixed"),
+    let source = Source::compile(&config, Auth::Sigv4, "credentials").unwrap();
+    match Provider::resolve(&source, Auth::Sigv4, "credentials", &environment).unwrap() {
+        Provider::Fetched(plan) => plan,
+        Provider::Fixed(_) => panic!("fixed"),
     }
 }
 
-/// Runs a fetch against canned answers; the calls that it made, as `METHOD cluster host path`, and its end.
-fn run(source: &Source, answers: &[(u16, &str)]) -> (Vec<Call>, Result<Fetched, String>) {
-    let mut fetch = Fetch::new(source.clone());
+/// Runs a fetch against canned responses: the calls that it made, and its result.
+fn run(plan: &FetchPlan, answers: &[(u16, &str)]) -> (Vec<Call>, Result<Fetched, String>) {
+    let mut fetch = Fetch::new(plan.clone());
     let mut calls = Vec::new();
-    let mut next = fetch.next(Answer::None, now());
+    let mut next = fetch.next(CallOutcome::NoResponse, now());
     let mut answers = answers.iter();
     loop {
         match next {
@@ -62,11 +60,11 @@ fn run(source: &Source, answers: &[(u16, &str)]) -> (Vec<Call>, Result<Fetched, 
             Ok(Next::Call(call)) => calls.push(call),
         }
         next = match answers.next() {
-            None => fetch.next(Answer::None, now()),
+            None => fetch.next(CallOutcome::NoResponse, now()),
             Some((status, body)) => {
                 let mut headers = Headers::default();
                 headers.push(":status", status.to_string());
-                fetch.next(Answer::Came { headers: &headers, body: body.as_bytes() }, now())
+                fetch.next(CallOutcome::Response { headers: &headers, body: body.as_bytes() }, now())
             }
         };
     }
@@ -87,9 +85,9 @@ fn keys(fetched: &Fetched) -> (&str, &str, Option<&str>) {
 }
 
 #[test]
-fn a_container_shows_its_token() {
-    let source = source(&json!({"source": "container", "cluster": "pod-identity"}));
-    let (calls, fetched) = run(&source, &[(200, KEYS)]);
+fn a_container_call_carries_its_token() {
+    let plan = plan(&json!({"source": "container", "cluster": "pod-identity"}));
+    let (calls, fetched) = run(&plan, &[(200, KEYS)]);
     assert_eq!(calls.iter().map(line).collect::<Vec<_>>(), ["pod-identity GET 169.254.170.23/v1/credentials"]);
     assert_eq!(calls[0].headers.get_str("authorization"), Some("container-token"));
     let fetched = fetched.unwrap();
@@ -98,9 +96,9 @@ fn a_container_shows_its_token() {
 }
 
 #[test]
-fn the_metadata_service_is_asked_in_its_second_version() {
-    let source = source(&json!({"source": "imds", "cluster": "imds"}));
-    let (calls, fetched) = run(&source, &[(200, "session=="), (200, "gateway-role\n"), (200, KEYS)]);
+fn the_metadata_service_is_called_in_version_2() {
+    let plan = plan(&json!({"source": "imds", "cluster": "imds"}));
+    let (calls, fetched) = run(&plan, &[(200, "session=="), (200, "gateway-role\n"), (200, KEYS)]);
     assert_eq!(
         calls.iter().map(line).collect::<Vec<_>>(),
         [
@@ -114,20 +112,20 @@ fn the_metadata_service_is_asked_in_its_second_version() {
         assert_eq!(call.headers.get_str("x-aws-ec2-metadata-token"), Some("session=="));
     }
     assert_eq!(keys(&fetched.unwrap()).0, "AKIDGOV");
-    let named = self::source(&json!({"source": "imds", "cluster": "imds", "role": "r"}));
+    let named = self::plan(&json!({"source": "imds", "cluster": "imds", "role": "r"}));
     assert_eq!(run(&named, &[(200, "session"), (200, KEYS)]).0.len(), 2);
 }
 
 #[test]
-fn a_secret_comes_from_the_agent_or_by_a_signed_question() {
-    let agent = source(&json!({"source": "secrets_manager", "cluster": "agent", "secret": "bedrock/key"}));
+fn a_secret_comes_from_agent_or_service() {
+    let agent = plan(&json!({"source": "secrets_manager", "cluster": "agent", "secret": "bedrock/key"}));
     let answer = json!({"ARN": "a", "SecretString": r#"{"ApiKey":"ABSKx"}"#}).to_string();
     let (calls, fetched) = run(&agent, &[(200, &answer)]);
     assert_eq!(line(&calls[0]), "agent GET localhost:2773/secretsmanager/get?secretId=bedrock%2Fkey");
     assert_eq!(calls[0].headers.get_str("x-aws-parameters-secrets-token"), Some("agent-token"));
     assert_eq!(keys(&fetched.unwrap()), ("", "ABSKx", None));
 
-    let direct = source(&json!({
+    let direct = plan(&json!({
         "source": "secrets_manager", "cluster": "secrets", "secret": "s", "region": "us-gov-west-1",
         "using": {"source": "container", "cluster": "pod"}
     }));
@@ -145,10 +143,10 @@ fn a_secret_comes_from_the_agent_or_by_a_signed_question() {
 }
 
 #[test]
-fn federation_changes_a_token_for_keys() {
-    let source = source(&federation());
+fn federation_exchanges_a_token_for_keys() {
+    let plan = plan(&federation());
     let answers = [(200, "session"), (200, "role"), (200, KEYS), (200, TOKEN), (200, ROLE_KEYS)];
-    let (calls, fetched) = run(&source, &answers);
+    let (calls, fetched) = run(&plan, &answers);
     assert_eq!(line(&calls[3]), "sts-gov POST sts.us-gov-west-1.amazonaws.com/");
     assert_eq!(
         String::from_utf8_lossy(&calls[3].body),
@@ -159,7 +157,7 @@ fn federation_changes_a_token_for_keys() {
     assert_eq!(line(&calls[4]), "sts-com POST sts.us-east-1.amazonaws.com/");
     let body = String::from_utf8_lossy(&calls[4].body);
     assert!(body.starts_with("Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn=arn%3Aaws%3Aiam%3A%3A123456789012%3Arole%2Fbedrock&RoleSessionName=bedrock-gateway&DurationSeconds=3600&WebIdentityToken=eyJ.a-b_c.d"), "{body}");
-    // Nothing of GovCloud's keys goes to the other partition.
+    // GovCloud's keys do not cross to the other partition.
     assert_eq!(calls[4].headers.get("authorization"), None);
     assert!(!body.contains("gov"), "{body}");
     let fetched = fetched.unwrap();
@@ -167,26 +165,26 @@ fn federation_changes_a_token_for_keys() {
 }
 
 #[test]
-fn failures_name_the_call_and_hold_nothing_secret() {
-    let imds = source(&json!({"source": "imds", "cluster": "imds"}));
-    let federation = source(&federation());
+fn failures_name_the_call_without_secrets() {
+    let imds = plan(&json!({"source": "imds", "cluster": "imds"}));
+    let federation = plan(&federation());
     let denied = "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>secret</Message></Error></ErrorResponse>";
     let expired = KEYS.replace("2026-01-02T04", "2026-01-02T03");
-    type Case<'a> = (&'a Source, Vec<(u16, &'a str)>, &'a str);
+    type Case<'a> = (&'a FetchPlan, Vec<(u16, &'a str)>, &'a str);
     let cases: Vec<Case<'_>> = vec![
         (&imds, vec![], "IMDSv2 token: no answer from cluster 'imds'"),
         (&imds, vec![(403, "")], "IMDSv2 token: answered 403"),
-        (&imds, vec![(200, "two words")], "IMDSv2 token: the answer is not one line of text"),
+        (&imds, vec![(200, "two words")], "IMDSv2 token: the response is not one line of text"),
         (&imds, vec![(200, "s"), (404, "")], "IMDSv2 role: answered 404"),
         (
             &imds,
             vec![(200, "s"), (200, "r"), (200, "{}")],
-            "IMDSv2 credentials: the answer is no JSON object with AccessKeyId, SecretAccessKey, Token and Expiration",
+            "IMDSv2 credentials: the response is not a JSON object with AccessKeyId, SecretAccessKey, Token and Expiration",
         ),
         (
             &imds,
             vec![(200, "s"), (200, "r"), (200, &expired)],
-            "IMDSv2 credentials: the keys that came have expired already",
+            "IMDSv2 credentials: the fetched keys have expired already",
         ),
         (
             &federation,
@@ -196,7 +194,7 @@ fn failures_name_the_call_and_hold_nothing_secret() {
         (
             &federation,
             vec![(200, "s"), (200, "r"), (200, KEYS), (200, "<a/>")],
-            "GetWebIdentityToken: the answer is no XML with an element WebIdentityToken",
+            "GetWebIdentityToken: the response is not XML with an element WebIdentityToken",
         ),
         (
             &federation,
@@ -206,59 +204,11 @@ fn failures_name_the_call_and_hold_nothing_secret() {
         (
             &federation,
             vec![(200, "s"), (200, "r"), (200, KEYS), (200, TOKEN), (200, "\u{0}<<")],
-            "AssumeRoleWithWebIdentity: the answer is no XML with an element AccessKeyId",
+            "AssumeRoleWithWebIdentity: the response is not XML with an element AccessKeyId",
         ),
     ];
-    for (source, answers, wanted) in cases {
-        let error = run(source, &answers).1.unwrap_err();
+    for (plan, answers, wanted) in cases {
+        let error = run(plan, &answers).1.unwrap_err();
         assert_eq!(error, wanted);
-    }
-}
-
-#[test]
-fn mistakes_are_refused_by_key() {
-    for (change, auth, key, problem) in [
-        (json!({"source": "imds", "cluster": ""}), Auth::Sigv4, "credentials.cluster", "is empty"),
-        (json!({"source": "imds", "cluster": "a b"}), Auth::Sigv4, "credentials.cluster", "white space"),
-        (json!({"source": "imds", "cluster": "a"}), Auth::Bearer, "credentials.source", "`auth` is `bearer`"),
-        (
-            json!({"source": "secrets_manager", "cluster": "a", "secret": "s", "region": "us-gov-west-1"}),
-            Auth::Sigv4,
-            "credentials.using",
-            "is missing",
-        ),
-        (
-            json!({"source": "secrets_manager", "cluster": "a", "secret": "s", "using": {"source": "imds", "cluster": "i"}}),
-            Auth::Sigv4,
-            "credentials.region",
-            "is missing",
-        ),
-        (
-            json!({"source": "secrets_manager", "cluster": "a", "secret": "s", "region": "evil.example", "using": {"source": "imds", "cluster": "i"}}),
-            Auth::Sigv4,
-            "credentials.region",
-            "is no region name",
-        ),
-    ] {
-        let error = compile(&change, auth).unwrap_err();
-        assert_eq!(error.key, key, "{change}: {error}");
-        assert!(error.problem.contains(problem), "{error}");
-    }
-    for (pointer, value, problem) in [
-        ("/govcloud/region", json!("us-east-1"), "not in GovCloud"),
-        ("/commercial/region", json!("us-gov-west-1"), "is in GovCloud"),
-        ("/role_arn", json!("arn:aws-us-gov:iam::123456789012:role/x"), "no role of the Commercial partition"),
-        ("/audience", json!(""), "is empty"),
-    ] {
-        let mut document = federation();
-        *document.pointer_mut(pointer).unwrap() = value;
-        let error = compile(&document, Auth::Sigv4).unwrap_err();
-        assert_eq!(error.key, format!("credentials{}", pointer.replace('/', ".")));
-        assert!(error.problem.contains(problem), "{error}");
-    }
-    for (key, value) in [("session_name", json!("a b")), ("duration_seconds", json!(60))] {
-        let mut document = federation();
-        document[key] = value;
-        assert_eq!(compile(&document, Auth::Sigv4).unwrap_err().key, format!("credentials.{key}"));
     }
 }

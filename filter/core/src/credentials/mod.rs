@@ -1,13 +1,20 @@
-//! Commercial credentials, and where they are read from. Nothing here prints a secret.
+//! Commercial credentials, and where they come from. Nothing here prints a secret.
+//!
+//! A document names sources ([`source`]); with the VM's environment each becomes a provider ([`provider`]). [`fetch`] makes
+//! the calls that a provider needs, [`shared_credentials`] shares the result among workers, and calls ask the [`store`].
 
-pub mod answers;
 pub mod fetch;
-pub mod keeper;
+pub mod provider;
+pub mod responses;
+pub mod shared_credentials;
 pub mod source;
-pub mod wallet;
+pub mod store;
+
+pub use responses::ResponseError;
 
 use crate::config::Auth;
 use std::fmt;
+use std::time::SystemTime;
 use zeroize::Zeroizing;
 
 /// What calls are authenticated with.
@@ -30,11 +37,20 @@ pub struct Keys {
     pub session_token: Option<Secret>,
 }
 
-/// A text that is never printed and wiped when dropped.
+/// Fetched credentials.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// The credentials.
+    pub credentials: Credentials,
+    /// When they expire; `None`: not known.
+    pub expires: Option<SystemTime>,
+}
+
+/// A text that is never printed, and wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
-/// Why the environment holds no usable credentials, though it holds some.
+/// Why the credentials in the environment are unusable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialsError {
     /// Half of a pair is missing.
@@ -45,7 +61,7 @@ pub enum CredentialsError {
         /// The variable that is not.
         missing: &'static str,
     },
-    /// A value that no header can carry, most often a line break at its end.
+    /// A value that no header can carry, most often because it ends with a line break.
     #[error("{0} holds white space or characters that are not ASCII")]
     Malformed(&'static str),
 }
@@ -56,8 +72,8 @@ const SESSION_TOKEN: &str = "AWS_SESSION_TOKEN";
 const BEARER_TOKEN: &str = "AWS_BEARER_TOKEN_BEDROCK";
 
 impl Credentials {
-    /// Reads the standard variables for a way to authenticate; an empty variable counts as absent. `None` if there are
-    /// none: every call is refused then, until there are.
+    /// Reads the standard variables for a kind of authentication; an empty variable counts as absent. `None` if there are
+    /// none: every call is refused then.
     ///
     /// # Errors
     /// [`CredentialsError`] names the variable.
@@ -87,12 +103,12 @@ impl Credentials {
 }
 
 impl Secret {
-    /// Keeps a secret.
+    /// A secret of this text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(Zeroizing::new(text.into()))
     }
 
-    /// The secret itself, for signing and for the header that carries it.
+    /// The text, for signing and for the header that carries it.
     pub fn reveal(&self) -> &str {
         &self.0
     }

@@ -1,208 +1,297 @@
-//! The configured source of credentials, checked, with what the environment says of it.
+//! The document's sources of credentials, checked and compiled. What the VM's environment adds is read later, by
+//! [`Provider`](super::provider::Provider).
 
-use super::fetch::{Local, Source, forms};
-use super::{Credentials, Secret};
-use crate::config::{self, Auth, ConfigError, Signer, Sts};
-use crate::policy::at;
+use crate::config::{self, Auth, ConfigError, Signer, at};
+use crate::names::{Partition, RegionName};
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+/// The name of the source of classes that name none.
+pub const DEFAULT: &str = "default";
+
+/// Limits of AssumeRoleWithWebIdentity and GetWebIdentityToken (botocore's models of STS).
+const DURATION_SECONDS: RangeInclusive<u32> = 900..=43_200;
+const SESSION_NAME: RangeInclusive<usize> = 2..=64;
+const MAX_TAGS: usize = 50;
+const TAG_KEY: RangeInclusive<usize> = 1..=128;
+const TAG_VALUE: RangeInclusive<usize> = 0..=256;
+
+/// All sources of a document, by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialSources(BTreeMap<String, Source>);
 
 /// Where credentials come from.
-#[derive(Debug)]
-pub enum Origin {
-    /// The environment: they are there from the start, or never.
-    Fixed(Option<Credentials>),
-    /// They are fetched, and fetched again before they expire.
-    Fetched(Source),
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Variables of the VM's environment.
+    Environment,
+    /// Keys of a local endpoint.
+    Local(LocalSource),
+    /// The Secrets Manager Agent.
+    Agent {
+        /// Envoy's cluster of it.
+        cluster: String,
+        /// The secret's name or ARN.
+        secret: String,
+    },
+    /// Secrets Manager itself.
+    SecretsManager {
+        /// The credentials that sign the request.
+        using: LocalSource,
+        /// Envoy's cluster of it.
+        cluster: String,
+        /// Its region, of either partition.
+        region: String,
+        /// The secret's name or ARN.
+        secret: String,
+    },
+    /// A GovCloud identity's token, exchanged for a Commercial role's keys.
+    Federation {
+        /// The credentials that sign the request for the token.
+        using: LocalSource,
+        /// The Commercial role.
+        role: Role,
+        /// Envoy's cluster of GovCloud's STS.
+        govcloud_cluster: String,
+        /// A GovCloud region.
+        govcloud_region: String,
+        /// Envoy's cluster of Commercial STS.
+        commercial_cluster: String,
+        /// Its region.
+        commercial_region: RegionName,
+    },
 }
 
-const RELATIVE_URI: &str = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
-const FULL_URI: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
-const CONTAINER_TOKEN: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN";
-/// The host that a relative URI is of (ECS).
-const ECS_HOST: &str = "169.254.170.2";
-/// Variables that the Secrets Manager Agent takes its token from, in its order.
-const AGENT_TOKENS: [&str; 3] = ["AWS_TOKEN", "AWS_SESSION_TOKEN", CONTAINER_TOKEN];
+/// A local endpoint that gives keys to every caller that can reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalSource {
+    /// ECS, EKS Pod Identity.
+    Container {
+        /// Envoy's cluster of it.
+        cluster: String,
+    },
+    /// The instance metadata service, version 2.
+    Imds {
+        /// Envoy's cluster of it.
+        cluster: String,
+        /// The role; `None`: the one that the service names.
+        role: Option<String>,
+    },
+}
 
-impl Origin {
-    /// Checks the configuration of a source. `key` is its key in the document, `lookup` reads the VM's environment.
+/// A role that is assumed with a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Role {
+    /// `arn:aws:iam::ACCOUNT:role/NAME`
+    pub arn: String,
+    /// The token's audience.
+    pub audience: String,
+    /// The session's name.
+    pub session_name: String,
+    /// How long keys live, in seconds.
+    pub duration_seconds: u32,
+    /// Tags in the token.
+    pub tags: BTreeMap<String, String>,
+}
+
+// === impl CredentialSources ===
+
+impl CredentialSources {
+    /// Checks and compiles the document's `credentials` and `credential_sets`.
     ///
     /// # Errors
-    /// [`ConfigError`] names the key, or the environment's variable, and what is wrong with it.
+    /// [`ConfigError`] names the key and what is wrong with it.
     pub fn compile(
-        config: &config::Credentials,
+        default: &config::Credentials,
+        sets: &BTreeMap<String, config::Credentials>,
         auth: Auth,
-        key: &str,
-        lookup: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
+        if sets.contains_key(DEFAULT) {
+            return Err(at("credential_sets.default", "is the name of `credentials`; choose another"));
+        }
+        let named = sets.iter().map(|(name, source)| (name.as_str(), source));
+        let all = std::iter::once((DEFAULT, default)).chain(named);
+        let compiled = all.map(|(name, source)| Ok((name.to_owned(), Source::compile(source, auth, &key_of(name))?)));
+        compiled.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Each source with its name and its key in the document.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, String, &Source)> {
+        self.0.iter().map(|(name, source)| (name.as_str(), key_of(name), source))
+    }
+
+    /// Whether no source has to be fetched.
+    pub fn are_environment_only(&self) -> bool {
+        self.0.values().all(|source| *source == Source::Environment)
+    }
+}
+
+fn key_of(name: &str) -> String {
+    if name == DEFAULT { "credentials".to_owned() } else { format!("credential_sets.{name}") }
+}
+
+// === impl Source ===
+
+impl Source {
+    /// Checks and compiles a source. `key` is its key in the document.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the key and what is wrong with it.
+    pub fn compile(config: &config::Credentials, auth: Auth, key: &str) -> Result<Self, ConfigError> {
         let sub = |name: &str| format!("{key}.{name}");
         let source = match config {
-            config::Credentials::Environment {} => {
-                let found = Credentials::from_environment(auth, lookup);
-                return found.map(Self::Fixed).map_err(|error| at(key, format!("{error} in the VM's environment")));
-            }
-            config::Credentials::Container { cluster } => Source::Local(container(cluster, key, lookup)?),
-            config::Credentials::Imds { cluster, role } => Source::Local(imds(cluster, role.as_deref(), key)?),
+            config::Credentials::Environment {} => return Ok(Self::Environment),
+            config::Credentials::Container { cluster } => Self::Local(container(cluster, key)?),
+            config::Credentials::Imds { cluster, role } => Self::Local(imds(cluster, role.as_deref(), key)?),
             config::Credentials::SecretsManager { cluster, secret, region, using } => {
-                named(&sub("cluster"), cluster)?;
-                visible(&sub("secret"), secret)?;
+                check_cluster(&sub("cluster"), cluster)?;
+                check_visible(&sub("secret"), secret)?;
+                let (cluster, secret) = (cluster.clone(), secret.clone());
                 match (region, using) {
-                    (None, None) => Source::Agent {
-                        cluster: cluster.clone(),
-                        secret: secret.clone(),
-                        token: agent_token(key, lookup)?,
-                    },
+                    (None, None) => Self::Agent { cluster, secret },
                     (Some(region), Some(using)) => {
-                        is_region(&sub("region"), region)?;
-                        Source::SecretsManager {
-                            using: local(using, &sub("using"), lookup)?,
-                            cluster: cluster.clone(),
-                            region: region.clone(),
-                            secret: secret.clone(),
-                        }
+                        check_region(&sub("region"), region, &[Partition::GovCloud, Partition::Commercial])?;
+                        let using = local(using, &sub("using"))?;
+                        Self::SecretsManager { using, cluster, region: region.clone(), secret }
                     }
                     (Some(_), None) => {
-                        return Err(at(
-                            sub("using"),
-                            "is missing: say which credentials sign the question, or leave out `region` to ask the agent",
-                        ));
+                        let problem = "is missing: say which credentials sign the request, or leave out `region` to ask the agent";
+                        return Err(at(sub("using"), problem));
                     }
                     (None, Some(_)) => {
-                        return Err(at(sub("region"), "is missing: say which region's Secrets Manager is asked"));
+                        return Err(at(sub("region"), "is missing: say which region's Secrets Manager to call"));
                     }
                 }
             }
-            config::Credentials::Federation {
-                using,
-                govcloud,
-                commercial,
-                role_arn,
-                audience,
-                session_name,
-                duration_seconds,
-                tags,
-            } => {
-                sts(&sub("govcloud"), govcloud)?;
-                sts(&sub("commercial"), commercial)?;
-                if !govcloud.region.starts_with("us-gov-") {
-                    return Err(at(sub("govcloud.region"), format!("'{}' is not in GovCloud", govcloud.region)));
-                }
-                if commercial.region.starts_with("us-gov-") {
-                    return Err(at(sub("commercial.region"), format!("'{}' is in GovCloud", commercial.region)));
-                }
-                if !role_arn.starts_with("arn:aws:iam::") || !role_arn.contains(":role/") {
-                    return Err(at(
-                        sub("role_arn"),
-                        format!(
-                            "'{role_arn}' is no role of the Commercial partition: wanted arn:aws:iam::ACCOUNT:role/NAME"
-                        ),
-                    ));
-                }
-                visible(&sub("audience"), audience)?;
-                let name_fits = (2..=64).contains(&session_name.len())
-                    && session_name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b));
-                if !name_fits {
-                    return Err(at(sub("session_name"), "wanted 2 to 64 letters, digits and _+=,.@-"));
-                }
-                if !(900..=43_200).contains(duration_seconds) {
-                    return Err(at(sub("duration_seconds"), "must lie between 900 and 43200"));
-                }
-                let (token_form, role_form) = forms(role_arn, audience, session_name, *duration_seconds, tags);
-                Source::Federation {
-                    using: local(using, &sub("using"), lookup)?,
-                    govcloud: govcloud.clone(),
-                    commercial: commercial.clone(),
-                    token_form,
-                    role_form,
+            config::Credentials::Federation { using, govcloud, commercial, .. } => {
+                check_cluster(&sub("govcloud.cluster"), &govcloud.cluster)?;
+                check_region(&sub("govcloud.region"), &govcloud.region, &[Partition::GovCloud])?;
+                check_cluster(&sub("commercial.cluster"), &commercial.cluster)?;
+                let commercial_region =
+                    commercial.region.parse().map_err(|error| at(sub("commercial.region"), error))?;
+                Self::Federation {
+                    using: local(using, &sub("using"))?,
+                    role: role(config, key)?,
+                    govcloud_cluster: govcloud.cluster.clone(),
+                    govcloud_region: govcloud.region.clone(),
+                    commercial_cluster: commercial.cluster.clone(),
+                    commercial_region,
                 }
             }
         };
-        if auth == Auth::Bearer && !matches!(source, Source::Agent { .. } | Source::SecretsManager { .. }) {
+        if auth == Auth::Bearer && !matches!(source, Self::Agent { .. } | Self::SecretsManager { .. }) {
             return Err(at(
                 sub("source"),
                 "gives access keys, and `auth` is `bearer`: an API key comes from `environment` or `secrets_manager`",
             ));
         }
-        Ok(Self::Fetched(source))
+        Ok(source)
     }
 }
 
-fn local(signer: &Signer, key: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Local, ConfigError> {
+fn local(signer: &Signer, key: &str) -> Result<LocalSource, ConfigError> {
     match signer {
-        Signer::Container { cluster } => container(cluster, key, lookup),
+        Signer::Container { cluster } => container(cluster, key),
         Signer::Imds { cluster, role } => imds(cluster, role.as_deref(), key),
     }
 }
 
-fn imds(cluster: &str, role: Option<&str>, key: &str) -> Result<Local, ConfigError> {
-    named(&format!("{key}.cluster"), cluster)?;
+fn container(cluster: &str, key: &str) -> Result<LocalSource, ConfigError> {
+    check_cluster(&format!("{key}.cluster"), cluster)?;
+    Ok(LocalSource::Container { cluster: cluster.to_owned() })
+}
+
+fn imds(cluster: &str, role: Option<&str>, key: &str) -> Result<LocalSource, ConfigError> {
+    check_cluster(&format!("{key}.cluster"), cluster)?;
     if let Some(role) = role {
-        visible(&format!("{key}.role"), role)?;
+        check_visible(&format!("{key}.role"), role)?;
     }
-    Ok(Local::Imds { cluster: cluster.to_owned(), role: role.map(str::to_owned) })
+    Ok(LocalSource::Imds { cluster: cluster.to_owned(), role: role.map(str::to_owned) })
 }
 
-fn container(cluster: &str, key: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Local, ConfigError> {
-    named(&format!("{key}.cluster"), cluster)?;
-    let variable = |name: &str| lookup(name).filter(|value| !value.is_empty());
-    let environment = |name: &str, problem: &str| at(key, format!("{name} in the VM's environment {problem}"));
-    let (host, path) = match (variable(RELATIVE_URI), variable(FULL_URI)) {
-        (Some(path), _) => (ECS_HOST.to_owned(), path),
-        (None, Some(uri)) => {
-            let rest = uri.split_once("://").map(|(_, rest)| rest);
-            let (host, path) = rest
-                .and_then(|rest| Some((rest, rest.find('/')?)))
-                .map(|(rest, slash)| rest.split_at(slash))
-                .ok_or_else(|| environment(FULL_URI, "is no http://HOST/PATH"))?;
-            (host.to_owned(), path.to_owned())
-        }
-        (None, None) => {
-            return Err(at(key, format!("neither {RELATIVE_URI} nor {FULL_URI} is in the VM's environment")));
-        }
+fn role(config: &config::Credentials, key: &str) -> Result<Role, ConfigError> {
+    let sub = |name: &str| format!("{key}.{name}");
+    let config::Credentials::Federation { role_arn, audience, session_name, duration_seconds, tags, .. } = config
+    else {
+        return Err(at(key, "is not of the source `federation`"));
     };
-    let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
-    if !path.starts_with('/') || !plain(&path) || !plain(&host) {
-        return Err(environment(RELATIVE_URI, "(or FULL_URI) is no path of visible characters that begins with '/'"));
+    if !is_commercial_role(role_arn) {
+        let problem =
+            format!("'{role_arn}' is not a role of the Commercial partition: want arn:aws:iam::ACCOUNT:role/NAME");
+        return Err(at(sub("role_arn"), problem));
     }
-    let token = variable(CONTAINER_TOKEN);
-    if token.as_deref().is_some_and(|token| !plain(token)) {
-        return Err(environment(CONTAINER_TOKEN, "holds white space or characters that are not ASCII"));
+    check_visible(&sub("audience"), audience)?;
+    let name_fits = SESSION_NAME.contains(&session_name.len())
+        && session_name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b));
+    if !name_fits {
+        return Err(at(sub("session_name"), "want 2 to 64 letters, digits and _+=,.@-"));
     }
-    Ok(Local::Container { cluster: cluster.to_owned(), host, path, token: token.map(Secret::new) })
+    if !DURATION_SECONDS.contains(duration_seconds) {
+        let problem = format!("want a whole number from 900 to 43200, not {duration_seconds}");
+        return Err(at(sub("duration_seconds"), problem));
+    }
+    check_tags(&sub("tags"), tags)?;
+    Ok(Role {
+        arn: role_arn.clone(),
+        audience: audience.clone(),
+        session_name: session_name.clone(),
+        duration_seconds: *duration_seconds,
+        tags: tags.clone(),
+    })
 }
 
-fn agent_token(key: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Secret, ConfigError> {
-    let found = AGENT_TOKENS.iter().find_map(|name| lookup(name).filter(|value| !value.is_empty()));
-    match found {
-        Some(token) if token.bytes().all(|b| b.is_ascii_graphic()) => Ok(Secret::new(token)),
-        Some(_) => {
-            Err(at(key, "the agent's token in the VM's environment holds white space or characters that are not ASCII"))
+/// `arn:aws:iam::123456789012:role/path/name`, in characters that IAM allows.
+fn is_commercial_role(arn: &str) -> bool {
+    let Some((account, name)) = arn.strip_prefix("arn:aws:iam::").and_then(|rest| rest.split_once(":role/")) else {
+        return false;
+    };
+    account.len() == 12
+        && account.bytes().all(|b| b.is_ascii_digit())
+        && !name.split('/').any(str::is_empty)
+        && name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
+}
+
+fn check_tags(key: &str, tags: &BTreeMap<String, String>) -> Result<(), ConfigError> {
+    let allowed = |text: &str| text.chars().all(|c| c.is_alphanumeric() || c == ' ' || "_.:/=+-@".contains(c));
+    if tags.len() > MAX_TAGS {
+        return Err(at(key, format!("has {} tags; a session carries at most {MAX_TAGS}", tags.len())));
+    }
+    for (name, value) in tags {
+        if !TAG_KEY.contains(&name.chars().count()) || !allowed(name) || name.starts_with("aws:") {
+            let problem =
+                "is not a tag key: want 1 to 128 letters, digits, spaces and _.:/=+-@, not beginning with aws:";
+            return Err(at(format!("{key}.{name}"), problem));
         }
-        None => Err(at(
-            key,
-            format!("none of {} is in the VM's environment, and the agent wants a token", AGENT_TOKENS.join(", ")),
-        )),
+        if !TAG_VALUE.contains(&value.chars().count()) || !allowed(value) {
+            let problem = "the tag's value is not allowed: want at most 256 letters, digits, spaces and _.:/=+-@";
+            return Err(at(format!("{key}.{name}"), problem));
+        }
+    }
+    Ok(())
+}
+
+/// The name becomes part of a host name.
+fn check_region(key: &str, region: &str, wanted: &[Partition]) -> Result<(), ConfigError> {
+    match Partition::of_region(region) {
+        Some(partition) if wanted.contains(&partition) => Ok(()),
+        Some(_) => Err(at(key, format!("'{region}' is not in GovCloud"))),
+        None => Err(at(key, format!("'{region}' is not a region name, such as us-gov-west-1"))),
     }
 }
 
-fn sts(key: &str, sts: &Sts) -> Result<(), ConfigError> {
-    named(&format!("{key}.cluster"), &sts.cluster)?;
-    is_region(&format!("{key}.region"), &sts.region)
-}
-
-fn is_region(key: &str, region: &str) -> Result<(), ConfigError> {
-    let parts = region.split('-').count();
-    let plain = region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    // It becomes part of a host name.
-    if (3..=4).contains(&parts) && plain && region.bytes().last().is_some_and(|b| b.is_ascii_digit()) {
-        return Ok(());
+fn check_cluster(key: &str, cluster: &str) -> Result<(), ConfigError> {
+    if cluster.is_empty() {
+        Err(at(key, "is empty: name one of Envoy's clusters"))
+    } else {
+        check_visible(key, cluster)
     }
-    Err(at(key, format!("'{region}' is no region name; wanted one like us-gov-west-1")))
 }
 
-fn named(key: &str, cluster: &str) -> Result<(), ConfigError> {
-    if cluster.is_empty() { Err(at(key, "is empty: name one of Envoy's clusters")) } else { visible(key, cluster) }
+fn check_visible(key: &str, text: &str) -> Result<(), ConfigError> {
+    let visible = !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+    if visible { Ok(()) } else { Err(at(key, "is empty or holds white space or characters that are not ASCII")) }
 }
 
-fn visible(key: &str, text: &str) -> Result<(), ConfigError> {
-    let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
-    if plain { Ok(()) } else { Err(at(key, "is empty or holds white space or characters that are not ASCII")) }
-}
+#[cfg(test)]
+#[path = "source_tests.rs"]
+mod tests;

@@ -14,7 +14,7 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    /// Decodes what makes whole groups, hands it to `out`, and keeps the rest. After a bad character nothing more comes.
+    /// Decodes all complete groups into `out` and keeps the rest. Stops for good at a bad character.
     pub(crate) fn feed(&mut self, mut text: &[u8], mut out: impl FnMut(&[u8])) {
         while !text.is_empty() && !self.broken {
             let (piece, rest) = text.split_at(text.len().min(BLOCK - self.group.len()));

@@ -15,7 +15,7 @@ const OVERHEAD: u32 = 16;
 const MAX_FRAME: u32 = 24 << 20;
 /// The type of a header that is a string.
 const STRING: u8 = 7;
-/// Headers that are kept to be read. Bedrock's are some hundred bytes; a frame with more is followed, not understood.
+/// Header bytes that are kept. Bedrock's headers are some hundred bytes; of longer ones only the beginning is read.
 const MAX_HEADERS: u32 = 4096;
 
 /// Follows the frames of one stream.
@@ -32,7 +32,7 @@ pub struct Frames {
     error: Option<StreamError>,
 }
 
-/// Why a stream is no complete event stream.
+/// Why a stream is not a complete event stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamError {
     /// It ended inside a frame.
@@ -63,7 +63,7 @@ enum Part {
     Crc,
 }
 
-/// What the payload of the current frame is to us.
+/// How the payload of the current frame is read.
 #[derive(Debug, Default)]
 enum Payload {
     #[default]
@@ -83,7 +83,7 @@ struct Inner {
 }
 
 impl StreamError {
-    /// The name that the audit record gives it.
+    /// The name in the audit record.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Truncated => "EventStreamTruncated",
@@ -152,7 +152,7 @@ impl Default for Frames {
 }
 
 impl Frames {
-    /// Reads on. After a [`StreamError`] nothing more is read: frame borders are lost then.
+    /// Reads on. After a [`StreamError`] nothing more is read, because frame borders are lost.
     pub fn feed(&mut self, mut chunk: &[u8]) {
         while !chunk.is_empty() && self.error.is_none() {
             let wanted = match self.part {
@@ -168,7 +168,7 @@ impl Frames {
         }
     }
 
-    /// Tokens told up to now.
+    /// Tokens reported up to now.
     pub fn usage(&self) -> Usage {
         self.tokens.usage()
     }
@@ -293,7 +293,7 @@ fn exception_name(raw: &[u8]) -> String {
     name
 }
 
-/// The string headers of a frame, in order; ends at what is no header.
+/// The string headers of a frame, in order; ends at the first malformed header.
 struct StringHeaders<'a>(&'a [u8]);
 
 impl<'a> Iterator for StringHeaders<'a> {

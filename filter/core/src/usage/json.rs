@@ -1,10 +1,10 @@
-//! A push scanner for JSON (RFC 8259): tells numbers and strings with their path, keeps nothing else.
+//! A push scanner for JSON (RFC 8259): reports numbers and strings with their path, keeps nothing else.
 //!
-//! It follows structure only and does not judge: a body that is no JSON yields nothing, or nothing more.
+//! It follows structure only and does not validate: it stops reporting where a body stops being JSON.
 
-/// Keys that are remembered; what lies deeper is passed over.
+/// Keys that are remembered; deeper values are skipped.
 const DEPTH: usize = 3;
-/// Longest key that is remembered; a longer one cannot be one that is looked for.
+/// Longest key that is remembered; no longer key is looked for.
 const KEY: usize = 40;
 /// Nesting that is followed (a bit each); beyond it the scanner gives up.
 const MAX_NESTING: u32 = 64;
@@ -49,9 +49,9 @@ enum State {
     /// In an object, before a key.
     BeforeKey,
     String(Role, Escape),
-    /// In a number: its value so far, `None` once it is no whole number of 64 bits.
+    /// In a number: its value so far, `None` if it is not a whole number of 64 bits.
     Number(Option<u64>),
-    /// Too deep, or no JSON.
+    /// Too deep, or not JSON.
     GivenUp,
 }
 
@@ -184,7 +184,7 @@ impl Scanner {
             (Escape::Unicode(left, value), _) => match char::from(byte).to_digit(16) {
                 Some(digit) if left > 1 => State::String(role, Escape::Unicode(left - 1, value << 4 | digit)),
                 Some(digit) => {
-                    // What is looked for is ASCII; the rest only has to differ from it.
+                    // The keys that are looked for are ASCII; other characters only have to differ.
                     let unit = u8::try_from(value << 4 | digit).ok().filter(u8::is_ascii).unwrap_or(b'?');
                     self.string(role, &[unit], sink);
                     done
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_numbers_by_path_however_the_text_is_cut() {
+    fn finds_numbers_by_path_in_any_chunks() {
         let text = r#" {"a": {"usage": {"x": 1, "deep": {"no": 2}}}, "s\u0074r": "\"}{[1,\\", "l": [3, {"m": 4}, [], 5.5, -6, 1e3],
             "usage" : {"inputTokens":9,"outputTokens":30 }, "t": true, "n": null, "big": 18446744073709551616, "last":7}"#;
         for chunk in 1..=text.len() {

@@ -1,4 +1,4 @@
-//! One question, and what AWS would say to it.
+//! Answers one request to a credential source as AWS does.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -40,14 +40,14 @@ fn header<'a>(parts: &'a Parts, name: &str) -> &'a str {
     parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-/// AWS answers a PUT that came through a proxy with 403, so that no open proxy gives sessions away.
+/// AWS answers a PUT that came through a proxy with 403, so that an open proxy cannot get sessions.
 fn imds_session(parts: &Parts, shared: &Shared) -> Result<Answer, (u16, String)> {
     if parts.headers.contains_key("x-forwarded-for") {
         return Err((403, "the metadata service was asked for a session with x-forwarded-for".into()));
     }
     let ttl: u32 = header(parts, "x-aws-ec2-metadata-token-ttl-seconds").parse().unwrap_or(0);
     if !(1..=21_600).contains(&ttl) {
-        return Err((400, "the metadata service was asked for a session of no or too long a time".into()));
+        return Err((400, "the metadata service was asked for a session with a missing or too long TTL".into()));
     }
     shared.served("imds session");
     Ok(text(200, shared.give_token("imds-session-")))
@@ -125,7 +125,7 @@ fn sts(parts: &Parts, body: &[u8], shared: &Shared) -> Result<Answer, (u16, Stri
                 return Err((400, "AssumeRoleWithWebIdentity came with credentials of the other partition".into()));
             }
             if !get("WebIdentityToken").is_some_and(|token| shared.gave(token)) {
-                return Err((400, "AssumeRoleWithWebIdentity came with a token that nobody gave".into()));
+                return Err((400, "AssumeRoleWithWebIdentity has a token that no source issued".into()));
             }
             if !get("RoleArn").is_some_and(|arn| arn.starts_with("arn:aws:iam::")) || get("RoleSessionName").is_none() {
                 return Err((400, "AssumeRoleWithWebIdentity lacks RoleArn or RoleSessionName".into()));
@@ -153,7 +153,7 @@ fn sts(parts: &Parts, body: &[u8], shared: &Shared) -> Result<Answer, (u16, Stri
     }
 }
 
-/// Asks another's STS, whose keys Bedrock takes from then on.
+/// Passes the call to another STS, and lets Bedrock accept the keys that it issues.
 fn pass_on(sts: SocketAddr, body: &[u8], shared: &Shared) -> Result<Answer, Box<dyn std::error::Error>> {
     let mut stream = TcpStream::connect(sts)?;
     let head = format!(
@@ -178,7 +178,7 @@ fn pass_on(sts: SocketAddr, body: &[u8], shared: &Shared) -> Result<Answer, Box<
     Ok(text(200, xml.to_owned()))
 }
 
-/// GovCloud's STS takes signatures of the identity that the local endpoints gave keys of.
+/// GovCloud's STS accepts signatures by the keys that the local endpoints issued.
 fn check_signature(parts: &Parts, body: &[u8], shared: &Shared) -> Result<(), String> {
     let headers: Vec<(String, Vec<u8>)> =
         parts.headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect();
@@ -210,7 +210,7 @@ fn local_keys(shared: &Shared) -> Answer {
 
 fn issue(keyring: &crate::Keyring, prefix: &str, shared: &Shared) -> (AccessKey, String) {
     let expires = OffsetDateTime::now_utc() + shared.lifetime();
-    // To the second, as AWS tells it.
+    // To the second, as at AWS.
     let expires = expires.replace_nanosecond(0).unwrap_or(expires);
     (keyring.issue(prefix, expires), expires.format(&Rfc3339).unwrap_or_default())
 }

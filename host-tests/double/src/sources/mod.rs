@@ -1,8 +1,8 @@
-//! Doubles of where credentials come from: the container endpoint, the instance metadata service (version 2), the Secrets
+//! Doubles of credential sources: the container endpoint, the instance metadata service (version 2), the Secrets
 //! Manager Agent and STS's GetWebIdentityToken and AssumeRoleWithWebIdentity, on one plain HTTP listener.
 //!
-//! They are stricter than the originals: what they are asked without the right token, method, header or signature is
-//! answered as AWS does, and kept as a complaint.
+//! They are stricter than the originals: a request without the right token, method, header or signature gets AWS's error
+//! and is kept as a complaint.
 
 mod answer;
 
@@ -24,44 +24,44 @@ use tokio::runtime::Runtime;
 
 use crate::Keyring;
 
-/// What the container endpoint wants as `authorization`.
+/// The `authorization` that the container endpoint requires.
 pub const CONTAINER_TOKEN: &str = "example-container-token";
-/// What the agent wants as `x-aws-parameters-secrets-token`.
+/// The `x-aws-parameters-secrets-token` that the agent requires.
 pub const AGENT_TOKEN: &str = "example-agent-token";
 /// The role of the instance.
 pub const ROLE: &str = "gateway-role";
 /// The secret that the agent has.
 pub const SECRET: &str = "bedrock/api-key";
 
-/// What a source does instead of answering.
+/// A fault of the sources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Trouble {
-    /// It answers.
+    /// No fault.
     #[default]
     None,
     /// It closes connections.
     Down,
-    /// It answers so much later.
+    /// It delays its answers.
     Slow(Duration),
-    /// It answers 200 with bytes that are nothing.
+    /// It answers 200 with bytes that are not JSON.
     Garbage,
-    /// It answers 200 with JSON that is something else.
+    /// It answers 200 with other JSON.
     OtherJson,
     /// The keys that it gives have expired.
     Expired,
 }
 
-/// What all connections share.
+/// The state that all connections share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
-    /// Keys of the GovCloud identity, by which questions to STS are signed.
+    /// Keys of the GovCloud identity, which sign requests to STS.
     pub(crate) local: Keyring,
-    /// Keys that Bedrock takes.
+    /// Keys that Bedrock accepts.
     pub(crate) bedrock: Keyring,
-    /// Another's STS, which gives the keys of roles.
+    /// Another STS, which issues the keys of roles.
     pub(crate) sts: Option<SocketAddr>,
-    /// Whether the local endpoints give keys that Bedrock takes, not those of a GovCloud identity.
+    /// Whether the local endpoints issue keys that Bedrock accepts, instead of those of a GovCloud identity.
     pub(crate) gives_bedrock_keys: bool,
 }
 
@@ -71,11 +71,11 @@ struct State {
     lifetime: Duration,
     served: BTreeMap<String, usize>,
     complaints: Vec<String>,
-    /// Sessions of the metadata service, and federation tokens, that were given.
+    /// Sessions of the metadata service, and federation tokens, that were issued.
     tokens: Vec<String>,
 }
 
-/// Sources that serve. Dropped, they end.
+/// Running sources; dropping it ends them.
 #[derive(Debug)]
 pub struct Sources {
     addr: SocketAddr,
@@ -84,7 +84,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Starts them on a free port of 127.0.0.1. Keys live for `lifetime`; Bedrock's doubles take those of `bedrock`.
+    /// Starts them on a free port of 127.0.0.1. Keys live for `lifetime`; Bedrock's doubles accept those of `bedrock`.
     ///
     /// # Errors
     /// No address, no threads.
@@ -92,7 +92,7 @@ impl Sources {
         Self::with_sts(lifetime, bedrock, gives_bedrock_keys, None)
     }
 
-    /// As [`Sources::start`]; AssumeRoleWithWebIdentity is passed on to `sts`, once it was found to be in order.
+    /// As [`Sources::start`]; AssumeRoleWithWebIdentity is passed on to `sts` if it is valid.
     ///
     /// # Errors
     /// As there.
@@ -134,18 +134,18 @@ impl Sources {
         self.addr
     }
 
-    /// Makes trouble, or ends it.
+    /// Sets or ends a fault.
     pub fn set_trouble(&self, trouble: Trouble) {
         self.shared.lock().trouble = trouble;
     }
 
-    /// How often each question was answered well, by its name in the API.
+    /// The number of successful answers of each API call.
     #[must_use]
     pub fn served(&self) -> BTreeMap<String, usize> {
         self.shared.lock().served.clone()
     }
 
-    /// What was asked in a way that it must not be.
+    /// The invalid requests.
     #[must_use]
     pub fn complaints(&self) -> Vec<String> {
         self.shared.lock().complaints.clone()
@@ -155,7 +155,7 @@ impl Sources {
 impl Drop for Sources {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // On a thread of its own: a runtime may not end within another one.
+            // On another thread: a runtime must not end within another one.
             let _ = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(1))).join();
         }
     }
@@ -163,27 +163,26 @@ impl Drop for Sources {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change is one push: what a panic left is whole.
+        // Every change is one push, so a panic leaves valid data.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long the next keys live; nothing, if they have expired when they are given.
+    /// The lifetime of the next keys; zero if they must be expired.
     pub(crate) fn lifetime(&self) -> Duration {
         let state = self.lock();
         if state.trouble == Trouble::Expired { Duration::ZERO } else { state.lifetime }
     }
 
-    /// Counts an answer that was given.
+    /// Counts an answer.
     pub(crate) fn served(&self, question: &str) {
         *self.lock().served.entry(question.to_owned()).or_default() += 1;
     }
 
-    /// Keeps a complaint.
     pub(crate) fn complain(&self, what: String) {
         self.lock().complaints.push(what);
     }
 
-    /// Gives a token, unlike any other.
+    /// Issues a unique token.
     pub(crate) fn give_token(&self, prefix: &str) -> String {
         let mut state = self.lock();
         let token = format!("{prefix}{}", state.tokens.len() + 1);
@@ -191,7 +190,7 @@ impl Shared {
         token
     }
 
-    /// Whether a token was given.
+    /// Whether a token was issued.
     pub(crate) fn gave(&self, token: &str) -> bool {
         self.lock().tokens.iter().any(|given| given == token)
     }
@@ -205,7 +204,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         }
         let shared = Arc::clone(&shared);
         let service = service_fn(move |request| exchange(request, Arc::clone(&shared)));
-        // How a connection ends is the client's to see.
+        // The client sees how the connection ends.
         tokio::spawn(http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service));
     }
 }
@@ -220,7 +219,7 @@ async fn exchange(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Res
         Trouble::None | Trouble::Down | Trouble::Expired => {}
     }
     let (parts, body) = request.into_parts();
-    // A body that broke off is judged as what came of it.
+    // A body that broke off is judged by its first part.
     let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     Ok(answer::answer(&parts, &body, &shared))
 }

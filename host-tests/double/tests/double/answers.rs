@@ -4,23 +4,23 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::client::{Call, SONNET, Stand, events};
+use crate::client::{Call, Harness, SONNET, events};
 
 #[tokio::test]
 async fn converse_counts_words() {
-    let stand = Stand::plain();
-    let answered = stand.client().ok(&Call::converse(SONNET)).await;
+    let harness = Harness::plain();
+    let answered = harness.client().ok(&Call::converse(SONNET)).await;
     let body = answered.json();
     assert_eq!(body["output"]["message"]["content"][0]["text"], "echo: hello there");
     assert_eq!(body["usage"], json!({ "inputTokens": 2, "outputTokens": 3, "totalTokens": 5 }));
     assert!(answered.header("x-amzn-requestid").len() == 36);
-    assert_eq!(answered.header("x-amzn-requestid"), stand.running.requests()[0].request_id);
+    assert_eq!(answered.header("x-amzn-requestid"), harness.running.requests()[0].request_id);
 }
 
 #[tokio::test]
 async fn converse_stream_comes_frame_by_frame() {
-    let stand = Stand::plain();
-    for client in [stand.client(), stand.client().h2()] {
+    let harness = Harness::plain();
+    for client in [harness.client(), harness.client().h2()] {
         let answered = client.ok(&Call::stream(SONNET)).await;
         assert_eq!(answered.header("content-type"), "application/vnd.amazon.eventstream");
         let (events, error) = events(&answered.bytes());
@@ -35,14 +35,14 @@ async fn converse_stream_comes_frame_by_frame() {
 
 #[tokio::test]
 async fn invoke_answers_as_anthropic_does() {
-    let stand = Stand::plain();
+    let harness = Harness::plain();
     let body = json!({
         "anthropic_version": "bedrock-2023-05-31", "max_tokens": 64,
         "system": [{ "type": "text", "text": "be very brief", "cache_control": { "type": "ephemeral" } }],
         "messages": [{ "role": "user", "content": "hello there" }],
     });
     let call = |operation: &str| Call::post(format!("/model/{SONNET}/{operation}"), body.to_string());
-    let answered = stand.client().ok(&call("invoke")).await;
+    let answered = harness.client().ok(&call("invoke")).await;
     for (name, value) in [
         ("x-amzn-bedrock-input-token-count", "2"),
         ("x-amzn-bedrock-output-token-count", "3"),
@@ -55,7 +55,7 @@ async fn invoke_answers_as_anthropic_does() {
     assert_eq!(answered.json()["content"][0]["text"], "echo: hello there");
     assert_eq!(answered.json()["usage"]["cache_read_input_tokens"], 3);
 
-    let answered = stand.client().ok(&call("invoke-with-response-stream")).await;
+    let answered = harness.client().ok(&call("invoke-with-response-stream")).await;
     let (events, error) = events(&answered.bytes());
     assert_eq!(error, None);
     let inner: Vec<Value> = events
@@ -72,7 +72,7 @@ async fn invoke_answers_as_anthropic_does() {
 
 #[tokio::test]
 async fn every_listing_of_bedrock_answers() {
-    let stand = Stand::plain();
+    let harness = Harness::plain();
     for (target, member) in [
         ("/foundation-models?byProvider=anthropic&byOutputModality=TEXT", "modelSummaries"),
         ("/foundation-models/amazon.nova-lite-v1%3A0", "modelDetails"),
@@ -85,20 +85,20 @@ async fn every_listing_of_bedrock_answers() {
         ("/prompt-routers", "promptRouterSummaries"),
         ("/marketplace-model/endpoints", "marketplaceModelEndpoints"),
     ] {
-        let body = stand.client().ok(&Call::get(target)).await.json();
+        let body = harness.client().ok(&Call::get(target)).await.json();
         assert!(!body[member].is_null(), "{target}: {body}");
     }
-    let seen = stand.running.requests();
+    let seen = harness.running.requests();
     assert_eq!(seen[0].query, "byProvider=anthropic&byOutputModality=TEXT");
-    assert!(stand.running.violations().is_empty());
+    assert!(harness.running.violations().is_empty());
 }
 
 #[tokio::test]
 async fn inference_profiles_page_to_the_end() {
-    let stand = Stand::plain();
+    let harness = Harness::plain();
     let (mut all, mut token) = (Vec::new(), String::new());
     loop {
-        let page = stand.client().ok(&Call::get(format!("/inference-profiles?maxResults=25{token}"))).await.json();
+        let page = harness.client().ok(&Call::get(format!("/inference-profiles?maxResults=25{token}"))).await.json();
         all.extend(page["inferenceProfileSummaries"].as_array().unwrap().clone());
         match page["nextToken"].as_str() {
             Some(next) => token = format!("&nextToken={next}"),
@@ -115,34 +115,34 @@ async fn inference_profiles_page_to_the_end() {
 
 #[tokio::test]
 async fn errs_as_bedrock_does() {
-    let stand = Stand::plain();
+    let harness = Harness::plain();
     let bare = "anthropic.claude-3-5-sonnet-20241022-v2%3A0";
     for (call, status, error, text) in [
         (Call::converse(bare), 400, "ValidationException", "on-demand throughput isn\u{2019}t supported"),
-        (Call::converse("nobody.nothing-v1%3A0"), 404, "ResourceNotFoundException", "Could not resolve"),
+        (Call::converse("unknown.nothing-v1%3A0"), 404, "ResourceNotFoundException", "Could not resolve"),
         (Call::post(format!("/model/{SONNET}/converse"), "{"), 400, "ValidationException", "not valid JSON"),
         (Call::post(format!("/model/{SONNET}/converse"), ""), 400, "ValidationException", "not a JSON object"),
         (Call::post(format!("/model/{SONNET}/converse"), "{}"), 400, "ValidationException", "messages"),
         (Call::post(format!("/model/{SONNET}/invoke"), "{}"), 400, "ValidationException", "anthropic_version"),
     ] {
-        let (seen, kind, message) = stand.client().send(&call).await.unwrap().error();
+        let (seen, kind, message) = harness.client().send(&call).await.unwrap().error();
         assert_eq!((seen, kind.as_str()), (status, error), "{message}");
         assert!(message.contains(text), "{message}");
     }
-    assert!(stand.running.violations().is_empty(), "a client's mistakes are not the gateway's");
+    assert!(harness.running.violations().is_empty(), "a client's mistakes are not the gateway's");
 }
 
 #[tokio::test]
 async fn large_bodies_are_hashed_and_bounded() {
-    let stand = Stand::plain();
+    let harness = Harness::plain();
     let body = |bytes: usize| {
         json!({ "messages": [{ "role": "user", "content": [{ "text": "x".repeat(bytes) }] }] }).to_string()
     };
     let call = |bytes: usize| Call::post(format!("/model/{SONNET}/converse"), body(bytes));
-    for client in [stand.client(), stand.client().h2()] {
+    for client in [harness.client(), harness.client().h2()] {
         let answered = client.ok(&call(20 << 20)).await;
         assert_eq!(answered.json()["usage"]["inputTokens"], 1);
-        assert!(stand.running.requests().pop().unwrap().body_bytes > 20 << 20);
+        assert!(harness.running.requests().pop().unwrap().body_bytes > 20 << 20);
         assert_eq!(client.send(&call(33 << 20)).await.unwrap().status, 413);
     }
 }

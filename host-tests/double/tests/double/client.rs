@@ -1,4 +1,4 @@
-//! A client that signs and speaks HTTP over TLS, and can be told to get any part of it wrong.
+//! A client that signs and speaks HTTP over TLS, and can get any part of it wrong.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -33,13 +33,13 @@ pub const HELLO: &str = r#"{"messages":[{"role":"user","content":[{"text":"hello
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// A double with its own folder, so that tests share nothing.
-pub struct Stand {
+pub struct Harness {
     pub running: Running,
     /// Holds the authority; goes away with the double.
     _dir: tempfile::TempDir,
 }
 
-impl Stand {
+impl Harness {
     pub fn new(change: impl FnOnce(bedrock_double::Builder) -> bedrock_double::Builder) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let running = change(Double::builder().tls_dir(dir.path())).start().unwrap();
@@ -70,7 +70,7 @@ pub struct Client {
     pub tls: &'static SupportedProtocolVersion,
 }
 
-/// One request, signed unless told otherwise.
+/// A request, signed by default.
 #[derive(Clone)]
 pub struct Call {
     pub method: &'static str,
@@ -233,7 +233,7 @@ impl Client {
         Ok(TlsConnector::from(Arc::new(config)).connect(name, stream).await?)
     }
 
-    /// Sends a call on a connection of its own and reads the head of its answer.
+    /// Sends a call on a new connection and reads the head of the response.
     pub async fn head(&self, call: &Call) -> Result<Response<Incoming>, Failure> {
         let stream = TokioIo::new(self.connect(call.sni.as_ref().unwrap_or(&call.host)).await?);
         Ok(if self.alpn == b"h2" {

@@ -32,14 +32,14 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Ended already, it is not to be killed.
+        // It has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 #[tokio::test]
-async fn three_processes_share_an_authority_and_keep_records() {
+async fn three_processes_share_an_authority() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("records.jsonl");
     let record = file.to_str().unwrap();
@@ -65,8 +65,8 @@ async fn three_processes_share_an_authority_and_keep_records() {
 async fn the_process_ends_when_told_to() {
     let dir = tempfile::tempdir().unwrap();
     let mut process = Process::start(dir.path(), &["--region", "us-east-1", "--delay-ms", "1"]);
-    let told = Command::new("kill").arg(process.child.id().to_string()).status().unwrap();
-    assert!(told.success());
+    let status = Command::new("kill").arg(process.child.id().to_string()).status().unwrap();
+    assert!(status.success());
     assert!(process.child.wait().unwrap().success());
 }
 

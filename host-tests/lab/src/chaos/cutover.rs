@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::harness::{Harness, Load, Setup};
-use super::policy::{document, principal, standalone};
-use super::record::{Call, Exchange, failures, ratio, violations};
-use super::{Options, Run, Verdict, now_ms, say};
+use super::policy::{document, principal};
+use super::{Options, Run, Verdict, say};
 use crate::Error;
 use crate::keys::REGION;
+use crate::record::{Call, Exchange, failures, now_ms, ratio, violations};
 use bedrock_gateway::paths::PathName;
 
 /// The VPN's weight in each phase, of 100.
@@ -20,13 +20,13 @@ const WEIGHTS: [u32; 4] = [0, 10, 50, 100];
 const CALLERS: u32 = 5000;
 /// Calls in a second, such that each caller calls twice in a phase.
 const RATE: u32 = 400;
-/// The length of a phase, in seconds: not that of some streams, which begin together.
+/// The length of a phase in seconds. It differs from the length of streams, some of which begin together.
 const PHASE: u64 = 30;
-/// After a change, calls may go either way for so long, in milliseconds: the file is looked at twice a second.
+/// Milliseconds after a change in which calls may take either path: the file is read twice a second.
 const SETTLE_MS: u64 = 3000;
-/// Within so long a change is made, in milliseconds; a stream that began before and ended after was in flight.
+/// Milliseconds that a change takes. A stream that began before and ended after it was in flight.
 const CHANGE_MS: u64 = 1500;
-/// What a share may differ from its weight.
+/// The tolerance of a share.
 const POINTS: f64 = 0.02;
 
 /// A run in sum.
@@ -35,13 +35,13 @@ struct Summary {
     calls: usize,
     failures: BTreeMap<String, usize>,
     phases: Vec<Phase>,
-    /// Callers who came back to Direct Connect after they had moved.
+    /// Callers that returned to Direct Connect after they had moved.
     back: usize,
     /// Streams that a change found in flight, and how many of them came to their end.
     streams: (usize, usize),
 }
 
-/// What became of the calls between two changes.
+/// The calls between two changes.
 #[derive(Debug, PartialEq)]
 struct Phase {
     weight: u32,
@@ -49,44 +49,42 @@ struct Phase {
     /// The VPN's share of them, from 0 to 1.
     share: f64,
     callers: usize,
-    /// Callers who called more than once.
+    /// Callers that called more than once.
     again: usize,
-    /// Callers who were seen on both sides.
-    torn: usize,
+    /// Callers seen on both sides.
+    split: usize,
 }
 
 /// Changes the weights step by step.
 pub fn run(run: &Run<'_>) -> Result<Verdict, Error> {
     let Options { streams, http1, .. } = *run.options;
     say(&format!("\ncutover: {RATE} calls/s by {CALLERS} callers, {streams} streams, {PHASE} s for each weight"));
-    let config = standalone()?;
-    let setup =
-        Setup { name: "cutover", regions: &[REGION], http1, policy: Some(policy(&config, WEIGHTS[0])?), tokens: true };
-    let mut stand = Harness::start(&setup, run.programs, run.signals)?;
+    let setup = Setup { name: "cutover", regions: &[REGION], http1, policy: Some(policy(WEIGHTS[0])?), tokens: true };
+    let mut harness = Harness::start(&setup, run.programs, run.signals)?;
     let seconds = PHASE * WEIGHTS.len() as u64;
-    let load = stand.load("calls", &Load { rate: RATE, seconds, streams, callers: CALLERS, ..Load::default() })?;
+    let load = harness.load("calls", &Load { rate: RATE, seconds, streams, callers: CALLERS, ..Load::default() })?;
     let start = Instant::now();
     let mut changes = Vec::new();
     for (nth, weight) in (0_u32..).zip(WEIGHTS) {
-        stand.wait_until(start + Duration::from_secs(PHASE) * nth, run.signals)?;
+        harness.wait_until(start + Duration::from_secs(PHASE) * nth, run.signals)?;
         changes.push((now_ms(), weight));
         if nth > 0 {
-            stand.change(&policy(&config, weight)?)?;
+            harness.change(&policy(weight)?)?;
         }
     }
-    let calls = stand.settle(load, run.signals)?;
-    let exchanges = stand.exchanges()?;
+    let calls = harness.settle(load, run.signals)?;
+    let exchanges = harness.exchanges()?;
     let summary = summary(&calls, &exchanges, &changes);
     let mut wrong = summary.wrong();
-    wrong.extend(violations("cutover", &stand.lab.requests()?));
-    stand.stop();
+    wrong.extend(violations("cutover", &harness.hosts.requests()?));
+    harness.stop();
     Ok(Verdict { lines: summary.lines(), wrong })
 }
 
-fn policy(config: &Value, vpn: u32) -> Result<Value, Error> {
+fn policy(vpn: u32) -> Result<Value, Error> {
     let weights = json!({ "dx": 100 - vpn, "vpn": vpn });
     let classes = json!([{ "name": "any", "paths": ["dx", "vpn"], "weights": weights }]);
-    document(config, json!({ "principal": principal(), "route_classes": classes }))
+    document(json!({ "principal": principal(), "route_classes": classes }))
 }
 
 /// `changes`: when which weight was set.
@@ -114,7 +112,7 @@ fn summary(calls: &[Call], exchanges: &[Exchange], changes: &[(u64, u32)]) -> Su
             share: ratio(within.iter().filter(|exchange| vpn(exchange)).count() as u64, within.len()),
             callers: callers.len(),
             again: callers.values().filter(|(dx, vpn)| dx + vpn > 1).count(),
-            torn: callers.values().filter(|(dx, vpn)| *dx > 0 && *vpn > 0).count(),
+            split: callers.values().filter(|(dx, vpn)| *dx > 0 && *vpn > 0).count(),
         });
     }
     let met = |call: &&Call| {
@@ -150,7 +148,7 @@ impl Summary {
                 phase.calls,
                 phase.callers,
                 phase.again,
-                phase.torn,
+                phase.split,
             )
         }));
         lines.extend(self.failures.iter().map(|(cause, count)| format!("  {count} × {cause}")));
@@ -166,14 +164,14 @@ impl Summary {
         for phase in &self.phases {
             let weight = f64::from(phase.weight) / 100.0;
             if phase.again == 0 {
-                wrong.push(format!("cutover: nobody called twice at weight {}", phase.weight));
+                wrong.push(format!("cutover: no caller called twice at weight {}", phase.weight));
             }
             if (phase.share - weight).abs() > POINTS {
                 let share = phase.share * 100.0;
                 wrong.push(format!("cutover: {share:.1} % of the calls took the VPN at weight {}", phase.weight));
             }
-            if phase.torn > 0 {
-                wrong.push(format!("cutover: {} callers were on both sides at weight {}", phase.torn, phase.weight));
+            if phase.split > 0 {
+                wrong.push(format!("cutover: {} callers were on both sides at weight {}", phase.split, phase.weight));
             }
         }
         if self.back > 0 {
@@ -189,8 +187,8 @@ impl Summary {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::tests::{call, exchange};
     use super::*;
+    use crate::record::tests::{call, exchange};
 
     const CHANGES: [(u64, u32); 2] = [(0, 0), (20_000, 50)];
 
@@ -213,8 +211,8 @@ mod tests {
         let calls = [call("stream", 19_000, 5000.0, "ok"), call("stream", 1000, 5000.0, "ok")];
         let summary = summary(&calls, &exchanges, &CHANGES);
         let [first, second] = &summary.phases[..] else { panic!("{summary:?}") };
-        assert_eq!((first.calls, first.share, first.callers, first.again, first.torn), (3, 0.0, 2, 1, 0));
-        assert_eq!((second.calls, second.share, second.again, second.torn), (4, 0.5, 2, 0));
+        assert_eq!((first.calls, first.share, first.callers, first.again, first.split), (3, 0.0, 2, 1, 0));
+        assert_eq!((second.calls, second.share, second.again, second.split), (4, 0.5, 2, 0));
         assert_eq!((summary.streams, summary.back), ((1, 1), 0));
         assert_eq!(summary.wrong(), Vec::<String>::new());
     }
@@ -230,7 +228,7 @@ mod tests {
             by("a", 24_000, "vpn"),
         ];
         let summary = summary(&[], &exchanges, &changes);
-        assert_eq!((summary.phases[0].torn, summary.back), (1, 1));
+        assert_eq!((summary.phases[0].split, summary.back), (1, 1));
         assert!(summary.wrong().iter().any(|line| line.contains("50.0 % of the calls took the VPN at weight 100")));
     }
 }

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use super::fault::Fault;
 use super::harness::{Harness, Load, Setup};
-use super::record::violations;
 use super::report::{self, Events, Summary};
-use super::{Options, Run, now_ms, say};
+use super::{Options, Run, say};
 use crate::Error;
 use crate::keys::REGION;
+use crate::record::{now_ms, violations};
 use bedrock_gateway::paths::PathName;
 
 /// Share of a run's time at which Direct Connect is cut, then the VPN, then both are restored.
@@ -21,42 +21,42 @@ pub fn run(fault: Fault, run: &Run<'_>) -> Result<Summary, Error> {
     let Options { rate, seconds, streams, think, http1 } = *run.options;
     let name = fault.to_string();
     let setup = Setup { name: &name, regions: &[REGION], http1, policy: None, tokens: false };
-    let mut stand = Harness::start(&setup, run.programs, run.signals)?;
-    let load = stand.load("calls", &Load { rate, seconds, streams, think, ..Load::default() })?;
+    let mut harness = Harness::start(&setup, run.programs, run.signals)?;
+    let load = harness.load("calls", &Load { rate, seconds, streams, think, ..Load::default() })?;
     let start = (Instant::now(), now_ms());
     let due = CUTS.map(|share| Duration::from_secs(seconds).mul_f64(share));
     let [cut_dx, cut_vpn, restored] = due;
     let ms = |after: Duration| start.1 + u64::try_from(after.as_millis()).unwrap_or_default();
-    stand.wait_until(start.0 + cut_dx, run.signals)?;
-    stand.lab.cut(PathName::Dx, fault)?;
-    stand.wait_until(start.0 + cut_vpn, run.signals)?;
-    stand.lab.cut(PathName::Vpn, fault)?;
-    stand.wait_until(start.0 + restored, run.signals)?;
-    stand.lab.restore(PathName::Dx, fault)?;
-    stand.lab.restore(PathName::Vpn, fault)?;
+    harness.wait_until(start.0 + cut_dx, run.signals)?;
+    harness.hosts.cut(PathName::Dx, fault)?;
+    harness.wait_until(start.0 + cut_vpn, run.signals)?;
+    harness.hosts.cut(PathName::Vpn, fault)?;
+    harness.wait_until(start.0 + restored, run.signals)?;
+    harness.hosts.restore(PathName::Dx, fault)?;
+    harness.hosts.restore(PathName::Vpn, fault)?;
     let events = Events { start: start.1, cut_dx: ms(cut_dx), cut_vpn: ms(cut_vpn), restored: ms(restored) };
-    let calls = stand.settle(load, run.signals)?;
-    let exchanges = stand.exchanges()?;
-    let violations = violations(fault, &stand.lab.requests()?);
-    stand.stop();
+    let calls = harness.settle(load, run.signals)?;
+    let exchanges = harness.exchanges()?;
+    let violations = violations(fault, &harness.hosts.requests()?);
+    harness.stop();
     for line in report::timeline(&calls, &exchanges, &events) {
         say(&line);
     }
     Ok(Summary { violations, ..report::summary(&calls, &exchanges, &events) })
 }
 
-/// Prints the verdicts; what was not as it must be.
+/// Prints the verdicts; returns the checks that failed.
 pub fn table(verdicts: &[(Fault, Summary)]) -> Vec<String> {
     if !verdicts.is_empty() {
         say(
-            "fault     calls  failed   before p50/p99   failover p99   slowest   thinking  streams  told  torn  quiet  failback",
+            "fault     calls  failed   before p50/p99   failover p99   slowest   thinking  streams  exception  reset  quiet  failback",
         );
     }
     let mut wrong = Vec::new();
     for (fault, summary) in verdicts {
         let failback = summary.failback.map_or("never".to_owned(), |ms| format!("{:.1} s", ms as f64 / 1000.0));
         say(&format!(
-            "{:<8} {:>6} {:>7} {:>8.0} / {:>4.0} ms {:>11.0} ms {:>6.0} ms {:>3} ≤{:>3.0} s {:>8} {:>5} {:>5} {:>6} {:>9}",
+            "{:<8} {:>6} {:>7} {:>8.0} / {:>4.0} ms {:>11.0} ms {:>6.0} ms {:>3} ≤{:>3.0} s {:>8} {:>10} {:>6} {:>6} {:>9}",
             fault.to_string(),
             summary.calls,
             summary.failed,
@@ -67,8 +67,8 @@ pub fn table(verdicts: &[(Fault, Summary)]) -> Vec<String> {
             summary.thinkers.0,
             summary.thinkers.1 / 1000.0,
             summary.streams,
-            summary.streams_told,
-            summary.streams_torn,
+            summary.streams_exception,
+            summary.streams_reset,
             summary.streams_quiet,
             failback,
         ));
@@ -93,9 +93,9 @@ fn judge(fault: Fault, summary: &Summary) -> Vec<String> {
         let (p99, limit) = (summary.failover_p99, fault.p99_ms());
         wrong.push(format!("{fault}: 99 % of calls took up to {p99:.0} ms during failover, more than {limit:.0} ms"));
     }
-    if summary.streams_torn > 0 {
-        let torn = summary.streams_torn;
-        wrong.push(format!("{fault}: {torn} streams in flight broke off without an exception"));
+    if summary.streams_reset > 0 {
+        let reset = summary.streams_reset;
+        wrong.push(format!("{fault}: {reset} streams in flight broke off without an exception"));
     }
     if summary.streams_quiet > 0 {
         let quiet = summary.streams_quiet;
@@ -122,8 +122,8 @@ mod tests {
             slowest: 2000.0,
             thinkers: (2, 20_000.0),
             streams: 5,
-            streams_told: 5,
-            streams_torn: 0,
+            streams_exception: 5,
+            streams_reset: 0,
             streams_quiet: 0,
             failback: Some(5000),
             attempts: 1.0,
@@ -137,7 +137,7 @@ mod tests {
         let slow = Summary { failover_p99: 2900.0, ..good() };
         assert_eq!(judge(Fault::Silent, &slow), Vec::<String>::new());
         assert!(judge(Fault::Reset, &slow)[0].contains("2900 ms during failover, more than 1500 ms"));
-        let bad = Summary { failed: 1, streams_torn: 1, streams_quiet: 2, failback: None, ..good() };
+        let bad = Summary { failed: 1, streams_reset: 1, streams_quiet: 2, failback: None, ..good() };
         assert_eq!(judge(Fault::Refuse, &bad).len(), 4);
         assert_eq!(judge(Fault::Refuse, &Summary { calls: 0, ..good() }).len(), 1);
     }

@@ -27,7 +27,7 @@ table ip chaos {
 /// A way for a path to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Nobody listens: connections are refused, open ones end.
+    /// Connections are refused, open ones end.
     Refuse,
     /// Connections are accepted, and reset at their first byte.
     Reset,
@@ -42,7 +42,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The rules in a path's host that make it, after which [`TABLE`]'s chains are flushed to mend it.
+    /// The rules in a path's host that make it, after which [`TABLE`]'s chains are flushed to end it.
     pub fn rules(self) -> &'static str {
         match self {
             // Made at the double itself.

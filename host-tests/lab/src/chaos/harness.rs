@@ -1,4 +1,4 @@
-//! One run's hosts, gateway and load.
+//! The hosts, gateway and load of one run.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::lab::Lab;
+use super::hosts::Hosts;
 use super::policy::{self, CALLERS_KEY};
-use super::record::{self, Call, Exchange};
+
 use crate::keys::{ACCESS_KEY, SECRET_KEY};
-use crate::programs::Programs;
+use crate::programs::{Programs, interrupted, listener};
+use crate::record::{self, Call, Exchange, read};
 use crate::{Error, tools};
 use bedrock_gateway::gateway::run_dir;
 use bedrock_gateway::process::Process;
@@ -23,50 +24,49 @@ const GATEWAY_START: Duration = Duration::from_secs(90);
 const LAST_CALLS: Duration = Duration::from_secs(300);
 /// Time for the gateway to end.
 const GATEWAY_STOP: Duration = Duration::from_secs(40);
-/// Calls that think, at any time.
+/// Concurrent calls whose model thinks.
 const THINKERS: u32 = 2;
-/// Before each of a stream's frames, in milliseconds: a stream of some 30 words takes some eight seconds.
+/// Milliseconds before each frame of a stream; a stream of some 30 words takes some eight seconds.
 const PAUSE_MS: u32 = 250;
 /// The filter's document, in a run's directory.
 const POLICY: &str = "policy.json";
 /// A call in Envoy's access log is flushed within 100 ms.
 const FLUSH: Duration = Duration::from_millis(500);
 
-/// What a run starts with.
+/// The setup of a run.
 #[derive(Debug)]
 pub struct Setup<'a> {
     /// The run's name.
     pub name: &'a str,
-    /// The regions that there are.
     pub regions: &'a [&'static str],
     /// Whether the upstreams offer HTTP/1.1 only.
     pub http1: bool,
-    /// The filter's document, in place of that in `envoy/standalone.yaml`.
+    /// The filter's document, in place of `envoy/example.yaml`.
     pub policy: Option<Value>,
-    /// Whether callers show tokens.
+    /// Whether callers send tokens.
     pub tokens: bool,
 }
 
-/// What the load generator is to do.
+/// The load of a run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Load {
     /// Converse calls in a second.
     pub rate: u32,
-    /// For how long new calls are begun, in seconds.
+    /// Seconds in which new calls are started.
     pub seconds: u64,
-    /// Streams that run at any time.
+    /// Concurrent streams.
     pub streams: u32,
-    /// How long the models of two calls think, in seconds; 0: there are none.
+    /// Seconds that the models of two calls think; 0 for no such calls.
     pub think: u64,
-    /// Uploads that run at any time.
+    /// Concurrent uploads.
     pub bulk: u32,
-    /// Their bytes.
+    /// Bytes of an upload.
     pub bulk_bytes: u64,
-    /// Callers with tokens; 0: nobody shows one.
+    /// Callers with tokens; 0 for calls without tokens.
     pub callers: u32,
 }
 
-/// A load generator at work, and where it tells of its calls.
+/// A running load generator, and the file of its calls.
 #[derive(Debug)]
 pub struct Running {
     process: Process,
@@ -76,34 +76,33 @@ pub struct Running {
 /// Hosts, and the gateway in one of them.
 #[derive(Debug)]
 pub struct Harness {
-    // Before the hosts: it ends first.
+    // Declared before the hosts, so that it ends first.
     gateway: Process,
-    /// The hosts.
-    pub lab: Lab,
+    pub hosts: Hosts,
     plain: SocketAddr,
     load: PathBuf,
     dir: PathBuf,
 }
 
 impl Harness {
-    /// Starts all of it.
+    /// Starts hosts and gateway.
     pub fn start(setup: &Setup<'_>, programs: &Programs, signals: &Signals) -> Result<Harness, Error> {
         let dir = run_dir(&tools::target(), "chaos")?.join(setup.name);
         std::fs::create_dir_all(&dir).map_err(Error::file("cannot create", &dir))?;
-        let lab = Lab::build(&dir, &programs.double, !setup.http1, setup.regions)?;
-        let mut command = lab.at_gateway(&programs.gateway);
-        command.args(["up", "--upstream-ca"]).arg(lab.ca());
+        let hosts = Hosts::build(&dir, &programs.double, !setup.http1, setup.regions)?;
+        let mut command = hosts.at_gateway(&programs.gateway);
+        command.args(["up", "--upstream-ca"]).arg(hosts.ca());
         command.arg("--access-log").arg(dir.join("access.jsonl"));
-        command.args(lab.arguments()?);
+        command.args(hosts.arguments()?);
         if let Some(policy) = &setup.policy {
             let file = dir.join(POLICY);
             write(&file, policy)?;
             command.arg("--policy").arg(file);
         }
         if setup.tokens {
-            let file = dir.join("config.json");
-            write(&file, &policy::with_tokens(policy::standalone()?))?;
-            command.arg("--config").arg(file);
+            let file = dir.join("base.json");
+            write(&file, &policy::base_with_tokens()?)?;
+            command.arg("--base").arg(file);
         }
         command
             .env("BEDROCK_GATEWAY_STATE", dir.join("state"))
@@ -118,20 +117,20 @@ impl Harness {
             Process::start_and_wait("the gateway", command, &dir.join("gateway.log"), GATEWAY_START)?;
         let plain = listener(&ready)
             .ok_or_else(|| Error::Failed(format!("the gateway does not say where it listens: {ready}")))?;
-        Ok(Harness { gateway, lab, plain, load: programs.load.clone(), dir })
+        Ok(Harness { gateway, hosts, plain, load: programs.load.clone(), dir })
     }
 
     /// Starts a load.
     pub fn load(&self, name: &str, load: &Load) -> Result<Running, Error> {
         let calls = self.dir.join(name).with_extension("jsonl");
-        // Who only uploads is to take no CPU from what is measured.
+        // A load of uploads only must take no CPU from what is measured.
         let mut command: Command = match load.rate {
             0 => {
-                let mut gently = self.lab.at_clients(Path::new("nice"));
+                let mut gently = self.hosts.at_clients(Path::new("nice"));
                 gently.args(["-n", "19"]).arg(&self.load);
                 gently
             }
-            _ => self.lab.at_clients(&self.load),
+            _ => self.hosts.at_clients(&self.load),
         };
         command.args(["--gateway", &self.plain.to_string(), "--record"]).arg(&calls);
         let thinkers = if load.think == 0 { 0 } else { THINKERS };
@@ -153,14 +152,14 @@ impl Harness {
         Ok(Running { process, calls })
     }
 
-    /// Gives the gateway another document, which it takes by itself.
+    /// Replaces the policy document; the gateway watches the file.
     pub fn change(&self, policy: &Value) -> Result<(), Error> {
         let (file, new) = (self.dir.join(POLICY), self.dir.join("policy.new"));
         write(&new, policy)?;
         std::fs::rename(&new, &file).map_err(Error::file("cannot write", &file))
     }
 
-    /// Waits, and looks after what runs.
+    /// Waits; fails early if a process ends or a signal arrives.
     pub fn wait_until(&mut self, time: Instant, signals: &Signals) -> Result<(), Error> {
         while Instant::now() < time {
             self.look(signals)?;
@@ -182,7 +181,7 @@ impl Harness {
         Ok(record::calls(&read(&load.calls)?))
     }
 
-    /// What the gateway's access log has of all that is over.
+    /// The exchanges in the gateway's access log.
     pub fn exchanges(&self) -> Result<Vec<Exchange>, Error> {
         std::thread::sleep(FLUSH);
         Ok(record::exchanges(&read(&self.dir.join("access.jsonl"))?))
@@ -191,7 +190,7 @@ impl Harness {
     /// Ends the gateway, then the hosts.
     pub fn stop(self) {
         self.gateway.stop(GATEWAY_STOP);
-        drop(self.lab);
+        drop(self.hosts);
     }
 
     fn look(&mut self, signals: &Signals) -> Result<(), Error> {
@@ -199,37 +198,10 @@ impl Harness {
             return Err(interrupted());
         }
         self.gateway.check()?;
-        self.lab.check_doubles()
+        self.hosts.check_doubles()
     }
-}
-
-/// A file's text.
-pub fn read(file: &Path) -> Result<String, Error> {
-    std::fs::read_to_string(file).map_err(Error::file("cannot read", file))
 }
 
 fn write(file: &Path, value: &Value) -> Result<(), Error> {
     std::fs::write(file, format!("{value:#}")).map_err(Error::file("cannot write", file))
-}
-
-/// A signal came.
-pub fn interrupted() -> Error {
-    Error::Failed("interrupted; its hosts and processes are gone".into())
-}
-
-/// The plain listener of `http://ADDRESS:PORT https://…`.
-pub fn listener(ready: &str) -> Option<SocketAddr> {
-    ready.split(' ').find_map(|word| word.strip_prefix("http://"))?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn finds_the_listener_in_the_line_that_says_ready() {
-        let line = "http://127.0.0.1:4711 https://127.0.0.1:4712 (CA x) region us-east-1 auth sigv4 paths dx,vpn";
-        assert_eq!(listener(line), Some(SocketAddr::from(([127, 0, 0, 1], 4711))));
-        assert_eq!(listener("https://127.0.0.1:4712"), None);
-    }
 }

@@ -1,21 +1,19 @@
 //! `cargo xtask chaos`: the gateway under load while its paths fail, its regions throttle and its policy changes.
 //!
-//! Hosts are network namespaces ([`lab`]); the gateway is `bedrock-gateway up` in one of them, and the load a program beside it
-//! ([`harness`]). Each scenario is a module that does its harm, reads what was left behind ([`record`]) and judges it.
+//! Hosts are network namespaces ([`hosts`]). The gateway is `bedrock-gateway up` in one of them, and the load generator runs
+//! in another ([`harness`]). Each scenario is a module that injects its fault, reads the records ([`crate::record`]) and
+//! checks them.
 
 mod cutover;
 mod failover;
 pub mod fault;
 pub(crate) mod harness;
-pub mod lab;
+pub mod hosts;
 mod policy;
 mod private;
 mod qos;
-pub mod record;
 mod regions;
 pub mod report;
-
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use self::fault::Fault;
 use crate::programs::Programs;
@@ -23,25 +21,24 @@ use crate::{Error, namespace};
 use bedrock_gateway::progress::print as say;
 use bedrock_gateway::signals::Signals;
 
-/// How much of everything.
+/// The size of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Converse calls in a second.
     pub rate: u32,
     /// The length of each run, in seconds.
     pub seconds: u64,
-    /// Streams that run at any time.
+    /// Concurrent streams.
     pub streams: u32,
-    /// How long the models of two calls think, in seconds.
+    /// Seconds that the models of two calls think.
     pub think: u64,
     /// Whether the upstreams offer HTTP/1.1 only.
     pub http1: bool,
 }
 
-/// What is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Scenario {
-    /// Nobody listens.
+    /// Connections are refused.
     Refuse,
     /// Connections are accepted, then reset.
     Reset,
@@ -50,9 +47,9 @@ pub enum Scenario {
     /// Requests are answered with 503.
     #[value(name = "503")]
     Unavailable,
-    /// Of a hundred packets five are dropped.
+    /// 5 % of packets are dropped.
     Loss,
-    /// Answers come two seconds later.
+    /// Answers are two seconds late.
     Slow,
     /// Both paths of a class without the internet refuse.
     PrivateOnly,
@@ -66,11 +63,11 @@ pub enum Scenario {
     RegionsAll,
     /// Calls move from dx to vpn by weights, without a restart.
     Cutover,
-    /// Uploads beside calls of people: marks, bandwidth, latency.
+    /// Uploads next to interactive calls: marks, bandwidth, latency.
     Qos,
 }
 
-/// What every scenario is given.
+/// The arguments of every scenario.
 #[derive(Debug, Clone, Copy)]
 pub struct Run<'a> {
     options: &'a Options,
@@ -78,16 +75,16 @@ pub struct Run<'a> {
     signals: &'a Signals,
 }
 
-/// What a scenario says in the end.
+/// The result of a scenario.
 #[derive(Debug, Default)]
 pub struct Verdict {
-    /// What was seen.
+    /// The report.
     lines: Vec<String>,
-    /// What of it was not as it must be.
+    /// The checks that failed.
     wrong: Vec<String>,
 }
 
-/// Runs them one after the other; an error if something was not as it must be.
+/// Runs the scenarios in turn; an error names the checks that failed.
 pub fn run(options: &Options, scenarios: &[Scenario]) -> Result<(), Error> {
     namespace::check("chaos")?;
     let signals = Signals::listen()?;
@@ -126,9 +123,4 @@ pub fn run(options: &Options, scenarios: &[Scenario]) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::Failed(format!("not everything held:\n  {}", wrong.join("\n  "))))
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn now_ms() -> u64 {
-    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or_default()
 }

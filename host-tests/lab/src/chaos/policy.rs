@@ -1,11 +1,12 @@
-//! What the gateway is told in a run: the filter's document of `envoy/standalone.yaml` with other classes and regions, and
+//! The policy of a run: the filter's document of `envoy/standalone.yaml` with other classes and regions, and
 //! callers who prove their names by tokens.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
-use bedrock_gateway::bootstrap;
+use bedrock_gateway::bootstrap::BASE;
+use bedrock_gateway::document::EXAMPLE;
 
 use crate::Error;
 
@@ -14,32 +15,20 @@ pub const CALLERS_KEY: &str = "the key of callers who exist for the length of a 
 /// The JWT filter's name for a token's claims.
 const CLAIMS: &str = "caller";
 
-/// `envoy/standalone.yaml`.
-pub fn standalone() -> Result<Value, Error> {
-    Ok(bootstrap::shipped()?)
-}
-
-/// The filter's document of a configuration, with these keys in place of its own.
-pub fn document(config: &Value, keys: Value) -> Result<Value, Error> {
-    let mut document =
-        find(config).ok_or_else(|| Error::Failed("the configuration has no filter's document".into()))?;
+/// `envoy/example.yaml`, with these keys in place of its own.
+pub fn document(keys: Value) -> Result<Value, Error> {
+    let failed = |error| Error::Failed(format!("envoy/example.yaml: {error}"));
+    let mut document: Map<String, Value> = serde_saphyr::from_str(EXAMPLE).map_err(failed)?;
     if let Value::Object(keys) = keys {
         document.extend(keys);
     }
     Ok(Value::Object(document))
 }
 
-/// The first document that a Wasm filter is given.
-fn find(value: &Value) -> Option<Map<String, Value>> {
-    match value {
-        Value::Object(object) => {
-            let text = object.get("configuration").filter(|_| object.contains_key("vm_config"));
-            let text = text.and_then(|held| held.get("value")?.as_str());
-            text.and_then(|text| serde_json::from_str(text).ok()).or_else(|| object.values().find_map(find))
-        }
-        Value::Array(values) => values.iter().find_map(find),
-        _ => None,
-    }
+/// `envoy/base.yaml`, where every caller has to show a token.
+pub fn base_with_tokens() -> Result<Value, Error> {
+    let failed = |error| Error::Failed(format!("envoy/base.yaml: {error}"));
+    Ok(with_tokens(serde_saphyr::from_str(BASE).map_err(failed)?))
 }
 
 /// The key `principal` of a document whose callers have tokens; see [`with_tokens`].
@@ -48,7 +37,7 @@ pub fn principal() -> Value {
 }
 
 /// The configuration in which every caller has to show a token.
-pub fn with_tokens(mut config: Value) -> Value {
+fn with_tokens(mut config: Value) -> Value {
     let key = BASE64_URL_SAFE_NO_PAD.encode(CALLERS_KEY);
     let keys = json!({ "keys": [{ "kty": "oct", "alg": "HS256", "k": key }] });
     let filter = json!({
@@ -88,14 +77,14 @@ mod tests {
     #[test]
     fn a_runs_classes_are_put_in_place_of_the_files() {
         let classes = json!([{ "name": "one", "paths": ["dx"] }]);
-        let document = document(&standalone().unwrap(), json!({ "route_classes": classes })).unwrap();
+        let document = document(json!({ "route_classes": classes })).unwrap();
         assert_eq!(document["route_classes"], classes);
         assert!(document["inference_profiles"].as_object().is_some_and(|table| table.len() > 10));
     }
 
     #[test]
-    fn both_listeners_ask_for_tokens_before_the_gateway_sees_a_call() {
-        let text = with_tokens(standalone().unwrap()).to_string();
+    fn both_listeners_check_tokens_first() {
+        let text = base_with_tokens().unwrap().to_string();
         assert_eq!(text.matches("envoy.filters.http.jwt_authn\"").count(), 2);
         let at = |name: &str| text.find(name).unwrap();
         assert!(at("JwtAuthentication") < at("bedrock.gateway"));

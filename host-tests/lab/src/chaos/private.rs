@@ -6,11 +6,11 @@ use serde_json::json;
 
 use super::fault::Fault;
 use super::harness::{Harness, Load, Setup};
-use super::policy::{document, standalone};
-use super::record::Call;
-use super::{Options, Run, Verdict, now_ms, say};
+use super::policy::document;
+use super::{Options, Run, Verdict, say};
 use crate::Error;
 use crate::keys::REGION;
+use crate::record::{Call, now_ms};
 use bedrock_gateway::paths::PathName;
 
 /// How long it takes, in seconds.
@@ -18,7 +18,7 @@ const SECONDS: u64 = 10;
 /// When within it both private paths are cut.
 const CUT: u64 = 3;
 
-/// What became of a class without the internet whose paths were both cut.
+/// The calls of a class without the internet, after both of its paths were cut.
 #[derive(Debug)]
 struct Private {
     /// Calls that were answered before.
@@ -36,17 +36,17 @@ pub fn run(run: &Run<'_>) -> Result<Verdict, Error> {
     let Options { rate, http1, .. } = *run.options;
     say(&format!("\nprivate-only: {rate} calls/s, dx and vpn refuse connections"));
     let classes = json!([{ "name": "private-only", "paths": ["dx", "vpn"] }]);
-    let policy = document(&standalone()?, json!({ "route_classes": classes }))?;
+    let policy = document(json!({ "route_classes": classes }))?;
     let setup = Setup { name: "private-only", regions: &[REGION], http1, policy: Some(policy), tokens: false };
-    let mut stand = Harness::start(&setup, run.programs, run.signals)?;
-    let load = stand.load("calls", &Load { rate, seconds: SECONDS, ..Load::default() })?;
-    stand.wait_until(Instant::now() + Duration::from_secs(CUT), run.signals)?;
-    stand.lab.cut(PathName::Dx, Fault::Refuse)?;
-    stand.lab.cut(PathName::Vpn, Fault::Refuse)?;
+    let mut harness = Harness::start(&setup, run.programs, run.signals)?;
+    let load = harness.load("calls", &Load { rate, seconds: SECONDS, ..Load::default() })?;
+    harness.wait_until(Instant::now() + Duration::from_secs(CUT), run.signals)?;
+    harness.hosts.cut(PathName::Dx, Fault::Refuse)?;
+    harness.hosts.cut(PathName::Vpn, Fault::Refuse)?;
     let cut = now_ms();
-    let calls = stand.settle(load, run.signals)?;
-    let packets = stand.lab.arrived(PathName::Internet)?;
-    stand.stop();
+    let calls = harness.settle(load, run.signals)?;
+    let packets = harness.hosts.arrived(PathName::Internet)?;
+    harness.stop();
     let after: Vec<&Call> = calls.iter().filter(|call| call.start_ms >= cut).collect();
     let refused = |call: &&&Call| call.status == 503 && call.end == "ServiceUnavailableException";
     let refused = after.iter().filter(refused).count();

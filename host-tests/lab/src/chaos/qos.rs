@@ -1,4 +1,4 @@
-//! Uploads beside calls of people: each class has its mark on the wire, uploads keep to their bandwidth, and people wait no
+//! Uploads next to interactive calls: each class has its mark on the wire, uploads keep to their bandwidth, and people wait no
 //! longer for them.
 
 use std::collections::BTreeMap;
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::harness::{Harness, Load, Setup};
-use super::lab::Marked;
-use super::policy::{document, standalone};
-use super::record::{Call, failures, percentile, violations};
-use super::{Options, Run, Verdict, now_ms, say};
+use super::hosts::Marked;
+use super::policy::document;
+use super::{Options, Run, Verdict, say};
 use crate::Error;
 use crate::keys::REGION;
+use crate::record::{Call, failures, now_ms, percentile, violations};
 use bedrock_gateway::paths::PathName;
 
 /// DSCP values: AF11 of bulk data, AF41 of what people wait for (RFC 4594).
@@ -39,9 +39,9 @@ const STRAY: f64 = 0.001;
 #[derive(Debug, Clone, PartialEq)]
 struct Summary {
     failures: BTreeMap<String, usize>,
-    /// Calls of people without uploads beside them, and with: their number, median and 99th percentile in milliseconds.
+    /// Interactive calls without uploads, and with them: their number, median and 99th percentile in milliseconds.
     alone: (usize, f64, f64),
-    beside: (usize, f64, f64),
+    with_uploads: (usize, f64, f64),
     /// Uploads that were made.
     uploads: usize,
     /// Bytes of bulk on the wire in a second.
@@ -55,7 +55,7 @@ pub fn run(run: &Run<'_>) -> Result<Verdict, Error> {
     let Options { rate, http1, .. } = *run.options;
     let third = run.options.seconds.div_ceil(2);
     say(&format!(
-        "\nqos: {rate} calls/s; for {third} s alone, for {third} s beside {} uploads of 20 MB at any time with {BANDWIDTH} \
+        "\nqos: {rate} calls/s; for {third} s alone, for {third} s next to {} uploads of 20 MB at any time with {BANDWIDTH} \
          KiB/s, for {third} s alone",
         UPLOADS.0
     ));
@@ -64,31 +64,31 @@ pub fn run(run: &Run<'_>) -> Result<Verdict, Error> {
           "bandwidth_kbps": BANDWIDTH },
         { "name": "people", "paths": ["dx", "vpn", "internet"], "dscp": PEOPLE, "priority": "high" },
     ]);
-    let policy = Some(document(&standalone()?, json!({ "route_classes": classes }))?);
+    let policy = Some(document(json!({ "route_classes": classes }))?);
     let setup = Setup { name: "qos", regions: &[REGION], http1, policy, tokens: false };
-    let mut stand = Harness::start(&setup, run.programs, run.signals)?;
+    let mut harness = Harness::start(&setup, run.programs, run.signals)?;
     let start = Instant::now();
     // The last uploads take their time.
     let last = 2 * UPLOADS.1 * u64::from(UPLOADS.0) / (BANDWIDTH * 1024);
-    let people = stand.load("people", &Load { rate, seconds: 3 * third + last, ..Load::default() })?;
-    stand.wait_until(start + Duration::from_secs(third), run.signals)?;
+    let people = harness.load("people", &Load { rate, seconds: 3 * third + last, ..Load::default() })?;
+    harness.wait_until(start + Duration::from_secs(third), run.signals)?;
     let (bulk, bulk_bytes) = UPLOADS;
-    let uploads = stand.load("uploads", &Load { seconds: third, bulk, bulk_bytes, ..Load::default() })?;
+    let uploads = harness.load("uploads", &Load { seconds: third, bulk, bulk_bytes, ..Load::default() })?;
     let begun = now_ms();
-    stand.wait_until(start + Duration::from_secs(third + FILL), run.signals)?;
-    let bytes = |stand: &Harness| -> Result<(u64, Instant), Error> {
-        Ok((stand.lab.marks(PathName::Dx)?.get(&BULK).map_or(0, |marked| marked.bytes), Instant::now()))
+    harness.wait_until(start + Duration::from_secs(third + FILL), run.signals)?;
+    let bytes = |harness: &Harness| -> Result<(u64, Instant), Error> {
+        Ok((harness.hosts.marks(PathName::Dx)?.get(&BULK).map_or(0, |marked| marked.bytes), Instant::now()))
     };
-    let first = bytes(&stand)?;
-    stand.wait_until(start + Duration::from_secs(2 * third), run.signals)?;
-    let second = bytes(&stand)?;
-    let uploads = stand.settle(uploads, run.signals)?;
-    let people = stand.settle(people, run.signals)?;
+    let first = bytes(&harness)?;
+    harness.wait_until(start + Duration::from_secs(2 * third), run.signals)?;
+    let second = bytes(&harness)?;
+    let uploads = harness.settle(uploads, run.signals)?;
+    let people = harness.settle(people, run.signals)?;
     let rate = second.0.saturating_sub(first.0) as f64 / (second.1 - first.1).as_secs_f64();
-    let summary = summary(&people, &uploads, begun, rate, stand.lab.marks(PathName::Dx)?);
+    let summary = summary(&people, &uploads, begun, rate, harness.hosts.marks(PathName::Dx)?);
     let mut wrong = summary.wrong();
-    wrong.extend(violations("qos", &stand.lab.requests()?));
-    stand.stop();
+    wrong.extend(violations("qos", &harness.hosts.requests()?));
+    harness.stop();
     Ok(Verdict { lines: summary.lines(), wrong })
 }
 
@@ -102,7 +102,7 @@ fn summary(people: &[Call], uploads: &[Call], begun: u64, rate: f64, marks: BTre
     Summary {
         failures: failures(people.iter().chain(uploads)),
         alone: times(&|call| call.end_ms() < begun || call.start_ms >= over + CALM_MS),
-        beside: times(&|call| (begun..over).contains(&call.start_ms)),
+        with_uploads: times(&|call| (begun..over).contains(&call.start_ms)),
         uploads: uploads.len(),
         rate,
         marks,
@@ -112,7 +112,7 @@ fn summary(people: &[Call], uploads: &[Call], begun: u64, rate: f64, marks: BTre
 impl Summary {
     /// How much the people's 99th percentile rose.
     fn rise(&self) -> f64 {
-        if self.alone.2 > 0.0 { self.beside.2 / self.alone.2 } else { f64::INFINITY }
+        if self.alone.2 > 0.0 { self.with_uploads.2 / self.alone.2 } else { f64::INFINITY }
     }
 
     fn packets(&self, dscp: u64) -> u64 {
@@ -128,14 +128,14 @@ impl Summary {
         let limit = (BANDWIDTH * 1024) as f64;
         let mut lines = vec![
             format!(
-                "qos: people alone: {} calls, median {:.1} ms, p99 {:.1} ms; beside uploads: {} calls, {:.1} ms, {:.1} ms: \
+                "qos: people alone: {} calls, median {:.1} ms, p99 {:.1} ms; next to uploads: {} calls, {:.1} ms, {:.1} ms: \
                  p99 × {:.2}",
                 self.alone.0,
                 self.alone.1,
                 self.alone.2,
-                self.beside.0,
-                self.beside.1,
-                self.beside.2,
+                self.with_uploads.0,
+                self.with_uploads.1,
+                self.with_uploads.2,
                 self.rise(),
             ),
             format!(
@@ -166,8 +166,10 @@ impl Summary {
             wrong.push(format!("qos: uploads took {rate:.2} MB/s, where their class has {limit:.2} MB/s"));
         }
         if self.rise() > RISE {
-            wrong
-                .push(format!("qos: the people's 99th percentile was {:.2} times as long beside uploads", self.rise()));
+            wrong.push(format!(
+                "qos: the people's 99th percentile was {:.2} times as long next to uploads",
+                self.rise()
+            ));
         }
         let (bulk, people, stray) = (self.packets(BULK), self.packets(PEOPLE), self.stray());
         if bulk == 0 || people == 0 || stray as f64 > (bulk + people) as f64 * STRAY {
@@ -179,8 +181,8 @@ impl Summary {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::tests::call;
     use super::*;
+    use crate::record::tests::call;
 
     fn marks(bulk: u64, people: u64, others: u64) -> BTreeMap<u64, Marked> {
         let of = |packets| Marked { packets, bytes: packets * 1500 };
@@ -188,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_beside_uploads_are_held_against_those_before_and_after() {
+    fn compares_calls_with_and_without_uploads() {
         let people = [
             call("call", 1000, 10.0, "ok"),
             call("call", 9995, 99.0, "ok"),
@@ -198,9 +200,9 @@ mod tests {
         ];
         let uploads = [call("bulk", 10_100, 5900.0, "ok")];
         let good = summary(&people, &uploads, 10_000, 8e6, marks(5000, 5000, 1));
-        assert_eq!((good.alone, good.beside), ((2, 10.0, 10.0), (1, 11.0, 11.0)));
+        assert_eq!((good.alone, good.with_uploads), ((2, 10.0, 10.0), (1, 11.0, 11.0)));
         assert_eq!(good.wrong(), Vec::<String>::new());
-        let bad = Summary { rate: 9e6, beside: (1, 11.0, 12.5), marks: marks(5000, 0, 0), ..good };
+        let bad = Summary { rate: 9e6, with_uploads: (1, 11.0, 12.5), marks: marks(5000, 0, 0), ..good };
         let wrong = bad.wrong();
         assert!(
             wrong[0].contains("9.00 MB/s, where") && wrong[1].contains("1.25 times") && wrong.len() == 3,

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::harness::{Harness, Load, Setup};
-use super::policy::{document, standalone};
-use super::record::{Call, Exchange, Request, failures, percentile, ratio, violations};
-use super::{Options, Run, Verdict, now_ms, say};
+use super::policy::document;
+use super::{Options, Run, Verdict, say};
 use crate::Error;
+use crate::record::{Call, Exchange, Request, failures, now_ms, percentile, ratio, violations};
 
 /// The regions, in the class's order.
 const REGIONS: [&str; 2] = ["us-east-1", "us-west-2"];
-/// The model of the load's calls. Streams and thinking calls have others, which nobody throttles.
+/// The model of the load's calls. Streams and thinking calls use other models, which are not throttled.
 const MODEL: &str = "claude-3-5-sonnet";
 /// Shares of a run's time between which a region throttles.
 const THROTTLED: [f64; 2] = [0.2, 0.45];
@@ -80,7 +80,7 @@ pub fn all(run: &Run<'_>) -> Result<Verdict, Error> {
     let (calls, _, requests, events) = throttle("regions-all", &REGIONS, 429, &load, run)?;
     let met: Vec<&Call> =
         calls.iter().filter(|call| (events.throttled..events.relented).contains(&call.start_ms)).collect();
-    let told = met.iter().filter(|call| call.status == 429 && call.end == "ThrottlingException").count();
+    let throttled = met.iter().filter(|call| call.status == 429 && call.end == "ThrottlingException").count();
     let refused = requests.iter().filter(|request| request.status == 429).count();
     let late = events.throttled + 2 * NOTICED_MS;
     let (late_calls, late_refused) = (
@@ -89,7 +89,7 @@ pub fn all(run: &Run<'_>) -> Result<Verdict, Error> {
     );
     let lost = calls.iter().filter(|call| call.start_ms >= events.relented + NOTICED_MS && call.end != "ok").count();
     let line = format!(
-        "regions-all: {told} of {} calls were told ThrottlingException; {:.2} requests for each, {:.2} from the third \
+        "regions-all: {throttled} of {} calls got ThrottlingException; {:.2} requests for each, {:.2} from the third \
          second on; {lost} failed when that was over",
         met.len(),
         ratio(refused as u64, met.len()),
@@ -110,21 +110,21 @@ type Found = (Vec<Call>, Vec<Exchange>, Vec<Request>, Events);
 fn throttle(name: &str, which: &[&str], status: u16, load: &Load, run: &Run<'_>) -> Result<Found, Error> {
     let classes = json!([{ "name": "any", "paths": ["dx", "vpn", "internet"], "regions": REGIONS }]);
     let keys = json!({ "regions": { REGIONS[0]: {}, REGIONS[1]: {} }, "route_classes": classes });
-    let policy = Some(document(&standalone()?, keys)?);
+    let policy = Some(document(keys)?);
     let setup = Setup { name, regions: &REGIONS, http1: run.options.http1, policy, tokens: false };
-    let mut stand = Harness::start(&setup, run.programs, run.signals)?;
-    let running = stand.load("calls", load)?;
+    let mut harness = Harness::start(&setup, run.programs, run.signals)?;
+    let running = harness.load("calls", load)?;
     let start = (Instant::now(), now_ms());
     let [from, to] = THROTTLED.map(|share| Duration::from_secs(load.seconds).mul_f64(share));
-    stand.wait_until(start.0 + from, run.signals)?;
-    which.iter().try_for_each(|region| stand.lab.throttle(region, status, MODEL))?;
+    harness.wait_until(start.0 + from, run.signals)?;
+    which.iter().try_for_each(|region| harness.hosts.throttle(region, status, MODEL))?;
     let throttled = now_ms();
-    stand.wait_until(start.0 + to, run.signals)?;
-    which.iter().try_for_each(|region| stand.lab.relent(region))?;
+    harness.wait_until(start.0 + to, run.signals)?;
+    which.iter().try_for_each(|region| harness.hosts.relent(region))?;
     let events = Events { start: start.1, throttled, relented: now_ms() };
-    let calls = stand.settle(running, run.signals)?;
-    let (exchanges, requests) = (stand.exchanges()?, stand.lab.requests()?);
-    stand.stop();
+    let calls = harness.settle(running, run.signals)?;
+    let (exchanges, requests) = (harness.exchanges()?, harness.hosts.requests()?);
+    harness.stop();
     Ok((calls, exchanges, requests, events))
 }
 
@@ -267,8 +267,10 @@ impl Summary {
             wrong.push(format!("{name}: calls never came back to the first region"));
         }
         if self.others.1 > 0 {
-            wrong
-                .push(format!("{name}: {} calls to models that nobody throttled left the first region", self.others.1));
+            wrong.push(format!(
+                "{name}: {} calls to models that were not throttled left the first region",
+                self.others.1
+            ));
         }
         wrong
     }
@@ -276,8 +278,8 @@ impl Summary {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::tests::{call, exchange};
     use super::*;
+    use crate::record::tests::{call, exchange};
 
     const EVENTS: Events = Events { start: 10_000, throttled: 12_000, relented: 20_000 };
 
@@ -291,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_first_attempts_from_later_ones_and_late_refusals_from_early_ones() {
+    fn separates_first_attempts_and_late_refusals() {
         let exchanges = [
             answered(10_500, REGIONS[0], 1),
             answered(12_010, REGIONS[1], 2),

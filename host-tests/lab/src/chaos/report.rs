@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::record::{Call, Exchange, failures, percentile, ratio};
+use crate::record::{Call, Exchange, failures, percentile, ratio};
 use bedrock_gateway::paths::PathName;
 
 /// How long after a cut calls count as made during failover, in milliseconds.
@@ -38,12 +38,11 @@ pub struct Summary {
     pub slowest: f64,
     /// Thinking calls, and the longest that one took.
     pub thinkers: (usize, f64),
-    /// Streams.
     pub streams: usize,
     /// Those that ended with an exception in the stream.
-    pub streams_told: usize,
-    /// Those whose transfer broke off: a client notices, and is not told what it was.
-    pub streams_torn: usize,
+    pub streams_exception: usize,
+    /// Those whose transfer broke off: a client notices, but gets no exception.
+    pub streams_reset: usize,
     /// Those that ended in good form and not at their end, or did not end: a client takes them for whole, or waits.
     pub streams_quiet: usize,
     /// From the restoration to the last call that began on another path than Direct Connect, in milliseconds; nothing if
@@ -105,7 +104,7 @@ pub fn summary(calls: &[Call], exchanges: &[Exchange], events: &Events) -> Summa
         percentile(&mut timed.iter().filter(met).map(|call| call.ms).collect::<Vec<f64>>(), 0.99)
     };
     let thinking: Vec<f64> = rest.iter().filter(|call| call.kind == "thinker").map(|call| call.ms).collect();
-    let torn = |call: &&&Call| call.end.starts_with("broken");
+    let reset = |call: &&&Call| call.end.starts_with("broken");
     let quiet = |call: &&&Call| call.end.starts_with("short") || call.end == "no end";
     let on_dx = |exchange: &&Exchange| exchange.path.as_deref() == Some(PathName::Dx.as_str());
     let after: Vec<&Exchange> = exchanges.iter().filter(|exchange| exchange.start_ms >= events.restored).collect();
@@ -126,8 +125,8 @@ pub fn summary(calls: &[Call], exchanges: &[Exchange], events: &Events) -> Summa
         slowest: timed.iter().map(|call| call.ms).fold(0.0, f64::max),
         thinkers: (thinking.len(), thinking.iter().copied().fold(0.0, f64::max)),
         streams: streams.len(),
-        streams_told: streams.iter().filter(|call| call.end != "ok" && !torn(call) && !quiet(call)).count(),
-        streams_torn: streams.iter().filter(torn).count(),
+        streams_exception: streams.iter().filter(|call| call.end != "ok" && !reset(call) && !quiet(call)).count(),
+        streams_reset: streams.iter().filter(reset).count(),
         streams_quiet: streams.iter().filter(quiet).count(),
         failback,
         attempts: ratio(attempts, exchanges.len()),
@@ -137,13 +136,13 @@ pub fn summary(calls: &[Call], exchanges: &[Exchange], events: &Events) -> Summa
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::tests::{call, exchange};
     use super::*;
+    use crate::record::tests::{call, exchange};
 
     const EVENTS: Events = Events { start: 10_000, cut_dx: 11_000, cut_vpn: 21_000, restored: 31_000 };
 
     #[test]
-    fn calls_that_a_cut_found_in_flight_count_as_made_during_failover() {
+    fn calls_in_flight_at_a_cut_count_as_failover() {
         let calls = [
             call("call", 10_100, 10.0, "ok"),
             call("call", 10_990, 900.0, "ok"),
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_counted_by_cause_and_streams_apart() {
+    fn counts_failures_by_cause_and_streams_apart() {
         let mut refused = call("call", 12_000, 5.0, "ServiceUnavailableException");
         refused.status = 503;
         let calls = [
@@ -170,13 +169,13 @@ mod tests {
         let summary = summary(&calls, &[], &EVENTS);
         assert_eq!((summary.calls, summary.failed), (3, 2));
         assert_eq!(summary.failures, BTreeMap::from([("503 ServiceUnavailableException".to_owned(), 2)]));
-        assert_eq!((summary.streams, summary.streams_told), (4, 1));
-        assert_eq!((summary.streams_torn, summary.streams_quiet), (1, 1));
+        assert_eq!((summary.streams, summary.streams_exception), (4, 1));
+        assert_eq!((summary.streams_reset, summary.streams_quiet), (1, 1));
         assert_eq!(summary.thinkers, (1, 20_000.0));
     }
 
     #[test]
-    fn failback_is_when_the_last_call_took_another_path() {
+    fn failback_ends_with_the_last_detour() {
         let there = [exchange(30_000, Some("internet"), 1), exchange(31_000, Some("dx"), 1)];
         let moving = [exchange(33_500, Some("vpn"), 1), exchange(33_600, Some("dx"), 1)];
         let of = |exchanges: &[Exchange]| summary(&[], exchanges, &EVENTS).failback;
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_for_each_second_shows_what_was_done_in_it() {
+    fn prints_a_line_for_each_second() {
         let calls = [call("call", 10_100, 10.0, "ok"), call("call", 11_500, 30.0, "ok")];
         let exchanges = [exchange(10_100, Some("dx"), 1), exchange(11_500, Some("vpn"), 2)];
         let lines = timeline(&calls, &exchanges, &EVENTS);

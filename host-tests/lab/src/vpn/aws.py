@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What a double's machine has in place of the AWS CLI: it hands its arguments over, and does as it is told."""
+"""Replaces the AWS CLI on a machine of the lab: sends its arguments to the double and does what that answers."""
 import json
 import os
 import sys
@@ -13,7 +13,7 @@ os.rename(name + ".new", name + ".asked")
 deadline = time.monotonic() + 15
 while not os.path.exists(name + ".answer"):
     if time.monotonic() > deadline:
-        sys.exit("aws: nobody answers")
+        sys.exit("aws: no answer")
     time.sleep(0.01)
 with open(name + ".answer", encoding="utf-8") as file:
     answer = json.load(file)

@@ -121,7 +121,7 @@ impl Cloud {
         lock(&self.state).asked.clone()
     }
 
-    /// What was run that nobody knows.
+    /// Commands that the double does not know.
     pub fn refused(&self) -> Vec<String> {
         lock(&self.state).refused.clone()
     }
@@ -131,7 +131,7 @@ impl Cloud {
         lock(&self.state).routes.values().cloned().collect()
     }
 
-    /// Points every route at a network interface, as somebody else would.
+    /// Points every route at a network interface, as another operator would.
     pub fn point(&self, interface: Option<&str>) {
         lock(&self.state).routes.values_mut().for_each(|route| *route = interface.map(str::to_owned));
     }
@@ -278,7 +278,7 @@ impl State {
                 }
                 Ok(String::new())
             }
-            _ => Err("this is no command that a VPN machine has a use for".into()),
+            _ => Err("a VPN machine does not use this command".into()),
         }
     }
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::lab::Seen;
-use crate::chaos::record::{Call, Exchange, failures, percentile};
+use super::hosts::Seen;
+use crate::record::{Call, Exchange, failures, percentile};
 use bedrock_gateway::paths::PathName;
 
 /// The route is claimed by the other gateway within so long, in milliseconds.
@@ -16,7 +16,7 @@ pub struct Events {
     pub start: u64,
     /// The first tunnel is cut.
     pub cut: Option<u64>,
-    /// It is mended.
+    /// The tunnel is restored.
     pub restored: Option<u64>,
     /// Gateway b has the VPC's routes.
     pub taken: Option<u64>,
@@ -87,7 +87,7 @@ impl Events {
         [
             (self.cut, "a's tunnel is cut"),
             (self.taken, "b has the routes"),
-            (self.restored, "a's tunnel is mended"),
+            (self.restored, "a's tunnel is restored"),
             (self.returned, "a has the routes"),
         ]
     }
@@ -191,7 +191,7 @@ impl Summary {
                 self.cut.1[0]
             ),
             format!(
-                "mended: a had the routes after {}; {} calls and {} ESP packets crossed its tunnel then; the routes changed \
+                "restored: a had the routes after {}; {} calls and {} ESP packets crossed its tunnel then; the routes changed \
                  hands {} times",
                 seconds(self.back),
                 self.after.0,
@@ -230,7 +230,7 @@ impl Summary {
         must(self.cut.0 > 0 && self.cut.1[1] > 0, "no call crossed b's tunnel while a's was cut".into());
         must(self.cut.1[0] == 0, format!("{} packets crossed the tunnel that was cut", self.cut.1[0]));
         must(self.back.is_some(), "a did not get the routes back".into());
-        must(self.after.0 > 0 && self.after.1 > 0, "no call crossed a's tunnel once it was mended".into());
+        must(self.after.0 > 0 && self.after.1 > 0, "no call crossed a's tunnel once it was restored".into());
         must(self.changes == 2, format!("the routes changed hands {} times, not twice", self.changes));
         must(self.whole.ike > 0, "no IKE was seen".into());
         must(self.whole.other == 0, format!("{} packets were neither IKE nor ESP", self.whole.other));
@@ -241,7 +241,7 @@ impl Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chaos::record::tests::{call, exchange};
+    use crate::record::tests::{call, exchange};
 
     fn run() -> (Vec<Call>, Vec<Exchange>, Vec<Second>, Events) {
         let mut events = Events { cut: Some(2000), restored: Some(6000), ..Events::new(0) };

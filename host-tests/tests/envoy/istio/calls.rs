@@ -1,4 +1,4 @@
-//! Fifty requests, and what is compared of them: the client's answer, and what Bedrock saw.
+//! Fifty requests, and what the tests compare: the client's response, and the request that Bedrock got.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,7 +16,7 @@ const COUNT: &str = r#"{"input":{"converse":{"messages":[{"role":"user","content
 const GUARDED: &str = r#"{"source":"INPUT","content":[{"text":{"text":"hello there"}}]}"#;
 const ASYNC: &str = r#"{"modelId":"amazon.nova-reel-v1:0","modelInput":{},"outputDataConfig":{"s3OutputDataConfig":{"s3Uri":"s3://b"}}}"#;
 
-/// The rules that the calls meet, beside the profiles of the shipped document.
+/// The rules for the calls, with the profiles of the shipped document.
 pub const RULES: &str = r#"{
   "regions": { "us-east-1": {} },
   "principal": [{ "from": "mtls" }],
@@ -29,7 +29,7 @@ pub const RULES: &str = r#"{
   "route_classes": [
     { "name": "large", "operations": ["InvokeModel"], "body_bytes": { "min": 1000000 }, "paths": ["internet"], "priority": "high" },
     { "name": "private-only", "models": ["amazon.*"], "paths": ["vpn", "dx"] },
-    { "name": "any", "models": ["anthropic.*", "meta.*", "fault.*", "nobody.*"], "paths": ["dx", "vpn", "internet"] },
+    { "name": "any", "models": ["anthropic.*", "meta.*", "fault.*", "unknown.*"], "paths": ["dx", "vpn", "internet"] },
     { "name": "lists", "operations": [
         "ListFoundationModels", "GetFoundationModel", "GetFoundationModelAvailability", "ListInferenceProfiles", "GetInferenceProfile",
         "ListImportedModels", "ListCustomModels", "ListProvisionedModelThroughputs", "ListMarketplaceModelEndpoints",
@@ -55,9 +55,9 @@ pub const ONE_CLASS: &str = r#"{
 pub enum Body {
     None,
     Text(&'static str),
-    /// In two chunks, its length not announced.
+    /// In two chunks, without a content-length.
     Chunked(&'static str),
-    /// JSON with so many bytes in it.
+    /// JSON with this many bytes of text.
     Bytes(usize),
 }
 
@@ -83,7 +83,7 @@ const fn of(name: &'static str, target: &'static str, headers: &'static str, bod
     Call { name, method: "POST", target, headers, body }
 }
 
-/// What the role `combined` passes on as it is: it has no second listener.
+/// Responses that the role `combined` does not change: it has no second listener.
 pub const BREAKS_OFF: &str = "a stream that breaks off";
 
 /// The table.
@@ -143,7 +143,7 @@ pub const CALLS: [Call; 55] = [
     get("custom models", "/custom-models"),
     get("throughputs", "/provisioned-model-throughputs"),
     get("marketplace", "/marketplace-model/endpoints"),
-    // Refused here.
+    // The gateway refuses these.
     get("no class", "/prompt-routers"),
     post("a denied model", "/model/cohere.command-r-v1%3A0/converse", CONVERSE),
     post(
@@ -166,11 +166,11 @@ pub const CALLS: [Call; 55] = [
         Body::Text(CLAUDE),
     ),
     of("a body over the limit", "/model/amazon.titan-text-express-v1/invoke", "", Body::Bytes(26_214_401)),
-    // Refused or broken there.
+    // Bedrock refuses these, or breaks off.
     post("throttled", "/model/fault.status-429/converse", CONVERSE),
     post("unavailable on every path", "/model/fault.status-503/converse", CONVERSE),
     post("a model's error", "/model/fault.status-424/converse", CONVERSE),
-    post("nobody's model", "/model/nobody.knows-this-v1%3A0/converse", CONVERSE),
+    post("an unknown model", "/model/unknown.model-v1%3A0/converse", CONVERSE),
     post("an exception in the stream", "/model/fault.stream-exception/converse-stream", CONVERSE),
     post(BREAKS_OFF, "/model/fault.reset-midstream/converse-stream", CONVERSE),
     post("no JSON", "/model/fast/converse", "hello"),
@@ -194,7 +194,7 @@ pub const CALLS: [Call; 55] = [
 pub const DOTTED: Call =
     post("dot segments", "/model/any/../anthropic.claude-3-5-sonnet-20241022-v2%3A0/converse", CONVERSE);
 
-/// What a client got.
+/// The response that a client got.
 #[derive(Debug, PartialEq)]
 pub struct Answer {
     pub status: u16,
@@ -203,7 +203,7 @@ pub struct Answer {
     pub body: Content,
 }
 
-/// A body, with the times in it taken out.
+/// A body without its times.
 #[derive(Debug, PartialEq)]
 pub enum Content {
     Json(Value),
@@ -212,7 +212,7 @@ pub enum Content {
     Bytes(Vec<u8>),
 }
 
-/// What Bedrock saw of a request, its signature verified: all that does not depend on the time.
+/// The request that Bedrock got, with a valid signature: everything that does not depend on the time.
 #[derive(Debug, PartialEq)]
 pub struct Seen {
     path: String,
@@ -227,12 +227,12 @@ pub struct Seen {
 }
 
 impl Call {
-    /// Makes the call at `address`, as a client of `host`, and tells what it got.
+    /// Makes the call at `address`, as a client of `host`, and returns the response.
     pub fn make(&self, address: SocketAddr, host: &str) -> Answer {
         read(&exchange(address, &self.request(host), Duration::from_secs(60)), self.name)
     }
 
-    /// Whether anything comes back.
+    /// Whether a response comes.
     pub fn is_answered_within(&self, time: Duration, address: SocketAddr, host: &str) -> bool {
         !exchange(address, &self.request(host), time).is_empty()
     }
@@ -266,7 +266,7 @@ impl Call {
     }
 }
 
-/// What the doubles got of the last call; they forget it.
+/// The requests that the doubles got for the last call; clears them.
 pub fn seen(doubles: &[Running]) -> Vec<Seen> {
     let all: Vec<Received> = doubles.iter().flat_map(Running::requests).collect();
     doubles.iter().for_each(Running::clear);
@@ -277,7 +277,7 @@ fn comparable(one: Received) -> Seen {
     let of_the_time = ["authorization", "x-amz-date", "x-amz-security-token"];
     let mut headers = one.headers.clone();
     headers.iter_mut().filter(|(name, _)| of_the_time.contains(&name.as_str())).for_each(|(_, value)| value.clear());
-    // How HTTP/1.1 frames a body; over HTTP/2 there is none.
+    // HTTP/1.1 framing; HTTP/2 has none.
     headers.retain(|(name, _)| name != "transfer-encoding");
     headers.sort();
     Seen {
@@ -296,9 +296,9 @@ fn comparable(one: Received) -> Seen {
 fn exchange(address: SocketAddr, request: &[u8], time: Duration) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(time)).unwrap();
-    // A server may answer and close before it has read all.
+    // A server may answer and close before it has read everything.
     let _ = stream.write_all(request);
-    // To the answer's end, not the connection's: what Envoy has not read it waits for, a second long.
+    // To the end of the response, not of the connection: Envoy waits a second for unread bytes of the request.
     let (mut response, mut piece) = (Vec::new(), [0; 65536]);
     while !is_whole(&response) {
         match stream.read(&mut piece) {

@@ -1,5 +1,5 @@
-//! The ways of `envoy/istio` on the real Envoy: what istiod would make of the files ([`proxy`]), in front of doubles of Bedrock,
-//! beside the gateway alone.
+//! The files of `envoy/istio` on the real Envoy: what istiod would make of them ([`proxy`]), in front of doubles of Bedrock,
+//! compared with the gateway alone.
 
 mod calls;
 mod pod;
@@ -26,7 +26,7 @@ fn files() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy/istio")
 }
 
-/// All objects of a way's files.
+/// All objects in the files of a directory of `envoy/istio`.
 fn way(name: &str, names: &[&str]) -> Vec<Value> {
     names.iter().flat_map(|file| objects(&files().join(name).join(file))).collect()
 }
@@ -40,7 +40,7 @@ fn of_kind(objects: &[Value], kind: &str) -> Value {
 const KEYS: [(&str, &str); 2] =
     [("AWS_ACCESS_KEY_ID", EXAMPLE_ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", EXAMPLE_SECRET_KEY)];
 
-/// The egress way: a workload's sidecar, the mesh's mTLS, the gateway.
+/// The egress gateway: a workload's sidecar, the mesh's mTLS, the gateway.
 struct Egress {
     doubles: Vec<Running>,
     gateway: Envoy,
@@ -137,7 +137,7 @@ fn the_mesh_answers_as_the_gateway_alone() {
     }
     let (here, there) = (DOTTED.make(workload.address, GOVCLOUD), DOTTED.make(plain, GOVCLOUD));
     assert_eq!((here.status, there.status), (200, 404), "what the documentation says of dot segments");
-    // The table is what it says: most of it is answered, some of it is refused there, and some of it here.
+    // Most calls of the table are answered, Bedrock refuses some, and the gateway refuses some.
     assert_eq!((CALLS.len(), answered, sent), (55, 35, 40));
     let ledger = egress.gateway.ledger(CALLS.len() + 1);
     let facts = |line: &Value| serde_json::from_str::<Value>(line["exchange"].as_str().unwrap()).unwrap();
@@ -159,7 +159,7 @@ fn error(answer: &Answer) -> (u16, &str, &str) {
 }
 
 #[test]
-fn the_shipped_gateway_tells_callers_apart_by_the_meshs_certificates() {
+fn mesh_certificates_tell_callers_apart() {
     let egress = Egress::shipped();
     let (mission, restricted, other) =
         (egress.workload("mission"), egress.workload("restricted"), egress.workload("other"));
@@ -167,12 +167,12 @@ fn the_shipped_gateway_tells_callers_apart_by_the_meshs_certificates() {
         assert_eq!(converse().make(workload.address, GOVCLOUD).status, 200);
     }
     assert_all_answered(&python_through(mission.address, "operations", &format!("http://{GOVCLOUD}")));
-    // Who may call is AuthorizationPolicy's matter, and its refusal has Bedrock's form.
+    // AuthorizationPolicy decides who may call, and its refusal has Bedrock's form.
     let refused = converse().make(other.address, GOVCLOUD);
     let (status, kind, message) = error(&refused);
     assert_eq!((status, kind), (403, "AccessDeniedException"), "{message}");
     assert!(message.contains("AuthorizationPolicy"), "{message}");
-    // Where a call may go is its class's: this namespace's has no internet.
+    // The class decides the paths: this namespace's class has no internet.
     egress.doubles[..2].iter().for_each(|double| double.set_fault(bedrock_double::PathFault::Refuse));
     assert_eq!(converse().make(mission.address, GOVCLOUD).status, 200);
     let refused = eventually("both paths out", || {
@@ -185,9 +185,9 @@ fn the_shipped_gateway_tells_callers_apart_by_the_meshs_certificates() {
     assert_eq!(restricted, 1, "calls over the internet");
 }
 
-/// istiod's own discovery in the place of files: Envoy takes both filters from it, the one in the clusters too.
+/// Discovery, as istiod serves it, instead of files: Envoy takes both filters from it, also the one in the clusters.
 #[test]
-fn envoy_takes_the_shipped_gateway_with_filters_that_istiod_serves() {
+fn envoy_takes_filters_that_istiod_serves() {
     let mesh = Mesh::new();
     let mut proxy = proxy::gateway(&way("egress", &["mesh.yaml"]), &mesh.identity("bedrock-gateway"));
     proxy.apply(&way("egress", &["envoyfilter.yaml"])[0]);
@@ -221,7 +221,7 @@ fn envoy_takes_the_shipped_gateway_with_filters_that_istiod_serves() {
         let log = object.get_mut("path").filter(|path| path.as_str().is_some_and(|path| path.starts_with("/var/log")));
         log.into_iter().for_each(|path| *path = json!(dir.join("access.jsonl")));
     });
-    // The gateway's, and the signer in each cluster; the relay's two harness where they are.
+    // The gateway filter, and the signer in each cluster; the relay's two filters stay in the bootstrap.
     assert_eq!((by_name, modules), (5, 2));
     let file = dir.join("envoy.json");
     std::fs::write(&file, config.to_string()).unwrap();
@@ -235,7 +235,7 @@ fn envoy_takes_the_shipped_gateway_with_filters_that_istiod_serves() {
 }
 
 #[test]
-fn nothing_leaves_a_gateway_without_its_envoy_filter() {
+fn a_gateway_without_its_filter_sends_nothing() {
     let egress = Egress::start(|_| None);
     let answer = converse().make(egress.workload("mission").address, GOVCLOUD);
     let (status, kind, message) = error(&answer);
@@ -246,7 +246,7 @@ fn nothing_leaves_a_gateway_without_its_envoy_filter() {
 
 // === the sidecar ===
 
-/// A workload's sidecar as the gateway.
+/// A workload's sidecar that is the gateway.
 struct Sidecar {
     doubles: Vec<Running>,
     envoy: Envoy,
@@ -254,7 +254,7 @@ struct Sidecar {
 }
 
 impl Sidecar {
-    /// With what `put_in` puts into the proxy.
+    /// `put_in` adds resources to the proxy.
     fn start(variables: &[(&str, &str)], put_in: impl FnOnce(&mut Proxy)) -> Sidecar {
         let mesh = Mesh::new();
         let objects = way("sidecar", &["mesh.yaml", "workload.yaml", "telemetry.yaml"]);
@@ -273,7 +273,7 @@ impl Sidecar {
         Sidecar { doubles, envoy, _mesh: mesh }
     }
 
-    /// Makes these calls here and at the gateway alone.
+    /// Compares these calls with the same calls to the gateway alone.
     fn answers_as<'a>(&self, alone: &Harness, calls: impl IntoIterator<Item = &'a Call>) {
         let plain: SocketAddr = alone.gateway.http.strip_prefix("http://").unwrap().parse().unwrap();
         for call in calls.into_iter().filter(|call| call.name != BREAKS_OFF) {
@@ -292,7 +292,7 @@ fn one_class(dir: &Path) -> PathBuf {
 }
 
 #[test]
-fn a_sidecar_that_signs_answers_as_the_gateway_alone() {
+fn a_signing_sidecar_answers_as_the_gateway() {
     let dir = tempfile::tempdir().unwrap();
     let rules = one_class(dir.path());
     let filter = rendered("sidecar", &rules, &["internet".to_owned()]);
@@ -301,21 +301,21 @@ fn a_sidecar_that_signs_answers_as_the_gateway_alone() {
 }
 
 #[test]
-fn a_wasm_plugin_in_a_sidecar_answers_as_the_gateway_alone() {
+fn a_wasm_plugin_answers_as_the_gateway() {
     let dir = tempfile::tempdir().unwrap();
     let rules = one_class(dir.path());
     let plugin = rendered("plugin", &rules, &["internet".to_owned()]);
     let sidecar = Sidecar::start(&[("AWS_BEARER_TOKEN_BEDROCK", API_KEY)], |proxy| proxy.plug(&plugin));
     let (long, others): (Vec<&Call>, Vec<&Call>) = CALLS.iter().partition(|call| call.name == "a body over the limit");
     sidecar.answers_as(&alone(Keys::Api, &["internet"], &rules), others);
-    // Its limit is Bedrock's own: what streams through costs the sidecar nothing.
+    // The limit is Bedrock's: a streamed body costs the sidecar no memory.
     long[0].make(sidecar.envoy.address, GOVCLOUD);
     assert_eq!(seen(&sidecar.doubles).len(), 1);
 }
 
-/// Why there is an EnvoyFilter for signatures: without `allow_on_headers_stop_iteration` the body is never shown.
+/// Why signing needs an EnvoyFilter: without `allow_on_headers_stop_iteration` the filter never sees the body.
 #[test]
-fn a_wasm_plugin_that_would_sign_never_answers_a_call_with_a_body() {
+fn a_signing_wasm_plugin_hangs_on_bodies() {
     let mut plugin = of_kind(&way("sidecar", &["plugin.yaml"]), "WasmPlugin");
     plugin["spec"]["pluginConfig"]["auth"] = json!("sigv4");
     let variables = plugin["spec"]["vmConfig"]["env"].as_array_mut().unwrap();
@@ -337,7 +337,7 @@ fn nothing_leaves_a_sidecar_without_its_filter() {
         assert!(message.contains("its filter is missing"), "{message}");
     }
     assert!(seen(&sidecar.doubles).is_empty());
-    // What the filter has not seen is not the audit's.
+    // A call that the filter has not seen leaves no audit record.
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(text_of(&sidecar.envoy.dir.path().join("access.jsonl")), "");
 }

@@ -1,4 +1,4 @@
-//! The mesh's certificates, and an Envoy that runs what istiod would have made.
+//! The mesh's certificates, and an Envoy with the configuration that istiod would make.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::proxy::{Identity, Proxy};
 use crate::harness::{API_KEY, eventually, required, text_of};
 
-/// Certificates of the mesh, and of what lies outside it.
+/// Certificates of the mesh and of another authority.
 pub struct Mesh {
     pub dir: tempfile::TempDir,
     issuer: CertifiedIssuer<'static, KeyPair>,
@@ -61,7 +61,7 @@ pub struct Envoy {
 }
 
 impl Envoy {
-    /// Starts what istiod would have made; what is elsewhere in a pod is put where it is here.
+    /// Starts Envoy with the configuration that istiod would make; paths of a pod become paths of this machine.
     pub fn start(proxy: Proxy, ca: &str, variables: &[(&str, &str)]) -> Envoy {
         let dir = tempfile::tempdir().unwrap();
         let config = bootstrap(proxy, dir.path(), ca);
@@ -78,7 +78,7 @@ impl Envoy {
         let log = std::fs::File::create(dir.path().join("envoy.log")).unwrap();
         command.envs(variables.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        // From here on it ends with this value, whatever fails.
+        // From here on, dropping this value ends the process.
         let mut envoy = Envoy { child: command.spawn().unwrap(), dir, address: nowhere, admin: nowhere };
         envoy.admin = eventually("Envoy", || {
             let log = text_of(&envoy.dir.path().join("envoy.log"));
@@ -89,7 +89,7 @@ impl Envoy {
             let page = ask(envoy.admin, "/listeners?format=json");
             // In chunks.
             let page: Value = serde_json::from_str(page.get(page.find('{')?..=page.rfind('}')?)?).ok()?;
-            // Those that are inside Envoy have none.
+            // Internal listeners have no address.
             let port = |listener: &Value| listener["local_address"]["socket_address"]["port_value"].as_u64();
             let port = page["listener_statuses"].as_array()?.iter().find_map(port)?;
             Some(SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).unwrap())))
@@ -97,7 +97,7 @@ impl Envoy {
         envoy
     }
 
-    /// The lines of the ledger, once there are so many.
+    /// The lines of the audit log, once there are this many.
     pub fn ledger(&self, lines: usize) -> Vec<Value> {
         eventually("the access log", || {
             let text = text_of(&self.dir.path().join("access.jsonl"));
@@ -114,7 +114,7 @@ impl Drop for Envoy {
     }
 }
 
-/// Waits until every path has answered its first check; `page` is a page of Envoy's.
+/// Waits until every path has passed its first health check; `page` reads a page of Envoy's admin interface.
 pub fn wait_for_paths(page: impl Fn(&str) -> String) {
     eventually("the paths' first checks", || {
         let page = page("/stats?filter=^cluster.bedrock.*membership_(healthy|total)$");
@@ -134,11 +134,10 @@ pub fn ask(admin: SocketAddr, path: &str) -> String {
     String::from_utf8_lossy(&page).into_owned()
 }
 
-/// A bootstrap of a proxy: extension configurations come from a file in the place of istiod, the module from the build in the
-/// place of a mounted or fetched image.
+/// The bootstrap of a proxy. A file replaces istiod for extension configurations, and the built module replaces the image.
 pub fn bootstrap(mut proxy: Proxy, dir: &Path, ca: &str) -> Value {
     let code = json!({ "local": { "filename": required("BEDROCK_FILTER_WASM") } });
-    // A file of one resource is what Envoy takes for a name.
+    // Envoy expects one file for each resource name.
     for mut extension in std::mem::take(&mut proxy.extensions) {
         let file = dir.join(extension["name"].as_str().unwrap());
         extension["@type"] = json!("type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig");
@@ -165,7 +164,7 @@ pub fn bootstrap(mut proxy: Proxy, dir: &Path, ca: &str) -> Value {
             }
         }
     });
-    // Listeners and clusters by discovery, as a proxy has them of istiod: a cluster waits for its filters then.
+    // Listeners and clusters by discovery, as from istiod: then a cluster waits for its filters.
     let discovered = |kind: &str, message: &str| {
         let all = resources[kind].as_array().unwrap().iter().map(|resource| {
             let mut resource = resource.clone();
@@ -188,7 +187,7 @@ pub fn bootstrap(mut proxy: Proxy, dir: &Path, ca: &str) -> Value {
     })
 }
 
-/// What Istio's bootstrap has for listeners that are inside Envoy.
+/// Istio's bootstrap extension for internal listeners.
 pub fn extensions() -> Value {
     json!([{ "name": "envoy.bootstrap.internal_listener", "typed_config": {
         "@type": "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener",

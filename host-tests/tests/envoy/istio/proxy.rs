@@ -1,8 +1,9 @@
-//! What istiod makes of this project's files for a proxy, as far as the calls need it, and the patches of EnvoyFilters.
+//! The configuration that istiod makes of this project's files for a proxy, as far as the calls need it, with the patches
+//! of EnvoyFilters.
 //!
-//! istiod cannot be had here, so this is written by hand, after its code (pilot/pkg/networking/core: `listener_builder.go`,
-//! `gateway.go`, `route/route.go`, `envoyfilter/*_patch.go`; pkg/proto/merge). It is no proof that istiod does the same. Left
-//! out are the filters that stock Envoy has not got (`istio.stats`, `istio.alpn`, metadata exchange) and discovery of routes, which
+//! The tests have no istiod, so this is written by hand after its code (pilot/pkg/networking/core: `listener_builder.go`,
+//! `gateway.go`, `route/route.go`, `envoyfilter/*_patch.go`; pkg/proto/merge). It does not prove that istiod does the same. Left
+//! out are the filters that stock Envoy does not have (`istio.stats`, `istio.alpn`, metadata exchange) and discovery of routes, which
 //! are in their listener; certificates are files.
 
 use std::path::Path;
@@ -27,7 +28,7 @@ pub struct Proxy {
     pub extensions: Vec<Value>,
 }
 
-/// Files of the mesh's own certificates.
+/// Files of the mesh's certificates.
 #[derive(Debug, Clone)]
 pub struct Identity {
     pub certificate: String,
@@ -90,7 +91,7 @@ pub fn gateway(objects: &[Value], identity: &Identity) -> Proxy {
         }],
     });
     let route_name = format!("https.{port}.https.{name}.{namespace}");
-    // Every proxy has it.
+    // Every proxy has this filter.
     let nowhere = json!({ "name": "BlackHoleCluster", "type": "STATIC", "connect_timeout": "10s" });
     Proxy {
         context: "GATEWAY",
@@ -181,7 +182,7 @@ fn authorization(objects: &[Value], labels: &Value) -> Vec<Value> {
                         })
                         .collect();
                     let ports = list(&rule["to"]).flat_map(|to| texts(&to["operation"]["ports"]));
-                    // Ports are those of the test here.
+                    // The ports are the test's.
                     assert!(ports.count() == 1);
                     (number.to_string(), json!({ "permissions": [{ "any": true }], "principals": principals }))
                 })
@@ -407,7 +408,7 @@ impl Proxy {
         }
     }
 
-    /// A WasmPlugin as istiod makes it: found by name, before the filters that harness behind authorization.
+    /// A WasmPlugin as istiod makes it: found by name, before the filters that follow authorization.
     pub fn plug(&mut self, plugin: &Value) {
         let spec = &plugin["spec"];
         let here = list(&spec["match"]).any(|matched| {
@@ -445,7 +446,7 @@ impl Proxy {
         self.manager()["http_filters"].as_array_mut().unwrap().insert(0, filter);
     }
 
-    /// A Telemetry's access log; its provider is a file here, in the form of the ledger's.
+    /// A Telemetry's access log; its provider is a file in the form of the audit log.
     pub fn log(&mut self, telemetry: &Value) {
         let logging = &telemetry["spec"]["accessLogging"][0];
         assert_eq!((&logging["match"]["mode"], self.context), (&json!("CLIENT"), "SIDECAR_OUTBOUND"));

@@ -4,8 +4,9 @@ use wasmtime::Linker;
 
 use super::env;
 use crate::abi::{Direction, Status, decode_pairs};
+use crate::effects::{LocalReply, Log};
 use crate::fault::misuse;
-use crate::state::{Context, Deferred, LocalReply, Log, Property, State};
+use crate::state::{Context, Deferred, Property, State};
 
 pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     env! { linker;
@@ -74,7 +75,7 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             let state = guest.state();
             let id = state.active();
             if state.stream(id).is_none() {
-                return misuse("there is no stream in this context to continue");
+                return misuse("no stream in this context to continue");
             }
             state.deferred.push(Deferred::Resume(id, direction));
             Ok(())
@@ -83,7 +84,7 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             let state = guest.state();
             let id = state.active();
             if stream_type > 1 || state.stream(id).is_none() {
-                return misuse(format!("there is no stream of type {stream_type} in this context to close"));
+                return misuse(format!("no stream of type {stream_type} in this context to close"));
             }
             state.deferred.push(Deferred::Reset(id));
             Ok(())
@@ -96,21 +97,21 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             let body = guest.read(body, body_size, "body")?;
             let headers = decode_pairs(&guest.read(headers, headers_size, "headers")?).or_else(misuse)?;
             if !(200..=599).contains(&status) {
-                return misuse(format!("{status} is no status for a final response"));
+                return misuse(format!("{status} is not a status of a final response"));
             }
             let state = guest.state();
             let id = state.active();
             let callback = state.callback;
-            let Some(stream) = state.stream(id) else { return misuse("there is no stream in this context to answer") };
+            let Some(stream) = state.stream(id) else { return misuse("no stream in this context to answer") };
             if stream.local_reply.is_some()
                 || state.deferred.iter().any(|action| matches!(action, Deferred::Reply(to, _) if *to == id))
             {
-                return misuse("this stream has had its local reply");
+                return misuse("the stream has a local reply already");
             }
             if matches!(callback, "proxy_on_log" | "proxy_on_done" | "proxy_on_delete") {
                 return misuse("too late for a local reply");
             }
-            state.deferred.push(Deferred::Reply(id, LocalReply { status, headers, body, details }));
+            state.deferred.push(Deferred::Reply(id, LocalReply { status, headers, body: body.into(), details }));
             Ok(())
         }
         fn proxy_set_effective_context(guest, id: u32) {
@@ -125,7 +126,7 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             misuse("proxy_done: this host ends contexts at once, as Envoy does for streams")
         }
         fn proxy_get_status(_guest, _code_to: u32, _text_to: u32, _size_to: u32) {
-            misuse("there are no gRPC calls in this host")
+            misuse("gRPC calls are not supported")
         }
         fn proxy_call_foreign_function(
             guest, name: u32, name_size: u32, _arguments: u32, _arguments_size: u32, result_to: u32, size_to: u32,
@@ -144,7 +145,7 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
                 }
                 "set_envoy_filter_state" | "declare_property" | "compress" | "uncompress" | "sign"
                 | "verify_signature" | "expr_create" | "expr_evaluate" | "expr_delete" => {
-                    misuse(format!("Envoy has {name}; this host must learn it before a module uses it"))
+                    misuse(format!("Envoy has {name}, which this host does not support"))
                 }
                 _ => Err(Status::NotFound.into()),
             }

@@ -8,7 +8,7 @@ use crate::fault::{Refusal, misuse};
 use crate::state::State;
 
 fn map_type(number: u32) -> Result<MapType, Refusal> {
-    MapType::from_abi(number).map_or_else(|| misuse(format!("map type {number} is not in this host")), Ok)
+    MapType::from_abi(number).map_or_else(|| misuse(format!("map type {number} is not supported")), Ok)
 }
 
 pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
@@ -19,7 +19,7 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
                 Ok(pairs) => encode_pairs(pairs),
                 // Envoy says Ok and gives an empty map, which a module cannot tell from a request without headers.
                 Err(Refusal::Status(_)) if !matches!(kind, MapType::CallTrailers | MapType::Trailers(_)) => {
-                    return misuse(format!("{kind:?} is not to be read in this phase: Envoy gives an empty map"));
+                    return misuse(format!("{kind:?} cannot be read in this phase: Envoy returns an empty map"));
                 }
                 Err(Refusal::Status(_)) => Vec::new(),
                 Err(refusal) => return Err(refusal),
@@ -46,7 +46,7 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             let kind = map_type(map)?;
             let key = header_name(guest.read(key, key_size, "name")?).or_else(misuse)?;
             let value = guest.read(value, value_size, "value")?;
-            guest.state().map_mut(kind)?.push((key, value));
+            guest.state().map_mut(kind)?.push((key, value.into()));
             Ok(())
         }
         fn proxy_replace_header_map_value(guest, map: u32, key: u32, key_size: u32, value: u32, value_size: u32) {
@@ -55,7 +55,7 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             let value = guest.read(value, value_size, "value")?;
             let map = guest.state().map_mut(kind)?;
             map.retain(|(name, _)| *name != key);
-            map.push((key, value));
+            map.push((key, value.into()));
             Ok(())
         }
         fn proxy_remove_header_map_value(guest, map: u32, key: u32, key_size: u32) {
@@ -111,7 +111,9 @@ fn buffer_mut(state: &mut State, number: u32) -> Result<&mut Vec<u8>, Refusal> {
         4 => {
             return match &mut state.answer {
                 Some(answer) => Ok(&mut answer.body),
-                None => misuse("no call's answer is being handled"),
+                // As in Envoy, where a call that failed has no response message.
+                None if state.callback == "proxy_on_http_call_response" => Err(Status::NotFound.into()),
+                None => misuse("no HTTP call is being answered"),
             };
         }
         6 => return Ok(&mut state.vm_configuration),
@@ -122,13 +124,13 @@ fn buffer_mut(state: &mut State, number: u32) -> Result<&mut Vec<u8>, Refusal> {
                 _ => Err(Status::NotFound.into()),
             };
         }
-        _ => return misuse(format!("buffer {number} is not in this host")),
+        _ => return misuse(format!("buffer {number} is not supported")),
     };
     let Some(stream) = state.active_stream() else {
-        return misuse("this context has no stream and no body");
+        return misuse("no stream and no body in this context");
     };
     match stream.half(direction).data() {
         Some(data) => Ok(data),
-        None => misuse(format!("there is no {direction:?} body in this phase: Envoy gives an empty one")),
+        None => misuse(format!("no {direction:?} body in this phase: Envoy returns an empty one")),
     }
 }

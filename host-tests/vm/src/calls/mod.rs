@@ -1,8 +1,8 @@
-//! The functions a module imports from `env` and `wasi_snapshot_preview1`, and no others.
+//! The functions that a module can import from `env` and `wasi_snapshot_preview1`.
 
 mod control;
+mod http_call;
 mod maps;
-mod outside;
 mod shared;
 mod wasi;
 
@@ -27,16 +27,17 @@ macro_rules! env {
 }
 use env;
 
-/// What the module imports of WASI and Envoy has not: it must not load. Of `env`, [`link`] defines no more than Envoy has.
+/// The first WASI import that Envoy does not offer; the module must not load. For `env`, [`link`] defines only what Envoy
+/// offers.
 pub(super) fn not_offered(module: &Module) -> Option<String> {
     wasi::not_offered(module)
 }
 
-/// Defines everything that a module may import, and WASI functions that it may not: see [`not_offered`].
+/// Defines everything that a module may import, and more of WASI: see [`not_offered`].
 pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     control::link(linker)?;
+    http_call::link(linker)?;
     maps::link(linker)?;
-    outside::link(linker)?;
     shared::link(linker)?;
     wasi::link(linker)
 }

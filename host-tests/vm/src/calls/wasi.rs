@@ -1,4 +1,4 @@
-//! WASI preview 1 by `wasmtime-wasi`, cut down to what Envoy's host has.
+//! WASI preview 1 by `wasmtime-wasi`, reduced to what Envoy's host offers.
 
 use wasmtime::{Caller, Linker, Module};
 use wasmtime_wasi::p1;
@@ -8,7 +8,7 @@ use crate::state::State;
 
 const WASI: &str = "wasi_snapshot_preview1";
 
-/// What Envoy's host offers. A module that leans on more would run on `wasmtime-wasi` and fail in Envoy.
+/// The functions that Envoy's host offers. A module that imports more would run on `wasmtime-wasi` and fail in Envoy.
 const OFFERED: [&str; 15] = [
     "args_get",
     "args_sizes_get",
@@ -35,11 +35,11 @@ pub(super) fn not_offered(module: &Module) -> Option<String> {
 
 pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     p1::add_to_linker_sync(linker, |state: &mut State| {
-        // Runs once a call, and is not told whose.
+        // Runs once a call; the call's name is unknown here.
         *state.counts.entry(WASI).or_default() += 1;
         &mut state.wasi.context
     })?;
-    // These Envoy has for modules to link, and not to be called.
+    // Envoy defines these for linking only.
     linker.allow_shadowing(true);
     linker.func_wrap(WASI, "fd_read", |caller: Caller<'_, State>, _: u32, _: u32, _: u32, _: u32| {
         no_files(caller, "fd_read")
@@ -56,5 +56,5 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
 }
 
 fn no_files(caller: Caller<'_, State>, call: &'static str) -> wasmtime::Result<u32> {
-    Err(Guest::enter(caller, call).end("there are no files"))
+    Err(Guest::enter(caller, call).end("files are not supported"))
 }

@@ -1,4 +1,4 @@
-//! The table of audit records is the collector's.
+//! The audit table has the keys, index and TTL that the collector uses (`audit::table`).
 
 use std::collections::BTreeMap;
 
@@ -38,7 +38,7 @@ pub(super) fn check(report: &mut Report<'_>) {
         .collect();
     let wanted = BTreeMap::from([(table::KEY, "S"), (table::INDEX_HASH, "S"), (table::INDEX_RANGE, "S")]);
     if found != wanted {
-        let problem = format!("{found:?}; the collector has {wanted:?}");
+        let problem = format!("{found:?}; the collector uses {wanted:?}");
         report.fault("table", "/Properties/AttributeDefinitions", "AttributeDefinitions", problem);
     }
 }
@@ -46,7 +46,7 @@ pub(super) fn check(report: &mut Report<'_>) {
 fn compare(report: &mut Report<'_>, pointer: &str, wanted: &Value) {
     let found = report.resource.property(pointer);
     if found != wanted {
-        let problem = format!("{found}; the collector has {wanted}");
+        let problem = format!("{found}; the collector uses {wanted}");
         report.fault("table", &format!("/Properties{pointer}"), pointer.trim_start_matches('/'), problem);
     }
 }

@@ -1,11 +1,11 @@
-//! VPN and Direct Connect: routes by BGP, keys in no template, ciphers of today, and alarms on all of it.
+//! VPN and Direct Connect: BGP, no keys in templates, current ciphers, and alarms.
 //! Source: AWS Site-to-Site VPN User Guide, "Tunnel options"; AWS Direct Connect User Guide, "Monitor with Amazon CloudWatch".
 
 use serde_json::Value;
 
 use super::{Report, given, is_true, texts};
 
-/// What a tunnel may use, by property.
+/// The values that a tunnel's properties may have.
 const TUNNEL: [(&str, &[&str]); 7] = [
     ("IKEVersions", &["ikev2"]),
     ("Phase1EncryptionAlgorithms", &["AES256-GCM-16"]),
@@ -16,8 +16,8 @@ const TUNNEL: [(&str, &[&str]); 7] = [
     ("Phase2DHGroupNumbers", &["19", "20", "21"]),
 ];
 
-/// What must have alarms: type, namespace and metric. The alarm names the resource among its dimensions, or, with none of
-/// the type's id there, stands in its template.
+/// Resource types that need an alarm in their template: type, namespace and metric. The alarm's dimensions refer to the
+/// resource.
 const WATCHED: [(&str, &str, &str); 4] = [
     ("AWS::EC2::VPNConnection", "AWS/VPN", "TunnelState"),
     ("AWS::DirectConnect::PrivateVirtualInterface", "AWS/DX", "VirtualInterfaceBgpStatus"),
@@ -29,7 +29,7 @@ pub(super) fn check(report: &mut Report<'_>) {
     let resource = report.resource;
     match resource.kind {
         "AWS::EC2::CustomerGateway" if !given(resource.property("/BgpAsn")) => {
-            report.fault("bgp", "/Properties", "BgpAsn", "no AS number: the default is another one's");
+            report.fault("bgp", "/Properties", "BgpAsn", "no AS number; the default belongs to somebody else");
         }
         "AWS::EC2::VPNConnection" => connection(report),
         "AWS::DirectConnect::PrivateVirtualInterface" => peers(report),
@@ -37,10 +37,10 @@ pub(super) fn check(report: &mut Report<'_>) {
             if !given(resource.property("/AllowedPrefixesToDirectConnectGateway")) =>
         {
             let subject = "AllowedPrefixesToDirectConnectGateway";
-            report.fault("bgp", "/Properties", subject, "not said which ranges are announced");
+            report.fault("bgp", "/Properties", subject, "missing: it limits the announced ranges");
         }
         "AWS::CloudWatch::Alarm" if resource.property("/AlarmActions").as_array().is_none_or(Vec::is_empty) => {
-            report.fault("alarm", "/Properties", "AlarmActions", "nobody is told");
+            report.fault("alarm", "/Properties", "AlarmActions", "no action: the alarm notifies nobody");
         }
         _ => {}
     }
@@ -56,7 +56,7 @@ pub(super) fn check(report: &mut Report<'_>) {
             })
         });
         if !watched {
-            report.fault("alarm", "", format!("{namespace} {metric}"), "no alarm of the template looks at it");
+            report.fault("alarm", "", format!("{namespace} {metric}"), "no alarm of the template watches this metric");
         }
     }
 }
@@ -74,18 +74,18 @@ fn refers(value: &Value, id: &str) -> bool {
 
 fn connection(report: &mut Report<'_>) {
     if is_true(report.resource.property("/StaticRoutesOnly")) {
-        let problem = "without BGP a tunnel that fails keeps its routes";
+        let problem = "without BGP a failed tunnel keeps its routes";
         report.fault("bgp", "/Properties/StaticRoutesOnly", "StaticRoutesOnly", problem);
     }
     let tunnels = report.resource.property("/VpnTunnelOptionsSpecifications").as_array();
     if tunnels.map_or(0, Vec::len) != 2 {
         let subject = "VpnTunnelOptionsSpecifications";
-        report.fault("ipsec", "/Properties", subject, "options of both tunnels are wanted: AWS's defaults take SHA-1");
+        report.fault("ipsec", "/Properties", subject, "want options for both tunnels; AWS's defaults allow SHA-1");
     }
     for (index, tunnel) in tunnels.into_iter().flatten().enumerate() {
         let place = format!("/Properties/VpnTunnelOptionsSpecifications/{index}");
         if tunnel.get("PreSharedKey").is_some() {
-            let problem = "a key in a template; left out, AWS makes one";
+            let problem = "a key in a template; without the property AWS creates one";
             report.fault("clear", &format!("{place}/PreSharedKey"), "PreSharedKey", problem);
         }
         for (name, wanted) in TUNNEL {
@@ -93,7 +93,12 @@ fn connection(report: &mut Report<'_>) {
             let values: Vec<String> =
                 values.into_iter().flatten().filter_map(|value| plain(value.get("Value")?)).collect();
             if values.is_empty() || !values.iter().all(|value| wanted.contains(&value.as_str())) {
-                report.fault("ipsec", &format!("{place}/{name}"), name, format!("{values:?}; of {wanted:?} only"));
+                report.fault(
+                    "ipsec",
+                    &format!("{place}/{name}"),
+                    name,
+                    format!("{values:?}; want values of {wanted:?} only"),
+                );
             }
         }
     }
@@ -109,9 +114,9 @@ fn peers(report: &mut Report<'_>) {
         let place = format!("/Properties/BgpPeers/{index}");
         let key = peer.get("AuthKey").unwrap_or(&Value::Null);
         if !given(key) {
-            report.fault("bgp", &place, "AuthKey", "a BGP session that anybody on the VLAN may take over");
+            report.fault("bgp", &place, "AuthKey", "no key: anybody on the VLAN may take the BGP session over");
         } else if !texts(key).iter().any(|text| text.starts_with("{{resolve:secretsmanager:")) {
-            let problem = "a key in clear; {{resolve:secretsmanager:…}} reads it from its secret";
+            let problem = "a key in clear text; read it from a secret with {{resolve:secretsmanager:…}}";
             report.fault("clear", &format!("{place}/AuthKey"), "AuthKey", problem);
         }
     }

@@ -1,13 +1,13 @@
-//! What the templates must keep to beyond what `cfn-lint` and `checkov` look at: this project's own rules.
+//! The project's own rules for templates, which `cfn-lint` and `checkov` do not have.
 //!
-//! A rule gives faults, each at a line. A resource may be excused from one, in place and with a reason:
+//! A rule reports faults, each with its line. An exception goes next to the resource, with its reason:
 //! ```yaml
 //! Metadata:
 //!   bedrock-gateway:
 //!     allow:
 //!       - { rule: wildcard, subject: "kms:*", why: "a key policy speaks of its own key only" }
 //! ```
-//! An excuse that excuses nothing is a fault itself.
+//! An exception that no fault needs is a fault itself.
 
 mod audit;
 mod connectivity;
@@ -21,20 +21,19 @@ use serde_json::Value;
 
 use super::template::{Resource, Template};
 
-/// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// The rule.
     pub rule: &'static str,
     /// Below `infra/templates`.
     pub file: String,
-    /// Where in the file.
+    /// Counted from 1.
     pub line: usize,
-    /// The resource's logical id; empty: the template itself.
+    /// The resource's logical id; empty for the template itself.
     pub resource: String,
-    /// What in particular: an action, a property. An excuse names it.
+    /// The action or property. An exception names it.
     pub subject: String,
-    /// What is wrong with it, and what is wanted.
+    /// What is wrong, and what is wanted.
     pub problem: String,
 }
 
@@ -45,7 +44,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Where a rule puts what it finds: the faults of one resource.
+/// Collects the faults of one resource.
 struct Report<'a> {
     template: &'a Template,
     resource: Resource<'a>,
@@ -53,7 +52,7 @@ struct Report<'a> {
 }
 
 impl Report<'_> {
-    /// `place` is a JSON pointer inside the resource, from `/Properties` on.
+    /// `place` is a JSON pointer inside the resource (`/Properties/…`).
     fn fault(&mut self, rule: &'static str, place: &str, subject: impl Into<String>, problem: impl Into<String>) {
         let resource = self.resource.id.to_owned();
         self.faults.push(Fault {
@@ -67,7 +66,7 @@ impl Report<'_> {
     }
 }
 
-/// Every fault of these templates that is not excused, file by file.
+/// Every fault of these templates without an exception, file by file.
 pub fn check(templates: &[Template]) -> Vec<Fault> {
     templates.iter().flat_map(faults).collect()
 }
@@ -81,7 +80,7 @@ fn faults(template: &Template) -> Vec<Fault> {
             line: template.line("/Parameters"),
             resource: String::new(),
             subject: "Parameters".to_owned(),
-            problem: "no parameter Environment, by which stacks are told apart".to_owned(),
+            problem: "no parameter Environment, which names the stack's resources".to_owned(),
         });
     }
     for resource in template.resources() {
@@ -91,21 +90,21 @@ fn faults(template: &Template) -> Vec<Fault> {
         network::check(&mut report);
         connectivity::check(&mut report);
         audit::check(&mut report);
-        let excused = excuse(&mut report);
-        report.faults.extend(excused);
+        let wrong = apply_exceptions(&mut report);
+        report.faults.extend(wrong);
         found.append(&mut report.faults);
     }
     found
 }
 
-/// How many excuses from `checkov` a template holds (`Metadata: checkov: skip`).
-pub fn checkov_excuses(template: &Template) -> usize {
+/// The number of `checkov` exceptions in a template (`Metadata: checkov: skip`).
+pub fn checkov_exceptions(template: &Template) -> usize {
     let lists = template.resources().filter_map(|resource| resource.body.pointer("/Metadata/checkov/skip")?.as_array());
     lists.map(Vec::len).sum()
 }
 
-/// Takes out what the resource is excused from, and gives the excuses that are wrong.
-fn excuse(report: &mut Report<'_>) -> Vec<Fault> {
+/// Removes the faults that the resource's exceptions name, and returns a fault for each wrong exception.
+fn apply_exceptions(report: &mut Report<'_>) -> Vec<Fault> {
     let place = "/Metadata/bedrock-gateway/allow";
     let Some(entries) = report.resource.body.pointer(place) else { return Vec::new() };
     let mut wrong = Report { template: report.template, resource: report.resource, faults: Vec::new() };
@@ -115,18 +114,18 @@ fn excuse(report: &mut Report<'_>) -> Vec<Fault> {
         let before = report.faults.len();
         report.faults.retain(|fault| fault.rule != rule || fault.subject != subject);
         let problem = if text("why").trim().is_empty() {
-            "an excuse without its reason (`why`)"
+            "the exception has no reason (`why`)"
         } else if report.faults.len() == before {
-            "it excuses nothing; take it out"
+            "no fault needs this exception; remove it"
         } else {
             continue;
         };
-        wrong.fault("excuse", &format!("{place}/{index}"), format!("{rule} {subject}"), problem);
+        wrong.fault("exception", &format!("{place}/{index}"), format!("{rule} {subject}"), problem);
     }
     wrong.faults
 }
 
-/// The texts of a value that is a text, a function of one text (`Fn::Sub`), or a list of them.
+/// The strings of a value: a string, a function of one string (`Fn::Sub`), or a list of these.
 fn texts(value: &Value) -> Vec<&str> {
     match value {
         Value::String(text) => vec![text],
@@ -140,12 +139,12 @@ fn texts(value: &Value) -> Vec<&str> {
     }
 }
 
-/// Whether a value is there: `AWS::NoValue` is as good as nothing.
+/// Whether a value is given; `AWS::NoValue` counts as absent.
 fn given(value: &Value) -> bool {
     !value.is_null() && value.get("Ref").and_then(Value::as_str) != Some("AWS::NoValue")
 }
 
-/// `true`, as YAML or as CloudFormation's text.
+/// `true` as a YAML boolean or as a string.
 fn is_true(value: &Value) -> bool {
     value.as_bool() == Some(true) || value.as_str() == Some("true")
 }

@@ -1,11 +1,10 @@
-//! What can be reached: no ingress from everywhere, endpoints of the right service, flow logs, and IMDSv2.
+//! Networks: no ingress from everywhere, VPC endpoints of the partition's services, flow logs, and IMDSv2.
 
 use serde_json::Value;
 
 use super::{Report, given, is_true, texts};
 use crate::template::Partition;
 
-/// Ranges that are everywhere.
 const ANYWHERE: [&str; 2] = ["0.0.0.0/0", "::/0"];
 
 /// Services of interface and gateway endpoints, by partition. Bedrock is reached in the Commercial one only.
@@ -52,31 +51,32 @@ pub(super) fn check(report: &mut Report<'_>) {
         "AWS::EC2::SecurityGroupEgress" => description(report, "/Description"),
         "AWS::EC2::Subnet" if is_true(report.resource.property("/MapPublicIpOnLaunch")) => {
             let place = "/Properties/MapPublicIpOnLaunch";
-            report.fault("ingress", place, "MapPublicIpOnLaunch", "each machine would have a public address");
+            report.fault("ingress", place, "MapPublicIpOnLaunch", "gives each machine a public address");
         }
         "AWS::ElasticLoadBalancingV2::LoadBalancer"
             if report.resource.property("/Scheme").as_str() != Some("internal") =>
         {
             let place = "/Properties/Scheme";
-            report.fault("ingress", place, "Scheme", "\"internal\" is wanted; the default is public");
+            report.fault("ingress", place, "Scheme", "want \"internal\"; the default is public");
         }
         "AWS::EC2::VPCEndpoint" => endpoint(report),
         "AWS::EC2::VPC" => flow_log(report),
         "AWS::EC2::LaunchTemplate" => metadata(report, "/LaunchTemplateData/MetadataOptions"),
-        // An instance has no property of this name: it takes it from a launch template.
+        // An instance has no MetadataOptions of its own.
         "AWS::EC2::Instance" if !given(report.resource.property("/LaunchTemplate")) => {
-            report.fault("imds", "/Properties", "LaunchTemplate", "no launch template, which would require IMDSv2");
+            report.fault("imds", "/Properties", "LaunchTemplate", "no launch template; only one can require IMDSv2");
         }
         _ => {}
     }
 }
 
-/// What EC2 takes as a description. Source: Amazon EC2 API Reference, "IpRange"; `cfn-lint` looks at the group's alone.
+/// The characters that EC2 accepts in a description. `cfn-lint` checks the group's description only.
+/// Source: Amazon EC2 API Reference, "IpRange".
 fn description(report: &mut Report<'_>, pointer: &str) {
     let Some(text) = report.resource.property(pointer).as_str() else { return };
-    let taken = |letter: char| letter.is_ascii_alphanumeric() || " ._-:/()#,@[]+=&;{}!$*".contains(letter);
-    if let Some(letter) = text.chars().find(|letter| !taken(*letter)) {
-        let problem = "EC2 refuses it in a description of a security group";
+    let accepted = |letter: char| letter.is_ascii_alphanumeric() || " ._-:/()#,@[]+=&;{}!$*".contains(letter);
+    if let Some(letter) = text.chars().find(|letter| !accepted(*letter)) {
+        let problem = "EC2 refuses this character in a description of a security group";
         report.fault("description", &format!("/Properties{pointer}"), letter.to_string(), problem);
     }
 }
@@ -93,7 +93,7 @@ fn ingress(report: &mut Report<'_>, rule: &Value, place: &str) {
         }
     }
     if rule.get("IpProtocol").is_some_and(|protocol| protocol.as_str() == Some("-1") || protocol.as_i64() == Some(-1)) {
-        report.fault("ingress", place, "IpProtocol -1", "every protocol; name it and its ports");
+        report.fault("ingress", place, "IpProtocol -1", "every protocol; name the protocol and its ports");
     }
 }
 
@@ -105,15 +105,16 @@ fn endpoint(report: &mut Report<'_>) {
         [text] => {
             let service = text.strip_prefix("com.amazonaws.${AWS::Region}.");
             if !service.is_some_and(|service| known.contains(&service)) {
-                let problem =
-                    format!("no service of this partition; com.amazonaws.${{AWS::Region}}. and one of {known:?}");
+                let problem = format!(
+                    "not a service of this partition; want com.amazonaws.${{AWS::Region}}. and one of {known:?}"
+                );
                 report.fault("endpoint", place, *text, problem);
             }
         }
         _ => report.fault("endpoint", place, "ServiceName", "not a !Sub of com.amazonaws.${AWS::Region}.SERVICE"),
     }
     if !given(report.resource.property("/PolicyDocument")) {
-        let problem = "no endpoint policy: the default lets anyone's credentials through, to any account";
+        let problem = "no endpoint policy: the default allows any credentials and any account";
         report.fault("endpoint", "/Properties", "PolicyDocument", problem);
     }
 }
@@ -133,9 +134,9 @@ fn metadata(report: &mut Report<'_>, pointer: &str) {
     let options = report.resource.property(pointer);
     let place = format!("/Properties{pointer}");
     if options.get("HttpTokens").and_then(Value::as_str) != Some("required") {
-        report.fault("imds", &place, "HttpTokens", "\"required\" is wanted: IMDSv2 only");
+        report.fault("imds", &place, "HttpTokens", "want \"required\", for IMDSv2 only");
     }
     if options.get("HttpPutResponseHopLimit").and_then(Value::as_i64) != Some(1) {
-        report.fault("imds", &place, "HttpPutResponseHopLimit", "1 is wanted: tokens stay on the machine");
+        report.fault("imds", &place, "HttpPutResponseHopLimit", "want 1, so that tokens stay on the machine");
     }
 }

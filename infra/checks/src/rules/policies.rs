@@ -1,32 +1,31 @@
-//! Who may do what: statements without wildcards, trust in the right audience, ARNs of the right partition.
+//! IAM policies: no wildcards, trust bound to audience and subject, no ARN with a literal partition.
 //! Source: AWS IAM User Guide, "IAM JSON policy elements reference".
 
 use serde_json::Value;
 
 use super::{Report, texts};
 
-/// The action by which a web identity becomes a role.
 const WEB_IDENTITY: &str = "sts:AssumeRoleWithWebIdentity";
-/// Services of AWS that roles of this project are for.
+/// AWS services that may assume roles of this project.
 const SERVICES: [&str; 4] =
     ["ec2.amazonaws.com", "vpc-flow-logs.amazonaws.com", "rolesanywhere.amazonaws.com", "lambda.amazonaws.com"];
 
 pub(super) fn check(report: &mut Report<'_>) {
     let properties = report.resource.property("");
-    walk(report, properties, "/Properties", false);
+    visit(report, properties, "/Properties", false);
 }
 
-/// Looks at every value: statements of policies wherever they stand, and ARNs.
-fn walk(report: &mut Report<'_>, value: &Value, place: &str, trust: bool) {
+/// Visits every value: policy statements at any depth, and ARNs.
+fn visit(report: &mut Report<'_>, value: &Value, place: &str, trust: bool) {
     match value {
         Value::String(text) => {
             for literal in ["arn:aws:", "arn:aws-us-gov:"] {
                 if text.contains(literal) {
-                    let problem = "a partition in clear; write arn:${AWS::Partition}: or take the ARN as a parameter";
+                    let problem = "a literal partition; write arn:${AWS::Partition}: or take the ARN as a parameter";
                     report.fault("partition", place, literal, problem);
                 }
             }
-            // A policy as one text, so that a condition's key can hold a parameter.
+            // A policy as a string: a condition's key can then contain a parameter.
             if text.trim_start().starts_with('{') && text.contains("Statement") {
                 match serde_json::from_str::<Value>(text) {
                     Ok(policy) => statements(report, &policy, place, trust),
@@ -36,7 +35,7 @@ fn walk(report: &mut Report<'_>, value: &Value, place: &str, trust: bool) {
         }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                walk(report, item, &format!("{place}/{index}"), trust);
+                visit(report, item, &format!("{place}/{index}"), trust);
             }
         }
         Value::Object(object) => {
@@ -45,14 +44,14 @@ fn walk(report: &mut Report<'_>, value: &Value, place: &str, trust: bool) {
             }
             for (key, inner) in object {
                 let trust = trust || key == "AssumeRolePolicyDocument";
-                walk(report, inner, &format!("{place}/{}", key.replace('~', "~0").replace('/', "~1")), trust);
+                visit(report, inner, &format!("{place}/{}", key.replace('~', "~0").replace('/', "~1")), trust);
             }
         }
         _ => {}
     }
 }
 
-/// The statements of a policy that was text.
+/// The statements of a policy that is a string.
 fn statements(report: &mut Report<'_>, policy: &Value, place: &str, trust: bool) {
     for entry in policy.get("Statement").and_then(Value::as_array).into_iter().flatten() {
         statement(report, entry, place, trust);
@@ -66,11 +65,11 @@ fn statement(report: &mut Report<'_>, statement: &Value, place: &str, trust: boo
     }
     for key in ["NotAction", "NotResource", "NotPrincipal"] {
         if !part(key).is_null() {
-            report.fault("wildcard", place, key, "allows what it does not name; name what is allowed");
+            report.fault("wildcard", place, key, "allows everything that it does not name; name what is allowed");
         }
     }
     for action in texts(part("Action")).into_iter().filter(|action| action.contains('*')) {
-        report.fault("wildcard", place, action, "an action with a wildcard; name the actions");
+        report.fault("wildcard", place, action, "a wildcard in an action; name the actions");
     }
     for resource in texts(part("Resource")) {
         if resource == "*" {
@@ -79,19 +78,18 @@ fn statement(report: &mut Report<'_>, statement: &Value, place: &str, trust: boo
     }
     let principal = part("Principal");
     if texts(principal).contains(&"*") || principal.get("AWS").is_some_and(|aws| texts(aws).contains(&"*")) {
-        report.fault("wildcard", place, "Principal *", "anyone; name who");
+        report.fault("wildcard", place, "Principal *", "any principal; name it");
     }
     if trust {
         trusted(report, statement, place);
     }
 }
 
-/// Who a role trusts.
 fn trusted(report: &mut Report<'_>, statement: &Value, place: &str) {
     let principal = statement.get("Principal").unwrap_or(&Value::Null);
     for service in principal.get("Service").map(texts).unwrap_or_default() {
         if !SERVICES.contains(&service) {
-            report.fault("trust", place, service, format!("a service that no role is for; they are {SERVICES:?}"));
+            report.fault("trust", place, service, format!("an unexpected service; want one of {SERVICES:?}"));
         }
     }
     let web = statement.get("Action").is_some_and(|action| texts(action).contains(&WEB_IDENTITY));
@@ -108,9 +106,9 @@ fn trusted(report: &mut Report<'_>, statement: &Value, place: &str) {
     };
     match condition(":aud") {
         Some(audience) => {
-            let meant = resolved(report, &audience);
-            if meant != AUDIENCE {
-                let problem = format!("the audience {meant:?}; the gateway's tokens are for {AUDIENCE:?}");
+            let audience = resolved(report, &audience);
+            if audience != AUDIENCE {
+                let problem = format!("the audience is {audience:?}; the gateway's tokens have {AUDIENCE:?}");
                 report.fault("trust", place, "aud", problem);
             }
         }
@@ -119,14 +117,19 @@ fn trusted(report: &mut Report<'_>, statement: &Value, place: &str) {
     match condition(":sub") {
         Some(subject) if !subject.contains('*') => {}
         Some(_) => report.fault("trust", place, "sub", "a wildcard in the token's subject"),
-        None => report.fault("trust", place, "sub", "no StringEquals on the token's subject: anyone of the account"),
+        None => report.fault(
+            "trust",
+            place,
+            "sub",
+            "no StringEquals on the token's subject: any role of the account could assume it",
+        ),
     }
 }
 
-/// The audience of the gateway's tokens: `infra/policies/govcloud-gateway.json` lets it ask for this one only.
+/// The audience of the gateway's tokens, the only one that `infra/policies/govcloud-gateway.json` allows.
 const AUDIENCE: &str = "bedrock-gateway";
 
-/// `${Parameter}` as its default.
+/// The default of the parameter if the text is `${Parameter}`, else the text.
 fn resolved(report: &Report<'_>, text: &str) -> String {
     let name = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
     let default = name.and_then(|name| report.template.default(name)).and_then(Value::as_str);

@@ -1,4 +1,4 @@
-//! What was deployed, read back through AWS's own calls.
+//! Reads the deployed resources back through AWS's APIs, and compares them with what the version should have.
 
 use std::collections::BTreeSet;
 
@@ -9,12 +9,11 @@ use crate::Error;
 use crate::aws_mock::Aws;
 use crate::template::Partition::{self, Commercial, GovCloud};
 
-/// The audit table.
 const TABLE: &str = "bedrock-gateway-example-audit";
 /// The range of the gateway's VPC.
 const GOVCLOUD_CIDR: &str = "10.64.0.0/20";
 
-/// Metrics that somebody is told of, from the version on that has the path.
+/// Metrics that must have an alarm in versions with the path.
 const WATCHED: &[(&str, Partition, &str, &str)] = &[
     ("internet", GovCloud, "AWS/NetworkELB", "HealthyHostCount"),
     ("internet", GovCloud, "BedrockGateway/example", "NoPath"),
@@ -31,7 +30,7 @@ const WATCHED: &[(&str, Partition, &str, &str)] = &[
     ("dx", GovCloud, "AWS/DX", "VirtualInterfaceBgpStatus"),
 ];
 
-/// What is wrong, where the version has these paths.
+/// The faults of the resources of a version with these paths.
 pub(super) fn faults(aws: &Aws, paths: &[&str]) -> Result<Vec<String>, Error> {
     let mut faults = Vec::new();
     audit(aws, &mut faults)?;
@@ -55,25 +54,24 @@ pub(super) fn faults(aws: &Aws, paths: &[&str]) -> Result<Vec<String>, Error> {
     Ok(faults)
 }
 
-/// Puts a record into the audit table, as the collector keys them.
+/// Puts a record with the collector's key into the audit table.
 pub(super) fn leave_a_record(aws: &Aws) -> Result<(), Error> {
-    let item = json!({ table::KEY: { "S": "walk" }, table::TTL: { "N": "4102444800" } }).to_string();
+    let item = json!({ table::KEY: { "S": "upgrade-test" }, table::TTL: { "N": "4102444800" } }).to_string();
     aws.raw(GovCloud, &["dynamodb", "put-item", "--table-name", TABLE, "--item", &item])?;
     Ok(())
 }
 
-/// The record is there.
+/// Checks that the record is still there.
 pub(super) fn find_the_record(aws: &Aws) -> Result<Vec<String>, Error> {
-    let key = json!({ table::KEY: { "S": "walk" } }).to_string();
+    let key = json!({ table::KEY: { "S": "upgrade-test" } }).to_string();
     let output = aws.raw(GovCloud, &["dynamodb", "get-item", "--table-name", TABLE, "--key", &key])?;
     let found = String::from_utf8_lossy(&output.stdout).contains("4102444800");
-    Ok(if found { Vec::new() } else { vec!["a record that was in the audit table is gone".to_owned()] })
+    Ok(if found { Vec::new() } else { vec!["the audit table has lost its record".to_owned()] })
 }
 
-/// Compares what was found with what is wanted.
 fn same(faults: &mut Vec<String>, what: &str, found: &Value, wanted: &Value) {
     if found != wanted {
-        faults.push(format!("{what} is {found}; wanted {wanted}"));
+        faults.push(format!("{what} is {found}; want {wanted}"));
     }
 }
 
@@ -108,7 +106,7 @@ fn audit(aws: &Aws, faults: &mut Vec<String>) -> Result<(), Error> {
     Ok(())
 }
 
-/// The Commercial role trusts the GovCloud role that was made, by the issuer that was made.
+/// The Commercial role must trust the deployed GovCloud role and issuer.
 fn trust(aws: &Aws, faults: &mut Vec<String>) -> Result<(), Error> {
     let role = ["iam", "get-role", "--role-name", "bedrock-gateway-example", "--query"];
     let trust = aws.call(Commercial, &[&role[..], &["Role.AssumeRolePolicyDocument.Statement[0]"]].concat())?;
@@ -130,7 +128,7 @@ fn ingress(aws: &Aws, partition: Partition, faults: &mut Vec<String>) -> Result<
     for group in items(at(&found, "/SecurityGroups")) {
         for rule in items(at(group, "/IpPermissions")) {
             if items(at(rule, "/IpRanges")).any(|range| text(range, "/CidrIp") == "0.0.0.0/0") {
-                faults.push(format!("{} lets in everyone", text(group, "/Description")));
+                faults.push(format!("{} allows ingress from everywhere", text(group, "/Description")));
             }
         }
     }
@@ -142,7 +140,7 @@ fn logs(aws: &Aws, partition: Partition, faults: &mut Vec<String>) -> Result<(),
         aws.call(partition, &["logs", "describe-log-groups", "--log-group-name-prefix", "/bedrock-gateway/"])?;
     for group in items(at(&found, "/logGroups")) {
         if !text(group, "/kmsKeyId").starts_with("arn:") || at(group, "/retentionInDays").as_i64().is_none() {
-            faults.push(format!("{} has no key of its own, or no end", text(group, "/logGroupName")));
+            faults.push(format!("{} has no customer-managed key, or no retention", text(group, "/logGroupName")));
         }
     }
     Ok(())
@@ -152,11 +150,11 @@ fn alarms(aws: &Aws, partition: Partition, paths: &[&str], faults: &mut Vec<Stri
     let found = aws.call(partition, &["cloudwatch", "describe-alarms"])?;
     let mut watched = BTreeSet::new();
     for alarm in items(at(&found, "/MetricAlarms")) {
-        let told = items(at(alarm, "/AlarmActions"))
+        let notifies = items(at(alarm, "/AlarmActions"))
             .filter_map(Value::as_str)
             .any(|action| action.ends_with(":bedrock-gateway-example-alarms"));
-        if !told {
-            faults.push(format!("{}: nobody is told", text(alarm, "/AlarmName")));
+        if !notifies {
+            faults.push(format!("{}: no alarm action", text(alarm, "/AlarmName")));
         }
         let metrics = items(at(alarm, "/Metrics")).map(|metric| at(metric, "/MetricStat/Metric"));
         for metric in std::iter::once(alarm).chain(metrics) {
@@ -172,7 +170,7 @@ fn alarms(aws: &Aws, partition: Partition, paths: &[&str], faults: &mut Vec<Stri
     Ok(())
 }
 
-/// What a dashboard shows is JSON that names metrics.
+/// A dashboard must be JSON whose widgets name metrics.
 fn dashboards(aws: &Aws, partition: Partition, faults: &mut Vec<String>) -> Result<(), Error> {
     let found =
         aws.call(partition, &["cloudwatch", "list-dashboards", "--query", "DashboardEntries[].DashboardName"])?;
@@ -183,13 +181,13 @@ fn dashboards(aws: &Aws, partition: Partition, faults: &mut Vec<String>) -> Resu
         let widgets: Vec<&Value> = items(at(&body, "/widgets")).collect();
         let named = |widget: &&Value| items(at(widget, "/properties/metrics")).any(|metric| metric.is_array());
         if widgets.is_empty() || !widgets.iter().all(named) || body.to_string().contains("${") {
-            faults.push(format!("dashboard {name} is no JSON of widgets with metrics"));
+            faults.push(format!("dashboard {name} is not JSON of widgets with metrics"));
         }
     }
     Ok(())
 }
 
-/// A path's own endpoints: in its VPC, with private DNS and a policy, for GovCloud's range alone.
+/// A path's endpoints must be in its VPC, with private DNS and a policy, open to GovCloud's range only.
 fn endpoints(aws: &Aws, path: &str, faults: &mut Vec<String>) -> Result<(), Error> {
     let stack = format!("bedrock-gateway-example-{path}-network");
     let query = "Stacks[0].Outputs[?OutputKey=='VpcId'].OutputValue | [0]";
@@ -212,7 +210,7 @@ fn endpoints(aws: &Aws, path: &str, faults: &mut Vec<String>) -> Result<(), Erro
             same(faults, &format!("{stack}: who may call {service}"), from, &json!(GOVCLOUD_CIDR));
             same(faults, "the port", at(rules, "/0/FromPort"), &json!(443));
             if items(rules).count() != 1 || items(at(rules, "/0/IpRanges")).count() != 1 {
-                faults.push(format!("{stack}: others may call {service}: {rules}"));
+                faults.push(format!("{stack}: {service} is open to others: {rules}"));
             }
         }
     }
@@ -222,7 +220,7 @@ fn endpoints(aws: &Aws, path: &str, faults: &mut Vec<String>) -> Result<(), Erro
     let tables = aws.call(Commercial, &["ec2", "describe-route-tables", "--filters", &filter])?;
     for route in items(at(&tables, "/RouteTables")).flat_map(|table| items(at(table, "/Routes"))) {
         if text(route, "/GatewayId") != "local" {
-            faults.push(format!("{stack}: a route that its VPN gateway has not told: {route}"));
+            faults.push(format!("{stack}: a route that does not come from its VPN gateway: {route}"));
         }
     }
     let gateways = aws.call(Commercial, &["ec2", "describe-vpn-gateways"])?;
@@ -233,7 +231,7 @@ fn endpoints(aws: &Aws, path: &str, faults: &mut Vec<String>) -> Result<(), Erro
     Ok(())
 }
 
-/// What the secret says is what the VPN connections are.
+/// The tunnels' secret must match the VPN connections.
 fn tunnels(aws: &Aws, faults: &mut Vec<String>) -> Result<(), Error> {
     let stack = ["cloudformation", "describe-stacks", "--stack-name"];
     let outputs = |partition, name: &str| {
@@ -248,14 +246,14 @@ fn tunnels(aws: &Aws, faults: &mut Vec<String>) -> Result<(), Error> {
     let value = ["secretsmanager", "get-secret-value", "--secret-id", text(&secret, "/SecretArn"), "--query"];
     let value = aws.call(GovCloud, &[&value[..], &["SecretString"]].concat())?;
     let value: Value = serde_json::from_str(value.as_str().unwrap_or_default())
-        .map_err(|error| Error::Failed(format!("the tunnels' secret is no JSON: {error}")))?;
+        .map_err(|error| Error::Failed(format!("the tunnels' secret is not JSON: {error}")))?;
     let mut gateways = json!({});
     for (name, connection, address) in [("a", "/ConnectionA", "/AddressA"), ("b", "/ConnectionB", "/AddressB")] {
         let id = text(&connections, connection);
-        let made = aws.call(Commercial, &["ec2", "describe-vpn-connections", "--vpn-connection-ids", id])?;
-        let made = at(&made, "/VpnConnections/0");
-        same(faults, &format!("{id}: static routes"), at(made, "/Options/StaticRoutesOnly"), &json!(false));
-        let options = items(at(made, "/Options/TunnelOptions"));
+        let found = aws.call(Commercial, &["ec2", "describe-vpn-connections", "--vpn-connection-ids", id])?;
+        let connection = at(&found, "/VpnConnections/0");
+        same(faults, &format!("{id}: static routes"), at(connection, "/Options/StaticRoutesOnly"), &json!(false));
+        let options = items(at(connection, "/Options/TunnelOptions"));
         let tunnels: Vec<Value> = options
             .map(|one| {
                 let (outside, inside) = (at(one, "/OutsideIpAddress"), at(one, "/TunnelInsideCidr"));
@@ -267,15 +265,15 @@ fn tunnels(aws: &Aws, faults: &mut Vec<String>) -> Result<(), Error> {
         }
     }
     let wanted = json!({ "local_asn": 65010, "remote_asn": 64512, "gateways": gateways });
-    // Not `same`: a fault is printed, and keys are not.
+    // `same` would print the keys.
     if value != wanted || items(at(&wanted, "/gateways/a/tunnels")).count() != 2 {
-        faults.push("the tunnels' secret is not what Commercial has of the VPN connections".to_owned());
+        faults.push("the tunnels' secret differs from Commercial's VPN connections".to_owned());
     }
     Ok(())
 }
 
-/// What the template asks for on Direct Connect, with everything that it refers to put in: moto can make none of it but the
-/// line. The key of the session is a reference to a secret, which the mock has looked up, and each side announces its own range.
+/// The properties of the Direct Connect resources, with their references resolved: moto supports only the connection. The BGP
+/// key is a reference to a secret, which the mock has resolved once; each side announces its own range.
 fn virtual_interfaces(aws: &Aws, faults: &mut Vec<String>) -> Result<(), Error> {
     let query = "connections[].[connectionId, bandwidth]";
     let ordered = aws.call(GovCloud, &["directconnect", "describe-connections", "--query", query])?;
@@ -283,33 +281,33 @@ fn virtual_interfaces(aws: &Aws, faults: &mut Vec<String>) -> Result<(), Error> 
     for (partition, range) in [(Commercial, "10.100.1.0/24"), (GovCloud, GOVCLOUD_CIDR)] {
         let what = partition.directory();
         let last = |kind: &str| -> Result<Value, Error> {
-            Ok(aws.placed(partition, &format!("AWS::DirectConnect::{kind}"))?.pop().unwrap_or_default())
+            Ok(aws.placeholders(partition, &format!("AWS::DirectConnect::{kind}"))?.pop().unwrap_or_default())
         };
         let association = last("DirectConnectGatewayAssociation")?;
         let announced = at(&association, "/AllowedPrefixesToDirectConnectGateway");
         same(faults, &format!("{what}: what Direct Connect announces"), announced, &json!([range]));
         if !text(&association, "/AssociatedGatewayId").starts_with("vgw-") {
-            faults.push(format!("{what}: Direct Connect ends at {association}, which has no VPN gateway"));
+            faults.push(format!("{what}: the association {association} has no VPN gateway"));
         }
         let interface = last("PrivateVirtualInterface")?;
-        // A line that there was in Commercial, one that was ordered in GovCloud.
+        // The example uses an existing connection in Commercial and orders one in GovCloud.
         let line = if partition == GovCloud { at(&ordered, "/0/0").clone() } else { json!("dxcon-fexample") };
         same(faults, &format!("{what}: the virtual interface's connection"), at(&interface, "/ConnectionId"), &line);
         let key = text(&interface, "/BgpPeers/0/AuthKey");
         if !key.starts_with("{{resolve:secretsmanager:arn:") || !key.contains(":secret:bedrock/example/direct-connect-")
         {
-            faults.push(format!("{what}: the session's key is not read from its secret"));
+            faults.push(format!("{what}: the BGP key is not read from its secret"));
         }
         numbers.insert(text(&last("DirectConnectGateway")?, "/AmazonSideAsn").to_owned());
     }
     if numbers.len() != 2 || numbers.contains("") {
-        faults.push(format!("the partitions' AS numbers are {numbers:?}; two are wanted"));
+        faults.push(format!("the partitions' AS numbers are {numbers:?}; want two"));
     }
-    same(faults, "what was ordered", at(&ordered, "/0/1"), &json!("1Gbps"));
+    same(faults, "the ordered bandwidth", at(&ordered, "/0/1"), &json!("1Gbps"));
     Ok(())
 }
 
-/// Two machines, each with its address and its settings, that forward.
+/// Both VPN machines: each has its address and its settings, and may forward packets.
 fn machines(aws: &Aws, faults: &mut Vec<String>) -> Result<(), Error> {
     let addresses = aws.call(GovCloud, &["ec2", "describe-addresses"])?;
     for (name, logical) in [("a", "GatewayA"), ("b", "GatewayB")] {
@@ -339,7 +337,7 @@ fn machines(aws: &Aws, faults: &mut Vec<String>) -> Result<(), Error> {
         let query = ["ssm", "get-parameter", "--name", settings, "--query", "Parameter.Value"];
         let settings = aws.call(GovCloud, &query)?;
         let settings: Value = serde_json::from_str(settings.as_str().unwrap_or_default())
-            .map_err(|error| Error::Failed(format!("{what}: settings that are no JSON: {error}")))?;
+            .map_err(|error| Error::Failed(format!("{what}: settings are not JSON: {error}")))?;
         same(faults, &format!("{what}: its name"), at(&settings, "/name"), &json!(name));
         same(faults, &format!("{what}: its resource"), at(&settings, "/resource"), &json!(logical));
         same(faults, &format!("{what}: what it announces"), at(&settings, "/local_cidr"), &json!(GOVCLOUD_CIDR));

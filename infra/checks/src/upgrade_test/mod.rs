@@ -1,6 +1,6 @@
 //! The upgrade test: `infra/deploy` takes the example environment from version 1 of connectivity to 2, to 3 and back to 1, on the
-//! mock of AWS. After each step what was made is read back, and the gateway's configuration is given to Envoy. At the end
-//! the higher versions' stacks are removed, in the order that the plan of version 1 tells.
+//! mock of AWS. After each step the test reads the resources back, and Envoy validates the gateway's configuration. At the end
+//! the test removes the higher versions' stacks, in the order that the plan of version 1 states.
 
 mod facts;
 mod rendered;
@@ -9,49 +9,48 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::aws_mock::{Aws, Held, write};
+use super::aws_mock::{Aws, Unsupported, write};
 use crate::Error;
 use bedrock_gateway::gateway::{Gateway, Options};
 use bedrock_gateway::programs::Programs;
 use bedrock_gateway::progress;
 use lab::tools::{ENVOY, MODULE, required, root};
 
-/// Plan, and the paths of its configuration.
+/// Each plan with the paths of its configuration.
 const STEPS: [(&str, &[&str]); 4] = [
     ("1-internet", &["internet"]),
     ("2-vpn", &["vpn", "internet"]),
     ("3-direct-connect", &["dx", "vpn", "internet"]),
     ("1-internet", &["internet"]),
 ];
-/// The environment, and with it the stacks' names.
+/// The environment. The stacks are named after it.
 const ENVIRONMENT: &str = "example";
-/// The stack that a change of version changes; there is no other.
+/// The only existing stack that a change of version may change.
 const GATEWAY: &str = "govcloud/gateway";
 
-/// The state of the test.
 struct UpgradeTest {
     aws: Aws,
     dir: PathBuf,
     place: PathBuf,
 }
 
-/// What `infra/deploy` said that it did.
+/// The changes that `infra/deploy` printed.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Done {
-    made: Vec<String>,
+struct Changes {
+    created: Vec<String>,
     changed: Vec<String>,
     same: usize,
-    /// Lines of a change set that replace or remove something.
+    /// Lines of a change set that replace or remove a resource.
     lost: Vec<String>,
 }
 
-impl Done {
-    fn read(text: &str) -> Done {
-        let mut done = Done::default();
+impl Changes {
+    fn read(text: &str) -> Changes {
+        let mut done = Changes::default();
         for line in text.lines() {
             let stack = |end| line.strip_suffix(end).filter(|name| !name.starts_with(' ') && name.contains('/'));
             if let Some(name) = stack(": create") {
-                done.made.push(name.to_owned());
+                done.created.push(name.to_owned());
             } else if let Some(name) = stack(": update") {
                 done.changed.push(name.to_owned());
             } else if stack(": no change").is_some() {
@@ -63,15 +62,15 @@ impl Done {
         done
     }
 
-    /// What a step may not do: change another stack than the gateway, or replace anything but the name of what it installs.
+    /// A step may change only the gateway's stack, and may replace only the settings of the machines.
     fn faults(&self, step: usize) -> Vec<String> {
         let mut faults = Vec::new();
         let wanted: &[&str] = if step == 0 { &[] } else { &[GATEWAY] };
         if self.changed != wanted {
-            faults.push(format!("changed {:?}, and {wanted:?} is all that may be", self.changed));
+            faults.push(format!("changed {:?}; want {wanted:?}", self.changed));
         }
-        if step + 1 == STEPS.len() && !self.made.is_empty() {
-            faults.push(format!("made {:?} on the way back", self.made));
+        if step + 1 == STEPS.len() && !self.created.is_empty() {
+            faults.push(format!("created {:?} on the way back", self.created));
         }
         let settings = "! replace Settings AWS::SSM::Parameter";
         faults.extend(self.lost.iter().filter(|line| *line != settings).cloned());
@@ -79,10 +78,10 @@ impl Done {
     }
 }
 
-/// Runs it; the faults of what was made, a line each. One line on stderr for each step.
+/// The faults that the test finds, a line each. Writes one line to stderr for each step.
 ///
 /// # Errors
-/// A tool that cannot be set up, a step that does not end well, or a read that fails.
+/// A missing tool, a step that fails, or a read that fails.
 pub fn run() -> Result<Vec<String>, Error> {
     let dir = std::env::temp_dir().join(format!("upgrade-test-{}", std::process::id()));
     let faults = upgrade(&dir);
@@ -93,7 +92,7 @@ pub fn run() -> Result<Vec<String>, Error> {
 fn upgrade(dir: &Path) -> Result<Vec<String>, Error> {
     let envoy = required(ENVOY)?;
     let aws = Aws::start(&dir.join("aws"))?;
-    let gateway = Gateway::start(&nothing_behind(dir)?, || false)?;
+    let gateway = Gateway::start(&gateway_without_upstream(dir)?, || false)?;
     let place = dir.join(ENVIRONMENT);
     environment(&root().join("infra/environments").join(ENVIRONMENT), &place, gateway.plain)?;
     let test = UpgradeTest { aws, dir: dir.to_path_buf(), place };
@@ -102,7 +101,7 @@ fn upgrade(dir: &Path) -> Result<Vec<String>, Error> {
     let mut first = String::new();
     for (step, (version, paths)) in STEPS.into_iter().enumerate() {
         let start = Instant::now();
-        let done = Done::read(&test.deploy(&[version, "--yes"])?);
+        let done = Changes::read(&test.deploy(&[version, "--yes"])?);
         let mut found = done.faults(step);
         let config = rendered::config(&test)?;
         found.extend(rendered::faults(&test, &envoy, &config, paths)?);
@@ -112,13 +111,13 @@ fn upgrade(dir: &Path) -> Result<Vec<String>, Error> {
             first = config;
         } else if step + 1 == STEPS.len() {
             if config != first {
-                found.push("another configuration than version 1 had at first".to_owned());
+                found.push("the configuration differs from version 1's at first".to_owned());
             }
             found.extend(facts::find_the_record(&test.aws)?);
         }
         progress::say(&format!(
-            "{version} on the mock: {} stacks made, {} changed, {} as they were, in {:.0} s",
-            done.made.len(),
+            "{version} on the mock: {} stacks created, {} changed, {} unchanged, in {:.0} s",
+            done.created.len(),
             done.changed.len(),
             done.same,
             start.elapsed().as_secs_f64()
@@ -128,12 +127,12 @@ fn upgrade(dir: &Path) -> Result<Vec<String>, Error> {
     }
     faults.extend(test.clear()?);
     gateway.stop(|| true);
-    held(&test.aws.held()?);
+    print_unsupported(&test.aws.unsupported()?);
     Ok(faults)
 }
 
 impl UpgradeTest {
-    /// What `infra/deploy` said; an error if it did not end well.
+    /// The output of `infra/deploy`; an error if it fails.
     fn deploy(&self, arguments: &[&str]) -> Result<String, Error> {
         let place = self.place.to_string_lossy();
         let output = self.aws.deploy(&root().join("infra/deploy"), &[&[place.as_ref()], arguments].concat())?;
@@ -147,7 +146,7 @@ impl UpgradeTest {
         Err(Error::Failed(format!("infra/deploy {}:\n{}", arguments.join(" "), end.join("\n"))))
     }
 
-    /// Removes what the plan of version 1 says, in its order; what is left is version 1's.
+    /// Removes the stacks that the plan of version 1 lists, in its order, and checks that version 1's are left.
     fn clear(&self) -> Result<Vec<String>, Error> {
         let plan = self.place.join("1-internet.plan");
         let text = std::fs::read_to_string(&plan).map_err(Error::file("cannot read", &plan))?;
@@ -171,17 +170,13 @@ impl UpgradeTest {
         let status = self.deploy(&["status"])?;
         let mut left: Vec<&str> = status.lines().filter_map(|line| line.split_whitespace().next()).collect();
         left.sort_unstable();
-        progress::say(&format!("{} stacks removed, {} are version 1's", stacks.len(), left.len()));
-        if left == wanted {
-            Ok(Vec::new())
-        } else {
-            Ok(vec![format!("removed: {left:?} are left; {wanted:?} are wanted")])
-        }
+        progress::say(&format!("{} stacks removed, {} of version 1 left", stacks.len(), left.len()));
+        if left == wanted { Ok(Vec::new()) } else { Ok(vec![format!("after the removal: {left:?}; want {wanted:?}")]) }
     }
 }
 
-/// A gateway for the smoke test: it knows what it refuses, and reaches nobody.
-fn nothing_behind(dir: &Path) -> Result<Options, Error> {
+/// A gateway for the smoke test. It can refuse calls, but reaches no upstream.
+fn gateway_without_upstream(dir: &Path) -> Result<Options, Error> {
     let names = [
         "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY",
@@ -197,7 +192,7 @@ fn nothing_behind(dir: &Path) -> Result<Options, Error> {
     };
     Ok(Options {
         programs,
-        // A name that nobody has (RFC 2606).
+        // A reserved name that never resolves (RFC 2606).
         paths: vec!["internet=nobody.invalid:443".parse()?],
         concurrency: Some(1),
         environment: names.map(|name| (name.to_owned(), String::new())).into(),
@@ -205,7 +200,7 @@ fn nothing_behind(dir: &Path) -> Result<Options, Error> {
     })
 }
 
-/// A copy of the environment, whose gateway is `address` and whose release a stand-in: what is in one has tests of its own.
+/// Copies the environment. The copy's gateway is at `address` and its release is a dummy: `tests/instance.rs` tests a real one.
 fn environment(from: &Path, to: &Path, address: SocketAddr) -> Result<(), Error> {
     for folder in ["", "govcloud", "commercial"] {
         let source = from.join(folder);
@@ -218,7 +213,7 @@ fn environment(from: &Path, to: &Path, address: SocketAddr) -> Result<(), Error>
         }
     }
     let release = to.join("release.tar.gz");
-    write(&release, "what a machine installs\n")?;
+    write(&release, "a release\n")?;
     let settings = to.join("settings");
     let text = std::fs::read_to_string(&settings).map_err(Error::file("cannot read", &settings))?;
     let lines = text.lines().map(|line| match line.split_once('=') {
@@ -229,15 +224,15 @@ fn environment(from: &Path, to: &Path, address: SocketAddr) -> Result<(), Error>
     write(&settings, &lines.collect::<String>())
 }
 
-/// Says what the mock could not make or change, by type.
-fn held(all: &[Held]) {
+/// Prints the resources that the mock could not create or update, by type.
+fn print_unsupported(all: &[Unsupported]) {
     if all.is_empty() {
         return;
     }
-    progress::say("of this, moto could not do:");
+    progress::say("moto does not support:");
     let mut at = 0;
     while let Some(first) = all.get(at) {
-        let of: Vec<&Held> =
+        let of: Vec<&Unsupported> =
             all.iter().skip(at).take_while(|one| (&one.what, &one.kind) == (&first.what, &first.kind)).collect();
         let names: Vec<String> = of.iter().map(|one| format!("{} of {}", one.resource, one.stack)).collect();
         progress::say(&format!("  {} {}: {}", first.what, first.kind, names.join(", ")));
@@ -260,18 +255,18 @@ smoke test of http://127.0.0.1:10000
 ";
 
     #[test]
-    fn what_a_deployment_did_is_read_of_what_it_says() {
-        let done = Done::read(SAID);
-        assert_eq!((done.made.as_slice(), done.same), (["commercial/vpn".to_owned()].as_slice(), 1));
+    fn reads_the_output_of_a_deployment() {
+        let done = Changes::read(SAID);
+        assert_eq!((done.created.as_slice(), done.same), (["commercial/vpn".to_owned()].as_slice(), 1));
         assert_eq!(done.faults(1), [""; 0]);
-        assert_eq!(done.faults(0), ["changed [\"govcloud/gateway\"], and [] is all that may be"]);
-        assert_eq!(done.faults(STEPS.len() - 1), ["made [\"commercial/vpn\"] on the way back"]);
+        assert_eq!(done.faults(0), ["changed [\"govcloud/gateway\"]; want []"]);
+        assert_eq!(done.faults(STEPS.len() - 1), ["created [\"commercial/vpn\"] on the way back"]);
     }
 
     #[test]
-    fn another_stack_that_changes_and_what_is_replaced_are_faults() {
+    fn reports_other_changes_and_replacements() {
         let said = format!("{SAID}govcloud/audit: update\n  ! replace  Table  AWS::DynamoDB::Table\n");
-        let faults = Done::read(&said).faults(2);
+        let faults = Changes::read(&said).faults(2);
         assert_eq!(faults.len(), 2, "{faults:?}");
         assert_eq!(faults[1], "! replace Table AWS::DynamoDB::Table");
     }

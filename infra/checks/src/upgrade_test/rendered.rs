@@ -1,5 +1,5 @@
-//! The gateway's configuration as its stack names it: fetched, validated by Envoy, and its endpoints compared with what was
-//! deployed.
+//! The gateway's configuration: fetched from where its stack says, validated by Envoy, and its endpoints compared with the
+//! deployed ones.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::template::Partition::{Commercial, GovCloud};
 use bedrock_gateway::tls;
 use lab::tools::{MODULE, required};
 
-/// Envoy's bootstrap, out of the archive that the gateway's machines install.
+/// Envoy's bootstrap from the archive that the gateway's machines install.
 pub(super) fn config(test: &UpgradeTest) -> Result<String, Error> {
     let parameter = |name: &str| format!("Stacks[0].Parameters[?ParameterKey=='{name}'].ParameterValue | [0]");
     let stack = ["cloudformation", "describe-stacks", "--stack-name", "bedrock-gateway-example-gateway", "--query"];
@@ -34,14 +34,14 @@ pub(super) fn config(test: &UpgradeTest) -> Result<String, Error> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// What is wrong with it, for a version of these paths.
+/// The faults of the configuration of a version with these paths.
 pub(super) fn faults(test: &UpgradeTest, envoy: &Path, config: &str, paths: &[&str]) -> Result<Vec<String>, Error> {
     let mut faults = Vec::new();
     if let Some(refused) = validate(&test.dir, envoy, config)? {
         faults.push(format!("Envoy refuses the configuration: {refused}"));
     }
     let config: Value = serde_json::from_str(config)
-        .map_err(|error| Error::Failed(format!("the configuration is no JSON: {error}")))?;
+        .map_err(|error| Error::Failed(format!("the configuration is not JSON: {error}")))?;
     let mut used = BTreeSet::new();
     for (cluster, path, _) in endpoints(&config) {
         used.insert(path.to_owned());
@@ -52,7 +52,7 @@ pub(super) fn faults(test: &UpgradeTest, envoy: &Path, config: &str, paths: &[&s
     if used != paths.iter().map(|path| (*path).to_owned()).collect() {
         faults.push(format!("paths {used:?}; the version has {paths:?}"));
     }
-    // A path is an address: of the endpoints in its own VPC, and of none in the other.
+    // A private path's addresses are those of the endpoints in its own VPC.
     for path in paths.iter().filter(|path| **path != "internet") {
         let stack = format!("bedrock-gateway-example-{path}-network");
         let query = "Stacks[0].Outputs[?ends_with(OutputKey, 'Name')].OutputValue";
@@ -82,16 +82,16 @@ fn endpoints(config: &Value) -> impl Iterator<Item = (&str, &str, &str)> {
     })
 }
 
-/// What Envoy says where it refuses the configuration, with an instance's files below `dir`.
+/// Envoy's message if it refuses the configuration. The files of a machine are below `dir`.
 fn validate(dir: &Path, envoy: &Path, config: &str) -> Result<Option<String>, Error> {
     let root = dir.join("instance");
     let etc = root.join("etc/bedrock-gateway");
-    let made = tls::prepare(&root.join("tls"), std::net::Ipv4Addr::LOCALHOST.into())?;
+    let pki = tls::prepare(&root.join("tls"), std::net::Ipv4Addr::LOCALHOST.into())?;
     let files = [
         (required(MODULE)?, etc.join("bedrock_filter.wasm")),
-        (made.certificate, etc.join("tls/cert.pem")),
-        (made.key, etc.join("tls/key.pem")),
-        (made.ca, etc.join("tls/client-ca.pem")),
+        (pki.certificate, etc.join("tls/cert.pem")),
+        (pki.key, etc.join("tls/key.pem")),
+        (pki.ca, etc.join("tls/client-ca.pem")),
     ];
     write(&root.join("var/log/bedrock-gateway/access.jsonl"), "")?;
     for (from, to) in files {
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endpoints_are_found_by_their_labels() {
+    fn finds_endpoints_by_their_labels() {
         let endpoint = |path: &str, address: &str| {
             json!({ "lb_endpoints": [{
                 "metadata": { "filter_metadata": { "bedrock": { "path": path, "region": "us-east-1" } } },

@@ -1,0 +1,71 @@
+//! What sources hand to stores, and what stores report back.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use audit::AuditRecord;
+
+use crate::checkpoint::Checkpoint;
+
+/// DynamoDB's limit for `BatchWriteItem`.
+pub const BATCH_ITEMS: usize = 25;
+/// How long a batch that is not full waits for more entries.
+pub const BATCH_WAIT: Duration = Duration::from_millis(200);
+/// Bytes of a rejected entry's content that are kept.
+const REJECTED_BYTES: usize = 4096;
+
+/// Written as a whole, or written again.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// At most [`BATCH_ITEMS`].
+    pub records: Vec<AuditRecord>,
+    pub rejected: Vec<Rejected>,
+    /// The log's path, and how far it is read once this batch is stored.
+    pub checkpoint: Option<(PathBuf, Checkpoint)>,
+}
+
+/// An entry that cannot be decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// `file` or `als`.
+    pub source: String,
+    /// The file's path, or the log name that Envoy sends.
+    pub file: String,
+    /// The line's byte offset, or the entry's number in its stream.
+    pub offset: u64,
+    pub reason: String,
+    /// The first 4 KiB, as text.
+    pub content: String,
+}
+
+/// A store's result for a batch.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Records now in the store, repeated ones included.
+    pub stored: u64,
+    /// Records that the store was seen to have already.
+    pub repeated: u64,
+    /// Records that the store can never accept: request id and reason.
+    pub refused: Vec<(String, String)>,
+}
+
+impl Batch {
+    /// True if there is nothing to store except a checkpoint.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.rejected.is_empty()
+    }
+}
+
+impl Written {
+    /// The reason for refusing a record whose id another exchange, of time `stored`, has already.
+    pub fn id_conflict(stored: &str) -> String {
+        format!("its request id belongs to another exchange, of {stored}")
+    }
+}
+
+impl Rejected {
+    pub fn new(source: &str, file: String, offset: u64, reason: String, content: &[u8]) -> Self {
+        let content = String::from_utf8_lossy(content.get(..REJECTED_BYTES).unwrap_or(content)).into_owned();
+        Self { source: source.to_owned(), file, offset, reason, content }
+    }
+}

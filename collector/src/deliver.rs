@@ -1,0 +1,57 @@
+//! Writes a batch to the store until it succeeds.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::backoff::back_off;
+use crate::batch::Batch;
+use crate::report::Report;
+use crate::store::{Store, StoreError};
+
+/// Retries with back-off. Once `stop` is true it gives up after `grace`.
+///
+/// # Errors
+/// The last [`StoreError`], after `stop` only. The batch is not stored then.
+pub async fn deliver(
+    store: &Store,
+    batch: &Batch,
+    report: &Report,
+    stop: &mut watch::Receiver<bool>,
+    grace: Duration,
+) -> Result<(), StoreError> {
+    let mut failures = 0;
+    let mut deadline = None;
+    loop {
+        let error = match store.write(batch).await {
+            Ok(written) => {
+                report.stored(written.stored, written.repeated);
+                for rejected in &batch.rejected {
+                    report.rejected(&rejected.source, &rejected.file, rejected.offset, &rejected.reason);
+                }
+                for (id, reason) in &written.refused {
+                    report.refused(id, reason);
+                }
+                if failures > 0 {
+                    report.store_up(failures);
+                }
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        failures += 1;
+        let stopping = *stop.borrow();
+        if stopping && *deadline.get_or_insert_with(|| Instant::now() + grace) <= Instant::now() {
+            return Err(error);
+        }
+        let wait = back_off(failures);
+        report.store_down(&error, wait);
+        if stopping {
+            tokio::time::sleep(wait.min(grace)).await;
+        } else {
+            // A stop ends the wait early, for one more attempt.
+            let _ = tokio::time::timeout(wait, stop.changed()).await;
+        }
+    }
+}

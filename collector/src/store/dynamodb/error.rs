@@ -1,0 +1,25 @@
+//! Failures of the DynamoDB store.
+
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub enum DynamoError {
+    #[error(
+        "table {table} not found in region {region}; create it with infra/, or `run --create-table` for DynamoDB Local"
+    )]
+    NoTable { table: String, region: String },
+    /// `cause` is AWS's code and message, or the connection's error.
+    #[error("DynamoDB {call}: {cause}")]
+    Call { call: &'static str, cause: String },
+    #[error("DynamoDB BatchWriteItem: {left} items still unprocessed after {attempts} attempts")]
+    Unprocessed { left: usize, attempts: u32 },
+    #[error("table {table}: cannot read an item: {cause}")]
+    Item { table: String, cause: serde_json::Error },
+    #[error("no AWS region: set AWS_REGION")]
+    NoRegion,
+    #[error("table {0} is not active after a minute")]
+    NotActive(String),
+    /// The checkpoint or the list of rejected entries.
+    #[error("{file}: {cause}")]
+    File { file: PathBuf, cause: std::io::Error },
+}

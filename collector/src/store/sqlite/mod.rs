@@ -1,0 +1,215 @@
+//! Records in a SQLite file. A batch and its checkpoint are one transaction, so that they agree after a crash.
+
+mod schema;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use audit::AuditRecord;
+use rusqlite::types::{ToSql, Value as Sql};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params, params_from_iter};
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use self::schema::{VERSION, version};
+use crate::batch::{Batch, Rejected, Written};
+use crate::checkpoint::Checkpoint;
+use crate::query::Query;
+
+#[derive(Debug, thiserror::Error)]
+pub enum SqliteError {
+    #[error("{0}: no such file; `audit-collector run --sqlite` creates it")]
+    Missing(PathBuf),
+    #[error("{path}: schema version {found}; this release supports version {VERSION}")]
+    Version { path: PathBuf, found: i64 },
+    #[error("{path}: {cause}")]
+    Sql { path: PathBuf, cause: rusqlite::Error },
+    #[error("{path}: cannot read a row: {cause}")]
+    Row { path: PathBuf, cause: serde_json::Error },
+}
+
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    path: PathBuf,
+    connection: Arc<Mutex<Connection>>,
+}
+
+impl SqliteStore {
+    /// Opens the file to write. Creates the file, its tables and missing columns.
+    pub fn open(path: &Path) -> Result<Self, SqliteError> {
+        Self::with(path, OpenFlags::default(), |connection| {
+            // WAL lets queries read while the collector writes. NORMAL may lose the last transactions when the machine
+            // fails, records and checkpoint together: the log is then read again from the older checkpoint.
+            connection.pragma_update(None, "journal_mode", "wal")?;
+            connection.pragma_update(None, "synchronous", "normal")?;
+            schema::prepare(connection)
+        })
+    }
+
+    /// Opens an existing file to read.
+    pub fn open_to_read(path: &Path) -> Result<Self, SqliteError> {
+        if !path.exists() {
+            return Err(SqliteError::Missing(path.to_owned()));
+        }
+        Self::with(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX, |_| Ok(()))
+    }
+
+    fn with(
+        path: &Path,
+        flags: OpenFlags,
+        prepare: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+    ) -> Result<Self, SqliteError> {
+        let failed = |cause| SqliteError::Sql { path: path.to_owned(), cause };
+        let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+        connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
+        prepare(&connection).map_err(failed)?;
+        let found = version(&connection).map_err(failed)?;
+        if found != VERSION {
+            return Err(SqliteError::Version { path: path.to_owned(), found });
+        }
+        Ok(Self { path: path.to_owned(), connection: Arc::new(Mutex::new(connection)) })
+    }
+
+    /// Writes records, rejected entries and the checkpoint in one transaction: all of them, or on error none.
+    pub fn write(&self, batch: &Batch) -> Result<Written, SqliteError> {
+        let mut connection = self.lock();
+        let mut write = || {
+            let mut written = Written::default();
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let seen_at = OffsetDateTime::now_utc().unix_timestamp();
+            let mut insert = transaction.prepare(&insert())?;
+            let mut stored_time = transaction.prepare("SELECT time FROM records WHERE request_id = ?")?;
+            let mut reject = transaction.prepare("INSERT INTO rejected VALUES (?, ?, ?, ?, ?, ?)")?;
+            for record in &batch.records {
+                // A stored record is never overwritten. The same exchange arrives again from the other source or after
+                // a restart. A different one under the same id (Envoy may be configured to trust clients' ids) goes to
+                // the rejected entries.
+                if insert.execute(params_from_iter(values(record)))? == 0 {
+                    let stored: String = stored_time.query_row([&record.request_id], |row| row.get(0))?;
+                    if stored != record.time {
+                        let reason = Written::id_conflict(&stored);
+                        let content = serde_json::to_string(record).map_err(to_sql_error)?;
+                        reject.execute(params![seen_at, "store", record.request_id, 0, reason, content])?;
+                        written.refused.push((record.request_id.clone(), reason));
+                        continue;
+                    }
+                    written.repeated += 1;
+                }
+                written.stored += 1;
+            }
+            for Rejected { source, file, offset, reason, content } in &batch.rejected {
+                reject.execute(params![seen_at, source, file, offset.cast_signed(), reason, content])?;
+            }
+            drop((insert, stored_time, reject));
+            if let Some((log, checkpoint)) = &batch.checkpoint {
+                let state = serde_json::to_string(checkpoint).map_err(to_sql_error)?;
+                transaction
+                    .prepare(
+                        "INSERT INTO checkpoints VALUES (?, ?) ON CONFLICT (log) DO UPDATE SET state = excluded.state",
+                    )?
+                    .execute(params![log.display().to_string(), state])?;
+            }
+            transaction.commit()?;
+            Ok(written)
+        };
+        write().map_err(|cause| self.failed(cause))
+    }
+
+    /// How far the log at that path was read.
+    pub fn checkpoint(&self, log: &Path) -> Result<Option<Checkpoint>, SqliteError> {
+        let state: Option<String> = self
+            .lock()
+            .query_row("SELECT state FROM checkpoints WHERE log = ?", [log.display().to_string()], |row| row.get(0))
+            .optional()
+            .map_err(|cause| self.failed(cause))?;
+        state.map(|state| serde_json::from_str(&state)).transpose().map_err(|cause| self.bad_row(cause))
+    }
+
+    /// Matching records that have not expired, newest first.
+    pub fn query(&self, query: &Query, now: OffsetDateTime) -> Result<Vec<AuditRecord>, SqliteError> {
+        // `*`: a file that an older release wrote lacks columns until a collector opens it to write.
+        let sql = "SELECT * FROM records WHERE expires_at > ?1 AND (?2 IS NULL OR request_id = ?2) \
+                   AND time >= ?3 AND time < ?4 ORDER BY time DESC, request_id";
+        let connection = self.lock();
+        let mut statement = connection.prepare(sql).map_err(|cause| self.failed(cause))?;
+        let bounds: [&dyn ToSql; 4] = [
+            &now.unix_timestamp(),
+            &query.request_id,
+            &query.since.as_deref().unwrap_or(""),
+            // `~` sorts after every digit, so after every time.
+            &query.until.as_deref().unwrap_or("~"),
+        ];
+        let mut rows = statement.query(bounds).map_err(|cause| self.failed(cause))?;
+        let mut found = Vec::new();
+        while found.len() < query.limit
+            && let Some(row) = rows.next().map_err(|cause| self.failed(cause))?
+        {
+            let mut fields = serde_json::Map::new();
+            for (at, name) in row.as_ref().column_names().enumerate() {
+                let value = match row.get::<_, Sql>(at).map_err(|cause| self.failed(cause))? {
+                    Sql::Integer(number) => number.into(),
+                    Sql::Text(text) => text.into(),
+                    Sql::Null | Sql::Real(_) | Sql::Blob(_) => Value::Null,
+                };
+                fields.insert(name.to_owned(), value);
+            }
+            let record = serde_json::from_value(Value::Object(fields)).map_err(|cause| self.bad_row(cause))?;
+            if query.matches(&record) {
+                found.push(record);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Deletes expired records, and rejected entries as old. Returns the number of records.
+    pub fn purge(&self, now: OffsetDateTime) -> Result<u64, SqliteError> {
+        let retention = i64::try_from(audit::RETENTION_DAYS * 86_400).unwrap_or(i64::MAX);
+        let connection = self.lock();
+        let purge = || {
+            let records = connection.execute("DELETE FROM records WHERE expires_at <= ?", [now.unix_timestamp()])?;
+            connection.execute("DELETE FROM rejected WHERE seen_at <= ?", [now.unix_timestamp() - retention])?;
+            Ok(records as u64)
+        };
+        purge().map_err(|cause| self.failed(cause))
+    }
+
+    /// A poisoned lock is safe to use: the panic rolled its transaction back.
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, cause: rusqlite::Error) -> SqliteError {
+        SqliteError::Sql { path: self.path.clone(), cause }
+    }
+
+    fn bad_row(&self, cause: serde_json::Error) -> SqliteError {
+        SqliteError::Row { path: self.path.clone(), cause }
+    }
+}
+
+fn insert() -> String {
+    let names: Vec<_> = AuditRecord::FIELDS.iter().map(|field| field.name).collect();
+    let marks = vec!["?"; names.len()];
+    format!(
+        "INSERT INTO records ({}) VALUES ({}) ON CONFLICT (request_id) DO NOTHING",
+        names.join(", "),
+        marks.join(", ")
+    )
+}
+
+/// A record's values in the order of [`AuditRecord::FIELDS`].
+fn values(record: &AuditRecord) -> Vec<Sql> {
+    let fields = serde_json::to_value(record).unwrap_or_default();
+    let value = |name: &str| match fields.get(name) {
+        Some(Value::String(text)) => Sql::Text(text.clone()),
+        // SQLite's integers are signed. No count comes near 2^63.
+        Some(Value::Number(number)) => Sql::Integer(number.as_i64().unwrap_or(i64::MAX)),
+        _ => Sql::Null,
+    };
+    AuditRecord::FIELDS.iter().map(|field| value(field.name)).collect()
+}
+
+fn to_sql_error(cause: serde_json::Error) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(Box::new(cause))
+}

@@ -1,0 +1,421 @@
+//! A bootstrap of Envoy: what has to hold for the filter to keep its promises, though Envoy would start without it.
+
+use std::collections::BTreeMap;
+
+use filter_core::config::{Auth, Config, Credentials, RelayPlace, Role, Signer};
+use filter_core::envoy_names::{CLASS_HEADER, CLUSTER_HEADER, RETRY_HEADER};
+use filter_core::policy::Policy;
+use serde_json::Value;
+
+use super::{At, Fault, File, did_you_mean};
+use crate::document::Document;
+
+const HTTP_WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
+const NETWORK_WASM: &str = "type.googleapis.com/envoy.extensions.filters.network.wasm.v3.Wasm";
+const AGGREGATE: &str = "envoy.clusters.aggregate";
+/// The headers that only the filter may set.
+const INTERNAL: [&str; 2] = [CLUSTER_HEADER, CLASS_HEADER];
+
+/// A Wasm filter of the gateway.
+struct Plugin<'a> {
+    /// The key of its `config`.
+    key: String,
+    config: &'a Value,
+    text: &'a str,
+    role: Role,
+}
+
+/// `document`: the one that the bootstrap has to serve, instead of its own.
+pub(super) fn check(file: &File, bootstrap: &Value, document: Option<&Document>, found: &mut Vec<Fault>) {
+    let at = At { file, document: 0, object: "" };
+    let mut plugins = Vec::new();
+    walk("", bootstrap, &mut |key, value| {
+        wasm(&at, key, value, &mut plugins, found);
+        manager(&at, key, value, found);
+    });
+    let Some(main) = plugins.iter().find(|plugin| plugin.role != Role::Signer) else {
+        found.push(
+            at.fault("static_resources", "no Wasm filter has the role gateway or combined: no call would be signed"),
+        );
+        return;
+    };
+    for plugin in &plugins {
+        if let Err(error) = Policy::parse(plugin.text.as_bytes(), None) {
+            let key = format!("{}.configuration.value", plugin.key);
+            found.push(at.fault(&key, format!("{}: {}", error.key, shorter(&error.to_string()))));
+        }
+    }
+    same(&at, main, &plugins, found);
+    let Some(policy) = document.map_or_else(|| Policy::parse(main.text.as_bytes(), None).ok(), |_| None) else {
+        if let Some(document) = document {
+            serves(&at, bootstrap, document.policy(), document.config(), &plugins, found);
+        }
+        return;
+    };
+    if let Ok(config) = Config::parse(main.text.as_bytes()) {
+        serves(&at, bootstrap, &policy, &config, &plugins, found);
+    }
+}
+
+/// Without the words that the key already says.
+fn shorter(problem: &str) -> &str {
+    problem.split_once("`: ").map_or(problem, |(_, rest)| rest)
+}
+
+/// A Wasm filter: it must refuse when it fails, and see bodies.
+fn wasm<'a>(at: &At<'_>, key: &str, value: &'a Value, plugins: &mut Vec<Plugin<'a>>, found: &mut Vec<Fault>) {
+    let kind = value.get("@type").and_then(Value::as_str);
+    if kind != Some(HTTP_WASM) && kind != Some(NETWORK_WASM) {
+        return;
+    }
+    let key = format!("{key}.config");
+    let Some(config) = value.get("config") else { return };
+    open(at, &key, config, found);
+    let text = config.pointer("/configuration/value").and_then(Value::as_str).unwrap_or_default();
+    if RelayPlace::parse(text.as_bytes()).is_some() {
+        return;
+    }
+    let Some(role) = serde_json::from_str::<Value>(text).ok().and_then(|document| role_of(document.get("role")?))
+    else {
+        let value = format!("{key}.configuration.value");
+        found.push(at.fault(&value, "not a document with a `role`: gateway, signer or combined"));
+        return;
+    };
+    let signs = serde_json::from_str::<Value>(text)
+        .is_ok_and(|document| document.get("auth").is_none_or(|auth| auth != "bearer"));
+    if signs && config.get("allow_on_headers_stop_iteration") != Some(&Value::Bool(true)) {
+        let key = format!("{key}.allow_on_headers_stop_iteration");
+        found.push(at.fault(&key, "want true: a call is held until its body is hashed, and would wait for ever"));
+    }
+    plugins.push(Plugin { key, config, text, role });
+}
+
+/// Whether a failed filter lets calls pass.
+fn open(at: &At<'_>, key: &str, config: &Value, found: &mut Vec<Fault>) {
+    let policy = config.get("failure_policy").and_then(Value::as_str).unwrap_or("FAIL_CLOSED");
+    if !["FAIL_CLOSED", "FAIL_RELOAD"].contains(&policy) {
+        let problem = format!("{policy} lets calls past a failed filter; want FAIL_RELOAD or FAIL_CLOSED");
+        found.push(at.fault(&format!("{key}.failure_policy"), problem));
+    }
+    if config.get("fail_open") == Some(&Value::Bool(true)) {
+        found.push(at.fault(
+            &format!("{key}.fail_open"),
+            "true lets calls past a failed filter; want failure_policy: FAIL_RELOAD",
+        ));
+    }
+}
+
+fn role_of(role: &Value) -> Option<Role> {
+    match role.as_str()? {
+        "gateway" => Some(Role::Gateway),
+        "signer" => Some(Role::Signer),
+        "combined" => Some(Role::Combined),
+        _ => None,
+    }
+}
+
+/// A connection manager must not change paths: a model id may hold `%2F`, and the signature covers the path.
+fn manager(at: &At<'_>, key: &str, value: &Value, found: &mut Vec<Fault>) {
+    if value.get("http_filters").is_none() || !value.to_string().contains("cluster_header") {
+        return;
+    }
+    for option in ["normalize_path", "merge_slashes"] {
+        if value.get(option) == Some(&Value::Bool(true)) {
+            found.push(at.fault(
+                &format!("{key}.{option}"),
+                "want false: a model id may hold %2F, and the signature covers the path",
+            ));
+        }
+    }
+    let escapes = value.get("path_with_escaped_slashes_action").and_then(Value::as_str).unwrap_or("KEEP_UNCHANGED");
+    if !["KEEP_UNCHANGED", "IMPLEMENTATION_SPECIFIC_DEFAULT"].contains(&escapes) {
+        let key = format!("{key}.path_with_escaped_slashes_action");
+        found.push(at.fault(&key, format!("{escapes} changes a model id that holds %2F; want KEEP_UNCHANGED")));
+    }
+}
+
+/// Both roles read one document, in one VM.
+fn same(at: &At<'_>, main: &Plugin<'_>, plugins: &[Plugin<'_>], found: &mut Vec<Fault>) {
+    let without_role = |text: &str| {
+        let mut document: Value = serde_json::from_str(text).unwrap_or_default();
+        document.as_object_mut().map(|keys| keys.remove("role"));
+        document
+    };
+    let wanted = without_role(main.text);
+    for plugin in plugins {
+        let own = without_role(plugin.text);
+        if own != wanted {
+            let differ = |key: &&String| own.get(key.as_str()) != wanted.get(key.as_str());
+            let keys = [&own, &wanted].into_iter().filter_map(Value::as_object).flat_map(|keys| keys.keys());
+            let first = keys.clone().find(|key| differ(key)).cloned().unwrap_or_default();
+            let problem = format!("`{first}` differs from the gateway's document: both roles must have the same");
+            found.push(at.fault(&format!("{}.configuration.value", plugin.key), problem));
+        }
+        if plugin.config.get("vm_config") != main.config.get("vm_config") {
+            let problem = "differs from the gateway's: the roles share data in one VM, so want the same `vm_config`";
+            found.push(at.fault(&format!("{}.vm_config", plugin.key), problem));
+        }
+    }
+}
+
+/// What the policy needs of the bootstrap.
+fn serves(
+    at: &At<'_>,
+    bootstrap: &Value,
+    policy: &Policy,
+    config: &Config,
+    plugins: &[Plugin<'_>],
+    found: &mut Vec<Fault>,
+) {
+    let clusters: BTreeMap<&str, (usize, &Value)> = bootstrap
+        .pointer("/static_resources/clusters")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .enumerate()
+        .filter_map(|(index, cluster)| Some((cluster.get("name")?.as_str()?, (index, cluster))))
+        .collect();
+    let known = || clusters.keys().copied();
+    let missing = |key: &str, name: &str, what: &str, found: &mut Vec<Fault>| {
+        if !clusters.contains_key(name) {
+            let problem = format!("there is no cluster `{name}`, which {what}{}", did_you_mean(name, known()));
+            found.push(at.fault(key, problem));
+        }
+    };
+    let all = "static_resources.clusters";
+    for (class, cluster) in policy.clusters() {
+        missing(all, &cluster.name, &format!("class '{}' sends calls to", class.name()), found);
+        if let Some((index, found_cluster)) = clusters.get(cluster.name.as_str()) {
+            let wanted: Vec<String> =
+                cluster.endpoints.iter().map(|(path, region)| format!("{path}/{region}")).collect();
+            upstream(at, &format!("{all}[{index}]"), found_cluster, &wanted, policy.role, found);
+        }
+    }
+    if let Some(relay) = &config.stream_relay {
+        missing(all, relay, "`stream_relay` names", found);
+    }
+    let sources = std::iter::once(("credentials".to_owned(), &config.credentials));
+    let sets = config.credential_sets.iter().map(|(name, source)| (format!("credential_sets.{name}"), source));
+    for (key, source) in sources.chain(sets) {
+        for cluster in clusters_of(source) {
+            missing(all, cluster, &format!("`{key}` names"), found);
+        }
+        if *source == (Credentials::Environment {}) {
+            plugins.iter().for_each(|plugin| variables(at, policy.auth, plugin, found));
+        }
+    }
+    routes(at, bootstrap, policy, found);
+    logs(at, bootstrap, found);
+}
+
+fn clusters_of(source: &Credentials) -> Vec<&str> {
+    match source {
+        Credentials::Environment {} => Vec::new(),
+        Credentials::Container { cluster } | Credentials::Imds { cluster, .. } => vec![cluster],
+        Credentials::SecretsManager { cluster, using, .. } => {
+            std::iter::once(cluster.as_str()).chain(using.as_ref().map(signer_cluster)).collect()
+        }
+        Credentials::Federation { using, govcloud, commercial, .. } => {
+            vec![signer_cluster(using), &govcloud.cluster, &commercial.cluster]
+        }
+    }
+}
+
+fn signer_cluster(signer: &Signer) -> &str {
+    match signer {
+        Signer::Container { cluster } | Signer::Imds { cluster, .. } => cluster,
+    }
+}
+
+/// The variables that the VM is given.
+fn variables(at: &At<'_>, auth: Auth, plugin: &Plugin<'_>, found: &mut Vec<Fault>) {
+    let keys = plugin.config.pointer("/vm_config/environment_variables/host_env_keys").and_then(Value::as_array);
+    let given: Vec<&str> = keys.into_iter().flatten().filter_map(Value::as_str).collect();
+    let values = plugin.config.pointer("/vm_config/environment_variables/key_values").and_then(Value::as_object);
+    let wanted: &[&str] = match auth {
+        Auth::Sigv4 => &["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"],
+        Auth::Bearer => &["AWS_BEARER_TOKEN_BEDROCK"],
+    };
+    let key = format!("{}.vm_config.environment_variables.host_env_keys", plugin.key);
+    for name in wanted {
+        if !given.contains(name) && values.is_none_or(|values| !values.contains_key(*name)) {
+            found.push(at.fault(&key, format!("{name} is missing: the filter would have no credentials")));
+        }
+    }
+    for (name, _) in values.into_iter().flatten().filter(|(name, _)| name.contains("SECRET") || name.contains("TOKEN"))
+    {
+        let key = format!("{}.vm_config.environment_variables.key_values.{name}", plugin.key);
+        found.push(at.fault(&key, "a secret in the configuration is shown by /config_dump; want host_env_keys"));
+    }
+}
+
+/// A cluster of Bedrock: signed for, over verified TLS, to labelled endpoints.
+fn upstream(at: &At<'_>, key: &str, cluster: &Value, wanted: &[String], role: Role, found: &mut Vec<Fault>) {
+    if cluster.pointer("/cluster_type/name").and_then(Value::as_str) == Some(AGGREGATE) {
+        let problem = "Envoy ignores the filters of an aggregate's clusters: calls would leave unsigned; want one cluster with priorities";
+        found.push(at.fault(&format!("{key}.cluster_type"), problem));
+    }
+    let text = cluster.to_string();
+    if role == Role::Gateway && !text.contains(r#"\"role\": \"signer\""#) && !text.contains(r#"\"role\":\"signer\""#) {
+        let key = format!("{key}.typed_extension_protocol_options");
+        found.push(at.fault(&key, "no Wasm filter has the role signer: calls would leave unsigned"));
+    }
+    let tls = cluster.pointer("/transport_socket/typed_config");
+    if tls.is_none() {
+        found.push(at.fault(key, "`transport_socket` is missing: calls would leave without TLS"));
+    }
+    if let Some(tls) = tls {
+        let key = format!("{key}.transport_socket.typed_config");
+        if tls.pointer("/common_tls_context/validation_context/trusted_ca").is_none() {
+            let problem = "`validation_context.trusted_ca` is missing: Envoy would trust any certificate";
+            found.push(at.fault(&format!("{key}.common_tls_context"), problem));
+        }
+        if tls.get("auto_sni_san_validation") != Some(&Value::Bool(true)) {
+            found.push(at.fault(
+                &format!("{key}.auto_sni_san_validation"),
+                "want true: the certificate's name has to be the host's",
+            ));
+        }
+        if tls.get("auto_host_sni") != Some(&Value::Bool(true)) {
+            found.push(at.fault(&format!("{key}.auto_host_sni"), "want true: the endpoint's host name is the SNI"));
+        }
+    }
+    let groups = cluster.pointer("/load_assignment/endpoints").and_then(Value::as_array);
+    for (number, group) in groups.into_iter().flatten().enumerate() {
+        let endpoints = group.get("lb_endpoints").and_then(Value::as_array);
+        for (nth, endpoint) in endpoints.into_iter().flatten().enumerate() {
+            let key = format!("{key}.load_assignment.endpoints[{number}].lb_endpoints[{nth}]");
+            let label = |name: &str| {
+                endpoint.pointer(&format!("/metadata/filter_metadata/bedrock/{name}")).and_then(Value::as_str)
+            };
+            let (Some(path), Some(region)) = (label("path"), label("region")) else {
+                found.push(at.fault(
+                    &key,
+                    "no metadata `bedrock` with `path` and `region`: the signer would refuse every attempt",
+                ));
+                continue;
+            };
+            let place = format!("{path}/{region}");
+            if !wanted.contains(&place) {
+                let problem = format!(
+                    "the class does not take {place}: the signer would refuse the attempt{}",
+                    did_you_mean(&place, wanted.iter().map(String::as_str))
+                );
+                found.push(at.fault(&format!("{key}.metadata"), problem));
+            }
+            if endpoint.pointer("/endpoint/hostname").is_none() {
+                found.push(at.fault(&format!("{key}.endpoint"), "`hostname` is missing: there would be no SNI"));
+            }
+        }
+    }
+}
+
+/// Routes: to the cluster that the filter names, with retries that it decides, and room for a body.
+fn routes(at: &At<'_>, bootstrap: &Value, policy: &Policy, found: &mut Vec<Fault>) {
+    let mut any = false;
+    walk("", bootstrap, &mut |key, value| {
+        let Some(route) = value.get("route").filter(|route| route.get("cluster_header").is_some()) else { return };
+        let name = route.get("cluster_header").and_then(Value::as_str).unwrap_or_default();
+        if name != CLUSTER_HEADER {
+            let problem = format!("'{name}' is not the filter's header; want {CLUSTER_HEADER}");
+            found.push(at.fault(&format!("{key}.route.cluster_header"), problem));
+        }
+        any = true;
+        let limit = value.get("request_body_buffer_limit").and_then(number);
+        if limit.is_some_and(|limit| limit < policy.max_body_bytes) {
+            let problem =
+                format!("is less than `max_body_bytes` ({}): Envoy would refuse the body first", policy.max_body_bytes);
+            found.push(at.fault(&format!("{key}.request_body_buffer_limit"), problem));
+        }
+        let retry = route.get("retry_policy");
+        let on = retry.and_then(|retry| retry.get("retry_on")?.as_str()).unwrap_or_default();
+        if !on.split(',').any(|on| on.trim() == "retriable-headers") {
+            let problem = "`retriable-headers` is missing: the signer's decision to try elsewhere would not be heard";
+            found.push(at.fault(&format!("{key}.route.retry_policy.retry_on"), problem));
+        }
+        for code in ["5xx", "gateway-error", "retriable-4xx", "retriable-status-codes"] {
+            if on.split(',').any(|on| on.trim() == code) {
+                let problem = format!("`{code}` tries again what the signer does not want to: calls could run twice");
+                found.push(at.fault(&format!("{key}.route.retry_policy.retry_on"), problem));
+            }
+        }
+        let headers = retry.and_then(|retry| retry.get("retriable_headers")?.as_array());
+        let named = headers.into_iter().flatten().filter_map(|header| header.get("name")?.as_str());
+        if !named.clone().any(|name| name == RETRY_HEADER) {
+            let found_name = named.clone().next().unwrap_or("nothing");
+            let problem = format!(
+                "want {RETRY_HEADER}, not {found_name}: the signer's decision to try elsewhere would not be heard"
+            );
+            found.push(at.fault(&format!("{key}.route.retry_policy.retriable_headers"), problem));
+        }
+        if route.get("timeout").and_then(Value::as_str) != Some("0s") {
+            found.push(
+                at.fault(&format!("{key}.route.timeout"), "want 0s: Envoy's 15 s would cut off a model that thinks"),
+            );
+        }
+    });
+    if !any {
+        found.push(at.fault("static_resources.listeners", format!("no route has `cluster_header: {CLUSTER_HEADER}`")));
+    }
+    walk("", bootstrap, &mut |key, value| {
+        let calls = value.get("virtual_hosts").is_some_and(|hosts| hosts.to_string().contains("cluster_header"));
+        if !calls {
+            return;
+        }
+        let removed: Vec<&str> = value
+            .get("request_headers_to_remove")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        for name in INTERNAL.into_iter().filter(|name| !removed.contains(name)) {
+            let problem = format!("{name} is missing: the gateway's own header would leave for Bedrock");
+            found.push(at.fault(&format!("{key}.request_headers_to_remove"), problem));
+        }
+    });
+}
+
+fn number(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.get("value")?.as_u64())
+}
+
+/// The access log: what the collector makes records of.
+fn logs(at: &At<'_>, bootstrap: &Value, found: &mut Vec<Fault>) {
+    walk("", bootstrap, &mut |key, value| {
+        let calls = value.get("route_config").is_some_and(|routes| routes.to_string().contains("cluster_header"));
+        // The relay's exchanges are in the log of the listener that sends them.
+        if !calls || value.to_string().contains(r#"\"relay\""#) {
+            return;
+        }
+        let loggers = value.get("access_log").and_then(Value::as_array);
+        if loggers.is_none_or(Vec::is_empty) {
+            found.push(at.fault(key, "`access_log` is missing: calls would leave no audit record"));
+        }
+        for (number, logger) in loggers.into_iter().flatten().enumerate() {
+            let text = logger.to_string();
+            for state in ["wasm.bedrock.exchange", "wasm.bedrock.attempt"] {
+                if !text.contains(&format!("{state}:")) && !text.contains(&format!("\"{state}\"")) {
+                    let problem = format!("filter state {state} is missing: calls would leave no audit record");
+                    found.push(at.fault(&format!("{key}.access_log[{number}]"), problem));
+                }
+            }
+        }
+    });
+}
+
+/// Visits every object with its key.
+pub(super) fn walk<'a>(key: &str, value: &'a Value, visit: &mut dyn FnMut(&str, &'a Value)) {
+    match value {
+        Value::Object(object) => {
+            visit(key, value);
+            for (name, value) in object {
+                walk(&if key.is_empty() { name.clone() } else { format!("{key}.{name}") }, value, visit);
+            }
+        }
+        Value::Array(values) => {
+            values.iter().enumerate().for_each(|(number, value)| walk(&format!("{key}[{number}]"), value, visit));
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,70 @@
+//! A document of the filter: as the filter reads it, against the paths that are given, and against a bootstrap.
+
+use std::path::Path;
+
+use filter_core::config::Auth;
+
+use super::{At, Fault, File, Options, bootstrap};
+use crate::bootstrap::Base;
+use crate::document::{Choices, Document, DocumentError, Written};
+use crate::paths;
+
+pub(super) fn check(file: &File, envoy: Option<&File>, options: &Options, found: &mut Vec<Fault>) {
+    let document = match compile(file) {
+        Ok(document) => document,
+        Err(DocumentError::Key { position, error, .. }) => {
+            let problem = error.to_string();
+            let problem = problem.split_once("`: ").map_or(problem.as_str(), |(_, rest)| rest).to_owned();
+            found.push(Fault { file: file.name.clone(), position, key: error.key, problem });
+            return;
+        }
+        Err(error) => {
+            let problem = error.to_string();
+            let problem = problem.strip_prefix(&format!("{}: ", file.name)).unwrap_or(&problem).to_owned();
+            found.push(Fault { file: file.name.clone(), position: None, key: String::new(), problem });
+            return;
+        }
+    };
+    let at = At { file, document: 0, object: "" };
+    found.extend(document.policy().findings().into_iter().map(|finding| at.fault(&finding.key, finding.problem)));
+    if !options.paths.is_empty() {
+        addresses(&at, &document, options, found);
+    }
+    if let Some(envoy) = envoy.and_then(|envoy| Some((envoy, envoy.documents.first()?))) {
+        bootstrap::check(envoy.0, envoy.1, Some(&document), found);
+    }
+}
+
+fn compile(file: &File) -> Result<Document, DocumentError> {
+    let base = Base::shipped().map_err(|_| DocumentError::NoFilter)?;
+    let written = Written::in_file(Path::new(&file.name), &file.text, &base)?;
+    let auth = written.auth().unwrap_or(Auth::Sigv4);
+    written.compile(&Choices { auth, fips: false, regions: Vec::new(), paths: None })
+}
+
+/// Classes without an address, and addresses without a class.
+fn addresses(at: &At<'_>, document: &Document, options: &Options, found: &mut Vec<Fault>) {
+    for (index, class) in document.policy().classes().iter().enumerate() {
+        let reached = class.paths().iter().any(|path| {
+            class
+                .regions()
+                .iter()
+                .any(|region| paths::find(&options.paths, *path, "bedrock-runtime", region.as_str()).is_some())
+        });
+        if !reached {
+            let names: Vec<&str> = class.paths().iter().map(|path| path.as_str()).collect();
+            let problem = format!(
+                "no --path is given for {}: every call of class '{}' would get 503",
+                names.join(" or "),
+                class.name()
+            );
+            found.push(at.fault(&format!("route_classes[{index}].paths"), problem));
+        }
+    }
+    for path in &options.paths {
+        let used = document.policy().classes().iter().any(|class| class.paths().contains(&path.name));
+        if !used {
+            found.push(at.fault("route_classes", format!("no class takes path {}, which --path gives", path.name)));
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What the gateway role hands to the signer, read from core's JSON.
+
+use filter_core::names::RegionName;
+use filter_core::operation::Operation;
+use serde::Deserialize;
+
+/// The keys of [`filter_core::handoff::Handoff`] that `explain` shows.
+#[derive(Debug, Deserialize)]
+pub(super) struct Handoff {
+    pub(super) class: String,
+    /// Absent if every region of the class may serve the call.
+    pub(super) only_region: Option<RegionName>,
+    pub(super) operation: Operation,
+    pub(super) labels: Vec<String>,
+    /// In hexadecimal; absent if the call is not signed.
+    pub(super) body_sha256: Option<String>,
+}

@@ -1,0 +1,188 @@
+//! The report for people: sections of plain text.
+
+use std::fmt::{self, Write as _};
+
+use super::report::{Attempt, Comparison, Limits, Model, RecordedRoute, Refusal, Report, Route};
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Text::default();
+        text.section("Request");
+        let length = self.request.body_bytes;
+        match (&self.request.method, &self.request.path) {
+            (Some(method), Some(path)) => text.line(format_args!("{method} {path}, body of {length} bytes")),
+            _ => text.line(format_args!("an audit record, body of {length} bytes: route only, no signature")),
+        }
+        text.notes(&self.notes);
+        if let Some(operation) = &self.operation {
+            text.section("Operation");
+            text.line(format_args!("{}, served by {}", operation.name, operation.service));
+        }
+        self.model.iter().for_each(|model| text.model(model));
+        if !self.classes.is_empty() {
+            text.section("Route class");
+            for verdict in &self.classes {
+                let takes = if verdict.takes { "takes the call" } else { "no" };
+                let because = if verdict.because.is_empty() {
+                    "it has no conditions".to_owned()
+                } else {
+                    verdict.because.join("; ")
+                };
+                text.line(format_args!("route_classes[{}] {}: {takes}: {because}", verdict.index, verdict.class));
+            }
+            if self.classes.iter().all(|verdict| !verdict.takes) {
+                text.line("no class takes the call");
+            }
+        }
+        self.limits.iter().for_each(|limits| text.limits(limits));
+        text.routes(&self.routes, self.relay.as_deref());
+        self.record.iter().for_each(|record| text.record(record));
+        self.refusal.iter().for_each(|refusal| text.refusal(refusal));
+        self.attempts.iter().for_each(|attempt| text.attempt(attempt));
+        self.aws.iter().for_each(|comparison| text.comparison(comparison));
+        f.write_str(&text.0)
+    }
+}
+
+/// The text so far.
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn section(&mut self, title: &str) {
+        if !self.0.is_empty() {
+            self.0.push('\n');
+        }
+        self.0.push_str(title);
+        self.0.push('\n');
+    }
+
+    fn line(&mut self, line: impl fmt::Display) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "{}", format!("  {line}").trim_end());
+    }
+
+    fn block(&mut self, title: &str, text: &str) {
+        self.line(title);
+        for line in text.split('\n') {
+            let line = format!("    {line}");
+            self.0.push_str(line.trim_end());
+            self.0.push('\n');
+        }
+    }
+
+    fn notes(&mut self, notes: &[String]) {
+        for note in notes {
+            self.line(format_args!("note: {note}"));
+        }
+    }
+
+    fn model(&mut self, model: &Model) {
+        self.section("Model");
+        self.line(format_args!("named by the client: {}", model.id.named));
+        for step in &model.id.because {
+            self.line(format_args!("  {step}"));
+        }
+        match &model.id.resolved {
+            Some(id) => self.line(format_args!("resolved: {id}")),
+            None => self.line("refused"),
+        }
+        for sends in &model.regions {
+            self.line(format_args!("sent to {}: {} ({})", sends.region, sends.model, sends.because));
+        }
+    }
+
+    fn limits(&mut self, limits: &Limits) {
+        self.section("Limits");
+        let per_minute = |limit: Option<u32>| {
+            limit.map_or("no limit".to_owned(), |limit| format!("{limit} a minute for each caller"))
+        };
+        self.line(format_args!("requests: {}", per_minute(limits.requests_per_minute)));
+        self.line(format_args!("tokens: {}", per_minute(limits.tokens_per_minute)));
+        self.line(format_args!("body: at most {} bytes", limits.max_body_bytes));
+        if let Some(rate) = limits.bandwidth_kbps {
+            self.line(format_args!("bandwidth: {rate} KiB/s for all calls of the class"));
+        }
+        if let Some(dscp) = limits.dscp {
+            self.line(format_args!("DSCP: {dscp}"));
+        }
+    }
+
+    fn routes(&mut self, routes: &[Route], relay: Option<&str>) {
+        for (index, route) in routes.iter().enumerate() {
+            if index == 0 {
+                self.section("Route");
+                relay
+                    .iter()
+                    .for_each(|relay| self.line(format_args!("through cluster {relay} first (`stream_relay`)")));
+            }
+            let share = |key: &str, weight: Option<(u32, u32)>| {
+                weight.map(|(weight, sum)| format!(", {weight} of {sum} calls by `{key}`")).unwrap_or_default()
+            };
+            let path = share("weights", route.path_weight);
+            let region = share("region_weights", route.region_weight);
+            self.line(format_args!("cluster {}{path}{region}", route.cluster));
+            for (number, one) in (1..).zip(&route.tries) {
+                let given = if one.given { "" } else { ", not given by --path" };
+                self.line(format_args!("  {number}. {} {} {}{given}", one.path, one.region, one.host));
+            }
+            if !route.tries.iter().any(|one| one.given) {
+                self.line("  no endpoint is left: Envoy answers 503");
+            }
+        }
+    }
+
+    fn record(&mut self, record: &RecordedRoute) {
+        self.section("Record");
+        let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
+        self.line(format_args!(
+            "class {}, path {}, region {}",
+            shown(&record.class),
+            shown(&record.path),
+            shown(&record.region)
+        ));
+        for difference in &record.differs {
+            self.line(difference);
+        }
+    }
+
+    fn refusal(&mut self, refusal: &Refusal) {
+        self.section("Refused by the gateway");
+        self.line(format_args!("HTTP/1.1 {}", refusal.status));
+        for (name, value) in &refusal.headers {
+            self.line(format_args!("{name}: {value}"));
+        }
+        self.line("");
+        self.line(&refusal.body);
+    }
+
+    fn attempt(&mut self, attempt: &Attempt) {
+        self.section(&format!("First attempt: {} {} {}", attempt.path, attempt.region, attempt.host));
+        if let Some(stages) = &attempt.signature {
+            self.block("canonical request:", &stages.canonical_request);
+            self.block("string to sign:", &stages.string_to_sign);
+            self.block("signature:", &stages.signature);
+        }
+        let headers: String = attempt.headers.iter().map(|(name, value)| format!("\n{name}: {value}")).collect();
+        self.block("request as sent:", &format!("{}{headers}", attempt.request_line));
+        if !attempt.kept_back.is_empty() {
+            self.line(format_args!("headers that do not cross: {}", attempt.kept_back.join(", ")));
+        }
+    }
+
+    fn comparison(&mut self, comparison: &Comparison) {
+        self.section("Compared with AWS's answer");
+        if let Some(code) = &comparison.code {
+            self.line(format_args!("error: {code}"));
+        }
+        for difference in &comparison.differences {
+            let line = difference.line.map(|line| format!(" (line {line})")).unwrap_or_default();
+            self.line(format_args!("{} differs{line}", difference.part.name()));
+            let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "(none)".to_owned());
+            self.line(format_args!("  gateway: {}", shown(&difference.ours)));
+            self.line(format_args!("  AWS:     {}", shown(&difference.aws)));
+            self.line(format_args!("  {}", difference.meaning));
+        }
+        comparison.meaning.iter().for_each(|meaning| self.line(meaning));
+    }
+}

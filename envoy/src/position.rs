@@ -1,0 +1,87 @@
+//! Where a key is in a document's text, YAML or JSON.
+
+use filter_core::config::{self, Position};
+use saphyr::{LoadableYamlNode as _, MarkedYaml, YamlData};
+
+/// The position of a key, given as a path from the top (`route_classes[0].paths[1]`). For a key that is missing, the object
+/// that lacks it; `None` for a text that cannot be read, and for a key that is not the document's.
+pub fn locate(text: &str, key: &str) -> Option<Position> {
+    // A variable of the environment.
+    if key.contains(' ') {
+        return None;
+    }
+    if crate::document::is_json(text) {
+        return config::locate(text.as_bytes(), key);
+    }
+    let documents = MarkedYaml::load_from_str(text).ok()?;
+    Some(within(documents.first()?, key))
+}
+
+/// The same in the document of a stream of several.
+pub fn locate_in(text: &str, document: usize, key: &str) -> Option<Position> {
+    let documents = MarkedYaml::load_from_str(text).ok()?;
+    Some(within(documents.get(document)?, key))
+}
+
+fn within(node: &MarkedYaml<'_>, key: &str) -> Position {
+    let here = Position { line: node.span.start.line(), column: node.span.start.col() + 1 };
+    let rest = key.strip_prefix('.').unwrap_or(key);
+    if rest.is_empty() {
+        return here;
+    }
+    match &node.data {
+        YamlData::Mapping(entries) => {
+            // Names may hold dots: the longest that fits is meant.
+            let fits = entries.iter().filter_map(|(name, value)| {
+                let name_text = name.data.as_str()?;
+                let rest = rest.strip_prefix(name_text)?;
+                (rest.is_empty() || rest.starts_with(['.', '['])).then_some((name_text.len(), name, value, rest))
+            });
+            match fits.max_by_key(|(length, ..)| *length) {
+                Some((_, name, _, "")) => Position { line: name.span.start.line(), column: name.span.start.col() + 1 },
+                Some((_, _, value, rest)) => within(value, rest),
+                None => here,
+            }
+        }
+        YamlData::Sequence(values) => {
+            let found = rest.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+            match found.and_then(|(index, rest)| Some((values.get(index.parse::<usize>().ok()?)?, rest))) {
+                Some((value, rest)) => within(value, rest),
+                None => here,
+            }
+        }
+        YamlData::Tagged(_, inner) => within(inner, rest),
+        _ => here,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\
+# A comment.
+regions:
+  us-east-1: {}
+inference_profiles:
+  amazon.nova-pro-v1:0: us.amazon.nova-pro-v1:0
+route_classes:
+  - name: any
+    paths: [dx, vpn]
+";
+
+    #[test]
+    fn keys_of_yaml_are_found() {
+        for (key, line, column) in [
+            ("regions.us-east-1", 3, 3),
+            ("inference_profiles.amazon.nova-pro-v1:0", 5, 3),
+            ("route_classes[0].paths[1]", 8, 17),
+            ("route_classes[0].dscp", 7, 5),
+            ("auth", 2, 1),
+        ] {
+            assert_eq!(locate(TEXT, key), Some(Position { line, column }), "{key}");
+        }
+        assert_eq!(locate(TEXT, "BEDROCK_PATHS (environment)"), None);
+        assert_eq!(locate("{ \"a\": 1 }", "a"), Some(Position { line: 1, column: 3 }));
+    }
+}

@@ -1,0 +1,35 @@
+//! The part of an audit record that comes from Envoy's access log.
+
+/// Identifies an exchange and its start. The decoder checks both before it makes a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExchangeKey {
+    /// [`ExchangeFacts::id`](crate::ExchangeFacts::id), or Envoy's stream id where the filter left no facts.
+    pub request_id: String,
+    /// RFC 3339, UTC, milliseconds (`2026-01-02T03:04:05.678Z`).
+    pub time: String,
+    /// The same time in whole seconds since 1970.
+    pub epoch_seconds: u64,
+}
+
+/// Envoy's own measurements of an exchange, read from either access log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EnvoyEntry {
+    /// The client's address, without the port.
+    pub source_address: Option<String>,
+    /// HTTP status sent to the client; 0 if the client left before one was sent.
+    pub status: u16,
+    /// Response flags in Envoy's short form, sorted and separated by commas (`UF,URX`).
+    pub response_flags: Option<String>,
+    /// Request body bytes from the client.
+    pub bytes_in: u64,
+    /// Response body bytes to the client.
+    pub bytes_out: u64,
+    /// First byte of the request to last byte of the response.
+    pub duration_ms: u64,
+    /// First byte of the request to first byte of the upstream's response.
+    pub first_byte_ms: Option<u64>,
+    /// Upstream attempts that Envoy counted. For a relayed stream it counts the hop to the relay.
+    pub attempts: u32,
+    /// The path in the metadata of the last endpoint. The relay's endpoint has none.
+    pub path: Option<String>,
+}

@@ -1,0 +1,122 @@
+//! The facts that the filter writes to Envoy's filter state. Envoy's access log prints both objects; the signer also
+//! reads its own between attempts.
+
+use serde::{Deserialize, Serialize};
+
+/// Filter-state key of [`ExchangeFacts`], as Envoy names it.
+pub const EXCHANGE_STATE: &str = "wasm.bedrock.exchange";
+/// Filter-state key of [`AttemptFacts`], as Envoy names it.
+pub const ATTEMPT_STATE: &str = "wasm.bedrock.attempt";
+
+/// Token counts of one exchange, as Bedrock reports them: `input` excludes tokens read from or written to the prompt
+/// cache.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Usage {
+    /// Input tokens that were not cached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<u64>,
+    /// Output tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<u64>,
+    /// Input tokens read from the prompt cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_read: Option<u64>,
+    /// Input tokens written to the prompt cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_write: Option<u64>,
+}
+
+impl Usage {
+    /// Each field of `self`, or that of `other` where `self` has none.
+    #[must_use]
+    pub fn or(&self, other: &Self) -> Self {
+        Self {
+            input: self.input.or(other.input),
+            output: self.output.or(other.output),
+            cache_read: self.cache_read.or(other.cache_read),
+            cache_write: self.cache_write.or(other.cache_write),
+        }
+    }
+
+    /// Tokens that count towards Bedrock's quotas: cache reads do not.
+    pub fn quota_tokens(&self) -> u64 {
+        [self.input, self.output, self.cache_write].into_iter().flatten().fold(0, u64::saturating_add)
+    }
+}
+
+/// Facts of the gateway role. An absent field is unknown, never zero.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExchangeFacts {
+    /// The request id, unique to the exchange. Local replies carry it as `x-amzn-requestid`.
+    pub id: String,
+    /// The caller, as the mesh proves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<String>,
+    /// The operation's name (`Converse`, `ListFoundationModels` …); absent if the request matches no operation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<String>,
+    /// The model id that the client named, decoded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The route class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// Bedrock's request id (`x-amzn-requestid` of its response).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream_id: Option<String>,
+    /// The error type of the response: the filter's own, Bedrock's `x-amzn-errortype`, or that of an exception in the
+    /// event stream (which follows a status of 200).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Token counts of the response.
+    #[serde(default)]
+    pub usage: Usage,
+    /// Set for a call that went through the relay: Envoy's log has only the hop to the relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relayed: Option<Relayed>,
+}
+
+/// The upstream side of a relayed call.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relayed {
+    /// The path of the last attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Upstream attempts.
+    pub attempts: u32,
+}
+
+impl ExchangeFacts {
+    /// One line of compact JSON.
+    pub fn to_json(&self) -> Vec<u8> {
+        // Serialising strings and numbers cannot fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+/// Facts of the signer role, of the last attempt.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptFacts {
+    /// The model id or inference profile that was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The region that the attempt was signed for.
+    pub region: String,
+    /// Path and region (`dx/us-east-1`) of the exchange's attempts in order, this one included.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tried: Vec<String>,
+    /// Set after Bedrock refused an attempt's credentials or time and the call was signed again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resigned: Option<Resigned>,
+}
+
+/// Why a call was signed again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resigned {
+    /// The credentials of this generation are expired or invalid.
+    Credentials(u64),
+    /// The local clock was wrong.
+    Clock,
+}

@@ -1,0 +1,129 @@
+//! Describes a record's fields as data, so that stores and documentation need no list of their own.
+
+use std::fmt;
+
+/// One field of [`AuditRecord`](crate::AuditRecord).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field {
+    /// The JSON key, SQLite column and DynamoDB attribute.
+    pub name: &'static str,
+    /// The type of its values.
+    pub kind: Kind,
+    /// Whether it may be null. A field that is added later must be optional, since older records lack it.
+    pub optional: bool,
+    /// The component that knows its value.
+    pub source: Source,
+    /// The meaning, as `docs/audit.md` gives it.
+    pub doc: &'static str,
+}
+
+/// The type of a field's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// UTF-8 text.
+    Text,
+    /// An unsigned integer.
+    Integer,
+}
+
+/// The component that a field's value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The filter in role `gateway`, through [`ExchangeFacts`](crate::ExchangeFacts).
+    Gateway,
+    /// The filter in role `signer`, through [`AttemptFacts`](crate::AttemptFacts).
+    Signer,
+    /// Envoy's access log, through [`EnvoyEntry`](crate::EnvoyEntry).
+    Envoy,
+    /// The collector computes it.
+    Collector,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Integer => "integer",
+        })
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gateway => "gateway",
+            Self::Signer => "signer",
+            Self::Envoy => "Envoy",
+            Self::Collector => "collector",
+        })
+    }
+}
+
+/// Maps a Rust type to its [`Kind`].
+pub(crate) trait FieldType {
+    const KIND: Kind;
+    const OPTIONAL: bool = false;
+}
+
+impl FieldType for String {
+    const KIND: Kind = Kind::Text;
+}
+
+impl FieldType for u16 {
+    const KIND: Kind = Kind::Integer;
+}
+
+impl FieldType for u32 {
+    const KIND: Kind = Kind::Integer;
+}
+
+impl FieldType for u64 {
+    const KIND: Kind = Kind::Integer;
+}
+
+impl<T: FieldType> FieldType for Option<T> {
+    const KIND: Kind = T::KIND;
+    const OPTIONAL: bool = true;
+}
+
+/// Declares a record: each row gives a field's meaning, name, type, source and value. Expands to the struct, its
+/// `FIELDS` and its constructor `new`, whose arguments the value expressions use.
+macro_rules! audit_record {
+    (
+        $(#[$record_meta:meta])*
+        $record:ident($($argument:ident: $argument_type:ty),+ $(,)?)
+        $(
+            $(#[doc = $doc:literal])+
+            $name:ident: $type:ty = $source:ident($value:expr),
+        )+
+    ) => {
+        $(#[$record_meta])*
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct $record {
+            $(
+                $(#[doc = $doc])+
+                pub $name: $type,
+            )+
+        }
+
+        impl $record {
+            /// The fields in the order of the JSON output.
+            pub const FIELDS: &'static [Field] = &[
+                $(Field {
+                    name: stringify!($name),
+                    kind: <$type as FieldType>::KIND,
+                    optional: <$type as FieldType>::OPTIONAL,
+                    source: Source::$source,
+                    doc: concat!($($doc),+).trim_ascii(),
+                },)+
+            ];
+
+            /// The record of one finished exchange.
+            #[must_use]
+            pub fn new($($argument: $argument_type),+) -> Self {
+                Self { $($name: $value,)+ }
+            }
+        }
+    };
+}
+pub(crate) use audit_record;

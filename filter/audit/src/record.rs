@@ -1,0 +1,142 @@
+//! The audit record and its only list of fields.
+
+use serde::{Deserialize, Serialize};
+
+use crate::entry::{EnvoyEntry, ExchangeKey};
+use crate::facts::{AttemptFacts, ExchangeFacts};
+use crate::field::{Field, FieldType, Source, audit_record};
+
+/// Days after which a record expires.
+pub const RETENTION_DAYS: u64 = 30;
+
+// SQLite columns, DynamoDB attributes, the output of `audit-collector query --json` and the table in docs/audit.md
+// follow these rows. A new field must be an Option: older records lack it.
+audit_record! {
+    /// One exchange, as the collector stores it.
+    AuditRecord(key: ExchangeKey, envoy: EnvoyEntry, exchange: ExchangeFacts, attempt: AttemptFacts)
+
+    /// The key. The filter makes one for each exchange and never takes the client's `x-request-id`; Envoy's stream id if
+    /// the filter left no facts.
+    request_id: String = Gateway(key.request_id),
+    /// When the request's first byte arrived: RFC 3339, UTC, milliseconds (`2026-01-02T03:04:05.678Z`).
+    time: String = Envoy(key.time),
+    /// The caller, as the mesh proves it.
+    principal: Option<String> = Gateway(exchange.principal),
+    /// The client's address, without the port.
+    source_address: Option<String> = Envoy(envoy.source_address),
+    /// The Bedrock operation (`Converse`).
+    operation: Option<String> = Gateway(exchange.operation),
+    /// The model id or alias that the client named.
+    model_asked: Option<String> = Gateway(exchange.model),
+    /// The model id or inference profile of the last attempt.
+    model_sent: Option<String> = Signer(attempt.model),
+    /// The route class that took the call.
+    route_class: Option<String> = Gateway(exchange.class),
+    /// The region of the last attempt.
+    region: Option<String> = Signer(Some(attempt.region).filter(|region| !region.is_empty())),
+    /// The path of the last attempt (`dx`, `vpn`, `internet`); from the gateway for a relayed stream.
+    path: Option<String> =
+        Envoy(exchange.relayed.as_ref().map_or(envoy.path, |relayed| relayed.path.clone())),
+    /// Upstream attempts; 0 if nothing was sent; from the gateway for a relayed stream.
+    attempts: u32 = Envoy(exchange.relayed.map_or(envoy.attempts, |relayed| relayed.attempts)),
+    /// HTTP status sent to the client; 0 if the client left first.
+    status: u16 = Envoy(envoy.status),
+    /// The error type (`ThrottlingException`); if the filter saw none, Envoy's response flags, sorted (`UF,URX`).
+    error_type: Option<String> = Gateway(exchange.error.or(envoy.response_flags)),
+    /// Request body bytes from the client.
+    bytes_in: u64 = Envoy(envoy.bytes_in),
+    /// Response body bytes to the client.
+    bytes_out: u64 = Envoy(envoy.bytes_out),
+    /// Input tokens that were not cached, as Bedrock counted them.
+    tokens_in: Option<u64> = Gateway(exchange.usage.input),
+    /// Output tokens.
+    tokens_out: Option<u64> = Gateway(exchange.usage.output),
+    /// Input tokens read from the prompt cache.
+    tokens_cache_read: Option<u64> = Gateway(exchange.usage.cache_read),
+    /// Input tokens written to the prompt cache.
+    tokens_cache_write: Option<u64> = Gateway(exchange.usage.cache_write),
+    /// First byte of the request to last byte of the response, in milliseconds.
+    latency_ms: u64 = Envoy(envoy.duration_ms),
+    /// First byte of the request to first byte of the upstream's response, in milliseconds.
+    first_byte_ms: Option<u64> = Envoy(envoy.first_byte_ms),
+    /// Bedrock's request id.
+    upstream_request_id: Option<String> = Gateway(exchange.upstream_id),
+    /// When the record expires: 30 days after `time`, in epoch seconds.
+    expires_at: u64 = Collector(key.epoch_seconds + RETENTION_DAYS * 86_400),
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{Kind, Relayed, Usage};
+
+    fn key(id: &str) -> ExchangeKey {
+        ExchangeKey { request_id: id.to_owned(), time: "1970-01-01T00:00:01.000Z".to_owned(), epoch_seconds: 1 }
+    }
+
+    /// The numbers and texts of a JSON document.
+    fn leaves(value: &Value) -> Vec<&Value> {
+        match value {
+            Value::Object(fields) => fields.values().flat_map(leaves).collect(),
+            Value::Array(items) => items.iter().flat_map(leaves).collect(),
+            leaf => vec![leaf],
+        }
+    }
+
+    // Every field is given and every value differs: a fact without a row in the record fails.
+    #[test]
+    fn every_fact_reaches_the_record() {
+        let text = |text: &str| Some(text.to_owned());
+        let exchange = ExchangeFacts {
+            id: "the id".to_owned(),
+            principal: text("the principal"),
+            operation: text("the operation"),
+            model: text("the model asked"),
+            class: text("the class"),
+            upstream_id: text("the upstream id"),
+            error: text("the error"),
+            usage: Usage { input: Some(101), output: Some(102), cache_read: Some(103), cache_write: Some(104) },
+            relayed: Some(Relayed { path: text("the path"), attempts: 105 }),
+        };
+        // `tried` and `resigned` are for the next attempt.
+        let attempt = AttemptFacts {
+            model: text("the model sent"),
+            region: "the region".to_owned(),
+            tried: Vec::new(),
+            resigned: None,
+        };
+        let facts = json!([exchange, attempt]);
+        let record = AuditRecord::new(key("the id"), EnvoyEntry::default(), exchange, attempt);
+        let record = serde_json::to_value(record).unwrap();
+        for fact in leaves(&facts) {
+            assert!(leaves(&record).contains(&fact), "{fact} is not in {record}");
+        }
+    }
+
+    #[test]
+    fn the_json_has_every_field_in_order() {
+        let text = serde_json::to_string(&AuditRecord::default()).unwrap();
+        let keys: Vec<_> = AuditRecord::FIELDS
+            .iter()
+            .map(|field| text.find(&format!("\"{}\":", field.name)).unwrap_or_else(|| panic!("no {}", field.name)))
+            .collect();
+        assert!(keys.is_sorted(), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap().as_object().unwrap().len(), AuditRecord::FIELDS.len());
+    }
+
+    #[test]
+    fn kinds_follow_the_types() {
+        let field = |name: &str| AuditRecord::FIELDS.iter().find(|field| field.name == name).unwrap();
+        assert_eq!((field("time").kind, field("time").optional), (Kind::Text, false));
+        assert_eq!((field("status").kind, field("status").optional), (Kind::Integer, false));
+        assert_eq!((field("tokens_in").kind, field("tokens_in").optional), (Kind::Integer, true));
+    }
+
+    #[test]
+    fn a_record_expires_after_30_days() {
+        let facts = (ExchangeFacts::default(), AttemptFacts::default());
+        assert_eq!(AuditRecord::new(key("r"), EnvoyEntry::default(), facts.0, facts.1).expires_at, 1 + 30 * 86_400);
+    }
+}

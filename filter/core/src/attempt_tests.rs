@@ -1,0 +1,103 @@
+use super::*;
+use crate::shared::tests::Memory;
+use crate::testing::*;
+use serde_json::json;
+
+#[test]
+fn refuses_calls_without_a_valid_handoff() {
+    let policy = policy("signer", "sigv4");
+    let keys = keys();
+    let good =
+        json!({"class": "any", "operation": "Converse", "labels": ["x"], "body_sha256": EMPTY_SHA256}).to_string();
+    let unhashed = json!({"class": "any", "operation": "Converse", "labels": ["x"]}).to_string();
+    let stranger = good.replace("any", "other");
+    let east = Some("us-east-1");
+    for (handoff, region, credentials, message) in [
+        (None, east, Some(&keys), "no handoff"),
+        (Some("{}"), east, Some(&keys), "unreadable handoff"),
+        (Some("\u{0}"), east, Some(&keys), "unreadable handoff"),
+        (Some(unhashed.as_str()), east, Some(&keys), "no body hash"),
+        (Some(stranger.as_str()), east, Some(&keys), "a route class that it does not know"),
+        (Some(good.as_str()), None, Some(&keys), "no region label"),
+        (Some(good.as_str()), Some("us-gov-west-1"), Some(&keys), "'us-gov-west-1'"),
+        (Some(good.as_str()), east, None, "no credentials"),
+    ] {
+        let region = region.map(str::as_bytes);
+        let reply = refused(attempt(&converse(&[]), handoff.map(str::as_bytes), region, context(&policy, credentials)));
+        assert_eq!((reply.0, reply.1), (503, "ServiceUnavailableException"));
+        assert!(reply.2.contains(message), "{message}: {}", reply.2);
+    }
+}
+
+#[test]
+fn a_refused_key_is_replaced_once() {
+    let (policy, store, shared_credentials) = fetched("signer");
+    let memory = Memory::default();
+    publish(&shared_credentials, &memory, NOW, 3600);
+    let handoff =
+        json!({"class": "any", "operation": "Converse", "labels": ["x"], "body_sha256": EMPTY_SHA256}).to_string();
+    let context = |now| Context { policy: &policy, credentials: &store, shared: &memory, now };
+    let input = |previous| AttemptInput {
+        handoff: Some(handoff.as_bytes()),
+        previous,
+        path: Some(b"dx"),
+        region: Some(b"us-east-1"),
+    };
+    let denied = |error: &str| headers(&[(":status", "403"), ("x-amzn-errortype", error)]);
+    let mut first = Attempt::default();
+    forwarded(first.request(&converse(&[]), input(None), context(NOW)));
+    assert!(!first.response(&denied("AccessDeniedException"), context(NOW)).retry);
+    let decision = first.response(&denied("ExpiredTokenException:http://x"), context(NOW));
+    assert!(decision.retry);
+
+    // The next attempt waits for others, which are fetched now.
+    let state = decision.state.unwrap();
+    let mut second = Attempt::default();
+    assert_eq!(second.request(&converse(&[]), input(Some(&state)), context(NOW)), RequestStep::AwaitCredentials);
+    assert_eq!(store.due(&memory, NOW), ["default"]);
+    publish(&shared_credentials, &memory, NOW, 3600);
+    let forward = forwarded(second.request(&converse(&[]), input(Some(&state)), context(NOW)));
+    let facts: AttemptFacts = serde_json::from_slice(&forward.states[0].1).unwrap();
+    assert_eq!(facts.tried.len(), 2);
+    assert!(!second.response(&denied("ExpiredTokenException"), context(NOW)).retry, "once");
+
+    let mut third = Attempt::default();
+    let late = input(Some(&state));
+    let state = AttemptFacts { resigned: Some(audit::Resigned::Credentials(2)), ..facts };
+    let state = to_json(&state);
+    let late = AttemptInput { previous: Some(&state), ..late };
+    assert_eq!(third.request(&converse(&[]), late, context(NOW)), RequestStep::AwaitCredentials);
+    let reply = refused(third.request(&converse(&[]), late, context(NOW + std::time::Duration::from_secs(2))));
+    assert!(reply.2.contains("have expired"), "{}", reply.2);
+}
+
+#[test]
+fn a_wrong_clock_is_corrected_once() {
+    let policy = policy("signer", "sigv4");
+    // 1994-11-06T08:49:37Z, ten minutes on.
+    let now = NOW + std::time::Duration::from_secs(784_111_777 + 600);
+    let keys = keys();
+    let context = Context { now, ..context(&policy, Some(&keys)) };
+    let handoff =
+        json!({"class": "any", "operation": "Converse", "labels": ["x"], "body_sha256": EMPTY_SHA256}).to_string();
+    let input = AttemptInput {
+        handoff: Some(handoff.as_bytes()),
+        previous: None,
+        path: Some(b"dx"),
+        region: Some(b"us-east-1"),
+    };
+    let mut first = Attempt::default();
+    let date = |step| forwarded(step).headers.get_str("x-amz-date").unwrap().to_owned();
+    assert_eq!(date(first.request(&converse(&[]), input, context)), "19941106T085937Z");
+    let response = headers(&[
+        (":status", "403"),
+        ("x-amzn-errortype", "InvalidSignatureException"),
+        ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+    ]);
+    let decision = first.response(&response, context);
+    assert!(decision.retry);
+    let mut second = Attempt::default();
+    let input = AttemptInput { previous: decision.state.as_deref(), ..input };
+    assert_eq!(date(second.request(&converse(&[]), input, context)), "19941106T084937Z");
+    assert!(!second.response(&response, context).retry);
+}

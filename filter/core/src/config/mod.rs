@@ -1,0 +1,441 @@
+//! The configuration as the operator writes it: one JSON document for every role. Unknown keys are refused, and errors name
+//! the key. [`Policy`](crate::policy::Policy) is compiled from it once.
+
+mod error;
+mod json;
+mod locate;
+mod nearest;
+mod read;
+mod sources;
+mod tagged;
+
+pub(crate) use error::at;
+pub use error::{ConfigError, Position};
+pub use locate::locate;
+pub use nearest::nearest;
+pub use sources::{Credentials, Signer, Sts};
+
+use crate::names::{PathName, RegionName};
+use crate::operation::{Operation, Service};
+use json::Json;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use tagged::tagged;
+
+/// The filter's configuration.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What this instance of the module does.
+    pub role: Role,
+    /// How calls are authenticated to Bedrock; `sigv4` if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
+    /// Whether the FIPS endpoints are called (`bedrock-runtime-fips.…`).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub fips: bool,
+    /// The Commercial regions that calls may be signed for, by name.
+    pub regions: BTreeMap<RegionName, Region>,
+    /// How long a path must have been healthy before calls take it again, in seconds; 5 if left out.
+    #[serde(default = "default_failback_seconds", skip_serializing_if = "is_default_failback_seconds")]
+    #[cfg_attr(test, schemars(extend("default" = default_failback_seconds())))]
+    pub failback_seconds: u32,
+    /// The region that role `combined` signs for; may be left out if `regions` has one entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<RegionName>,
+    /// Inference profile by bare model id, for every region that has no entry of its own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inference_profiles: BTreeMap<String, String>,
+    /// Model id by alias: the names that the operator gives.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub aliases: BTreeMap<String, String>,
+    /// Which models may be called.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub models: Models,
+    /// Where the caller's name comes from; the first source that has one wins. Empty: callers have no name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub principal: Vec<Principal>,
+    /// Which calls may take which paths; the first that matches wins. A call that none matches is refused.
+    pub route_classes: Vec<RouteClass>,
+    /// The cluster of the listener with the module's relay. Streams go through it, so that a stream whose upstream breaks off
+    /// ends with an exception. Left out, streams go as other calls do, and a client sees its connection break.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_relay: Option<String>,
+    /// Longest request body in bytes; 25 MiB if left out. Envoy's buffer limits must be higher.
+    #[serde(default = "default_max_body_bytes", skip_serializing_if = "is_default_max_body_bytes")]
+    #[cfg_attr(test, schemars(extend("default" = default_max_body_bytes())))]
+    pub max_body_bytes: u64,
+    /// Where the Commercial credentials come from.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub credentials: Credentials,
+    /// Further sources by name, for route classes of other accounts or roles.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub credential_sets: BTreeMap<String, Credentials>,
+    /// How long a call waits for the first credentials, in milliseconds; 2000 if left out.
+    #[serde(default = "default_credentials_wait_ms", skip_serializing_if = "is_default_credentials_wait_ms")]
+    #[cfg_attr(test, schemars(extend("default" = default_credentials_wait_ms())))]
+    pub credentials_wait_ms: u32,
+}
+
+/// What an instance of the module does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// In the downstream chain: cleans, recognises, decides, measures.
+    Gateway,
+    /// In the upstream chain of a cluster: signs each attempt for the endpoint that it goes to.
+    Signer,
+    /// Both in the downstream chain, for one region, where no upstream chain is available.
+    Combined,
+}
+
+/// Where the relay runs. It decides nothing, so `{"relay": "connection"}` or `{"relay": "http"}` is its whole document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RelayPlace {
+    /// A network filter before the relay's connection manager.
+    Connection,
+    /// An HTTP filter in it.
+    Http,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Relay {
+    relay: RelayPlace,
+}
+
+/// How calls are authenticated to Bedrock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Auth {
+    /// AWS Signature Version 4, over the body too: the body is held until its hash is known.
+    #[default]
+    Sigv4,
+    /// A Bedrock API key as bearer token: the body streams through.
+    Bearer,
+}
+
+/// A Commercial region.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Region {
+    /// Inference profile by bare model id; wins over the general table.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inference_profiles: BTreeMap<String, String>,
+    /// Host names by path and service, where they differ from the region's public ones: a VPC endpoint's name, or one
+    /// variant (FIPS, dual-stack) on one path. Host, SNI and signature are for this name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hosts: BTreeMap<PathName, BTreeMap<Service, String>>,
+}
+
+/// Model policy. A pattern has `*` for any run of characters. It is matched against the model id, an ARN's resource, and
+/// both without their geography prefix.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Models {
+    /// Patterns of which a model must match one; all models are allowed if left out.
+    #[serde(default = "all", skip_serializing_if = "is_all")]
+    #[cfg_attr(test, schemars(extend("default" = all())))]
+    pub allow: Vec<String>,
+    /// Patterns that a model must not match; they win over `allow`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<String>,
+}
+
+/// A source of the caller's name.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(tag = "from"))]
+#[serde(remote = "Self", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Principal {
+    /// The URI SAN of the client's certificate (a SPIFFE id), as Envoy verified it.
+    Mtls {},
+    /// A claim of the token that Envoy's `jwt_authn` verified.
+    Jwt {
+        /// The filter's `payload_in_metadata`.
+        payload: String,
+        /// The claim, a string (`sub`).
+        claim: String,
+    },
+}
+
+tagged!(Principal, "from");
+
+/// A rule: which calls may take which paths, in which order. A key left out matches all; a call must match every key.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RouteClass {
+    /// The class's name, lower-case letters, digits and `-`: clusters are called `{service}.{name}`.
+    pub name: String,
+    /// Patterns of model ids. A call that runs no model does not match.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub models: Option<Vec<String>>,
+    /// Operations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operations: Option<Vec<Operation>>,
+    /// Patterns of callers' names. A call without a name does not match.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principals: Option<Vec<String>>,
+    /// Whether the response is an event stream (`true`: only such calls; `false`: only others).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streaming: Option<bool>,
+    /// The length of the request's body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_bytes: Option<BodyBytes>,
+    /// The paths that calls of this class may take, in order. A path that is not listed is never taken.
+    pub paths: Vec<PathName>,
+    /// Which path a caller's calls try first, as shares of the sum; a path that is not named has none. A caller keeps its
+    /// path while the weights stay, and a change moves as few callers as possible. Left out: the first of `paths`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<BTreeMap<PathName, u32>>,
+    /// The regions that calls of this class may go to, in order; all of the document's, in order of their names, if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regions: Option<Vec<RegionName>>,
+    /// Which region a call tries first, as shares of the sum. Left out: the first of `regions`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region_weights: Option<BTreeMap<RegionName, u32>>,
+    /// Envoy's routing priority, and with it its circuit breakers' thresholds.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub priority: Priority,
+    /// The DSCP value (RFC 2474), 0 to 63, of packets to the upstreams.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dscp: Option<Dscp>,
+    /// Bandwidth of all calls of the class on a listener together, in KiB/s, both ways together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth_kbps: Option<u64>,
+    /// What one caller may use.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: Limits,
+    /// The source of the class's credentials, of `credential_sets`; `credentials` if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<String>,
+}
+
+/// Envoy's routing priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// `DEFAULT`
+    #[default]
+    Default,
+    /// `HIGH`
+    High,
+}
+
+/// A DSCP value: six bits (RFC 2474).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Dscp(u8);
+
+/// What one caller may use, in a minute. Calls without a caller's name share one allowance.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Calls; as many may come at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_per_minute: Option<u32>,
+    /// Tokens, as Bedrock counts them for its quotas: input, output and written to the cache, not read from it. They are known
+    /// when a call is over: a call may overdraw the allowance, and the next waits until the debt is paid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_per_minute: Option<u32>,
+}
+
+/// Bounds of a body's length, in bytes, either included. A body of unannounced length (chunked) counts as longer than any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct BodyBytes {
+    /// The shortest that matches; 0 if left out.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub min: u64,
+    /// The longest that matches; no bound if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<u64>,
+}
+
+// === parsing ===
+
+impl Config {
+    /// Parses the document.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for text that is not JSON, repeated, unknown and missing keys, and values of another kind.
+    pub fn parse(json: &[u8]) -> Result<Self, ConfigError> {
+        read_unique(&Json::parse(json)?)
+    }
+
+    /// Parses a document for an instance of another role: the document may name any role, or none.
+    ///
+    /// # Errors
+    /// As [`Config::parse`].
+    pub fn parse_for(json: &[u8], role: Role) -> Result<Self, ConfigError> {
+        let mut document = Json::parse(json)?;
+        let name = match role {
+            Role::Gateway => "gateway",
+            Role::Signer => "signer",
+            Role::Combined => "combined",
+        };
+        check_unique(&document)?;
+        document.set("role", Json::String(name.to_owned()));
+        read::read(&document)
+    }
+
+    /// The document as JSON text, without the keys that have their default value.
+    pub fn to_json(&self) -> String {
+        // A struct of tables and texts, whose keys are all texts: serialising it cannot fail.
+        serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+}
+
+impl RelayPlace {
+    /// Parses a document, if it is the relay's, which has a key `relay`.
+    ///
+    /// # Errors
+    /// As [`Config::parse`].
+    pub fn parse(json: &[u8]) -> Option<Result<Self, ConfigError>> {
+        let document = Json::parse(json).ok()?;
+        document.get("relay")?;
+        Some(read_unique(&document).map(|Relay { relay }| relay))
+    }
+}
+
+/// Refuses a document in which an object has a key twice: of a table of models or regions, one would win in silence.
+///
+/// # Errors
+/// [`ConfigError`] names the key, or where the text stops being JSON.
+pub fn check_keys(json: &[u8]) -> Result<(), ConfigError> {
+    check_unique(&Json::parse(json)?)
+}
+
+fn check_unique(document: &Json) -> Result<(), ConfigError> {
+    let Some((name, path)) = document.repeated_key() else { return Ok(()) };
+    Err(at(path.trim_start_matches('.'), format!("the key `{name}` is there twice")))
+}
+
+fn read_unique<T: serde::de::DeserializeOwned>(document: &Json) -> Result<T, ConfigError> {
+    check_unique(document)?;
+    read::read(document)
+}
+
+// === values ===
+
+impl Dscp {
+    /// The largest value.
+    pub const MAX: u8 = 63;
+
+    /// The value, 0 to [`Dscp::MAX`].
+    pub fn value(self) -> u8 {
+        self.0
+    }
+}
+
+impl TryFrom<u8> for Dscp {
+    type Error = String;
+
+    fn try_from(value: u8) -> Result<Self, String> {
+        if value <= Self::MAX { Ok(Self(value)) } else { Err(format!("want {WANT_DSCP}, not {value}")) }
+    }
+}
+
+const WANT_DSCP: &str = "a whole number from 0 to 63";
+
+impl<'de> Deserialize<'de> for Dscp {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Number;
+        impl serde::de::Visitor<'_> for Number {
+            type Value = Dscp;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(WANT_DSCP)
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Dscp, E> {
+                let dscp = u8::try_from(value).ok().and_then(|value| Dscp::try_from(value).ok());
+                dscp.ok_or_else(|| E::invalid_value(serde::de::Unexpected::Unsigned(value), &self))
+            }
+        }
+        deserializer.deserialize_u8(Number)
+    }
+}
+
+#[cfg(test)]
+impl schemars::JsonSchema for Dscp {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Dscp".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "integer", "minimum": 0, "maximum": Dscp::MAX })
+    }
+}
+
+impl Principal {
+    /// The Envoy property (attribute path) that holds the name.
+    pub fn property(&self) -> Vec<&str> {
+        match self {
+            Self::Mtls {} => vec!["connection", "uri_san_peer_certificate"],
+            Self::Jwt { payload, claim } => {
+                vec!["metadata", "filter_metadata", "envoy.filters.http.jwt_authn", payload, claim]
+            }
+        }
+    }
+}
+
+// === defaults ===
+
+impl Default for Models {
+    fn default() -> Self {
+        Self { allow: all(), deny: Vec::new() }
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+const fn default_credentials_wait_ms() -> u32 {
+    2000
+}
+
+fn is_default_credentials_wait_ms(value: &u32) -> bool {
+    *value == default_credentials_wait_ms()
+}
+
+const fn default_failback_seconds() -> u32 {
+    5
+}
+
+fn is_default_failback_seconds(value: &u32) -> bool {
+    *value == default_failback_seconds()
+}
+
+const fn default_max_body_bytes() -> u64 {
+    25 << 20
+}
+
+fn is_default_max_body_bytes(value: &u64) -> bool {
+    *value == default_max_body_bytes()
+}
+
+fn all() -> Vec<String> {
+    vec!["*".to_owned()]
+}
+
+fn is_all(patterns: &[String]) -> bool {
+    patterns == all()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! Sources of credentials, as the operator writes them.
+//!
+//! Read and write these enums through serde's traits (`serde_json::from_value`, [`Config`](super::Config)). Their inherent
+//! functions `deserialize` and `serialize` are what serde derives, without the tag: only `tagged!` calls them.
+
+use super::is_default;
+use super::tagged::tagged;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A source of Commercial credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(tag = "source"))]
+#[serde(remote = "Self", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Credentials {
+    /// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`, or `AWS_BEARER_TOKEN_BEDROCK`, from the
+    /// VM's environment.
+    Environment {},
+    /// The endpoint of ECS or of EKS Pod Identity. `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI` or `…_FULL_URI` is its address,
+    /// `AWS_CONTAINER_AUTHORIZATION_TOKEN` the token to send.
+    Container {
+        /// Envoy's cluster of the endpoint.
+        cluster: String,
+    },
+    /// Version 2 of the instance metadata service, as EC2 and IAM Roles Anywhere's signing helper serve it.
+    Imds {
+        /// Envoy's cluster of the service.
+        cluster: String,
+        /// The role whose keys are requested; the one that the service names, if left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        role: Option<String>,
+    },
+    /// A secret that holds access keys or a Bedrock API key. Without `using`, from the Secrets Manager Agent.
+    SecretsManager {
+        /// Envoy's cluster of the agent or of Secrets Manager.
+        cluster: String,
+        /// The secret's name or ARN.
+        secret: String,
+        /// Secrets Manager's region, to call it directly.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        region: Option<String>,
+        /// The credentials that sign the request to Secrets Manager.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        using: Option<Signer>,
+    },
+    /// Outbound federation: a token of the GovCloud identity, exchanged for keys of a Commercial role.
+    Federation {
+        /// The credentials that sign the request for the token.
+        using: Signer,
+        /// GovCloud's STS.
+        govcloud: Sts,
+        /// Commercial STS.
+        commercial: Sts,
+        /// The Commercial role.
+        role_arn: String,
+        /// The token's audience, as the role's trust policy has it.
+        audience: String,
+        /// The session's name, which CloudTrail shows; `bedrock-gateway` if left out.
+        #[serde(default = "default_session_name", skip_serializing_if = "is_default_session_name")]
+        #[cfg_attr(test, schemars(extend("default" = default_session_name())))]
+        session_name: String,
+        /// How long keys live, 900 to 43200 seconds; 3600 if left out.
+        #[serde(default = "default_duration_seconds", skip_serializing_if = "is_default_duration_seconds")]
+        #[cfg_attr(test, schemars(extend("default" = default_duration_seconds())))]
+        duration_seconds: u32,
+        /// Tags in the token, which the session carries.
+        #[serde(default, skip_serializing_if = "is_default")]
+        tags: BTreeMap<String, String>,
+    },
+}
+
+tagged!(Credentials, "source");
+
+/// A source of the GovCloud credentials that sign requests for others.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(tag = "source"))]
+#[serde(remote = "Self", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Signer {
+    /// As the source of this name.
+    Container {
+        /// Envoy's cluster of the endpoint.
+        cluster: String,
+    },
+    /// As the source of this name.
+    Imds {
+        /// Envoy's cluster of the service.
+        cluster: String,
+        /// The role whose keys are requested; the one that the service names, if left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        role: Option<String>,
+    },
+}
+
+tagged!(Signer, "source");
+
+/// An endpoint of the Security Token Service.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Sts {
+    /// Envoy's cluster of it.
+    pub cluster: String,
+    /// Its region.
+    pub region: String,
+}
+
+impl Default for Credentials {
+    fn default() -> Self {
+        Self::Environment {}
+    }
+}
+
+fn default_session_name() -> String {
+    "bedrock-gateway".to_owned()
+}
+
+fn is_default_session_name(name: &str) -> bool {
+    name == default_session_name()
+}
+
+const fn default_duration_seconds() -> u32 {
+    3600
+}
+
+fn is_default_duration_seconds(seconds: &u32) -> bool {
+    *seconds == default_duration_seconds()
+}

@@ -1,0 +1,128 @@
+use super::*;
+use serde_json::{Value, json};
+
+const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs");
+
+#[test]
+fn schema_in_docs_is_current() {
+    let mut schema = serde_json::to_value(schemars::schema_for!(Config)).unwrap();
+    schema["title"] = "Configuration of the Bedrock gateway filter".into();
+    let generated = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+    let file = format!("{DOCS}/configuration.schema.json");
+    if std::env::var_os("UPDATE_SCHEMA").is_some() {
+        std::fs::write(&file, &generated).unwrap();
+    }
+    let kept = std::fs::read_to_string(&file).unwrap();
+    assert!(kept == generated, "{file} is old: run UPDATE_SCHEMA=1 cargo test -p filter-core schema");
+}
+
+#[test]
+fn every_key_is_documented() {
+    let page = std::fs::read_to_string(format!("{DOCS}/configuration.md")).unwrap();
+    let schema = serde_json::to_value(schemars::schema_for!(Config)).unwrap();
+    for key in schema["properties"].as_object().unwrap().keys() {
+        assert!(page.contains(&format!("| `{key}` |")), "docs/configuration.md lacks `{key}`");
+    }
+}
+
+/// A document with every key.
+fn full() -> Value {
+    json!({
+        "role": "gateway", "auth": "sigv4", "fips": true, "failback_seconds": 7, "region": "us-east-1",
+        "regions": {"us-east-1": {}, "us-west-2": {"inference_profiles": {"a.b": "us.a.b"},
+            "hosts": {"dx": {"bedrock": "bedrock.us-west-2.api.aws"}}}},
+        "inference_profiles": {"c.d": "us.c.d"}, "aliases": {"e": "c.d"}, "models": {"allow": ["c*"], "deny": ["*x"]},
+        "principal": [{"from": "mtls"}, {"from": "jwt", "payload": "p", "claim": "sub"}],
+        "route_classes": [{
+            "name": "full", "models": ["*"], "operations": ["Converse"], "principals": ["p"], "streaming": false,
+            "body_bytes": {"min": 1, "max": 2}, "paths": ["dx", "vpn"], "weights": {"dx": 1}, "regions": ["us-west-2"],
+            "region_weights": {"us-west-2": 1}, "priority": "high", "dscp": 46, "bandwidth_kbps": 8,
+            "limits": {"requests_per_minute": 1, "tokens_per_minute": 2}, "credentials": "federated"
+        }],
+        "stream_relay": "streams", "max_body_bytes": 9, "credentials_wait_ms": 8,
+        "credentials": {"source": "secrets_manager", "cluster": "c", "secret": "s", "region": "us-gov-west-1",
+            "using": {"source": "container", "cluster": "c"}},
+        "credential_sets": {"federated": {
+            "source": "federation", "using": {"source": "imds", "cluster": "c", "role": "r"},
+            "govcloud": {"cluster": "g", "region": "us-gov-west-1"}, "commercial": {"cluster": "s", "region": "us-east-1"},
+            "role_arn": "arn:aws:iam::123456789012:role/x", "audience": "a", "session_name": "other",
+            "duration_seconds": 900, "tags": {"a": "b"}
+        }}
+    })
+}
+
+/// The paths to all values, as JSON pointers with the keys that errors have.
+fn places(value: &Value, pointer: &str, key: &str) -> Vec<(String, String)> {
+    let below: Vec<(String, String)> = match value {
+        Value::Object(map) => map
+            .iter()
+            .flat_map(|(name, value)| {
+                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                places(value, &format!("{pointer}/{name}"), &key)
+            })
+            .collect(),
+        Value::Array(values) => values
+            .iter()
+            .enumerate()
+            .flat_map(|(index, value)| places(value, &format!("{pointer}/{index}"), &format!("{key}[{index}]")))
+            .collect(),
+        _ => Vec::new(),
+    };
+    std::iter::once((pointer.to_owned(), key.to_owned())).chain(below).collect()
+}
+
+/// serde_json is the oracle: it reads the same documents, and refuses the same ones.
+#[test]
+fn reads_what_serde_json_reads() {
+    let full = full();
+    assert_eq!(Config::parse(full.to_string().as_bytes()).unwrap(), serde_json::from_value(full.clone()).unwrap());
+    let others =
+        [json!(null), json!(true), json!(3), json!(-1), json!(1.5), json!(300), json!("x"), json!([]), json!({})];
+    let (mut accepted, mut refused) = (0, 0);
+    for (pointer, key) in places(&full, "", "") {
+        for other in &others {
+            let mut document = full.clone();
+            let place = document.pointer_mut(&pointer).unwrap();
+            // serde_json takes a list for a struct; the gateway does not.
+            if place.is_object() && other.is_array() {
+                continue;
+            }
+            *place = other.clone();
+            let text = document.to_string();
+            match (Config::parse(text.as_bytes()), serde_json::from_str::<Config>(&text)) {
+                (Ok(ours), Ok(oracle)) => {
+                    accepted += 1;
+                    assert_eq!(ours, oracle, "{pointer} {other}");
+                }
+                (Err(error), Err(_)) => {
+                    refused += 1;
+                    // The key is that of the change, or of what the changed object lacks.
+                    let rest = error.key.strip_prefix(&key).or((error.key == ".").then_some(""));
+                    assert!(rest.is_some(), "{pointer} {other}: {error}");
+                    assert!(locate(text.as_bytes(), &error.key).is_some(), "{error}");
+                }
+                (ours, oracle) => panic!("{pointer} {other}: {ours:?} {oracle:?}"),
+            }
+        }
+        // Removed, and with another key.
+        let Some((parent, last)) = pointer.rsplit_once('/') else { continue };
+        let mut document = full.clone();
+        if let Value::Object(map) = document.pointer_mut(parent).unwrap() {
+            let value = map.remove(last).unwrap();
+            let mut renamed = document.clone();
+            renamed.pointer_mut(parent).unwrap()[format!("{last}_")] = value;
+            for document in [document, renamed] {
+                let text = document.to_string();
+                let oracle = serde_json::from_str::<Config>(&text).ok();
+                assert_eq!(Config::parse(text.as_bytes()).ok(), oracle, "{pointer}: {text}");
+            }
+        }
+    }
+    assert!(accepted > 50 && refused > 300, "{accepted} {refused}");
+}
+
+#[test]
+fn a_full_document_round_trips() {
+    let config = Config::parse(full().to_string().as_bytes()).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&config.to_json()).unwrap(), full());
+}

@@ -1,0 +1,216 @@
+//! A source of credentials with what the VM's environment adds to it, ready to give credentials or to be fetched.
+
+use super::source::{LocalSource, Role, Source};
+use super::{Credentials, Secret};
+use crate::config::{Auth, ConfigError, at};
+use crate::encoding::encode;
+use crate::names::RegionName;
+
+/// What gives a source's credentials.
+#[derive(Debug)]
+pub enum Provider {
+    /// The environment: the credentials are there from the start, or never.
+    Fixed(Option<Credentials>),
+    /// They are fetched, and fetched again before they expire.
+    Fetched(FetchPlan),
+}
+
+/// All that is needed to fetch credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FetchPlan {
+    /// Keys of a local endpoint.
+    Local(LocalEndpoint),
+    /// The Secrets Manager Agent.
+    Agent {
+        /// Envoy's cluster of it.
+        cluster: String,
+        /// The secret's name or ARN.
+        secret: String,
+        /// The token that the agent requires, against requests forged by web pages.
+        token: Secret,
+    },
+    /// Secrets Manager itself.
+    SecretsManager {
+        /// The credentials that sign the request.
+        using: LocalEndpoint,
+        /// Envoy's cluster of it.
+        cluster: String,
+        /// Its region.
+        region: String,
+        /// The secret's name or ARN.
+        secret: String,
+    },
+    /// A GovCloud identity's token, exchanged for a Commercial role's keys.
+    Federation {
+        /// The credentials that sign the request for the token.
+        using: LocalEndpoint,
+        /// Envoy's cluster of GovCloud's STS.
+        govcloud_cluster: String,
+        /// Its region.
+        govcloud_region: String,
+        /// Envoy's cluster of Commercial STS.
+        commercial_cluster: String,
+        /// Its region.
+        commercial_region: RegionName,
+        /// The body of GetWebIdentityToken.
+        token_form: String,
+        /// The body of AssumeRoleWithWebIdentity, without the token.
+        role_form: String,
+    },
+}
+
+/// A local endpoint that gives keys to every caller that can reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalEndpoint {
+    /// ECS, EKS Pod Identity.
+    Container {
+        /// Envoy's cluster of it.
+        cluster: String,
+        /// The `Host` to send.
+        host: String,
+        /// The path.
+        path: String,
+        /// The value of `authorization`.
+        token: Option<Secret>,
+    },
+    /// The instance metadata service, version 2.
+    Imds {
+        /// Envoy's cluster of it.
+        cluster: String,
+        /// The role; `None`: the service is asked for its name.
+        role: Option<String>,
+    },
+}
+
+/// Seconds that a federation token lives: it is exchanged at once.
+const TOKEN_SECONDS: &str = "300";
+const RELATIVE_URI: &str = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
+const FULL_URI: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
+const CONTAINER_TOKEN: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN";
+/// The host of a relative URI (ECS).
+const ECS_HOST: &str = "169.254.170.2";
+/// Variables that the Secrets Manager Agent takes its token from, in its order.
+const AGENT_TOKENS: [&str; 3] = ["AWS_TOKEN", "AWS_SESSION_TOKEN", CONTAINER_TOKEN];
+
+// === impl Provider ===
+
+impl Provider {
+    /// Adds to a source what the VM's environment says, which `lookup` reads. `key` is the source's key in the document.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the key and the environment's variable.
+    pub fn resolve(
+        source: &Source,
+        auth: Auth,
+        key: &str,
+        lookup: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let using = |source: &LocalSource| local(source, &format!("{key}.using"), lookup);
+        Ok(Self::Fetched(match source {
+            Source::Environment => {
+                let found = Credentials::from_environment(auth, lookup);
+                return found.map(Self::Fixed).map_err(|error| at(key, format!("{error} in the VM's environment")));
+            }
+            Source::Local(source) => FetchPlan::Local(local(source, key, lookup)?),
+            Source::Agent { cluster, secret } => {
+                FetchPlan::Agent { cluster: cluster.clone(), secret: secret.clone(), token: agent_token(key, lookup)? }
+            }
+            Source::SecretsManager { using: source, cluster, region, secret } => FetchPlan::SecretsManager {
+                using: using(source)?,
+                cluster: cluster.clone(),
+                region: region.clone(),
+                secret: secret.clone(),
+            },
+            Source::Federation {
+                using: source,
+                role,
+                govcloud_cluster,
+                govcloud_region,
+                commercial_cluster,
+                commercial_region,
+            } => FetchPlan::Federation {
+                using: using(source)?,
+                govcloud_cluster: govcloud_cluster.clone(),
+                govcloud_region: govcloud_region.clone(),
+                commercial_cluster: commercial_cluster.clone(),
+                commercial_region: commercial_region.clone(),
+                token_form: token_form(role),
+                role_form: role_form(role),
+            },
+        }))
+    }
+}
+
+fn token_form(role: &Role) -> String {
+    let mut form = format!(
+        "Action=GetWebIdentityToken&Version=2011-06-15&Audience.member.1={}&DurationSeconds={TOKEN_SECONDS}&SigningAlgorithm=RS256",
+        encode(&role.audience)
+    );
+    for (index, (key, value)) in role.tags.iter().enumerate() {
+        let nth = index + 1;
+        form += &format!("&Tags.member.{nth}.Key={}&Tags.member.{nth}.Value={}", encode(key), encode(value));
+    }
+    form
+}
+
+fn role_form(role: &Role) -> String {
+    format!(
+        "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn={}&RoleSessionName={}&DurationSeconds={}",
+        encode(&role.arn),
+        encode(&role.session_name),
+        role.duration_seconds
+    )
+}
+
+fn local(
+    source: &LocalSource,
+    key: &str,
+    lookup: &dyn Fn(&str) -> Option<String>,
+) -> Result<LocalEndpoint, ConfigError> {
+    match source {
+        LocalSource::Container { cluster } => container(cluster, key, lookup),
+        LocalSource::Imds { cluster, role } => Ok(LocalEndpoint::Imds { cluster: cluster.clone(), role: role.clone() }),
+    }
+}
+
+fn container(cluster: &str, key: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<LocalEndpoint, ConfigError> {
+    let variable = |name: &str| lookup(name).filter(|value| !value.is_empty());
+    let problem = |name: &str, problem: &str| at(key, format!("{name} in the VM's environment {problem}"));
+    let (host, path) = match (variable(RELATIVE_URI), variable(FULL_URI)) {
+        (Some(path), _) => (ECS_HOST.to_owned(), path),
+        (None, Some(uri)) => {
+            let rest = uri.split_once("://").map(|(_, rest)| rest);
+            let (host, path) = rest
+                .and_then(|rest| Some((rest, rest.find('/')?)))
+                .map(|(rest, slash)| rest.split_at(slash))
+                .ok_or_else(|| problem(FULL_URI, "is not of the form http://HOST/PATH"))?;
+            (host.to_owned(), path.to_owned())
+        }
+        (None, None) => {
+            return Err(at(key, format!("neither {RELATIVE_URI} nor {FULL_URI} is in the VM's environment")));
+        }
+    };
+    let visible = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+    if !path.starts_with('/') || !visible(&path) || !visible(&host) {
+        return Err(problem(RELATIVE_URI, "(or FULL_URI) is not a path of visible characters that begins with '/'"));
+    }
+    let token = variable(CONTAINER_TOKEN);
+    if token.as_deref().is_some_and(|token| !visible(token)) {
+        return Err(problem(CONTAINER_TOKEN, "holds white space or characters that are not ASCII"));
+    }
+    Ok(LocalEndpoint::Container { cluster: cluster.to_owned(), host, path, token: token.map(Secret::new) })
+}
+
+fn agent_token(key: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Secret, ConfigError> {
+    let found = AGENT_TOKENS.iter().find_map(|name| lookup(name).filter(|value| !value.is_empty()));
+    match found {
+        Some(token) if token.bytes().all(|b| b.is_ascii_graphic()) => Ok(Secret::new(token)),
+        Some(_) => {
+            Err(at(key, "the agent's token in the VM's environment holds white space or characters that are not ASCII"))
+        }
+        None => Err(at(
+            key,
+            format!("none of {} is in the VM's environment, and the agent requires a token", AGENT_TOKENS.join(", ")),
+        )),
+    }
+}

@@ -1,0 +1,169 @@
+//! Parses the responses of credential sources, each in its API's form.
+
+use super::{Credentials, Fetched, Keys, Secret};
+use crate::headers::Headers;
+use quick_xml::Reader;
+use quick_xml::events::Event;
+use serde::Deserialize;
+use std::time::SystemTime;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// A response without credentials. The message names what is missing, never what is there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResponseError {
+    /// Not a JSON object with these keys.
+    #[error("the response is not a JSON object with {0}")]
+    Json(&'static str),
+    /// Not XML, or without the element.
+    #[error("the response is not XML with an element {0}")]
+    Xml(&'static str),
+    /// Not one line of text.
+    #[error("the response is not one line of text")]
+    Line,
+    /// An empty value, or one that no header can carry.
+    #[error("{0} is empty or holds white space or characters that are not ASCII")]
+    Malformed(&'static str),
+    /// Not a time of RFC 3339.
+    #[error("{0} is not a time of RFC 3339")]
+    Time(&'static str),
+    /// A secret that holds neither keys nor an API key, or both.
+    #[error(
+        "the secret holds neither access keys nor an API key: want a JSON object with AccessKeyId and SecretAccessKey, or with ApiKey"
+    )]
+    Secret,
+}
+
+/// Longest session token or role name of the metadata service.
+const MAX_LINE: usize = 4096;
+
+/// The response of the container endpoint and of the instance metadata service.
+#[derive(Deserialize)]
+struct LocalKeys {
+    #[serde(rename = "AccessKeyId")]
+    access_key_id: String,
+    #[serde(rename = "SecretAccessKey")]
+    secret_access_key: String,
+    #[serde(rename = "Token")]
+    token: Option<String>,
+    #[serde(rename = "Expiration")]
+    expiration: Option<String>,
+}
+
+/// The secret's text, in the spellings that consoles and tools use.
+#[derive(Deserialize)]
+struct SecretKeys {
+    #[serde(alias = "access_key_id", alias = "aws_access_key_id", alias = "AWS_ACCESS_KEY_ID", rename = "AccessKeyId")]
+    access_key_id: Option<String>,
+    #[serde(
+        alias = "secret_access_key",
+        alias = "aws_secret_access_key",
+        alias = "AWS_SECRET_ACCESS_KEY",
+        rename = "SecretAccessKey"
+    )]
+    secret_access_key: Option<String>,
+    #[serde(
+        alias = "Token",
+        alias = "session_token",
+        alias = "aws_session_token",
+        alias = "AWS_SESSION_TOKEN",
+        rename = "SessionToken"
+    )]
+    session_token: Option<String>,
+    #[serde(alias = "api_key", alias = "AWS_BEARER_TOKEN_BEDROCK", rename = "ApiKey")]
+    api_key: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct SecretValue {
+    #[serde(rename = "SecretString")]
+    secret_string: String,
+}
+
+/// `{"AccessKeyId": …, "SecretAccessKey": …, "Token": …, "Expiration": …}`.
+pub fn local_keys(body: &[u8]) -> Result<Fetched, ResponseError> {
+    let keys: LocalKeys = serde_json::from_slice(body)
+        .map_err(|_| ResponseError::Json("AccessKeyId, SecretAccessKey, Token and Expiration"))?;
+    let expires = keys.expiration.as_deref().map(|text| time("Expiration", text)).transpose()?;
+    Ok(Fetched {
+        credentials: Credentials::Keys(checked(keys.access_key_id, keys.secret_access_key, keys.token)?),
+        expires,
+    })
+}
+
+/// GetSecretValue's response, whose SecretString holds access keys or an API key.
+pub fn secret(body: &[u8]) -> Result<Fetched, ResponseError> {
+    let value: SecretValue = serde_json::from_slice(body).map_err(|_| ResponseError::Json("SecretString"))?;
+    let keys: SecretKeys = serde_json::from_str(&value.secret_string).map_err(|_| ResponseError::Secret)?;
+    let credentials = match (keys.access_key_id, keys.secret_access_key, keys.api_key) {
+        (Some(id), Some(secret), None) => Credentials::Keys(checked(id, secret, keys.session_token)?),
+        (None, None, Some(key)) => Credentials::ApiKey(Secret::new(header_value("ApiKey", key)?)),
+        _ => return Err(ResponseError::Secret),
+    };
+    Ok(Fetched { credentials, expires: None })
+}
+
+/// AssumeRoleWithWebIdentity's response.
+pub fn sts_keys(body: &[u8]) -> Result<Fetched, ResponseError> {
+    let text = |name| xml_text(body, name);
+    let keys = checked(text("AccessKeyId")?, text("SecretAccessKey")?, Some(text("SessionToken")?))?;
+    Ok(Fetched { credentials: Credentials::Keys(keys), expires: Some(time("Expiration", &text("Expiration")?)?) })
+}
+
+/// The text of the first element of a name.
+pub fn xml_text(body: &[u8], name: &'static str) -> Result<String, ResponseError> {
+    let missing = || ResponseError::Xml(name);
+    let mut reader = Reader::from_str(std::str::from_utf8(body).map_err(|_| missing())?);
+    loop {
+        match reader.read_event().map_err(|_| missing())? {
+            Event::Start(start) if start.local_name().as_ref() == name.as_bytes() => {
+                let text = reader.read_text(start.name()).map_err(|_| missing())?;
+                let text = quick_xml::escape::unescape(&text.decode().map_err(|_| missing())?)
+                    .map_err(|_| missing())?
+                    .into_owned();
+                return Ok(text.trim().to_owned());
+            }
+            Event::Eof => return Err(missing()),
+            _ => {}
+        }
+    }
+}
+
+/// One line: a session token of the metadata service, a role's name.
+pub fn line(body: &[u8]) -> Result<&str, ResponseError> {
+    let text = std::str::from_utf8(body).map_err(|_| ResponseError::Line)?.trim();
+    let plain = (1..=MAX_LINE).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    if plain { Ok(text) } else { Err(ResponseError::Line) }
+}
+
+/// AWS's error code in a response: in a header, in JSON or in XML.
+pub fn error_code(headers: &Headers, body: &[u8]) -> Option<String> {
+    let json = || {
+        let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+        let code = ["__type", "code", "Code"].iter().find_map(|key| body.get(key)?.as_str())?;
+        Some(code.to_owned())
+    };
+    let header = headers.get_str("x-amzn-errortype").map(str::to_owned);
+    let code = header.or_else(json).or_else(|| xml_text(body, "Code").ok())?;
+    let code = code.split(':').next().unwrap_or_default();
+    let code = code.rsplit('#').next().unwrap_or_default();
+    let named = (1..=64).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.');
+    named.then(|| code.to_owned())
+}
+
+fn checked(id: String, secret: String, token: Option<String>) -> Result<Keys, ResponseError> {
+    Ok(Keys {
+        access_key_id: header_value("AccessKeyId", id)?,
+        secret_access_key: Secret::new(header_value("SecretAccessKey", secret)?),
+        session_token: token.map(|token| header_value("Token", token)).transpose()?.map(Secret::new),
+    })
+}
+
+fn header_value(name: &'static str, value: String) -> Result<String, ResponseError> {
+    let plain = !value.is_empty() && value.bytes().all(|b| b.is_ascii_graphic());
+    if plain { Ok(value) } else { Err(ResponseError::Malformed(name)) }
+}
+
+fn time(name: &'static str, text: &str) -> Result<SystemTime, ResponseError> {
+    OffsetDateTime::parse(text, &Rfc3339).map(SystemTime::from).map_err(|_| ResponseError::Time(name))
+}

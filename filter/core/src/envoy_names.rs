@@ -1,0 +1,37 @@
+//! Names that the module and Envoy's configuration share: headers, filter state and properties.
+
+/// The header that names the cluster; Envoy's route reads it (`cluster_header`). Clients cannot set it.
+pub const CLUSTER_HEADER: &str = "x-bedrock-gateway-cluster";
+/// The header that names the route class; Envoy's routes read it. Clients cannot set it.
+pub const CLASS_HEADER: &str = "x-bedrock-gateway-class";
+/// The header that carries the exchange's id to the relay. Clients cannot set it.
+pub const RELAY_HEADER: &str = "x-bedrock-gateway-relay";
+/// The response header by which the signer asks Envoy for another attempt (`retriable_headers`). Clients do not see it.
+pub const RETRY_HEADER: &str = "x-bedrock-gateway-retry";
+
+/// Filter state that carries the handoff to the signer (`wasm.bedrock.handoff` for Envoy).
+pub const HANDOFF_PROPERTY: &str = "bedrock.handoff";
+/// Filter state that carries the route class's name, for Envoy's own replies to a class without a reachable path.
+pub const CLASS_PROPERTY: &str = "bedrock.class";
+/// Filter state that carries [`audit::ExchangeFacts`].
+pub const EXCHANGE_PROPERTY: &str = "bedrock.exchange";
+/// Filter state that carries [`audit::AttemptFacts`].
+pub const ATTEMPT_PROPERTY: &str = "bedrock.attempt";
+
+/// The property with the path label of the endpoint that an attempt goes to.
+pub const ENDPOINT_PATH: &[&str] = &["xds", "upstream_host_metadata", "filter_metadata", "bedrock", "path"];
+/// The property with the region label of that endpoint.
+pub const ENDPOINT_REGION: &[&str] = &["xds", "upstream_host_metadata", "filter_metadata", "bedrock", "region"];
+/// The property with the number of attempts, a little-endian u64.
+pub const ATTEMPTS: &[&str] = &["upstream", "request_attempt_count"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_are_where_the_collector_looks() {
+        assert_eq!(format!("wasm.{EXCHANGE_PROPERTY}"), audit::EXCHANGE_STATE);
+        assert_eq!(format!("wasm.{ATTEMPT_PROPERTY}"), audit::ATTEMPT_STATE);
+    }
+}

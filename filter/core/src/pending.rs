@@ -1,0 +1,194 @@
+//! A call between its headers and its departure: what it asks for, where it goes, and the request that goes upstream.
+
+use crate::breaker::Breaker;
+use crate::clock;
+use crate::config::Role;
+use crate::credentials::Credentials;
+use crate::encoding::hex;
+use crate::envoy_names::{ATTEMPT_PROPERTY, CLASS_HEADER, CLASS_PROPERTY, CLUSTER_HEADER, RELAY_HEADER};
+use crate::handoff::{Handoff, hand_over, sign, to_json};
+use crate::headers::Headers;
+use crate::names::RegionName;
+use crate::operation::{Call, Method, Operation, RegionScope, arn_region};
+use crate::policy::Policy;
+use crate::reply::Refusal;
+use crate::route::{RegionChoice, RouteClass};
+use crate::step::{Context, Forward, RelayedCall};
+use sha2::{Digest, Sha256};
+
+/// The header that names a guardrail for a call.
+const GUARDRAIL_HEADER: &str = "x-amzn-bedrock-guardrailidentifier";
+
+/// A call that only lacks its body.
+#[derive(Debug)]
+pub(crate) struct PendingCall {
+    pub(crate) call: Call,
+    pub(crate) headers: Headers,
+    pub(crate) route: Route,
+}
+
+/// A call that is complete, but for credentials.
+#[derive(Debug)]
+pub(crate) struct PreparedCall {
+    call: Call,
+    headers: Headers,
+    route: Route,
+    /// In hexadecimal; absent if no signature needs it.
+    body_sha256: Option<String>,
+    /// In bytes; absent if it is not known.
+    content_length: Option<u64>,
+}
+
+/// Where a call is sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Route {
+    cluster: String,
+    class: String,
+    only_region: Option<RegionName>,
+    credentials: String,
+}
+
+// === recognition ===
+
+/// The operation and its labels.
+pub(crate) fn recognise(headers: &Headers) -> Result<Call, Refusal> {
+    let method = headers.get_str(":method").ok_or(Refusal::RequestLine("method"))?;
+    let path = headers.get_str(":path").ok_or(Refusal::RequestLine("path"))?;
+    Ok(Call::recognise(method, path)?)
+}
+
+/// Puts the model that the policy means into the call.
+pub(crate) fn resolve(mut call: Call, policy: &Policy) -> Result<Call, Refusal> {
+    if call.operation == Operation::StartAsyncInvoke && policy.depends_on_model() {
+        return Err(Refusal::HiddenModel(call.operation));
+    }
+    if let (true, Some(id)) = (call.operation.names_model(), call.labels.first_mut()) {
+        *id = policy.resolve_model(id)?;
+    }
+    Ok(call)
+}
+
+/// The length of the body, if the client announces it.
+pub(crate) fn content_length(headers: &Headers) -> Result<Option<u64>, Refusal> {
+    let Some(value) = headers.get_only("content-length")? else { return Ok(None) };
+    let length = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+    Ok(Some(length.ok_or_else(|| Refusal::HeaderValue("content-length".to_owned()))?))
+}
+
+// === impl Route ===
+
+impl Route {
+    /// Chooses where the call is tried first, and with it the cluster that tries the rest. `caller` decides the path, `id`
+    /// the region.
+    pub(crate) fn choose(
+        class: &RouteClass,
+        call: &Call,
+        headers: &Headers,
+        (caller, id): (&str, &str),
+        context: Context<'_>,
+    ) -> Result<Self, Refusal> {
+        let no_path = || Refusal::NoPath { class: class.name().to_owned() };
+        let first = class.first_path(caller).ok_or_else(no_path)?;
+        let scope = match headers.get_str(GUARDRAIL_HEADER) {
+            // A guardrail is in one region, and the call with it.
+            Some(guardrail) => arn_region(guardrail).map_or(RegionScope::First, RegionScope::Region),
+            None => call.region_scope(),
+        };
+        let admits = |region: &str| {
+            call.model().is_none_or(|model| Breaker::new(context.shared, region, model, context.now).admits())
+        };
+        let choice = class.choose_region(scope, id, admits).ok_or_else(no_path)?;
+        let only_region = match choice {
+            RegionChoice::Only(region) => Some(region.clone()),
+            RegionChoice::From(_) => None,
+        };
+        let cluster = class.cluster(call.operation.service(), first, choice);
+        Ok(Self { cluster, class: class.name().to_owned(), only_region, credentials: class.credentials().to_owned() })
+    }
+}
+
+// === impl PendingCall ===
+
+impl PendingCall {
+    /// The call with a body that was hashed as it arrived.
+    pub(crate) fn with_body(self, hasher: Sha256, length: u64) -> PreparedCall {
+        self.prepared(Some(hex(&hasher.finalize())), Some(length))
+    }
+
+    /// The call with a body that streams behind the headers.
+    pub(crate) fn with_streaming_body(self, announced: Option<u64>) -> PreparedCall {
+        self.prepared(None, announced)
+    }
+
+    fn prepared(self, body_sha256: Option<String>, content_length: Option<u64>) -> PreparedCall {
+        let Self { call, headers, route } = self;
+        // A request that has no body by its method announces none.
+        let content_length = content_length.filter(|length| *length > 0 || call.operation.method() == Method::Post);
+        PreparedCall { call, headers, route, body_sha256, content_length }
+    }
+}
+
+// === impl PreparedCall ===
+
+impl PreparedCall {
+    /// The name of the source of the credentials that the call needs.
+    pub(crate) fn credentials(&self) -> &str {
+        &self.route.credentials
+    }
+
+    /// The request that goes upstream: to the relay, to the signer, or signed here in role `combined`.
+    pub(crate) fn depart(
+        self,
+        exchange_id: &str,
+        credentials: &Credentials,
+        context: Context<'_>,
+    ) -> Result<Forward, Refusal> {
+        let Self { call: Call { operation, labels, query }, headers, route, body_sha256, content_length } = self;
+        let Route { cluster, class, only_region, .. } = route;
+        let relay = context.policy.stream_relay.as_deref().filter(|_| operation.streams());
+        let relayed = relay.map(|_| exchange_id.to_owned());
+        let handoff = Handoff {
+            class: class.clone(),
+            only_region,
+            operation,
+            labels,
+            query,
+            body_sha256,
+            content_length,
+            relayed,
+        };
+        let mut forward = if context.policy.role == Role::Combined {
+            sign_here(&handoff, &headers, credentials, context)?
+        } else {
+            hand_over(&handoff, headers)
+        };
+        if let Some(relay) = relay {
+            forward.headers.push(RELAY_HEADER, exchange_id);
+            forward.headers.push(CLUSTER_HEADER, relay);
+            forward.relayed = Some(RelayedCall { cluster, class: class.clone(), handoff: to_json(&handoff) });
+        } else {
+            forward.headers.push(CLUSTER_HEADER, cluster);
+        }
+        forward.headers.push(CLASS_HEADER, class.as_str());
+        forward.states.push((CLASS_PROPERTY, class.into_bytes()));
+        Ok(forward)
+    }
+}
+
+/// Role `combined`: no signer follows, so the request is signed here, for the one region and every path.
+fn sign_here(
+    handoff: &Handoff,
+    headers: &Headers,
+    credentials: &Credentials,
+    context: Context<'_>,
+) -> Result<Forward, Refusal> {
+    let region = context.policy.own_region().ok_or(Refusal::NotConfigured)?;
+    let host = region.host_of_all(handoff.service());
+    let now = clock::corrected(context.shared, context.now);
+    let (mut signed, facts) = sign(handoff, headers, region, &host, credentials, now)?;
+    // Envoy's route match needs it; the route removes it.
+    if let Some(value) = headers.get("x-forwarded-proto") {
+        signed.push("x-forwarded-proto", value);
+    }
+    Ok(Forward { headers: signed, states: vec![(ATTEMPT_PROPERTY, to_json(&facts))], relayed: None })
+}

@@ -1,0 +1,274 @@
+//! Route classes: which calls may take which paths, where a call is tried first, and the cluster that tries the rest.
+//!
+//! Envoy's clusters are fixed, and a retry stays in its cluster. So there is one cluster per service, path and region tried
+//! first. [`RouteClass::clusters`] lists them all, for the renderer of Envoy's configuration.
+
+mod compile;
+mod coverage;
+mod weights;
+
+pub(crate) use compile::compile;
+pub use compile::{ENVIRONMENT_KEY, environment_order};
+pub(crate) use coverage::findings;
+
+use crate::config::{BodyBytes, Dscp, Limits, Priority};
+use crate::model::{self, Pattern};
+use crate::names::{PathName, RegionName};
+use crate::operation::{Operation, RegionScope, Service};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use weights::{in_order_of_weight, point};
+
+/// The services, each with clusters of its own.
+pub const SERVICES: [Service; 2] = [Service::BedrockRuntime, Service::Bedrock];
+
+/// A rule: which calls may take which paths.
+#[derive(Debug)]
+pub struct RouteClass {
+    name: String,
+    models: Option<Vec<Pattern>>,
+    operations: Option<Vec<Operation>>,
+    principals: Option<Vec<Pattern>>,
+    streaming: Option<bool>,
+    body_bytes: Option<BodyBytes>,
+    /// In the document's order.
+    own_paths: Vec<PathName>,
+    /// In the environment's order, without those that it does not name.
+    paths: Vec<PathName>,
+    weights: Option<BTreeMap<PathName, u32>>,
+    regions: Vec<RegionName>,
+    region_weights: Option<BTreeMap<RegionName, u32>>,
+    priority: Priority,
+    dscp: Option<Dscp>,
+    bandwidth_kbps: Option<u64>,
+    limits: Limits,
+    credentials: String,
+}
+
+/// What a route class is matched against.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// The operation.
+    pub operation: Operation,
+    /// The model id as resolved, if the operation names one.
+    pub model: Option<&'a str>,
+    /// The caller's name.
+    pub principal: Option<&'a str>,
+    /// The length of the body in bytes, if it is known before the body arrives.
+    pub body_bytes: Option<u64>,
+}
+
+/// The regions of its class that a call may go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RegionChoice<'a> {
+    /// Every region of the class, this one first.
+    From(&'a RegionName),
+    /// This region only.
+    Only(&'a RegionName),
+}
+
+/// A cluster of Envoy: where the calls of a class to a service are tried, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster<'a> {
+    /// The cluster's name.
+    pub name: String,
+    /// The service.
+    pub service: Service,
+    /// Path and region of each endpoint, in order of priority.
+    pub endpoints: Vec<(PathName, &'a RegionName)>,
+}
+
+impl RouteClass {
+    /// The class's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The paths, in order.
+    pub fn paths(&self) -> &[PathName] {
+        &self.paths
+    }
+
+    /// The regions, in order.
+    pub fn regions(&self) -> &[RegionName] {
+        &self.regions
+    }
+
+    /// Envoy's routing priority.
+    pub fn priority(&self) -> Priority {
+        self.priority
+    }
+
+    /// The DSCP value of packets to the upstreams.
+    pub fn dscp(&self) -> Option<u8> {
+        self.dscp.map(Dscp::value)
+    }
+
+    /// Bandwidth in KiB/s.
+    pub fn bandwidth_kbps(&self) -> Option<u64> {
+        self.bandwidth_kbps
+    }
+
+    /// What one caller may use.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// The name of its source of credentials in the credential store.
+    pub fn credentials(&self) -> &str {
+        &self.credentials
+    }
+
+    /// Whether the model decides which calls match this class.
+    pub fn depends_on_model(&self) -> bool {
+        self.models.is_some()
+    }
+
+    /// Whether the call matches the class.
+    pub fn matches(&self, call: Subject<'_>) -> bool {
+        self.mismatch(call).is_none()
+    }
+
+    /// The key of the first condition that the call does not meet; `None` if it matches the class.
+    pub fn mismatch(&self, call: Subject<'_>) -> Option<&'static str> {
+        let any = |patterns: &[Pattern], name: &str| patterns.iter().any(|pattern| pattern.matches(name));
+        if self.operations.as_ref().is_some_and(|operations| !operations.contains(&call.operation)) {
+            return Some("operations");
+        }
+        if let Some(patterns) = &self.models
+            && !call.model.is_some_and(|id| model::names(id).any(|name| any(patterns, name)))
+        {
+            return Some("models");
+        }
+        if let Some(patterns) = &self.principals
+            && !call.principal.is_some_and(|name| any(patterns, name))
+        {
+            return Some("principals");
+        }
+        if self.streaming.is_some_and(|streaming| streaming != call.operation.streams()) {
+            return Some("streaming");
+        }
+        let length = call.body_bytes.unwrap_or(u64::MAX);
+        let fits = |bounds: BodyBytes| bounds.min <= length && bounds.max.is_none_or(|max| length <= max);
+        if self.body_bytes.is_some_and(|bounds| !fits(bounds)) {
+            return Some("body_bytes");
+        }
+        None
+    }
+
+    /// The path that the calls of a caller try first; `None` if the environment leaves the class no path.
+    pub fn first_path(&self, caller: &str) -> Option<PathName> {
+        let first = self.paths.first().copied();
+        let Some(weights) = &self.weights else { return first };
+        let weighted = self.paths.iter().filter_map(|path| Some((*path, *weights.get(path)?)));
+        in_order_of_weight(weighted, |path| point(&[&self.name, path.as_str(), caller])).first().copied().or(first)
+    }
+
+    /// Chooses the regions of a call. `admits` says whether a region takes new calls now. If none does, the one that would have
+    /// been first is called anyway, so that the client sees Bedrock's own response. `None` if the class has no region.
+    pub fn choose_region(
+        &self,
+        scope: RegionScope<'_>,
+        call_id: &str,
+        admits: impl Fn(&str) -> bool,
+    ) -> Option<RegionChoice<'_>> {
+        let first = self.regions.first()?;
+        match scope {
+            RegionScope::First => Some(RegionChoice::Only(first)),
+            // For an ARN of a region that the class does not have, Bedrock's own error is the right one.
+            RegionScope::Region(name) => {
+                Some(RegionChoice::Only(self.regions.iter().find(|known| known.as_str() == name).unwrap_or(first)))
+            }
+            RegionScope::Anywhere => {
+                let order = self.region_order(call_id);
+                let wanted = order.first().copied().unwrap_or(first);
+                // `admits` may count as a trial, and a lone region is called whatever it says.
+                let several = order.len() > 1;
+                let admitted = several.then(|| order.iter().copied().find(|region| admits(region.as_str()))).flatten();
+                Some(RegionChoice::From(admitted.unwrap_or(wanted)))
+            }
+        }
+    }
+
+    /// The regions in the call's own order by weight. Those without weight come after, in the class's order.
+    fn region_order(&self, call_id: &str) -> Vec<&RegionName> {
+        let Some(weights) = &self.region_weights else { return self.regions.iter().collect() };
+        let weighted = self.regions.iter().filter_map(|region| Some((region, *weights.get(region)?)));
+        let mut order = in_order_of_weight(weighted, |region| point(&[&self.name, region.as_str(), call_id]));
+        let rest: Vec<_> = self.regions.iter().filter(|region| !order.contains(region)).collect();
+        order.extend(rest);
+        order
+    }
+
+    /// The name of the cluster for a first path and a choice of regions: `{service}.{class}`, then the order of paths where it
+    /// differs from the document's, then the region where the class has several.
+    pub fn cluster(&self, service: Service, first: PathName, choice: RegionChoice<'_>) -> String {
+        let mut name = format!("{}.{}", service.name(), self.name);
+        let order = self.path_order(first);
+        if order != self.own_paths {
+            for (index, path) in order.iter().enumerate() {
+                name.push(if index == 0 { '.' } else { '-' });
+                name.push_str(path.as_str());
+            }
+        }
+        if self.regions.len() > 1 {
+            // Writing to a String cannot fail.
+            let _ = match choice {
+                RegionChoice::From(region) => write!(name, ".{region}"),
+                RegionChoice::Only(region) => write!(name, ".only-{region}"),
+            };
+        }
+        name
+    }
+
+    /// Every cluster that calls of the class may be sent to.
+    pub fn clusters(&self) -> Vec<Cluster<'_>> {
+        let weighted = |path: &PathName| self.weights.as_ref().is_some_and(|weights| weights.contains_key(path));
+        let firsts = || {
+            let nth = self.paths.iter().enumerate();
+            nth.filter(|(index, path)| *index == 0 || weighted(path)).map(|(_, path)| *path)
+        };
+        let from = self.regions.iter().map(RegionChoice::From);
+        let only = self.regions.iter().filter(|_| self.regions.len() > 1).map(RegionChoice::Only);
+        let choices: Vec<_> = from.chain(only).collect();
+        let mut clusters = Vec::new();
+        for service in SERVICES {
+            for first in firsts() {
+                for choice in &choices {
+                    let name = self.cluster(service, first, *choice);
+                    clusters.push(Cluster { name, service, endpoints: self.endpoints(first, *choice) });
+                }
+            }
+        }
+        clusters
+    }
+
+    /// The endpoints for a first path and a choice of regions, in the order in which they are tried. Each differs from the one
+    /// before it in path and in region, if possible: whichever of the two failed, the next attempt has another.
+    pub fn endpoints(&self, first: PathName, choice: RegionChoice<'_>) -> Vec<(PathName, &RegionName)> {
+        let paths = self.path_order(first);
+        let regions: Vec<&RegionName> = match choice {
+            RegionChoice::Only(only) => self.regions.iter().filter(|region| *region == only).collect(),
+            RegionChoice::From(from) => {
+                let rest = self.regions.iter().filter(|region| *region != from);
+                self.regions.iter().filter(|region| *region == from).chain(rest).collect()
+            }
+        };
+        let mut endpoints = Vec::new();
+        for turn in 0..regions.len() {
+            for (index, path) in paths.iter().enumerate() {
+                let region = regions.iter().cycle().nth(turn + index);
+                endpoints.extend(region.map(|region| (*path, *region)));
+            }
+        }
+        endpoints
+    }
+
+    fn path_order(&self, first: PathName) -> Vec<PathName> {
+        let rest = self.paths.iter().copied().filter(|path| *path != first);
+        self.paths.iter().copied().filter(|path| *path == first).chain(rest).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

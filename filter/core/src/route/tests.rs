@@ -1,0 +1,149 @@
+use super::*;
+use crate::policy::Policy;
+use serde_json::{Value, json};
+
+fn policy(class: &Value, order: Option<&str>) -> Policy {
+    let document = json!({
+        "role": "gateway",
+        "regions": {"us-east-1": {}, "us-west-2": {}},
+        "route_classes": [class]
+    });
+    Policy::parse(document.to_string().as_bytes(), order).unwrap()
+}
+
+/// The names of the clusters of the runtime, with their endpoints as `path/region` of one letter each.
+fn clusters(class: &Value, order: Option<&str>) -> Vec<(String, String)> {
+    let policy = policy(class, order);
+    let of_runtime = policy.clusters().filter(|(_, cluster)| cluster.service == Service::BedrockRuntime);
+    let short = |(path, region): &(PathName, &RegionName)| format!("{}{}", &path.as_str()[..1], &region.as_str()[3..4]);
+    of_runtime
+        .map(|(_, cluster)| {
+            let endpoints: Vec<String> = cluster.endpoints.iter().map(short).collect();
+            (cluster.name.replace("bedrock-runtime.", ""), endpoints.join(" "))
+        })
+        .collect()
+}
+
+#[test]
+fn every_first_endpoint_has_a_cluster() {
+    let paths = json!(["dx", "vpn", "internet"]);
+    for (class, order, wanted) in [
+        (json!({"name": "one", "paths": ["dx"], "regions": ["us-east-1"]}), None, vec![("one", "de")]),
+        (json!({"name": "any", "paths": paths, "regions": ["us-east-1"]}), None, vec![("any", "de ve ie")]),
+        (
+            json!({"name": "any", "paths": paths}),
+            None,
+            vec![
+                ("any.us-east-1", "de vw ie dw ve iw"),
+                ("any.us-west-2", "dw ve iw de vw ie"),
+                ("any.only-us-east-1", "de ve ie"),
+                ("any.only-us-west-2", "dw vw iw"),
+            ],
+        ),
+        (
+            json!({"name": "any", "paths": paths, "regions": ["us-east-1"], "weights": {"dx": 100, "vpn": 0}}),
+            None,
+            vec![("any", "de ve ie"), ("any.vpn-dx-internet", "ve de ie")],
+        ),
+        // The environment's order wins, and adds nothing.
+        (
+            json!({"name": "any", "paths": paths, "regions": ["us-east-1"]}),
+            Some("internet,dx,vpn"),
+            vec![("any.internet-dx-vpn", "ie de ve")],
+        ),
+        (
+            json!({"name": "private", "paths": ["dx", "vpn"], "regions": ["us-east-1"]}),
+            Some("internet,vpn"),
+            vec![("private.vpn", "ve")],
+        ),
+        (json!({"name": "private", "paths": ["dx", "vpn"]}), Some("internet"), vec![]),
+    ] {
+        let wanted: Vec<_> =
+            wanted.into_iter().map(|(name, endpoints)| (name.to_owned(), endpoints.to_owned())).collect();
+        assert_eq!(clusters(&class, order), wanted, "{class} {order:?}");
+    }
+}
+
+#[test]
+fn a_call_goes_to_a_cluster_that_is_listed() {
+    let class = json!({"name": "any", "paths": ["dx", "vpn", "internet"], "weights": {"dx": 1, "vpn": 1},
+        "region_weights": {"us-east-1": 1, "us-west-2": 3}});
+    for order in [None, Some("internet,vpn"), Some("vpn,dx"), Some("internet")] {
+        let policy = policy(&class, order);
+        let listed: Vec<String> = policy.clusters().map(|(_, cluster)| cluster.name).collect();
+        let class = &policy.classes()[0];
+        for nth in 0..200 {
+            let key = format!("caller-{nth}");
+            for home in [
+                RegionScope::Anywhere,
+                RegionScope::First,
+                RegionScope::Region("us-west-2"),
+                RegionScope::Region("eu-west-1"),
+            ] {
+                let first = class.first_path(&key).unwrap();
+                let reach = class.choose_region(home, &key, |_| true).unwrap();
+                let name = class.cluster(Service::Bedrock, first, reach);
+                assert!(listed.contains(&name), "{name} is not in {listed:?}");
+            }
+        }
+    }
+}
+
+/// Callers whose first path is the VPN at a weight, of 20,000.
+fn on_vpn(weight: u32) -> Vec<u32> {
+    let class = json!({"name": "any", "paths": ["dx", "vpn"], "weights": {"dx": 100 - weight, "vpn": weight}});
+    let policy = policy(&class, None);
+    let class = &policy.classes()[0];
+    (0..20_000).filter(|nth| class.first_path(&format!("spiffe://mesh/{nth}")) == Some(PathName::Vpn)).collect()
+}
+
+#[test]
+fn callers_share_paths_by_weight_and_stay() {
+    let mut before = Vec::new();
+    for weight in [0, 10, 50, 90, 100] {
+        let now = on_vpn(weight);
+        let share = now.len() as f64 / 200.0;
+        assert!((share - f64::from(weight)).abs() < 1.0, "{weight}: {share}");
+        assert!(before.iter().all(|caller| now.binary_search(caller).is_ok()), "{weight}: a caller went back");
+        before = now;
+    }
+}
+
+#[test]
+fn regions_share_calls_by_weight() {
+    let [east, west] = ["us-east-1", "us-west-2"].map(|name| name.parse::<RegionName>().unwrap());
+    let class = json!({"name": "any", "paths": ["dx"], "region_weights": {"us-west-2": 30, "us-east-1": 70}});
+    let policy = policy(&class, None);
+    let class = &policy.classes()[0];
+    let first_in_east = (0..20_000)
+        .filter(|nth| {
+            class.choose_region(RegionScope::Anywhere, &format!("{nth}"), |_| true) == Some(RegionChoice::From(&east))
+        })
+        .count();
+    assert!((13_800..14_200).contains(&first_in_east), "{first_in_east}");
+    let class = json!({"name": "any", "paths": ["dx"], "region_weights": {"us-west-2": 1}});
+    let policy = self::policy(&class, None);
+    let class = &policy.classes()[0];
+    for nth in 0..100 {
+        let reach = |admits: fn(&str) -> bool| class.choose_region(RegionScope::Anywhere, &format!("{nth}"), admits);
+        assert_eq!(reach(|_| true), Some(RegionChoice::From(&west)));
+        assert_eq!(reach(|region| region == "us-east-1"), Some(RegionChoice::From(&east)));
+        assert_eq!(reach(|_| false), Some(RegionChoice::From(&west)));
+    }
+}
+
+#[test]
+fn refuses_wrong_names_in_the_environment() {
+    assert_eq!(environment_order(None), Ok(None));
+    assert_eq!(environment_order(Some("")), Ok(None));
+    assert_eq!(environment_order(Some("vpn, dx")), Ok(Some(vec![PathName::Vpn, PathName::Dx])));
+    for (text, problem) in [
+        ("satellite", "unknown path 'satellite'; known: dx, vpn, internet"),
+        ("dx,", "unknown path ''; known: dx, vpn, internet"),
+        ("dx,vpn,dx", "path 'dx' is there twice"),
+        ("DX", "unknown path 'DX'"),
+    ] {
+        let error = environment_order(Some(text)).unwrap_err().to_string();
+        assert!(error.contains("BEDROCK_PATHS (environment)") && error.contains(problem), "{text}: {error}");
+    }
+}

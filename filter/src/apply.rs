@@ -1,0 +1,64 @@
+//! Carries out what core decides about a request.
+
+use crate::host::{self, HostError};
+use crate::relay_state;
+use filter_core::reply::{Refusal, Reply};
+use filter_core::step::RequestStep;
+use proxy_wasm::types::{Action, LogLevel};
+
+/// Carries out a step. A failure of the host becomes a reply: see [`fail`].
+pub fn apply(step: RequestStep, request_id: &str) -> Result<Action, HostError> {
+    match step {
+        RequestStep::Continue => Ok(Action::Continue),
+        RequestStep::AwaitBody | RequestStep::AwaitCredentials | RequestStep::DiscardBody => Ok(Action::Pause),
+        RequestStep::Reply(reply) => Ok(send_reply(&reply, request_id)),
+        RequestStep::Forward(forward) => {
+            // The headers last: a failure after them would leave the request ready to go.
+            for (name, value) in &forward.states {
+                host::set_property(name, value)?;
+            }
+            host::set_request_headers(&forward.headers)?;
+            if let Some(relayed) = forward.relayed {
+                relay_state::send(request_id, relayed);
+            }
+            Ok(Action::Continue)
+        }
+    }
+}
+
+/// Carries out the step of a stream that was woken. Returns whether it still waits.
+pub fn apply_woken(
+    step: RequestStep,
+    apply: impl FnOnce(RequestStep) -> Action,
+    fail: impl FnOnce(HostError) -> Action,
+) -> bool {
+    if step == RequestStep::AwaitCredentials {
+        return true;
+    }
+    if apply(step) == Action::Continue
+        && let Err(error) = host::continue_request()
+    {
+        fail(error);
+    }
+    false
+}
+
+/// Refuses a request because the host failed.
+pub fn fail(error: HostError, request_id: &str) -> Action {
+    send_reply(&Refusal::Host(error.to_string()).reply(), request_id)
+}
+
+/// Replies to the client, or resets its stream if the host cannot reply. Either way nothing goes upstream.
+pub fn send_reply(reply: &Reply, request_id: &str) -> Action {
+    if let Err(error) = host::send_reply(reply.status, "bedrock_gateway", &reply.headers(request_id), &reply.body()) {
+        host::log(LogLevel::Error, &format!("request {request_id} is reset, because its reply failed: {error}"));
+        host::reset_request();
+    }
+    Action::Pause
+}
+
+/// Resets the client's response, so that the client does not see a clean end.
+pub fn reset_response() -> Action {
+    host::reset_response();
+    Action::Pause
+}

@@ -1,0 +1,298 @@
+//! A stream of the downstream chain (roles `gateway` and `combined`).
+
+use crate::apply::{apply, apply_woken, reset_response, send_reply};
+use crate::host::{self, HostError};
+use crate::plugin::Plugin;
+use crate::relay_state::{self, RelayProgress};
+use crate::waiting::Waiter;
+use audit::ExchangeFacts;
+use filter_core::envoy_names::{ATTEMPT_PROPERTY, ENDPOINT_PATH, ENDPOINT_REGION, EXCHANGE_PROPERTY};
+use filter_core::exchange::{Endpoint, Exchange};
+use filter_core::reply::Refusal;
+use filter_core::step::{RequestBodyMode, RequestEvent, RequestStep, ResponseBodyMode, ResponseEvent, ResponseStep};
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::{Action, LogLevel};
+use std::cell::{RefCell, RefMut};
+use std::rc::Rc;
+
+/// Bodies are read in chunks of this size, so that a large one costs no more memory than a small one.
+const CHUNK: usize = 64 << 10;
+/// The header from which SDKs show the request's id.
+const REQUEST_ID: &str = "x-amzn-requestid";
+
+/// Without a plugin it refuses.
+#[derive(Debug)]
+pub struct Downstream {
+    context: u32,
+    call: Rc<Call>,
+    /// Bytes of the buffered request body that the exchange has seen.
+    seen: usize,
+    response_complete: bool,
+}
+
+/// An exchange, which its root context wakes if it waits.
+#[derive(Debug)]
+struct Call {
+    plugin: Option<Rc<Plugin>>,
+    exchange: RefCell<Exchange>,
+}
+
+// === impl Call ===
+
+impl Call {
+    fn on_request(&self, event: RequestEvent<'_>) -> RequestStep {
+        let mut exchange = self.exchange.borrow_mut();
+        match (&self.plugin, host::now()) {
+            (Some(plugin), Ok(now)) => exchange.on_request(event, plugin.context(now)),
+            (None, _) => exchange.refuse(&Refusal::NotConfigured),
+            (_, Err(error)) => exchange.refuse(&Refusal::Host(error.to_string())),
+        }
+    }
+
+    fn apply(&self, step: RequestStep) -> Action {
+        let applied = apply(step, self.exchange.borrow().request_id());
+        applied.unwrap_or_else(|error| self.fail(error))
+    }
+
+    fn fail(&self, error: HostError) -> Action {
+        self.refuse(&Refusal::Host(error.to_string()))
+    }
+
+    fn refuse(&self, refusal: &Refusal) -> Action {
+        let mut exchange = self.exchange.borrow_mut();
+        exchange.refuse(refusal);
+        send_reply(&refusal.reply(), exchange.request_id())
+    }
+}
+
+impl Waiter for Call {
+    fn look(&self) -> bool {
+        let step = self.on_request(RequestEvent::Tick);
+        apply_woken(step, |step| self.apply(step), |error| self.fail(error))
+    }
+}
+
+// === impl Downstream: the request ===
+
+impl Downstream {
+    pub fn new(context: u32, plugin: Option<Rc<Plugin>>) -> Self {
+        let exchange = RefCell::new(Exchange::new(host::unique_id()));
+        Self { context, call: Rc::new(Call { plugin, exchange }), seen: 0, response_complete: false }
+    }
+
+    fn exchange(&self) -> RefMut<'_, Exchange> {
+        self.call.exchange.borrow_mut()
+    }
+
+    fn on_request(&self, event: RequestEvent<'_>) -> Action {
+        let step = self.call.on_request(event);
+        if let (RequestStep::AwaitCredentials, Some(plugin)) = (&step, &self.call.plugin) {
+            let waiter: Rc<dyn Waiter> = Rc::<Call>::clone(&self.call);
+            plugin.waiting.add(self.context, &waiter);
+        }
+        self.call.apply(step)
+    }
+
+    fn principal(&self) -> Option<String> {
+        let sources = self.call.plugin.iter().flat_map(|plugin| &plugin.policy.principal);
+        sources.filter_map(|source| String::from_utf8(host::property(&source.property())?).ok()).next()
+    }
+
+    /// Gives the exchange what it has not seen of the body, of which `body_size` bytes are here.
+    fn read_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
+        let mut mode = self.exchange().request_body_mode();
+        while mode == RequestBodyMode::Hash {
+            let wanted = body_size.saturating_sub(self.seen).min(CHUNK);
+            let chunk = match host::request_body(self.seen, wanted) {
+                Ok(chunk) if chunk.len() == wanted => chunk,
+                Ok(_) => {
+                    let problem = "the request body is shorter than announced".to_owned();
+                    return self.call.refuse(&Refusal::Host(problem));
+                }
+                Err(error) => return self.call.fail(error),
+            };
+            self.seen += wanted;
+            let last = self.seen >= body_size;
+            let action = self.on_request(RequestEvent::Body { chunk: &chunk, end_of_stream: last && end_of_stream });
+            mode = self.exchange().request_body_mode();
+            if last || !matches!(mode, RequestBodyMode::Hash | RequestBodyMode::Discard) {
+                return action;
+            }
+        }
+        // What was hashed of a body before it grew too long is counted already.
+        let length = body_size.saturating_sub(self.seen);
+        self.seen = body_size;
+        self.on_request(RequestEvent::UnreadBody { length, end_of_stream })
+    }
+}
+
+// === impl Downstream: the response ===
+
+impl Downstream {
+    fn read_response_headers(&self) -> Result<(), HostError> {
+        let headers = host::response_headers()?;
+        // Envoy's own responses lack the id.
+        if headers.get(REQUEST_ID).is_none()
+            && let Err(error) = host::add_response_header(REQUEST_ID, self.exchange().request_id())
+        {
+            host::log(LogLevel::Error, &format!("a response leaves without its id: {error}"));
+        }
+        let mut exchange = self.exchange();
+        let relayed = exchange.is_relayed() && relay_state::progress(exchange.request_id()).answered;
+        exchange.on_response(ResponseEvent::Headers { headers: &headers, relayed }, host::now()?);
+        Ok(())
+    }
+
+    /// Shows the exchange the body, as long as it looks.
+    fn observe_response(&self, body_size: usize) -> Result<(), HostError> {
+        let mut start = 0;
+        while start < body_size && self.exchange().response_body_mode() == ResponseBodyMode::Observe {
+            let chunk = host::response_body(start, (body_size - start).min(CHUNK))?;
+            if chunk.is_empty() {
+                return Err(HostError::SHORT_BODY);
+            }
+            start += chunk.len();
+            self.exchange().on_response(ResponseEvent::Body { chunk: &chunk }, host::now()?);
+        }
+        Ok(())
+    }
+
+    /// Replaces this part of the body by what may pass of it, and completes the end.
+    fn rewrite_response(&self, body_size: usize, end_of_stream: bool) -> Result<Action, HostError> {
+        let (mut passed, mut start) = (Vec::new(), 0);
+        while start < body_size {
+            let chunk = host::response_body(start, (body_size - start).min(CHUNK))?;
+            if chunk.is_empty() {
+                return Err(HostError::SHORT_BODY);
+            }
+            start += chunk.len();
+            let Some(bytes) = self.rewritten(ResponseEvent::Body { chunk: &chunk })? else {
+                return Ok(reset_response());
+            };
+            passed.extend(bytes);
+        }
+        if end_of_stream {
+            let complete = relay_state::progress(self.exchange().request_id()).complete;
+            let Some(bytes) = self.rewritten(ResponseEvent::End { complete })? else { return Ok(reset_response()) };
+            passed.extend(bytes);
+        }
+        host::replace_response_body(&passed)?;
+        Ok(Action::Continue)
+    }
+
+    /// The bytes that pass; `None`: the stream must be reset.
+    fn rewritten(&self, event: ResponseEvent<'_>) -> Result<Option<Vec<u8>>, HostError> {
+        match self.exchange().on_response(event, host::now()?) {
+            ResponseStep::Replace(bytes) => Ok(Some(bytes)),
+            ResponseStep::Continue | ResponseStep::Reset => Ok(None),
+        }
+    }
+}
+
+// === impl Downstream: the end ===
+
+impl Downstream {
+    fn add_metrics(&self, facts: &ExchangeFacts, progress: Option<&RelayProgress>) {
+        let (Some(plugin), Ok(now)) = (&self.call.plugin, host::now()) else { return };
+        let text = |path| host::property(path).and_then(|value| String::from_utf8(value).ok());
+        let (attempts, path, region) = match (progress, host::attempts()) {
+            (Some(progress), _) => (progress.attempts, progress.path.clone(), progress.region.clone()),
+            (None, 0) => (0, None, None),
+            (None, attempts) => (attempts, text(ENDPOINT_PATH), text(ENDPOINT_REGION)),
+        };
+        let endpoint = Endpoint { path: path.as_deref(), region: region.as_deref(), attempts };
+        for sample in self.exchange().settle(facts, endpoint, plugin.context(now)) {
+            plugin.metrics.add(&sample);
+        }
+    }
+}
+
+impl Drop for Downstream {
+    fn drop(&mut self) {
+        relay_state::forget(self.exchange().request_id());
+    }
+}
+
+// === callbacks ===
+
+impl Context for Downstream {}
+
+impl HttpContext for Downstream {
+    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        match host::request_headers() {
+            Ok(headers) => {
+                let principal = self.principal();
+                self.on_request(RequestEvent::Headers { headers: &headers, principal, end_of_stream })
+            }
+            Err(error) => self.call.fail(error),
+        }
+    }
+
+    fn on_http_request_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
+        // `body_size` counts all of a buffered body, and the new part of any other.
+        if !matches!(self.exchange().request_body_mode(), RequestBodyMode::Hash | RequestBodyMode::Hold) {
+            self.seen = 0;
+        }
+        let action = self.read_body(body_size, end_of_stream);
+        if self.exchange().request_body_mode() != RequestBodyMode::Discard {
+            return action;
+        }
+        self.seen = 0;
+        host::discard_request_body().map_or_else(|error| self.call.fail(error), |()| action)
+    }
+
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        match host::clear_request_trailers() {
+            Ok(()) => self.on_request(RequestEvent::Trailers),
+            Err(error) => self.call.fail(error),
+        }
+    }
+
+    fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        self.response_complete = end_of_stream;
+        // The response itself is complete; only the audit record lacks facts.
+        if let Err(error) = self.read_response_headers() {
+            host::log(LogLevel::Error, &format!("response headers are not read: {error}"));
+        }
+        Action::Continue
+    }
+
+    fn on_http_response_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
+        self.response_complete = end_of_stream;
+        let mode = self.exchange().response_body_mode();
+        match mode {
+            ResponseBodyMode::Ignore => Action::Continue,
+            ResponseBodyMode::Observe => {
+                if let Err(error) = self.observe_response(body_size) {
+                    let problem = "the response body is not read, and the audit record may lack its usage";
+                    host::log(LogLevel::Error, &format!("{problem}: {error}"));
+                }
+                Action::Continue
+            }
+            // A chunk that cannot be rewritten must not pass.
+            ResponseBodyMode::Rewrite => self.rewrite_response(body_size, end_of_stream).unwrap_or_else(|error| {
+                host::log(LogLevel::Error, &format!("a stream is reset: {error}"));
+                reset_response()
+            }),
+        }
+    }
+
+    fn on_http_response_trailers(&mut self, _: usize) -> Action {
+        self.response_complete = true;
+        Action::Continue
+    }
+
+    /// Envoy writes its access logs after this.
+    fn on_log(&mut self) {
+        let mut facts = self.exchange().facts(self.response_complete);
+        let progress = self.exchange().is_relayed().then(|| relay_state::progress(&facts.id));
+        let id = facts.id.clone();
+        let lost = |error| host::log(LogLevel::Error, &format!("audit facts of {id} are lost: {error}"));
+        if let Some(attempt) = progress.as_ref().and_then(|progress| progress.attempt.as_ref()) {
+            host::set_property(ATTEMPT_PROPERTY, attempt).unwrap_or_else(lost);
+        }
+        facts.relayed = progress.as_ref().map(RelayProgress::facts);
+        host::set_property(EXCHANGE_PROPERTY, &facts.to_json()).unwrap_or_else(lost);
+        self.add_metrics(&facts, progress.as_ref());
+    }
+}

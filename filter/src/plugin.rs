@@ -1,0 +1,36 @@
+//! What every stream of a configured module shares.
+
+use crate::host;
+use crate::metrics::Metrics;
+use crate::waiting::Waiting;
+use filter_core::config::ConfigError;
+use filter_core::credentials::store::CredentialStore;
+use filter_core::policy::Policy;
+use filter_core::step::Context;
+use std::time::SystemTime;
+
+/// The environment variable that orders the paths.
+const PATH_ORDER: &str = "BEDROCK_PATHS";
+
+#[derive(Debug)]
+pub struct Plugin {
+    pub policy: Policy,
+    pub credentials: CredentialStore,
+    pub metrics: Metrics,
+    /// Streams that wait for credentials.
+    pub waiting: Waiting,
+}
+
+impl Plugin {
+    pub fn load(json: &[u8]) -> Result<Self, ConfigError> {
+        let environment = |name: &str| std::env::var(name).ok();
+        let policy = Policy::parse(json, environment(PATH_ORDER).as_deref())?;
+        let credentials =
+            CredentialStore::resolve(&policy.credential_sources, policy.auth, host::random(), &environment)?;
+        Ok(Self { policy, credentials, metrics: Metrics::default(), waiting: Waiting::default() })
+    }
+
+    pub fn context(&self, now: SystemTime) -> Context<'_> {
+        Context { policy: &self.policy, credentials: &self.credentials, shared: &host::SharedData, now }
+    }
+}

@@ -1,0 +1,129 @@
+//! A stream of a cluster's upstream chain (role `signer`): one for every attempt.
+
+use crate::apply::{apply, apply_woken, fail, send_reply};
+use crate::host::{self, HostError};
+use crate::plugin::Plugin;
+use crate::relay_state;
+use crate::waiting::Waiter;
+use filter_core::attempt::{Attempt, AttemptInput};
+use filter_core::envoy_names::{ATTEMPT_PROPERTY, ENDPOINT_PATH, ENDPOINT_REGION, HANDOFF_PROPERTY, RETRY_HEADER};
+use filter_core::reply::Refusal;
+use filter_core::step::RequestStep;
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::{Action, LogLevel};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// Without a plugin it refuses.
+#[derive(Debug)]
+pub struct Upstream {
+    context: u32,
+    call: Option<Rc<Call>>,
+}
+
+/// An attempt, which its root context wakes if it waits.
+#[derive(Debug)]
+struct Call {
+    plugin: Rc<Plugin>,
+    attempt: RefCell<Attempt>,
+}
+
+impl Upstream {
+    pub fn new(context: u32, plugin: Option<Rc<Plugin>>) -> Self {
+        let call = plugin.map(|plugin| Rc::new(Call { plugin, attempt: RefCell::default() }));
+        Self { context, call }
+    }
+
+    /// To let the body pass would let the held headers go with it.
+    fn pass_if_signed(&self) -> Action {
+        let signed = self.call.as_ref().is_some_and(|call| call.attempt.borrow().is_signed());
+        if signed { Action::Continue } else { Action::Pause }
+    }
+}
+
+impl Call {
+    /// Signs the attempt. A call in the relay leaves its endpoint there.
+    fn sign(&self) -> Result<RequestStep, HostError> {
+        let headers = host::request_headers()?;
+        let handoff = host::property(&[HANDOFF_PROPERTY]);
+        let previous = host::property(&[ATTEMPT_PROPERTY]);
+        let (path, region) = (host::property(ENDPOINT_PATH), host::property(ENDPOINT_REGION));
+        let input = AttemptInput {
+            handoff: handoff.as_deref(),
+            previous: previous.as_deref(),
+            path: path.as_deref(),
+            region: region.as_deref(),
+        };
+        let step = self.attempt.borrow_mut().request(&headers, input, self.plugin.context(host::now()?));
+        if let (RequestStep::Forward(forward), Some(id)) = (&step, self.attempt.borrow().relayed()) {
+            let text = |label: Option<Vec<u8>>| label.and_then(|label| String::from_utf8(label).ok());
+            let facts = forward.states.iter().find(|(name, _)| *name == ATTEMPT_PROPERTY);
+            relay_state::update(id, |progress| {
+                progress.attempt = facts.map(|(_, value)| value.clone());
+                (progress.path, progress.region, progress.attempts) = (text(path), text(region), host::attempts());
+            });
+        }
+        Ok(step)
+    }
+
+    /// Sets the retry header. An upstream's own is removed first.
+    fn decide_retry(&self) -> Result<(), HostError> {
+        let headers = host::response_headers()?;
+        if headers.get(RETRY_HEADER).is_some() {
+            host::remove_response_header(RETRY_HEADER)?;
+        }
+        let decision = self.attempt.borrow().response(&headers, self.plugin.context(host::now()?));
+        for sample in &decision.samples {
+            self.plugin.metrics.add(sample);
+        }
+        if let Some(state) = &decision.state {
+            host::set_property(ATTEMPT_PROPERTY, state)?;
+            if let Some(id) = self.attempt.borrow().relayed() {
+                relay_state::update(id, |progress| progress.attempt = Some(state.clone()));
+            }
+        }
+        if decision.retry { host::add_response_header(RETRY_HEADER, "1") } else { Ok(()) }
+    }
+}
+
+impl Waiter for Call {
+    fn look(&self) -> bool {
+        let fail = |error: HostError| fail(error, "");
+        match self.sign() {
+            Ok(step) => apply_woken(step, |step| apply(step, "").unwrap_or_else(fail), fail),
+            Err(error) => {
+                fail(error);
+                false
+            }
+        }
+    }
+}
+
+impl Context for Upstream {}
+
+impl HttpContext for Upstream {
+    fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
+        let Some(call) = &self.call else { return send_reply(&Refusal::NotConfigured.reply(), "") };
+        let step = call.sign();
+        if let Ok(RequestStep::AwaitCredentials) = &step {
+            let waiter: Rc<dyn Waiter> = Rc::<Call>::clone(call);
+            call.plugin.waiting.add(self.context, &waiter);
+        }
+        step.and_then(|step| apply(step, "")).unwrap_or_else(|error| fail(error, ""))
+    }
+
+    fn on_http_request_body(&mut self, _: usize, _: bool) -> Action {
+        self.pass_if_signed()
+    }
+
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        self.pass_if_signed()
+    }
+
+    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
+        if let Some(Err(error)) = self.call.as_ref().map(|call| call.decide_retry()) {
+            host::log(LogLevel::Error, &format!("a response passes without a retry decision: {error}"));
+        }
+        Action::Continue
+    }
+}

@@ -1,0 +1,142 @@
+//! The release archive on a machine without Rust: its `bedrock-gateway up` serves boto3, and its `infra/deploy` deploys version 1
+//! to the mock of AWS. `PATH` has only what the archive contains and docs/deployment.md names.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use bedrock_gateway::process::{Process, on_path};
+use infra_checks::aws_mock::Aws;
+use lab::tools::{DOUBLE, required, root, target};
+
+const KEYS: (&str, &str) = ("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY");
+
+/// One real call by the SDK.
+const CALL: &str = r#"
+import sys
+import boto3
+client = boto3.client("bedrock-runtime", region_name="us-gov-west-1", endpoint_url=sys.argv[1],
+                      aws_access_key_id="AKIDOFTHECLIENT", aws_secret_access_key="ignored-by-the-gateway")
+message = {"role": "user", "content": [{"text": "Say ok."}]}
+answer = client.converse(modelId="anthropic.claude-3-5-sonnet-20241022-v2:0", messages=[message])
+print(answer["output"]["message"]["role"], answer["usage"]["outputTokens"])
+"#;
+
+/// The unpacked archive in a directory for one test, removed when it ends.
+struct Unpacked(PathBuf);
+
+impl Drop for Unpacked {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Unpacked {
+    fn new(name: &str) -> Unpacked {
+        let unpacked = Unpacked(target().join("tmp").join(format!("archive-{name}-{}", std::process::id())));
+        let _ = std::fs::remove_dir_all(&unpacked.0);
+        for folder in ["home", "bin", "release"] {
+            std::fs::create_dir_all(unpacked.0.join(folder)).unwrap();
+        }
+        let mut tar = Command::new("tar");
+        tar.arg("-xzf").arg(required("RELEASE_ARCHIVE").unwrap()).arg("-C").arg(unpacked.root());
+        assert!(tar.status().unwrap().success());
+        unpacked
+    }
+
+    /// The archive's top directory.
+    fn root(&self) -> PathBuf {
+        self.0.join("release")
+    }
+
+    /// `program`, below the archive's top directory, with this `PATH`, an empty `HOME`, these variables and no others.
+    fn command(&self, path: &Path, variables: &[(&str, &str)], program: &str) -> Command {
+        // `env -i`, since `Process` does not pass on that a command's environment was cleared.
+        let mut command = Command::new("env");
+        command.arg("-i").arg(format!("PATH={}", path.display()));
+        command.arg(format!("HOME={}", self.0.join("home").display()));
+        command.args(variables.iter().map(|(name, value)| format!("{name}={value}")));
+        command.arg(program).current_dir(self.root());
+        command
+    }
+
+    /// The archive's gateway with a double of Bedrock behind it, and its HTTP address.
+    fn gateway(&self) -> ([Process; 2], String) {
+        let mut double = Command::new(required(DOUBLE).unwrap());
+        double.args(["serve", "--listen", "127.0.0.1:0", "--region", "us-east-1", "--path-name", "internet"]);
+        double.args(["--access-key", KEYS.0, "--secret-key", KEYS.1, "--tls-dir"]).arg(self.0.join("tls"));
+        let log = self.0.join("double.log");
+        let limit = Duration::from_secs(20);
+        let (double, address) = Process::start_and_wait("bedrock-double", double, &log, limit).unwrap();
+
+        let variables = [("AWS_ACCESS_KEY_ID", KEYS.0), ("AWS_SECRET_ACCESS_KEY", KEYS.1)];
+        let mut up = self.command(&self.root(), &variables, "./bedrock-gateway");
+        up.args(["up", "--listen", "127.0.0.1:0", "--concurrency", "1", "--region", "us-east-1"]);
+        up.arg("--path").arg(format!("internet={address}"));
+        up.arg("--upstream-ca").arg(self.0.join("tls/ca.pem")).arg("--audit").arg(self.0.join("audit.db"));
+        let log = self.0.join("gateway.log");
+        let limit = Duration::from_secs(60);
+        let (gateway, ready) = Process::start_and_wait("bedrock-gateway", up, &log, limit).unwrap();
+        ([gateway, double], ready.split(' ').next().unwrap().to_owned())
+    }
+
+    /// A directory with the programs that docs/deployment.md names, for `PATH`.
+    fn documented_programs(&self, aws: &Path) -> PathBuf {
+        let page = std::fs::read_to_string(root().join("docs/deployment.md")).unwrap();
+        let (_, list) = page.split_once("needs these programs on `PATH`").unwrap();
+        let list = list.split("```").nth(1).unwrap();
+        let bin = self.0.join("bin");
+        for name in list.split_whitespace() {
+            let file = if name == "aws" { aws.to_path_buf() } else { on_path(name).unwrap() };
+            std::os::unix::fs::symlink(file, bin.join(name)).unwrap();
+        }
+        bin
+    }
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn up_serves_boto3_from_the_archive_alone() {
+    let unpacked = Unpacked::new("up");
+    let (_running, url) = unpacked.gateway();
+    let python = required("GATEWAY_PYTHON").unwrap();
+    let output = Command::new(python).args(["-c", CALL, &url]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).starts_with("assistant "), "{}", text(&output));
+}
+
+#[test]
+fn deploys_version_1_from_the_archive_alone() {
+    let unpacked = Unpacked::new("deploy");
+    let aws = Aws::start(&unpacked.0.join("aws")).unwrap();
+    let (_running, url) = unpacked.gateway();
+    let settings = unpacked.root().join("infra/environments/example/settings");
+    let edited = std::fs::read_to_string(&settings).unwrap().lines().fold(String::new(), |text, line| {
+        let line = match line.split_once('=') {
+            Some(("RELEASE", _)) => format!("RELEASE={}", required("RELEASE_ARCHIVE").unwrap().display()),
+            Some(("SMOKE_URL", _)) => format!("SMOKE_URL={url}"),
+            _ => line.to_owned(),
+        };
+        text + &line + "\n"
+    });
+    std::fs::write(&settings, edited).unwrap();
+
+    let path = unpacked.documented_programs(&aws.cli());
+    let mock = aws.environment();
+    let mut variables = vec![("DEPLOY_POLL_SECONDS", "0.1")];
+    variables.extend(mock.iter().map(|(name, value)| (*name, value.to_str().unwrap())));
+    let mut deploy = unpacked.command(&path, &variables, "infra/deploy");
+    let output = deploy.args(["example", "1-internet", "--yes"]).output().unwrap();
+    let said = text(&output);
+    assert!(output.status.success(), "{said}");
+    for part in ["release: uploaded as release/", "config: uploaded as config/", "govcloud/gateway: create"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(said.contains("an unknown operation is refused: UnknownOperationException"), "{said}");
+    assert!(said.ends_with("example is at 1-internet\n"), "{said}");
+}

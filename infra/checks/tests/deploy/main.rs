@@ -1,0 +1,9 @@
+//! `infra/deploy`, run with the AWS CLI against the mock of AWS, with small templates of its own.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod deployment;
+mod plans;
+mod rollback;
+mod smoke;
+mod tunnels;

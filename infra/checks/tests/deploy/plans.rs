@@ -1,0 +1,98 @@
+//! Plans, parameters and references: what they deploy, and that a mistake is named before anything changes.
+
+use infra_checks::template::Partition::{Commercial, GovCloud};
+
+use crate::deployment::{Deployment, SETTINGS, TOPIC};
+
+#[test]
+fn outputs_feed_parameters() {
+    let deployment = Deployment::start("twice");
+    deployment.file("templates/govcloud/topic.yaml", TOPIC);
+    deployment.file("templates/commercial/topic.yaml", TOPIC);
+    deployment.environment("govcloud/topic.params", "Name=first\n");
+    deployment.environment("commercial/second.params", "# fed\nName=of-@{govcloud/topic.TopicName}-x\n");
+    deployment.environment("1.plan", "govcloud topic   # the one\ncommercial topic second\n");
+
+    let text = deployment.succeeds(&["1", "--yes"]);
+    assert!(text.contains("+ add      Topic") && text.ends_with("twice is at 1\n"), "{text}");
+    assert!(deployment.topics().contains("us-gov-west-1:444455556666:twice-first"));
+    let topics = deployment.aws.call(Commercial, &["sns", "list-topics"]).unwrap().to_string();
+    assert!(topics.contains("us-east-1:111122223333:twice-of-twice-first-x"), "{topics}");
+
+    let text = deployment.succeeds(&["1", "--yes"]);
+    assert!(text.contains("govcloud/topic: no change\ncommercial/second: no change\n"), "{text}");
+
+    // Another label is a change in place. Without a terminal and --yes it is refused.
+    deployment.environment("govcloud/topic.params", "Name=first\nLabel=new\n");
+    deployment.fails(&["1"], "No terminal to ask on");
+    let text = deployment.succeeds(&["1", "--yes"]);
+    assert!(text.contains("~ change   Topic"), "{text}");
+    assert_eq!(deployment.stacks(GovCloud), ["topic UPDATE_COMPLETE"]);
+
+    let text = deployment.succeeds(&["status"]);
+    assert!(text.contains("commercial/second ") && text.contains("UPDATE_COMPLETE"), "{text}");
+    deployment.fails(&["remove", "govcloud/second", "--yes"], ": no such stack");
+    let text = deployment.succeeds(&["remove", "commercial/second", "--yes"]);
+    assert!(text.contains("- remove   Topic") && text.contains("commercial/second: removed"), "{text}");
+    assert_eq!(deployment.stacks(Commercial), [""; 0]);
+}
+
+#[test]
+fn names_each_mistake_before_any_change() {
+    let deployment = Deployment::start("mistyped");
+    deployment.file("templates/govcloud/topic.yaml", TOPIC);
+    deployment.file("templates/commercial/topic.yaml", TOPIC);
+    let (plan, params) = ("1.plan", "commercial/topic.params");
+    deployment.environment("govcloud/topic.params", "Name=first\n");
+    deployment.environment(plan, "govcloud topic\ncommercial topic\n");
+    for (text, part) in [
+        ("Naem=second\n", "has no parameter Naem; it has:"),
+        ("Label=second\n", "Name is missing"),
+        ("Name=a\nName=b\n", "Name is given twice"),
+        ("Name: second\n", "topic.params:1: want KEY=VALUE"),
+        ("Environment=x\nName=a\n", "remove Environment; it is always the directory's name"),
+        ("Name=@{govcloud/topic.TopicNaem}\n", "has no output TopicNaem; it has: TopicName"),
+        ("Name=@{govcloud/tpoic.TopicName}\n", "no stack govcloud/tpoic comes before it"),
+        ("Name=@{commercial/topic.TopicName}\n", "no stack commercial/topic comes before it"),
+        ("Name=@{topic}\n", "want PARTITION/STACK.Output"),
+        ("Name=@{config.Key}\n", "before the plan's config"),
+        ("Name=@{base64:infra/nothing}\n", ": no such file"),
+        (
+            "Name=@{base64:infra/deploy}\n",
+            "over 3,072 bytes without its comments; in base64 a parameter takes 4,096 characters",
+        ),
+        ("Name=@{govcloud/topic.TopicName\n", "not closed"),
+    ] {
+        deployment.environment(params, text);
+        deployment.fails(&["1", "--yes"], part);
+    }
+    deployment.environment(params, "Name=second\n");
+    for (text, part) in [
+        ("govcloud topic\ngovcloud tpoic\n", "templates/govcloud/tpoic.yaml"),
+        ("govcloud topic\ngovcloud topic\n", "govcloud/topic is given twice"),
+        ("govcloud topic\ngvocloud topic\n", "unknown step gvocloud"),
+        ("govcloud topic\nconfig\n", "want config POLICY PATH"),
+        ("govcloud topic\nrelease\n", "RELEASE is missing"),
+        ("govcloud topic\nsmoke\n", "SMOKE_URL is missing"),
+        ("# nothing\n", "it is empty"),
+    ] {
+        deployment.environment(plan, text);
+        deployment.fails(&["1", "--yes"], part);
+    }
+    deployment.fails(&["2", "--yes"], "no such plan; the plans are: 1.plan");
+    deployment.environment(plan, "govcloud topic\n");
+    for (from, to, part) in [
+        ("GOVCLOUD_ACCOUNT=444455556666", "GOVCLOUD_ACCOUNT=444455556667", "belong to arn:aws-us-gov:"),
+        ("COMMERCIAL_PROFILE=commercial", "COMMERCIAL_PROFILE=govcloud", "the credentials for commercial belong to"),
+        ("GOVCLOUD_REGION=us-gov-west-1", "GOVCLOUD_REGION=us-east-1", "not a GovCloud region"),
+        ("COMMERCIAL_ACCOUNT=", "COMMERCIAL_ACOUNT=", "unknown setting COMMERCIAL_ACOUNT"),
+    ] {
+        deployment.environment("settings", &SETTINGS.replace(from, to));
+        deployment.fails(&["1", "--yes"], part);
+    }
+    assert_eq!((deployment.stacks(GovCloud), deployment.stacks(Commercial)), (vec![], vec![]));
+    // Only CloudFormation knows this one.
+    deployment.environment("settings", SETTINGS);
+    deployment.environment("govcloud/topic.params", "Name=First\n");
+    deployment.fails(&["1", "--yes"], "lower-case letters and hyphens");
+}

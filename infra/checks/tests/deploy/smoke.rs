@@ -1,0 +1,120 @@
+//! The plan's step `smoke`, against the real Envoy with a double of Bedrock behind it.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use bedrock_gateway::gateway::{Gateway, Options};
+use bedrock_gateway::process::Process;
+use bedrock_gateway::programs::Programs;
+use infra_checks::template::Partition::GovCloud;
+use lab::tools::{DOUBLE, ENVOY, MODULE, required};
+
+use crate::deployment::{Deployment, SETTINGS};
+
+const KEYS: (&str, &str) = ("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY");
+const MODEL: &str = "anthropic.claude-3-5-sonnet-20241022-v2:0";
+#[test]
+fn restores_the_gateway_if_the_smoke_test_fails() {
+    let deployment = Deployment::start("smoke");
+    let (_double, gateway) = gateway(&deployment.dir);
+    let bucket = "Resources:\n  Bucket: { Type: 'AWS::S3::Bucket' }\nOutputs:\n  Name:\n    Value: !Ref Bucket\n";
+    deployment.file("templates/govcloud/bucket.yaml", bucket);
+    deployment.file("templates/govcloud/gateway.yaml", GATEWAY);
+    deployment.environment(
+        "govcloud/gateway.params",
+        "ConfigKey=@{config.Key}\nConfigSha256=@{config.Sha256}\nArtifactSha256=@{release.Sha256}\nUserData=@{base64:infra/user-data}\n",
+    );
+    deployment.file("user-data", "#!/bin/sh\n");
+    let release = deployment.dir.join("release.tar.gz");
+    std::fs::write(&release, "an archive").unwrap();
+    let settings = |url: &str| {
+        format!(
+            "{SETTINGS}RELEASE={}\nBUCKET=@{{govcloud/bucket.Name}}\nGATEWAY=govcloud/gateway\nSMOKE_URL={url}\n\
+             SMOKE_MODEL={MODEL}\n",
+            release.display()
+        )
+    };
+    let url = format!("http://{}", gateway.plain);
+    deployment.environment("settings", &settings(&url));
+    deployment.environment("policy.json", &policy("anthropic.*"));
+    deployment
+        .environment("1.plan", "govcloud bucket\nrelease\nconfig policy.json internet\ngovcloud gateway\nsmoke\n");
+    let running = || deployment.output(GovCloud, "gateway", "Config");
+
+    let text = deployment.succeeds(&["1", "--yes"]);
+    assert!(text.contains("is refused: UnknownOperationException"), "{text}");
+    assert!(text.contains(&format!("{MODEL} answers")), "{text}");
+    let first = running();
+    let text = deployment.succeeds(&["1", "--yes"]);
+    assert!(text.contains("release: no change\nconfig: no change\ngovcloud/gateway: no change\n"), "{text}");
+
+    // A new configuration, and a gateway that no longer answers.
+    deployment.environment("policy.json", &policy("amazon.*"));
+    deployment.file("user-data", "#!/bin/sh\nanother\n");
+    gateway.stop(|| true);
+    let text = deployment.fails(&["1", "--yes"], "govcloud/gateway has its former release and configuration again");
+    assert!(text.contains("failed: a call that the filter must refuse"), "{text}");
+    assert_eq!(running(), first);
+
+    // A gateway that this run created has no former configuration.
+    deployment.succeeds(&["remove", "govcloud/gateway", "--yes"]);
+    deployment.fails(&["1", "--yes"], "nothing to restore");
+}
+
+const GATEWAY: &str = "\
+Parameters:
+  ConfigKey: { Type: String }
+  ConfigSha256: { Type: String }
+  ArtifactSha256: { Type: String }
+  UserData: { Type: String }
+Resources:
+  Running:
+    Type: AWS::SSM::Parameter
+    Properties: { Name: /running, Type: String, Value: !Ref ConfigSha256 }
+Outputs:
+  Config:
+    Value: !Sub '${ConfigKey} ${ConfigSha256} ${ArtifactSha256} ${UserData}'
+";
+
+fn policy(models: &str) -> String {
+    serde_json::json!({
+        "regions": { "us-east-1": {} },
+        "models": { "allow": [models] },
+        "route_classes": [{ "name": "any", "paths": ["internet"] }],
+        "credentials": { "source": "imds", "cluster": "imds" },
+    })
+    .to_string()
+}
+
+fn gateway(dir: &Path) -> (Process, Gateway) {
+    let mut command = Command::new(required(DOUBLE).unwrap());
+    command.args(["serve", "--listen", "127.0.0.1:0", "--region", "us-east-1", "--path-name", "internet"]);
+    command.args(["--access-key", KEYS.0, "--secret-key", KEYS.1, "--tls-dir"]).arg(dir.join("tls"));
+    let limit = Duration::from_secs(10);
+    let (double, address) = Process::start_and_wait("bedrock-double", command, &dir.join("double.log"), limit).unwrap();
+    let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let programs = Programs {
+        envoy: Some(required(ENVOY).unwrap()),
+        module: Some(required(MODULE).unwrap()),
+        state: Some(dir.join("gateway")),
+        ..Programs::default()
+    };
+    let options = Options {
+        programs,
+        paths: vec![format!("internet={address}").parse().unwrap()],
+        upstream_ca: Some(dir.join("tls/ca.pem")),
+        concurrency: Some(1),
+        regions: vec!["us-east-1".parse().unwrap()],
+        environment: vec![
+            set("AWS_ACCESS_KEY_ID", KEYS.0),
+            set("AWS_SECRET_ACCESS_KEY", KEYS.1),
+            set("AWS_SESSION_TOKEN", ""),
+            set("AWS_BEARER_TOKEN_BEDROCK", ""),
+            set("BEDROCK_PATHS", ""),
+        ],
+        ..Options::default()
+    };
+    let gateway = Gateway::start(&options, || false).unwrap();
+    (double, gateway)
+}
