@@ -11,7 +11,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-# What a GovCloud program names; Commercial Bedrock wants an inference profile for each of them.
+# The ids that a GovCloud program names; Commercial Bedrock requires an inference profile for each.
 SONNET = "anthropic.claude-3-5-sonnet-20241022-v2:0"
 LLAMA = "meta.llama3-3-70b-instruct-v1:0"
 
@@ -26,7 +26,7 @@ NATIVE = json.dumps(
 
 
 def stream(response, key):
-    """Reads a stream to its end: its calls have ended then."""
+    """Reads a stream to its end, when its calls have ended."""
     for _ in response[key]:
         pass
     return response
@@ -59,7 +59,7 @@ def main():
         # The caller's credentials never cross, so these need not be valid.
         aws_access_key_id="local",
         aws_secret_access_key="local",
-        # Not one retry of the SDK's own: what fails shows.
+        # No retries by the SDK, so that a failure shows.
         config=Config(retries={"total_max_attempts": 1}, read_timeout=30),
     )
     runtime, bedrock = boto3.client("bedrock-runtime", **options), boto3.client("bedrock", **options)

@@ -1,4 +1,4 @@
-"""Calls every operation of the Bedrock double with boto3, with no gateway between.
+"""Calls every operation of the Bedrock double with boto3, without a gateway.
 
 Usage: direct.py HOST:PORT CA_PEM
 
@@ -63,7 +63,7 @@ def main():
             required_members(operation.output_shape, answer, method)
             seen = check(answer)
             print(f"ok    {method} {seen if seen is not None else ''}")
-        except Exception as error:  # Every failure is reported, whatever it is.
+        except Exception as error:  # Reports every failure.
             failed += 1
             print(f"FAIL  {method}: {type(error).__name__}: {error}")
 

@@ -12,6 +12,8 @@ use crate::{dirs, progress, tools};
 pub mod variables {
     /// The module (`bedrock_filter.wasm`).
     pub const MODULE: &str = "BEDROCK_FILTER_WASM";
+    /// A filter of another project (`host-tests/vm/foreign`).
+    pub const FOREIGN: &str = "FOREIGN_FILTER_WASM";
     /// Envoy.
     pub const ENVOY: &str = "ENVOY_BIN";
     /// The release archive, made of the binaries of this build.
@@ -61,6 +63,15 @@ pub fn module() -> Result<PathBuf, BuildError> {
     add_target(WASM_TARGET)?;
     build("the module", &["build", "--release", "--target", WASM_TARGET, "--package", "bedrock-filter"])?;
     Ok(dirs::target().join(WASM_TARGET).join("release/bedrock_filter.wasm"))
+}
+
+/// A Proxy-Wasm module that this project did not write, for the tests of the host.
+pub fn foreign_module() -> Result<PathBuf, BuildError> {
+    add_target(WASM_TARGET)?;
+    let manifest = "host-tests/vm/foreign/Cargo.toml";
+    let arguments = ["build", "--manifest-path", manifest, "--release", "--target", WASM_TARGET, "--locked"];
+    build("a foreign filter", &arguments)?;
+    Ok(dirs::target().join(WASM_TARGET).join("release/foreign_filter.wasm"))
 }
 
 /// A binary of the workspace: its name, its package, and the variable that names it to tests and to other programs.

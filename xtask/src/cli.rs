@@ -46,10 +46,17 @@ enum Command {
     },
     /// Check the CloudFormation templates of infra/, and deploy each version to a mock of AWS (part of `test`).
     Infra,
-    /// Break the gateway's paths under load, in network namespaces (docs/chaos.md). Needs root.
+    /// Run what takes over a minute; the tests run the same code for less. Needs root.
+    #[command(subcommand)]
+    Soak(Soak),
+}
+
+#[derive(Debug, Subcommand)]
+enum Soak {
+    /// Break the gateway's paths under load, in network namespaces (docs/chaos.md).
     #[command(disable_help_flag = true)]
     Chaos(Rest),
-    /// Run the VPN's machines for real, in network namespaces (docs/vpn.md). Needs root.
+    /// Run the VPN's machines, in network namespaces (docs/vpn.md).
     #[command(disable_help_flag = true)]
     Vpn(Rest),
 }
@@ -83,8 +90,8 @@ impl Cli {
                 workspace.add_infra_tools()?;
                 artifacts::exec(workspace.command(artifacts::INFRA_CHECKS)?)
             }
-            Command::Chaos(Rest { arguments }) => lab("chaos", arguments),
-            Command::Vpn(Rest { arguments }) => lab("vpn", arguments),
+            Command::Soak(Soak::Chaos(Rest { arguments })) => lab("chaos", arguments),
+            Command::Soak(Soak::Vpn(Rest { arguments })) => lab("vpn", arguments),
         }
     }
 }

@@ -27,8 +27,9 @@ pub fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
     }
     // Tests that start a program reach the same binaries, and so nothing is built twice or while they run.
     let mut workspace = Workspace::default();
-    steps.time("the module", || {
+    steps.time("the modules", || {
         workspace.environment.push((variables::MODULE, artifacts::module()?));
+        workspace.environment.push((variables::FOREIGN, artifacts::foreign_module()?));
         Ok(())
     })?;
     steps.time("the binaries", || workspace.build(&[GATEWAY, COLLECTOR, DOUBLE, LOAD, LAB, INFRA_CHECKS]))?;

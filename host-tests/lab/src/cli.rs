@@ -7,7 +7,7 @@ use crate::{Error, vpn};
 
 /// Runs the gateway in network namespaces. Needs root.
 #[derive(Debug, Parser)]
-#[command(name = "lab", bin_name = "cargo xtask")]
+#[command(name = "lab", bin_name = "cargo xtask soak")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -1,7 +1,7 @@
 //! Runs the gateway in network namespaces: `chaos` breaks its paths under load, `vpn` runs the VPN's machines. Tests use
 //! the namespaces and machines.
 //!
-//! Programs and packages are named by the environment ([`tools`]); `cargo xtask chaos` and `cargo xtask vpn` set it.
+//! Programs and packages are named by the environment ([`tools`]); `cargo xtask soak chaos` and `cargo xtask soak vpn` set it.
 #![allow(missing_docs, reason = "only this workspace uses it")]
 #![forbid(unsafe_code)]
 

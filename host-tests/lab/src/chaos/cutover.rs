@@ -29,7 +29,7 @@ const CHANGE_MS: u64 = 1500;
 /// The tolerance of a share.
 const POINTS: f64 = 0.02;
 
-/// A run in sum.
+/// The totals of a run.
 #[derive(Debug, PartialEq)]
 struct Summary {
     calls: usize,
@@ -87,7 +87,7 @@ fn policy(vpn: u32) -> Result<Value, Error> {
     document(json!({ "principal": principal(), "route_classes": classes }))
 }
 
-/// `changes`: when which weight was set.
+/// `changes`: the time and weight of each change.
 fn summary(calls: &[Call], exchanges: &[Exchange], changes: &[(u64, u32)]) -> Summary {
     let vpn = |exchange: &Exchange| exchange.path.as_deref() == Some(PathName::Vpn.as_str());
     let mut moved: BTreeSet<&str> = BTreeSet::new();

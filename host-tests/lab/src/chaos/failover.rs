@@ -13,7 +13,7 @@ use bedrock_gateway::paths::PathName;
 
 /// Share of a run's time at which Direct Connect is cut, then the VPN, then both are restored.
 const CUTS: [f64; 3] = [0.15, 0.4, 0.65];
-/// A path that is well again carries all calls within this time, in milliseconds.
+/// Milliseconds within which a restored path must carry all calls.
 const FAILBACK_MS: u64 = 10_000;
 
 /// Cuts one path, then a second, then restores both.
@@ -80,7 +80,7 @@ pub fn table(verdicts: &[(Fault, Summary)]) -> Vec<String> {
     wrong
 }
 
-/// What of a run was not as it must be.
+/// The checks that failed.
 fn judge(fault: Fault, summary: &Summary) -> Vec<String> {
     let mut wrong = Vec::new();
     if summary.calls == 0 {

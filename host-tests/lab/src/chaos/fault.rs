@@ -1,9 +1,9 @@
-//! What is done to a path, and what is asked of the gateway then.
+//! The faults of a path, and the limits for the gateway.
 
 use std::fmt;
 
-/// The table in each path's host: what arrived is counted by its DSCP value, and the other chains are empty while nothing
-/// is wrong.
+/// The table in each path's host: it counts packets by DSCP value; the other chains are empty while there is no
+/// fault.
 pub const TABLE: &str = "\
 table ip chaos {
   set arrived {
@@ -24,7 +24,7 @@ table ip chaos {
 }
 ";
 
-/// A way for a path to fail.
+/// A fault of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Connections are refused, open ones end.
@@ -35,9 +35,9 @@ pub enum Fault {
     Silent,
     /// Every request is answered with 503.
     Unavailable,
-    /// Of a hundred packets five are dropped, both ways.
+    /// 5 % of packets are dropped, both ways.
     Loss,
-    /// Every answer comes two seconds later.
+    /// Every answer is two seconds late.
     Slow,
 }
 
@@ -45,7 +45,7 @@ impl Fault {
     /// The rules in a path's host that make it, after which [`TABLE`]'s chains are flushed to end it.
     pub fn rules(self) -> &'static str {
         match self {
-            // Made at the double itself.
+            // The double does it.
             Fault::Refuse | Fault::Unavailable | Fault::Slow => "",
             Fault::Reset => "add rule ip chaos input tcp flags & syn == 0 reject with tcp reset\n",
             Fault::Silent => "add rule ip chaos input drop\nadd rule ip chaos output drop\n",
@@ -56,8 +56,8 @@ impl Fault {
         }
     }
 
-    /// The 99th percentile that calls may take while a path fails, in milliseconds: what a person does not call an outage.
-    /// A dropped packet is known to be lost only by waiting for its answer, and a slow path is a path.
+    /// The 99th percentile that calls may take while a path fails, in milliseconds: short enough not to be an outage for a
+    /// person. A dropped packet shows only by a timeout, and a slow path still works.
     pub fn p99_ms(self) -> f64 {
         match self {
             Fault::Silent | Fault::Loss | Fault::Slow => 3000.0,

@@ -1,4 +1,4 @@
-//! `cargo xtask chaos`: the gateway under load while its paths fail, its regions throttle and its policy changes.
+//! `cargo xtask soak chaos`: the gateway under load while its paths fail, its regions throttle and its policy changes.
 //!
 //! Hosts are network namespaces ([`hosts`]). The gateway is `bedrock-gateway up` in one of them, and the load generator runs
 //! in another ([`harness`]). Each scenario is a module that injects its fault, reads the records ([`crate::record`]) and

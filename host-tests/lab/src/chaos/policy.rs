@@ -1,5 +1,5 @@
 //! The policy of a run: the filter's document of `envoy/standalone.yaml` with other classes and regions, and
-//! callers who prove their names by tokens.
+//! callers that authenticate by tokens.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -36,7 +36,7 @@ pub fn principal() -> Value {
     json!([{ "from": "jwt", "payload": CLAIMS, "claim": "sub" }])
 }
 
-/// The configuration in which every caller has to show a token.
+/// The configuration in which every caller must send a token.
 fn with_tokens(mut config: Value) -> Value {
     let key = BASE64_URL_SAFE_NO_PAD.encode(CALLERS_KEY);
     let keys = json!({ "keys": [{ "kty": "oct", "alg": "HS256", "k": key }] });

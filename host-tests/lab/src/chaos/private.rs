@@ -13,9 +13,9 @@ use crate::keys::REGION;
 use crate::record::{Call, now_ms};
 use bedrock_gateway::paths::PathName;
 
-/// How long it takes, in seconds.
+/// The length of the run in seconds.
 const SECONDS: u64 = 10;
-/// When within it both private paths are cut.
+/// The second at which both private paths are cut.
 const CUT: u64 = 3;
 
 /// The calls of a class without the internet, after both of its paths were cut.
@@ -31,7 +31,7 @@ struct Private {
     packets: u64,
 }
 
-/// Cuts both paths of a class that has no third, though the gateway's host has one.
+/// Cuts both paths of a class that has no third path; the gateway's host has one.
 pub fn run(run: &Run<'_>) -> Result<Verdict, Error> {
     let Options { rate, http1, .. } = *run.options;
     say(&format!("\nprivate-only: {rate} calls/s, dx and vpn refuse connections"));

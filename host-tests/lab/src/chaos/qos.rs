@@ -1,5 +1,5 @@
-//! Uploads next to interactive calls: each class has its mark on the wire, uploads keep to their bandwidth, and people wait no
-//! longer for them.
+//! Uploads next to interactive calls: each class has its DSCP value on the wire, uploads keep to their bandwidth, and
+//! interactive calls are not slower.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,27 +15,27 @@ use crate::keys::REGION;
 use crate::record::{Call, failures, now_ms, percentile, violations};
 use bedrock_gateway::paths::PathName;
 
-/// DSCP values: AF11 of bulk data, AF41 of what people wait for (RFC 4594).
+/// DSCP values: AF11 of bulk data, AF41 of interactive calls (RFC 4594).
 const BULK: u64 = 10;
 const PEOPLE: u64 = 34;
 /// The bandwidth of all uploads together, in KiB/s: 67 Mbit/s.
 const BANDWIDTH: u64 = 8192;
-/// Uploads at any time, and the bytes of each.
+/// Concurrent uploads, and the bytes of each.
 const UPLOADS: (u32, u64) = (2, 20_000_000);
-/// Until uploads have filled their bandwidth, in seconds.
+/// Seconds until uploads have filled their bandwidth.
 const FILL: u64 = 3;
-/// Between the end of the uploads and what counts as quiet again, in milliseconds.
+/// Milliseconds between the end of the uploads and calls that count as quiet again.
 const CALM_MS: u64 = 1000;
 /// The bytes on the wire are more than the body's: TLS, HTTP/2, TCP.
 const OVERHEAD: f64 = 1.05;
-/// So much of its bandwidth bulk has to use for the limit to have been the limit.
+/// The share of its bandwidth that bulk must use, or else the limit was not tested.
 const USED: f64 = 0.8;
-/// What the people's 99th percentile may rise by.
+/// The allowed rise of the 99th percentile of interactive calls.
 const RISE: f64 = 1.2;
 /// Packets with no mark of ours: such as the kernel's resets of connections that are closed.
 const STRAY: f64 = 0.001;
 
-/// A run in sum.
+/// The totals of a run.
 #[derive(Debug, Clone, PartialEq)]
 struct Summary {
     failures: BTreeMap<String, usize>,
@@ -46,11 +46,11 @@ struct Summary {
     uploads: usize,
     /// Bytes of bulk on the wire in a second.
     rate: f64,
-    /// What arrived over Direct Connect, by DSCP value.
+    /// The packets over Direct Connect, by DSCP value.
     marks: BTreeMap<u64, Marked>,
 }
 
-/// Calls of people all the time, uploads in the middle third.
+/// Interactive calls all the time, uploads in the middle third.
 pub fn run(run: &Run<'_>) -> Result<Verdict, Error> {
     let Options { rate, http1, .. } = *run.options;
     let third = run.options.seconds.div_ceil(2);
@@ -68,7 +68,7 @@ pub fn run(run: &Run<'_>) -> Result<Verdict, Error> {
     let setup = Setup { name: "qos", regions: &[REGION], http1, policy, tokens: false };
     let mut harness = Harness::start(&setup, run.programs, run.signals)?;
     let start = Instant::now();
-    // The last uploads take their time.
+    // The last uploads take longer.
     let last = 2 * UPLOADS.1 * u64::from(UPLOADS.0) / (BANDWIDTH * 1024);
     let people = harness.load("people", &Load { rate, seconds: 3 * third + last, ..Load::default() })?;
     harness.wait_until(start + Duration::from_secs(third), run.signals)?;
@@ -110,7 +110,7 @@ fn summary(people: &[Call], uploads: &[Call], begun: u64, rate: f64, marks: BTre
 }
 
 impl Summary {
-    /// How much the people's 99th percentile rose.
+    /// The rise of the 99th percentile of interactive calls.
     fn rise(&self) -> f64 {
         if self.alone.2 > 0.0 { self.with_uploads.2 / self.alone.2 } else { f64::INFINITY }
     }

@@ -19,14 +19,14 @@ const MODEL: &str = "claude-3-5-sonnet";
 const THROTTLED: [f64; 2] = [0.2, 0.45];
 /// An upload, in bytes: near the largest that Bedrock takes.
 const UPLOAD: u64 = 20_000_000;
-/// So many at any time: some are under way when the region begins to throttle.
+/// Concurrent uploads: some are in flight when the region begins to throttle.
 const UPLOADS: u32 = 2;
-/// From then on, after the first refusal, new calls go to the other region, in milliseconds: a few were on their way.
+/// Milliseconds after the first refusal from which new calls go to the other region: a few are in flight before.
 const NOTICED_MS: u64 = 1000;
-/// Of the calls begun later, so many may still ask the throttling region: a try now and then.
+/// The share of later calls that may still try the throttling region.
 const TRIES: f64 = 0.02;
 
-/// When what was done, in milliseconds since 1970.
+/// The times of events, in milliseconds since 1970.
 #[derive(Debug, Clone, Copy)]
 struct Events {
     start: u64,
@@ -34,7 +34,7 @@ struct Events {
     relented: u64,
 }
 
-/// A run in sum.
+/// The totals of a run.
 #[derive(Debug, PartialEq)]
 struct Summary {
     calls: usize,
@@ -72,7 +72,7 @@ pub fn one(status: u16, run: &Run<'_>) -> Result<Verdict, Error> {
     Ok(Verdict { lines: summary.lines(&name), wrong })
 }
 
-/// Every region answers 429: calls fail, and what that costs the regions is bounded.
+/// Every region answers 429: calls fail, and the number of requests is bounded.
 pub fn all(run: &Run<'_>) -> Result<Verdict, Error> {
     let Options { rate, seconds, .. } = *run.options;
     say(&format!("\nregions-all: {rate} calls/s, {seconds} s; both regions answer 429"));

@@ -1,14 +1,14 @@
-//! What a run's calls say: second by second, and in sum.
+//! The report of a run's calls, by second and in total.
 
 use std::collections::BTreeMap;
 
 use crate::record::{Call, Exchange, failures, percentile, ratio};
 use bedrock_gateway::paths::PathName;
 
-/// How long after a cut calls count as made during failover, in milliseconds.
+/// Milliseconds after a cut in which calls count as made during failover.
 const FAILOVER_MS: u64 = 5000;
 
-/// When what was done, in milliseconds since 1970.
+/// The times of events, in milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Events {
     /// The load began.
@@ -21,7 +21,7 @@ pub struct Events {
     pub restored: u64,
 }
 
-/// A run in sum.
+/// The totals of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
     /// Calls that do not stream, thinking ones included.
@@ -43,18 +43,18 @@ pub struct Summary {
     pub streams_exception: usize,
     /// Those whose transfer broke off: a client notices, but gets no exception.
     pub streams_reset: usize,
-    /// Those that ended in good form and not at their end, or did not end: a client takes them for whole, or waits.
+    /// Those that ended early without an error, or did not end: a client takes them for complete, or waits.
     pub streams_quiet: usize,
     /// From the restoration to the last call that began on another path than Direct Connect, in milliseconds; nothing if
     /// none came back.
     pub failback: Option<u64>,
     /// Attempts over calls: above 1 by as many as were retried.
     pub attempts: f64,
-    /// What the doubles found wrong with what they were asked.
+    /// Violations that the doubles found.
     pub violations: Vec<String>,
 }
 
-/// A line for each second: what calls that began in it met, and which ways they took.
+/// A line for each second: the results and paths of calls that began in it.
 pub fn timeline(calls: &[Call], exchanges: &[Exchange], events: &Events) -> Vec<String> {
     let second = |ms: u64| ms.saturating_sub(events.start) / 1000;
     let mut lines =

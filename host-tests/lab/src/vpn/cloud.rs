@@ -1,5 +1,5 @@
 //! A double of the parts of AWS that a VPN machine calls: the VPC's routes, metrics, the secret, the log group. It is strict:
-//! what it does not know is refused, and noted.
+//! it refuses and records what it does not know.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use crate::Error;
 
-/// In place of the AWS CLI.
+/// Replaces the AWS CLI.
 const AWS: &str = include_str!("aws.py");
-/// Between two looks for questions.
+/// How often it looks for commands.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Called with the gateway and its network interface when a route is pointed at it.
@@ -29,7 +29,7 @@ pub struct Cloud {
 /// A command that a machine ran.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
-    /// Which machine's.
+    /// The machine.
     pub gateway: String,
     /// When, since the double's start.
     pub after: Duration,
@@ -46,7 +46,7 @@ struct State {
     object: Option<PathBuf>,
     asked: Vec<Asked>,
     refused: Vec<String>,
-    /// Why every call fails, while it does.
+    /// The error of every call, if calls must fail.
     outage: Option<String>,
     on_route: OnRoute,
     start: Instant,
@@ -58,11 +58,11 @@ impl std::fmt::Debug for State {
     }
 }
 
-/// Why a command is not carried out.
+/// Why a command is refused.
 enum No {
-    /// As it may happen at AWS.
+    /// An error that AWS can return.
     Fails(&'static str),
-    /// It is none that a machine has a use for, or not as AWS wants it.
+    /// A command that a machine does not use, or invalid arguments.
     Refused(String),
 }
 
@@ -116,7 +116,7 @@ impl Cloud {
         Ok(())
     }
 
-    /// What was run so far.
+    /// The commands so far.
     pub fn asked(&self) -> Vec<Asked> {
         lock(&self.state).asked.clone()
     }
@@ -126,7 +126,7 @@ impl Cloud {
         lock(&self.state).refused.clone()
     }
 
-    /// What each route table's route names.
+    /// The target of each route table's route.
     pub fn routes(&self) -> Vec<Option<String>> {
         lock(&self.state).routes.values().cloned().collect()
     }
@@ -148,7 +148,7 @@ impl Cloud {
         state.object = Some(object.to_path_buf());
     }
 
-    /// Has every call fail so, or none.
+    /// Makes every call fail with this error, or none.
     pub fn fail(&self, why: Option<&str>) {
         lock(&self.state).outage = why.map(str::to_owned);
     }

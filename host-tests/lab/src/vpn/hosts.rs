@@ -5,8 +5,8 @@
 //!  Envoy       └── vpn2 (gateway b) ══╬══ net ═╬══ aws2 ──┴── bedrock
 //!   └── internet                      ╝        ╚
 //! ```
-//! `vpc` is the VPC's routers: its route to Commercial is the one that gateways claim. `net` is what lies between the
-//! outside addresses; it counts what crosses, and can cut. Where ESP is done by charon itself, all tunnels of one charon share a
+//! `vpc` is the VPC's routers: its route to Commercial is the one that gateways claim. `net` is the network between
+//! the outside addresses; it counts packets and can drop them. With ESP in charon, all tunnels of one charon share a
 //! device, so each gateway has one tunnel here, and each of AWS's two ends is a separate host, as it is at AWS.
 
 use std::os::unix::fs::MetadataExt as _;
@@ -26,7 +26,7 @@ use bedrock_gateway::process::Process;
 
 /// A metadata service, in Python.
 pub const IMDS: &str = include_str!("imds.py");
-/// What AWS's ends and Commercial's router read; names in `@` are put in.
+/// The configuration of AWS's ends and Commercial's router; names in `@` are replaced.
 const FAR_SWANCTL: &str = include_str!("far/swanctl.conf");
 const FAR_FRR: &str = include_str!("far/frr.conf");
 const ROUTER_FRR: &str = include_str!("far/router.conf");
@@ -39,7 +39,7 @@ const REMOTE_ASN: u32 = 64512;
 /// Bedrock's address in Commercial.
 const BEDROCK: &str = "10.100.9.9";
 const TABLE: &str = "rtb-0123456789abcdef0";
-/// The route's holder changes back after so many seconds of health, to keep the run short; 60 on a machine.
+/// Seconds of health after which the route's holder changes back: short, to keep the run short; 60 on a machine.
 const RETURN_ROUNDS: &str = "5";
 /// The device's number, major 10 and minor 200.
 const TUN: u64 = 10 << 8 | 200;
@@ -100,7 +100,7 @@ const PAIRS: [Pair; 2] = [
     },
 ];
 
-/// What crossed between the outside addresses, in packets.
+/// Packets between the outside addresses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Seen {
     /// IKE: UDP 500, and UDP 4500 with IKE's marker, and NAT keepalives.
@@ -114,7 +114,7 @@ pub struct Seen {
 /// The hosts; dropping it deletes them.
 #[derive(Debug)]
 pub struct Hosts {
-    // Before the namespaces: they end first.
+    // Declared before the namespaces, so that they end first.
     processes: Vec<Process>,
     gateway: Option<std::net::SocketAddr>,
     cloud: Cloud,
@@ -139,7 +139,7 @@ struct Spaces {
 pub fn check() -> Result<(), Error> {
     let tun = "/dev/net/tun";
     let why = match std::fs::metadata(tun) {
-        // Opened, since a device's file says nothing of the kernel.
+        // Opens it, since the file exists without the kernel's driver.
         Ok(file) if file.rdev() == TUN => match std::fs::File::options().read(true).write(true).open(tun) {
             Ok(_) => return Ok(()),
             Err(error) => error.to_string(),
@@ -294,7 +294,7 @@ impl Hosts {
         Ok(())
     }
 
-    /// Starts a load of so many calls a second.
+    /// Starts a load at this rate per second.
     pub fn load(&self, programs: &Programs, rate: u32, seconds: u64) -> Result<Process, Error> {
         let gateway = self.gateway.ok_or_else(|| Error::Failed("the gateway does not say where it listens".into()))?;
         let mut command = self.spaces.gw.exec(&programs.load);
@@ -326,7 +326,7 @@ impl Hosts {
         PAIRS.iter().find(|pair| pair.interface == named).map(|pair| pair.name)
     }
 
-    /// What has crossed so far.
+    /// The packets so far.
     pub fn seen(&self) -> Result<Seen, Error> {
         let listed = self.spaces.net.list(&["counters", "table", "ip", "observer"])?;
         let parts = listed.get("nftables").and_then(Value::as_array).into_iter().flatten();
@@ -356,7 +356,7 @@ impl Hosts {
         self.spaces.net.rules("flush chain ip observer cut\n")
     }
 
-    /// What the doubles of Bedrock were asked.
+    /// The requests that the doubles of Bedrock got.
     pub fn requests(&self) -> Result<Vec<Request>, Error> {
         let mut all = Vec::new();
         for (path, _) in DELAYS {
@@ -365,17 +365,17 @@ impl Hosts {
         Ok(all)
     }
 
-    /// What the machines asked of AWS that they must not.
+    /// Calls to AWS that the machines must not make.
     pub fn refused(&self) -> Vec<String> {
         self.cloud.refused()
     }
 
-    /// Where its files are.
+    /// The directory of its files.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Fails if something has ended by itself.
+    /// Fails if a process has ended.
     pub fn check(&mut self) -> Result<(), Error> {
         self.processes.iter_mut().try_for_each(|process| Ok(process.check()?))
     }
@@ -444,7 +444,7 @@ impl Spaces {
     }
 }
 
-/// Counts what crosses, after it was cut: IKE, each gateway's ESP, anything else. On port 4500 IKE begins with four zeros and ESP
+/// Counts packets, after the rules of the cut: IKE, each gateway's ESP, anything else. On port 4500 IKE begins with four zeros and ESP
 /// with its SPI; a keepalive is one byte.
 fn observer() -> String {
     let [a, b] = PAIRS.map(|pair| pair.outside);
@@ -489,7 +489,7 @@ fn charon(name: &str, machine: &Machine, space: &Namespace, dir: &Path) -> Resul
     let command = machine.exec(Some(space), "charon-systemd");
     let mut process = Process::start("charon", command, &dir.join(format!("{name}.charon.log")))?;
     let start = Instant::now();
-    // Its socket is there before it listens.
+    // Its socket exists before it listens.
     while let Err(error) = run(machine.exec(Some(space), "swanctl").args(["--load-all", "--noprompt"])) {
         process.check()?;
         if start.elapsed() > DAEMON_START {
@@ -538,7 +538,7 @@ pub fn frr(name: &str, machine: &Machine, space: &Namespace, dir: &Path) -> Resu
         Process::start(daemon, command, &dir.join(format!("{name}.{daemon}.log")))
     };
     let mut zebra = start("zebra")?;
-    // Else bgpd looks for it again after ten seconds only.
+    // Otherwise bgpd retries only after ten seconds.
     listens(&mut zebra, &run.join("zserv.api"))?;
     Ok(vec![zebra, start("bgpd")?])
 }

@@ -1,4 +1,4 @@
-"""A metadata service: imds.py ADDRESS PORT ITEM=TEXT … It wants a token, and knows these items only."""
+"""A metadata service: imds.py ADDRESS PORT ITEM=TEXT … It requires a token and serves only these items."""
 import http.server
 import sys
 

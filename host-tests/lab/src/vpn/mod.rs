@@ -1,4 +1,4 @@
-//! `cargo xtask vpn`: the machines of `infra/vpn` with Debian's strongSwan and FRR, like machines at AWS's end, and calls
+//! `cargo xtask soak vpn`: the machines of `infra/vpn` with Debian's strongSwan and FRR, like machines at AWS's end, and calls
 //! that cross. One tunnel is cut under load and restored.
 //!
 //! Hosts are network namespaces ([`hosts`]), AWS's API is a double ([`cloud`]), and [`report`] checks the result.

@@ -1,4 +1,4 @@
-//! What a run of the VPN showed, second by second and in sum, and whether it is as it must be.
+//! The report of a VPN run, by second and in total, and its checks.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use super::hosts::Seen;
 use crate::record::{Call, Exchange, failures, percentile};
 use bedrock_gateway::paths::PathName;
 
-/// The route is claimed by the other gateway within so long, in milliseconds.
+/// Milliseconds within which the other gateway must claim the route.
 const CLAIM_MS: u64 = 15_000;
 
-/// When what was done and seen, in milliseconds since 1970.
+/// The times of events, in milliseconds since 1970.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Events {
     /// The load's first call.
@@ -27,7 +27,7 @@ pub struct Events {
     holder: Option<char>,
 }
 
-/// What was seen in one second.
+/// One second of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Second {
     /// The gateway with the VPC's routes, at its end.
@@ -36,7 +36,7 @@ pub struct Second {
     pub esp: [u64; 2],
 }
 
-/// A run in sum.
+/// The totals of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
     calls: usize,
@@ -48,7 +48,7 @@ pub struct Summary {
     outage: Option<u64>,
     /// Calls over the VPN while a's tunnel was cut, and a's and b's ESP once b had the routes.
     cut: (usize, [u64; 2]),
-    /// From the mending to a's claim, in milliseconds, and calls over the VPN after it with a's ESP.
+    /// From the restore to a's claim, in milliseconds, and calls over the VPN after it with a's ESP.
     back: Option<u64>,
     after: (usize, u64),
     changes: u32,
@@ -65,7 +65,7 @@ impl Events {
         Events { start, holder: Some('a'), ..Events::default() }
     }
 
-    /// Notes who has the VPC's routes now.
+    /// Records the holder of the VPC's routes.
     pub fn holds(&mut self, holder: Option<char>, ms: u64) {
         if holder == self.holder {
             return;
@@ -172,7 +172,7 @@ pub fn summary(
 }
 
 impl Summary {
-    /// What was seen.
+    /// The report.
     pub fn lines(&self) -> Vec<String> {
         let seconds = |ms: Option<u64>| ms.map_or("never".to_owned(), |ms| format!("{:.1} s", ms as f64 / 1000.0));
         let failed: usize = self.failures.values().sum();
@@ -210,7 +210,7 @@ impl Summary {
         lines
     }
 
-    /// What of it was not as it must be.
+    /// The checks that failed.
     pub fn wrong(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut must = |holds: bool, what: String| {

@@ -89,13 +89,13 @@ fn both_ends_leave_a_silent_tunnel_and_return() {
     assert_eq!(claims, TABLES.len(), "one claim for each table");
 }
 
-/// `cargo xtask vpn`, where this host allows it.
+/// `cargo xtask soak vpn`, where this host allows it.
 #[test]
 fn calls_cross_the_vpn_and_survive_a_cut() {
     let program = required("LAB_BIN").unwrap();
     let able = namespace::check("vpn").and_then(|()| Namespace::add("vpc").map(drop)).and_then(|()| hosts::check());
     if let Err(why) = able {
-        notice(&format!("THE VPN WAS NOT RUN: {why}. Run `cargo xtask vpn` where it can"));
+        notice(&format!("THE VPN WAS NOT RUN: {why}. Run `cargo xtask soak vpn` where it can"));
         return;
     }
     let output = Command::new(program).args(["vpn", "--rate", "20"]).output().unwrap();
