@@ -102,7 +102,7 @@ def library():
     """The packages, without the code that would read all of them, and the three modules."""
     found = importlib.util.find_spec("cloudcoil.models")
     if found is None:
-        sys.exit("istio.py: no models; install istio.txt beside it")
+        sys.exit("istio.py: no models; install istio.txt next to it")
     place = pathlib.Path(list(found.submodule_search_locations)[0])
     for package in ["", *sorted({f".{path.split('.')[0]}" for path in GROUPS.values()})]:
         module(f"cloudcoil.models{package}", path=place.joinpath(*package.split(".")[1:]))

@@ -9,8 +9,8 @@ use filter_core::policy::Policy;
 use filter_core::route::environment_order;
 use serde_json::Value;
 
-use crate::bootstrap::Base;
-use crate::position::locate;
+use crate::base::Base;
+use crate::position::{is_json, locate};
 
 /// The document where none is given.
 pub const EXAMPLE: &str = include_str!("../example.yaml");
@@ -183,11 +183,6 @@ fn json(name: &str, text: &str) -> Result<String, DocumentError> {
         Ok(_) => Err(form("want an object with the keys of docs/configuration.md".to_owned())),
         Err(error) => Err(form(error.to_string())),
     }
-}
-
-/// Whether a text is JSON rather than YAML of another form: its own parser has better messages.
-pub(crate) fn is_json(text: &str) -> bool {
-    text.trim_start().starts_with(['{', '['])
 }
 
 fn key(name: &str, text: &str, error: ConfigError) -> DocumentError {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::explain::error::ExplainError;
-use crate::{bootstrap, check, credentials, document, live, net, paths, process, tls};
+use crate::{bootstrap_error, change_error, check, credentials, document, net, paths, process, tls};
 
 /// Any command's failure.
 #[derive(Debug, thiserror::Error)]
@@ -20,10 +20,10 @@ pub enum Error {
     Document(#[from] document::DocumentError),
     /// A change of the document while the gateway runs.
     #[error(transparent)]
-    Change(#[from] live::ChangeError),
+    Change(#[from] change_error::ChangeError),
     /// Envoy's configuration.
     #[error(transparent)]
-    Bootstrap(#[from] bootstrap::BootstrapError),
+    Bootstrap(#[from] bootstrap_error::BootstrapError),
     /// A listening address.
     #[error(transparent)]
     Address(#[from] net::AddressError),

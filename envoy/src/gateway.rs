@@ -1,4 +1,4 @@
-//! A running gateway: Envoy with the module and, where wanted, the collector beside it.
+//! A running gateway: Envoy with the module and, where wanted, the collector.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::bootstrap::{self, Base, Settings, discovery};
+use crate::base::Base;
+use crate::bootstrap::{self, Settings, discovery};
+use crate::change_error::ChangeError;
 use crate::credentials::{self, Environment};
 use crate::document::{self, Choices, Document, Written};
-use crate::live::{ChangeError, Live, Rendered};
+use crate::live::{Live, Rendered};
 use crate::paths::{PathError, PathSpec};
 use crate::process::Process;
 use crate::programs::Programs;
@@ -40,11 +42,11 @@ pub struct Options {
     pub upstream_ca: Option<PathBuf>,
     /// The listener for HTTP/1.1 and h2c; port 0 is a free one, and so is none.
     pub listen: Option<SocketAddr>,
-    /// The TLS listener; absent, it is beside the other.
+    /// The TLS listener; absent, 443 ports above the other, or a free one.
     pub listen_tls: Option<SocketAddr>,
     /// Envoy's worker threads; absent, one for each core.
     pub concurrency: Option<u16>,
-    /// The SQLite file for audit records; absent, there is no collector.
+    /// The SQLite file for audit records; absent, the collector does not run.
     pub audit: Option<PathBuf>,
     /// The access log; absent, it is in the run's directory.
     pub access_log: Option<PathBuf>,

@@ -6,7 +6,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::Error;
-use crate::bootstrap::{self, Base, Settings};
+use crate::base::Base;
+use crate::bootstrap::{self, Settings};
 use crate::document::{Choices, Written};
 use crate::gateway::{Options, loopback, paths_are_used, written};
 use crate::paths::PathSpec;
@@ -64,7 +65,7 @@ pub fn standalone_yaml() -> Result<String, Error> {
 }
 
 const STANDALONE: &str = "\
-# The gateway as one Envoy (1.40) beside its module: `envoy -c standalone.yaml`. `bedrock-gateway` renders it of base.yaml,
+# The gateway as one Envoy (1.40) with its module: `envoy -c standalone.yaml`. `bedrock-gateway` renders it of base.yaml,
 # cluster.yaml and example.yaml, which say why each value is what it is; a test compares them.
 #
 # What must be on the machine:

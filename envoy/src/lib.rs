@@ -2,7 +2,10 @@
 //! gateway, and checks what an operator has written.
 #![forbid(unsafe_code)]
 
+pub mod base;
 pub mod bootstrap;
+pub mod bootstrap_error;
+pub mod change_error;
 pub mod check;
 pub mod cli;
 pub mod credentials;
@@ -14,6 +17,7 @@ pub mod installed;
 pub mod istio;
 pub mod live;
 pub mod net;
+pub mod objects;
 pub mod paths;
 mod position;
 pub mod process;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::bootstrap::discovery::Watched;
+use crate::change_error::ChangeError;
 use crate::{Error, net};
 
 /// How often the file is looked at.
@@ -24,33 +25,6 @@ pub struct Rendered {
     pub frame: Value,
     /// The Wasm filters.
     pub filters: Vec<Watched>,
-}
-
-/// Why a change is not taken; the old document stays.
-#[derive(Debug, thiserror::Error)]
-pub enum ChangeError {
-    /// The file is gone or closed to us.
-    #[error("cannot read it: {0}")]
-    Read(std::io::Error),
-    /// What Envoy has from its start would have to change.
-    #[error("needs a restart: {0}")]
-    Restart(String),
-    /// Envoy's file cannot be written.
-    #[error("cannot write {}: {source}", file.display())]
-    Write {
-        /// The file.
-        file: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// Envoy said no, or nothing.
-    #[error("Envoy has not taken {filter} ({what}); its log says why")]
-    Envoy {
-        /// The filter.
-        filter: String,
-        /// What it did instead.
-        what: &'static str,
-    },
 }
 
 /// A file that is looked at, and what runs of it.

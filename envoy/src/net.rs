@@ -22,7 +22,7 @@ pub enum AddressError {
     NoPort(std::io::Error),
 }
 
-/// Envoy shares a busy port with whoever holds it (`SO_REUSEPORT`) instead of failing; this fails.
+/// Fails if a port is taken. Envoy itself would share it with its holder (`SO_REUSEPORT`).
 pub fn check_free(option: &'static str, address: SocketAddr) -> Result<(), AddressError> {
     TcpListener::bind(address).map(drop).map_err(|source| AddressError::Listen { option, address, source })
 }

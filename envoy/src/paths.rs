@@ -10,7 +10,7 @@ use filter_core::names::{RegionName, RegionNameError, UnknownPath};
 pub enum PathError {
     /// No `=`, though only the internet has addresses of its own.
     #[error(
-        "want NAME=HOST:PORT or NAME@REGION=HOST:PORT, such as dx=10.1.0.10:443; only `internet` may stand alone, for \
+        "want NAME=HOST:PORT or NAME@REGION=HOST:PORT, such as dx=10.1.0.10:443; only `internet` may be given alone, for \
          Bedrock's public endpoints"
     )]
     Form(String),
@@ -114,7 +114,7 @@ impl FromStr for PathSpec {
         let wrong = |why| PathError::Address { name, address: address.to_owned(), why };
         let (host, port) = address.rsplit_once(':').ok_or_else(|| wrong("the port is missing"))?;
         let port =
-            port.parse().ok().filter(|port| *port != 0).ok_or_else(|| wrong("the port is no number in range"))?;
+            port.parse().ok().filter(|port| *port != 0).ok_or_else(|| wrong("the port is not a number in range"))?;
         let host = match host.strip_prefix('[') {
             Some(rest) => rest.strip_suffix(']').ok_or_else(|| wrong("the bracket is not closed"))?,
             None if host.contains(':') => return Err(wrong("an IPv6 address needs brackets")),
@@ -190,8 +190,8 @@ mod tests {
             ("dx", "NAME=HOST:PORT"),
             ("direct=1.2.3.4:443", "known: dx, vpn, internet"),
             ("dx=1.2.3.4", "the port is missing"),
-            ("dx=1.2.3.4:0", "no number in range"),
-            ("dx=1.2.3.4:70000", "no number in range"),
+            ("dx=1.2.3.4:0", "not a number in range"),
+            ("dx=1.2.3.4:70000", "not a number in range"),
             ("dx=:443", "neither a name nor an address"),
             ("dx=a b:443", "neither a name nor an address"),
             ("dx=https://host:443", "needs brackets"),

@@ -10,7 +10,7 @@ pub fn locate(text: &str, key: &str) -> Option<Position> {
     if key.contains(' ') {
         return None;
     }
-    if crate::document::is_json(text) {
+    if is_json(text) {
         return config::locate(text.as_bytes(), key);
     }
     let documents = MarkedYaml::load_from_str(text).ok()?;
@@ -21,6 +21,11 @@ pub fn locate(text: &str, key: &str) -> Option<Position> {
 pub fn locate_in(text: &str, document: usize, key: &str) -> Option<Position> {
     let documents = MarkedYaml::load_from_str(text).ok()?;
     Some(within(documents.get(document)?, key))
+}
+
+/// Whether a text is JSON rather than YAML of another form: its own parser has better messages.
+pub(crate) fn is_json(text: &str) -> bool {
+    text.trim_start().starts_with(['{', '['])
 }
 
 fn within(node: &MarkedYaml<'_>, key: &str) -> Position {

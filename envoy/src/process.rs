@@ -63,7 +63,7 @@ impl Process {
     /// Starts `command` with its stderr (and stdout, unless `first_line` wants it) in the file `log`.
     ///
     /// On Linux it is started through `setpriv --pdeathsig`, so that it dies with this process however that ends; where
-    /// there is no `setpriv`, a `kill -9` of this process leaves it running.
+    /// `setpriv` is missing, a `kill -9` of this process leaves it running.
     pub fn start(name: &str, command: Command, log: &Path) -> Result<Process, ProcessError> {
         Self::start_with(name, command, log, false)
     }

@@ -78,7 +78,7 @@ fn program(given: Option<&Path>, name: &str, option: &str) -> Result<PathBuf, Er
     }
     let own = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(name)));
     own.filter(|file| file.is_file()).or_else(|| on_path(name)).ok_or_else(|| {
-        Error::Failed(format!("there is no {name} next to this program or on PATH; name one by {option} FILE"))
+        Error::Failed(format!("{name} is neither next to this program nor on PATH; name it by {option} FILE"))
     })
 }
 
@@ -98,6 +98,6 @@ mod tests {
         let error = none.module().unwrap_err().to_string();
         assert!(error.starts_with("--module: cannot open /nowhere/x.wasm: "), "{error}");
         let error = program(None, "no-such-program", "--envoy").unwrap_err().to_string();
-        assert!(error.ends_with("on PATH; name one by --envoy FILE"), "{error}");
+        assert!(error.ends_with("on PATH; name it by --envoy FILE"), "{error}");
     }
 }

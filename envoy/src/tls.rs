@@ -10,7 +10,7 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
-/// Why there is no certificate.
+/// Why a certificate cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// It could not be made.
@@ -77,7 +77,7 @@ fn authority(dir: &Path) -> Result<Issuer<'static, KeyPair>, TlsError> {
     Ok(Issuer::new(params, KeyPair::from_pem(&key)?))
 }
 
-/// Makes a directory with all its files at once: filled beside its place and renamed, so that of two makers one wins.
+/// Makes a directory with all its files at once: filled next to its place and renamed, so that one of two makers wins.
 fn once(dir: &Path, fill: impl FnOnce(&Path) -> Result<(), TlsError>) -> Result<(), TlsError> {
     if dir.exists() {
         return Ok(());

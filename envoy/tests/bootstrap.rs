@@ -4,7 +4,9 @@
 
 use std::path::{Path, PathBuf};
 
-use bedrock_gateway::bootstrap::{self, Base, BootstrapError, Settings};
+use bedrock_gateway::base::Base;
+use bedrock_gateway::bootstrap::{self, Settings};
+use bedrock_gateway::bootstrap_error::BootstrapError;
 use bedrock_gateway::document::{Choices, Document, Written};
 use filter_core::config::Auth;
 use serde_json::{Value, json};

@@ -41,7 +41,7 @@ fn faults(files: &[PathBuf], change: impl FnOnce(&mut Options)) -> Vec<String> {
 
 /// The text with one part replaced; the part must be there.
 fn planted(text: &str, from: &str, to: &str) -> String {
-    assert!(text.contains(from), "there is no {from:?}");
+    assert!(text.contains(from), "{from:?} is not in the text");
     text.replacen(from, to, 1)
 }
 
@@ -174,7 +174,7 @@ const BOOTSTRAP: [Mistake; 21] = [
         "name: bedrock-runtime.any\n",
         "name: bedrock-runtime.an\n",
         "standalone.yaml:",
-        "no cluster `bedrock-runtime.any`",
+        "cluster `bedrock-runtime.any` is missing",
     ),
     ("name: bedrock-streams\n", "name: bedrock-stream\n", "standalone.yaml:", "did you mean `bedrock-stream`?"),
     (
@@ -241,9 +241,9 @@ fn a_bootstrap_must_serve_the_document() {
     let (rules, envoy) = (dir.file("rules.json", POLICY), dir.file("envoy.yaml", &shipped("envoy/standalone.yaml")));
     let found = faults(&[rules], |options| options.envoy = Some(envoy));
     for says in [
-        "no cluster `bedrock-runtime.bulk",
-        "no cluster `imds`, which `credentials` names",
-        "no cluster `sts-commercial`",
+        "cluster `bedrock-runtime.bulk",
+        "cluster `imds` is missing, which `credentials` names",
+        "cluster `sts-commercial` is missing",
     ] {
         assert!(found.iter().any(|said| said.contains(says)), "{says}: {found:#?}");
     }
@@ -304,7 +304,7 @@ const MESH: [(&str, &str, &str, &str); 16] = [
         "egress/mesh.yaml",
         "gateways: [mesh, bedrock-gateway]",
         "gateways: [mesh, bedrock-getaway]",
-        "no Gateway `bedrock-getaway`; did you mean `bedrock-gateway`?",
+        "Gateway `bedrock-getaway` is missing; did you mean `bedrock-gateway`?",
     ),
     (
         "egress/mesh.yaml",

@@ -4,8 +4,9 @@
 
 use std::path::{Path, PathBuf};
 
+use bedrock_gateway::base::Base;
 use bedrock_gateway::bootstrap::discovery;
-use bedrock_gateway::bootstrap::{self, Base, Settings};
+use bedrock_gateway::bootstrap::{self, Settings};
 use bedrock_gateway::document::{Choices, Document, DocumentError, Written};
 use filter_core::config::{Auth, Role};
 use serde_json::{Value, json};

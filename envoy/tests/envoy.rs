@@ -5,7 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bedrock_gateway::bootstrap::{self, Base, Settings};
+use bedrock_gateway::base::Base;
+use bedrock_gateway::bootstrap::{self, Settings};
 use bedrock_gateway::document::{Choices, EXAMPLE, Written};
 use bedrock_gateway::paths::PathSpec;
 use bedrock_gateway::tls;

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use crate::error::Error;
+use crate::error::{BuildError, Error};
 use crate::{dirs, progress, tools};
 
 /// The variables by which programs and tests find what is outside their crate; `docs/development.md` lists them.
@@ -40,20 +40,6 @@ pub mod variables {
 
 /// The module's target.
 pub const WASM_TARGET: &str = "wasm32-wasip1";
-
-/// Why something is not built.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// Cargo could not be run.
-    #[error("cannot run cargo: {0}")]
-    Cargo(std::io::Error),
-    /// The build failed; Cargo has said why.
-    #[error("this failed: cargo {0}")]
-    Failed(String),
-    /// The standard library for a target is absent.
-    #[error("this needs the target {0}; run: rustup target add {0}")]
-    Target(String),
-}
 
 /// The Proxy-Wasm module.
 pub fn module() -> Result<PathBuf, BuildError> {

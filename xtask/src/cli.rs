@@ -28,7 +28,7 @@ enum Command {
         /// Unit tests only, with nothing downloaded.
         #[arg(long)]
         fast: bool,
-        /// Only tests whose name contains this, and no lints. It fails if there is no such test.
+        /// Only tests whose name contains this, and no lints. It fails if no test has it.
         #[arg(last = true)]
         name: Option<String>,
     },
@@ -124,7 +124,7 @@ mod tests {
                 let word: String = command.chars().take_while(char::is_ascii_lowercase).collect();
                 // `cargo xtask …` means all of them.
                 let known = word.is_empty() || subcommands.contains(&word);
-                assert!(known, "{}: there is no cargo xtask {word}", page.display());
+                assert!(known, "{}: cargo xtask {word} does not exist", page.display());
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{artifacts, tools};
+use crate::tools;
 
 /// Any command's failure.
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +12,7 @@ pub enum Error {
     Tool(#[from] tools::ToolError),
     /// A build.
     #[error(transparent)]
-    Build(#[from] artifacts::BuildError),
+    Build(#[from] BuildError),
     /// A file of the command's own.
     #[error("{what} {}: {source}", path.display())]
     File {
@@ -26,6 +26,20 @@ pub enum Error {
     /// A check of `demo` or a step of `test`.
     #[error("{0}")]
     Failed(String),
+}
+
+/// Why something is not built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Cargo could not be run.
+    #[error("cannot run cargo: {0}")]
+    Cargo(std::io::Error),
+    /// The build failed; Cargo has said why.
+    #[error("this failed: cargo {0}")]
+    Failed(String),
+    /// The standard library for a target is absent.
+    #[error("this needs the target {0}; run: rustup target add {0}")]
+    Target(String),
 }
 
 impl Error {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::artifacts::{self, WASM_TARGET};
 use crate::artifacts::{COLLECTOR, DOUBLE, GATEWAY, INFRA_CHECKS, LAB, LOAD, Workspace, variables};
-use crate::error::Error;
+use crate::error::{BuildError, Error};
 use crate::{dirs, progress, release, tools};
 
 /// How many tests of a binary run at once (libtest's own variable).
@@ -70,7 +70,7 @@ fn dependencies() -> Result<(), Error> {
     let program = tools::deny::find(&dirs::tools())?;
     let deny = |arguments: &[&str]| {
         let mut command = Command::new(&program);
-        command.current_dir(dirs::root()).args(arguments).output().map_err(artifacts::BuildError::Cargo)
+        command.current_dir(dirs::root()).args(arguments).output().map_err(BuildError::Cargo)
     };
     let check = |kinds: &[&str]| {
         let output = deny(&[&["--log-level", "error", "check", "--hide-inclusion-graph"], kinds].concat())?;
@@ -114,7 +114,7 @@ fn add_tools(workspace: &mut Workspace) -> Result<(), Error> {
 fn must_match(tests: &[&str], name: &str) -> Result<(), Error> {
     let mut command = artifacts::cargo();
     let output = command.args(tests).args(["--quiet", "--", "--list", "--format", "terse", name]).output();
-    let output = output.map_err(artifacts::BuildError::Cargo)?;
+    let output = output.map_err(BuildError::Cargo)?;
     if !output.status.success() {
         return Err(Error::Failed(String::from_utf8_lossy(&output.stderr).into_owned()));
     }
@@ -149,8 +149,8 @@ impl Steps {
     fn command(&mut self, name: &'static str, mut command: Command) -> Result<(), Error> {
         self.time(name, || {
             let line: Vec<String> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
-            let status = command.status().map_err(artifacts::BuildError::Cargo)?;
-            if status.success() { Ok(()) } else { Err(artifacts::BuildError::Failed(line.join(" ")).into()) }
+            let status = command.status().map_err(BuildError::Cargo)?;
+            if status.success() { Ok(()) } else { Err(BuildError::Failed(line.join(" ")).into()) }
         })
     }
 

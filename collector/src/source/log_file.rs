@@ -145,7 +145,7 @@ impl LogFile {
         !self.pending.is_empty() || self.skipped > 0
     }
 
-    /// Skips the unfinished line at the end of a file that is no longer written.
+    /// Skips the unfinished line at the end of a file that nothing writes to any more.
     pub(super) fn skip_unfinished_line(&mut self) -> Line {
         let start = self.offset;
         self.offset += self.skipped + self.pending.len() as u64;

@@ -6,8 +6,10 @@ use filter_core::names::{PathName, RegionName};
 use filter_core::route::{Cluster, RouteClass};
 use serde_json::{Map, Value, json};
 
-use super::{BootstrapError, Settings, file, for_each_object, named};
+use super::{Settings, file, named};
+use crate::bootstrap_error::BootstrapError;
 use crate::document::Document;
+use crate::objects::for_each_object;
 use crate::paths::{self, PathSpec};
 
 /// Seconds between two health checks, where the file does not say.
@@ -114,7 +116,7 @@ fn priority_of(priority: usize, reached: &Reached<'_>) -> Value {
     })
 }
 
-/// A lone endpoint has no other beside it: a check could only turn calls away from a live one.
+/// A check of a lone endpoint could only turn calls away from a live one.
 /// Nor is there a hurry to notice that it went silent: what is in flight has nowhere else to be tried.
 pub(super) fn without_haste(cluster: &mut Map<String, Value>) {
     for haste in ["health_checks", "outlier_detection", "upstream_bind_config", "upstream_connection_options"] {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::{for_each_object, is_relay, plugins};
+use super::is_relay;
+use crate::objects::{for_each_object, plugins};
 
 const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 const FILTERS: &str = "http_filters";

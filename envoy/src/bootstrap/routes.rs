@@ -4,8 +4,10 @@ use filter_core::config::Priority;
 use filter_core::route::RouteClass;
 use serde_json::{Map, Value, json};
 
-use super::{BootstrapError, for_each_object, is_relay, plugins};
+use super::is_relay;
+use crate::bootstrap_error::BootstrapError;
 use crate::document::Document;
+use crate::objects::{for_each_object, plugins};
 
 /// Says the class of a call; the filter sets it.
 const CLASS: &str = "x-bedrock-gateway-class";

@@ -4,7 +4,9 @@
 use filter_core::config::{Credentials, Signer};
 use serde_json::{Map, Value, json};
 
-use super::{Base, BootstrapError, clusters, find, named};
+use super::{clusters, find, named};
+use crate::base::Base;
+use crate::bootstrap_error::BootstrapError;
 use crate::document::Document;
 use crate::paths::{self, PathSpec, STS};
 use filter_core::names::PathName;

@@ -178,7 +178,7 @@ fn serves(
     let known = || clusters.keys().copied();
     let missing = |key: &str, name: &str, what: &str, found: &mut Vec<Fault>| {
         if !clusters.contains_key(name) {
-            let problem = format!("there is no cluster `{name}`, which {what}{}", did_you_mean(name, known()));
+            let problem = format!("cluster `{name}` is missing, which {what}{}", did_you_mean(name, known()));
             found.push(at.fault(key, problem));
         }
     };

@@ -5,7 +5,7 @@ use std::path::Path;
 use filter_core::config::Auth;
 
 use super::{At, Fault, File, Options, bootstrap};
-use crate::bootstrap::Base;
+use crate::base::Base;
 use crate::document::{Choices, Document, DocumentError, Written};
 use crate::paths;
 

@@ -166,7 +166,7 @@ fn policy(object: &Object<'_>, key: &str, document: &str, found: &mut Vec<Fault>
     }
 }
 
-/// Who may call: `AUDIT` refuses nobody, and an empty list is no condition.
+/// Who may call: `AUDIT` refuses nobody, and an empty list is not a condition.
 fn authorization(object: &Object<'_>, found: &mut Vec<Fault>) {
     let action = object.text("/spec/action");
     if !["", "ALLOW", "DENY"].contains(&action) {
@@ -181,7 +181,7 @@ fn authorization(object: &Object<'_>, found: &mut Vec<Fault>) {
         for list in ["namespaces", "principals", "serviceAccounts", "ports", "hosts", "paths", "methods"] {
             if value.get(list).and_then(Value::as_array).is_some_and(Vec::is_empty) {
                 found.push(
-                    object.fault(&format!("{key}.{list}"), "is empty, which is no condition: everybody would match"),
+                    object.fault(&format!("{key}.{list}"), "is empty, which is not a condition: everybody would match"),
                 );
             }
         }
@@ -359,7 +359,7 @@ fn virtual_service(object: &Object<'_>, objects: &[Object<'_>], found: &mut Vec<
         let own = name.rsplit('/').next().unwrap_or(name);
         if name != "mesh" && !gateways.is_empty() && !gateways.contains(&own) {
             let near = did_you_mean(own, gateways.iter().copied());
-            found.push(object.fault(&format!("spec.gateways[{index}]"), format!("there is no Gateway `{name}`{near}")));
+            found.push(object.fault(&format!("spec.gateways[{index}]"), format!("Gateway `{name}` is missing{near}")));
         }
     }
     walk("spec.http", object.get("/spec/http").unwrap_or(&Value::Null), &mut |key, value| {

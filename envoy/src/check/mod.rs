@@ -101,7 +101,7 @@ struct At<'a> {
 
 impl At<'_> {
     fn fault(&self, key: &str, problem: impl ToString) -> Fault {
-        let position = if crate::document::is_json(&self.file.text) {
+        let position = if position::is_json(&self.file.text) {
             position::locate(&self.file.text, key)
         } else {
             position::locate_in(&self.file.text, self.document, key)
@@ -114,7 +114,7 @@ impl At<'_> {
     }
 }
 
-/// Checks files; a line on stderr if there is no fault.
+/// Checks files; one line on stderr if they pass.
 ///
 /// # Errors
 /// [`CheckError`], with every fault of every file.
@@ -160,7 +160,7 @@ fn read(path: &Path, options: &Options, found: &mut Vec<Fault>) -> Result<Option
     }
     // What is left is checked as if it were filled in; the length of lines does not matter to positions of keys.
     let text = placeholders::fill(&text);
-    if crate::document::is_json(&text) {
+    if position::is_json(&text) {
         // The document's own check says what is wrong with its form.
         let documents = serde_json::from_str(&text).into_iter().collect();
         return Ok(Some(File { name, text, documents }));

@@ -11,9 +11,11 @@ use filter_core::config::Config;
 use filter_core::route::SERVICES;
 use serde_json::{Map, Value, json};
 
-use crate::bootstrap::{self, ALS_CLUSTER, ALS_LOGGER, BootstrapError, discovery};
+use crate::bootstrap::{ALS_CLUSTER, ALS_LOGGER, discovery};
+use crate::bootstrap_error::BootstrapError;
 use crate::document::DocumentError;
 use crate::gateway::Options;
+use crate::objects::for_each_object;
 use crate::{Error, installed, yaml};
 
 /// The gateway's port: of its pod, its Service and its Gateway, so that no rule depends on which of them is meant.
@@ -35,7 +37,7 @@ const NOT_MERGED: [&str; 5] = ["stat_prefix", "codec_type", "http_filters", "rou
 const HEAD: &str = "\
 # The egress gateway's filter, clusters and routes: what `envoy/standalone.yaml` has, as patches for the Envoy that Istio makes.
 # That file says why each value is what it is. Made by `bedrock-gateway render istio`, which also makes it for a document and for
-# paths of one's own; the tests compare it with that file and run it.
+# paths of your own; the tests compare it with that file and run it.
 #
 # Why an EnvoyFilter, and no WasmPlugin: WasmPlugin has no `allow_on_headers_stop_iteration`. Without it Envoy never shows the
 # body to a filter that holds the headers, and a call that is to be signed would wait for ever. It also has no place for the
@@ -137,7 +139,7 @@ pub fn envoy_filter(mut bootstrap: Value) -> Result<String, BootstrapError> {
         Patch::new(why, "LISTENER", json!({ "context": "GATEWAY" }), ("ADD", mounted(listener.clone())))
     }));
     patches.extend(clusters.iter().filter(|cluster| is_wanted(cluster)).enumerate().map(|(number, cluster)| {
-        let why = "Bedrock's clusters: a priority for each path, and the signer in each one's own chain.";
+        let why = "Bedrock's clusters: a priority for each path, and the signer in the chain of each.";
         let why = if number == 0 { why } else { "" };
         let mut cluster = cluster.clone();
         from_istiod(&mut cluster);
@@ -281,7 +283,7 @@ fn route_patches(manager: &Map<String, Value>) -> Result<Vec<Patch>, BootstrapEr
 
 /// With the module where the pod has it.
 fn mounted(mut value: Value) -> Value {
-    bootstrap::for_each_object(&mut value, &mut |object| {
+    for_each_object(&mut value, &mut |object| {
         if let Some(vm) = object.get_mut("vm_config").and_then(Value::as_object_mut) {
             vm.insert("code".into(), json!({ "local": { "filename": MODULE } }));
         }
@@ -289,7 +291,7 @@ fn mounted(mut value: Value) -> Value {
     value
 }
 
-/// Not the live feed: its collector would write each record a second time, beside the one that reads the file.
+/// Not the live feed: its collector would write each record a second time, in addition to the one that reads the file.
 fn is_wanted(named: &Value) -> bool {
     named.get("name").and_then(Value::as_str).is_none_or(|name| ![ALS_CLUSTER, ALS_LOGGER].contains(&name))
 }

@@ -7,7 +7,7 @@ use filter_core::policy::Policy;
 use serde_json::{Value, json};
 
 use super::{FIRST, MANAGER, Patch, ROUTER, filter_of};
-use crate::bootstrap::BootstrapError;
+use crate::bootstrap_error::BootstrapError;
 use crate::check::is_digest;
 
 /// The port of the ServiceEntries, and so of the sidecar's listener.
@@ -53,7 +53,7 @@ fn document(config: Config, auth: Auth) -> Result<Config, ConfigError> {
         // The listener that streams pass a second time is the gateway's.
         stream_relay: None,
         auth: Some(auth),
-        // The caller is the workload itself: there is no certificate to read, and no caller to tell from another.
+        // The caller is the workload itself: it has no certificate to read, and no other caller to tell apart.
         principal: Vec::new(),
         // With an API key, bodies stream through, and a call that is known to be too long would be held (see `PLUGIN`): Bedrock
         // refuses it.

@@ -119,7 +119,7 @@ impl<'a> Breaker<'a> {
 }
 
 impl Record {
-    /// Three numbers of 8 bytes, little endian, and a byte; empty if there is no failure.
+    /// Three numbers of 8 bytes, little endian, and a byte; empty without a failure.
     fn write(self) -> Vec<u8> {
         if self == Self::default() {
             return Vec::new();

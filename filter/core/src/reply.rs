@@ -59,7 +59,7 @@ pub enum Refusal {
         /// The limit in bytes.
         limit: u64,
     },
-    /// There are no Commercial credentials.
+    /// The gateway has no Commercial credentials.
     #[error("The gateway has no credentials for Commercial Bedrock. Nothing was sent.")]
     NoCredentials,
     /// The first credentials did not arrive in time.

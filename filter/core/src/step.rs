@@ -29,7 +29,7 @@ pub enum RequestEvent<'a> {
         headers: &'a Headers,
         /// The caller's name, as Envoy proved it.
         principal: Option<String>,
-        /// Whether there is no body.
+        /// Whether the request has no body.
         end_of_stream: bool,
     },
     /// The next bytes of a body in mode [`RequestBodyMode::Hash`].

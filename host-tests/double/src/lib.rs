@@ -301,7 +301,7 @@ impl Builder {
         let serving = serve(listener, tls, Arc::clone(&shared));
         runtime.spawn(async move {
             if let Err(error) = serving.await {
-                eprintln!("bedrock-double: {addr} is no longer served: {error}");
+                eprintln!("bedrock-double: serving {addr} ended: {error}");
             }
         });
         Ok(Running { addr, ca_pem: authority.certificate().to_owned(), shared, runtime: Some(runtime) })

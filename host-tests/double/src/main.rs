@@ -146,7 +146,7 @@ async fn follow(file: Option<PathBuf>, running: &Running) {
         if said != known {
             match PathFault::from_name(said.trim()) {
                 Some(fault) => running.set_fault(fault),
-                None => eprintln!("bedrock-double: {}: there is no fault {:?}", file.display(), said.trim()),
+                None => eprintln!("bedrock-double: {}: unknown fault {:?}", file.display(), said.trim()),
             }
             known = said;
         }

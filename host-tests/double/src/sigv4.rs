@@ -22,7 +22,7 @@ pub const SKEW: Duration = Duration::minutes(5);
 
 const AMZ_DATE: &[FormatItem<'static>] = format_description!("[year][month][day]T[hour][minute][second]Z");
 
-/// What came over the wire, untouched.
+/// The bytes on the wire, unchanged.
 #[derive(Debug, Clone, Copy)]
 pub struct WireRequest<'a> {
     /// The method, as sent.

@@ -34,7 +34,7 @@ pub struct OutCall {
     pub body: Bytes,
     /// May be empty.
     pub trailers: Vec<Header>,
-    /// Milliseconds; 0 is no timeout.
+    /// Milliseconds; 0 means no timeout.
     pub timeout_ms: u32,
     pub(super) root: u32,
 }

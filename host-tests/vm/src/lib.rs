@@ -124,7 +124,7 @@ impl Vm {
     /// Answers a call that the module sent.
     ///
     /// # Errors
-    /// The module trapped or misused the host, or there is no such call.
+    /// The module trapped or misused the host, or the call is unknown.
     pub fn answer(&self, token: u32, headers: Vec<Header>, body: &[u8]) -> Result<(), Fault> {
         self.deliver(token, Some(CallAnswer { headers, body: body.to_vec(), trailers: Vec::new() }))
     }
@@ -141,7 +141,7 @@ impl Vm {
         let mut machine = self.machine.borrow_mut();
         let calls = &mut machine.state().calls;
         let Some(at) = calls.iter().position(|call| call.token == token) else {
-            let text = format!("there is no open call {token}");
+            let text = format!("call {token} is not open");
             return Err(Fault::Misuse { callback: "the test".to_owned(), text });
         };
         let root = calls.remove(at).root;

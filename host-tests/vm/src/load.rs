@@ -24,7 +24,7 @@ const CALLBACK_LIMIT: u64 = 60;
 #[derive(Debug, Error)]
 pub enum LoadError {
     /// The file does not exist.
-    #[error("there is no module at {}", path.display())]
+    #[error("cannot find a module at {}", path.display())]
     Absent {
         /// The file.
         path: PathBuf,

@@ -1,7 +1,7 @@
 //! strongSwan, FRR and what else a VPN machine runs: Debian's own packages, unpacked into a directory, which becomes the
 //! programs' root. Nothing is installed, and nobody needs to be root for it.
 //!
-//! apt and its keys vouch for what is fetched. Versions are not pinned: Debian takes old ones away as it mends them, and the
+//! apt and its keys vouch for what is fetched. Versions are not pinned: Debian removes old ones as it repairs them, and the
 //! machines too take what is current. The file `versions` says which they are.
 
 use std::path::{Path, PathBuf};

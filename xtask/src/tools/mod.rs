@@ -1,6 +1,6 @@
 //! What the commands need and a machine may lack: fetched once, at a pinned version, checked against a pinned digest.
 //!
-//! Each tool is unpacked beside its place and renamed into it, so that an interrupted set-up is begun anew; its
+//! Each tool is unpacked next to its place and renamed into it, so that an interrupted set-up is begun anew; its
 //! directory's name holds the version, so that a new pin is fetched and an old one stays.
 
 pub mod debian;

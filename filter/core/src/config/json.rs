@@ -5,6 +5,9 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 
+/// The keys of objects that say of which kind the object is.
+pub(super) const TAGS: [&str; 2] = ["source", "from"];
+
 /// A JSON value.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Json {

@@ -3,8 +3,7 @@
 //! serde_json's own errors speak of Rust's types ("expected u8"), and lose the path below tables and tagged objects.
 
 use super::error::ConfigError;
-use super::json::Json;
-use super::tagged::TAGS;
+use super::json::{Json, TAGS};
 use serde::de::value::StrDeserializer;
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess, SeqAccess, Unexpected,

@@ -10,9 +10,6 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 use serde_json::Value;
 
-/// The keys that are tags.
-pub(super) const TAGS: [&str; 2] = ["source", "from"];
-
 /// Implements serde's traits for an enum of struct variants that derives them with `remote = "Self"`: the name of the
 /// variant becomes the value of the key `$tag`.
 macro_rules! tagged {

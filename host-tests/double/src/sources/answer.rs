@@ -66,7 +66,7 @@ fn imds(parts: &Parts, path: &str, shared: &Shared) -> Result<Answer, (u16, Stri
             shared.served("imds keys");
             Ok(local_keys(shared))
         }
-        _ => Err((404, format!("{path}: there is no such role"))),
+        _ => Err((404, format!("{path}: unknown role"))),
     }
 }
 

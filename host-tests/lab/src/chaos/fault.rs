@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The table in each path's host: it counts packets by DSCP value; the other chains are empty while there is no
+/// The table in each path's host: it counts packets by DSCP value; the other chains are empty without a
 /// fault.
 pub const TABLE: &str = "\
 table ip chaos {

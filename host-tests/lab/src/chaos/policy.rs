@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
-use bedrock_gateway::bootstrap::BASE;
+use bedrock_gateway::base::BASE;
 use bedrock_gateway::document::EXAMPLE;
 
 use crate::Error;

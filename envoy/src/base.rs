@@ -1,0 +1,126 @@
+//! Envoy's configuration without what the filter's document decides: `envoy/base.yaml` and `envoy/cluster.yaml`.
+
+use std::path::Path;
+
+use filter_core::config::Role;
+use serde::Deserialize as _;
+use serde_json::{Map, Value};
+
+use crate::bootstrap_error::BootstrapError;
+use crate::objects::{for_each_object, plugins};
+
+/// `envoy/base.yaml`.
+pub const BASE: &str = include_str!("../base.yaml");
+/// The filter in the clusters.
+const SIGNER: &str = "bedrock.signer";
+
+/// Envoy's configuration without what the document decides.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Base {
+    config: Value,
+    cluster: Map<String, Value>,
+}
+
+impl Base {
+    /// The one that this program carries: `envoy/base.yaml` and `envoy/cluster.yaml`.
+    ///
+    /// # Errors
+    /// None: a test reads it.
+    pub fn shipped() -> Result<Base, BootstrapError> {
+        Base::new(parse(BASE, Path::new("envoy/base.yaml"))?)
+    }
+
+    /// Another file in place of `envoy/base.yaml`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not YAML.
+    pub fn read(path: &Path) -> Result<Base, BootstrapError> {
+        let failed = |source| BootstrapError::Read { path: path.to_path_buf(), source };
+        Base::parse(&std::fs::read_to_string(path).map_err(failed)?, path)
+    }
+
+    /// The text of such a file; `path` is its name in messages.
+    ///
+    /// # Errors
+    /// It is not YAML.
+    pub fn parse(text: &str, path: &Path) -> Result<Base, BootstrapError> {
+        Base::new(parse(text, path)?)
+    }
+
+    fn new(config: Value) -> Result<Base, BootstrapError> {
+        let file = Path::new("envoy/cluster.yaml");
+        let cluster = match parse(include_str!("../cluster.yaml"), file)? {
+            Value::Object(cluster) => cluster,
+            _ => return Err(BootstrapError::Missing("cluster")),
+        };
+        Ok(Base { config, cluster })
+    }
+
+    /// The configuration.
+    pub(crate) fn config(&self) -> &Value {
+        &self.config
+    }
+
+    /// What the filter in the listeners does: `gateway` or `combined`.
+    pub fn role(&self) -> Option<Role> {
+        let mut roles = plugins(&self.config).into_iter().filter_map(role_of);
+        roles.find(|role| *role != Role::Signer)
+    }
+
+    /// The cluster of the listener with the relay, if there is one.
+    pub fn relay(&self) -> Option<&str> {
+        let clusters = self.config.pointer("/static_resources/clusters").and_then(Value::as_array);
+        let internal = |cluster: &&Value| cluster.to_string().contains("\"envoy_internal_address\"");
+        clusters.into_iter().flatten().find(internal)?.get("name")?.as_str()
+    }
+
+    /// Leaves out a listener.
+    #[must_use]
+    pub fn without_listener(mut self, name: &str) -> Base {
+        let listeners = self.config.pointer_mut("/static_resources/listeners").and_then(Value::as_array_mut);
+        if let Some(listeners) = listeners {
+            listeners.retain(|listener| listener.get("name").and_then(Value::as_str) != Some(name));
+        }
+        self
+    }
+
+    /// A cluster of Bedrock without a name and endpoints. The signer runs in the VM of the gateway, with which it shares data;
+    /// with role `combined` there is none.
+    pub(crate) fn cluster(&self) -> Result<Map<String, Value>, BootstrapError> {
+        let mut cluster = self.cluster.clone();
+        let combined = self.role() == Some(Role::Combined);
+        let vm = vm_of(&self.config).ok_or(BootstrapError::Missing("`vm_config` of filter `bedrock.gateway`"))?;
+        cluster.values_mut().for_each(|value| {
+            for_each_object(value, &mut |object| {
+                if combined && let Some(filters) = object.get_mut("http_filters").and_then(Value::as_array_mut) {
+                    filters.retain(|filter| filter.get("name").and_then(Value::as_str) != Some(SIGNER));
+                }
+                if object.get("name").and_then(Value::as_str) == Some(SIGNER) && object.contains_key("root_id") {
+                    object.insert("vm_config".into(), vm.clone());
+                }
+            });
+        });
+        Ok(cluster)
+    }
+}
+
+/// The first VM of a configuration.
+fn vm_of(config: &Value) -> Option<&Value> {
+    match config {
+        Value::Object(object) => object.get("vm_config").or_else(|| object.values().find_map(vm_of)),
+        Value::Array(values) => values.iter().find_map(vm_of),
+        _ => None,
+    }
+}
+
+/// The role that a filter's document names.
+pub(crate) fn role_of(document: &str) -> Option<Role> {
+    let document: Value = serde_json::from_str(document).ok()?;
+    Role::deserialize(document.get("role")?).ok()
+}
+
+/// YAML as Envoy reads it, anchors included.
+fn parse(text: &str, path: &Path) -> Result<Value, BootstrapError> {
+    serde_saphyr::from_str(text)
+        .map_err(|error| BootstrapError::Yaml { path: path.to_path_buf(), message: error.to_string() })
+}
