@@ -9,8 +9,13 @@ pub enum ChangeError {
     #[error("cannot read it: {0}")]
     Read(std::io::Error),
     /// What Envoy has from its start would have to change.
-    #[error("needs a restart: {0}")]
-    Restart(String),
+    #[error("needs a restart, for {keys}: {why}")]
+    Restart {
+        /// The keys of the document.
+        keys: String,
+        /// What of Envoy's configuration would change.
+        why: String,
+    },
     /// Envoy's file cannot be written.
     #[error("cannot write {}: {source}", file.display())]
     Write {

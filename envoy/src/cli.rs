@@ -112,6 +112,10 @@ struct Up {
     /// The CA (PEM) that upstreams are verified against, instead of the system's.
     #[arg(long, value_name = "FILE")]
     upstream_ca: Option<PathBuf>,
+    /// The CA (PEM) that vouches for callers: the TLS listener verifies the certificates that clients show, and a certificate's
+    /// URI SAN is the caller's name. A client without a certificate has no name.
+    #[arg(long, value_name = "FILE")]
+    client_ca: Option<PathBuf>,
     /// Where to serve HTTP/1.1 and h2c; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10000")]
     listen: SocketAddr,
@@ -205,6 +209,7 @@ impl Up {
         Ok(Options {
             programs: self.programs,
             upstream_ca: self.upstream_ca,
+            client_ca: self.client_ca,
             listen: Some(self.listen),
             listen_tls: self.listen_tls,
             concurrency: self.concurrency,

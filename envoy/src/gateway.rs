@@ -12,7 +12,7 @@ use crate::bootstrap::{self, Settings, discovery};
 use crate::change_error::ChangeError;
 use crate::credentials::{self, Environment};
 use crate::document::{self, Choices, Document, Written};
-use crate::live::{Live, Rendered};
+use crate::live::{Change, Live, Rendered};
 use crate::paths::{PathError, PathSpec};
 use crate::process::Process;
 use crate::programs::Programs;
@@ -40,6 +40,8 @@ pub struct Options {
     pub paths: Vec<PathSpec>,
     /// What upstreams are verified against; the system's CAs where absent.
     pub upstream_ca: Option<PathBuf>,
+    /// What certificates of clients of the TLS listener are verified against; absent, none is asked for.
+    pub client_ca: Option<PathBuf>,
     /// The listener for HTTP/1.1 and h2c; port 0 is a free one, and so is none.
     pub listen: Option<SocketAddr>,
     /// The TLS listener; absent, 443 ports above the other, or a free one.
@@ -67,7 +69,8 @@ pub struct Options {
 pub struct Gateway {
     envoy: Process,
     collector: Option<Process>,
-    admin: SocketAddr,
+    /// Envoy's admin page.
+    pub admin: SocketAddr,
     /// Where HTTP/1.1 and h2c are served.
     pub plain: SocketAddr,
     /// Where TLS is served.
@@ -91,6 +94,7 @@ struct Plan {
     settings: Settings,
     choices: Choices,
     ca: PathBuf,
+    client_ca: Option<PathBuf>,
     found: Environment,
 }
 
@@ -149,7 +153,11 @@ impl Gateway {
         let live = match (&options.policy, text) {
             (Some(file), Some(text)) => {
                 let filters = discovery::take_out(&mut bootstrap, &run);
-                Some(Live::start(file, &text, Rendered { frame: bootstrap.clone(), filters })?)
+                Some(Live::start(
+                    file,
+                    &text,
+                    Rendered { frame: bootstrap.clone(), filters, document: data(&document) },
+                )?)
             }
             _ => None,
         };
@@ -266,21 +274,22 @@ impl Gateway {
         Ok(())
     }
 
-    /// Takes a change of the document, if there is one; its number.
+    /// Takes a change of the document, if there is one.
     ///
     /// # Errors
     /// Why a change is refused: the old document stays.
-    pub fn follow(&mut self) -> Result<Option<u32>, Error> {
-        let Gateway { plan, live: Some(live), admin, run, .. } = self else { return Ok(None) };
+    pub fn follow(&mut self) -> Result<Change, Error> {
+        let Gateway { plan, live: Some(live), admin, run, .. } = self else { return Ok(Change::None) };
         live.look(*admin, |file, text| {
             let written = Written::in_file(file, text, &plan.base)?;
             if written.auth().is_some_and(|auth| auth != plan.found.auth) {
-                return Err(ChangeError::Restart("`auth` would change".to_owned()).into());
+                let why = "both roles authenticate as at the start".to_owned();
+                return Err(ChangeError::Restart { keys: "`auth`".to_owned(), why }.into());
             }
             let document = written.compile(&plan.choices)?;
             let mut frame = plan.render(&document)?;
             let filters = discovery::take_out(&mut frame, run);
-            Ok(Rendered { frame, filters })
+            Ok(Rendered { frame, filters, document: data(&document) })
         })
     }
 
@@ -307,7 +316,11 @@ impl Gateway {
 impl Plan {
     fn render(&self, document: &Document) -> Result<Value, Error> {
         paths_are_used(&self.settings.paths, document)?;
-        Ok(bootstrap::render(&self.base, &self.settings, document)?)
+        let mut bootstrap = bootstrap::render(&self.base, &self.settings, document)?;
+        if let Some(ca) = &self.client_ca {
+            bootstrap::ask_for_names(&mut bootstrap, ca)?;
+        }
+        Ok(bootstrap)
     }
 }
 
@@ -341,6 +354,9 @@ pub(crate) fn written(options: &Options) -> Result<(Base, Written, Option<String
 fn plan(options: &Options, place: Place) -> Result<(Plan, Document, Option<String>), Error> {
     if let Some(ca) = &options.upstream_ca {
         std::fs::File::open(ca).map_err(Error::file("--upstream-ca", ca))?;
+    }
+    if let Some(ca) = &options.client_ca {
+        std::fs::File::open(ca).map_err(Error::file("--client-ca", ca))?;
     }
     let (base, written, text) = written(options)?;
     let own = |name: &str| options.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
@@ -376,7 +392,14 @@ fn plan(options: &Options, place: Place) -> Result<(Plan, Document, Option<Strin
     }
     // No load balancer asks here, and its port would be one more to be free.
     let base = base.without_listener("health");
-    Ok((Plan { base, settings, choices, ca: files.ca, found }, document, text))
+    let client_ca = options.client_ca.as_deref().map(absolute);
+    let plan = Plan { base, settings, choices, ca: files.ca, client_ca, found };
+    Ok((plan, document, text))
+}
+
+/// The document as data, to compare it with another.
+fn data(document: &Document) -> Value {
+    serde_json::to_value(document.config()).unwrap_or_default()
 }
 
 pub(crate) fn loopback(port: u16) -> SocketAddr {

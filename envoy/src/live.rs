@@ -1,7 +1,7 @@
-//! A change of `--policy FILE` without a restart: the file is looked at, the new document checked, and handed to Envoy.
+//! A change of `--policy FILE` without a restart: the file is read twice a second, the new document checked and given to Envoy.
 //!
-//! Envoy's clusters and routes are fixed at its start. A change that needs others is refused, as is one that is wrong: the
-//! old one stays.
+//! Envoy's clusters and routes are fixed when it starts. A change that needs others is refused, and so is a wrong one: the old
+//! document stays.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,16 +18,29 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Time for Envoy to read a file that was moved to where it looks.
 const READ: Duration = Duration::from_secs(5);
 
-/// What runs, apart from what may change while it does.
+/// A document as Envoy runs it.
 #[derive(Debug)]
 pub struct Rendered {
-    /// The bootstrap with its Wasm filters taken out.
+    /// The bootstrap without its Wasm filters: it is fixed when Envoy starts.
     pub frame: Value,
     /// The Wasm filters.
     pub filters: Vec<Watched>,
+    /// The document.
+    pub document: Value,
 }
 
-/// A file that is looked at, and what runs of it.
+/// What a look at the file found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing new.
+    None,
+    /// Envoy has taken the change of this number.
+    Taken(u32),
+    /// After a refusal, the file holds again what runs.
+    Restored,
+}
+
+/// A file that is followed, and what runs of it.
 #[derive(Debug)]
 pub struct Live {
     file: PathBuf,
@@ -35,28 +48,53 @@ pub struct Live {
     looked: Instant,
     running: Rendered,
     version: u32,
+    refused: bool,
 }
 
 impl Live {
     /// Hands Envoy the filters that it starts with. `text` is the file's, as it was rendered.
     pub fn start(file: &Path, text: &str, running: Rendered) -> Result<Live, ChangeError> {
         running.filters.iter().try_for_each(|filter| write(filter, 0))?;
-        Ok(Live { file: file.to_path_buf(), seen: Some(text.into()), looked: Instant::now(), running, version: 0 })
+        Ok(Live {
+            file: file.to_path_buf(),
+            seen: Some(text.into()),
+            looked: Instant::now(),
+            running,
+            version: 0,
+            refused: false,
+        })
     }
 
-    /// Looks at the file if it is time, and does what it says. The number of the change that Envoy took, if there was one.
+    /// Reads the file if it is time, and gives a change to Envoy.
+    ///
+    /// # Errors
+    /// Why the change is refused.
     pub fn look(
         &mut self,
         admin: SocketAddr,
         render: impl FnOnce(&Path, &str) -> Result<Rendered, Error>,
-    ) -> Result<Option<u32>, Error> {
+    ) -> Result<Change, Error> {
         if self.looked.elapsed() < LOOK {
-            return Ok(None);
+            return Ok(Change::None);
         }
         self.looked = Instant::now();
+        let change = self.read(admin, render);
+        match &change {
+            Ok(Change::None) => {}
+            Ok(_) => self.refused = false,
+            Err(_) => self.refused = true,
+        }
+        change
+    }
+
+    fn read(
+        &mut self,
+        admin: SocketAddr,
+        render: impl FnOnce(&Path, &str) -> Result<Rendered, Error>,
+    ) -> Result<Change, Error> {
         let text = match std::fs::read(&self.file) {
-            // Said once.
-            Err(_) if self.seen.is_none() => return Ok(None),
+            // Reported once.
+            Err(_) if self.seen.is_none() => return Ok(Change::None),
             Err(error) => {
                 self.seen = None;
                 return Err(ChangeError::Read(error).into());
@@ -64,16 +102,17 @@ impl Live {
             Ok(text) => text,
         };
         if self.seen.as_ref() == Some(&text) {
-            return Ok(None);
+            return Ok(Change::None);
         }
         let new = render(&self.file, &String::from_utf8_lossy(&text));
         self.seen = Some(text);
         let new = new?;
         if let Some(why) = difference(&self.running.frame, &new.frame) {
-            return Err(ChangeError::Restart(why).into());
+            let keys = keys(&self.running.document, &new.document);
+            return Err(ChangeError::Restart { keys, why }.into());
         }
         if new.filters == self.running.filters {
-            return Ok(None);
+            return Ok(if self.refused { Change::Restored } else { Change::None });
         }
         self.version += 1;
         for filter in &new.filters {
@@ -82,7 +121,7 @@ impl Live {
             before.wait(filter, admin)?;
         }
         self.running = new;
-        Ok(Some(self.version))
+        Ok(Change::Taken(self.version))
     }
 }
 
@@ -151,4 +190,79 @@ fn difference(old: &Value, new: &Value) -> Option<String> {
         || "a class's priority or bandwidth, or the number of retries, would change".to_owned(),
         |(name, _)| format!("cluster {name} would go"),
     ))
+}
+
+/// Keys of a document that Envoy's clusters and routes are made of.
+const RESTART: [&str; 14] = [
+    "auth",
+    "bandwidth_kbps",
+    "cluster",
+    "credential_sets",
+    "credentials",
+    "dscp",
+    "failback_seconds",
+    "fips",
+    "hosts",
+    "name",
+    "paths",
+    "priority",
+    "region_weights",
+    "regions",
+];
+
+/// The keys that differ between two documents and that Envoy's clusters and routes are made of; all that differ, if there is none.
+fn keys(old: &Value, new: &Value) -> String {
+    let mut found = Vec::new();
+    differing("", old, new, &mut found);
+    let fixed = |key: &String| key.split(['.', '[', ']']).any(|part| RESTART.contains(&part));
+    let of_envoy: Vec<String> = found.iter().filter(|key| fixed(key)).cloned().collect();
+    let shown = if of_envoy.is_empty() { found } else { of_envoy };
+    shown.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn differing(key: &str, old: &Value, new: &Value, found: &mut Vec<String>) {
+    match (old, new) {
+        _ if old == new => {}
+        (Value::Object(before), Value::Object(after)) => {
+            let below = |name: &str| if key.is_empty() { name.to_owned() } else { format!("{key}.{name}") };
+            for (name, value) in after {
+                differing(&below(name), before.get(name).unwrap_or(&Value::Null), value, found);
+            }
+            found.extend(before.keys().filter(|name| !after.contains_key(*name)).map(|name| below(name)));
+        }
+        (Value::Array(before), Value::Array(after))
+            if before.len() == after.len() && before.iter().any(Value::is_object) =>
+        {
+            for (index, (before, after)) in before.iter().zip(after).enumerate() {
+                differing(&format!("{key}[{index}]"), before, after, found);
+            }
+        }
+        _ => found.push(key.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn names_the_keys_that_want_a_restart() {
+        let old =
+            json!({ "route_classes": [{ "name": "any", "paths": ["dx"], "weights": { "dx": 1 } }], "fips": false });
+        for (new, said) in [
+            (
+                json!({ "route_classes": [{ "name": "any", "paths": ["dx", "vpn"], "weights": { "dx": 2 } }], "fips": false }),
+                "`route_classes[0].paths`",
+            ),
+            (
+                json!({ "route_classes": [{ "name": "any", "paths": ["dx"], "weights": { "dx": 1 }, "dscp": 1 }], "fips": true }),
+                "`fips`, `route_classes[0].dscp`",
+            ),
+            (json!({ "route_classes": [], "fips": false }), "`route_classes`"),
+        ] {
+            assert_eq!(keys(&old, &new), said);
+        }
+    }
 }

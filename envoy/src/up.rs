@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::credentials::Environment;
 use crate::gateway::{Gateway, Options};
+use crate::live::Change;
 use crate::programs::shown;
 use crate::signals::Signals;
 use crate::{Error, net, progress};
@@ -31,17 +32,18 @@ pub fn run(options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-/// Says what became of a change of the document.
+/// Reports a change of the document.
 fn follow(gateway: &mut Gateway, options: &Options) {
     let file = options.policy.as_deref().map(shown).unwrap_or_default();
     match gateway.follow() {
-        Ok(None) => {}
-        Ok(Some(number)) => progress::say(&format!("{file}: taken (change {number})")),
+        Ok(Change::None) => {}
+        Ok(Change::Taken(number)) => progress::say(&format!("{file}: taken (change {number})")),
+        Ok(Change::Restored) => progress::say(&format!("{file}: valid again, and as it runs")),
         Err(error) => progress::say(&format!("refused, the old document stays: {error}")),
     }
 }
 
-/// `ready http://… https://… (CA …) region … auth … paths … [audit …]`
+/// `ready http://… https://… (CA …) region … auth … paths … [audit …] admin http://…`
 fn ready_line(gateway: &Gateway, options: &Options) -> String {
     let mut paths: Vec<&str> = options.paths.iter().map(|path| path.name.as_str()).collect();
     paths.dedup();
@@ -53,10 +55,11 @@ fn ready_line(gateway: &Gateway, options: &Options) -> String {
     };
     let audit = options.audit.as_ref().map(|file| format!(" audit {}", file.display())).unwrap_or_default();
     format!(
-        "ready http://{} https://{} (CA {}) region {} auth {auth} paths {paths}{audit}",
+        "ready http://{} https://{} (CA {}) region {} auth {auth} paths {paths}{audit} admin http://{}",
         net::reachable(gateway.plain),
         net::reachable(gateway.tls),
         shown(&gateway.ca),
         gateway.regions.join(","),
+        gateway.admin,
     )
 }

@@ -120,6 +120,22 @@ fn mistakes_of_a_document_are_named() {
 }
 
 #[test]
+fn every_mistake_of_a_document_is_named() {
+    let dir = Dir::new();
+    let text = planted(POLICY, r#""aliases""#, r#""alias""#);
+    let text = planted(&text, r#""dscp": 10"#, r#""dscp": 64"#);
+    let text = planted(&text, r#"["dx", "vpn"]"#, r#"["dx", "vpm"]"#);
+    let text = planted(&text, "26214400", "0");
+    let found = faults(&[dir.file("rules.json", &text)], |_| {});
+    let keys = ["alias: ", "route_classes[0].dscp: ", "route_classes[1].paths[1]: ", "max_body_bytes: "];
+    for (line, key) in [4, 7, 8, 18].into_iter().zip(keys) {
+        let named = |said: &&String| said.starts_with(&format!("rules.json:{line}:")) && said.contains(key);
+        assert!(found.iter().any(|said| named(&said)), "{key}: {found:#?}");
+    }
+    assert_eq!(found.len(), 4, "{found:#?}");
+}
+
+#[test]
 fn mistakes_in_yaml_have_its_positions() {
     let dir = Dir::new();
     let example = shipped("envoy/example.yaml");

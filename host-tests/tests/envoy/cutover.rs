@@ -118,17 +118,25 @@ fn a_bad_change_keeps_the_old_document() {
         document.to_string()
     };
     for (text, words) in [
-        ("{ \"regions\":".to_owned(), "no JSON object: EOF while parsing a value at line 1 column 12"),
+        ("{ \"regions\":".to_owned(), ":1:12: "),
         (changed("paths", json!(["dx", "satellite"])), "`route_classes[0].paths[1]`"),
         (changed("weights", json!({ "dx": 0, "vpn": 0 })), "`route_classes[0].weights`"),
-        (changed("name", json!("other")), "needs a restart: Envoy has no cluster bedrock-runtime.other"),
-        (changed("dscp", json!(10)), "needs a restart: cluster bedrock"),
-        (changed("priority", json!("high")), "needs a restart: a class's priority or bandwidth"),
+        (
+            changed("name", json!("other")),
+            "needs a restart, for `route_classes[0].name`: Envoy has no cluster bedrock-runtime.other",
+        ),
+        (changed("dscp", json!(10)), "needs a restart, for `route_classes[0].dscp`: cluster bedrock"),
+        (
+            changed("priority", json!("high")),
+            "needs a restart, for `route_classes[0].priority`: a class's priority or bandwidth",
+        ),
     ] {
         file.write(&text);
         wait_for(&harness, words);
         assert_eq!(harness.gateway.raw(GET).0, 200);
     }
+    file.write(&weighted(100, 0).to_string());
+    wait_for(&harness, "valid again, and as it runs");
     // A missing file is reported once; when it is back it is read again.
     std::fs::remove_file(&file.path).unwrap();
     wait_for(&harness, "cannot read it");

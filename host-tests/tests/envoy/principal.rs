@@ -11,7 +11,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::harness::{Harness, Keys, base, eventually, text_of};
+use crate::harness::{Harness, Keys, eventually, text_of};
 
 /// A client certificate of the mesh.
 struct Identity {
@@ -66,14 +66,7 @@ fn a_spiffe_id_is_the_principal() {
         ("spiffe://mission.example/ns/open/sa/app", "spiffe://mission.example/ns/restricted/sa/app");
     let mut identities = identities(&ca, &[open, restricted]).into_iter();
 
-    let asked = format!(
-        "require_client_certificate: true\n              common_tls_context:\n                validation_context: \
-         {{ trusted_ca: {{ filename: {} }} }}",
-        ca.display()
-    );
-    let base = base(dir.path(), "require_client_certificate: false\n              common_tls_context:", &asked);
-
-    let harness = Harness::new(Keys::LongLived, &["internet"], |double| double, &["--base", &base]);
+    let harness = Harness::new(Keys::LongLived, &["internet"], |double| double, &["--client-ca", ca.to_str().unwrap()]);
     let (status, answer) = get(&harness, identities.next().unwrap());
     assert_eq!(status, 200, "{answer}");
     assert_eq!(harness.received().len(), 1);
