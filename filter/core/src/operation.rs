@@ -39,7 +39,7 @@ pub enum Metering {
 }
 
 macro_rules! operations {
-    ($($(#[$doc:meta])* $name:ident: $service:ident $method:ident $template:literal $metering:ident,)*) => {
+    ($($(#[$doc:meta])* $name:ident: $service:ident $method:ident $template:literal $metering:ident $action:literal,)*) => {
         /// A Bedrock API call.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -57,6 +57,7 @@ macro_rules! operations {
                         method: Method::$method,
                         template: $template,
                         metering: Metering::$metering,
+                        iam_action: $action,
                     },)*
                 }
             }
@@ -70,30 +71,31 @@ struct Row {
     method: Method,
     template: &'static str,
     metering: Metering,
+    iam_action: &'static str,
 }
 
 operations! {
-    InvokeModel: BedrockRuntime Post "/model/{modelId}/invoke" Json,
-    InvokeModelWithResponseStream: BedrockRuntime Post "/model/{modelId}/invoke-with-response-stream" EventStream,
-    Converse: BedrockRuntime Post "/model/{modelId}/converse" Json,
-    ConverseStream: BedrockRuntime Post "/model/{modelId}/converse-stream" EventStream,
-    CountTokens: BedrockRuntime Post "/model/{modelId}/count-tokens" Free,
-    InvokeModelWithBidirectionalStream: BedrockRuntime Post "/model/{modelId}/invoke-with-bidirectional-stream" EventStream,
-    ApplyGuardrail: BedrockRuntime Post "/guardrail/{guardrailIdentifier}/version/{guardrailVersion}/apply" Free,
-    InvokeGuardrailChecks: BedrockRuntime Post "/guardrail-checks/invoke" Free,
-    StartAsyncInvoke: BedrockRuntime Post "/async-invoke" Free,
-    ListAsyncInvokes: BedrockRuntime Get "/async-invoke" Free,
-    GetAsyncInvoke: BedrockRuntime Get "/async-invoke/{invocationArn}" Free,
-    ListFoundationModels: Bedrock Get "/foundation-models" Free,
-    GetFoundationModel: Bedrock Get "/foundation-models/{modelIdentifier}" Free,
-    GetFoundationModelAvailability: Bedrock Get "/foundation-model-availability/{modelId}" Free,
-    ListInferenceProfiles: Bedrock Get "/inference-profiles" Free,
-    GetInferenceProfile: Bedrock Get "/inference-profiles/{inferenceProfileIdentifier}" Free,
-    ListImportedModels: Bedrock Get "/imported-models" Free,
-    ListCustomModels: Bedrock Get "/custom-models" Free,
-    ListProvisionedModelThroughputs: Bedrock Get "/provisioned-model-throughputs" Free,
-    ListPromptRouters: Bedrock Get "/prompt-routers" Free,
-    ListMarketplaceModelEndpoints: Bedrock Get "/marketplace-model/endpoints" Free,
+    InvokeModel: BedrockRuntime Post "/model/{modelId}/invoke" Json "bedrock:InvokeModel",
+    InvokeModelWithResponseStream: BedrockRuntime Post "/model/{modelId}/invoke-with-response-stream" EventStream "bedrock:InvokeModelWithResponseStream",
+    Converse: BedrockRuntime Post "/model/{modelId}/converse" Json "bedrock:InvokeModel",
+    ConverseStream: BedrockRuntime Post "/model/{modelId}/converse-stream" EventStream "bedrock:InvokeModelWithResponseStream",
+    CountTokens: BedrockRuntime Post "/model/{modelId}/count-tokens" Free "bedrock:CountTokens",
+    InvokeModelWithBidirectionalStream: BedrockRuntime Post "/model/{modelId}/invoke-with-bidirectional-stream" EventStream "bedrock:InvokeModelWithBidirectionalStream",
+    ApplyGuardrail: BedrockRuntime Post "/guardrail/{guardrailIdentifier}/version/{guardrailVersion}/apply" Free "bedrock:ApplyGuardrail",
+    InvokeGuardrailChecks: BedrockRuntime Post "/guardrail-checks/invoke" Free "bedrock:InvokeGuardrailChecks",
+    StartAsyncInvoke: BedrockRuntime Post "/async-invoke" Free "bedrock:InvokeModel",
+    ListAsyncInvokes: BedrockRuntime Get "/async-invoke" Free "bedrock:ListAsyncInvokes",
+    GetAsyncInvoke: BedrockRuntime Get "/async-invoke/{invocationArn}" Free "bedrock:GetAsyncInvoke",
+    ListFoundationModels: Bedrock Get "/foundation-models" Free "bedrock:ListFoundationModels",
+    GetFoundationModel: Bedrock Get "/foundation-models/{modelIdentifier}" Free "bedrock:GetFoundationModel",
+    GetFoundationModelAvailability: Bedrock Get "/foundation-model-availability/{modelId}" Free "bedrock:GetFoundationModelAvailability",
+    ListInferenceProfiles: Bedrock Get "/inference-profiles" Free "bedrock:ListInferenceProfiles",
+    GetInferenceProfile: Bedrock Get "/inference-profiles/{inferenceProfileIdentifier}" Free "bedrock:GetInferenceProfile",
+    ListImportedModels: Bedrock Get "/imported-models" Free "bedrock:ListImportedModels",
+    ListCustomModels: Bedrock Get "/custom-models" Free "bedrock:ListCustomModels",
+    ListProvisionedModelThroughputs: Bedrock Get "/provisioned-model-throughputs" Free "bedrock:ListProvisionedModelThroughputs",
+    ListPromptRouters: Bedrock Get "/prompt-routers" Free "bedrock:ListPromptRouters",
+    ListMarketplaceModelEndpoints: Bedrock Get "/marketplace-model/endpoints" Free "bedrock:ListMarketplaceModelEndpoints",
 }
 
 /// The call that a request line asks for.
@@ -204,6 +206,12 @@ impl Operation {
     /// Where its response has its token counts.
     pub const fn metering(self) -> Metering {
         self.row().metering
+    }
+
+    /// The IAM action that allows it. Source: AWS's Service Authorization Reference, "Actions defined by Amazon Bedrock", and
+    /// the Bedrock user guide, "Prerequisites for running model inference".
+    pub const fn iam_action(self) -> &'static str {
+        self.row().iam_action
     }
 
     /// Whether its response is an event stream.

@@ -4,6 +4,8 @@
 
 use std::path::Path;
 
+use filter_core::operation::{OPERATIONS, Operation};
+use lab::tools::root;
 use serde_json::Value;
 
 fn policies() -> Vec<(String, Value)> {
@@ -38,7 +40,10 @@ fn no_wildcard_but_where_an_action_needs_it() {
             assert!(!actions.is_empty() && actions.iter().all(|action| !action.contains('*')), "{name}: {actions:?}");
             assert_eq!(statement["Effect"], "Allow", "{name}");
             let any = texts(&statement["Resource"]).contains(&"*");
-            assert_eq!(any, actions.first() == Some(&"sts:GetWebIdentityToken"), "{name}: {statement}");
+            // Neither GetWebIdentityToken nor Bedrock's List operations have a resource type.
+            let has_none =
+                actions.contains(&"sts:GetWebIdentityToken") || actions.contains(&"bedrock:ListFoundationModels");
+            assert_eq!(any, has_none, "{name}: {statement}");
             assert!(!any || statement["Condition"].is_object(), "{name}");
         }
     }
@@ -53,4 +58,24 @@ fn trust_checks_audience_and_subject() {
     assert_eq!(wanted["ISSUER:aud"], asked["sts:IdentityTokenAudience"]);
     assert!(wanted["ISSUER:sub"].as_str().unwrap().starts_with("arn:aws-us-gov:iam::"));
     assert!(trust["Principal"]["Federated"].as_str().unwrap().starts_with("arn:aws:iam::"));
+}
+
+/// An operation that the gateway carries has its IAM action in the policy and its row in the page.
+#[test]
+fn each_operation_has_its_action_and_its_row() {
+    let page = std::fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    let policy = std::fs::read_to_string(root().join("infra/policies/commercial-bedrock.json")).unwrap();
+    let mut missing = Vec::new();
+    for operation in OPERATIONS.iter().filter(|operation| **operation != Operation::InvokeModelWithBidirectionalStream)
+    {
+        let action = operation.iam_action();
+        if !policy.contains(&format!("\"{action}\"")) {
+            missing.push(format!("{operation}: {action} in infra/policies/commercial-bedrock.json"));
+        }
+        let row = |line: &str| line.starts_with(&format!("| `{operation}` |")) && line.contains(&format!("`{action}`"));
+        if !page.lines().any(row) {
+            missing.push(format!("{operation}: a row with `{action}` in docs/configuration.md, \"Operations\""));
+        }
+    }
+    assert!(missing.is_empty(), "these are missing:\n{}", missing.join("\n"));
 }
