@@ -1,10 +1,10 @@
-"""Holds YAML files against the schemas of Istio and Kubernetes, as an API server would.
+"""Validates YAML files against the schemas of Istio and Kubernetes, as an API server does.
 
     istio.py FILE …
 
-Prints a JSON object for each fault: {"file", "object", "at", "what"}. The schemas are the generated models of cloudcoil. Of the
-library that they are made for they use three modules, and these stand here: so any Python from 3.10 on runs them, and a field
-that a schema does not have is refused, as `kubectl apply --validate=strict` does.
+Prints a JSON object for each fault: {"file", "object", "at", "what"}. The schemas are the generated models of cloudcoil. They import
+three modules of its library, which this script replaces. So it runs with Python 3.10 or later, and it refuses a field that a schema
+does not have, as `kubectl apply --validate=strict` does.
 """
 
 import importlib
@@ -19,7 +19,7 @@ import pydantic
 import pydantic_core
 import yaml
 
-# Where a kind's model is: of Istio, then of Kubernetes.
+# Module of each API group's models: Istio's, then Kubernetes'.
 GROUPS = {
     "extensions.istio.io": "istio.extensions",
     "networking.istio.io": "istio.networking",
@@ -32,7 +32,7 @@ GROUPS = {
 
 
 class Builder:
-    """The models carry builders for programs that make objects; nothing here does."""
+    """Replaces the models' builders, which this script does not use."""
 
     def __class_getitem__(cls, _):
         return cls
@@ -45,7 +45,7 @@ class Model(pydantic.BaseModel):
 
 
 class ObjectMeta(Model):
-    """Of an object's metadata, what a person writes."""
+    """The metadata that users write."""
 
     name: typing.Optional[
         typing.Annotated[str, pydantic.Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
@@ -71,7 +71,7 @@ class LabelSelector(Model):
 
 
 class NumberOrText:
-    """A quantity, or a port by number or name."""
+    """A quantity, or a port as number or name."""
 
     Builder = Builder
 
@@ -80,8 +80,8 @@ class NumberOrText:
         return handler.generate_schema(typing.Union[pydantic.StrictInt, pydantic.StrictStr])
 
 
-class Unseen:
-    """What an API server writes, and no file has."""
+class ServerType:
+    """Types that only an API server writes."""
 
     Builder = Builder
 
@@ -99,7 +99,7 @@ def module(name, contents=None, path=None):
 
 
 def library():
-    """The packages, without the code that would read all of them, and the three modules."""
+    """Registers the model packages without their __init__ code, which imports all models, and replaces the three modules."""
     found = importlib.util.find_spec("cloudcoil.models")
     if found is None:
         sys.exit("istio.py: no models; install istio.txt next to it")
@@ -112,8 +112,8 @@ def library():
     any_type = {"UNSET": None, "Never": typing.Any, "Self": typing.Any}
     module("cloudcoil.pydantic", {"BaseModel": Model, **any_type, **dict.fromkeys(builders, Builder)})
     module("cloudcoil.resources", {"Resource": Model, "ResourceList": Builder})
-    unseen = ["Condition", "DeleteOptions", "MicroTime", "Time", "ListMeta", "Status", "WatchEvent", "RawExtension"]
-    common = {"ObjectMeta": ObjectMeta, "LabelSelector": LabelSelector, **dict.fromkeys(unseen, Unseen)}
+    server_types = ["Condition", "DeleteOptions", "MicroTime", "Time", "ListMeta", "Status", "WatchEvent", "RawExtension"]
+    common = {"ObjectMeta": ObjectMeta, "LabelSelector": LabelSelector, **dict.fromkeys(server_types, ServerType)}
     module("cloudcoil.apimachinery", {**common, "IntOrString": NumberOrText, "Quantity": NumberOrText})
 
 
@@ -131,7 +131,7 @@ def model(api_version, kind):
 
 
 def faults(found):
-    """What is wrong with an object, as pairs of place and fault."""
+    """Faults of an object, as pairs of place and message."""
     if not isinstance(found, dict) or not all(isinstance(found.get(key), str) for key in ("apiVersion", "kind")):
         return [("", "no object with apiVersion and kind")]
     made = model(found["apiVersion"], found["kind"])
@@ -142,7 +142,7 @@ def faults(found):
     try:
         made.model_validate(found)
     except pydantic.ValidationError as error:
-        # Where a model has choices, their class names are on the way.
+        # For unions, pydantic adds class names to the location.
         places = [[str(part) for part in fault["loc"] if not str(part)[:1].isupper()] for fault in error.errors()]
         found = zip(places, error.errors())
         return list(dict.fromkeys((".".join(place), fault["msg"]) for place, fault in found))

@@ -1,4 +1,4 @@
-//! Envoy's configuration without what the filter's document decides: `envoy/base.yaml` and `envoy/cluster.yaml`.
+//! Envoy's configuration, without the parts that the filter's document decides: `envoy/base.yaml` and `envoy/cluster.yaml`.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use crate::objects::{for_each_object, plugins};
 
 /// `envoy/base.yaml`.
 pub const BASE: &str = include_str!("../base.yaml");
-/// The filter in the clusters.
+/// Name of the filter in the clusters.
 const SIGNER: &str = "bedrock.signer";
 
-/// Envoy's configuration without what the document decides.
+/// Envoy's configuration, without the parts that the document decides.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Base {
     config: Value,
@@ -22,15 +22,15 @@ pub struct Base {
 }
 
 impl Base {
-    /// The one that this program carries: `envoy/base.yaml` and `envoy/cluster.yaml`.
+    /// The embedded `envoy/base.yaml` and `envoy/cluster.yaml`.
     ///
     /// # Errors
-    /// None: a test reads it.
+    /// The shipped files are invalid; a test excludes it.
     pub fn shipped() -> Result<Base, BootstrapError> {
         Base::new(parse(BASE, Path::new("envoy/base.yaml"))?)
     }
 
-    /// Another file in place of `envoy/base.yaml`.
+    /// Reads another file in place of `envoy/base.yaml`.
     ///
     /// # Errors
     /// The file cannot be read, or is not YAML.
@@ -39,7 +39,7 @@ impl Base {
         Base::parse(&std::fs::read_to_string(path).map_err(failed)?, path)
     }
 
-    /// The text of such a file; `path` is its name in messages.
+    /// Parses the text of such a file; `path` is its name in messages.
     ///
     /// # Errors
     /// It is not YAML.
@@ -49,9 +49,8 @@ impl Base {
 
     fn new(config: Value) -> Result<Base, BootstrapError> {
         let file = Path::new("envoy/cluster.yaml");
-        let cluster = match parse(include_str!("../cluster.yaml"), file)? {
-            Value::Object(cluster) => cluster,
-            _ => return Err(BootstrapError::Missing("cluster")),
+        let Value::Object(cluster) = parse(include_str!("../cluster.yaml"), file)? else {
+            return Err(BootstrapError::Missing("cluster"));
         };
         Ok(Base { config, cluster })
     }
@@ -61,20 +60,20 @@ impl Base {
         &self.config
     }
 
-    /// What the filter in the listeners does: `gateway` or `combined`.
+    /// The role of the filter in the listeners: `gateway` or `combined`.
     pub fn role(&self) -> Option<Role> {
         let mut roles = plugins(&self.config).into_iter().filter_map(role_of);
         roles.find(|role| *role != Role::Signer)
     }
 
-    /// The cluster of the listener with the relay, if there is one.
+    /// Name of the cluster that leads to the relay's listener, if there is one.
     pub fn relay(&self) -> Option<&str> {
         let clusters = self.config.pointer("/static_resources/clusters").and_then(Value::as_array);
         let internal = |cluster: &&Value| cluster.to_string().contains("\"envoy_internal_address\"");
         clusters.into_iter().flatten().find(internal)?.get("name")?.as_str()
     }
 
-    /// Leaves out a listener.
+    /// Removes a listener.
     #[must_use]
     pub fn without_listener(mut self, name: &str) -> Base {
         let listeners = self.config.pointer_mut("/static_resources/listeners").and_then(Value::as_array_mut);
@@ -84,8 +83,8 @@ impl Base {
         self
     }
 
-    /// A cluster of Bedrock without a name and endpoints. The signer runs in the VM of the gateway, with which it shares data;
-    /// with role `combined` there is none.
+    /// A cluster of Bedrock without name and endpoints. The signer runs in the gateway role's VM, because they share
+    /// data. With role `combined` the cluster has no signer.
     pub(crate) fn cluster(&self) -> Result<Map<String, Value>, BootstrapError> {
         let mut cluster = self.cluster.clone();
         let combined = self.role() == Some(Role::Combined);
@@ -104,7 +103,7 @@ impl Base {
     }
 }
 
-/// The first VM of a configuration.
+/// The first `vm_config` of a configuration.
 fn vm_of(config: &Value) -> Option<&Value> {
     match config {
         Value::Object(object) => object.get("vm_config").or_else(|| object.values().find_map(vm_of)),
@@ -113,7 +112,7 @@ fn vm_of(config: &Value) -> Option<&Value> {
     }
 }
 
-/// The role that a filter's document names.
+/// The role in a filter's document.
 pub(crate) fn role_of(document: &str) -> Option<Role> {
     let document: Value = serde_json::from_str(document).ok()?;
     Role::deserialize(document.get("role")?).ok()

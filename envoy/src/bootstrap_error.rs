@@ -1,16 +1,16 @@
-//! Why a configuration of Envoy cannot be used.
+//! Errors of Envoy's configuration.
 
 use std::path::PathBuf;
 
-/// Why a configuration cannot be used.
+/// An error of Envoy's configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
-    /// The file cannot be read.
+    /// I/O error.
     #[error("cannot read {}: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
     /// The file is not YAML.
@@ -18,23 +18,23 @@ pub enum BootstrapError {
     Yaml {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with line and column.
+        /// The parser's message, with line and column.
         message: String,
     },
-    /// The file lacks something that has to be set.
+    /// A part that the renderer sets is missing.
     #[error("the Envoy configuration has no {0}, which is needed here; start from envoy/base.yaml")]
     Missing(&'static str),
-    /// Credentials from a place that is not known here.
+    /// No address is known for a cluster that fetches credentials.
     #[error(
         "the Envoy configuration has no cluster `{0}`, which the document's credentials name; its address is not known here"
     )]
-    NoSource(String),
-    /// Credentials from Commercial STS, which no path reaches.
+    UnknownSource(String),
+    /// No path reaches Commercial STS, which the credentials need.
     #[error("cluster `{cluster}`: no --path reaches STS in {region}; give `internet`, or such as vpn/sts=HOST:443")]
-    NoWay {
+    NoPathToSts {
         /// The cluster.
         cluster: String,
-        /// Where.
+        /// Region of the STS endpoint.
         region: String,
     },
 }

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::explain::Explain;
 use crate::gateway::{self, Options};
-use crate::istio::{Image, Way};
+use crate::istio::{Form, Image};
 use crate::paths::{self, PathSpec};
 use crate::programs::Programs;
 use crate::{Error, check, document, installed, istio, up};
@@ -74,7 +74,7 @@ enum Render {
     Istio {
         /// The form.
         #[arg(long, value_enum, default_value = "egress")]
-        way: Way,
+        way: Form,
         /// The module's image, for sidecars. The egress gateway's pods name it themselves (envoy/istio/egress/gateway.yaml).
         #[arg(long, value_name = "REGISTRY/NAME@sha256:DIGEST")]
         image: Option<Image>,
@@ -160,7 +160,7 @@ impl Cli {
                 Ok(())
             }
             Command::Render(Render::Istio { way, image, policy }) => {
-                if way == Way::Egress && image.is_some() {
+                if way == Form::Egress && image.is_some() {
                     return Err(Error::Failed("--image is for --way plugin and --way sidecar".to_owned()));
                 }
                 print(istio::render(way, &policy.options()?, image.as_ref())?.trim_end());

@@ -1,31 +1,31 @@
-//! Which credentials the gateway will find in the environment, and so how it authenticates.
+//! Finds the credentials in the environment, and the authentication that they allow.
 
 use filter_core::config::Auth;
 
-/// Why the environment is refused.
+/// Errors of the environment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialsError {
-    /// One half of a pair.
+    /// One variable of a pair is missing.
     #[error("{set} is set and {missing} is not; set both, or neither")]
-    Half {
-        /// The variable that is there.
+    Incomplete {
+        /// The variable that is set.
         set: &'static str,
-        /// The one that is not.
+        /// The variable that is not set.
         missing: &'static str,
     },
 }
 
-/// What the environment holds.
+/// Credentials in the environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Environment {
-    /// How to authenticate.
+    /// The authentication to use.
     pub auth: Auth,
-    /// Whether there are credentials at all; without them, the gateway answers 503 to every call.
+    /// Whether credentials are set. Without them the gateway answers 503 to every call.
     pub any: bool,
 }
 
-/// Looks at the standard variables, those of `wanted` alone if the document says how to authenticate. Else an API key wins
-/// over access keys, as in AWS's SDKs.
+/// Reads the standard variables: only those of `wanted`, if the document sets `auth`. Otherwise an API key takes
+/// precedence over access keys, as in AWS's SDKs.
 pub fn find(wanted: Option<Auth>, variable: impl Fn(&str) -> Option<String>) -> Result<Environment, CredentialsError> {
     let set = |name: &str| variable(name).is_some_and(|value| !value.is_empty());
     let key = set("AWS_BEARER_TOKEN_BEDROCK");
@@ -35,9 +35,9 @@ pub fn find(wanted: Option<Auth>, variable: impl Fn(&str) -> Option<String>) -> 
     let (id, secret, token) = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN");
     match (set(id), set(secret)) {
         (true, true) => Ok(Environment { auth: Auth::Sigv4, any: true }),
-        (true, false) => Err(CredentialsError::Half { set: id, missing: secret }),
-        (false, true) => Err(CredentialsError::Half { set: secret, missing: id }),
-        (false, false) if set(token) => Err(CredentialsError::Half { set: token, missing: id }),
+        (true, false) => Err(CredentialsError::Incomplete { set: id, missing: secret }),
+        (false, true) => Err(CredentialsError::Incomplete { set: secret, missing: id }),
+        (false, false) if set(token) => Err(CredentialsError::Incomplete { set: token, missing: id }),
         (false, false) => Ok(Environment { auth: Auth::Sigv4, any: false }),
     }
 }
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn starts_without_any() {
+    fn accepts_no_credentials() {
         assert_eq!(with(&[]).unwrap(), Environment { auth: Auth::Sigv4, any: false });
         assert!(!find(None, |_| Some(String::new())).unwrap().any);
     }

@@ -318,7 +318,7 @@ impl Plan {
         paths_are_used(&self.settings.paths, document)?;
         let mut bootstrap = bootstrap::render(&self.base, &self.settings, document)?;
         if let Some(ca) = &self.client_ca {
-            bootstrap::ask_for_names(&mut bootstrap, ca)?;
+            bootstrap::verify_client_certificates(&mut bootstrap, ca)?;
         }
         Ok(bootstrap)
     }

@@ -14,24 +14,24 @@ use crate::paths::PathSpec;
 use crate::yaml;
 use filter_core::config::Auth;
 
-/// Who signs the certificates of clients; `infra/instance/install` puts it there.
+/// The CA of client certificates; `infra/instance/install` writes it.
 const CLIENT_CA: &str = "/etc/bedrock-gateway/tls/client-ca.pem";
 
-/// The bootstrap of an instance, with the clusters that credentials are fetched from. Files and listeners are those of
-/// `envoy/standalone.yaml`; nothing of this machine or its environment is in it.
+/// Renders the bootstrap of an instance, with the clusters that fetch credentials. It has the files and listeners of
+/// `envoy/standalone.yaml`, and does not depend on this machine or its environment.
 pub fn print_config(options: &Options) -> Result<String, Error> {
     let mut bootstrap = bootstrap(options)?;
-    bootstrap::ask_for_names(&mut bootstrap, Path::new(CLIENT_CA))?;
+    bootstrap::verify_client_certificates(&mut bootstrap, Path::new(CLIENT_CA))?;
     Ok(format!("{bootstrap:#}"))
 }
 
-/// The same as a value.
+/// The same without the client CA, as a value.
 pub(crate) fn bootstrap(options: &Options) -> Result<Value, Error> {
     let (base, written, _) = written(options)?;
     let auth = written.auth().unwrap_or(Auth::Sigv4);
     let choices = Choices { auth, fips: options.fips, regions: options.regions.clone(), paths: None };
     let document = written.compile(&choices)?;
-    // The collector reads the file alone: with both, DynamoDB would be paid for twice.
+    // Without the live feed: the collector reads the file, and with both it would write each record twice.
     let settings = Settings { upstream_ca: options.upstream_ca.clone(), ..settings(options.paths.clone(), None) };
     paths_are_used(&settings.paths, &document)?;
     let mut bootstrap = bootstrap::render(&base, &settings, &document)?;
@@ -39,10 +39,10 @@ pub(crate) fn bootstrap(options: &Options) -> Result<Value, Error> {
     Ok(bootstrap)
 }
 
-/// The bootstrap in `envoy/standalone.yaml`: the example's document, and paths by names in a private zone.
+/// Renders the bootstrap in `envoy/standalone.yaml`: the example's document, and paths with names in a private zone.
 ///
 /// # Errors
-/// None: a test renders it.
+/// The shipped files are invalid; a test excludes it.
 pub fn standalone() -> Result<Value, Error> {
     let base = Base::shipped()?;
     let choices = Choices { auth: Auth::Sigv4, fips: false, regions: Vec::new(), paths: None };
@@ -56,34 +56,34 @@ pub fn standalone() -> Result<Value, Error> {
     Ok(bootstrap::render(&base, &settings(paths, Some(loopback(18090))), &document)?)
 }
 
-/// `envoy/standalone.yaml` itself.
+/// The text of `envoy/standalone.yaml`.
 ///
 /// # Errors
-/// As [`standalone`].
+/// The same as [`standalone`].
 pub fn standalone_yaml() -> Result<String, Error> {
     Ok(format!("{STANDALONE}{}", yaml::document(&standalone()?)))
 }
 
 const STANDALONE: &str = "\
-# The gateway as one Envoy (1.40) with its module: `envoy -c standalone.yaml`. `bedrock-gateway` renders it of base.yaml,
-# cluster.yaml and example.yaml, which say why each value is what it is; a test compares them.
+# The gateway as one Envoy 1.40 with the module: `envoy -c standalone.yaml`. `bedrock-gateway` renders it from
+# base.yaml, cluster.yaml and example.yaml, which explain each value. A test checks that it is current.
 #
-# What must be on the machine:
+# The machine needs:
 #   /etc/bedrock-gateway/bedrock_filter.wasm      the module
 #   /etc/bedrock-gateway/tls/{cert,key}.pem       the certificate of the TLS listener
 #   /var/log/bedrock-gateway/                     the directory of the access log
 #   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for temporary keys, AWS_SESSION_TOKEN in Envoy's environment
 #     (or AWS_BEARER_TOKEN_BEDROCK, with `auth: bearer`): credentials of the Commercial partition
-#   audit-collector on 127.0.0.1:18090 or reading the access log
+#   audit-collector, on 127.0.0.1:18090 or as a reader of the access log
 #
-# Replace the addresses of the paths `dx` and `vpn`, the region, the route classes and the inference profiles; or render a file of
-# your own: `bedrock-gateway render envoy --policy rules.yaml --path dx=…`.
+# Replace the addresses of the paths `dx` and `vpn`, the region, the route classes and the inference profiles; or render
+# your own file: `bedrock-gateway render envoy --policy rules.yaml --path dx=…`.
 #
-# Envoy flushes the access log every 10 s or 64 KB unless told otherwise, and what is not flushed is lost when it is
-# killed. Start it with `--file-flush-interval-msec 100 --file-flush-min-size-kb 1`.
+# By default Envoy flushes the access log every 10 s or 64 KB, and loses unflushed entries when it is killed. Start it
+# with `--file-flush-interval-msec 100 --file-flush-min-size-kb 1`.
 ";
 
-/// Files and listeners of a machine.
+/// Files and listeners of an instance.
 fn settings(paths: Vec<PathSpec>, als: Option<SocketAddr>) -> Settings {
     let folder = Path::new("/etc/bedrock-gateway");
     Settings {

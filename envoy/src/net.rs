@@ -1,39 +1,39 @@
-//! Listening addresses, free ports, and the one HTTP request that the commands make: to Envoy's admin page.
+//! Listening addresses, free ports, and HTTP requests to Envoy's admin page.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-/// Why an address cannot be listened on.
+/// Errors of listening addresses.
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
-    /// Taken, not this machine's, or not allowed.
+    /// The address is in use, not local, or not permitted.
     #[error("{option} {address}: {source}")]
     Listen {
-        /// The option it came by.
+        /// The command line option.
         option: &'static str,
         /// The address.
         address: SocketAddr,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The machine has no port left.
+    /// The system has no free port.
     #[error("no free port on 127.0.0.1: {0}")]
     NoPort(std::io::Error),
 }
 
-/// Fails if a port is taken. Envoy itself would share it with its holder (`SO_REUSEPORT`).
+/// Fails if a port is in use. Envoy would share it with the other process (`SO_REUSEPORT`).
 pub fn check_free(option: &'static str, address: SocketAddr) -> Result<(), AddressError> {
     TcpListener::bind(address).map(drop).map_err(|source| AddressError::Listen { option, address, source })
 }
 
-/// A port of the loopback interface that nobody listens on.
+/// A free port of the loopback interface.
 pub fn free_port() -> Result<u16, AddressError> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(AddressError::NoPort)?;
     Ok(listener.local_addr().map_err(AddressError::NoPort)?.port())
 }
 
-/// An address to connect to, for one that is listened on: `0.0.0.0` is reached as `127.0.0.1`.
+/// The address to connect to for a listening address: `127.0.0.1` for `0.0.0.0`.
 pub fn reachable(listening: SocketAddr) -> SocketAddr {
     match listening.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), listening.port()),
@@ -44,7 +44,7 @@ pub fn reachable(listening: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Sends a request with no body; the response's status and body.
+/// Sends a request without a body. Returns status (0 if it cannot be read) and body.
 pub fn request(address: SocketAddr, method: &str, path: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -55,11 +55,11 @@ pub fn request(address: SocketAddr, method: &str, path: &str) -> std::io::Result
     let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
     let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
-    Ok((status, if chunked { unchunked(body) } else { body.to_owned() }))
+    Ok((status, if chunked { decode_chunked(body) } else { body.to_owned() }))
 }
 
-/// A chunked body's content, as far as it is whole.
-fn unchunked(mut body: &str) -> String {
+/// Decodes a chunked body, up to the first incomplete chunk.
+fn decode_chunked(mut body: &str) -> String {
     let mut content = String::new();
     while let Some((size, rest)) = body.split_once("\r\n") {
         let Some(chunk) =
@@ -79,8 +79,8 @@ mod tests {
 
     #[test]
     fn joins_chunks() {
-        assert_eq!(unchunked("5\r\nLIVE\n\r\n2\r\nok\r\n0\r\n\r\n"), "LIVE\nok");
-        assert_eq!(unchunked("ff\r\ncut"), "");
+        assert_eq!(decode_chunked("5\r\nLIVE\n\r\n2\r\nok\r\n0\r\n\r\n"), "LIVE\nok");
+        assert_eq!(decode_chunked("ff\r\ncut"), "");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Envoy's configuration as data: objects in it, and the documents of its Wasm filters.
+//! Searches Envoy's configuration: its objects, and the documents of its Wasm filters.
 
 use serde_json::{Map, Value};
 

@@ -1,36 +1,36 @@
-//! `--path NAME[/SERVICE][@REGION]=HOST:PORT` and `--region`, parsed.
+//! Parses `--path NAME[/SERVICE][@REGION]=HOST:PORT`.
 
 use std::str::FromStr;
 
 pub use filter_core::names::PathName;
 use filter_core::names::{RegionName, RegionNameError, UnknownPath};
 
-/// Why an argument is refused.
+/// Errors of `--path` and `--region`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// No `=`, though only the internet has addresses of its own.
+    /// No `=`: only `internet` has default addresses.
     #[error(
         "want NAME=HOST:PORT or NAME@REGION=HOST:PORT, such as dx=10.1.0.10:443; only `internet` may be given alone, for \
          Bedrock's public endpoints"
     )]
-    Form(String),
-    /// A name outside the closed list.
+    MissingAddress(String),
+    /// Not the name of a path.
     #[error(transparent)]
     Name(#[from] UnknownPath),
-    /// The part after `=`.
+    /// The part after `=` is wrong.
     #[error("{why}; want HOST:PORT, with the port from 1 to 65535")]
     Address {
         /// The path.
         name: PathName,
-        /// What was given.
+        /// The text after `=`.
         address: String,
         /// What is wrong with it.
         why: &'static str,
     },
-    /// The same name twice.
+    /// The same path, service and region twice.
     #[error("--path {0} is given twice; a path has one address for a service in a region")]
-    Twice(String),
-    /// A path's region that no call goes to.
+    Duplicate(String),
+    /// No call goes to the path's region.
     #[error("--path {label}: no call goes to {region}; give it by --region, or in the document's `regions`")]
     Unused {
         /// The path, with its region.
@@ -38,29 +38,29 @@ pub enum PathError {
         /// The region.
         region: String,
     },
-    /// A service outside the closed list.
+    /// Not a service that paths can reach.
     #[error("unknown service '{0}'; known: bedrock-runtime, bedrock, sts")]
-    Service(String),
+    UnknownService(String),
     /// Not a region of the Commercial partition.
     #[error(transparent)]
     Region(#[from] RegionNameError),
 }
 
-/// The service that gives a role's keys for a token (docs/credentials.md, `federation`).
+/// The service that returns a role's keys for a token (docs/credentials.md, `federation`).
 pub const STS: &str = "sts";
-/// The services that a path may have an address of their own for, as interface endpoints have.
+/// Services that may have their own address on a path, as interface endpoints do.
 const SERVICES: [&str; 3] = ["bedrock-runtime", "bedrock", STS];
 
-/// A path and where it starts.
+/// A path, and the address that Envoy connects to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathSpec {
-    /// Which path.
+    /// The path's name.
     pub name: PathName,
-    /// The service that is reached so; absent, both of Bedrock's, where they have no address of their own.
+    /// The service that this address serves; `None` for both of Bedrock's, unless they have their own address.
     pub service: Option<&'static str>,
-    /// The region that is reached so; absent, all that have no address of their own.
+    /// The region that this address serves; `None` for all regions without their own address.
     pub region: Option<RegionName>,
-    /// Where; absent, at the public endpoints.
+    /// The address; `None` for the public endpoints.
     pub address: Option<Address>,
 }
 
@@ -85,8 +85,8 @@ impl PathSpec {
     }
 }
 
-/// The way to a service in a region over a path, if it was given: the service's own before the general one, and then the
-/// region's own. A general one with an address is Bedrock's, and does not reach STS.
+/// The most specific path to a service in a region: by service first, then by region. A path with an address but no
+/// service is for Bedrock, and does not reach STS.
 pub fn find<'a>(paths: &'a [PathSpec], name: PathName, service: &str, region: &str) -> Option<&'a PathSpec> {
     let reaches = |path: &&PathSpec| {
         let serves = path.service.map_or(service != STS || path.address.is_none(), |own| own == service);
@@ -104,12 +104,13 @@ impl FromStr for PathSpec {
         let (name, service) = label.split_once('/').map_or((label, None), |(name, service)| (name, Some(service)));
         let name: PathName = name.parse()?;
         let known = |name: &str| SERVICES.into_iter().find(|known| *known == name);
-        let service = service.map(|name| known(name).ok_or_else(|| PathError::Service(name.to_owned()))).transpose()?;
+        let service =
+            service.map(|name| known(name).ok_or_else(|| PathError::UnknownService(name.to_owned()))).transpose()?;
         let region = region.map(str::parse::<RegionName>).transpose()?;
         let address = match address {
             Some(address) => address,
             None if name == PathName::Internet => return Ok(PathSpec { name, service, region, address: None }),
-            None => return Err(PathError::Form(text.to_owned())),
+            None => return Err(PathError::MissingAddress(text.to_owned())),
         };
         let wrong = |why| PathError::Address { name, address: address.to_owned(), why };
         let (host, port) = address.rsplit_once(':').ok_or_else(|| wrong("the port is missing"))?;
@@ -128,14 +129,14 @@ impl FromStr for PathSpec {
     }
 }
 
-/// Puts paths in the order of their names, and refuses one given twice.
+/// Sorts paths by name, and refuses duplicates.
 pub fn in_order(mut paths: Vec<PathSpec>) -> Result<Vec<PathSpec>, PathError> {
     paths.sort_by_key(|path| (path.name, path.service, path.region.clone()));
     for pair in paths.windows(2) {
         if let [first, second] = pair
             && (first.name, first.service, &first.region) == (second.name, second.service, &second.region)
         {
-            return Err(PathError::Twice(first.label()));
+            return Err(PathError::Duplicate(first.label()));
         }
     }
     Ok(paths)
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_regions_own_address_comes_before_the_general_one() {
+    fn prefers_an_address_for_the_region() {
         let paths: Vec<PathSpec> =
             ["dx=a:1", "dx@us-west-2=b:1", "vpn@us-west-2=c:1"].iter().map(|text| text.parse().unwrap()).collect();
         let host = |name, region| Some(find(&paths, name, "bedrock", region)?.address.as_ref()?.host.as_str());
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_services_own_address_comes_before_the_general_one_and_sts_has_only_its_own() {
+    fn prefers_an_address_for_the_service() {
         let texts = ["vpn=a:1", "vpn/bedrock=b:1", "vpn/sts@us-west-2=c:1", "dx=d:1", "internet"];
         let paths: Vec<PathSpec> = texts.iter().map(|text| text.parse().unwrap()).collect();
         let label = |name, service, region| find(&paths, name, service, region).map(PathSpec::label);
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_path_and_says_why() {
+    fn refuses_a_malformed_path_with_a_reason() {
         for (text, part) in [
             ("dx", "NAME=HOST:PORT"),
             ("direct=1.2.3.4:443", "known: dx, vpn, internet"),
@@ -208,13 +209,13 @@ mod tests {
     }
 
     #[test]
-    fn orders_paths_and_refuses_a_name_given_twice() {
+    fn sorts_paths_and_refuses_duplicates() {
         let parse = |text: &str| text.parse::<PathSpec>().unwrap();
         let ordered = in_order(vec![parse("internet=a:1"), parse("dx=b:1"), parse("vpn=c:1")]).unwrap();
         assert_eq!(ordered.iter().map(|path| path.name).collect::<Vec<_>>(), PathName::ALL);
-        assert_eq!(in_order(vec![parse("dx=a:1"), parse("dx=b:1")]), Err(PathError::Twice("dx".to_owned())));
+        assert_eq!(in_order(vec![parse("dx=a:1"), parse("dx=b:1")]), Err(PathError::Duplicate("dx".to_owned())));
         let (east, west) = (parse("dx@us-east-1=a:1"), parse("dx@us-west-2=b:1"));
         assert!(in_order(vec![east.clone(), parse("dx=c:1"), west]).is_ok());
-        assert_eq!(in_order(vec![east.clone(), east]), Err(PathError::Twice("dx@us-east-1".to_owned())));
+        assert_eq!(in_order(vec![east.clone(), east]), Err(PathError::Duplicate("dx@us-east-1".to_owned())));
     }
 }

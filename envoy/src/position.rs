@@ -5,7 +5,7 @@ use saphyr::{LoadableYamlNode as _, MarkedYaml, YamlData};
 
 /// The position of a key, given as a path from the top (`route_classes[0].paths[1]`). For a key that is missing, the object
 /// that lacks it; `None` for a text that cannot be read, and for a key that is not the document's.
-pub fn locate(text: &str, key: &str) -> Option<Position> {
+pub(crate) fn locate(text: &str, key: &str) -> Option<Position> {
     // A variable of the environment.
     if key.contains(' ') {
         return None;
@@ -18,7 +18,7 @@ pub fn locate(text: &str, key: &str) -> Option<Position> {
 }
 
 /// The same in the document of a stream of several.
-pub fn locate_in(text: &str, document: usize, key: &str) -> Option<Position> {
+pub(crate) fn locate_in(text: &str, document: usize, key: &str) -> Option<Position> {
     let documents = MarkedYaml::load_from_str(text).ok()?;
     Some(within(documents.get(document)?, key))
 }

@@ -1,4 +1,4 @@
-//! Child processes: their output in a file, their end with ours, and a clean stop by signal.
+//! Child processes: they log to a file, stop on SIGTERM, and end with this process.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -11,40 +11,40 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-/// Lines of a log that an error shows.
+/// Number of log lines in an error.
 const TAIL: usize = 12;
 
-/// Why a child is of no use.
+/// Errors of child processes.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
-    /// It could not be started.
+    /// Cannot start.
     #[error("cannot start {name}: {source}")]
     Start {
-        /// What.
+        /// The process's name.
         name: String,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
-    /// It ended by itself.
+    /// Ended with a failure.
     #[error("{name} ended ({status}); the end of {}:\n{tail}", log.display())]
     Ended {
-        /// What.
+        /// The process's name.
         name: String,
-        /// How.
+        /// The exit status.
         status: ExitStatus,
-        /// Its log.
+        /// The log file.
         log: PathBuf,
         /// The log's last lines.
         tail: String,
     },
-    /// It did not become ready.
+    /// Not ready in time.
     #[error("{name} was not ready within {} s; the end of {}:\n{tail}", limit.as_secs(), log.display())]
     NotReady {
-        /// What.
+        /// The process's name.
         name: String,
-        /// The time it had.
+        /// The time limit.
         limit: Duration,
-        /// Its log.
+        /// The log file.
         log: PathBuf,
         /// The log's last lines.
         tail: String,
@@ -62,13 +62,14 @@ pub struct Process {
 impl Process {
     /// Starts `command` with its stderr (and stdout, unless `first_line` wants it) in the file `log`.
     ///
-    /// On Linux it is started through `setpriv --pdeathsig`, so that it dies with this process however that ends; where
-    /// `setpriv` is missing, a `kill -9` of this process leaves it running.
+    /// On Linux `setpriv --pdeathsig` starts it, so that the kernel kills it when this process ends, even by `kill -9`.
+    /// Without `setpriv`, a `kill -9` of this process leaves it running.
     pub fn start(name: &str, command: Command, log: &Path) -> Result<Process, ProcessError> {
         Self::start_with(name, command, log, false)
     }
 
-    /// As [`Process::start`], then waits for the first line on stdout that starts with `ready`, and gives its rest.
+    /// Like [`Process::start`], then waits for a line on stdout that starts with `ready`. Returns the rest of that
+    /// line.
     pub fn start_and_wait(
         name: &str,
         command: Command,
@@ -78,7 +79,7 @@ impl Process {
         let mut process = Self::start_with(name, command, log, true)?;
         let (sender, receiver) = mpsc::channel();
         if let Some(stdout) = process.child.stdout.take() {
-            // Reads on to the end: a full pipe would stop the child.
+            // Reads until the end: a full pipe would block the child.
             std::thread::spawn(move || {
                 for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                     let _ = sender.send(line);
@@ -104,8 +105,8 @@ impl Process {
     fn start_with(name: &str, command: Command, log: &Path, pipe: bool) -> Result<Process, ProcessError> {
         let failed = |source| ProcessError::Start { name: name.to_owned(), source };
         let file = File::create(log).map_err(failed)?;
-        let mut command = dying_with_us(command);
-        // A group of its own: Ctrl-C reaches this process alone, which then ends its children in order.
+        let mut command = with_parent_death_signal(command);
+        // In its own process group, so that Ctrl-C reaches only this process, which then stops its children in order.
         command.process_group(0);
         command.stdin(Stdio::null()).stderr(file.try_clone().map_err(failed)?);
         command.stdout(if pipe { Stdio::piped() } else { Stdio::from(file) });
@@ -113,7 +114,7 @@ impl Process {
         Ok(Process { name: name.to_owned(), child, log: log.to_path_buf() })
     }
 
-    /// Fails if the child has ended.
+    /// Fails if the child has ended, with any status.
     pub fn check(&mut self) -> Result<(), ProcessError> {
         match self.child.try_wait() {
             Ok(Some(status)) => Err(ProcessError::Ended {
@@ -126,12 +127,12 @@ impl Process {
         }
     }
 
-    /// The error of a child that took too long.
+    /// The error for a child that is not ready within `limit`.
     pub fn not_ready(&self, limit: Duration) -> ProcessError {
         ProcessError::NotReady { name: self.name.clone(), limit, log: self.log.clone(), tail: tail(&self.log) }
     }
 
-    /// Asks the child to end (SIGTERM) and waits; after `limit` it is killed.
+    /// Sends SIGTERM and waits. After `limit` the child is killed.
     pub fn stop(mut self, limit: Duration) {
         self.signal(Signal::TERM);
         let deadline = Instant::now() + limit;
@@ -143,7 +144,7 @@ impl Process {
         }
     }
 
-    /// Whether the child has ended well; an error if it ended otherwise.
+    /// Whether the child has ended successfully; an error if it failed.
     pub fn is_over(&mut self) -> Result<bool, ProcessError> {
         match self.child.try_wait() {
             Ok(Some(status)) if status.success() => Ok(true),
@@ -151,9 +152,9 @@ impl Process {
         }
     }
 
-    /// Sends it a signal.
+    /// Sends a signal.
     fn signal(&self, signal: Signal) {
-        // The child is not reaped yet, so the id is still its own.
+        // The child has not been reaped, so its id has not been reused.
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             let _ = rustix::process::kill_process(pid, signal);
         }
@@ -167,8 +168,8 @@ impl Drop for Process {
     }
 }
 
-/// The same command under `setpriv --pdeathsig KILL`, which execs it: the process id is the command's own.
-fn dying_with_us(command: Command) -> Command {
+/// Wraps the command in `setpriv --pdeathsig KILL`, which executes it with the same process id.
+fn with_parent_death_signal(command: Command) -> Command {
     let Some(setpriv) = on_path("setpriv").filter(|_| cfg!(target_os = "linux")) else {
         return command;
     };
@@ -186,7 +187,7 @@ fn dying_with_us(command: Command) -> Command {
     wrapped
 }
 
-/// The first executable of that name in `PATH`.
+/// The first file with this name in `PATH`.
 pub fn on_path(name: impl AsRef<OsStr>) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(name.as_ref())).find(|file| file.is_file())

@@ -1,4 +1,4 @@
-//! The development CA and the TLS listener's certificate, kept under the target directory.
+//! The development CA and the TLS listener's certificate, stored in the state directory.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -10,40 +10,40 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
-/// Why a certificate cannot be made.
+/// Errors of the development certificates.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// It could not be made.
+    /// Cannot generate.
     #[error("cannot make the development certificate: {0}")]
     Make(#[from] rcgen::Error),
-    /// It could not be kept, or not be read again.
+    /// Cannot write or read a file.
     #[error("cannot write or read {}: {source}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
 }
 
-/// Where the files are.
+/// Paths of the PEM files.
 #[derive(Debug, Clone)]
 pub struct Files {
-    /// What clients trust.
+    /// The CA that clients trust.
     pub ca: PathBuf,
     /// The listener's certificate.
     pub certificate: PathBuf,
-    /// Its key.
+    /// The listener's private key.
     pub key: PathBuf,
 }
 
-/// The files for a listener at `listen`, made in `dir` where they are not there yet.
+/// Returns the files for a listener at `listen`, and generates them in `dir` if they are missing.
 pub fn prepare(dir: &Path, listen: IpAddr) -> Result<Files, TlsError> {
     let issuer = authority(dir)?;
-    // A directory's name without colons, for an IPv6 address.
+    // A directory name without the colons of an IPv6 address.
     let own = dir.join(listen.to_string().replace(':', "-"));
     let files = Files { ca: dir.join("ca.pem"), certificate: own.join("cert.pem"), key: own.join("key.pem") };
-    once(&own, |part| {
+    create_once(&own, |part| {
         let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
         if !listen.is_unspecified() && !listen.is_loopback() {
             names.push(listen.to_string());
@@ -60,14 +60,14 @@ pub fn prepare(dir: &Path, listen: IpAddr) -> Result<Files, TlsError> {
     Ok(files)
 }
 
-/// The CA of `dir`, made if it is not there. Its key is readable by its owner only.
+/// Reads the CA from `dir`, and generates it if it is missing. Only the owner can read its key.
 fn authority(dir: &Path) -> Result<Issuer<'static, KeyPair>, TlsError> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, "bedrock gateway development CA");
-    once(dir, |part| {
+    create_once(dir, |part| {
         let key = KeyPair::generate()?;
         write(&part.join("ca.key"), &key.serialize_pem(), 0o600)?;
         write(&part.join("ca.pem"), &params.self_signed(&key)?.pem(), 0o644)
@@ -77,8 +77,8 @@ fn authority(dir: &Path) -> Result<Issuer<'static, KeyPair>, TlsError> {
     Ok(Issuer::new(params, KeyPair::from_pem(&key)?))
 }
 
-/// Makes a directory with all its files at once: filled next to its place and renamed, so that one of two makers wins.
-fn once(dir: &Path, fill: impl FnOnce(&Path) -> Result<(), TlsError>) -> Result<(), TlsError> {
+/// Creates a directory atomically: fills it under another name and renames it. If two processes do so, one wins.
+fn create_once(dir: &Path, fill: impl FnOnce(&Path) -> Result<(), TlsError>) -> Result<(), TlsError> {
     if dir.exists() {
         return Ok(());
     }
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn makes_an_authority_once_and_a_certificate_for_each_address() {
+    fn generates_one_ca_and_a_certificate_per_address() {
         let dir = std::env::temp_dir().join(format!("xtask-tls-{}/tls", std::process::id()));
         let first = prepare(&dir, [127, 0, 0, 1].into()).unwrap();
         let (ca, key) = (std::fs::read(&first.ca).unwrap(), std::fs::read(&first.key).unwrap());

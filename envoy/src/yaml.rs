@@ -1,11 +1,11 @@
-//! YAML as a person would write it: what fits on a line is on a line, texts of several lines are blocks.
+//! Writes YAML that is easy to read: values that fit are on one line, and multi-line strings are blocks.
 
 use serde_json::{Map, Value};
 
-/// The longest line.
+/// Maximum length of a line.
 const WIDTH: usize = 120;
 
-/// A document: an object's keys from the margin.
+/// Renders an object as a document, with a blank line before each key.
 pub fn document(value: &Value) -> String {
     let mut out = String::new();
     for (name, value) in value.as_object().into_iter().flat_map(named_first) {
@@ -15,7 +15,8 @@ pub fn document(value: &Value) -> String {
     out
 }
 
-/// Writes `value` below a key that stands at `indent`, or on its line: what follows the colon.
+/// Writes the value after a key's colon: on the same line, of which `used` columns are taken, or below the key at
+/// `indent`.
 pub(crate) fn write(out: &mut String, value: &Value, indent: usize, used: usize) {
     if let Value::String(text) = value
         && text.contains('\n')
@@ -53,7 +54,7 @@ pub(crate) fn write(out: &mut String, value: &Value, indent: usize, used: usize)
     }
 }
 
-/// Writes one entry of a list that stands at `indent`; the caller has written the blanks before it.
+/// Writes an entry of a list at `indent`. The caller has written the indentation.
 pub(crate) fn item(out: &mut String, value: &Value, indent: usize) {
     out.push('-');
     let flow = flow(value);
@@ -67,9 +68,9 @@ pub(crate) fn item(out: &mut String, value: &Value, indent: usize) {
         Value::Object(object) => {
             for (number, (name, value)) in named_first(object).enumerate() {
                 if number == 0 {
-                    out.push(' ')
+                    out.push(' ');
                 } else {
-                    pad(out, indent + 2)
+                    pad(out, indent + 2);
                 }
                 entry(out, name, value, indent + 2);
             }
@@ -85,7 +86,7 @@ fn entry(out: &mut String, name: &str, value: &Value, indent: usize) {
     write(out, value, indent, indent + name.len() + 1);
 }
 
-/// Its name, then the rest.
+/// The key `name` first, then the others.
 fn named_first(object: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value)> {
     let is_name = |entry: &(&String, &Value)| entry.0 == "name";
     object.iter().filter(move |entry| is_name(entry)).chain(object.iter().filter(move |entry| !is_name(entry)))
@@ -95,7 +96,7 @@ fn pad(out: &mut String, indent: usize) {
     out.extend(std::iter::repeat_n(' ', indent));
 }
 
-/// A value on one line; a text of several lines keeps them, which says that it does not fit.
+/// A value on one line. A multi-line string keeps its line breaks, which tells the caller that it does not fit.
 fn flow(value: &Value) -> String {
     match value {
         Value::Object(object) if object.is_empty() => "{}".to_owned(),
@@ -111,10 +112,10 @@ fn flow(value: &Value) -> String {
     }
 }
 
-/// A text as it is, where it can be read as nothing else, and in quotes elsewhere. JSON's are YAML's too.
+/// Quotes a string, unless YAML reads it as a string without quotes. JSON's quoting is valid in YAML.
 fn scalar(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'/' | b'-');
-    // What starts with a letter or a slash and is none of these words is a text: numbers and times start otherwise.
+    // YAML reads a text that starts with a letter or a slash as a string, except these words.
     let starts = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'/');
     let words = ["true", "false", "yes", "no", "on", "off", "null", "y", "n"];
     let is_word = words.iter().any(|word| text.eq_ignore_ascii_case(word));
@@ -132,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn parses_to_the_value_that_was_written() {
         let long = "x".repeat(150);
         let value = json!({
             "@type": "type.googleapis.com/a.b.C", "time": "1.5s", "zero": "0s", "number": "12", "word": "no", "empty": {}, "none": [],

@@ -1,4 +1,4 @@
-//! What `up` makes of the shipped configuration, as data; whether Envoy takes it is asked elsewhere.
+//! The bootstrap that `up` renders, as data. `envoy.rs` tests that Envoy accepts it.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
@@ -71,17 +71,17 @@ fn pair(path: &str, address: &str) -> (String, String) {
 }
 
 #[test]
-fn with_no_path_it_is_bedrock_over_the_internet() {
+fn defaults_to_public_endpoints() {
     let config = render(&settings(&[]));
     let runtime = "bedrock-runtime.us-west-2.amazonaws.com:443";
     assert_eq!(endpoints(&config, "bedrock-runtime.any"), [pair("internet", runtime)]);
     assert_eq!(endpoints(&config, "bedrock.any"), [pair("internet", "bedrock.us-west-2.amazonaws.com:443")]);
-    // Calls that must not see the internet have nowhere to go.
+    // A class without `internet` has no endpoint.
     assert!(endpoints(&config, "bedrock-runtime.private-only").is_empty());
 }
 
 #[test]
-fn paths_take_their_class_and_its_order() {
+fn endpoints_follow_the_order_of_their_class() {
     let config = render(&settings(&["internet=10.0.0.3:3", "vpn=10.0.0.2:2", "dx=10.0.0.1:1"]));
     let private = [pair("dx", "10.0.0.1:1"), pair("vpn", "10.0.0.2:2")];
     assert_eq!(endpoints(&config, "bedrock.private-only"), private);
@@ -91,7 +91,7 @@ fn paths_take_their_class_and_its_order() {
 }
 
 #[test]
-fn only_clusters_with_a_choice_are_checked() {
+fn single_endpoints_have_no_health_checks() {
     let config = render(&settings(&["dx=10.0.0.1:1", "internet=10.0.0.3:3"]));
     for key in ["health_checks", "outlier_detection", "upstream_bind_config", "upstream_connection_options"] {
         assert!(cluster(&config, "bedrock.any").get(key).is_some(), "{key}");
@@ -100,7 +100,7 @@ fn only_clusters_with_a_choice_are_checked() {
 }
 
 #[test]
-fn without_a_collector_there_is_no_live_feed() {
+fn removes_the_live_feed_without_a_collector() {
     let config = render(&settings(&[]));
     assert_eq!(cluster(&config, "audit-als"), Value::Null);
     assert!(!config.to_string().contains("audit-als"));
@@ -110,7 +110,7 @@ fn without_a_collector_there_is_no_live_feed() {
 }
 
 #[test]
-fn files_and_rules_are_this_runs() {
+fn uses_the_files_and_options_of_the_run() {
     let run = Settings {
         upstream_ca: Some(PathBuf::from("/upstream.pem")),
         als: Some(([127, 0, 0, 1], 4317).into()),
@@ -118,8 +118,8 @@ fn files_and_rules_are_this_runs() {
     };
     let config = render_for(&run, &Choices { auth: Auth::Bearer, fips: true, ..choices() });
     let text = config.to_string();
-    for own in ["/module.wasm", "/cert.pem", "/key.pem", "/upstream.pem", "/access.jsonl"] {
-        assert!(text.contains(own), "{own}");
+    for given in ["/module.wasm", "/cert.pem", "/key.pem", "/upstream.pem", "/access.jsonl"] {
+        assert!(text.contains(given), "{given}");
     }
     for shipped in ["/etc/bedrock-gateway", "/var/log/bedrock-gateway", "/etc/ssl/certs", "us-east-1"] {
         assert!(!text.contains(shipped), "{shipped}");
@@ -129,14 +129,14 @@ fn files_and_rules_are_this_runs() {
 }
 
 #[test]
-fn profiles_of_the_united_states_stay_there() {
+fn omits_us_profiles_in_other_regions() {
     let abroad = Choices { regions: vec!["eu-central-1".parse().unwrap()], ..choices() };
     assert!(!render_for(&settings(&[]), &abroad).to_string().contains("us.anthropic"));
     assert!(render(&settings(&[])).to_string().contains("us.anthropic"));
 }
 
 #[test]
-fn a_file_that_lacks_something_is_refused_by_its_name() {
+fn refuses_a_base_that_lacks_a_part() {
     for (pointer, key, part) in [
         ("", "admin", "no admin"),
         ("", "static_resources", "no static_resources"),
@@ -153,7 +153,7 @@ fn a_file_that_lacks_something_is_refused_by_its_name() {
 }
 
 #[test]
-fn a_file_that_is_not_yaml_is_refused_with_its_line() {
+fn refuses_invalid_yaml_with_its_line() {
     let file = std::env::temp_dir().join(format!("bedrock-gateway-bootstrap-{}.yaml", std::process::id()));
     std::fs::write(&file, "node: { id: x\nadmin: [").unwrap();
     let error = Base::read(&file).unwrap_err().to_string();
@@ -163,7 +163,7 @@ fn a_file_that_is_not_yaml_is_refused_with_its_line() {
 }
 
 #[test]
-fn role_combined_has_no_signer_in_its_clusters() {
+fn role_combined_has_no_signer() {
     let text = include_str!("../base.yaml").replace(r#"{"role": "gateway"}"#, r#"{"role": "combined"}"#);
     let base = Base::parse(&text, Path::new("base.yaml")).unwrap();
     let document = Written::example(&base).unwrap().compile(&choices()).unwrap();

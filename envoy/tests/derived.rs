@@ -1,4 +1,4 @@
-//! What the filter's document makes of Envoy's clusters and routes, as data; whether Envoy takes it is asked elsewhere.
+//! Clusters and routes that are rendered from the filter's document, as data. `envoy.rs` tests that Envoy accepts them.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
@@ -19,7 +19,7 @@ fn choices() -> Choices {
     Choices { auth: Auth::Sigv4, fips: false, regions: Vec::new(), paths: None }
 }
 
-/// A document with these classes, for two regions.
+/// A document with these classes and two regions.
 fn with_classes(classes: &Value) -> Value {
     json!({ "regions": { "us-east-1": {}, "us-west-2": {} }, "route_classes": classes })
 }
@@ -83,7 +83,7 @@ fn routes(config: &Value) -> &Vec<Value> {
     manager["route_config"]["virtual_hosts"][0]["routes"].as_array().unwrap()
 }
 
-/// The options of a cluster's sockets: level, name, value.
+/// Level, name and value of socket options.
 fn options(of: &Value) -> Vec<(u64, u64, u64)> {
     let number = |option: &Value, key: &str| option[key].as_u64().unwrap();
     let options = of["socket_options"].as_array().unwrap();
@@ -91,12 +91,15 @@ fn options(of: &Value) -> Vec<(u64, u64, u64)> {
 }
 
 #[test]
-fn the_relay_has_the_routes_of_the_others_and_stays_in_the_bootstrap() {
+fn relay_has_the_same_routes_as_the_listeners() {
     let classes =
         json!([{ "name": "bulk", "paths": ["dx"], "bandwidth_kbps": 100 }, { "name": "any", "paths": ["dx"] }]);
     let mut config = render(&with_classes(&classes), &["dx=a:1"]);
     let text = config["static_resources"]["listeners"][0].to_string();
-    assert!(text.contains(r#"\"stream_relay\": \"bedrock-streams\""#), "a document that lacks it is given it: {text}");
+    assert!(
+        text.contains(r#"\"stream_relay\": \"bedrock-streams\""#),
+        "stream_relay is added to a document without it: {text}"
+    );
     let routes = |config: &Value, listener: &str| -> Value {
         let listeners = config["static_resources"]["listeners"].as_array().unwrap();
         let listener = listeners.iter().find(|known| known["name"] == listener).unwrap();
@@ -110,35 +113,35 @@ fn the_relay_has_the_routes_of_the_others_and_stays_in_the_bootstrap() {
 }
 
 #[test]
-fn each_priority_differs_in_path_and_in_region() {
+fn priorities_alternate_path_and_region() {
     let classes = json!([{
         "name": "any", "paths": ["dx", "vpn"], "weights": { "vpn": 1 }, "regions": ["us-east-1", "us-west-2"],
     }]);
     let config = render(&with_classes(&classes), &["dx=a:1", "dx@us-west-2=b:2", "vpn=c:3"]);
-    let beginnings = ["", ".vpn-dx"].iter().flat_map(|order| {
+    let suffixes = ["", ".vpn-dx"].iter().flat_map(|order| {
         let regions = ["us-east-1", "us-west-2"].into_iter();
         regions.flat_map(move |region| [format!("{order}.{region}"), format!("{order}.only-{region}")])
     });
-    let mut wanted: Vec<String> = beginnings
-        .flat_map(|beginning| ["bedrock", "bedrock-runtime"].map(|service| format!("{service}.any{beginning}")))
+    let mut expected: Vec<String> = suffixes
+        .flat_map(|suffix| ["bedrock", "bedrock-runtime"].map(|service| format!("{service}.any{suffix}")))
         .chain(["audit-als", "bedrock-streams"].map(str::to_owned))
         .collect();
-    wanted.sort_unstable();
+    expected.sort_unstable();
     let mut made = names(&config);
     made.sort_unstable();
-    assert_eq!(made, wanted);
+    assert_eq!(made, expected);
     let east = ["dx/us-east-1 a:1", "vpn/us-west-2 c:3", "dx/us-west-2 b:2", "vpn/us-east-1 c:3"];
     assert_eq!(endpoints(&config, "bedrock-runtime.any.us-east-1"), east);
     assert_eq!(endpoints(&config, "bedrock.any.vpn-dx.only-us-west-2"), ["vpn/us-west-2 c:3", "dx/us-west-2 b:2"]);
     let first = &cluster(&config, "bedrock.any.vpn-dx.us-west-2")["load_assignment"]["endpoints"][0]["lb_endpoints"][0];
     assert_eq!(first["endpoint"]["hostname"], "bedrock.us-west-2.amazonaws.com");
     assert_eq!(first["endpoint"]["health_check_config"]["hostname"], "bedrock.us-west-2.amazonaws.com");
-    // Four endpoints: as many retries.
+    // As many retries as endpoints.
     assert_eq!(routes(&config)[0]["route"]["retry_policy"]["num_retries"], 4);
 }
 
 #[test]
-fn retries_grow_with_the_endpoints_and_stay_bounded() {
+fn retries_follow_the_endpoints_within_bounds() {
     let classes = json!([{ "name": "any", "paths": ["dx", "vpn", "internet"], "regions": ["us-east-1", "us-west-2"] }]);
     for (paths, retries) in [(&["dx@us-east-1=a:1"][..], 1), (&["dx=a:1"], 3), (&ALL, 5)] {
         let config = render(&with_classes(&classes), paths);
@@ -147,7 +150,7 @@ fn retries_grow_with_the_endpoints_and_stay_bounded() {
 }
 
 #[test]
-fn an_endpoints_own_name_is_its_hostname_on_its_path() {
+fn uses_the_endpoint_host_of_the_path() {
     let host = "vpce-0a1b-c2d3.bedrock-runtime.us-east-1.vpce.amazonaws.com";
     let mut document = with_classes(&json!([{ "name": "any", "paths": ["dx", "vpn"], "regions": ["us-east-1"] }]));
     document["regions"]["us-east-1"]["hosts"] = json!({ "dx": { "bedrock-runtime": host } });
@@ -162,7 +165,7 @@ fn an_endpoints_own_name_is_its_hostname_on_its_path() {
 }
 
 #[test]
-fn the_environments_order_keeps_the_names_plain() {
+fn bedrock_paths_overrides_the_order() {
     let document = with_classes(&json!([
         { "name": "private", "regions": ["us-east-1"], "streaming": true, "paths": ["dx"] },
         { "name": "any", "regions": ["us-east-1"], "paths": ["dx", "vpn", "internet"], "weights": { "dx": 1, "vpn": 0 } },
@@ -170,9 +173,9 @@ fn the_environments_order_keeps_the_names_plain() {
     let ordered = Choices { paths: Some("internet, vpn".to_owned()), ..choices() };
     let config = render_for(&document, &ALL, &ordered);
     assert_eq!(endpoints(&config, "bedrock.any"), ["internet/us-east-1 10.0.0.3:3", "vpn/us-east-1 10.0.0.2:2"]);
-    // Left with no path: nothing to send its calls to.
+    // The order leaves this class without a path.
     assert!(endpoints(&config, "bedrock.private").is_empty());
-    // The document says the same, wherever Envoy runs it.
+    // The rendered document has the same order.
     let text: Value = serde_json::from_str(&compile(&document, &ordered).unwrap().text(Role::Gateway)).unwrap();
     assert_eq!(text["route_classes"][1]["paths"], json!(["internet", "vpn"]));
     assert_eq!(text["route_classes"][1].get("weights"), None);
@@ -184,7 +187,7 @@ fn the_environments_order_keeps_the_names_plain() {
 }
 
 #[test]
-fn given_regions_are_taken_in_the_order_given() {
+fn regions_of_the_command_line_keep_their_order() {
     let document = with_classes(&json!([{ "name": "any", "paths": ["dx"] }]));
     let regions = vec!["us-west-2".parse().unwrap(), "eu-central-1".parse().unwrap()];
     let config = render_for(&document, &["dx=a:1"], &Choices { regions, ..choices() });
@@ -193,7 +196,7 @@ fn given_regions_are_taken_in_the_order_given() {
 }
 
 #[test]
-fn a_path_is_taken_again_after_the_time_that_the_document_says() {
+fn failback_sets_the_healthy_threshold() {
     for (seconds, checks) in [(0, 1), (5, 2), (12, 4)] {
         let mut document = with_classes(&json!([{ "name": "any", "paths": ["dx", "vpn"], "regions": ["us-east-1"] }]));
         document["failback_seconds"] = json!(seconds);
@@ -203,7 +206,7 @@ fn a_path_is_taken_again_after_the_time_that_the_document_says() {
 }
 
 #[test]
-fn a_class_with_a_priority_or_a_bandwidth_has_a_route() {
+fn priority_and_bandwidth_get_a_route() {
     let config = render(
         &with_classes(&json!([
             { "name": "urgent", "regions": ["us-east-1"], "streaming": true, "paths": ["dx", "vpn"], "priority": "high" },
@@ -229,7 +232,7 @@ fn a_class_with_a_priority_or_a_bandwidth_has_a_route() {
 }
 
 #[test]
-fn a_bandwidth_without_its_filter_is_refused() {
+fn refuses_bandwidth_without_its_filter() {
     let document =
         with_classes(&json!([{ "name": "any", "regions": ["us-east-1"], "paths": ["dx"], "bandwidth_kbps": 1 }]));
     let text = include_str!("../base.yaml").replace("envoy.filters.http.bandwidth_limit", "other");
@@ -251,7 +254,7 @@ fn a_bandwidth_without_its_filter_is_refused() {
 }
 
 #[test]
-fn sockets_are_marked_for_the_families_that_may_be_met() {
+fn dscp_is_set_for_each_address_family() {
     const USER_TIMEOUT: (u64, u64, u64) = (6, 18, 2200);
     let document = with_classes(&json!([
         { "name": "any", "regions": ["us-east-1"], "paths": ["dx", "vpn"], "dscp": 10 },
@@ -269,12 +272,12 @@ fn sockets_are_marked_for_the_families_that_may_be_met() {
         assert_eq!(extra["address"]["address"], "::");
         assert_eq!(options(&extra["socket_options"]), [USER_TIMEOUT, (41, 67, 40)]);
     }
-    // A lone endpoint is in no hurry, and is marked all the same.
+    // A single endpoint has DSCP, but not the user timeout.
     assert_eq!(options(&bind(&["dx=10.0.0.1:1"])), [(0, 1, 40)]);
 }
 
 #[test]
-fn a_wrong_document_is_refused_with_its_key() {
+fn refuses_a_wrong_document_with_its_key() {
     let class = |key: &str, value: Value| {
         let mut class = json!({ "name": "any", "regions": ["us-east-1"], "paths": ["dx"] });
         class[key] = value;
@@ -297,7 +300,7 @@ fn a_wrong_document_is_refused_with_its_key() {
 }
 
 #[test]
-fn filters_are_taken_out_into_files() {
+fn moves_filters_into_files() {
     let document = with_classes(&json!([{ "name": "any", "regions": ["us-east-1"], "paths": ["dx", "vpn"] }]));
     let mut config = render(&document, &ALL);
     let filters = discovery::take_out(&mut config, Path::new("/run"));

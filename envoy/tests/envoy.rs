@@ -1,4 +1,4 @@
-//! Envoy itself accepts the configuration, as it is shipped and as it is rendered for every way to run it.
+//! Envoy accepts the shipped configuration, and the rendered ones for all options.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
@@ -18,7 +18,7 @@ fn required(variable: &str) -> PathBuf {
     value.unwrap_or_else(|| panic!("{variable} is not set: run this by `cargo xtask test`")).into()
 }
 
-/// A directory that is removed with the test.
+/// A directory that is removed when dropped.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -39,7 +39,7 @@ fn standalone() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("standalone.yaml")
 }
 
-/// What Envoy says of a configuration, and whether it takes it.
+/// Whether Envoy accepts a configuration, and its output.
 fn validate(config: &Path) -> (bool, String) {
     let mut command = Command::new(required("ENVOY_BIN"));
     command.args(["--mode", "validate", "--log-level", "warning", "--config-path"]).arg(config);
@@ -80,7 +80,7 @@ fn paths(specs: &[&str]) -> Vec<PathSpec> {
     specs.iter().map(|spec| spec.parse().unwrap()).collect()
 }
 
-/// The shipped file's text with files of this machine, as a file.
+/// Writes the shipped configuration with the paths of test files.
 fn changed_files(dir: &Dir, text: &str) -> PathBuf {
     let files = tls::prepare(&dir.0.join("tls"), [127, 0, 0, 1].into()).unwrap();
     let config = dir.0.join("standalone.yaml");
@@ -94,7 +94,7 @@ fn changed_files(dir: &Dir, text: &str) -> PathBuf {
 }
 
 #[test]
-fn the_shipped_file_is_accepted_as_it_is_but_for_its_files() {
+fn envoy_accepts_the_shipped_file() {
     let dir = Dir::new("shipped");
     let text = std::fs::read_to_string(standalone()).unwrap();
     let (accepted, said) = validate(&changed_files(&dir, &text));
@@ -103,7 +103,7 @@ fn the_shipped_file_is_accepted_as_it_is_but_for_its_files() {
 }
 
 #[test]
-fn every_way_to_run_it_is_accepted() {
+fn envoy_accepts_all_rendered_variants() {
     let dir = Dir::new("rendered");
     let standard = settings(&dir);
     let all = paths(&["dx=[::1]:1", "vpn=10.0.0.1:2", "internet=b.example:3"]);
@@ -125,7 +125,7 @@ fn every_way_to_run_it_is_accepted() {
 }
 
 #[test]
-fn a_wrong_rule_is_refused_with_its_key() {
+fn refuses_a_wrong_rule_with_its_key() {
     let dir = Dir::new("refused");
     let wrong = |text: String| text.replace(r#""dx""#, r#""satellite""#).replace("[dx, vpn]", "[satellite, vpn]");
     let written =
@@ -156,7 +156,7 @@ fn both_roles_have_the_same_rules() {
     let mut found = Vec::new();
     let text = std::fs::read_to_string(standalone()).unwrap();
     documents(&serde_saphyr::from_str(&text).unwrap(), &mut found);
-    // The relay has none.
+    // The relay has no rules.
     found.retain(|document| document.get("relay").is_none());
     let mut roles: Vec<Value> = Vec::new();
     for document in &mut found {

@@ -1,4 +1,4 @@
-//! The files that are rendered are current.
+//! Checks that the generated files are current.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -7,7 +7,7 @@ use std::path::Path;
 use bedrock_gateway::gateway::Options;
 use bedrock_gateway::{installed, istio};
 
-/// Compares, or writes where UPDATE_GOLDEN is set.
+/// Compares the file, and writes it first if UPDATE_GOLDEN is set.
 fn golden(file: &str, rendered: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -18,13 +18,13 @@ fn golden(file: &str, rendered: &str) {
 }
 
 #[test]
-fn the_standalone_file_is_current() {
+fn standalone_yaml_is_current() {
     golden("standalone.yaml", &installed::standalone_yaml().unwrap());
 }
 
 #[test]
-fn the_files_for_istio_are_current() {
-    for (way, name) in istio::MADE {
-        golden(&format!("istio/{name}"), &istio::render(way, &Options::default(), None).unwrap());
+fn generated_istio_files_are_current() {
+    for (form, name) in istio::GENERATED {
+        golden(&format!("istio/{name}"), &istio::render(form, &Options::default(), None).unwrap());
     }
 }

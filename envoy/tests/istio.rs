@@ -1,4 +1,4 @@
-//! The files for Istio against the schemas of Istio and Kubernetes.
+//! Validates Istio files against the schemas of Istio and Kubernetes.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
@@ -8,20 +8,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bedrock_gateway::check;
 use bedrock_gateway::gateway::Options;
-use bedrock_gateway::istio::{self, MADE, Way};
+use bedrock_gateway::istio::{self, Form, GENERATED};
 use serde_json::Value;
 
-/// The directory of the files that are shipped.
+/// Directory of the shipped files.
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("istio")
 }
 
-/// What is wrong with these files by the schemas of Istio and Kubernetes.
+/// Faults of these files by the schemas of Istio and Kubernetes.
 fn faults(files: &[PathBuf]) -> Vec<String> {
     let python =
         std::env::var_os("ISTIO_SCHEMAS_PYTHON").expect("ISTIO_SCHEMAS_PYTHON is not set: run `cargo xtask test`");
     let mut command = Command::new(python);
-    // A caller's settings are not this check's; and the sources stay as they are.
+    // -E ignores the caller's Python variables; -B writes no bytecode into the sources.
     command.args(["-E", "-B"]).arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("checks/istio.py")).args(files);
     let output = command.stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -34,7 +34,7 @@ fn faults(files: &[PathBuf]) -> Vec<String> {
     lines.collect()
 }
 
-/// The example's document for version 2, as a file with the outputs of stacks filled in.
+/// The example's document for version 2, with outputs of stacks filled in.
 fn policy() -> Planted {
     let text = include_str!("../../infra/environments/example/policy-2.json");
     let text = text.replace("@{commercial/identity.RoleArn}", "arn:aws:iam::111122223333:role/gateway");
@@ -42,11 +42,11 @@ fn policy() -> Planted {
 }
 
 #[test]
-fn an_egress_gateway_has_its_own_paths() {
+fn renders_an_egress_gateway_for_given_paths() {
     let policy = policy();
     let paths = vec!["vpn=10.0.0.9:443".parse().unwrap(), "internet".parse().unwrap()];
     let own = Options { policy: Some(policy.0.clone()), paths, ..Options::default() };
-    let made = istio::render(Way::Egress, &own, None).unwrap();
+    let made = istio::render(Form::Egress, &own, None).unwrap();
     for part in ["address: \"10.0.0.9\"", "name: sts-commercial", "bedrock-runtime.any"] {
         assert!(made.contains(part), "{part}");
     }
@@ -55,17 +55,17 @@ fn an_egress_gateway_has_its_own_paths() {
 }
 
 #[test]
-fn an_istio_sidecar_fetches_no_credentials() {
+fn refuses_a_sidecar_that_fetches_credentials() {
     let policy = policy();
     let own =
         Options { policy: Some(policy.0.clone()), paths: vec!["internet".parse().unwrap()], ..Options::default() };
-    for way in [Way::Plugin, Way::Sidecar] {
-        let error = istio::render(way, &own, None).unwrap_err().to_string();
+    for form in [Form::Plugin, Form::Sidecar] {
+        let error = istio::render(form, &own, None).unwrap_err().to_string();
         assert!(error.contains("configuration key `credentials`: a sidecar has no cluster"), "{error}");
     }
 }
 
-/// A file that is removed with the test.
+/// A temporary file that is removed when dropped.
 struct Planted(PathBuf);
 
 impl Planted {
@@ -84,15 +84,15 @@ impl Drop for Planted {
     }
 }
 
-/// File, what is there, what is planted in its place, and what is said of it.
+/// File, text, the planted replacement, and the expected fault.
 const MISTAKES: &[(&str, &str, &str, &str)] = &[
     // The schemas.
     ("egress/mesh.yaml", "resolution: DNS", "resolutoin: DNS", "spec.resolutoin: Extra inputs are not permitted"),
     ("egress/mesh.yaml", "resolution: DNS", "resolution: dns", "spec.resolution: Input should be"),
     (
         "egress/mesh.yaml",
-        "mode: ISTIO_MUTUAL }\n      # Of",
-        "mode: ISTIO }\n      # Of",
+        "mode: ISTIO_MUTUAL }\n      # Only",
+        "mode: ISTIO }\n      # Only",
         "spec.servers.0.tls.mode: Input should be",
     ),
     ("egress/mesh.yaml", "number: 80,", "number: eighty,", "spec.ports.0.number: Input should be a valid integer"),
@@ -134,9 +134,9 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
 ];
 
 #[test]
-fn istio_files_are_as_the_schemas_want_them() {
+fn istio_files_match_the_schemas() {
     let all = check::files_below(&directory()).unwrap();
-    assert!(MADE.iter().all(|(_, name)| all.contains(&directory().join(name))));
+    assert!(GENERATED.iter().all(|(_, name)| all.contains(&directory().join(name))));
     assert_eq!(faults(&all), Vec::<String>::new());
 
     let planted: Vec<Planted> = MISTAKES

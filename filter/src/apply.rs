@@ -7,7 +7,7 @@ use filter_core::step::RequestStep;
 use proxy_wasm::types::{Action, LogLevel};
 
 /// Carries out a step. A failure of the host becomes a reply: see [`fail`].
-pub fn apply(step: RequestStep, request_id: &str) -> Result<Action, HostError> {
+pub(crate) fn apply(step: RequestStep, request_id: &str) -> Result<Action, HostError> {
     match step {
         RequestStep::Continue => Ok(Action::Continue),
         RequestStep::AwaitBody | RequestStep::AwaitCredentials | RequestStep::DiscardBody => Ok(Action::Pause),
@@ -27,7 +27,7 @@ pub fn apply(step: RequestStep, request_id: &str) -> Result<Action, HostError> {
 }
 
 /// Carries out the step of a stream that was woken. Returns whether it still waits.
-pub fn apply_woken(
+pub(crate) fn apply_woken(
     step: RequestStep,
     apply: impl FnOnce(RequestStep) -> Action,
     fail: impl FnOnce(HostError) -> Action,
@@ -44,12 +44,12 @@ pub fn apply_woken(
 }
 
 /// Refuses a request because the host failed.
-pub fn fail(error: HostError, request_id: &str) -> Action {
+pub(crate) fn fail(error: HostError, request_id: &str) -> Action {
     send_reply(&Refusal::Host(error.to_string()).reply(), request_id)
 }
 
 /// Replies to the client, or resets its stream if the host cannot reply. Either way nothing goes upstream.
-pub fn send_reply(reply: &Reply, request_id: &str) -> Action {
+pub(crate) fn send_reply(reply: &Reply, request_id: &str) -> Action {
     if let Err(error) = host::send_reply(reply.status, "bedrock_gateway", &reply.headers(request_id), &reply.body()) {
         host::log(LogLevel::Error, &format!("request {request_id} is reset, because its reply failed: {error}"));
         host::reset_request();
@@ -58,7 +58,7 @@ pub fn send_reply(reply: &Reply, request_id: &str) -> Action {
 }
 
 /// Resets the client's response, so that the client does not see a clean end.
-pub fn reset_response() -> Action {
+pub(crate) fn reset_response() -> Action {
     host::reset_response();
     Action::Pause
 }

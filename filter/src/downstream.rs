@@ -22,7 +22,7 @@ const REQUEST_ID: &str = "x-amzn-requestid";
 
 /// Without a plugin it refuses.
 #[derive(Debug)]
-pub struct Downstream {
+pub(crate) struct Downstream {
     context: u32,
     call: Rc<Call>,
     /// Bytes of the buffered request body that the exchange has seen.
@@ -75,7 +75,7 @@ impl Waiter for Call {
 // === impl Downstream: the request ===
 
 impl Downstream {
-    pub fn new(context: u32, plugin: Option<Rc<Plugin>>) -> Self {
+    pub(crate) fn new(context: u32, plugin: Option<Rc<Plugin>>) -> Self {
         let exchange = RefCell::new(Exchange::new(host::unique_id()));
         Self { context, call: Rc::new(Call { plugin, exchange }), seen: 0, response_complete: false }
     }

@@ -14,14 +14,14 @@ use std::time::{Duration, SystemTime};
 
 /// A call of the host failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HostError {
+pub(crate) struct HostError {
     call: &'static str,
     status: u32,
 }
 
 impl HostError {
     /// The host has less of a body than it announced.
-    pub const SHORT_BODY: Self = Self { call: "proxy_get_buffer_bytes", status: NOT_FOUND };
+    pub(crate) const SHORT_BODY: Self = Self { call: "proxy_get_buffer_bytes", status: NOT_FOUND };
 }
 
 impl std::fmt::Display for HostError {
@@ -80,70 +80,70 @@ unsafe extern "C" {
 }
 
 /// Writes a line to Envoy's log.
-pub fn log(level: LogLevel, message: &str) {
+pub(crate) fn log(level: LogLevel, message: &str) {
     // A failure to log cannot be reported anywhere.
     let _ = unsafe { proxy_log(level, message.as_ptr(), message.len()) };
 }
 
 /// The wall clock.
-pub fn now() -> Result<SystemTime, HostError> {
+pub(crate) fn now() -> Result<SystemTime, HostError> {
     let mut nanoseconds = 0;
     check("proxy_get_current_time_nanoseconds", unsafe { proxy_get_current_time_nanoseconds(&raw mut nanoseconds) })?;
     Ok(SystemTime::UNIX_EPOCH + Duration::from_nanos(nanoseconds))
 }
 
 /// The plugin's configuration.
-pub fn plugin_configuration(size: usize) -> Result<Vec<u8>, HostError> {
+pub(crate) fn plugin_configuration(size: usize) -> Result<Vec<u8>, HostError> {
     buffer(BufferType::PluginConfiguration, 0, size)
 }
 
 /// Bytes of the request body that the host buffers.
-pub fn request_body(start: usize, max: usize) -> Result<Vec<u8>, HostError> {
+pub(crate) fn request_body(start: usize, max: usize) -> Result<Vec<u8>, HostError> {
     buffer(BufferType::HttpRequestBody, start, max)
 }
 
 /// Drops the part of the request body that the host buffers. Only in the body callback.
-pub fn discard_request_body() -> Result<(), HostError> {
+pub(crate) fn discard_request_body() -> Result<(), HostError> {
     replace(BufferType::HttpRequestBody, &[])
 }
 
 /// Bytes of the part of the response body that is here.
-pub fn response_body(start: usize, max: usize) -> Result<Vec<u8>, HostError> {
+pub(crate) fn response_body(start: usize, max: usize) -> Result<Vec<u8>, HostError> {
     buffer(BufferType::HttpResponseBody, start, max)
 }
 
 /// Replaces the part of the response body that is here. Only in the body callback.
-pub fn replace_response_body(bytes: &[u8]) -> Result<(), HostError> {
+pub(crate) fn replace_response_body(bytes: &[u8]) -> Result<(), HostError> {
     replace(BufferType::HttpResponseBody, bytes)
 }
 
 /// The bytes that arrived on a connection, in its callback.
-pub fn connection_data(size: usize) -> Result<Vec<u8>, HostError> {
+pub(crate) fn connection_data(size: usize) -> Result<Vec<u8>, HostError> {
     buffer(BufferType::DownstreamData, 0, size)
 }
 
 /// Replaces the bytes that arrived on a connection, in its callback.
-pub fn replace_connection_data(bytes: &[u8]) -> Result<(), HostError> {
+pub(crate) fn replace_connection_data(bytes: &[u8]) -> Result<(), HostError> {
     replace(BufferType::DownstreamData, bytes)
 }
 
 /// All request headers.
-pub fn request_headers() -> Result<Headers, HostError> {
+pub(crate) fn request_headers() -> Result<Headers, HostError> {
     headers(MapType::HttpRequestHeaders)
 }
 
 /// All response headers.
-pub fn response_headers() -> Result<Headers, HostError> {
+pub(crate) fn response_headers() -> Result<Headers, HostError> {
     headers(MapType::HttpResponseHeaders)
 }
 
 /// Replaces all request headers.
-pub fn set_request_headers(headers: &Headers) -> Result<(), HostError> {
+pub(crate) fn set_request_headers(headers: &Headers) -> Result<(), HostError> {
     set_map(MapType::HttpRequestHeaders, headers.iter())
 }
 
 /// Adds a header to the response.
-pub fn add_response_header(name: &str, value: &str) -> Result<(), HostError> {
+pub(crate) fn add_response_header(name: &str, value: &str) -> Result<(), HostError> {
     let status = unsafe {
         proxy_add_header_map_value(MapType::HttpResponseHeaders, name.as_ptr(), name.len(), value.as_ptr(), value.len())
     };
@@ -151,14 +151,14 @@ pub fn add_response_header(name: &str, value: &str) -> Result<(), HostError> {
 }
 
 /// Removes a header from the response.
-pub fn remove_response_header(name: &str) -> Result<(), HostError> {
+pub(crate) fn remove_response_header(name: &str) -> Result<(), HostError> {
     let status = unsafe { proxy_remove_header_map_value(MapType::HttpResponseHeaders, name.as_ptr(), name.len()) };
     check("proxy_remove_header_map_value", status)
 }
 
 /// The data that all workers share whose VMs have the same id.
 #[derive(Debug)]
-pub struct SharedData;
+pub(crate) struct SharedData;
 
 impl Shared for SharedData {
     fn get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
@@ -179,24 +179,24 @@ impl Shared for SharedData {
 }
 
 /// Lets a held request go on.
-pub fn continue_request() -> Result<(), HostError> {
+pub(crate) fn continue_request() -> Result<(), HostError> {
     check("proxy_continue_stream", unsafe { proxy_continue_stream(StreamType::HttpRequest) })
 }
 
 /// Makes later calls apply to another context of this VM.
-pub fn set_context(context: u32) -> Result<(), HostError> {
+pub(crate) fn set_context(context: u32) -> Result<(), HostError> {
     check("proxy_set_effective_context", unsafe { proxy_set_effective_context(context) })
 }
 
 /// Requests ticks.
-pub fn set_tick_period(period: Duration) -> Result<(), HostError> {
+pub(crate) fn set_tick_period(period: Duration) -> Result<(), HostError> {
     let period = u32::try_from(period.as_millis()).unwrap_or(u32::MAX);
     check("proxy_set_tick_period_milliseconds", unsafe { proxy_set_tick_period_milliseconds(period) })
 }
 
 /// Makes an HTTP call through one of Envoy's clusters, from a root context's callback. The token that it returns identifies
 /// the response.
-pub fn dispatch(call: &Call, timeout: Duration) -> Result<u32, HostError> {
+pub(crate) fn dispatch(call: &Call, timeout: Duration) -> Result<u32, HostError> {
     let headers: Vec<(&str, &str)> =
         call.headers.iter().filter_map(|(name, value)| Some((name, std::str::from_utf8(value).ok()?))).collect();
     // The SDK's function, because the SDK has to know the token. It panics only on statuses that Envoy never returns here.
@@ -206,18 +206,18 @@ pub fn dispatch(call: &Call, timeout: Duration) -> Result<u32, HostError> {
 }
 
 /// The response to a call, in its callback.
-pub fn call_response(body_size: usize) -> Result<(Headers, Vec<u8>), HostError> {
+pub(crate) fn call_response(body_size: usize) -> Result<(Headers, Vec<u8>), HostError> {
     Ok((headers(MapType::HttpCallResponseHeaders)?, buffer(BufferType::HttpCallResponseBody, 0, body_size)?))
 }
 
 /// 64 random bits.
-pub fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     // The standard library seeds each hasher from WASI's random source, which saves a crate.
     RandomState::new().hash_one(0_u8)
 }
 
 /// 128 random bits in the form of a UUID (version 4).
-pub fn unique_id() -> String {
+pub(crate) fn unique_id() -> String {
     let (high, low) = (random(), random());
     format!(
         "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
@@ -230,12 +230,12 @@ pub fn unique_id() -> String {
 }
 
 /// Removes all request trailers.
-pub fn clear_request_trailers() -> Result<(), HostError> {
+pub(crate) fn clear_request_trailers() -> Result<(), HostError> {
     set_map(MapType::HttpRequestTrailers, std::iter::empty())
 }
 
 /// A property of the stream. `None` if it is absent, or of a type that Envoy cannot give to a module.
-pub fn property(path: &[&str]) -> Option<Vec<u8>> {
+pub(crate) fn property(path: &[&str]) -> Option<Vec<u8>> {
     let path = path.join("\0");
     received("proxy_get_property", |data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) })
         .ok()
@@ -243,36 +243,41 @@ pub fn property(path: &[&str]) -> Option<Vec<u8>> {
 }
 
 /// Attempts up to now, the current one included.
-pub fn attempts() -> u64 {
+pub(crate) fn attempts() -> u64 {
     property(ATTEMPTS).and_then(|value| value.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
 
 /// Sets a filter state (`wasm.{name}` for Envoy).
-pub fn set_property(name: &str, value: &[u8]) -> Result<(), HostError> {
+pub(crate) fn set_property(name: &str, value: &[u8]) -> Result<(), HostError> {
     let status = unsafe { proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) };
     check("proxy_set_property", status)
 }
 
 /// The id of a metric, which is created if it is new: a name has one id in all of Envoy.
-pub fn define_metric(kind: MetricType, name: &str) -> Result<u32, HostError> {
+pub(crate) fn define_metric(kind: MetricType, name: &str) -> Result<u32, HostError> {
     let mut id = 0;
     check("proxy_define_metric", unsafe { proxy_define_metric(kind, name.as_ptr(), name.len(), &raw mut id) })?;
     Ok(id)
 }
 
 /// Adds to a counter.
-pub fn increment_metric(id: u32, by: u64) -> Result<(), HostError> {
+pub(crate) fn increment_metric(id: u32, by: u64) -> Result<(), HostError> {
     let by = i64::try_from(by).unwrap_or(i64::MAX);
     check("proxy_increment_metric", unsafe { proxy_increment_metric(id, by) })
 }
 
 /// Adds a value to a histogram.
-pub fn record_metric(id: u32, value: u64) -> Result<(), HostError> {
+pub(crate) fn record_metric(id: u32, value: u64) -> Result<(), HostError> {
     check("proxy_record_metric", unsafe { proxy_record_metric(id, value) })
 }
 
 /// Replies to the client.
-pub fn send_reply(status: u16, details: &str, headers: &[(&str, Vec<u8>)], body: &[u8]) -> Result<(), HostError> {
+pub(crate) fn send_reply(
+    status: u16,
+    details: &str,
+    headers: &[(&str, Vec<u8>)],
+    body: &[u8],
+) -> Result<(), HostError> {
     let map = serialise(headers.iter().map(|(name, value)| (*name, value.as_slice())));
     let status = unsafe {
         proxy_send_local_response(
@@ -290,13 +295,13 @@ pub fn send_reply(status: u16, details: &str, headers: &[(&str, Vec<u8>)], body:
 }
 
 /// Ends the request without a reply.
-pub fn reset_request() {
+pub(crate) fn reset_request() {
     // If this fails too, Envoy's timeouts end the paused request.
     let _ = unsafe { proxy_close_stream(StreamType::HttpRequest) };
 }
 
 /// Resets the response.
-pub fn reset_response() {
+pub(crate) fn reset_response() {
     // If this fails, Envoy's timeouts end the paused response.
     let _ = unsafe { proxy_close_stream(StreamType::HttpResponse) };
 }

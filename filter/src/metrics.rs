@@ -11,7 +11,7 @@ const MAX_SERIES: usize = 10_000;
 
 /// The ids of the series that this VM has used.
 #[derive(Debug, Default)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     ids: RefCell<HashMap<String, u32>>,
     /// Whether a failure has been logged.
     failed: Cell<bool>,
@@ -19,7 +19,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// Adds a sample. A failure must not fail the call, so it is logged, and only once.
-    pub fn add(&self, sample: &Sample) {
+    pub(crate) fn add(&self, sample: &Sample) {
         if let Err(error) = self.try_add(sample)
             && !self.failed.replace(true)
         {

@@ -13,7 +13,7 @@ use std::time::SystemTime;
 const PATH_ORDER: &str = "BEDROCK_PATHS";
 
 #[derive(Debug)]
-pub struct Plugin {
+pub(crate) struct Plugin {
     pub policy: Policy,
     pub credentials: CredentialStore,
     pub metrics: Metrics,
@@ -22,7 +22,7 @@ pub struct Plugin {
 }
 
 impl Plugin {
-    pub fn load(json: &[u8]) -> Result<Self, ConfigError> {
+    pub(crate) fn load(json: &[u8]) -> Result<Self, ConfigError> {
         let environment = |name: &str| std::env::var(name).ok();
         let policy = Policy::parse(json, environment(PATH_ORDER).as_deref())?;
         let credentials =
@@ -30,7 +30,7 @@ impl Plugin {
         Ok(Self { policy, credentials, metrics: Metrics::default(), waiting: Waiting::default() })
     }
 
-    pub fn context(&self, now: SystemTime) -> Context<'_> {
+    pub(crate) fn context(&self, now: SystemTime) -> Context<'_> {
         Context { policy: &self.policy, credentials: &self.credentials, shared: &host::SharedData, now }
     }
 }

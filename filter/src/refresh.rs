@@ -15,13 +15,13 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The fetches in progress of a root context, by the token of the call that each waits for.
 #[derive(Debug, Default)]
-pub struct Refresh {
+pub(crate) struct Refresh {
     in_progress: HashMap<u32, (String, Fetch)>,
 }
 
 impl Refresh {
     /// Starts the fetches that are due.
-    pub fn tick(&mut self, plugin: &Plugin) {
+    pub(crate) fn tick(&mut self, plugin: &Plugin) {
         let Ok(now) = host::now() else { return };
         for (name, left) in plugin.credentials.left(&SharedData, now) {
             plugin.metrics.add(&credentials_left(name, left));
@@ -36,7 +36,7 @@ impl Refresh {
     }
 
     /// Takes the response to a call, by the length of its body; `None`: there was none.
-    pub fn on_response(&mut self, plugin: &Plugin, token: u32, body_size: Option<usize>) {
+    pub(crate) fn on_response(&mut self, plugin: &Plugin, token: u32, body_size: Option<usize>) {
         let Some((name, mut fetch)) = self.in_progress.remove(&token) else { return };
         let Ok(now) = host::now() else { return };
         let response = body_size.and_then(|size| host::call_response(size).ok());
@@ -63,7 +63,7 @@ impl Refresh {
                     self.in_progress.insert(token, (name, fetch));
                 }
                 Err(error) => {
-                    failed(plugin, &name, &format!("cluster '{}' cannot be called: {error}", call.cluster), now)
+                    failed(plugin, &name, &format!("cluster '{}' cannot be called: {error}", call.cluster), now);
                 }
             },
             Ok(Next::Done(fetched)) => done(plugin, &name, &fetched, now),

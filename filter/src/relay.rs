@@ -11,7 +11,7 @@ use proxy_wasm::types::{Action, LogLevel};
 
 /// A call in the relay's HTTP chain.
 #[derive(Debug, Default)]
-pub struct RelayHttp {
+pub(crate) struct RelayHttp {
     id: String,
 }
 
@@ -59,7 +59,7 @@ impl HttpContext for RelayHttp {
 
 /// A connection from the gateway role to the relay.
 #[derive(Debug, Default)]
-pub struct RelayConnection {
+pub(crate) struct RelayConnection {
     /// Whether its first request line has passed.
     begun: bool,
 }

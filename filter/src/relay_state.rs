@@ -19,7 +19,7 @@ struct RelayEntry {
 
 /// How far a call in the relay is.
 #[derive(Debug, Clone, Default)]
-pub struct RelayProgress {
+pub(crate) struct RelayProgress {
     /// The signer's facts of the last attempt: a filter state of the relay's stream.
     pub attempt: Option<Vec<u8>>,
     /// The path of that attempt.
@@ -35,28 +35,28 @@ pub struct RelayProgress {
 }
 
 impl RelayProgress {
-    pub fn facts(&self) -> audit::Relayed {
+    pub(crate) fn facts(&self) -> audit::Relayed {
         audit::Relayed { path: self.path.clone(), attempts: u32::try_from(self.attempts).unwrap_or(u32::MAX) }
     }
 }
 
 /// Leaves a call for the relay, under the exchange's id.
-pub fn send(id: &str, call: RelayedCall) {
+pub(crate) fn send(id: &str, call: RelayedCall) {
     let entry = RelayEntry { sent: Some(call), progress: RelayProgress::default() };
     ENTRIES.with_borrow_mut(|entries| entries.insert(id.to_owned(), entry));
 }
 
 /// Takes the call that was left under an id. It is there once: an exchange is one request.
-pub fn take(id: &str) -> Option<RelayedCall> {
+pub(crate) fn take(id: &str) -> Option<RelayedCall> {
     ENTRIES.with_borrow_mut(|entries| entries.get_mut(id)?.sent.take())
 }
 
-pub fn progress(id: &str) -> RelayProgress {
+pub(crate) fn progress(id: &str) -> RelayProgress {
     ENTRIES.with_borrow(|entries| entries.get(id).map(|entry| entry.progress.clone())).unwrap_or_default()
 }
 
 /// Changes the progress of a call. There is none after its client has left.
-pub fn update(id: &str, change: impl FnOnce(&mut RelayProgress)) {
+pub(crate) fn update(id: &str, change: impl FnOnce(&mut RelayProgress)) {
     ENTRIES.with_borrow_mut(|entries| {
         if let Some(entry) = entries.get_mut(id) {
             change(&mut entry.progress);
@@ -64,6 +64,6 @@ pub fn update(id: &str, change: impl FnOnce(&mut RelayProgress)) {
     });
 }
 
-pub fn forget(id: &str) {
+pub(crate) fn forget(id: &str) {
     ENTRIES.with_borrow_mut(|entries| entries.remove(id));
 }

@@ -17,7 +17,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Without a plugin it refuses every call.
 #[derive(Debug)]
-pub struct Root {
+pub(crate) struct Root {
     id: u32,
     plugin: Option<Rc<Plugin>>,
     relay: Option<RelayPlace>,
@@ -26,7 +26,7 @@ pub struct Root {
 
 impl Root {
     /// `id` is the host's number for the context.
-    pub fn new(id: u32) -> Self {
+    pub(crate) fn new(id: u32) -> Self {
         Self { id, plugin: None, relay: None, refresh: Refresh::default() }
     }
 

@@ -16,7 +16,7 @@ use std::rc::Rc;
 
 /// Without a plugin it refuses.
 #[derive(Debug)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     context: u32,
     call: Option<Rc<Call>>,
 }
@@ -29,7 +29,7 @@ struct Call {
 }
 
 impl Upstream {
-    pub fn new(context: u32, plugin: Option<Rc<Plugin>>) -> Self {
+    pub(crate) fn new(context: u32, plugin: Option<Rc<Plugin>>) -> Self {
         let call = plugin.map(|plugin| Rc::new(Call { plugin, attempt: RefCell::default() }));
         Self { context, call }
     }

@@ -5,17 +5,17 @@ use std::cell::RefCell;
 use std::fmt::Debug;
 use std::rc::{Rc, Weak};
 
-pub trait Waiter: Debug {
+pub(crate) trait Waiter: Debug {
     /// Looks for credentials again, in the context of its own stream. Returns whether it still waits.
     fn look(&self) -> bool;
 }
 
 /// The waiting streams of a plugin, by the number of their context.
 #[derive(Debug, Default)]
-pub struct Waiting(RefCell<Vec<(u32, Weak<dyn Waiter>)>>);
+pub(crate) struct Waiting(RefCell<Vec<(u32, Weak<dyn Waiter>)>>);
 
 impl Waiting {
-    pub fn add(&self, context: u32, waiter: &Rc<dyn Waiter>) {
+    pub(crate) fn add(&self, context: u32, waiter: &Rc<dyn Waiter>) {
         let mut waiting = self.0.borrow_mut();
         if waiting.iter().all(|(known, _)| *known != context) {
             waiting.push((context, Rc::downgrade(waiter)));
@@ -23,7 +23,7 @@ impl Waiting {
     }
 
     /// Lets each look again. `root` is the context that calls.
-    pub fn look(&self, root: u32) {
+    pub(crate) fn look(&self, root: u32) {
         let mut waiting = self.0.take();
         if waiting.is_empty() {
             return;

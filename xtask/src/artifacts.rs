@@ -1,5 +1,5 @@
-//! What the workspace itself builds: the module and the binaries. Cargo decides whether there is anything to do; it is
-//! quiet unless it compiles.
+//! Builds the module and the binaries of the workspace. Cargo decides what to rebuild; its output is shown only if it
+//! compiles.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -8,42 +8,40 @@ use std::process::{Command, ExitCode, Stdio};
 use crate::error::{BuildError, Error};
 use crate::{dirs, progress, tools};
 
-/// The variables by which programs and tests find what is outside their crate; `docs/development.md` lists them.
-pub mod variables {
+/// Environment variables that name artifacts and tools to programs and tests. `docs/development.md` lists them.
+pub(crate) mod variables {
     /// The module (`bedrock_filter.wasm`).
-    pub const MODULE: &str = "BEDROCK_FILTER_WASM";
-    /// A filter of another project (`host-tests/vm/foreign`).
-    pub const FOREIGN: &str = "FOREIGN_FILTER_WASM";
-    /// Envoy.
-    pub const ENVOY: &str = "ENVOY_BIN";
-    /// The release archive, made of the binaries of this build.
-    pub const ARCHIVE: &str = "RELEASE_ARCHIVE";
+    pub(crate) const MODULE: &str = "BEDROCK_FILTER_WASM";
+    /// The module of a foreign filter (`host-tests/vm/foreign`).
+    pub(crate) const FOREIGN: &str = "FOREIGN_FILTER_WASM";
+    pub(crate) const ENVOY: &str = "ENVOY_BIN";
+    /// The release archive with the debug build's binaries.
+    pub(crate) const ARCHIVE: &str = "RELEASE_ARCHIVE";
     /// The directory of `DynamoDBLocal.jar`.
-    pub const DYNAMODB_LOCAL: &str = "DYNAMODB_LOCAL_DIR";
+    pub(crate) const DYNAMODB_LOCAL: &str = "DYNAMODB_LOCAL_DIR";
     /// A Python with the SDKs of `host-tests/clients/requirements.txt`.
-    pub const PYTHON: &str = "GATEWAY_PYTHON";
-    /// A Python that has moto.
-    pub const MOTO: &str = "GATEWAY_MOTO_PYTHON";
+    pub(crate) const PYTHON: &str = "GATEWAY_PYTHON";
+    /// A Python with moto.
+    pub(crate) const MOTO: &str = "GATEWAY_MOTO_PYTHON";
     /// A directory with the `node_modules` of `host-tests/clients/package-lock.json`.
-    pub const JAVASCRIPT: &str = "GATEWAY_JS_DIR";
+    pub(crate) const JAVASCRIPT: &str = "GATEWAY_JS_DIR";
     /// A Python with the schemas of Istio and Kubernetes (`envoy/checks/istio.txt`).
-    pub const ISTIO_SCHEMAS: &str = "ISTIO_SCHEMAS_PYTHON";
+    pub(crate) const ISTIO_SCHEMAS: &str = "ISTIO_SCHEMAS_PYTHON";
     /// A Python with cfn-lint.
-    pub const CFN_LINT: &str = "INFRA_CFN_LINT_PYTHON";
+    pub(crate) const CFN_LINT: &str = "INFRA_CFN_LINT_PYTHON";
     /// A Python with checkov.
-    pub const CHECKOV: &str = "INFRA_CHECKOV_PYTHON";
-    /// A Python with moto and the AWS CLI, for the mock of AWS.
-    pub const AWS_MOCK: &str = "INFRA_AWS_MOCK_PYTHON";
-    /// Debian's packages, unpacked: strongSwan, FRR and others.
-    pub const DEBIAN: &str = "LAB_DEBIAN_ROOT";
+    pub(crate) const CHECKOV: &str = "INFRA_CHECKOV_PYTHON";
+    /// A Python with moto and the AWS CLI, for the AWS mock.
+    pub(crate) const AWS_MOCK: &str = "INFRA_AWS_MOCK_PYTHON";
+    /// A directory of unpacked Debian packages: strongSwan, FRR and others.
+    pub(crate) const DEBIAN: &str = "LAB_DEBIAN_ROOT";
 }
 
-/// The module's target.
-pub const WASM_TARGET: &str = "wasm32-wasip1";
+pub(crate) const WASM_TARGET: &str = "wasm32-wasip1";
 
-/// The Proxy-Wasm module.
-pub fn module() -> Result<PathBuf, BuildError> {
-    if let Some(file) = given(variables::MODULE) {
+/// Builds the Proxy-Wasm module, unless the environment names it.
+pub(crate) fn module() -> Result<PathBuf, BuildError> {
+    if let Some(file) = from_environment(variables::MODULE) {
         return Ok(file);
     }
     add_target(WASM_TARGET)?;
@@ -51,8 +49,8 @@ pub fn module() -> Result<PathBuf, BuildError> {
     Ok(dirs::target().join(WASM_TARGET).join("release/bedrock_filter.wasm"))
 }
 
-/// A Proxy-Wasm module that this project did not write, for the tests of the host.
-pub fn foreign_module() -> Result<PathBuf, BuildError> {
+/// Builds another project's Proxy-Wasm filter, which tests `host-tests/vm`.
+pub(crate) fn foreign_module() -> Result<PathBuf, BuildError> {
     add_target(WASM_TARGET)?;
     let manifest = "host-tests/vm/foreign/Cargo.toml";
     let arguments = ["build", "--manifest-path", manifest, "--release", "--target", WASM_TARGET, "--locked"];
@@ -60,40 +58,34 @@ pub fn foreign_module() -> Result<PathBuf, BuildError> {
     Ok(dirs::target().join(WASM_TARGET).join("release/foreign_filter.wasm"))
 }
 
-/// A binary of the workspace: its name, its package, and the variable that names it to tests and to other programs.
+/// A binary of the workspace, and the environment variable that names its file.
 #[derive(Debug, Clone, Copy)]
-pub struct Binary {
-    /// The file's name.
+pub(crate) struct Binary {
     pub name: &'static str,
     package: &'static str,
     variable: &'static str,
 }
 
-/// The operator's program.
-pub const GATEWAY: Binary =
+pub(crate) const GATEWAY: Binary =
     Binary { name: "bedrock-gateway", package: "bedrock-gateway", variable: "BEDROCK_GATEWAY_BIN" };
-/// The audit collector.
-pub const COLLECTOR: Binary =
+pub(crate) const COLLECTOR: Binary =
     Binary { name: "audit-collector", package: "audit-collector", variable: "AUDIT_COLLECTOR_BIN" };
-/// The Bedrock double.
-pub const DOUBLE: Binary = Binary { name: "bedrock-double", package: "bedrock-double", variable: "BEDROCK_DOUBLE_BIN" };
-/// The load generator.
-pub const LOAD: Binary = Binary { name: "bedrock-load", package: "bedrock-load", variable: "BEDROCK_LOAD_BIN" };
-/// Runs in network namespaces.
-pub const LAB: Binary = Binary { name: "lab", package: "lab", variable: "LAB_BIN" };
-/// The checks of the templates.
-pub const INFRA_CHECKS: Binary = Binary { name: "infra-checks", package: "infra-checks", variable: "INFRA_CHECKS_BIN" };
+pub(crate) const DOUBLE: Binary =
+    Binary { name: "bedrock-double", package: "bedrock-double", variable: "BEDROCK_DOUBLE_BIN" };
+pub(crate) const LOAD: Binary = Binary { name: "bedrock-load", package: "bedrock-load", variable: "BEDROCK_LOAD_BIN" };
+pub(crate) const LAB: Binary = Binary { name: "lab", package: "lab", variable: "LAB_BIN" };
+pub(crate) const INFRA_CHECKS: Binary =
+    Binary { name: "infra-checks", package: "infra-checks", variable: "INFRA_CHECKS_BIN" };
 
-/// What was built and set up, as variables for the programs that use it. `docs/development.md` lists them.
+/// Built artifacts and installed tools, as environment variables.
 #[derive(Debug, Default)]
-pub struct Workspace {
-    /// Name and value of each variable.
+pub(crate) struct Workspace {
     pub environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl Workspace {
-    /// What a gateway needs: its program, the module, Envoy and the collector.
-    pub fn for_gateway() -> Result<Workspace, Error> {
+    /// Builds and installs what `bedrock-gateway up` needs.
+    pub(crate) fn for_gateway() -> Result<Workspace, Error> {
         let mut workspace = Workspace::default();
         workspace.environment.push((variables::MODULE, module()?));
         workspace.build(&[GATEWAY, COLLECTOR])?;
@@ -101,16 +93,17 @@ impl Workspace {
         Ok(workspace)
     }
 
-    /// What the programs of `host-tests/lab` and `infra/checks` need.
-    pub fn for_lab() -> Result<Workspace, Error> {
+    /// Builds and installs what `host-tests/lab` and `infra/checks` need.
+    pub(crate) fn for_lab() -> Result<Workspace, Error> {
         let mut workspace = Workspace::for_gateway()?;
         workspace.build(&[DOUBLE, LOAD, LAB, INFRA_CHECKS])?;
         Ok(workspace)
     }
 
-    /// Builds binaries, except those that the environment names.
-    pub fn build(&mut self, binaries: &[Binary]) -> Result<(), Error> {
-        let missing: Vec<&Binary> = binaries.iter().filter(|binary| given(binary.variable).is_none()).collect();
+    /// Builds the binaries that the environment does not name.
+    pub(crate) fn build(&mut self, binaries: &[Binary]) -> Result<(), Error> {
+        let missing: Vec<&Binary> =
+            binaries.iter().filter(|binary| from_environment(binary.variable).is_none()).collect();
         if !missing.is_empty() {
             let names: Vec<&str> = missing.iter().map(|binary| binary.name).collect();
             let mut arguments = vec!["build"];
@@ -119,13 +112,13 @@ impl Workspace {
         }
         for binary in binaries {
             let built = || dirs::target().join("debug").join(binary.name);
-            self.environment.push((binary.variable, given(binary.variable).unwrap_or_else(built)));
+            self.environment.push((binary.variable, from_environment(binary.variable).unwrap_or_else(built)));
         }
         Ok(())
     }
 
-    /// Adds the linters and the mock of AWS.
-    pub fn add_infra_tools(&mut self) -> Result<(), Error> {
+    /// Adds the linters and the AWS mock.
+    pub(crate) fn add_infra_tools(&mut self) -> Result<(), Error> {
         let checks = dirs::root().join("infra/checks");
         for (variable, file) in [
             (variables::CFN_LINT, "cfn-lint.txt"),
@@ -137,35 +130,33 @@ impl Workspace {
         Ok(())
     }
 
-    /// Adds Debian's packages.
-    pub fn add_debian(&mut self) -> Result<(), Error> {
+    pub(crate) fn add_debian(&mut self) -> Result<(), Error> {
         self.environment.push((variables::DEBIAN, tools::debian::find(&dirs::tools())?));
         Ok(())
     }
 
-    /// A binary's file.
-    pub fn file(&self, binary: Binary) -> Result<&Path, Error> {
+    pub(crate) fn file(&self, binary: Binary) -> Result<&Path, Error> {
         let found = self.environment.iter().find(|(name, _)| *name == binary.variable);
         found.map(|(_, file)| file.as_path()).ok_or_else(|| Error::Failed(format!("{} is not built", binary.name)))
     }
 
-    /// Runs a binary with everything in its environment.
-    pub fn command(&self, binary: Binary) -> Result<Command, Error> {
+    /// A command that runs a binary with all variables.
+    pub(crate) fn command(&self, binary: Binary) -> Result<Command, Error> {
         let mut command = Command::new(self.file(binary)?);
         command.envs(self.environment.iter().cloned());
         Ok(command)
     }
 }
 
-/// Becomes the program, so that signals reach it and its exit code is this command's.
-pub fn exec(mut command: Command) -> Result<ExitCode, Error> {
+/// Replaces this process with the program, which then gets the signals and sets the exit code.
+pub(crate) fn exec(mut command: Command) -> Result<ExitCode, Error> {
     use std::os::unix::process::CommandExt as _;
     let program = PathBuf::from(command.get_program());
     Err(Error::file("cannot run", program)(command.exec()))
 }
 
-/// Binaries as they are deployed: optimised, static, for a target.
-pub fn static_build(binaries: &[Binary], target: &str) -> Result<Vec<PathBuf>, Error> {
+/// Builds optimised, static binaries for deployment.
+pub(crate) fn static_build(binaries: &[Binary], target: &str) -> Result<Vec<PathBuf>, Error> {
     let (zigbuild, zig) = tools::zig::find(&dirs::tools())?;
     add_target(target)?;
     let mut command = Command::new(zigbuild);
@@ -182,16 +173,16 @@ pub fn static_build(binaries: &[Binary], target: &str) -> Result<Vec<PathBuf>, E
     Ok(binaries.iter().map(|binary| folder.join(binary.name)).collect())
 }
 
-/// A file that was built already, named by an environment variable.
-fn given(variable: &str) -> Option<PathBuf> {
+/// The file that an environment variable names.
+fn from_environment(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).filter(|file| !file.is_empty()).map(PathBuf::from)
 }
 
-/// `cargo` as it runs this, in the workspace.
-pub fn cargo() -> Command {
+/// The `cargo` that runs this program, in the workspace's root.
+pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(dirs::root()).env("CARGO_TARGET_DIR", dirs::target());
-    // What the outer cargo says of this package would make crates that look at it (ring) be built again each time.
+    // The outer cargo's variables describe this package. Crates that read them (ring) would be rebuilt each time.
     for (name, _) in std::env::vars_os() {
         if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             command.env_remove(name);
@@ -200,7 +191,7 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Builds, and shows Cargo's lines from the first one that says it compiles (or fails).
+/// Runs Cargo. Shows its output only if it compiles something or fails.
 fn build(what: &str, arguments: &[&str]) -> Result<(), BuildError> {
     let mut command = cargo();
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -232,8 +223,7 @@ fn build(what: &str, arguments: &[&str]) -> Result<(), BuildError> {
     Err(BuildError::Failed(arguments.join(" ")))
 }
 
-/// Adds a target to the toolchain if it is not there.
-pub fn add_target(target: &str) -> Result<(), BuildError> {
+pub(crate) fn add_target(target: &str) -> Result<(), BuildError> {
     if has_target(target) {
         return Ok(());
     }

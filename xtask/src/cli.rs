@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line of `cargo xtask`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,42 +11,43 @@ use crate::error::Error;
 use crate::release::Arch;
 use crate::{demo, dirs, release, test};
 
-/// The developers' commands. Each sets up what is missing under `target/`.
+/// Commands for developers. Each installs missing tools under `target/`.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show the gateway: SDK calls over three paths, then with Direct Connect cut, then the VPN, and the audit records.
+    /// Show the gateway: SDK calls over three paths, then without Direct Connect, then without the VPN, and the audit
+    /// records.
     Demo,
-    /// Run everything that must pass: format, lints, and every test.
+    /// Run all checks: format, lints and tests.
     Test {
-        /// Unit tests only, with nothing downloaded.
+        /// Run unit tests only, without downloads.
         #[arg(long)]
         fast: bool,
-        /// Only tests whose name contains this, and no lints. It fails if no test has it.
+        /// Run only tests whose name contains this, without lints. Fails if there is none.
         #[arg(last = true)]
         name: Option<String>,
     },
     /// Build, then run `bedrock-gateway up`.
     #[command(disable_help_flag = true)]
     Up(Rest),
-    /// Make the archive that an operator installs.
+    /// Build the archive that operators install.
     Release {
-        /// The processor that it is for [default: this machine's].
+        /// The processor architecture [default: this machine's].
         #[arg(long, value_enum)]
         arch: Option<Arch>,
         /// The file [default: target/bedrock-gateway-VERSION-ARCH.tar.gz].
         #[arg(long, value_name = "FILE.tar.gz")]
         out: Option<PathBuf>,
     },
-    /// Check the CloudFormation templates of infra/, and deploy each version to a mock of AWS (part of `test`).
+    /// Check the CloudFormation templates of infra/, and deploy each version to an AWS mock (part of `test`).
     Infra,
-    /// Run what takes over a minute; the tests run the same code for less. Needs root.
+    /// Run tests that take over a minute; `test` runs the same code for a shorter time. Needs root.
     #[command(subcommand)]
     Soak(Soak),
 }
@@ -56,12 +57,12 @@ enum Soak {
     /// Break the gateway's paths under load, in network namespaces (docs/chaos.md).
     #[command(disable_help_flag = true)]
     Chaos(Rest),
-    /// Run the VPN's machines, in network namespaces (docs/vpn.md).
+    /// Run the VPN instances, in network namespaces (docs/vpn.md).
     #[command(disable_help_flag = true)]
     Vpn(Rest),
 }
 
-/// Arguments for the program that is run.
+/// Arguments that are passed on to a program.
 #[derive(Debug, Args)]
 struct Rest {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -69,8 +70,8 @@ struct Rest {
 }
 
 impl Cli {
-    /// Does what was asked; a program that was run decides the exit code.
-    pub fn run(self) -> Result<ExitCode, Error> {
+    /// Runs the command. A program that it starts sets the exit code.
+    pub(crate) fn run(self) -> Result<ExitCode, Error> {
         match self.command {
             Command::Demo => demo::run().map(|()| ExitCode::SUCCESS),
             Command::Test { fast, name } => test::run(fast, name.as_deref()).map(|()| ExitCode::SUCCESS),
@@ -113,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages_name_commands_that_exist() {
+    fn documents_name_existing_commands() {
         let subcommands: BTreeSet<String> =
             Cli::command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
         let mut pages = vec![dirs::root().join("README.md")];
@@ -122,7 +123,7 @@ mod tests {
             let text = std::fs::read_to_string(page).unwrap();
             for command in text.split("cargo xtask ").skip(1) {
                 let word: String = command.chars().take_while(char::is_ascii_lowercase).collect();
-                // `cargo xtask …` means all of them.
+                // `cargo xtask …` names no command.
                 let known = word.is_empty() || subcommands.contains(&word);
                 assert!(known, "{}: cargo xtask {word} does not exist", page.display());
             }

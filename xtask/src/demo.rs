@@ -1,7 +1,7 @@
-//! `cargo xtask demo`: what the gateway does, in one screen.
+//! `cargo xtask demo`: shows failover of the gateway on one screen.
 //!
-//! Three Bedrock doubles stand for the far ends of Direct Connect, VPN and internet; an unmodified boto3 calls the
-//! gateway; Direct Connect and then the VPN are cut by killing their double.
+//! Three Bedrock doubles are the endpoints of Direct Connect, VPN and internet. An unmodified boto3 calls the gateway.
+//! The demo cuts Direct Connect and then the VPN: it kills their doubles.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -20,16 +20,16 @@ use crate::{dirs, tools};
 const ACCESS_KEY: &str = "AKIDEXAMPLE";
 const SECRET_KEY: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 const REGION: &str = "us-east-1";
-/// Round trips of a link, a tunnel over the internet, and the internet.
+/// Typical round trips of Direct Connect, a VPN and the internet.
 const DELAYS_MS: [(&str, u64); 3] = [("dx", 8), ("vpn", 24), ("internet", 35)];
-/// Time for the audit records to arrive.
+/// Time limit for audit records to arrive.
 const AUDIT: Duration = Duration::from_secs(15);
 
-/// Time for a program to be ready: Envoy compiles the module.
+/// Time limit for a program to be ready: Envoy compiles the module.
 const READY: Duration = Duration::from_secs(90);
 
-/// Runs it to its end; an error if a call failed or took another path than expected.
-pub fn run() -> Result<(), Error> {
+/// Fails if a call fails or takes another path than expected.
+pub(crate) fn run() -> Result<(), Error> {
     let dir = dirs::target().join("demo");
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir).map_err(Error::file("cannot create", &dir))?;
@@ -51,7 +51,7 @@ pub fn run() -> Result<(), Error> {
         [("All paths are up", "dx"), ("Direct Connect is cut", "vpn"), ("The VPN is cut, too", "internet")]
     {
         if expected != "dx" {
-            // Dropped is killed: the path ends in the middle of everything.
+            // Kills the double, with connections open.
             drop(paths.remove(0));
         }
         let calls = client.calls()?;
@@ -64,11 +64,11 @@ pub fn run() -> Result<(), Error> {
     verdict(&rounds)
 }
 
-/// A program of the demonstration, killed when dropped. Ctrl-C reaches it too: it is in the terminal's process group.
+/// A child process, killed when dropped. Ctrl-C reaches it because it is in the terminal's process group.
 struct Program(Child);
 
 impl Program {
-    /// Starts it with its stderr in `log`, and waits for its line `ready …`; the rest of that line.
+    /// Starts the program with stderr in `log`, and waits for its line `ready …`. Returns the rest of that line.
     fn start(name: &str, mut command: Command, log: &Path) -> Result<(Program, String), Error> {
         let file = File::create(log).map_err(Error::file("cannot create", log))?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file);
@@ -76,7 +76,7 @@ impl Program {
         let stdout = child.stdout.take();
         let program = Program(child);
         let (sender, receiver) = mpsc::channel();
-        // Reads on to the end: a full pipe would stop the program.
+        // Reads until the end: a full pipe would block the program.
         std::thread::spawn(move || {
             for line in stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines().map_while(Result::ok)) {
                 if let Some(rest) = line.strip_prefix("ready") {
@@ -95,7 +95,7 @@ impl Program {
         Ok((program, ready))
     }
 
-    /// Asks it to end and waits: the collector stores its last records.
+    /// Sends SIGTERM and waits, so that the collector stores its last records.
     fn stop(mut self) {
         let _ = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
         let _ = self.0.wait();
@@ -109,7 +109,7 @@ impl Drop for Program {
     }
 }
 
-/// A double and the path that ends at it.
+/// A double, and the path that leads to it.
 struct PathEnd {
     _double: Program,
     /// `dx=127.0.0.1:PORT`
@@ -129,7 +129,7 @@ fn start_paths(workspace: &Workspace, dir: &Path) -> Result<Vec<PathEnd>, Error>
     Ok(ends)
 }
 
-/// `bedrock-gateway up`, and the address of its plain listener.
+/// Starts `bedrock-gateway up`. Returns the URL of its plain listener.
 fn start_gateway(
     workspace: &Workspace,
     paths: &[PathEnd],
@@ -155,7 +155,7 @@ fn start_gateway(
     Ok((gateway, address))
 }
 
-/// The Python client, which makes its calls once for each line that it reads.
+/// The Python client. It makes one round of calls for each line that it reads.
 struct Client {
     child: Child,
     input: ChildStdin,
@@ -174,7 +174,7 @@ impl Client {
         }
     }
 
-    /// One round: an object for each call, with `call`, `status`, `ms`, `request_id` and `error`.
+    /// Makes one round. Each object has `call`, `status`, `ms`, `request_id` and `error`.
     fn calls(&mut self) -> Result<Vec<Value>, Error> {
         let failed = |error: std::io::Error| Error::Failed(format!("the client ended: {error}"));
         self.input.write_all(b"\n").and_then(|()| self.input.flush()).map_err(failed)?;
@@ -200,7 +200,7 @@ impl Drop for Client {
     }
 }
 
-/// The audit record of each call, in order, waited for as they arrive.
+/// Waits for the audit record of each call, and returns them in order.
 fn records(collector: &Path, audit: &Path, calls: &[Value]) -> Result<Vec<Value>, Error> {
     let start = Instant::now();
     loop {
@@ -274,7 +274,7 @@ fn print_audit(collector: &Path, audit: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Every call answered, every one over the path that was left.
+/// Checks that every call succeeded over the best path that was up.
 fn verdict(rounds: &[(&str, Vec<Value>, Vec<Value>)]) -> Result<(), Error> {
     let calls: usize = rounds.iter().map(|(_, calls, _)| calls.len()).sum();
     let failed: usize = rounds.iter().map(|(_, calls, _)| calls.iter().filter(|call| !answered(call)).count()).sum();
@@ -297,7 +297,7 @@ fn answered(call: &Value) -> bool {
     text(call, "error").is_empty() && text(call, "status") == "200"
 }
 
-/// A field as text; nothing for null.
+/// A field as text; empty for null.
 fn text(value: &Value, field: &str) -> String {
     match value.get(field) {
         None | Some(Value::Null) => String::new(),

@@ -1,7 +1,9 @@
-//! `cargo xtask …`: the developers' commands.
+//! `cargo xtask …`: commands for developers.
 //!
-//! Each sets up what is missing ([`tools`], [`artifacts`]) under the target directory and starts the workspace's binaries.
+//! Each command builds the workspace's binaries ([`artifacts`]), installs missing tools ([`tools`]) under the target
+//! directory, and runs them.
 #![forbid(unsafe_code)]
+#![allow(missing_docs, reason = "a program: no other crate uses it")]
 
 mod artifacts;
 mod cli;

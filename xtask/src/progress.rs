@@ -1,10 +1,10 @@
-//! One line on stderr for each step that a person would wonder about.
+//! Progress of slow steps, on stderr.
 
 use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
-/// Runs `step`, with its name before and its time after it; a step of under a second leaves no trace on a terminal.
-pub fn step<T, E>(name: &str, step: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+/// Prints the name of `step` before it and its duration after it.
+pub(crate) fn step<T, E>(name: &str, step: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     let mut err = std::io::stderr();
     let terminal = err.is_terminal();
     let _ = if terminal { write!(err, "{name} …") } else { writeln!(err, "{name} …") };
@@ -23,7 +23,6 @@ pub fn step<T, E>(name: &str, step: impl FnOnce() -> Result<T, E>) -> Result<T, 
     result
 }
 
-/// A line on stderr.
-pub fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

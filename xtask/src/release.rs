@@ -1,4 +1,5 @@
-//! `cargo xtask release`: what an operator unpacks and a machine of the gateway installs, in one archive for a processor.
+//! `cargo xtask release`: packs an archive for one processor architecture, which operators unpack and gateway instances
+//! install.
 
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,9 +13,8 @@ use crate::artifacts::{self, COLLECTOR, GATEWAY, Workspace};
 use crate::error::Error;
 use crate::{dirs, tools};
 
-/// The processor that an archive is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Arch {
+pub(crate) enum Arch {
     /// x86-64
     #[value(name = "x86_64")]
     X86_64,
@@ -23,23 +23,21 @@ pub enum Arch {
     Aarch64,
 }
 
-/// The files of Envoy's configuration that an operator starts from.
+/// Files of Envoy's configuration in the archive.
 const CONFIGURATION: [&str; 4] = ["base.yaml", "cluster.yaml", "example.yaml", "standalone.yaml"];
-/// Folders of `infra` that are in the archive: all but the developers' checks.
+/// Folders of `infra` in the archive: all except the developers' checks.
 const INFRA: [&str; 6] = ["environments", "instance", "policies", "router", "templates", "vpn"];
 
-/// An archive, and the SHA-256 of it in hex.
+/// An archive, and its SHA-256 in hex.
 #[derive(Debug)]
-pub struct Release {
-    /// The file.
+pub(crate) struct Release {
     pub file: PathBuf,
-    /// Its digest.
     pub sha256: String,
 }
 
 impl Arch {
-    /// The machine's own.
-    pub fn own() -> Arch {
+    /// This machine's architecture.
+    pub(crate) fn own() -> Arch {
         if std::env::consts::ARCH == "aarch64" { Arch::Aarch64 } else { Arch::X86_64 }
     }
 
@@ -50,7 +48,7 @@ impl Arch {
         }
     }
 
-    /// Static binaries, with musl: they run on any Linux, whatever its C library.
+    /// Static binaries with musl run on any Linux, with any C library.
     fn target(self) -> &'static str {
         match self {
             Arch::X86_64 => "x86_64-unknown-linux-musl",
@@ -59,11 +57,8 @@ impl Arch {
     }
 }
 
-/// Makes the archive: `out`, or `target/bedrock-gateway-VERSION-ARCH.tar.gz`.
-///
-/// # Errors
-/// A build, a tool that cannot be set up, or a file.
-pub fn make(arch: Arch, out: Option<&Path>) -> Result<Release, Error> {
+/// Builds the archive: `out`, or `target/bedrock-gateway-VERSION-ARCH.tar.gz`.
+pub(crate) fn make(arch: Arch, out: Option<&Path>) -> Result<Release, Error> {
     let name = format!("bedrock-gateway-{}-{}.tar.gz", env!("CARGO_PKG_VERSION"), arch.as_str());
     let default = dirs::target().join(name);
     let programs = artifacts::static_build(&[COLLECTOR, GATEWAY], arch.target())?;
@@ -75,11 +70,8 @@ pub fn make(arch: Arch, out: Option<&Path>) -> Result<Release, Error> {
     pack_files(out.unwrap_or(&default), &files)
 }
 
-/// The same of the binaries that the tests run: optimised, static ones take minutes to build.
-///
-/// # Errors
-/// As [`make`].
-pub fn of_this_build(workspace: &Workspace, out: &Path) -> Result<Release, Error> {
+/// Packs the debug build's binaries, for tests: optimised, static ones take minutes to build.
+pub(crate) fn make_from_debug(workspace: &Workspace, out: &Path) -> Result<Release, Error> {
     let mut files = vec![
         ("bedrock_filter.wasm", artifacts::module()?, 0o644),
         ("envoy", tools::envoy::find(&dirs::tools())?, 0o755),
@@ -90,7 +82,7 @@ pub fn of_this_build(workspace: &Workspace, out: &Path) -> Result<Release, Error
     pack_files(out, &files)
 }
 
-/// The same files give the same bytes.
+/// The archive is reproducible: the same files give the same bytes.
 fn pack_files(out: &Path, files: &[(&str, PathBuf, u32)]) -> Result<Release, Error> {
     let folder = out.with_extension("unpacked");
     let _ = std::fs::remove_dir_all(&folder);
@@ -120,7 +112,7 @@ fn gather(folder: &Path, files: &[(&str, PathBuf, u32)]) -> Result<(), Error> {
     checksums(folder)
 }
 
-/// A directory and what is below it.
+/// Copies a directory recursively.
 fn tree(from: &Path, to: &Path) -> Result<(), Error> {
     create(to)?;
     for entry in std::fs::read_dir(from).map_err(Error::file("cannot read", from))? {
@@ -170,7 +162,7 @@ fn create(folder: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(folder).map_err(Error::file("cannot create", folder))
 }
 
-/// Whether Git has it as a program.
+/// The mode of the file as Git records it: executable or not.
 fn mode_of(file: &Path) -> Result<u32, Error> {
     let found = std::fs::metadata(file).map_err(Error::file("cannot read", file))?.permissions().mode();
     Ok(if found & 0o100 == 0 { 0o644 } else { 0o755 })
@@ -181,7 +173,7 @@ fn copy(from: &Path, to: &Path, mode: u32) -> Result<(), Error> {
     std::fs::set_permissions(to, std::fs::Permissions::from_mode(mode)).map_err(Error::file("cannot change", to))
 }
 
-/// GNU tar and gzip, told to leave out what differs from run to run: times, owners, order.
+/// Runs GNU tar and gzip with fixed times, owners and order.
 fn pack(folder: &Path, out: &Path) -> Result<(), Error> {
     let mut tar = Command::new("tar");
     tar.args([

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything that must pass, in the order in which it fails fastest.
+//! `cargo xtask test`: runs all checks, the fastest first.
 
 use std::num::NonZero;
 use std::process::Command;
@@ -9,15 +9,15 @@ use crate::artifacts::{COLLECTOR, DOUBLE, GATEWAY, INFRA_CHECKS, LAB, LOAD, Work
 use crate::error::{BuildError, Error};
 use crate::{dirs, progress, release, tools};
 
-/// How many tests of a binary run at once (libtest's own variable).
+/// libtest's variable for the number of concurrent tests of a binary.
 const THREADS: &str = "RUST_TEST_THREADS";
 
-/// The workspace without the module, which is built for its own target only.
+/// The workspace without the module, which builds only for wasm32-wasip1.
 const NATIVE: [&str; 3] = ["--workspace", "--exclude", "bedrock-filter"];
 
-/// Runs all of it. `fast` leaves out what needs Envoy, DynamoDB Local and the SDKs: nothing is downloaded. With `name`,
-/// only the tests that hold it are run.
-pub fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
+/// `fast` runs only tests that need no downloads (Envoy, DynamoDB Local, SDKs). `name` runs only tests whose name
+/// contains it.
+pub(crate) fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
     let mut steps = Steps::default();
     if name.is_none() {
         lints(&mut steps)?;
@@ -25,7 +25,7 @@ pub fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
             steps.time("dependencies", dependencies)?;
         }
     }
-    // Tests that start a program reach the same binaries, and so nothing is built twice or while they run.
+    // Tests start these binaries, so nothing is built twice or while tests run.
     let mut workspace = Workspace::default();
     steps.time("the modules", || {
         workspace.environment.push((variables::MODULE, artifacts::module()?));
@@ -41,7 +41,7 @@ pub fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
         steps.time("the tools", || add_tools(&mut workspace))?;
         steps.time("the archive", || {
             let archive = dirs::target().join("tmp/release.tar.gz");
-            release::of_this_build(&workspace, &archive)?;
+            release::make_from_debug(&workspace, &archive)?;
             workspace.environment.push((variables::ARCHIVE, archive));
             Ok(())
         })?;
@@ -55,7 +55,7 @@ pub fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
     }
     let mut command = artifacts::cargo();
     command.args(&tests).envs(workspace.environment);
-    // Most of what takes time waits for another program. Seen on two cores: 116 s of the tests on Envoy, in place of 222.
+    // Most slow tests wait for another program. Measured on two cores: the tests on Envoy took 116 s instead of 222 s.
     if std::env::var_os(THREADS).is_none() {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         command.env(THREADS, (2 * cores).to_string());
@@ -65,7 +65,7 @@ pub fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Licences, bans and sources of dependencies (`deny.toml`), and advisories where their database can be fetched.
+/// Checks licences, bans and sources of dependencies (`deny.toml`), and advisories if their database can be fetched.
 fn dependencies() -> Result<(), Error> {
     let program = tools::deny::find(&dirs::tools())?;
     let deny = |arguments: &[&str]| {
@@ -88,7 +88,7 @@ fn dependencies() -> Result<(), Error> {
     Ok(())
 }
 
-/// What tests need that the workspace does not build.
+/// Adds the tools that the workspace does not build.
 fn add_tools(workspace: &mut Workspace) -> Result<(), Error> {
     let (tools, clients) = (dirs::tools(), dirs::root().join("host-tests/clients"));
     let found = [
@@ -97,10 +97,13 @@ fn add_tools(workspace: &mut Workspace) -> Result<(), Error> {
         (variables::PYTHON, tools::python::find(&tools, &clients.join("requirements.txt"))?),
         (variables::MOTO, tools::python::find(&tools, &clients.join("requirements-moto.txt"))?),
         (variables::JAVASCRIPT, tools::javascript::find(&tools, &clients)?),
-        (variables::ISTIO_SCHEMAS, tools::python::find_alone(&tools, &dirs::root().join("envoy/checks/istio.txt"))?),
+        (
+            variables::ISTIO_SCHEMAS,
+            tools::python::find_without_dependencies(&tools, &dirs::root().join("envoy/checks/istio.txt"))?,
+        ),
     ];
     workspace.environment.extend(found);
-    // Where Java and Node.js were fetched, tests find them as they find the machine's.
+    // Tests find Java and Node.js in PATH, also where they were downloaded.
     let own = std::env::var_os("PATH").unwrap_or_default();
     let all = [tools::java::find(&tools)?, tools::node::find(&tools)?].into_iter();
     let all = std::env::join_paths(all.chain(std::env::split_paths(&own)));
@@ -110,7 +113,7 @@ fn add_tools(workspace: &mut Workspace) -> Result<(), Error> {
     workspace.add_debian()
 }
 
-/// Fails where no test has the name: libtest would report that all of none passed.
+/// Fails if no test has the name; libtest would report success.
 fn must_match(tests: &[&str], name: &str) -> Result<(), Error> {
     let mut command = artifacts::cargo();
     let output = command.args(tests).args(["--quiet", "--", "--list", "--format", "terse", name]).output();
@@ -126,16 +129,17 @@ fn must_match(tests: &[&str], name: &str) -> Result<(), Error> {
 }
 
 fn lints(steps: &mut Steps) -> Result<(), Error> {
-    steps.cargo("format", &["fmt", "--all", "--check"])?;
+    let formatted = steps.cargo("format", &["fmt", "--all", "--check"]);
+    formatted.map_err(|_| Error::Failed("the format differs; run: cargo fmt --all".to_owned()))?;
     steps
         .cargo("lints", &[&["clippy"], &NATIVE[..], &["--all-targets", "--quiet", "--", "-D", "warnings"]].concat())?;
-    // rustup adds it with the toolchain, and not to one that was there already.
+    // rustup adds the target when it installs the toolchain, but not to an installed one.
     artifacts::add_target(WASM_TARGET)?;
     let filter = ["clippy", "--package", "bedrock-filter", "--target", WASM_TARGET, "--quiet", "--", "-D", "warnings"];
     steps.cargo("lints of the module", &filter)
 }
 
-/// What ran, and how long it took.
+/// Names and durations of the steps.
 #[derive(Debug, Default)]
 struct Steps(Vec<(&'static str, Duration)>);
 

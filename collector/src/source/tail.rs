@@ -155,7 +155,7 @@ impl Tail {
             }
             match fs::metadata(&path) {
                 Ok(data) if data.is_file() => {
-                    found.push(Rotated { modified: modified(&data), inode: data.ino(), name: path })
+                    found.push(Rotated { modified: modified(&data), inode: data.ino(), name: path });
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}

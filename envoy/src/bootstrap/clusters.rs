@@ -1,4 +1,4 @@
-//! Bedrock's clusters, made of `envoy/cluster.yaml` as the filter's document asks for them.
+//! Renders Bedrock's clusters from `envoy/cluster.yaml` and the filter's document.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -12,10 +12,10 @@ use crate::document::Document;
 use crate::objects::for_each_object;
 use crate::paths::{self, PathSpec};
 
-/// Seconds between two health checks, where the file does not say.
-const INTERVAL: f64 = 5.0;
+/// Seconds between two health checks, if the file does not set `interval`.
+const DEFAULT_INTERVAL: f64 = 5.0;
 
-/// Adds the document's clusters, made of `pattern`; the number of endpoints of the largest.
+/// Adds the document's clusters, as copies of `pattern`. Returns the number of endpoints of the largest.
 pub(super) fn add(
     resources: &mut Value,
     pattern: &Map<String, Value>,
@@ -29,17 +29,17 @@ pub(super) fn add(
     for (class, cluster) in document.policy().clusters() {
         let endpoints = endpoints(&cluster, settings, document);
         largest = largest.max(endpoints.len());
-        let made_of = (class, cluster.name.as_str());
-        made.push(Value::Object(cluster_of(pattern.clone(), made_of, &endpoints, settings, document)));
+        let class_and_name = (class, cluster.name.as_str());
+        made.push(Value::Object(render_cluster(pattern.clone(), class_and_name, &endpoints, settings, document)));
     }
-    // By name, so that the order of the classes, which only the filter needs, changes nothing here.
+    // Sorted by name, so that the order of classes, which only the filter uses, does not change the output.
     made.sort_by_key(name);
     clusters.splice(0..0, made);
     Ok(largest)
 }
 
-/// An endpoint, and the address that reaches it.
-struct Reached<'a> {
+/// An endpoint, and the address that Envoy connects to.
+struct EndpointAddress<'a> {
     path: PathName,
     region: &'a RegionName,
     host: String,
@@ -47,26 +47,26 @@ struct Reached<'a> {
     port: u16,
 }
 
-/// The endpoints that both the class and the command line name, in the class's order.
-fn endpoints<'a>(cluster: &Cluster<'a>, settings: &Settings, document: &Document) -> Vec<Reached<'a>> {
+/// The class's endpoints whose path is given on the command line, in the class's order.
+fn endpoints<'a>(cluster: &Cluster<'a>, settings: &Settings, document: &Document) -> Vec<EndpointAddress<'a>> {
     let given = if settings.paths.is_empty() { &[PathSpec::PUBLIC][..] } else { &settings.paths };
-    let reached = |(path, region): &(PathName, &'a RegionName)| {
+    let endpoint_address = |(path, region): &(PathName, &'a RegionName)| {
         let (path, region) = (*path, *region);
         let host = document.policy().region(region.as_str())?.host(path, cluster.service);
         let spec =
             paths::find(given, path, cluster.service.name(), region.as_str()).filter(|_| document.takes(path))?;
         let own = || (host.clone(), 443);
         let (address, port) = spec.address.as_ref().map_or_else(own, |address| (address.host.clone(), address.port));
-        Some(Reached { path, region, host, address, port })
+        Some(EndpointAddress { path, region, host, address, port })
     };
-    cluster.endpoints.iter().filter_map(reached).collect()
+    cluster.endpoints.iter().filter_map(endpoint_address).collect()
 }
 
-/// A cluster. A class left with no endpoint keeps it empty: its calls are refused (503) rather than sent another way.
-fn cluster_of(
+/// A class without an endpoint gets an empty cluster: Envoy answers 503 and does not send its calls over another path.
+fn render_cluster(
     mut pattern: Map<String, Value>,
     (class, name): (&RouteClass, &str),
-    endpoints: &[Reached<'_>],
+    endpoints: &[EndpointAddress<'_>],
     settings: &Settings,
     document: &Document,
 ) -> Map<String, Value> {
@@ -74,16 +74,17 @@ fn cluster_of(
     let assignment = pattern.entry("load_assignment").or_insert_with(|| json!({}));
     if let Some(assignment) = assignment.as_object_mut() {
         assignment.insert("cluster_name".into(), json!(name));
-        let priorities = endpoints.iter().enumerate().map(|(priority, reached)| priority_of(priority, reached));
+        let priorities =
+            endpoints.iter().enumerate().map(|(priority, endpoint_address)| endpoint_group(priority, endpoint_address));
         assignment.insert("endpoints".into(), priorities.collect());
     }
     if endpoints.len() < 2 {
-        without_haste(&mut pattern);
+        without_health_checks(&mut pattern);
     }
-    taken_again_after(&mut pattern, document.policy().failback.as_secs_f64());
+    set_failback(&mut pattern, document.policy().failback.as_secs_f64());
     if let Some(dscp) = class.dscp() {
-        let addresses: Vec<&str> = endpoints.iter().map(|reached| reached.address.as_str()).collect();
-        mark(&mut pattern, dscp, &addresses);
+        let addresses: Vec<&str> = endpoints.iter().map(|endpoint_address| endpoint_address.address.as_str()).collect();
+        set_dscp(&mut pattern, dscp, &addresses);
     }
     if let Some(ca) = &settings.upstream_ca {
         pattern.values_mut().for_each(|value| {
@@ -97,9 +98,9 @@ fn cluster_of(
     pattern
 }
 
-/// An endpoint as the one of its priority, labelled for the signer and the audit record.
-fn priority_of(priority: usize, reached: &Reached<'_>) -> Value {
-    let Reached { path, region, host, address, port } = reached;
+/// The only endpoint of its priority, with metadata for the signer and the audit record.
+fn endpoint_group(priority: usize, endpoint_address: &EndpointAddress<'_>) -> Value {
+    let EndpointAddress { path, region, host, address, port } = endpoint_address;
     json!({
         "priority": priority,
         "lb_endpoints": [{
@@ -116,11 +117,11 @@ fn priority_of(priority: usize, reached: &Reached<'_>) -> Value {
     })
 }
 
-/// A check of a lone endpoint could only turn calls away from a live one.
-/// Nor is there a hurry to notice that it went silent: what is in flight has nowhere else to be tried.
-pub(super) fn without_haste(cluster: &mut Map<String, Value>) {
-    for haste in ["health_checks", "outlier_detection", "upstream_bind_config", "upstream_connection_options"] {
-        cluster.remove(haste);
+/// For a cluster with at most one endpoint. A failed check could only refuse calls that would succeed, and fast failure
+/// detection does not help, because calls in flight cannot be retried elsewhere.
+pub(super) fn without_health_checks(cluster: &mut Map<String, Value>) {
+    for key in ["health_checks", "outlier_detection", "upstream_bind_config", "upstream_connection_options"] {
+        cluster.remove(key);
     }
     cluster.values_mut().for_each(|value| {
         for_each_object(value, &mut |object| {
@@ -131,22 +132,23 @@ pub(super) fn without_haste(cluster: &mut Map<String, Value>) {
     });
 }
 
-/// Checks that passed are `interval` apart: so many of them span `seconds`.
-fn taken_again_after(cluster: &mut Map<String, Value>, seconds: f64) {
+/// Sets how many checks must pass so that they span `seconds`: they are `interval` apart.
+fn set_failback(cluster: &mut Map<String, Value>, seconds: f64) {
     let checks = cluster.get_mut("health_checks").and_then(Value::as_array_mut);
     for check in checks.into_iter().flatten().filter_map(Value::as_object_mut) {
         let interval =
             check.get("interval").and_then(Value::as_str).and_then(|text| text.strip_suffix('s')?.parse().ok());
-        let between = (seconds / interval.unwrap_or(INTERVAL)).ceil();
-        // A day of checks each second is less than this holds.
+        let between = (seconds / interval.unwrap_or(DEFAULT_INTERVAL)).ceil();
+        // One check each second for a day fits in u32.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number, not negative")]
         check.insert("healthy_threshold".into(), json!(1 + between as u32));
     }
 }
 
-/// Sets the DSCP of a cluster's sockets: the upper six bits of IPv4's type of service and IPv6's traffic class. A socket of
-/// one family does not take the other's option, so each family has its own where both may be met.
-fn mark(cluster: &mut Map<String, Value>, dscp: u8, addresses: &[&str]) {
+/// Sets the DSCP of a cluster's sockets: the upper six bits of IPv4's type of service and IPv6's traffic class. A
+/// socket accepts only the option of its own family, so a cluster that may use both families has a source address for
+/// each.
+fn set_dscp(cluster: &mut Map<String, Value>, dscp: u8, addresses: &[&str]) {
     let bind = cluster.entry("upstream_bind_config").or_insert_with(|| json!({}));
     let Some(bind) = bind.as_object_mut() else { return };
     let others = bind.get("socket_options").and_then(Value::as_array).cloned().unwrap_or_default();

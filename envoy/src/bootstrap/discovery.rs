@@ -1,5 +1,5 @@
-//! Wasm filters taken out of a bootstrap into files that Envoy watches (extension config discovery), so that their
-//! documents change without a restart: calls that come after a change meet the new one, those in flight keep theirs.
+//! Moves Wasm filters from a bootstrap to files that Envoy watches (extension config discovery), so that their
+//! documents change without a restart. New calls use the new document; calls in flight keep the old one.
 
 use std::path::{Path, PathBuf};
 
@@ -11,19 +11,19 @@ use crate::objects::{for_each_object, plugins};
 const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 const FILTERS: &str = "http_filters";
 
-/// A filter and the file that Envoy has it from.
+/// A filter, and the file that Envoy reads it from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Watched {
-    /// Its name, which is the resource's too.
+    /// Name of the filter and of the resource.
     pub name: String,
-    /// Its configuration.
+    /// The filter's `typed_config`.
     pub config: Value,
-    /// The file; nothing else is in its directory.
+    /// The only file in its directory.
     pub file: PathBuf,
 }
 
-/// Takes the Wasm filters out of `bootstrap`; each is to be written to its file below `dir`, in this order: the signer has to
-/// know what the gateway lets through, and is the first.
+/// Removes the Wasm filters from `bootstrap`, and returns them in the order in which to write them, each to its file
+/// below `dir`. The signer is first, because it must know every route that the gateway role may choose.
 pub fn take_out(bootstrap: &mut Value, dir: &Path) -> Vec<Watched> {
     let mut taken: Vec<Watched> = Vec::new();
     for_each_object(bootstrap, &mut |object| {
@@ -32,7 +32,7 @@ pub fn take_out(bootstrap: &mut Value, dir: &Path) -> Vec<Watched> {
             let Some(watched) = watched(filter, dir) else { continue };
             filter.remove("typed_config");
             filter.insert("config_discovery".into(), source(&watched.file));
-            // The same filter stands in each listener, and in each cluster.
+            // Each listener, or each cluster, has the same filter.
             if !taken.iter().any(|known| known.name == watched.name) {
                 taken.push(watched);
             }
@@ -48,7 +48,7 @@ fn is_signer(document: &str) -> bool {
 }
 
 impl Watched {
-    /// The file's content.
+    /// The file's content: a discovery response.
     pub fn response(&self, version: u32) -> Value {
         json!({
             "version_info": version.to_string(),
@@ -60,7 +60,7 @@ impl Watched {
         })
     }
 
-    /// Writes it whole: Envoy reads when a file is moved into the directory.
+    /// Writes the file atomically: Envoy reads it when it is moved into the directory.
     pub fn write(&self, version: u32) -> std::io::Result<()> {
         let new = self.file.with_extension("new");
         if let Some(dir) = self.file.parent() {
@@ -73,7 +73,7 @@ impl Watched {
 
 fn watched(filter: &Map<String, Value>, dir: &Path) -> Option<Watched> {
     let config = filter.get("typed_config").filter(|config| config.get("@type").is_some_and(|kind| kind == WASM))?;
-    // The relay's says nothing that could change.
+    // The relay's configuration never changes.
     if plugins(config).into_iter().any(is_relay) {
         return None;
     }

@@ -1,7 +1,7 @@
-//! Envoy's bootstrap: `envoy/base.yaml` with the addresses, files and paths of a machine, and with the clusters
-//! (`envoy/cluster.yaml`) and routes that the filter's document asks for.
+//! Renders Envoy's bootstrap: `envoy/base.yaml` with the addresses, files and paths of a machine, and the clusters
+//! (`envoy/cluster.yaml`) and routes of the filter's document.
 //!
-//! Timeouts, retries, TLS and logs are those of the two files, so that `up` runs what production runs.
+//! Timeouts, retries, TLS and logs come from the two files, so that `up` runs the same as production.
 
 mod clusters;
 pub mod discovery;
@@ -25,7 +25,7 @@ pub(crate) const ALS_CLUSTER: &str = "audit-als";
 pub(crate) const ALS_LOGGER: &str = "envoy.access_loggers.http_grpc";
 const FILE_LOGGER: &str = "envoy.access_loggers.file";
 
-/// What differs from run to run.
+/// Settings of a machine or a run.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The listener for HTTP/1.1 and h2c.
@@ -34,26 +34,26 @@ pub struct Settings {
     pub listen_tls: SocketAddr,
     /// Envoy's admin page.
     pub admin: SocketAddr,
-    /// The module.
+    /// The Wasm module.
     pub module: PathBuf,
     /// Certificate of the TLS listener (PEM).
     pub certificate: PathBuf,
-    /// Its key (PEM).
+    /// Private key of the certificate (PEM).
     pub key: PathBuf,
-    /// The paths; none means the internet to Bedrock itself.
+    /// The paths; if empty, Bedrock's public endpoints.
     pub paths: Vec<PathSpec>,
-    /// The CA that upstreams are verified against; the system's where absent.
+    /// The CA that verifies upstreams; `None` for the system's.
     pub upstream_ca: Option<PathBuf>,
     /// The access log file.
     pub access_log: PathBuf,
-    /// The collector's live feed; absent, there is none.
+    /// Address of the collector's live feed, if it is used.
     pub als: Option<SocketAddr>,
 }
 
-/// The bootstrap of `base` for `settings` and `document`.
+/// Renders the bootstrap.
 ///
 /// # Errors
-/// [`BootstrapError::Missing`], by what `base` lacks.
+/// [`BootstrapError::Missing`] names the part that `base` lacks.
 pub fn render(base: &Base, settings: &Settings, document: &Document) -> Result<Value, BootstrapError> {
     let mut config = base.config().clone();
     set_address(config.get_mut("admin").ok_or(BootstrapError::Missing("admin"))?, settings.admin);
@@ -72,7 +72,7 @@ pub fn render(base: &Base, settings: &Settings, document: &Document) -> Result<V
     error.map_or(Ok(config), Err)
 }
 
-/// Whether a plugin is the relay: it decides nothing, and its document says no more than where it stands.
+/// Whether a plugin is the relay. Its document holds only its place.
 fn is_relay(document: &str) -> bool {
     RelayPlace::parse(document.as_bytes()).is_some()
 }
@@ -92,9 +92,9 @@ fn listeners(resources: &mut Value, settings: &Settings) -> Result<(), Bootstrap
     Ok(())
 }
 
-/// Has the TLS listener of a bootstrap verify the certificates that clients show: a name that `authority` vouches for is the caller's,
-/// who shows none has none, and who shows another's is not let in.
-pub fn ask_for_names(bootstrap: &mut Value, authority: &Path) -> Result<(), BootstrapError> {
+/// Makes the TLS listener verify client certificates against `authority`. Without a certificate the caller is
+/// anonymous; with an untrusted one the handshake fails.
+pub fn verify_client_certificates(bootstrap: &mut Value, authority: &Path) -> Result<(), BootstrapError> {
     let resources = bootstrap.get_mut("static_resources").ok_or(BootstrapError::Missing("static_resources"))?;
     let tls = find(named(resources, "listeners")?, "tls").ok_or(BootstrapError::Missing("listener named `tls`"))?;
     for_each_object(tls, &mut |object| {
@@ -120,7 +120,7 @@ fn live_feed(resources: &mut Value, settings: &Settings) -> Result<(), Bootstrap
     Ok(())
 }
 
-/// The access loggers of a connection manager.
+/// Sets the access log file, and removes the live feed if it is not used.
 fn access_log(object: &mut Map<String, Value>, settings: &Settings) {
     let Some(loggers) = object.get_mut("access_log").and_then(Value::as_array_mut) else {
         return;
@@ -136,7 +136,7 @@ fn access_log(object: &mut Map<String, Value>, settings: &Settings) {
     }
 }
 
-/// A Wasm plugin: its module, and the document with the role that it has.
+/// Sets a Wasm plugin's module, and adds the document to its role.
 fn plugin(object: &mut Map<String, Value>, settings: &Settings, document: &Document) -> Result<(), BootstrapError> {
     let Some(vm) = object.get_mut("vm_config").and_then(Value::as_object_mut) else {
         return Ok(());

@@ -1,5 +1,5 @@
-//! The gateway for a mesh. `render` makes Istio's EnvoyFilter of `envoy/standalone.yaml`, so that the
-//! mesh runs what plain Envoy runs; `check` (crate::check) has the rules.
+//! The gateway in a mesh. Renders Istio's resources from `envoy/standalone.yaml`, so that the mesh runs the same
+//! configuration as plain Envoy. `crate::check` has the rules for these files.
 
 mod sidecar;
 
@@ -18,39 +18,39 @@ use crate::gateway::Options;
 use crate::objects::for_each_object;
 use crate::{Error, installed, yaml};
 
-/// The gateway's port: of its pod, its Service and its Gateway, so that no rule depends on which of them is meant.
+/// The gateway's port: the same for pod, Service and Gateway, so that rules match on any of them.
 const PORT: u16 = 8443;
-/// Name and namespace of Service, Gateway and the rest.
+/// Name and namespace of the resources.
 const NAME: &str = "bedrock-gateway";
-/// The VirtualService's route that refuses what reaches the gateway without the routes made here.
+/// The VirtualService's route that refuses calls when the EnvoyFilter's routes are missing.
 const CLOSED: &str = "closed";
-/// Where the Deployment mounts the image with the module.
+/// Path of the module in the image volume that the Deployment mounts.
 const MODULE: &str = "/etc/bedrock-gateway/module/plugin.wasm";
 const MANAGER: &str = "envoy.filters.network.http_connection_manager";
 const ROUTER: &str = "envoy.filters.http.router";
-/// The first of the filters that are put in.
-const FIRST: &str = "bedrock.gateway";
+/// The filter with the role `gateway`.
+const GATEWAY_FILTER: &str = "bedrock.gateway";
 
-/// What Istio says itself, or what has no place in a merge.
+/// Keys that Istio sets itself, or that a merge cannot carry.
 const NOT_MERGED: [&str; 5] = ["stat_prefix", "codec_type", "http_filters", "route_config", "@type"];
 
 const HEAD: &str = "\
-# The egress gateway's filter, clusters and routes: what `envoy/standalone.yaml` has, as patches for the Envoy that Istio makes.
-# That file says why each value is what it is. Made by `bedrock-gateway render istio`, which also makes it for a document and for
-# paths of your own; the tests compare it with that file and run it.
+# The egress gateway's filter, clusters and routes: the configuration of `envoy/standalone.yaml` as patches for Istio's
+# Envoy. base.yaml and cluster.yaml explain each value. `bedrock-gateway render istio` generates this file, also for
+# your own document and paths. A test checks that it is current; others run it.
 #
-# Why an EnvoyFilter, and no WasmPlugin: WasmPlugin has no `allow_on_headers_stop_iteration`. Without it Envoy never shows the
-# body to a filter that holds the headers, and a call that is to be signed would wait for ever. It also has no place for the
-# signer, which stands in the clusters.
+# Why an EnvoyFilter instead of a WasmPlugin: WasmPlugin has no `allow_on_headers_stop_iteration`. Without it Envoy does
+# not pass the body to a filter that holds the headers, so a call to be signed would hang. It also cannot add the
+# signer, which is a filter of the clusters.
 #
-# Not carried over: `normalize_path: false`. Istio merges messages, and a `false` in a message does not replace a `true`; so dot
-# segments in a path are resolved here before the filter sees it. Escapes (`%2F`) and double slashes stay as they are.
+# One setting differs: `normalize_path: false`. Istio merges messages, and `false` in a message does not replace `true`.
+# So Envoy resolves dot segments in a path before the filter sees it. Escapes (`%2F`) and double slashes do not change.
 ";
 
-/// What is made: a way, and by what.
+/// The form of the gateway in a mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Way {
-    /// The egress gateway's EnvoyFilter.
+pub enum Form {
+    /// An EnvoyFilter for the egress gateway.
     Egress,
     /// A WasmPlugin for sidecars, with Bedrock API keys.
     Plugin,
@@ -58,33 +58,34 @@ pub enum Way {
     Sidecar,
 }
 
-/// The files of `envoy/istio` that are made.
-pub const MADE: [(Way, &str); 3] = [
-    (Way::Egress, "egress/envoyfilter.yaml"),
-    (Way::Plugin, "sidecar/plugin.yaml"),
-    (Way::Sidecar, "sidecar/envoyfilter.yaml"),
+/// The generated files below `envoy/istio`.
+pub const GENERATED: [(Form, &str); 3] = [
+    (Form::Egress, "egress/envoyfilter.yaml"),
+    (Form::Plugin, "sidecar/plugin.yaml"),
+    (Form::Sidecar, "sidecar/envoyfilter.yaml"),
 ];
 
-/// What is asked for; without paths, of `envoy/standalone.yaml` as it is. `image` is where sidecars have the module from.
+/// Renders a form of the gateway; without paths, from `envoy/standalone.yaml`. `image` is the module's image for
+/// sidecars.
 ///
 /// # Errors
-/// Why there is none: the document, the paths.
-pub fn render(way: Way, options: &Options, image: Option<&Image>) -> Result<String, Error> {
+/// The document or a path is invalid.
+pub fn render(form: Form, options: &Options, image: Option<&Image>) -> Result<String, Error> {
     let bootstrap = if options.paths.is_empty() { installed::standalone()? } else { installed::bootstrap(options)? };
     let name = "the document in the Envoy configuration".to_owned();
     let refused =
         |error| Error::from(DocumentError::Key { name: name.clone(), position: None, error: Box::new(error) });
     let image = image.cloned().unwrap_or_default();
-    match way {
-        Way::Egress => Ok(envoy_filter(bootstrap)?),
-        Way::Plugin => sidecar::plugin(document_of(&bootstrap)?, &image).map_err(refused),
-        Way::Sidecar => sidecar::envoy_filter(document_of(&bootstrap)?, &bootstrap, &image)?.map_err(refused),
+    match form {
+        Form::Egress => Ok(envoy_filter(bootstrap)?),
+        Form::Plugin => sidecar::plugin(document_of(&bootstrap)?, &image).map_err(refused),
+        Form::Sidecar => sidecar::envoy_filter(document_of(&bootstrap)?, &bootstrap, &image)?.map_err(refused),
     }
 }
 
-/// The document of the first filter.
+/// The document in the gateway filter.
 fn document_of(bootstrap: &Value) -> Result<Config, BootstrapError> {
-    let filter = filter_of(bootstrap, FIRST)?;
+    let filter = filter_of(bootstrap, GATEWAY_FILTER)?;
     let text = filter.pointer("/config/configuration/value").and_then(Value::as_str);
     let config = text.and_then(|text| Config::parse(text.as_bytes()).ok());
     config.ok_or(BootstrapError::Missing("document in filter `bedrock.gateway`"))
@@ -98,12 +99,12 @@ fn filter_of(bootstrap: &Value, name: &str) -> Result<Value, BootstrapError> {
     found.ok_or(BootstrapError::Missing("filter `bedrock.gateway`"))
 }
 
-/// The EnvoyFilter that makes of Istio's egress gateway what `bootstrap`, of the form of `envoy/standalone.yaml`, is alone.
+/// Renders the egress gateway's EnvoyFilter from `bootstrap`, which has the structure of `envoy/standalone.yaml`.
 ///
 /// # Errors
-/// [`BootstrapError::Missing`], by what `bootstrap` lacks.
+/// [`BootstrapError::Missing`] names the part that `bootstrap` lacks.
 pub fn envoy_filter(mut bootstrap: Value) -> Result<String, BootstrapError> {
-    // As for a change without restart: both filters by name, their documents apart.
+    // Istio discovers both filters by name, so that their documents change without a restart.
     let filters = discovery::take_out(&mut bootstrap, Path::new("/"));
     let listeners = bootstrap
         .pointer("/static_resources/listeners")
@@ -125,8 +126,8 @@ pub fn envoy_filter(mut bootstrap: Value) -> Result<String, BootstrapError> {
     let mut patches = vec![
         listener_patch(listener),
         Patch::new(
-            "Limits, timeouts, answers in Bedrock's form, and the access log, which is the audit's ledger: it comes with the\n\
-             filter, so that no setting of the mesh can leave calls without it.",
+            "Limits, timeouts, error responses in Bedrock's format, and the access log that the audit reads: as part of the filter's\n\
+             configuration, no setting of the mesh can disable it.",
             "NETWORK_FILTER",
             at(json!({ "name": MANAGER })),
             ("MERGE", json!({ "name": MANAGER, "typed_config": manager_patch(manager) })),
@@ -135,27 +136,27 @@ pub fn envoy_filter(mut bootstrap: Value) -> Result<String, BootstrapError> {
     patches.extend(filter_patches(manager));
     patches.extend(route_patches(manager)?);
     patches.extend(listeners.iter().filter(|listener| listener.get("internal_listener").is_some()).map(|listener| {
-        let why = "Where streams pass once more on their way upstream (`stream_relay`): reached from inside this Envoy alone.";
-        Patch::new(why, "LISTENER", json!({ "context": "GATEWAY" }), ("ADD", mounted(listener.clone())))
+        let why = "The relay for streams (`stream_relay`): an internal listener that only this Envoy can connect to.";
+        Patch::new(why, "LISTENER", json!({ "context": "GATEWAY" }), ("ADD", with_mounted_module(listener.clone())))
     }));
-    patches.extend(clusters.iter().filter(|cluster| is_wanted(cluster)).enumerate().map(|(number, cluster)| {
-        let why = "Bedrock's clusters: a priority for each path, and the signer in the chain of each.";
+    patches.extend(clusters.iter().filter(|cluster| is_not_live_feed(cluster)).enumerate().map(|(number, cluster)| {
+        let why = "Bedrock's clusters: a priority for each path, and the signer as an upstream filter.";
         let why = if number == 0 { why } else { "" };
         let mut cluster = cluster.clone();
-        from_istiod(&mut cluster);
+        discover_from_istiod(&mut cluster);
         Patch::new(why, "CLUSTER", json!({ "context": "GATEWAY" }), ("ADD", cluster))
     }));
     patches.extend(filters.into_iter().enumerate().map(|(number, filter)| {
-        let why = "The two roles of the module, which the pod has as a file. Istio sends what is changed here by itself: calls and\n\
-                   streams in flight keep what they began with.";
-        let value = json!({ "name": filter.name, "typed_config": mounted(filter.config) });
+        let why = "The two roles of the module, which is a file in the pod. Istio applies changes without a restart: calls and\n\
+                   streams in flight keep the old document.";
+        let value = json!({ "name": filter.name, "typed_config": with_mounted_module(filter.config) });
         let why = if number == 0 { why } else { "" };
         Patch::new(why, "EXTENSION_CONFIG", json!({ "context": "GATEWAY" }), ("ADD", value))
     }));
     Ok(text(HEAD, NAME, ("app", NAME), &patches))
 }
 
-/// One of an EnvoyFilter's patches, and why it is there.
+/// A patch of an EnvoyFilter, with the comment to write before it.
 struct Patch {
     why: &'static str,
     value: Value,
@@ -168,7 +169,7 @@ impl Patch {
     }
 }
 
-/// A match of the gateway's listener, and of a filter in it.
+/// Matches a filter in the gateway's listener.
 fn at(filter: Value) -> Value {
     json!({ "context": "GATEWAY", "listener": { "portNumber": PORT, "filterChain": { "filter": filter } } })
 }
@@ -176,14 +177,14 @@ fn at(filter: Value) -> Value {
 fn listener_patch(listener: &Value) -> Patch {
     let limit = listener.get("per_connection_buffer_limit_bytes").cloned().unwrap_or_default();
     Patch::new(
-        "What is read of a connection at once.",
+        "Bytes read from a connection at once.",
         "LISTENER",
         json!({ "context": "GATEWAY", "listener": { "portNumber": PORT } }),
         ("MERGE", json!({ "per_connection_buffer_limit_bytes": limit })),
     )
 }
 
-/// The connection manager's settings that a merge can carry: one that is off by default, or that Istio has on, stays so.
+/// The connection manager's settings that a merge can carry. A merge cannot set `false`.
 fn manager_patch(manager: &Map<String, Value>) -> Value {
     let is_carried = |name: &str, value: &Value| !NOT_MERGED.contains(&name) && value != &json!(false);
     let mut merged: Map<String, Value> = manager
@@ -193,9 +194,9 @@ fn manager_patch(manager: &Map<String, Value>) -> Value {
         .collect();
     merged.insert("@type".into(), manager.get("@type").cloned().unwrap_or_default());
     if let Some(loggers) = merged.get_mut("access_log").and_then(Value::as_array_mut) {
-        loggers.retain(is_wanted);
+        loggers.retain(is_not_live_feed);
     }
-    // AuthorizationPolicy refuses before the filter is asked.
+    // An AuthorizationPolicy refuses calls before they reach the filter.
     let refused = json!({
         "filter": { "extension_filter": {
             "name": "envoy.access_loggers.extension_filters.cel",
@@ -214,19 +215,19 @@ fn manager_patch(manager: &Map<String, Value>) -> Value {
     Value::Object(merged)
 }
 
-/// The filters, before Istio's router; the router's own settings.
+/// Inserts the filters before Istio's router, and merges the router's settings.
 fn filter_patches(manager: &Map<String, Value>) -> Vec<Patch> {
     let before = |name: &str| at(json!({ "name": MANAGER, "subFilter": { "name": name } }));
     let all = manager.get("http_filters").and_then(Value::as_array).into_iter().flatten();
     all.map(|filter| {
         let name = filter.get("name").and_then(Value::as_str).unwrap_or_default();
         let mut filter = filter.clone();
-        from_istiod(&mut filter);
+        discover_from_istiod(&mut filter);
         match name {
             ROUTER => Patch::new("", "HTTP_FILTER", before(ROUTER), ("MERGE", filter)),
             _ => {
-                let why = if name == FIRST {
-                    "Behind Istio's own filters (AuthorizationPolicy above all), before its router."
+                let why = if name == GATEWAY_FILTER {
+                    "After Istio's own filters, such as AuthorizationPolicy, and before its router."
                 } else {
                     ""
                 };
@@ -237,15 +238,16 @@ fn filter_patches(manager: &Map<String, Value>) -> Vec<Patch> {
     .collect()
 }
 
-/// The routes, in a virtual host of their own: the filter lets a call go on under its service's name. Until then its route is one
-/// to nowhere, before the VirtualService's, which answers 503: so nothing leaves where these are missing, or the filter is.
+/// The routes are in a separate virtual host. The filter sets a call's Host to its service's name, which selects it.
+/// Until then the call's route is `held`, which leads to no upstream. If these routes are missing, the VirtualService's
+/// answers 503; so no call leaves without the filter or the routes.
 fn route_patches(manager: &Map<String, Value>) -> Result<Vec<Patch>, BootstrapError> {
     let config = manager.get("route_config").ok_or(BootstrapError::Missing("route_config"))?;
     let mut host = config.pointer("/virtual_hosts/0").cloned().ok_or(BootstrapError::Missing("virtual_hosts"))?;
     let limit = host.pointer("/routes/0/request_body_buffer_limit").cloned();
     if let Some(host) = host.as_object_mut() {
         host.insert("domains".into(), SERVICES.iter().map(|service| json!(service.name())).collect());
-        // The rest of the route configuration is Istio's.
+        // Istio owns the rest of the route configuration.
         for removed in ["request_headers_to_remove", "response_headers_to_remove"] {
             if let Some(names) = config.get(removed) {
                 host.insert(removed.to_owned(), names.clone());
@@ -258,8 +260,8 @@ fn route_patches(manager: &Map<String, Value>) -> Result<Vec<Patch>, BootstrapEr
     };
     Ok(vec![
         Patch::new(
-            "As long as a call has not passed the filter, its route leads nowhere, and says how much of a body may be held. (The\n\
-             VirtualService's, an answer by itself, cannot say that.)",
+            "Route of a call before it has passed the filter: it leads to no upstream, and limits the body that may be buffered.\n\
+             (The VirtualService's route is a direct response, which cannot set that limit.)",
             "HTTP_ROUTE",
             at(json!({ "route": { "name": CLOSED } })),
             (
@@ -273,7 +275,7 @@ fn route_patches(manager: &Map<String, Value>) -> Result<Vec<Patch>, BootstrapEr
             ),
         ),
         Patch::new(
-            "Once it has passed, its Host is its service's name, until the signer puts in Bedrock's.",
+            "Routes of a call that has passed the filter: its Host is its service's name, until the signer sets Bedrock's.",
             "VIRTUAL_HOST",
             json!({ "context": "GATEWAY", "routeConfiguration": { "gateway": format!("{NAME}/{NAME}") } }),
             ("ADD", host),
@@ -281,8 +283,8 @@ fn route_patches(manager: &Map<String, Value>) -> Result<Vec<Patch>, BootstrapEr
     ])
 }
 
-/// With the module where the pod has it.
-fn mounted(mut value: Value) -> Value {
+/// Sets the path of the module in the pod.
+fn with_mounted_module(mut value: Value) -> Value {
     for_each_object(&mut value, &mut |object| {
         if let Some(vm) = object.get_mut("vm_config").and_then(Value::as_object_mut) {
             vm.insert("code".into(), json!({ "local": { "filename": MODULE } }));
@@ -291,27 +293,27 @@ fn mounted(mut value: Value) -> Value {
     value
 }
 
-/// Not the live feed: its collector would write each record a second time, in addition to the one that reads the file.
-fn is_wanted(named: &Value) -> bool {
+/// Excludes the live feed: the collector reads the file, and with both it would write each record twice.
+fn is_not_live_feed(named: &Value) -> bool {
     named.get("name").and_then(Value::as_str).is_none_or(|name| ![ALS_CLUSTER, ALS_LOGGER].contains(&name))
 }
 
-/// Filters that are found by name are found at istiod, and nothing is served before they are there.
-fn from_istiod(value: &mut Value) {
+/// Discovers filters from istiod. The listener does not serve before it has them.
+fn discover_from_istiod(value: &mut Value) {
     match value {
         Value::Object(object) => {
             if let Some(source) = object.get_mut("config_discovery").and_then(|found| found.get_mut("config_source")) {
                 *source = json!({ "ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3" });
             }
-            object.values_mut().for_each(from_istiod);
+            object.values_mut().for_each(discover_from_istiod);
         }
-        Value::Array(values) => values.iter_mut().for_each(from_istiod),
+        Value::Array(values) => values.iter_mut().for_each(discover_from_istiod),
         _ => {}
     }
 }
 
 fn text(head: &str, namespace: &str, (label, value): (&str, &str), patches: &[Patch]) -> String {
-    let mut out = head_of(head, ("networking.istio.io/v1alpha3", "EnvoyFilter", namespace));
+    let mut out = object_head(head, ("networking.istio.io/v1alpha3", "EnvoyFilter", namespace));
     out.push_str(&format!("  workloadSelector: {{ labels: {{ {label}: {value} }} }}\n  configPatches:\n"));
     for patch in patches {
         for line in patch.why.lines() {
@@ -323,9 +325,9 @@ fn text(head: &str, namespace: &str, (label, value): (&str, &str), patches: &[Pa
     out
 }
 
-/// An object, with reasons before some of its keys.
+/// Renders a resource, with comments before some of its keys.
 fn object(head: &str, kind: (&str, &str, &str), spec: &Value, why: &[(&str, &str)]) -> String {
-    let mut out = head_of(head, kind);
+    let mut out = object_head(head, kind);
     for (name, value) in spec.as_object().into_iter().flatten() {
         if let Some((_, why)) = why.iter().find(|(known, _)| known == name) {
             out.push_str(&format!("  # {why}\n"));
@@ -336,6 +338,6 @@ fn object(head: &str, kind: (&str, &str, &str), spec: &Value, why: &[(&str, &str
     out
 }
 
-fn head_of(head: &str, (version, kind, namespace): (&str, &str, &str)) -> String {
+fn object_head(head: &str, (version, kind, namespace): (&str, &str, &str)) -> String {
     format!("{head}apiVersion: {version}\nkind: {kind}\nmetadata:\n  name: {NAME}\n  namespace: {namespace}\nspec:\n")
 }

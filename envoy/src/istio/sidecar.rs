@@ -1,4 +1,4 @@
-//! The workload's own sidecar as the gateway: one role, one region, one path.
+//! The gateway in a workload's sidecar: role `combined`, one region, one path.
 
 use std::str::FromStr;
 
@@ -6,17 +6,17 @@ use filter_core::config::{Auth, Config, ConfigError, Credentials, Role};
 use filter_core::policy::Policy;
 use serde_json::{Value, json};
 
-use super::{FIRST, MANAGER, Patch, ROUTER, filter_of};
+use super::{GATEWAY_FILTER, MANAGER, Patch, ROUTER, filter_of};
 use crate::bootstrap_error::BootstrapError;
 use crate::check::is_digest;
 
-/// The port of the ServiceEntries, and so of the sidecar's listener.
+/// The port of the ServiceEntries and of the sidecar's listener.
 const PORT: u16 = 10000;
-/// The namespace of the workloads, and the label of their pods.
+/// Namespace and label of the workloads' pods.
 const NAMESPACE: &str = "mission";
 const LABEL: (&str, &str) = ("bedrock-gateway", "sidecar");
 
-/// The module's image, by its digest.
+/// The module's image, with its digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     name: String,
@@ -24,24 +24,24 @@ pub struct Image {
 }
 
 const PLUGIN: &str = "\
-# The filter in the workload's sidecar, for Bedrock API keys: a WasmPlugin and nothing else. Made by
-# `bedrock-gateway render istio --way plugin` of the document in envoy/standalone.yaml: `combined`, for one region over one path.
+# The filter in a workload's sidecar, for Bedrock API keys: role `combined`, for one region over one path.
+# `bedrock-gateway render istio --way plugin` generates this file from the document in envoy/standalone.yaml.
 #
-# Why API keys only: a signature covers the body, so a call is held until its body is hashed, and WasmPlugin has no
-# `allow_on_headers_stop_iteration`, without which the body of a call that is held is never shown. With an API key, bodies
-# stream through. For signatures take envoyfilter.yaml in the place of this file.
+# API keys only: a signature covers the body, so the filter must hold a call until the body is hashed. WasmPlugin has no
+# `allow_on_headers_stop_iteration`, without which Envoy does not pass the body of a held call. With an API key, bodies
+# stream through. For signatures use envoyfilter.yaml instead of this file.
 ";
 
 const FILTER: &str = "\
-# The filter in the workload's sidecar, for signatures (temporary keys of the Commercial partition). Made by
-# `bedrock-gateway render istio --way sidecar` of envoy/standalone.yaml, for one region over one path. For Bedrock API keys a WasmPlugin
-# does (plugin.yaml), which this file takes the place of.
+# The filter in a workload's sidecar, for signatures (temporary keys of the Commercial partition): for one region over one path.
+# `bedrock-gateway render istio --way sidecar` generates this file from envoy/standalone.yaml. For Bedrock API keys use plugin.yaml
+# instead of this file.
 #
-# The image must be readable without a pull secret: an EnvoyFilter would have to hold it in clear. Where it is not, mount the
-# image in the pods (egress/gateway.yaml shows how) and say `code: { local: { filename: … } }`.
+# The image must be readable without a pull secret, because an EnvoyFilter would contain it in clear text. Otherwise,
+# mount the image in the pods (as in egress/gateway.yaml) and set `code: { local: { filename: … } }`.
 ";
 
-/// A document as the only role has it: for the environment's credentials, one region and one path.
+/// The document for role `combined`: credentials from the environment, one region and one path.
 fn document(config: Config, auth: Auth) -> Result<Config, ConfigError> {
     if config.credentials != (Credentials::Environment {}) || !config.credential_sets.is_empty() {
         let problem = "a sidecar has no cluster to fetch them from: want the source `environment` alone";
@@ -50,13 +50,13 @@ fn document(config: Config, auth: Auth) -> Result<Config, ConfigError> {
     let class = json!({ "name": "any", "paths": ["internet"] });
     let config = Config {
         role: Role::Combined,
-        // The listener that streams pass a second time is the gateway's.
+        // A sidecar has no relay listener.
         stream_relay: None,
         auth: Some(auth),
-        // The caller is the workload itself: it has no certificate to read, and no other caller to tell apart.
+        // The only caller is the workload itself, without a certificate.
         principal: Vec::new(),
-        // With an API key, bodies stream through, and a call that is known to be too long would be held (see `PLUGIN`): Bedrock
-        // refuses it.
+        // With an API key, bodies stream through. To refuse a long body the filter would hold the call, which would
+        // hang (see `PLUGIN`); Bedrock refuses it instead.
         max_body_bytes: if auth == Auth::Bearer { 1 << 30 } else { config.max_body_bytes },
         route_classes: serde_json::from_value(class).into_iter().collect(),
         ..config
@@ -65,7 +65,7 @@ fn document(config: Config, auth: Auth) -> Result<Config, ConfigError> {
     Ok(config)
 }
 
-/// The WasmPlugin.
+/// Renders the WasmPlugin.
 pub(super) fn plugin(config: Config, image: &Image) -> Result<String, ConfigError> {
     let (label, value) = LABEL;
     let spec = json!({
@@ -81,22 +81,28 @@ pub(super) fn plugin(config: Config, image: &Image) -> Result<String, ConfigErro
         "pluginConfig": document(config, Auth::Bearer)?,
     });
     let why = [
-        ("failStrategy", "After a crash, calls are refused for a second, then a new VM serves. Never past the filter."),
-        ("imagePullSecret", "Of this namespace."),
-        ("match", "Calls that leave the pod by the port of the ServiceEntries."),
-        ("pluginConfig", "The rules; docs/configuration.md has every key."),
-        ("vmConfig", "Of the proxy's own environment (workload.yaml), so that it stands in no configuration."),
+        (
+            "failStrategy",
+            "After a crash of the VM, Envoy answers 503 for a second, then starts a new VM. No call bypasses the filter.",
+        ),
+        ("imagePullSecret", "A secret of this namespace."),
+        ("match", "Outbound calls to the port of the ServiceEntries."),
+        ("pluginConfig", "The filter's document; docs/configuration.md describes every key."),
+        (
+            "vmConfig",
+            "Read from the proxy's environment (workload.yaml), so that the key is not part of a configuration.",
+        ),
     ];
     Ok(super::object(PLUGIN, ("extensions.istio.io/v1alpha1", "WasmPlugin", NAMESPACE), &spec, &why))
 }
 
-/// The EnvoyFilter: what the WasmPlugin says, and what it cannot.
+/// Renders the EnvoyFilter.
 pub(super) fn envoy_filter(
     config: Config,
     bootstrap: &Value,
     image: &Image,
 ) -> Result<Result<String, ConfigError>, BootstrapError> {
-    let mut filter = filter_of(bootstrap, FIRST)?;
+    let mut filter = filter_of(bootstrap, GATEWAY_FILTER)?;
     let buffer = bootstrap
         .pointer("/static_resources/clusters/0/per_connection_buffer_limit_bytes")
         .cloned()
@@ -118,28 +124,28 @@ pub(super) fn envoy_filter(
         "portNumber": PORT,
         "filterChain": { "filter": { "name": MANAGER, "subFilter": { "name": ROUTER } } },
     } });
-    let mut found_by_name = json!({ "name": FIRST, "config_discovery": {
+    let mut found_by_name = json!({ "name": GATEWAY_FILTER, "config_discovery": {
         "config_source": {}, "type_urls": ["type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm"],
     } });
-    super::from_istiod(&mut found_by_name);
+    super::discover_from_istiod(&mut found_by_name);
     let patches = [
         Patch::new(
-            "A call is held until its body is hashed: as much as `max_body_bytes` and more.",
+            "The filter holds a call until its body is hashed: not less than `max_body_bytes`.",
             "LISTENER",
             listener,
             ("MERGE", json!({ "per_connection_buffer_limit_bytes": buffer })),
         ),
         Patch::new(
-            "Last before the router: what the filter has signed, nothing changes.",
+            "The last filter before the router, so that no other filter changes a signed call.",
             "HTTP_FILTER",
             router,
             ("INSERT_BEFORE", found_by_name),
         ),
         Patch::new(
-            "The module, which Istio's agent fetches by its digest.",
+            "The module. Istio's agent fetches the image and verifies the digest.",
             "EXTENSION_CONFIG",
             json!({ "context": context }),
-            ("ADD", json!({ "name": FIRST, "typed_config": filter })),
+            ("ADD", json!({ "name": GATEWAY_FILTER, "typed_config": filter })),
         ),
     ];
     Ok(Ok(super::text(FILTER, NAMESPACE, LABEL, &patches)))
@@ -154,7 +160,7 @@ impl Image {
 }
 
 impl Default for Image {
-    /// Of no digest that exists, so that nothing runs by mistake.
+    /// A digest that matches no image, so that nothing runs by mistake.
     fn default() -> Self {
         Self { name: "registry.example/bedrock-gateway/filter".to_owned(), digest: "0".repeat(64) }
     }

@@ -63,11 +63,11 @@ fn a_refused_key_is_replaced_once() {
 
     let mut third = Attempt::default();
     let late = input(Some(&state));
-    let state = AttemptFacts { resigned: Some(audit::Resigned::Credentials(2)), ..facts };
+    let state = AttemptFacts { resigned: Some(Resigned::Credentials(2)), ..facts };
     let state = to_json(&state);
     let late = AttemptInput { previous: Some(&state), ..late };
     assert_eq!(third.request(&converse(&[]), late, context(NOW)), RequestStep::AwaitCredentials);
-    let reply = refused(third.request(&converse(&[]), late, context(NOW + std::time::Duration::from_secs(2))));
+    let reply = refused(third.request(&converse(&[]), late, context(NOW + Duration::from_secs(2))));
     assert!(reply.2.contains("have expired"), "{}", reply.2);
 }
 
@@ -75,7 +75,7 @@ fn a_refused_key_is_replaced_once() {
 fn a_wrong_clock_is_corrected_once() {
     let policy = policy("signer", "sigv4");
     // 1994-11-06T08:49:37Z, ten minutes on.
-    let now = NOW + std::time::Duration::from_secs(784_111_777 + 600);
+    let now = NOW + Duration::from_secs(784_111_777 + 600);
     let keys = keys();
     let context = Context { now, ..context(&policy, Some(&keys)) };
     let handoff =

@@ -12,26 +12,26 @@ fn clients() -> PathBuf {
 }
 
 /// A suite of `calls.py`.
-pub fn python(suite: &str, url: &str) -> Vec<Value> {
+pub(crate) fn python(suite: &str, url: &str) -> Vec<Value> {
     run(Command::new(required("GATEWAY_PYTHON")).arg(clients().join("calls.py")).args([suite, url]))
 }
 
 /// A suite of `calls.py` whose connections go to a proxy, whatever their names resolve to, as a pod's go to its sidecar.
-pub fn python_through(proxy: std::net::SocketAddr, suite: &str, url: &str) -> Vec<Value> {
+pub(crate) fn python_through(proxy: std::net::SocketAddr, suite: &str, url: &str) -> Vec<Value> {
     let mut command = Command::new(required("GATEWAY_PYTHON"));
     command.arg(clients().join("calls.py")).args([suite, url]);
     run(command.env("HTTP_PROXY", format!("http://{proxy}")).env_remove("NO_PROXY").env_remove("no_proxy"))
 }
 
 /// A suite of `calls.py` over TLS, with a Bedrock API key of the caller's own.
-pub fn python_bearer(suite: &str, url: &str, ca: &str) -> Vec<Value> {
+pub(crate) fn python_bearer(suite: &str, url: &str, ca: &str) -> Vec<Value> {
     let mut command = Command::new(required("GATEWAY_PYTHON"));
     command.arg(clients().join("calls.py")).args([suite, url, ca]);
     run(command.env("AWS_BEARER_TOKEN_BEDROCK", "ABSKcallers-own"))
 }
 
 /// A suite of `calls.mjs`.
-pub fn javascript(suite: &str, url: &str) -> Vec<Value> {
+pub(crate) fn javascript(suite: &str, url: &str) -> Vec<Value> {
     run(Command::new("node")
         .arg(clients().join("calls.mjs"))
         .args([suite, url])
@@ -47,12 +47,12 @@ fn run(command: &mut Command) -> Vec<Value> {
 }
 
 /// Fails if a call raised.
-pub fn assert_all_answered(calls: &[Value]) {
+pub(crate) fn assert_all_answered(calls: &[Value]) {
     let failed: Vec<&Value> = calls.iter().filter(|call| call.get("error").is_some()).collect();
     assert!(failed.is_empty() && !calls.is_empty(), "{failed:#?}");
 }
 
 /// The call of that name.
-pub fn call<'a>(calls: &'a [Value], name: &str) -> &'a Value {
+pub(crate) fn call<'a>(calls: &'a [Value], name: &str) -> &'a Value {
     calls.iter().find(|call| call["call"] == name).unwrap_or_else(|| panic!("no call {name} in {calls:#?}"))
 }

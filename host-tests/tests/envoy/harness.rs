@@ -11,15 +11,15 @@ use bedrock_double::sources::{AGENT_TOKEN, CONTAINER_TOKEN};
 use bedrock_double::{Builder, Double, EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY, Received, Running};
 
 /// A session token of temporary keys; the double accepts any text.
-pub const SESSION_TOKEN: &str = "example/session+token==";
+pub(crate) const SESSION_TOKEN: &str = "example/session+token==";
 /// A Bedrock API key; the double accepts any text.
-pub const API_KEY: &str = "ABSKexample-api-key";
+pub(crate) const API_KEY: &str = "ABSKexample-api-key";
 
-pub use host_tests::required;
+pub(crate) use host_tests::required;
 
 /// Credentials in the gateway's environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keys {
+pub(crate) enum Keys {
     None,
     LongLived,
     Temporary,
@@ -57,14 +57,14 @@ impl Keys {
 }
 
 /// Doubles, and `bedrock-gateway up` in front of them.
-pub struct Harness {
+pub(crate) struct Harness {
     pub doubles: Vec<Running>,
     pub gateway: Gateway,
     pub dir: tempfile::TempDir,
 }
 
 /// A running `bedrock-gateway up`.
-pub struct Gateway {
+pub(crate) struct Gateway {
     child: Child,
     /// `http://127.0.0.1:PORT`
     pub http: String,
@@ -82,12 +82,12 @@ pub struct Gateway {
 
 impl Harness {
     /// One double, reached over the internet.
-    pub fn lone(keys: Keys) -> Harness {
+    pub(crate) fn lone(keys: Keys) -> Harness {
         Harness::new(keys, &["internet"], |double| double, &[])
     }
 
     /// A double for each path, or for each path and region (`dx@us-west-2`); `arguments` are more of `bedrock-gateway up`'s.
-    pub fn new(keys: Keys, paths: &[&str], change: impl Fn(Builder) -> Builder, arguments: &[&str]) -> Harness {
+    pub(crate) fn new(keys: Keys, paths: &[&str], change: impl Fn(Builder) -> Builder, arguments: &[&str]) -> Harness {
         let dir = tempfile::tempdir().unwrap();
         let doubles: Vec<Running> = paths
             .iter()
@@ -112,18 +112,18 @@ impl Harness {
     }
 
     /// The access log of the gateway.
-    pub fn access_log(&self) -> PathBuf {
+    pub(crate) fn access_log(&self) -> PathBuf {
         self.dir.path().join("access.jsonl")
     }
 
     /// The requests that the doubles got, without health checks.
-    pub fn received(&self) -> Vec<Received> {
+    pub(crate) fn received(&self) -> Vec<Received> {
         let all = self.doubles.iter().flat_map(Running::requests);
         all.filter(|request| request.operation.is_some() || request.is_violation()).collect()
     }
 
     /// Fails if a double got a request that a gateway must never send: unsigned, wrongly signed, or with a forbidden header.
-    pub fn assert_no_violation(&self) {
+    pub(crate) fn assert_no_violation(&self) {
         for double in &self.doubles {
             let violations = double.violations();
             assert!(violations.is_empty(), "{violations:#?}");
@@ -133,7 +133,7 @@ impl Harness {
 
 impl Gateway {
     /// Starts `bedrock-gateway up` on free ports and waits for its line.
-    pub fn start(keys: Keys, arguments: &[String]) -> Gateway {
+    pub(crate) fn start(keys: Keys, arguments: &[String]) -> Gateway {
         let mut command = Command::new(required("BEDROCK_GATEWAY_BIN"));
         let state = tempfile::tempdir().unwrap();
         command.args(["up", "--listen", "127.0.0.1:0", "--state"]).arg(state.path()).args(arguments);
@@ -145,7 +145,7 @@ impl Gateway {
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
-            BufReader::new(stdout).lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)))
+            BufReader::new(stdout).lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)));
         });
         let said = Arc::new(Mutex::new(String::new()));
         let hearing = Arc::clone(&said);
@@ -170,27 +170,27 @@ impl Gateway {
     }
 
     /// Its stderr so far.
-    pub fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         self.said.lock().unwrap().clone()
     }
 
     /// The process id of `bedrock-gateway up`.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Where its run keeps its logs and Envoy's configuration.
-    pub fn run_dir(&self) -> PathBuf {
+    pub(crate) fn run_dir(&self) -> PathBuf {
         self.state.path().join(format!("up/{}", self.pid()))
     }
 
     /// A page of Envoy's admin interface.
-    pub fn admin(&self, path: &str) -> String {
+    pub(crate) fn admin(&self, path: &str) -> String {
         self.ask_admin("GET", path)
     }
 
     /// A change by Envoy's admin interface.
-    pub fn post(&self, path: &str) -> String {
+    pub(crate) fn post(&self, path: &str) -> String {
         self.ask_admin("POST", path)
     }
 
@@ -205,7 +205,7 @@ impl Gateway {
     }
 
     /// Ends it as Ctrl-C does and waits, so that the audit is complete.
-    pub fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         self.terminate();
     }
 
@@ -217,7 +217,7 @@ impl Gateway {
     }
 
     /// Sends bytes as they are to the plain listener and reads the answer: status, head, body.
-    pub fn raw(&self, request: &[u8]) -> (u16, String, String) {
+    pub(crate) fn raw(&self, request: &[u8]) -> (u16, String, String) {
         let address = self.http.strip_prefix("http://").unwrap();
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -238,7 +238,7 @@ impl Drop for Gateway {
 }
 
 /// Polls until `check` returns something.
-pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = check() {
@@ -250,17 +250,17 @@ pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
 }
 
 /// A file's text; empty while it does not exist.
-pub fn text_of(path: &Path) -> String {
+pub(crate) fn text_of(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
 /// `envoy/base.yaml` with `from` replaced, as the file of `--base`.
-pub fn base(dir: &Path, from: &str, to: &str) -> String {
+pub(crate) fn base(dir: &Path, from: &str, to: &str) -> String {
     changed(dir, "base.yaml", include_str!("../../../envoy/base.yaml"), from, to)
 }
 
 /// `envoy/example.yaml` with `from` replaced, as the file of `--policy`.
-pub fn policy(dir: &Path, from: &str, to: &str) -> String {
+pub(crate) fn policy(dir: &Path, from: &str, to: &str) -> String {
     changed(dir, "example.yaml", include_str!("../../../envoy/example.yaml"), from, to)
 }
 

@@ -10,9 +10,9 @@ use crate::harness::{Harness, Keys};
 static POOL: Mutex<(usize, Vec<Harness>)> = Mutex::new((0, Vec::new()));
 
 /// A gateway with long-lived keys and one double without earlier requests.
-pub struct Pooled(Option<Harness>);
+pub(crate) struct Pooled(Option<Harness>);
 
-pub fn pooled() -> Pooled {
+pub(crate) fn pooled() -> Pooled {
     let idle = {
         let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
         pool.0 += 1;

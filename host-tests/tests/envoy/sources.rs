@@ -15,7 +15,7 @@ const ENVIRONMENT: &str = "credentials: { source: environment }";
 
 /// Arguments of `up`: the example's document with another source, and clusters that lead to the doubles and, for Secrets Manager,
 /// to a port.
-pub fn configuration(dir: &Path, sources: &Sources, secrets: u16, credentials: &str) -> Vec<String> {
+pub(crate) fn configuration(dir: &Path, sources: &Sources, secrets: u16, credentials: &str) -> Vec<String> {
     let own = ["imds", "container", "agent", "sts-gov", "sts-com"].map(|name| (name, sources.addr().port()));
     let clusters: String = own
         .into_iter()

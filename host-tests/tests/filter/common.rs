@@ -7,15 +7,15 @@ use proxy_wasm_vm::{Exchange, Header, LocalReply, Plugin, Vm, VmBuilder, values}
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-pub const MODEL: &str = "anthropic.claude-3-5-sonnet-20241022-v2:0";
-pub const PROFILE_ARN: &str = "arn:aws:bedrock:us-west-2:123456789012:application-inference-profile/abc";
-pub const KEY_ID: &str = "AKIDEXAMPLE";
-pub const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
-pub const REQUEST_ID: &str = "0b4e4b0a-1111-4222-8333-444455556666";
-pub const HANDOFF: &str = "wasm.bedrock.handoff";
+pub(crate) const MODEL: &str = "anthropic.claude-3-5-sonnet-20241022-v2:0";
+pub(crate) const PROFILE_ARN: &str = "arn:aws:bedrock:us-west-2:123456789012:application-inference-profile/abc";
+pub(crate) const KEY_ID: &str = "AKIDEXAMPLE";
+pub(crate) const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
+pub(crate) const REQUEST_ID: &str = "0b4e4b0a-1111-4222-8333-444455556666";
+pub(crate) const HANDOFF: &str = "wasm.bedrock.handoff";
 
 /// The configuration that both roles get; `role` is the only difference.
-pub fn configuration(role: &str) -> Value {
+pub(crate) fn configuration(role: &str) -> Value {
     // Role `combined` signs for one region.
     let regions = if role == "combined" { json!(["us-east-1"]) } else { json!(["us-east-1", "us-west-2"]) };
     json!({
@@ -37,33 +37,33 @@ pub fn configuration(role: &str) -> Value {
 }
 
 /// The built filter, at the time of AWS's published signing examples (2015-08-30T12:36:00Z).
-pub fn filter() -> VmBuilder {
+pub(crate) fn filter() -> VmBuilder {
     Vm::load(host_tests::module()).clock(UNIX_EPOCH + Duration::from_secs(1_440_938_160))
 }
 
 /// The filter with documented example keys in its environment.
-pub fn with_keys() -> VmBuilder {
+pub(crate) fn with_keys() -> VmBuilder {
     filter().env("AWS_ACCESS_KEY_ID", KEY_ID).env("AWS_SECRET_ACCESS_KEY", SECRET)
 }
 
-pub fn plugin(vm: &Vm, configuration: &Value) -> Plugin {
+pub(crate) fn plugin(vm: &Vm, configuration: &Value) -> Plugin {
     let role = configuration["role"].as_str().unwrap();
     vm.plugin(role).allow_on_headers_stop_iteration(true).configure(configuration.to_string()).unwrap()
 }
 
 /// Gateway and signer in one VM, as in Envoy.
-pub fn both_roles() -> (Plugin, Plugin) {
+pub(crate) fn both_roles() -> (Plugin, Plugin) {
     let vm = with_keys().start().unwrap();
     (plugin(&vm, &configuration("gateway")), plugin(&vm, &configuration("signer")))
 }
 
 /// A gateway alone.
-pub fn gateway() -> Plugin {
+pub(crate) fn gateway() -> Plugin {
     plugin(&with_keys().start().unwrap(), &configuration("gateway"))
 }
 
 /// The header map of a call, followed by `extra` headers.
-pub fn call(method: &str, path: &str, extra: &[(&str, &str)]) -> Vec<(String, String)> {
+pub(crate) fn call(method: &str, path: &str, extra: &[(&str, &str)]) -> Vec<(String, String)> {
     let own = [
         (":authority", "127.0.0.1:10000"),
         (":method", method),
@@ -76,27 +76,27 @@ pub fn call(method: &str, path: &str, extra: &[(&str, &str)]) -> Vec<(String, St
     own.iter().chain(extra).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-pub fn converse(extra: &[(&str, &str)]) -> Vec<(String, String)> {
+pub(crate) fn converse(extra: &[(&str, &str)]) -> Vec<(String, String)> {
     call("POST", &format!("/model/{MODEL}/converse"), extra)
 }
 
 /// An attempt of an exchange at an endpoint in a region, over Direct Connect.
-pub fn attempt(signer: &Plugin, exchange: &Exchange, region: &str) -> Exchange {
+pub(crate) fn attempt(signer: &Plugin, exchange: &Exchange, region: &str) -> Exchange {
     attempt_over(signer, exchange, "dx", region)
 }
 
 /// An attempt of an exchange at an endpoint.
-pub fn attempt_over(signer: &Plugin, exchange: &Exchange, path: &str, region: &str) -> Exchange {
+pub(crate) fn attempt_over(signer: &Plugin, exchange: &Exchange, path: &str, region: &str) -> Exchange {
     let label = |name| ["xds", "upstream_host_metadata", "filter_metadata", "bedrock", name];
     signer.attempt(exchange).property(&label("path"), path).property(&label("region"), region)
 }
 
-pub fn reply(exchange: &Exchange) -> LocalReply {
+pub(crate) fn reply(exchange: &Exchange) -> LocalReply {
     exchange.local_reply().unwrap_or_else(|| panic!("no local reply, logs: {:?}", exchange.vm().logs()))
 }
 
 /// Status, error type and message of a reply, checked to have Bedrock's form.
-pub fn refusal(exchange: &Exchange) -> (u32, String, String) {
+pub(crate) fn refusal(exchange: &Exchange) -> (u32, String, String) {
     let reply = reply(exchange);
     let body: Value = serde_json::from_slice(&reply.body).unwrap();
     assert_eq!(body.as_object().unwrap().len(), 1, "{body}");
@@ -106,23 +106,23 @@ pub fn refusal(exchange: &Exchange) -> (u32, String, String) {
 }
 
 /// The exchange facts that the filter leaves for the access log.
-pub fn facts(exchange: &Exchange) -> Value {
+pub(crate) fn facts(exchange: &Exchange) -> Value {
     exchange.done();
     serde_json::from_slice(&exchange.filter_state("wasm.bedrock.exchange").unwrap()).unwrap()
 }
 
-pub fn only(map: &[Header], name: &str) -> String {
+pub(crate) fn only(map: &[Header], name: &str) -> String {
     let mut found = values(map, name);
     assert_eq!(found.len(), 1, "{name} in {map:?}");
     found.remove(0)
 }
 
-pub fn sha256(body: &[u8]) -> String {
+pub(crate) fn sha256(body: &[u8]) -> String {
     hex::encode(Sha256::digest(body))
 }
 
 /// Verifies the signature of a request at the VM's time.
-pub fn judge(exchange: &Exchange, body: &[u8], region: &str, token: Option<&str>) -> Result<(), Refusal> {
+pub(crate) fn judge(exchange: &Exchange, body: &[u8], region: &str, token: Option<&str>) -> Result<(), Refusal> {
     let map = exchange.request_map();
     let (method, path) = (only(&map, ":method"), only(&map, ":path"));
     let (path, query) = path.split_once('?').unwrap_or((&path, ""));

@@ -86,7 +86,7 @@ fn names_an_exchange_that_envoy_rejected() {
             // For a request that Envoy cannot parse, the filter sees Envoy's response only.
             let exchange = gateway.stream();
             exchange.response_headers([(":status", "400"), ("content-type", "application/json")], false);
-            let id = only(&exchange.response_map(), "x-amzn-requestid").to_owned();
+            let id = only(&exchange.response_map(), "x-amzn-requestid").clone();
             exchange.response_body("{}", true);
             assert_eq!(facts(&exchange)["id"], json!(id));
             id

@@ -1,8 +1,8 @@
-//! strongSwan, FRR and what else a VPN machine runs: Debian's own packages, unpacked into a directory, which becomes the
-//! programs' root. Nothing is installed, and nobody needs to be root for it.
+//! Debian packages for VPN instances, such as strongSwan and FRR. They are unpacked into a directory, which is the root
+//! of their programs. Nothing is installed on the machine, and root is not needed.
 //!
-//! apt and its keys vouch for what is fetched. Versions are not pinned: Debian removes old ones as it repairs them, and the
-//! machines too take what is current. The file `versions` says which they are.
+//! apt verifies downloads with Debian's keys. Versions are not pinned, because Debian removes old versions, and the
+//! instances install current ones too. The file `versions` lists them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,7 +13,7 @@ use super::{ToolError, once, run};
 
 const WHAT: &str = "Debian's packages";
 const HINT: &str = "it is Debian's and Ubuntu's own: run this on one of them, or in a container of Debian 12 or later";
-/// What is wanted; apt knows what these need.
+/// apt adds their dependencies.
 const PACKAGES: [&str; 12] = [
     "charon-systemd",
     "coreutils",
@@ -21,7 +21,7 @@ const PACKAGES: [&str; 12] = [
     "frr",
     "iproute2",
     "iputils-ping",
-    // Where a kernel has no ESP, charon has.
+    // Provides ESP in user space if the kernel has none.
     "libcharon-extra-plugins",
     "libstrongswan-standard-plugins",
     "nftables",
@@ -29,18 +29,18 @@ const PACKAGES: [&str; 12] = [
     "shellcheck",
     "strongswan-swanctl",
 ];
-/// Needed to look at units only, and by itself.
+/// Used only to verify unit files.
 const SYSTEMD: &str = "systemd";
-/// Names that FRR looks up.
+/// Users and groups that FRR looks up.
 const USERS: [(&str, &str); 2] = [
     ("passwd", "root:x:0:0::/:/bin/sh\nfrr:x:998:998::/:/usr/sbin/nologin\n"),
     ("group", "root:x:0:\nfrr:x:998:\nfrrvty:x:997:frr\n"),
 ];
-/// What a machine has for itself.
+/// Directories that each instance has to itself.
 const OWN: [&str; 4] = ["etc", "opt", "run", "tmp"];
 
-/// Fetches them, unless that was done.
-pub fn find(tools: &Path) -> Result<PathBuf, ToolError> {
+/// Downloads and unpacks the packages once. Returns the directory.
+pub(crate) fn find(tools: &Path) -> Result<PathBuf, ToolError> {
     let names = format!("{PACKAGES:?}{SYSTEMD}{USERS:?}{OWN:?}");
     let place = tools.join(format!("debian-{}", hex::encode(Sha256::digest(names)).get(..12).unwrap_or_default()));
     once(WHAT, &place, fetch)?;
@@ -52,7 +52,8 @@ fn fetch(dir: &Path) -> Result<(), ToolError> {
         let path = path.to_path_buf();
         move |source| ToolError::File { what: WHAT, path, source }
     };
-    // State of its own, in which no package is installed: so all that is needed is fetched, and the machine's is left alone.
+    // A separate apt state without installed packages: apt downloads all dependencies, and the machine's state does not
+    // change.
     let state = dir.join("apt");
     let archives = state.join("archives");
     for path in [state.join("lists/partial"), archives.join("partial")] {
@@ -72,7 +73,7 @@ fn fetch(dir: &Path) -> Result<(), ToolError> {
         ] {
             command.arg("-o").arg(format!("{key}={}", path.display()));
         }
-        // The user _apt may not write here.
+        // The user _apt cannot write here.
         command.args(["-o", "APT::Sandbox::User=", "-o", "Debug::NoLocking=1", "-o", "Acquire::Languages=none"]);
         command.args(["-o", "Acquire::Retries=3"]).args(arguments);
         run(WHAT, "apt-get", HINT, &mut command)
@@ -92,7 +93,7 @@ fn fetch(dir: &Path) -> Result<(), ToolError> {
         }
     }
     std::fs::remove_dir_all(&state).map_err(failed(&state))?;
-    // Reading matter; and what packages leave for their installation to do.
+    // Removes documentation, and `var/run`, which becomes a link.
     for name in ["usr/share/doc", "usr/share/man", "usr/share/locale", "var/run"] {
         let path = dir.join(name);
         if path.exists() {

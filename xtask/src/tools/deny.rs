@@ -1,4 +1,4 @@
-//! cargo-deny, from `PATH` or built from crates.io: licences, bans, sources, and advisories where their database is there.
+//! cargo-deny, from `PATH` or built from crates.io.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,15 +8,14 @@ use super::{ToolError, on_path, once, run};
 const VERSION: &str = "0.20.2";
 const WHAT: &str = "cargo-deny";
 
-/// The program.
-pub fn find(tools: &Path) -> Result<PathBuf, ToolError> {
+pub(crate) fn find(tools: &Path) -> Result<PathBuf, ToolError> {
     if let Some(program) = on_path("cargo-deny").filter(|program| is_wanted(program)) {
         return Ok(program);
     }
     let place = tools.join(format!("cargo-deny-{VERSION}"));
     once(WHAT, &place, |dir| {
         let mut install = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        // Unoptimised: it builds in half the time, and reads one workspace.
+        // A debug build takes half the time, and is fast enough for one workspace.
         install.args(["install", "--debug", "--locked", "--quiet", "--version", VERSION, "--root"]).arg(dir).arg(WHAT);
         install.arg("--target-dir").arg(dir.join("build"));
         run(WHAT, "cargo", "https://rustup.rs", &mut install)?;

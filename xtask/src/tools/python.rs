@@ -1,4 +1,4 @@
-//! A Python with the packages that a requirements file pins: the SDKs of the tests, the checks of the templates.
+//! Python environments with the packages that a requirements file pins.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,21 +8,21 @@ use sha2::{Digest, Sha256};
 use super::{ToolError, once, read, run};
 
 const WHAT: &str = "Python packages";
-/// How to get Python.
-pub const HINT: &str = "apt-get install python3 python3-venv";
+pub(crate) const HINT: &str = "apt-get install python3 python3-venv";
 
-/// Python 3 on `PATH`.
-pub fn interpreter(what: &'static str) -> Result<PathBuf, ToolError> {
+/// Returns `python3` from `PATH`.
+pub(crate) fn interpreter(what: &'static str) -> Result<PathBuf, ToolError> {
     super::on_path("python3").ok_or(ToolError::Absent { what, program: "python3", hint: HINT })
 }
 
-/// The interpreter of a virtual environment with these packages in it, and what they depend on.
-pub fn find(tools: &Path, requirements: &Path) -> Result<PathBuf, ToolError> {
+/// Returns the interpreter of a virtual environment with the packages and their dependencies.
+pub(crate) fn find(tools: &Path, requirements: &Path) -> Result<PathBuf, ToolError> {
     with(tools, requirements, &[])
 }
 
-/// The same with these packages alone, whichever Python they ask for: the file names what is needed of what they depend on.
-pub fn find_alone(tools: &Path, requirements: &Path) -> Result<PathBuf, ToolError> {
+/// The same without dependencies and without the packages' check of the Python version: the file lists the needed
+/// dependencies.
+pub(crate) fn find_without_dependencies(tools: &Path, requirements: &Path) -> Result<PathBuf, ToolError> {
     with(tools, requirements, &["--no-deps", "--ignore-requires-python"])
 }
 
@@ -47,7 +47,7 @@ fn with(tools: &Path, requirements: &Path, options: &[&str]) -> Result<PathBuf, 
     Ok(place.join("bin/python3"))
 }
 
-/// Makes the environment find its packages by a relative name, so that it can be renamed into its place.
+/// Adds the packages by a relative path, so that the environment can be renamed.
 fn link(dir: &Path) -> Result<(), ToolError> {
     let failed = |source| ToolError::File { what: WHAT, path: dir.to_path_buf(), source };
     for entry in std::fs::read_dir(dir.join("lib")).map_err(failed)? {

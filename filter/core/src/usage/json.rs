@@ -100,7 +100,7 @@ impl Scanner {
                     self.state = State::Number(value.and_then(|v| v.checked_mul(10)?.checked_add(digit)));
                 }
                 State::Number(_) if matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-') => {
-                    self.state = State::Number(None)
+                    self.state = State::Number(None);
                 }
                 State::Number(value) => {
                     if let (Some(value), true) = (value, self.path_is_whole()) {

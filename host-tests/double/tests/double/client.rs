@@ -25,37 +25,37 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, version};
 
-pub const RUNTIME: &str = "bedrock-runtime.us-east-1.amazonaws.com";
-pub const CONTROL: &str = "bedrock.us-east-1.amazonaws.com";
-pub const SONNET: &str = "us.anthropic.claude-3-5-sonnet-20241022-v2%3A0";
-pub const HELLO: &str = r#"{"messages":[{"role":"user","content":[{"text":"hello there"}]}]}"#;
+pub(crate) const RUNTIME: &str = "bedrock-runtime.us-east-1.amazonaws.com";
+pub(crate) const CONTROL: &str = "bedrock.us-east-1.amazonaws.com";
+pub(crate) const SONNET: &str = "us.anthropic.claude-3-5-sonnet-20241022-v2%3A0";
+pub(crate) const HELLO: &str = r#"{"messages":[{"role":"user","content":[{"text":"hello there"}]}]}"#;
 
-pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// A double with its own folder, so that tests share nothing.
-pub struct Harness {
+pub(crate) struct Harness {
     pub running: Running,
     /// Holds the authority; goes away with the double.
     _dir: tempfile::TempDir,
 }
 
 impl Harness {
-    pub fn new(change: impl FnOnce(bedrock_double::Builder) -> bedrock_double::Builder) -> Self {
+    pub(crate) fn new(change: impl FnOnce(bedrock_double::Builder) -> bedrock_double::Builder) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let running = change(Double::builder().tls_dir(dir.path())).start().unwrap();
         Self { running, _dir: dir }
     }
 
-    pub fn plain() -> Self {
+    pub(crate) fn plain() -> Self {
         Self::new(|builder| builder)
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::new(self.running.addr(), self.running.ca_pem_path())
     }
 
     /// What was wrong with the last request, if anything was.
-    pub fn last_violation(&self) -> Option<String> {
+    pub(crate) fn last_violation(&self) -> Option<String> {
         let last = self.running.requests().pop()?;
         last.is_violation().then(|| format!("{:?}", last.verdict))
     }
@@ -63,7 +63,7 @@ impl Harness {
 
 /// How to connect.
 #[derive(Clone)]
-pub struct Client {
+pub(crate) struct Client {
     pub addr: SocketAddr,
     pub ca: PathBuf,
     pub alpn: &'static [u8],
@@ -72,7 +72,7 @@ pub struct Client {
 
 /// A request, signed by default.
 #[derive(Clone)]
-pub struct Call {
+pub(crate) struct Call {
     pub method: &'static str,
     pub host: String,
     pub sni: Option<String>,
@@ -88,7 +88,7 @@ pub struct Call {
 }
 
 impl Call {
-    pub fn post(target: impl Into<String>, body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn post(target: impl Into<String>, body: impl Into<Vec<u8>>) -> Self {
         Self {
             method: "POST",
             host: RUNTIME.to_owned(),
@@ -103,37 +103,37 @@ impl Call {
         }
     }
 
-    pub fn get(target: impl Into<String>) -> Self {
+    pub(crate) fn get(target: impl Into<String>) -> Self {
         let host = CONTROL.to_owned();
         Self { method: "GET", host, headers: Vec::new(), ..Self::post(target, "") }
     }
 
     /// Converse with a model, by its encoded id.
-    pub fn converse(model: &str) -> Self {
+    pub(crate) fn converse(model: &str) -> Self {
         Self::post(format!("/model/{model}/converse"), HELLO)
     }
 
-    pub fn stream(model: &str) -> Self {
+    pub(crate) fn stream(model: &str) -> Self {
         Self::post(format!("/model/{model}/converse-stream"), HELLO)
     }
 
-    pub fn unsigned_header(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn unsigned_header(mut self, name: &str, value: &str) -> Self {
         self.unsigned.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    pub fn signed_header(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn signed_header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    pub fn unsigned(mut self) -> Self {
+    pub(crate) fn unsigned(mut self) -> Self {
         self.sign = false;
         self
     }
 
     /// All headers but Host, the signature among them.
-    pub fn headers(&self) -> Vec<(String, String)> {
+    pub(crate) fn headers(&self) -> Vec<(String, String)> {
         let mut headers = self.headers.clone();
         if self.sign {
             let date = time::OffsetDateTime::from(SystemTime::now());
@@ -182,7 +182,7 @@ impl Call {
 
 /// An answer read to its end: each piece as it came, and when.
 #[derive(Debug)]
-pub struct Answered {
+pub(crate) struct Answered {
     pub status: u16,
     pub headers: hyper::HeaderMap,
     pub pieces: Vec<(Duration, Bytes)>,
@@ -191,36 +191,36 @@ pub struct Answered {
 }
 
 impl Answered {
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         self.pieces.iter().flat_map(|(_, piece)| piece.to_vec()).collect()
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.bytes()).unwrap()
     }
 
     /// Status, error type and message.
-    pub fn error(&self) -> (u16, String, String) {
+    pub(crate) fn error(&self) -> (u16, String, String) {
         let message = self.json()["message"].as_str().unwrap_or_default().to_owned();
         (self.status, self.header("x-amzn-errortype").to_owned(), message)
     }
 }
 
 impl Client {
-    pub fn new(addr: SocketAddr, ca: &Path) -> Self {
+    pub(crate) fn new(addr: SocketAddr, ca: &Path) -> Self {
         Self { addr, ca: ca.to_owned(), alpn: b"http/1.1", tls: &version::TLS13 }
     }
 
-    pub fn h2(mut self) -> Self {
+    pub(crate) fn h2(mut self) -> Self {
         self.alpn = b"h2";
         self
     }
 
-    pub async fn connect(&self, sni: &str) -> Result<TlsStream<TcpStream>, Failure> {
+    pub(crate) async fn connect(&self, sni: &str) -> Result<TlsStream<TcpStream>, Failure> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(&self.ca)?)?;
         let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -234,7 +234,7 @@ impl Client {
     }
 
     /// Sends a call on a new connection and reads the head of the response.
-    pub async fn head(&self, call: &Call) -> Result<Response<Incoming>, Failure> {
+    pub(crate) async fn head(&self, call: &Call) -> Result<Response<Incoming>, Failure> {
         let stream = TokioIo::new(self.connect(call.sni.as_ref().unwrap_or(&call.host)).await?);
         Ok(if self.alpn == b"h2" {
             let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
@@ -247,7 +247,7 @@ impl Client {
         })
     }
 
-    pub async fn send(&self, call: &Call) -> Result<Answered, Failure> {
+    pub(crate) async fn send(&self, call: &Call) -> Result<Answered, Failure> {
         let start = tokio::time::Instant::now();
         let (head, mut body) = self.head(call).await?.into_parts();
         let (mut pieces, mut broken) = (Vec::new(), None);
@@ -263,7 +263,7 @@ impl Client {
         Ok(Answered { status: head.status.as_u16(), headers: head.headers, pieces, broken })
     }
 
-    pub async fn ok(&self, call: &Call) -> Answered {
+    pub(crate) async fn ok(&self, call: &Call) -> Answered {
         let answered = self.send(call).await.unwrap();
         assert_eq!(answered.status, 200, "{}", String::from_utf8_lossy(&answered.bytes()));
         answered
@@ -271,10 +271,10 @@ impl Client {
 }
 
 /// An event: its `:event-type` or `:exception-type`, and its payload.
-pub type Event = (String, Value);
+pub(crate) type Event = (String, Value);
 
 /// Reads frames, checking lengths and both CRCs; an error says where it stopped.
-pub fn events(mut bytes: &[u8]) -> (Vec<Event>, Option<&'static str>) {
+pub(crate) fn events(mut bytes: &[u8]) -> (Vec<Event>, Option<&'static str>) {
     let word = |bytes: &[u8], at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
     let mut out = Vec::new();
     while !bytes.is_empty() {

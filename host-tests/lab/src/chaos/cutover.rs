@@ -56,7 +56,7 @@ struct Phase {
 }
 
 /// Changes the weights step by step.
-pub fn run(run: &Run<'_>) -> Result<Verdict, Error> {
+pub(super) fn run(run: &Run<'_>) -> Result<Verdict, Error> {
     let Options { streams, http1, .. } = *run.options;
     say(&format!("\ncutover: {RATE} calls/s by {CALLERS} callers, {streams} streams, {PHASE} s for each weight"));
     let setup = Setup { name: "cutover", regions: &[REGION], http1, policy: Some(policy(WEIGHTS[0])?), tokens: true };

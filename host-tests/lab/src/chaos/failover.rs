@@ -17,7 +17,7 @@ const CUTS: [f64; 3] = [0.15, 0.4, 0.65];
 const FAILBACK_MS: u64 = 10_000;
 
 /// Cuts one path, then a second, then restores both.
-pub fn run(fault: Fault, run: &Run<'_>) -> Result<Summary, Error> {
+pub(super) fn run(fault: Fault, run: &Run<'_>) -> Result<Summary, Error> {
     let Options { rate, seconds, streams, think, http1 } = *run.options;
     let name = fault.to_string();
     let setup = Setup { name: &name, regions: &[REGION], http1, policy: None, tokens: false };
@@ -46,7 +46,7 @@ pub fn run(fault: Fault, run: &Run<'_>) -> Result<Summary, Error> {
 }
 
 /// Prints the verdicts; returns the checks that failed.
-pub fn table(verdicts: &[(Fault, Summary)]) -> Vec<String> {
+pub(super) fn table(verdicts: &[(Fault, Summary)]) -> Vec<String> {
     if !verdicts.is_empty() {
         say(
             "fault     calls  failed   before p50/p99   failover p99   slowest   thinking  streams  exception  reset  quiet  failback",

@@ -35,7 +35,7 @@ const FLUSH: Duration = Duration::from_millis(500);
 
 /// The setup of a run.
 #[derive(Debug)]
-pub struct Setup<'a> {
+pub(crate) struct Setup<'a> {
     /// The run's name.
     pub name: &'a str,
     pub regions: &'a [&'static str],
@@ -49,7 +49,7 @@ pub struct Setup<'a> {
 
 /// The load of a run.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Load {
+pub(crate) struct Load {
     /// Converse calls in a second.
     pub rate: u32,
     /// Seconds in which new calls are started.
@@ -68,14 +68,14 @@ pub struct Load {
 
 /// A running load generator, and the file of its calls.
 #[derive(Debug)]
-pub struct Running {
+pub(crate) struct Running {
     process: Process,
     calls: PathBuf,
 }
 
 /// Hosts, and the gateway in one of them.
 #[derive(Debug)]
-pub struct Harness {
+pub(crate) struct Harness {
     // Declared before the hosts, so that it ends first.
     gateway: Process,
     pub hosts: Hosts,
@@ -86,7 +86,7 @@ pub struct Harness {
 
 impl Harness {
     /// Starts hosts and gateway.
-    pub fn start(setup: &Setup<'_>, programs: &Programs, signals: &Signals) -> Result<Harness, Error> {
+    pub(crate) fn start(setup: &Setup<'_>, programs: &Programs, signals: &Signals) -> Result<Harness, Error> {
         let dir = run_dir(&tools::target(), "chaos")?.join(setup.name);
         std::fs::create_dir_all(&dir).map_err(Error::file("cannot create", &dir))?;
         let hosts = Hosts::build(&dir, &programs.double, !setup.http1, setup.regions)?;
@@ -121,7 +121,7 @@ impl Harness {
     }
 
     /// Starts a load.
-    pub fn load(&self, name: &str, load: &Load) -> Result<Running, Error> {
+    pub(crate) fn load(&self, name: &str, load: &Load) -> Result<Running, Error> {
         let calls = self.dir.join(name).with_extension("jsonl");
         // A load of uploads only must take no CPU from what is measured.
         let mut command: Command = match load.rate {
@@ -153,14 +153,14 @@ impl Harness {
     }
 
     /// Replaces the policy document; the gateway watches the file.
-    pub fn change(&self, policy: &Value) -> Result<(), Error> {
+    pub(crate) fn change(&self, policy: &Value) -> Result<(), Error> {
         let (file, new) = (self.dir.join(POLICY), self.dir.join("policy.new"));
         write(&new, policy)?;
         std::fs::rename(&new, &file).map_err(Error::file("cannot write", &file))
     }
 
     /// Waits; fails early if a process ends or a signal arrives.
-    pub fn wait_until(&mut self, time: Instant, signals: &Signals) -> Result<(), Error> {
+    pub(crate) fn wait_until(&mut self, time: Instant, signals: &Signals) -> Result<(), Error> {
         while Instant::now() < time {
             self.look(signals)?;
             std::thread::sleep(Duration::from_millis(10).min(time.saturating_duration_since(Instant::now())));
@@ -169,7 +169,7 @@ impl Harness {
     }
 
     /// Waits for a load's last call; its calls.
-    pub fn settle(&mut self, mut load: Running, signals: &Signals) -> Result<Vec<Call>, Error> {
+    pub(crate) fn settle(&mut self, mut load: Running, signals: &Signals) -> Result<Vec<Call>, Error> {
         let start = Instant::now();
         while !load.process.is_over()? {
             self.look(signals)?;
@@ -182,13 +182,13 @@ impl Harness {
     }
 
     /// The exchanges in the gateway's access log.
-    pub fn exchanges(&self) -> Result<Vec<Exchange>, Error> {
+    pub(crate) fn exchanges(&self) -> Result<Vec<Exchange>, Error> {
         std::thread::sleep(FLUSH);
         Ok(record::exchanges(&read(&self.dir.join("access.jsonl"))?))
     }
 
     /// Ends the gateway, then the hosts.
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         self.gateway.stop(GATEWAY_STOP);
         drop(self.hosts);
     }

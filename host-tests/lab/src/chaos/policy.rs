@@ -11,12 +11,12 @@ use bedrock_gateway::document::EXAMPLE;
 use crate::Error;
 
 /// The key that the load generator's tokens are signed with.
-pub const CALLERS_KEY: &str = "the key of callers who exist for the length of a run";
+pub(super) const CALLERS_KEY: &str = "the key of callers who exist for the length of a run";
 /// The JWT filter's name for a token's claims.
 const CLAIMS: &str = "caller";
 
 /// `envoy/example.yaml`, with these keys in place of its own.
-pub fn document(keys: Value) -> Result<Value, Error> {
+pub(super) fn document(keys: Value) -> Result<Value, Error> {
     let failed = |error| Error::Failed(format!("envoy/example.yaml: {error}"));
     let mut document: Map<String, Value> = serde_saphyr::from_str(EXAMPLE).map_err(failed)?;
     if let Value::Object(keys) = keys {
@@ -26,13 +26,13 @@ pub fn document(keys: Value) -> Result<Value, Error> {
 }
 
 /// `envoy/base.yaml`, where every caller has to show a token.
-pub fn base_with_tokens() -> Result<Value, Error> {
+pub(super) fn base_with_tokens() -> Result<Value, Error> {
     let failed = |error| Error::Failed(format!("envoy/base.yaml: {error}"));
     Ok(with_tokens(serde_saphyr::from_str(BASE).map_err(failed)?))
 }
 
 /// The key `principal` of a document whose callers have tokens; see [`with_tokens`].
-pub fn principal() -> Value {
+pub(super) fn principal() -> Value {
     json!([{ "from": "jwt", "payload": CLAIMS, "claim": "sub" }])
 }
 

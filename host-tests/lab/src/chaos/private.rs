@@ -32,7 +32,7 @@ struct Private {
 }
 
 /// Cuts both paths of a class that has no third path; the gateway's host has one.
-pub fn run(run: &Run<'_>) -> Result<Verdict, Error> {
+pub(super) fn run(run: &Run<'_>) -> Result<Verdict, Error> {
     let Options { rate, http1, .. } = *run.options;
     say(&format!("\nprivate-only: {rate} calls/s, dx and vpn refuse connections"));
     let classes = json!([{ "name": "private-only", "paths": ["dx", "vpn"] }]);

@@ -51,7 +51,7 @@ struct Summary {
 }
 
 /// Interactive calls all the time, uploads in the middle third.
-pub fn run(run: &Run<'_>) -> Result<Verdict, Error> {
+pub(super) fn run(run: &Run<'_>) -> Result<Verdict, Error> {
     let Options { rate, http1, .. } = *run.options;
     let third = run.options.seconds.div_ceil(2);
     say(&format!(

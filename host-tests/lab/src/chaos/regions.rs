@@ -57,7 +57,7 @@ struct Summary {
 }
 
 /// One region answers `status` for a model.
-pub fn one(status: u16, run: &Run<'_>) -> Result<Verdict, Error> {
+pub(super) fn one(status: u16, run: &Run<'_>) -> Result<Verdict, Error> {
     let name = format!("region-{status}");
     let Options { rate, seconds, streams, .. } = *run.options;
     say(&format!("\n{name}: {rate} calls/s, {streams} streams, {seconds} s, {UPLOADS} uploads of 20 MB at any time"));
@@ -73,7 +73,7 @@ pub fn one(status: u16, run: &Run<'_>) -> Result<Verdict, Error> {
 }
 
 /// Every region answers 429: calls fail, and the number of requests is bounded.
-pub fn all(run: &Run<'_>) -> Result<Verdict, Error> {
+pub(super) fn all(run: &Run<'_>) -> Result<Verdict, Error> {
     let Options { rate, seconds, .. } = *run.options;
     say(&format!("\nregions-all: {rate} calls/s, {seconds} s; both regions answer 429"));
     let load = Load { rate, seconds, ..Load::default() };

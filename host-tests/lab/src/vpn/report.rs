@@ -11,7 +11,7 @@ const CLAIM_MS: u64 = 15_000;
 
 /// The times of events, in milliseconds since 1970.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Events {
+pub(super) struct Events {
     /// The load's first call.
     pub start: u64,
     /// The first tunnel is cut.
@@ -29,7 +29,7 @@ pub struct Events {
 
 /// One second of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Second {
+pub(super) struct Second {
     /// The gateway with the VPC's routes, at its end.
     pub holder: Option<char>,
     /// ESP packets of a and of b.
@@ -38,7 +38,7 @@ pub struct Second {
 
 /// The totals of a run.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Summary {
+pub(super) struct Summary {
     calls: usize,
     failures: BTreeMap<String, usize>,
     /// Calls before the cut, and those of them that crossed the VPN.
@@ -61,12 +61,12 @@ pub struct Summary {
 
 impl Events {
     /// Nothing yet.
-    pub fn new(start: u64) -> Events {
+    pub(super) fn new(start: u64) -> Events {
         Events { start, holder: Some('a'), ..Events::default() }
     }
 
     /// Records the holder of the VPC's routes.
-    pub fn holds(&mut self, holder: Option<char>, ms: u64) {
+    pub(super) fn holds(&mut self, holder: Option<char>, ms: u64) {
         if holder == self.holder {
             return;
         }
@@ -98,7 +98,7 @@ fn by_vpn(exchange: &Exchange) -> bool {
 }
 
 /// A line for each second.
-pub fn timeline(calls: &[Call], exchanges: &[Exchange], seen: &[Second], events: &Events) -> Vec<String> {
+pub(super) fn timeline(calls: &[Call], exchanges: &[Exchange], seen: &[Second], events: &Events) -> Vec<String> {
     let mut lines = vec!["\n   s  calls  failed   vpn  internet   ESP a   ESP b  routes".to_owned()];
     for (now, second) in (0_u64..).zip(seen) {
         let begun: Vec<&Call> = calls.iter().filter(|call| events.second(call.start_ms) == now).collect();
@@ -128,7 +128,7 @@ pub fn timeline(calls: &[Call], exchanges: &[Exchange], seen: &[Second], events:
 }
 
 /// The sum.
-pub fn summary(
+pub(super) fn summary(
     calls: &[Call],
     exchanges: &[Exchange],
     seen: &[Second],
@@ -173,7 +173,7 @@ pub fn summary(
 
 impl Summary {
     /// The report.
-    pub fn lines(&self) -> Vec<String> {
+    pub(super) fn lines(&self) -> Vec<String> {
         let seconds = |ms: Option<u64>| ms.map_or("never".to_owned(), |ms| format!("{:.1} s", ms as f64 / 1000.0));
         let failed: usize = self.failures.values().sum();
         let mut lines = vec![
@@ -211,7 +211,7 @@ impl Summary {
     }
 
     /// The checks that failed.
-    pub fn wrong(&self) -> Vec<String> {
+    pub(super) fn wrong(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut must = |holds: bool, what: String| {
             if !holds {

@@ -17,7 +17,7 @@ const GUARDED: &str = r#"{"source":"INPUT","content":[{"text":{"text":"hello the
 const ASYNC: &str = r#"{"modelId":"amazon.nova-reel-v1:0","modelInput":{},"outputDataConfig":{"s3OutputDataConfig":{"s3Uri":"s3://b"}}}"#;
 
 /// The rules for the calls, with the profiles of the shipped document.
-pub const RULES: &str = r#"{
+pub(super) const RULES: &str = r#"{
   "regions": { "us-east-1": {} },
   "principal": [{ "from": "mtls" }],
   "aliases": { "fast": "anthropic.claude-3-5-haiku-20241022-v1:0", "chat": "anthropic.claude-3-5-sonnet-20241022-v2:0" },
@@ -39,7 +39,7 @@ pub const RULES: &str = r#"{
 }"#;
 
 /// The rules for one path.
-pub const ONE_CLASS: &str = r#"{
+pub(super) const ONE_CLASS: &str = r#"{
   "regions": { "us-east-1": {} },
   "aliases": { "fast": "anthropic.claude-3-5-haiku-20241022-v1:0", "chat": "anthropic.claude-3-5-sonnet-20241022-v2:0" },
   "models": { "allow": ["*"], "deny": ["cohere.*", "*rerank*"] },
@@ -52,7 +52,7 @@ pub const ONE_CLASS: &str = r#"{
 
 /// A request's body.
 #[derive(Debug, Clone, Copy)]
-pub enum Body {
+pub(super) enum Body {
     None,
     Text(&'static str),
     /// In two chunks, without a content-length.
@@ -63,7 +63,7 @@ pub enum Body {
 
 /// A request.
 #[derive(Debug, Clone, Copy)]
-pub struct Call {
+pub(super) struct Call {
     pub name: &'static str,
     method: &'static str,
     target: &'static str,
@@ -84,10 +84,10 @@ const fn of(name: &'static str, target: &'static str, headers: &'static str, bod
 }
 
 /// Responses that the role `combined` does not change: it has no second listener.
-pub const BREAKS_OFF: &str = "a stream that breaks off";
+pub(super) const BREAKS_OFF: &str = "a stream that breaks off";
 
 /// The table.
-pub const CALLS: [Call; 55] = [
+pub(super) const CALLS: [Call; 55] = [
     // Operations, and the ways to write a model.
     post("converse", "/model/anthropic.claude-3-5-sonnet-20241022-v2%3A0/converse", CONVERSE),
     post("a colon as it is", "/model/anthropic.claude-3-5-sonnet-20241022-v2:0/converse", CONVERSE),
@@ -191,12 +191,12 @@ pub const CALLS: [Call; 55] = [
 ];
 
 /// Istio resolves it before the filter sees it.
-pub const DOTTED: Call =
+pub(super) const DOTTED: Call =
     post("dot segments", "/model/any/../anthropic.claude-3-5-sonnet-20241022-v2%3A0/converse", CONVERSE);
 
 /// The response that a client got.
 #[derive(Debug, PartialEq)]
-pub struct Answer {
+pub(super) struct Answer {
     pub status: u16,
     /// `content-type`, and those that begin with `x-amzn-`; ids and latencies without their values.
     pub headers: Vec<(String, String)>,
@@ -205,7 +205,7 @@ pub struct Answer {
 
 /// A body without its times.
 #[derive(Debug, PartialEq)]
-pub enum Content {
+pub(super) enum Content {
     Json(Value),
     /// Frames of an event stream: their headers, and their JSON.
     Events(Vec<(Vec<u8>, Value)>),
@@ -214,7 +214,7 @@ pub enum Content {
 
 /// The request that Bedrock got, with a valid signature: everything that does not depend on the time.
 #[derive(Debug, PartialEq)]
-pub struct Seen {
+pub(super) struct Seen {
     path: String,
     request: String,
     host: String,
@@ -228,12 +228,12 @@ pub struct Seen {
 
 impl Call {
     /// Makes the call at `address`, as a client of `host`, and returns the response.
-    pub fn make(&self, address: SocketAddr, host: &str) -> Answer {
+    pub(super) fn make(&self, address: SocketAddr, host: &str) -> Answer {
         read(&exchange(address, &self.request(host), Duration::from_secs(60)), self.name)
     }
 
     /// Whether a response comes.
-    pub fn is_answered_within(&self, time: Duration, address: SocketAddr, host: &str) -> bool {
+    pub(super) fn is_answered_within(&self, time: Duration, address: SocketAddr, host: &str) -> bool {
         !exchange(address, &self.request(host), time).is_empty()
     }
 
@@ -267,7 +267,7 @@ impl Call {
 }
 
 /// The requests that the doubles got for the last call; clears them.
-pub fn seen(doubles: &[Running]) -> Vec<Seen> {
+pub(super) fn seen(doubles: &[Running]) -> Vec<Seen> {
     let all: Vec<Received> = doubles.iter().flat_map(Running::requests).collect();
     doubles.iter().for_each(Running::clear);
     all.into_iter().filter(|one| one.operation.is_some() || one.is_violation()).map(comparable).collect()

@@ -13,13 +13,13 @@ use super::proxy::{Identity, Proxy};
 use crate::harness::{API_KEY, eventually, required, text_of};
 
 /// Certificates of the mesh and of another authority.
-pub struct Mesh {
+pub(super) struct Mesh {
     pub dir: tempfile::TempDir,
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Mesh {
-    pub fn new() -> Mesh {
+    pub(super) fn new() -> Mesh {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(rcgen::DnType::CommonName, "mesh CA");
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -29,7 +29,7 @@ impl Mesh {
         Mesh { dir, issuer }
     }
 
-    pub fn identity(&self, namespace: &str) -> Identity {
+    pub(super) fn identity(&self, namespace: &str) -> Identity {
         let mut params = CertificateParams::default();
         params.subject_alt_names =
             vec![SanType::URI(format!("spiffe://cluster.local/ns/{namespace}/sa/app").as_str().try_into().unwrap())];
@@ -44,7 +44,7 @@ impl Mesh {
 }
 
 /// A double for each path, of temporary keys and an API key.
-pub fn doubles(dir: &Path, paths: &[&str]) -> Vec<Running> {
+pub(super) fn doubles(dir: &Path, paths: &[&str]) -> Vec<Running> {
     let double = |path: &&str| {
         let double = Double::builder().tls_dir(dir.join("tls")).path_name(*path).bearer(API_KEY);
         double.access_key(EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY, None).start().unwrap()
@@ -53,7 +53,7 @@ pub fn doubles(dir: &Path, paths: &[&str]) -> Vec<Running> {
 }
 
 /// An Envoy with one listener.
-pub struct Envoy {
+pub(super) struct Envoy {
     child: Child,
     pub dir: tempfile::TempDir,
     pub address: SocketAddr,
@@ -62,7 +62,7 @@ pub struct Envoy {
 
 impl Envoy {
     /// Starts Envoy with the configuration that istiod would make; paths of a pod become paths of this machine.
-    pub fn start(proxy: Proxy, ca: &str, variables: &[(&str, &str)]) -> Envoy {
+    pub(super) fn start(proxy: Proxy, ca: &str, variables: &[(&str, &str)]) -> Envoy {
         let dir = tempfile::tempdir().unwrap();
         let config = bootstrap(proxy, dir.path(), ca);
         let file = dir.path().join("envoy.json");
@@ -98,7 +98,7 @@ impl Envoy {
     }
 
     /// The lines of the audit log, once there are this many.
-    pub fn ledger(&self, lines: usize) -> Vec<Value> {
+    pub(super) fn ledger(&self, lines: usize) -> Vec<Value> {
         eventually("the access log", || {
             let text = text_of(&self.dir.path().join("access.jsonl"));
             let all: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
@@ -115,7 +115,7 @@ impl Drop for Envoy {
 }
 
 /// Waits until every path has passed its first health check; `page` reads a page of Envoy's admin interface.
-pub fn wait_for_paths(page: impl Fn(&str) -> String) {
+pub(super) fn wait_for_paths(page: impl Fn(&str) -> String) {
     eventually("the paths' first checks", || {
         let page = page("/stats?filter=^cluster.bedrock.*membership_(healthy|total)$");
         let value = |kind: &str| {
@@ -126,7 +126,7 @@ pub fn wait_for_paths(page: impl Fn(&str) -> String) {
     });
 }
 
-pub fn ask(admin: SocketAddr, path: &str) -> String {
+pub(super) fn ask(admin: SocketAddr, path: &str) -> String {
     let Ok(mut stream) = TcpStream::connect(admin) else { return String::new() };
     let _ = write!(stream, "GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
     let mut page = Vec::new();
@@ -135,7 +135,7 @@ pub fn ask(admin: SocketAddr, path: &str) -> String {
 }
 
 /// The bootstrap of a proxy. A file replaces istiod for extension configurations, and the built module replaces the image.
-pub fn bootstrap(mut proxy: Proxy, dir: &Path, ca: &str) -> Value {
+pub(super) fn bootstrap(mut proxy: Proxy, dir: &Path, ca: &str) -> Value {
     let code = json!({ "local": { "filename": required("BEDROCK_FILTER_WASM") } });
     // Envoy expects one file for each resource name.
     for mut extension in std::mem::take(&mut proxy.extensions) {
@@ -188,14 +188,14 @@ pub fn bootstrap(mut proxy: Proxy, dir: &Path, ca: &str) -> Value {
 }
 
 /// Istio's bootstrap extension for internal listeners.
-pub fn extensions() -> Value {
+pub(super) fn extensions() -> Value {
     json!([{ "name": "envoy.bootstrap.internal_listener", "typed_config": {
         "@type": "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener",
         "buffer_size_kb": 64,
     } }])
 }
 
-pub fn each(value: &mut Value, edit: &mut dyn FnMut(&mut serde_json::Map<String, Value>)) {
+pub(super) fn each(value: &mut Value, edit: &mut dyn FnMut(&mut serde_json::Map<String, Value>)) {
     match value {
         Value::Object(object) => {
             edit(object);

@@ -15,7 +15,7 @@ const EXTENSION: &str = "type.googleapis.com/envoy.extensions.filters";
 
 /// A proxy's listener, routes and clusters before and after patches.
 #[derive(Debug)]
-pub struct Proxy {
+pub(super) struct Proxy {
     context: &'static str,
     /// The name by which istiod would serve the routes.
     route_name: String,
@@ -30,14 +30,14 @@ pub struct Proxy {
 
 /// Files of the mesh's certificates.
 #[derive(Debug, Clone)]
-pub struct Identity {
+pub(super) struct Identity {
     pub certificate: String,
     pub key: String,
     pub ca: String,
 }
 
 /// The objects of a file.
-pub fn objects(file: &Path) -> Vec<Value> {
+pub(super) fn objects(file: &Path) -> Vec<Value> {
     serde_saphyr::from_multiple(&std::fs::read_to_string(file).unwrap()).unwrap()
 }
 
@@ -56,7 +56,7 @@ fn texts(value: &Value) -> Vec<String> {
 // === listeners ===
 
 /// A gateway's, for its one HTTPS server.
-pub fn gateway(objects: &[Value], identity: &Identity) -> Proxy {
+pub(super) fn gateway(objects: &[Value], identity: &Identity) -> Proxy {
     let gateway = of_kind(objects, "Gateway").next().unwrap();
     let server = &gateway["spec"]["servers"][0];
     assert_eq!((&server["port"]["protocol"], &server["tls"]["mode"]), (&json!("HTTPS"), &json!("ISTIO_MUTUAL")));
@@ -105,7 +105,7 @@ pub fn gateway(objects: &[Value], identity: &Identity) -> Proxy {
 }
 
 /// A sidecar's listener for calls that leave by `port`; `pod` is the workload's template, whose annotations change it.
-pub fn sidecar(objects: &[Value], port: u64, pod: Option<&Value>) -> Proxy {
+pub(super) fn sidecar(objects: &[Value], port: u64, pod: Option<&Value>) -> Proxy {
     let annotation = pod.and_then(|pod| pod["metadata"]["annotations"]["proxy.istio.io/config"].as_str());
     let own: Value = annotation.map_or(Value::Null, |text| serde_saphyr::from_str(text).unwrap());
     let is_off = |name: &str| own["proxyHeaders"][name]["disabled"] == json!(true);
@@ -274,7 +274,7 @@ fn cluster_name(host: &str, port: u64) -> String {
 }
 
 /// The cluster of a host, reached at `address`, with the TLS of its DestinationRule.
-pub fn cluster(
+pub(super) fn cluster(
     objects: &[Value],
     (host, port): (&str, u64),
     address: std::net::SocketAddr,
@@ -338,7 +338,7 @@ fn tls(identity: &Identity, alpn: &[&str], mut validation: Value) -> Value {
 
 impl Proxy {
     /// Applies an EnvoyFilter as istiod does. Every patch must find its place.
-    pub fn apply(&mut self, filter: &Value) {
+    pub(super) fn apply(&mut self, filter: &Value) {
         for patch in list(&filter["spec"]["configPatches"]) {
             let places = self.patch(patch);
             assert!(places > 0, "a patch that fits nowhere: {:#}", patch["match"]);
@@ -409,7 +409,7 @@ impl Proxy {
     }
 
     /// A WasmPlugin as istiod makes it: found by name, before the filters that follow authorization.
-    pub fn plug(&mut self, plugin: &Value) {
+    pub(super) fn plug(&mut self, plugin: &Value) {
         let spec = &plugin["spec"];
         let here = list(&spec["match"]).any(|matched| {
             matched["mode"] == "CLIENT"
@@ -447,7 +447,7 @@ impl Proxy {
     }
 
     /// A Telemetry's access log; its provider is a file in the form of the audit log.
-    pub fn log(&mut self, telemetry: &Value) {
+    pub(super) fn log(&mut self, telemetry: &Value) {
         let logging = &telemetry["spec"]["accessLogging"][0];
         assert_eq!((&logging["match"]["mode"], self.context), (&json!("CLIENT"), "SIDECAR_OUTBOUND"));
         self.manager()["access_log"] = json!([{
@@ -470,7 +470,7 @@ impl Proxy {
         }]);
     }
 
-    pub fn manager(&mut self) -> &mut Value {
+    pub(super) fn manager(&mut self) -> &mut Value {
         &mut self.listener["filter_chains"][0]["filters"][0]["typed_config"]
     }
 

@@ -179,7 +179,7 @@ fn dashboards(aws: &Aws, partition: Partition, faults: &mut Vec<String>) -> Resu
         let body = aws.call(partition, &query)?;
         let body: Value = serde_json::from_str(body.as_str().unwrap_or_default()).unwrap_or_default();
         let widgets: Vec<&Value> = items(at(&body, "/widgets")).collect();
-        let named = |widget: &&Value| items(at(widget, "/properties/metrics")).any(|metric| metric.is_array());
+        let named = |widget: &&Value| items(at(widget, "/properties/metrics")).any(Value::is_array);
         if widgets.is_empty() || !widgets.iter().all(named) || body.to_string().contains("${") {
             faults.push(format!("dashboard {name} is not JSON of widgets with metrics"));
         }

@@ -82,7 +82,7 @@ impl Changes {
 ///
 /// # Errors
 /// A missing tool, a step that fails, or a read that fails.
-pub fn run() -> Result<Vec<String>, Error> {
+pub(crate) fn run() -> Result<Vec<String>, Error> {
     let dir = std::env::temp_dir().join(format!("upgrade-test-{}", std::process::id()));
     let faults = upgrade(&dir);
     let _ = std::fs::remove_dir_all(&dir);

@@ -68,7 +68,7 @@ fn names_each_wrong_field_and_no_key() {
                 fields(value, &format!("{at}/{key}"), all);
             }),
             Value::Array(list) => {
-                list.iter().enumerate().for_each(|(nth, value)| fields(value, &format!("{at}/{nth}"), all))
+                list.iter().enumerate().for_each(|(nth, value)| fields(value, &format!("{at}/{nth}"), all));
             }
             _ => {}
         }
