@@ -128,9 +128,9 @@ fn envoy_accepts_all_rendered_variants() {
 fn refuses_a_wrong_rule_with_its_key() {
     let dir = Dir::new("refused");
     let wrong = |text: String| text.replace(r#""dx""#, r#""satellite""#).replace("[dx, vpn]", "[satellite, vpn]");
-    let written =
-        Written::in_file(Path::new("rules.yaml"), &wrong(EXAMPLE.to_owned()), &Base::shipped().unwrap()).unwrap();
-    let refused = written.compile(&choices()).unwrap_err().to_string();
+    let rules = wrong(EXAMPLE.to_owned());
+    let written = Written::in_file(Path::new("rules.yaml"), &rules, &Base::shipped().unwrap());
+    let refused = written.and_then(|written| written.compile(&choices())).unwrap_err().to_string();
     let text = wrong(std::fs::read_to_string(standalone()).unwrap());
     let (accepted, said) = validate(&changed_files(&dir, &text));
     assert!(!accepted);

@@ -33,7 +33,7 @@ pub(crate) fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
         Ok(())
     })?;
     steps.time("the binaries", || workspace.build(&[GATEWAY, COLLECTOR, DOUBLE, LOAD, LAB, INFRA_CHECKS]))?;
-    let mut tests = vec!["test"];
+    let mut tests = vec!["test", "--no-fail-fast"];
     tests.extend(NATIVE);
     if fast {
         tests.extend(["--lib", "--bins"]);
