@@ -12,6 +12,7 @@ mod dirs;
 mod error;
 mod progress;
 mod release;
+mod stamp;
 mod test;
 mod tools;
 

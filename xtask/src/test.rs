@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::artifacts::{self, WASM_TARGET};
 use crate::artifacts::{COLLECTOR, DOUBLE, GATEWAY, INFRA_CHECKS, LAB, LOAD, Workspace, variables};
 use crate::error::{BuildError, Error};
+use crate::stamp::Stamp;
 use crate::{dirs, progress, release, tools};
 
 /// libtest's variable for the number of concurrent tests of a binary.
@@ -46,7 +47,7 @@ pub(crate) fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
             Ok(())
         })?;
         if name.is_none() {
-            steps.command("the templates", workspace.command(INFRA_CHECKS)?)?;
+            templates(&mut steps, &workspace)?;
         }
     }
     if let Some(name) = name {
@@ -63,6 +64,20 @@ pub(crate) fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
     steps.command("tests", command)?;
     steps.report();
     Ok(())
+}
+
+/// Checks the templates and deploys them to the mock of AWS, unless that passed with the same files and programs.
+fn templates(steps: &mut Steps, workspace: &Workspace) -> Result<(), Error> {
+    let root = dirs::root();
+    let (infra, envoy) = (root.join("infra"), root.join("envoy"));
+    let programs = [workspace.file(INFRA_CHECKS)?, workspace.file(GATEWAY)?, workspace.file(COLLECTOR)?];
+    let stamp = Stamp::of("templates", &[&[infra.as_path(), &envoy][..], &programs].concat())?;
+    if stamp.is_current() {
+        progress::say("── the templates: unchanged since they passed; `cargo xtask infra` checks them");
+        return Ok(());
+    }
+    steps.command("the templates", workspace.command(INFRA_CHECKS)?)?;
+    stamp.keep()
 }
 
 /// Checks licences, bans and sources of dependencies (`deny.toml`), and advisories if their database can be fetched.
