@@ -1,7 +1,6 @@
 //! Makes audit records of Envoy's access logs: [`source`] (gRPC access log service, JSON log file) → [`decode`] →
 //! [`store`] (SQLite, DynamoDB); [`query`] reads them. `docs/audit.md` says what each source guarantees.
 #![forbid(unsafe_code)]
-#![allow(missing_docs, reason = "this library serves its own binary and tests only")]
 
 pub mod backoff;
 pub mod batch;

@@ -1,7 +1,6 @@
 //! The Proxy-Wasm module: turns Envoy's callbacks into events of `filter_core`, and carries out its steps.
 
 // A leaf crate: nothing reads its documentation but its own source.
-#![allow(missing_docs)]
 
 mod apply;
 mod downstream;

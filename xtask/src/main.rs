@@ -3,7 +3,6 @@
 //! Each command builds the workspace's binaries ([`artifacts`]), installs missing tools ([`tools`]) under the target
 //! directory, and runs them.
 #![forbid(unsafe_code)]
-#![allow(missing_docs, reason = "a program: no other crate uses it")]
 
 mod artifacts;
 mod cli;

@@ -5,6 +5,7 @@
 //! ([`ExchangeFacts`], role `gateway` or `combined`) and `wasm.bedrock.attempt` ([`AttemptFacts`], role `signer` or
 //! `combined`, overwritten by each attempt). Envoy adds the rest ([`EnvoyEntry`]). [`AuditRecord::FIELDS`] lists the
 //! record's fields; the stores and `docs/audit.md` follow it.
+#![warn(missing_docs)]
 
 mod entry;
 mod facts;

@@ -2,6 +2,7 @@
 //!
 //! Start at [`exchange`], then read [`step`], [`pending`], [`handoff`], [`attempt`] and [`relay`].
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 pub mod attempt;
 pub mod breaker;

@@ -13,7 +13,6 @@
 //! assert!(dx.violations().is_empty());
 //! # Ok::<(), bedrock_double::StartError>(())
 //! ```
-#![allow(missing_docs, reason = "only this workspace uses it")]
 
 pub mod answer;
 pub mod catalogue;

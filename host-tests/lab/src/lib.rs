@@ -2,7 +2,6 @@
 //! the namespaces and machines.
 //!
 //! Programs and packages are named by the environment ([`tools`]); `cargo xtask soak chaos` and `cargo xtask soak vpn` set it.
-#![allow(missing_docs, reason = "only this workspace uses it")]
 #![forbid(unsafe_code)]
 
 pub mod chaos;

@@ -1,6 +1,5 @@
 //! Load on a gateway: Converse calls at a fixed rate whether or not earlier ones have ended (an open loop), streams, calls
 //! whose model thinks for long, and uploads. Each call gives one JSON line.
-#![allow(missing_docs, reason = "only this workspace uses it")]
 
 pub mod frames;
 pub mod token;

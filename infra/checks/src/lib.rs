@@ -3,7 +3,6 @@
 //!
 //! `cargo xtask infra` runs them; it names the linters' and the mock's Python in the environment.
 #![forbid(unsafe_code)]
-#![allow(missing_docs, reason = "only this crate's binary and tests use it")]
 
 pub mod aws_mock;
 pub mod linters;
