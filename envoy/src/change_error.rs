@@ -5,10 +5,10 @@ use std::path::PathBuf;
 /// Why a change is not taken; the old document stays.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
-    /// The file is gone or closed to us.
+    /// The file cannot be read.
     #[error("cannot read it: {0}")]
     Read(std::io::Error),
-    /// What Envoy has from its start would have to change.
+    /// The change needs other clusters or routes, which are fixed when Envoy starts.
     #[error("needs a restart, for {keys}: {why}")]
     Restart {
         /// The keys of the document.
@@ -21,10 +21,10 @@ pub enum ChangeError {
     Write {
         /// The file.
         file: PathBuf,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
-    /// Envoy said no, or nothing.
+    /// Envoy rejected the filter, or did not read it in time.
     #[error("Envoy has not taken {filter} ({what}); its log says why")]
     Envoy {
         /// The filter.

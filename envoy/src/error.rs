@@ -46,7 +46,7 @@ pub enum Error {
         what: String,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
     /// Anything else, in words.

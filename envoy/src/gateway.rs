@@ -20,7 +20,7 @@ use crate::{Error, net, progress, tls};
 use filter_core::config::Auth;
 use filter_core::names::RegionName;
 
-/// Time for Envoy to compile the module and hear of its upstreams.
+/// Time for Envoy to compile the module and resolve its upstreams.
 const ENVOY_START: Duration = Duration::from_secs(60);
 /// Time for a path's first health check, before calls are let in anyway: a path that misses it needs two more, 5 s apart.
 const FIRST_CHECKS: Duration = Duration::from_secs(10);
@@ -98,7 +98,7 @@ struct Plan {
     found: Environment,
 }
 
-/// What a run has to itself.
+/// Files and addresses of one run.
 #[derive(Debug)]
 struct Place {
     module: PathBuf,
@@ -124,8 +124,7 @@ pub fn print_config(options: &Options) -> Result<String, Error> {
 }
 
 impl Gateway {
-    /// Builds and fetches what is missing, starts collector and Envoy, and waits until both serve, or until
-    /// `interrupted`.
+    /// Starts the collector and Envoy, and waits until both serve, or until `interrupted`.
     pub fn start(options: &Options, interrupted: impl Fn() -> bool) -> Result<Gateway, Error> {
         if let Some(address) = options.listen.filter(|address| address.port() != 0) {
             net::check_free("--listen", address)?;
@@ -166,7 +165,7 @@ impl Gateway {
         let admin_file = run.join("admin");
         let mut command = Command::new(envoy);
         command.arg("-c").arg(&config).arg("--admin-address-path").arg(&admin_file).args([
-            // One process, replaced by nobody: no shared memory, so that any number run side by side.
+            // Without shared memory, several gateways can run at the same time.
             "--disable-hot-restart",
             // What is not flushed is lost with a killed Envoy (the file's own comment says more).
             "--file-flush-interval-msec",

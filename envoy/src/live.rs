@@ -36,11 +36,11 @@ pub enum Change {
     None,
     /// Envoy has taken the change of this number.
     Taken(u32),
-    /// After a refusal, the file holds again what runs.
+    /// After a refusal, the file is the running document again.
     Restored,
 }
 
-/// A file that is followed, and what runs of it.
+/// A followed file, and the document that runs.
 #[derive(Debug)]
 pub struct Live {
     file: PathBuf,
@@ -165,7 +165,7 @@ impl Taken {
     }
 }
 
-/// What the one bootstrap has and the other has not, in words.
+/// How two bootstraps differ, in words; `None` if they are equal.
 fn difference(old: &Value, new: &Value) -> Option<String> {
     if old == new {
         return None;
@@ -193,7 +193,7 @@ fn difference(old: &Value, new: &Value) -> Option<String> {
 }
 
 /// Keys of a document that Envoy's clusters and routes are made of.
-const RESTART: [&str; 14] = [
+const RESTART: [&str; 15] = [
     "auth",
     "bandwidth_kbps",
     "cluster",
@@ -208,13 +208,16 @@ const RESTART: [&str; 14] = [
     "priority",
     "region_weights",
     "regions",
+    "stream_relay",
 ];
 
 /// The keys that differ between two documents and that Envoy's clusters and routes are made of; all that differ, if there is none.
 fn keys(old: &Value, new: &Value) -> String {
     let mut found = Vec::new();
     differing("", old, new, &mut found);
-    let fixed = |key: &String| key.split(['.', '[', ']']).any(|part| RESTART.contains(&part));
+    // Tables of names that the operator chooses hold no such keys.
+    let chosen = |key: &str| key.starts_with("aliases.") || key.starts_with("inference_profiles.");
+    let fixed = |key: &String| !chosen(key) && key.split(['.', '[', ']']).any(|part| RESTART.contains(&part));
     let of_envoy: Vec<String> = found.iter().filter(|key| fixed(key)).cloned().collect();
     let shown = if of_envoy.is_empty() { found } else { of_envoy };
     shown.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")

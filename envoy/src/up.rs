@@ -38,7 +38,7 @@ fn follow(gateway: &mut Gateway, options: &Options) {
     match gateway.follow() {
         Ok(Change::None) => {}
         Ok(Change::Taken(number)) => progress::say(&format!("{file}: taken (change {number})")),
-        Ok(Change::Restored) => progress::say(&format!("{file}: valid again, and as it runs")),
+        Ok(Change::Restored) => progress::say(&format!("{file}: valid again; same as the running document")),
         Err(error) => progress::say(&format!("refused, the old document stays: {error}")),
     }
 }

@@ -1,4 +1,4 @@
-//! A bootstrap of Envoy: what has to hold for the filter to keep its promises, though Envoy would start without it.
+//! Rules for a bootstrap of Envoy. Envoy starts without them; the filter's promises do not hold then.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ struct Plugin<'a> {
 pub(super) fn check(file: &File, bootstrap: &Value, document: Option<&Document>, found: &mut Vec<Fault>) {
     let at = At { file, document: 0, object: "" };
     let mut plugins = Vec::new();
-    walk("", bootstrap, &mut |key, value| {
+    visit_objects("", bootstrap, &mut |key, value| {
         wasm(&at, key, value, &mut plugins, found);
         manager(&at, key, value, found);
     });
@@ -42,7 +42,7 @@ pub(super) fn check(file: &File, bootstrap: &Value, document: Option<&Document>,
     for plugin in &plugins {
         if let Err(error) = Policy::parse(plugin.text.as_bytes(), None) {
             let key = format!("{}.configuration.value", plugin.key);
-            found.push(at.fault(&key, format!("{}: {}", error.key, shorter(&error.to_string()))));
+            found.push(at.fault(&key, format!("{}: {}", error.key, error.detail())));
         }
     }
     same(&at, main, &plugins, found);
@@ -55,11 +55,6 @@ pub(super) fn check(file: &File, bootstrap: &Value, document: Option<&Document>,
     if let Ok(config) = Config::parse(main.text.as_bytes()) {
         serves(&at, bootstrap, &policy, &config, &plugins, found);
     }
-}
-
-/// Without the words that the key already says.
-fn shorter(problem: &str) -> &str {
-    problem.split_once("`: ").map_or(problem, |(_, rest)| rest)
 }
 
 /// A Wasm filter: it must refuse when it fails, and see bodies.
@@ -85,7 +80,7 @@ fn wasm<'a>(at: &At<'_>, key: &str, value: &'a Value, plugins: &mut Vec<Plugin<'
         .is_ok_and(|document| document.get("auth").is_none_or(|auth| auth != "bearer"));
     if signs && config.get("allow_on_headers_stop_iteration") != Some(&Value::Bool(true)) {
         let key = format!("{key}.allow_on_headers_stop_iteration");
-        found.push(at.fault(&key, "want true: a call is held until its body is hashed, and would wait for ever"));
+        found.push(at.fault(&key, "want true: otherwise calls with a body hang"));
     }
     plugins.push(Plugin { key, config, text, role });
 }
@@ -313,7 +308,7 @@ fn upstream(at: &At<'_>, key: &str, cluster: &Value, wanted: &[String], role: Ro
 /// Routes: to the cluster that the filter names, with retries that it decides, and room for a body.
 fn routes(at: &At<'_>, bootstrap: &Value, policy: &Policy, found: &mut Vec<Fault>) {
     let mut any = false;
-    walk("", bootstrap, &mut |key, value| {
+    visit_objects("", bootstrap, &mut |key, value| {
         let Some(route) = value.get("route").filter(|route| route.get("cluster_header").is_some()) else { return };
         let name = route.get("cluster_header").and_then(Value::as_str).unwrap_or_default();
         if name != CLUSTER_HEADER {
@@ -330,7 +325,7 @@ fn routes(at: &At<'_>, bootstrap: &Value, policy: &Policy, found: &mut Vec<Fault
         let retry = route.get("retry_policy");
         let on = retry.and_then(|retry| retry.get("retry_on")?.as_str()).unwrap_or_default();
         if !on.split(',').any(|on| on.trim() == "retriable-headers") {
-            let problem = "`retriable-headers` is missing: the signer's decision to try elsewhere would not be heard";
+            let problem = "`retriable-headers` is missing: Envoy would ignore the signer's retry header";
             found.push(at.fault(&format!("{key}.route.retry_policy.retry_on"), problem));
         }
         for code in ["5xx", "gateway-error", "retriable-4xx", "retriable-status-codes"] {
@@ -343,9 +338,8 @@ fn routes(at: &At<'_>, bootstrap: &Value, policy: &Policy, found: &mut Vec<Fault
         let named = headers.into_iter().flatten().filter_map(|header| header.get("name")?.as_str());
         if !named.clone().any(|name| name == RETRY_HEADER) {
             let found_name = named.clone().next().unwrap_or("nothing");
-            let problem = format!(
-                "want {RETRY_HEADER}, not {found_name}: the signer's decision to try elsewhere would not be heard"
-            );
+            let problem =
+                format!("want {RETRY_HEADER}, not {found_name}: Envoy would ignore the signer's retry header");
             found.push(at.fault(&format!("{key}.route.retry_policy.retriable_headers"), problem));
         }
         if route.get("timeout").and_then(Value::as_str) != Some("0s") {
@@ -357,7 +351,7 @@ fn routes(at: &At<'_>, bootstrap: &Value, policy: &Policy, found: &mut Vec<Fault
     if !any {
         found.push(at.fault("static_resources.listeners", format!("no route has `cluster_header: {CLUSTER_HEADER}`")));
     }
-    walk("", bootstrap, &mut |key, value| {
+    visit_objects("", bootstrap, &mut |key, value| {
         let calls = value.get("virtual_hosts").is_some_and(|hosts| hosts.to_string().contains("cluster_header"));
         if !calls {
             return;
@@ -382,7 +376,7 @@ fn number(value: &Value) -> Option<u64> {
 
 /// The access log: what the collector makes records of.
 fn logs(at: &At<'_>, bootstrap: &Value, found: &mut Vec<Fault>) {
-    walk("", bootstrap, &mut |key, value| {
+    visit_objects("", bootstrap, &mut |key, value| {
         let calls = value.get("route_config").is_some_and(|routes| routes.to_string().contains("cluster_header"));
         // The relay's exchanges are in the log of the listener that sends them.
         if !calls || value.to_string().contains(r#"\"relay\""#) {
@@ -405,16 +399,19 @@ fn logs(at: &At<'_>, bootstrap: &Value, found: &mut Vec<Fault>) {
 }
 
 /// Visits every object with its key.
-pub(super) fn walk<'a>(key: &str, value: &'a Value, visit: &mut dyn FnMut(&str, &'a Value)) {
+pub(super) fn visit_objects<'a>(key: &str, value: &'a Value, visit: &mut dyn FnMut(&str, &'a Value)) {
     match value {
         Value::Object(object) => {
             visit(key, value);
             for (name, value) in object {
-                walk(&if key.is_empty() { name.clone() } else { format!("{key}.{name}") }, value, visit);
+                visit_objects(&if key.is_empty() { name.clone() } else { format!("{key}.{name}") }, value, visit);
             }
         }
         Value::Array(values) => {
-            values.iter().enumerate().for_each(|(number, value)| walk(&format!("{key}[{number}]"), value, visit));
+            values
+                .iter()
+                .enumerate()
+                .for_each(|(number, value)| visit_objects(&format!("{key}[{number}]"), value, visit));
         }
         _ => {}
     }

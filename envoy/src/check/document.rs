@@ -36,9 +36,8 @@ fn compile(file: &File, found: &mut Vec<Fault>) -> Option<Document> {
                 if !parent_of_left_out {
                     let position =
                         if left_out.is_empty() { position } else { position::locate(&file.text, &error.key) };
-                    let problem = error.to_string();
-                    let problem = problem.split_once("`: ").map_or(problem.as_str(), |(_, rest)| rest).to_owned();
-                    found.push(Fault { file: file.name.clone(), position, key: error.key.clone(), problem });
+                    let (key, problem) = (error.key.clone(), error.detail());
+                    found.push(Fault { file: file.name.clone(), position, key, problem });
                 }
                 // What follows from a key that was left out is not a mistake of the operator's.
                 let without = if parent_of_left_out { None } else { without(&text, &error.key) };

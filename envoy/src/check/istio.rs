@@ -5,10 +5,11 @@ use filter_core::config::{Auth, Config, RelayPlace};
 use filter_core::policy::Policy;
 use serde_json::{Map, Value};
 
-use super::bootstrap::walk;
-use super::{At, Fault, File, Options, did_you_mean};
+use super::bootstrap::visit_objects;
+use super::{At, Fault, File, did_you_mean};
 
 const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
+const NETWORK_WASM: &str = "type.googleapis.com/envoy.extensions.filters.network.wasm.v3.Wasm";
 
 /// An object of a file.
 struct Object<'a> {
@@ -41,7 +42,7 @@ impl Object<'_> {
     }
 }
 
-pub(super) fn check(files: &[File], options: &Options, found: &mut Vec<Fault>) {
+pub(super) fn check(files: &[File], found: &mut Vec<Fault>) {
     let mut objects = Vec::new();
     for file in files {
         if file.documents.is_empty() {
@@ -60,23 +61,23 @@ pub(super) fn check(files: &[File], options: &Options, found: &mut Vec<Fault>) {
         }
     }
     for object in &objects {
-        alone(object, options, found);
+        alone(object, found);
         together(object, &objects, found);
     }
 }
 
 // === rules for one object ===
 
-fn alone(object: &Object<'_>, options: &Options, found: &mut Vec<Fault>) {
+fn alone(object: &Object<'_>, found: &mut Vec<Fault>) {
     let spec = object.get("/spec").unwrap_or(&Value::Null);
     match object.kind {
-        "WasmPlugin" | "TrafficExtension" => plugin(object, options, found),
+        "WasmPlugin" | "TrafficExtension" => plugin(object, found),
         "EnvoyFilter" => {
             if object.get("/spec/workloadSelector/labels").is_none() && object.get("/spec/targetRefs").is_none() {
                 let problem = "is missing: every Envoy of the namespace would get the patches";
                 found.push(object.fault("spec.workloadSelector", problem));
             }
-            walk("spec", spec, &mut |key, value| filter(object, key, value, found));
+            visit_objects("spec", spec, &mut |key, value| filter(object, key, value, found));
         }
         "AuthorizationPolicy" => authorization(object, found),
         "PeerAuthentication" if object.text("/spec/mtls/mode") != "STRICT" => {
@@ -84,12 +85,12 @@ fn alone(object: &Object<'_>, options: &Options, found: &mut Vec<Fault>) {
             let problem = format!("want STRICT, not {mode}: a caller without a certificate has no name");
             found.push(object.fault("spec.mtls.mode", problem));
         }
-        _ => walk("spec", spec, &mut |key, value| image(object, key, value, found)),
+        _ => visit_objects("spec", spec, &mut |key, value| image(object, key, value, found)),
     }
 }
 
 /// A WasmPlugin: the module by digest, refusing when it fails, and a document that can do without holding bodies.
-fn plugin(object: &Object<'_>, options: &Options, found: &mut Vec<Fault>) {
+fn plugin(object: &Object<'_>, found: &mut Vec<Fault>) {
     let digest = object.text("/spec/sha256");
     if digest.is_empty() {
         found.push(object.fault("spec.sha256", "is missing: pin the module by its digest"));
@@ -115,18 +116,22 @@ fn plugin(object: &Object<'_>, options: &Options, found: &mut Vec<Fault>) {
         let problem = "a WasmPlugin cannot hold a call until its body is hashed; want `bearer`, or an EnvoyFilter";
         found.push(object.fault("spec.pluginConfig.auth", problem));
     }
-    let _ = options;
 }
 
 /// A Wasm filter in a patch.
 fn filter(object: &Object<'_>, key: &str, value: &Value, found: &mut Vec<Fault>) {
-    if value.get("@type").and_then(Value::as_str) != Some(WASM) {
+    let kind = value.get("@type").and_then(Value::as_str);
+    if kind != Some(WASM) && kind != Some(NETWORK_WASM) {
         return;
     }
     let config = value.get("config").unwrap_or(&Value::Null);
-    if config.get("allow_on_headers_stop_iteration") != Some(&Value::Bool(true)) {
+    if config.get("fail_open") == Some(&Value::Bool(true)) {
+        let problem = "true lets calls past a failed filter; want failure_policy: FAIL_RELOAD";
+        found.push(object.fault(&format!("{key}.config.fail_open"), problem));
+    }
+    if kind == Some(WASM) && config.get("allow_on_headers_stop_iteration") != Some(&Value::Bool(true)) {
         let key = format!("{key}.config.allow_on_headers_stop_iteration");
-        found.push(object.fault(&key, "want true: a call is held until its body is hashed, and would wait for ever"));
+        found.push(object.fault(&key, "want true: otherwise calls with a body hang"));
     }
     let on_failure = config.get("failure_policy").and_then(Value::as_str).unwrap_or_default();
     if !["FAIL_RELOAD", "FAIL_CLOSED"].contains(&on_failure) {
@@ -177,7 +182,7 @@ fn authorization(object: &Object<'_>, found: &mut Vec<Fault>) {
     if rules.is_none_or(Vec::is_empty) && action != "ALLOW" && !action.is_empty() {
         found.push(object.fault("spec.rules", "is empty: it refuses nobody"));
     }
-    walk("spec.rules", object.get("/spec/rules").unwrap_or(&Value::Null), &mut |key, value| {
+    visit_objects("spec.rules", object.get("/spec/rules").unwrap_or(&Value::Null), &mut |key, value| {
         for list in ["namespaces", "principals", "serviceAccounts", "ports", "hosts", "paths", "methods"] {
             if value.get(list).and_then(Value::as_array).is_some_and(Vec::is_empty) {
                 found.push(
@@ -362,7 +367,7 @@ fn virtual_service(object: &Object<'_>, objects: &[Object<'_>], found: &mut Vec<
             found.push(object.fault(&format!("spec.gateways[{index}]"), format!("Gateway `{name}` is missing{near}")));
         }
     }
-    walk("spec.http", object.get("/spec/http").unwrap_or(&Value::Null), &mut |key, value| {
+    visit_objects("spec.http", object.get("/spec/http").unwrap_or(&Value::Null), &mut |key, value| {
         let Some(destination) = value.get("destination") else { return };
         let name = destination.get("host").and_then(Value::as_str).unwrap_or_default();
         host(object, &format!("{key}.destination.host"), name, objects, found);
@@ -421,7 +426,7 @@ fn patches(object: &Object<'_>, objects: &[Object<'_>], found: &mut Vec<Fault>) 
     }
     for (index, patch) in patches.into_iter().flatten().enumerate() {
         let key = format!("spec.configPatches[{index}].patch.value");
-        walk(&key, patch.pointer("/patch/value").unwrap_or(&Value::Null), &mut |key, value| {
+        visit_objects(&key, patch.pointer("/patch/value").unwrap_or(&Value::Null), &mut |key, value| {
             if value.get("@type").and_then(Value::as_str) != Some(WASM) {
                 return;
             }

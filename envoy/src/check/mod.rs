@@ -136,6 +136,16 @@ pub fn faults(options: &Options) -> Result<Vec<Fault>, CheckError> {
     let mut found = Vec::new();
     let mut meshes = Vec::new();
     let envoy = options.envoy.as_deref().map(|path| read(path, options, &mut found)).transpose()?.flatten();
+    if let Some(file) = &envoy
+        && file.documents.first().is_none_or(|first| first.get("static_resources").is_none())
+    {
+        let at = At { file, document: 0, object: "" };
+        let problem = match serde_json::from_str::<Value>(&file.text) {
+            Err(error) if position::is_json(&file.text) => format!("not JSON: {error}"),
+            _ => "not a bootstrap of Envoy: `static_resources` is missing".to_owned(),
+        };
+        found.push(at.fault("", problem));
+    }
     for path in &options.files {
         let Some(file) = read(path, options, &mut found)? else { continue };
         match file.documents.first() {
@@ -145,7 +155,7 @@ pub fn faults(options: &Options) -> Result<Vec<Fault>, CheckError> {
         }
     }
     // Together: one object names another.
-    istio::check(&meshes, options, &mut found);
+    istio::check(&meshes, &mut found);
     found.sort_by_key(|fault| (fault.file.clone(), fault.position.map(|position| (position.line, position.column))));
     found.dedup();
     Ok(found)
@@ -161,7 +171,7 @@ fn read(path: &Path, options: &Options, found: &mut Vec<Fault>) -> Result<Option
     // What is left is checked as if it were filled in; the length of lines does not matter to positions of keys.
     let text = placeholders::fill(&text);
     if position::is_json(&text) {
-        // The document's own check says what is wrong with its form.
+        // A document's own check says what is wrong with its form.
         let documents = serde_json::from_str(&text).into_iter().collect();
         return Ok(Some(File { name, text, documents }));
     }
@@ -201,7 +211,7 @@ fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) ->
         Some(nearest) => format!("; did you mean `{nearest}`?"),
         None => {
             let known: Vec<&str> = known.collect();
-            if known.is_empty() { "; there is none".to_owned() } else { format!("; known: {}", known.join(", ")) }
+            if known.is_empty() { "; the file has none".to_owned() } else { format!("; known: {}", known.join(", ")) }
         }
     }
 }

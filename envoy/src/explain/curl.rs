@@ -15,7 +15,7 @@ pub enum CurlError {
         "{at}: the option {option} is not known; known are {KNOWN}, and options that change nothing in the request"
     )]
     Unknown {
-        /// Where.
+        /// The place.
         at: Place,
         /// The option.
         option: String,
@@ -23,7 +23,7 @@ pub enum CurlError {
     /// An option that has no effect behind the gateway, or another one than meant.
     #[error("{at}: {option} {why}")]
     Refused {
-        /// Where.
+        /// The place.
         at: Place,
         /// The option.
         option: String,
@@ -33,7 +33,7 @@ pub enum CurlError {
     /// An option at the end.
     #[error("{at}: {option} wants a value")]
     Value {
-        /// Where.
+        /// The place.
         at: Place,
         /// The option.
         option: String,
@@ -44,7 +44,7 @@ pub enum CurlError {
     /// `-X`.
     #[error("{at}: '{method}' is not a method")]
     Method {
-        /// Where.
+        /// The place.
         at: Place,
         /// The text that was given.
         method: String,
@@ -52,7 +52,7 @@ pub enum CurlError {
     /// The URL.
     #[error("{at}: '{url}' is not a URL; want http://HOST/PATH")]
     Url {
-        /// Where.
+        /// The place.
         at: Place,
         /// The text that was given.
         url: String,
@@ -66,7 +66,7 @@ pub enum CurlError {
     /// `-d @FILE`.
     #[error("{at}: cannot read {file}: {error}")]
     File {
-        /// Where.
+        /// The place.
         at: Place,
         /// The file.
         file: String,

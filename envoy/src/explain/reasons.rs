@@ -136,7 +136,7 @@ pub struct Model {
     pub named: String,
     /// As rules and tables know it; absent if it is refused.
     pub resolved: Option<String>,
-    /// Why.
+    /// The reason.
     pub because: Vec<String>,
 }
 

@@ -72,7 +72,7 @@ pub struct RegionModel {
     pub region: RegionName,
     /// The model or inference profile.
     pub model: String,
-    /// Why.
+    /// The reason.
     pub because: String,
 }
 

@@ -5,9 +5,9 @@ const PRELUDE: usize = 12;
 
 /// How a stream ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
+pub enum StreamEnd {
     /// With its metadata, which is the last event.
-    Whole,
+    Complete,
     /// With an exception in the stream.
     Exception(String),
     /// In any other way: a client that only counts bytes takes it for whole.
@@ -26,12 +26,12 @@ impl Frames {
 
     /// How it ended.
     #[must_use]
-    pub fn ending(&self) -> Ending {
+    pub fn ending(&self) -> StreamEnd {
         let mut rest = self.0.as_slice();
-        let mut last = Ending::Short("no frame");
+        let mut last = StreamEnd::Short("no frame");
         while !rest.is_empty() {
             let Some((frame, after)) = split(rest) else {
-                return Ending::Short("a frame is cut or fails its CRC");
+                return StreamEnd::Short("a frame is cut or fails its CRC");
             };
             last = kind(frame);
             rest = after;
@@ -49,15 +49,15 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// What an event at the end of a stream says of it.
-fn kind(frame: &[u8]) -> Ending {
+fn kind(frame: &[u8]) -> StreamEnd {
     let headers = number(frame, 4).and_then(|length| frame.get(PRELUDE..)?.get(..usize::try_from(length).ok()?));
     let headers = headers.unwrap_or_default();
     if let Some(name) = header(headers, ":exception-type") {
-        return Ending::Exception(name);
+        return StreamEnd::Exception(name);
     }
     match header(headers, ":event-type").as_deref() {
-        Some("metadata") => Ending::Whole,
-        _ => Ending::Short("no metadata at its end"),
+        Some("metadata") => StreamEnd::Complete,
+        _ => StreamEnd::Short("no metadata at its end"),
     }
 }
 
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
     use bedrock_double::eventstream::{event, exception, with_bad_crc};
 
-    fn ending(frames: &[Vec<u8>]) -> Ending {
+    fn ending(frames: &[Vec<u8>]) -> StreamEnd {
         let mut all = Frames::default();
         frames.iter().for_each(|frame| all.add(frame));
         all.ending()
@@ -95,12 +95,12 @@ mod tests {
     #[test]
     fn reads_how_a_stream_ended() {
         let (word, last) = (event("contentBlockDelta", b"{}"), event("metadata", b"{}"));
-        assert_eq!(ending(&[word.clone(), last.clone()]), Ending::Whole);
+        assert_eq!(ending(&[word.clone(), last.clone()]), StreamEnd::Complete);
         let thrown = exception("modelStreamErrorException", b"{}");
-        assert_eq!(ending(&[word.clone(), thrown]), Ending::Exception("modelStreamErrorException".to_owned()));
-        assert_eq!(ending(std::slice::from_ref(&word)), Ending::Short("no metadata at its end"));
-        assert_eq!(ending(&[word.clone(), last[..9].to_vec()]), Ending::Short("a frame is cut or fails its CRC"));
-        assert_eq!(ending(&[word, with_bad_crc(last)]), Ending::Short("a frame is cut or fails its CRC"));
-        assert_eq!(ending(&[]), Ending::Short("no frame"));
+        assert_eq!(ending(&[word.clone(), thrown]), StreamEnd::Exception("modelStreamErrorException".to_owned()));
+        assert_eq!(ending(std::slice::from_ref(&word)), StreamEnd::Short("no metadata at its end"));
+        assert_eq!(ending(&[word.clone(), last[..9].to_vec()]), StreamEnd::Short("a frame is cut or fails its CRC"));
+        assert_eq!(ending(&[word, with_bad_crc(last)]), StreamEnd::Short("a frame is cut or fails its CRC"));
+        assert_eq!(ending(&[]), StreamEnd::Short("no frame"));
     }
 }

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedSender;
 
-use self::frames::{Ending, Frames};
+use self::frames::{Frames, StreamEnd};
 
 /// The model as an SDK names it; the gateway replaces it by the inference profile.
 pub const MODEL: &str = "anthropic.claude-3-5-sonnet-20241022-v2:0";
@@ -194,9 +194,9 @@ impl Pool {
         let error = error.map(std::borrow::Cow::into_owned);
         let end = match (status, read(response).await) {
             (200, Ok(frames)) if kind == Kind::Stream => match frames.ending() {
-                Ending::Whole => "ok".to_owned(),
-                Ending::Exception(name) => name,
-                Ending::Short(why) => format!("short: {why}"),
+                StreamEnd::Complete => "ok".to_owned(),
+                StreamEnd::Exception(name) => name,
+                StreamEnd::Short(why) => format!("short: {why}"),
             },
             (200, Ok(_)) => "ok".to_owned(),
             (_, Ok(_)) => error.unwrap_or_else(|| "no error type".to_owned()),

@@ -136,7 +136,7 @@ fn a_bad_change_keeps_the_old_document() {
         assert_eq!(harness.gateway.raw(GET).0, 200);
     }
     file.write(&weighted(100, 0).to_string());
-    wait_for(&harness, "valid again, and as it runs");
+    wait_for(&harness, "valid again; same as the running document");
     // A missing file is reported once; when it is back it is read again.
     std::fs::remove_file(&file.path).unwrap();
     wait_for(&harness, "cannot read it");

@@ -43,6 +43,21 @@ impl ConfigError {
         Self::new(key, format!("unknown {kind} '{name}'")).with_known(name, known)
     }
 
+    /// The problem, the known names and the nearest of them, without the key.
+    pub fn detail(&self) -> String {
+        let mut text = self.problem.clone();
+        if !self.known.is_empty() {
+            text.push_str("; known: ");
+            text.push_str(&self.known.join(", "));
+        }
+        if let Some(nearest) = &self.nearest {
+            text.push_str("; did you mean `");
+            text.push_str(nearest);
+            text.push_str("`?");
+        }
+        text
+    }
+
     /// Adds the known names, and which of them `name` probably means.
     pub(super) fn with_known<'a>(mut self, name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
         let known: Vec<&str> = known.into_iter().collect();
@@ -56,14 +71,7 @@ impl std::error::Error for ConfigError {}
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "configuration key `{}`: {}", self.key, self.problem)?;
-        if !self.known.is_empty() {
-            write!(f, "; known: {}", self.known.join(", "))?;
-        }
-        match &self.nearest {
-            Some(nearest) => write!(f, "; did you mean `{nearest}`?"),
-            None => Ok(()),
-        }
+        write!(f, "configuration key `{}`: {}", self.key, self.detail())
     }
 }
 
