@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::bootstrap_error::BootstrapError;
 use crate::objects::{for_each_object, plugins};
+use crate::position::{not_yaml, place};
 
 /// `envoy/base.yaml`.
 pub const BASE: &str = include_str!("../base.yaml");
@@ -120,6 +121,8 @@ pub(crate) fn role_of(document: &str) -> Option<Role> {
 
 /// YAML as Envoy reads it, anchors included.
 fn parse(text: &str, path: &Path) -> Result<Value, BootstrapError> {
-    serde_saphyr::from_str(text)
-        .map_err(|error| BootstrapError::Yaml { path: path.to_path_buf(), message: error.to_string() })
+    serde_saphyr::from_str(text).map_err(|error| {
+        let (position, problem) = not_yaml(text, &error);
+        BootstrapError::Yaml { name: place(&path.display().to_string(), position), problem }
+    })
 }

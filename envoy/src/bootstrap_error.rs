@@ -14,12 +14,12 @@ pub enum BootstrapError {
         source: std::io::Error,
     },
     /// The file is not YAML.
-    #[error("{}: {message}", path.display())]
+    #[error("{name}: {problem}")]
     Yaml {
-        /// The file.
-        path: PathBuf,
-        /// The parser's message, with line and column.
-        message: String,
+        /// The file, with line and column.
+        name: String,
+        /// What is wrong there.
+        problem: String,
     },
     /// A part that the renderer sets is missing.
     #[error("the Envoy configuration has no {0}, which is needed here; start from envoy/base.yaml")]
@@ -29,6 +29,9 @@ pub enum BootstrapError {
         "the Envoy configuration has no cluster `{0}`, which the document's credentials name; its address is not known here"
     )]
     UnknownSource(String),
+    /// No cluster has the name of the relay for streams.
+    #[error("the Envoy configuration has no cluster `{0}`, which `stream_relay` names; leave the key out")]
+    NoRelay(String),
     /// No path reaches Commercial STS, which the credentials need.
     #[error("cluster `{cluster}`: no --path reaches STS in {region}; give `internet`, or such as vpn/sts=HOST:443")]
     NoPathToSts {

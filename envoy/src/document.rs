@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use filter_core::config::{Auth, Config, ConfigError, Credentials, Position, Region, Role};
+use filter_core::config::{Auth, Config, ConfigError, Credentials, Position, Principal, Region, Role};
 use filter_core::names::{PathName, RegionName};
 use filter_core::policy::Policy;
 use filter_core::route::environment_order;
 use serde_json::Value;
 
 use crate::base::Base;
-use crate::position::{is_json, locate};
+use crate::position::{is_json, locate, not_yaml, place};
 
 /// The document where none is given.
 pub const EXAMPLE: &str = include_str!("../example.yaml");
@@ -19,11 +19,13 @@ pub const EXAMPLE: &str = include_str!("../example.yaml");
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
     /// It is neither JSON nor YAML, or not an object.
-    #[error("{name}: {problem}")]
+    #[error("{}: {problem}", place(name, *position))]
     Form {
         /// The file.
         name: String,
-        /// What is wrong, with line and column.
+        /// Where it stops being YAML.
+        position: Option<Position>,
+        /// What is wrong.
         problem: String,
     },
     /// The filter would refuse it.
@@ -39,11 +41,6 @@ pub enum DocumentError {
     /// Envoy's configuration has no filter to give it to.
     #[error("the Envoy configuration has no Wasm filter of role gateway or combined; start from envoy/base.yaml")]
     NoFilter,
-}
-
-/// `rules.yaml:3:5`
-pub(crate) fn place(file: &str, position: Option<Position>) -> String {
-    position.map_or_else(|| file.to_owned(), |position| format!("{file}:{}:{}", position.line, position.column))
 }
 
 /// What the command line and the environment decide.
@@ -161,6 +158,12 @@ impl Document {
         std::iter::once(&self.config.credentials).chain(self.config.credential_sets.values())
     }
 
+    /// Whether a class asks for callers' names, and certificates give them.
+    pub fn names_callers_by_certificate(&self) -> bool {
+        self.config.principal.contains(&Principal::Mtls {})
+            && self.config.route_classes.iter().any(|class| class.principals.is_some())
+    }
+
     /// Its keys, to be changed for another role.
     pub fn config(&self) -> &Config {
         &self.config
@@ -177,11 +180,11 @@ fn json(name: &str, text: &str) -> Result<String, DocumentError> {
     if is_json(text) {
         return Ok(text.to_owned());
     }
-    let form = |problem: String| DocumentError::Form { name: name.to_owned(), problem };
+    let form = |(position, problem)| DocumentError::Form { name: name.to_owned(), position, problem };
     match serde_saphyr::from_str::<Value>(text) {
         Ok(object @ Value::Object(_)) => Ok(object.to_string()),
-        Ok(_) => Err(form("want an object with the keys of docs/configuration.md".to_owned())),
-        Err(error) => Err(form(error.to_string())),
+        Ok(_) => Err(form((None, "want an object with the keys of docs/configuration.md".to_owned()))),
+        Err(error) => Err(form(not_yaml(text, &error))),
     }
 }
 

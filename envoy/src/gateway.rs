@@ -64,6 +64,14 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
 }
 
+impl Options {
+    /// Whether paths and document are left to the program.
+    pub(crate) fn choose_nothing(&self) -> bool {
+        let document = self.policy.is_none() && self.regions.is_empty() && !self.fips;
+        document && self.paths.is_empty() && self.base.is_none()
+    }
+}
+
 /// An Envoy, a collector, and where they listen.
 #[derive(Debug)]
 pub struct Gateway {
@@ -316,6 +324,7 @@ impl Plan {
     fn render(&self, document: &Document) -> Result<Value, Error> {
         paths_are_used(&self.settings.paths, document)?;
         let mut bootstrap = bootstrap::render(&self.base, &self.settings, document)?;
+        bootstrap::sources::add(&mut bootstrap, &self.base, document, &self.settings.paths)?;
         if let Some(ca) = &self.client_ca {
             bootstrap::verify_client_certificates(&mut bootstrap, ca)?;
         }
@@ -388,6 +397,11 @@ fn plan(options: &Options, place: Place) -> Result<(Plan, Document, Option<Strin
         progress::note(&format!(
             "the table of inference profiles is for the United States and is left out in {region}"
         ));
+    }
+    if options.client_ca.is_none() && document.names_callers_by_certificate() {
+        progress::note(
+            "no --client-ca: clients show no certificate here, so no class with `principals` takes a call by its certificate's name",
+        );
     }
     // No load balancer asks here, and its port would be one more to be free.
     let base = base.without_listener("health");

@@ -3,6 +3,11 @@
 use filter_core::config::{self, Position};
 use saphyr::{LoadableYamlNode as _, MarkedYaml, YamlData};
 
+/// `rules.yaml:3:5`
+pub(crate) fn place(file: &str, position: Option<Position>) -> String {
+    position.map_or_else(|| file.to_owned(), |position| format!("{file}:{}:{}", position.line, position.column))
+}
+
 /// The position of a key, given as a path from the top (`route_classes[0].paths[1]`). For a key that is missing, the object
 /// that lacks it; `None` for a text that cannot be read, and for a key that is not the document's.
 pub(crate) fn locate(text: &str, key: &str) -> Option<Position> {
@@ -21,6 +26,36 @@ pub(crate) fn locate(text: &str, key: &str) -> Option<Position> {
 pub(crate) fn locate_in(text: &str, document: usize, key: &str) -> Option<Position> {
     let documents = MarkedYaml::load_from_str(text).ok()?;
     Some(within(documents.get(document)?, key))
+}
+
+/// Where a text stops being YAML, and why. The parser's advice to programmers is left out.
+pub(crate) fn not_yaml(text: &str, error: &serde_saphyr::Error) -> (Option<Position>, String) {
+    let said = error.without_snippet().to_string();
+    let said = said.lines().next().unwrap_or_default();
+    // "error: line 2 column 24: …": the position is given apart.
+    let said = said.strip_prefix("error: ").unwrap_or(said);
+    let said = if said.starts_with("line ") { said.split_once(": ").map_or(said, |(_, rest)| rest) } else { said };
+    let mut position = error.location().map(|at| Position { line: at.line() as usize, column: at.column() as usize });
+    let problem = if let Some(rest) = said.strip_prefix("duplicate mapping key: ") {
+        format!("the key `{}` is there twice", rest.split(',').next().unwrap_or(rest))
+    } else if said.starts_with("multiple YAML documents") {
+        "a second YAML document begins here (`---`); want one".to_owned()
+    } else if said.contains("unknown anchor") {
+        "`*` at the start of a value means an alias in YAML: put the value in quotes".to_owned()
+    } else if let Some(tab) = tab_in_indentation(text).filter(|_| said.contains("tab")) {
+        position = Some(tab);
+        "a tab in the indentation: YAML wants spaces".to_owned()
+    } else {
+        format!("not YAML: {said}")
+    };
+    (position, problem)
+}
+
+fn tab_in_indentation(text: &str) -> Option<Position> {
+    text.lines().zip(1..).find_map(|(line, number)| {
+        let column = line.find(|letter: char| letter != ' ')?;
+        line[column..].starts_with('\t').then_some(Position { line: number, column: column + 1 })
+    })
 }
 
 /// Whether a text is JSON rather than YAML of another form: its own parser has better messages.

@@ -69,7 +69,7 @@ const POLICY: &str = r#"{
 }
 "#;
 
-const DOCUMENT: [Mistake; 20] = [
+const DOCUMENT: [Mistake; 24] = [
     (r#""models": {"#, r#""models" {"#, "rules.json:3:12: ", "`:`"),
     (r#""aliases""#, r#""alias""#, "rules.json:4:3: alias: ", "did you mean `aliases`?"),
     (r#""principal""#, r#""models""#, "rules.json:5:3: models: ", "is there twice"),
@@ -100,7 +100,40 @@ const DOCUMENT: [Mistake; 20] = [
     ),
     ("26214400", r#""25 MB""#, "rules.json:18:3: max_body_bytes: ", "whole number"),
     (r#""operations": ["StartAsyncInvoke"], "#, "", "rules.json:8:5: route_classes[1]: ", "bulk"),
+    (r#""max_body_bytes""#, r#""role": "server", "max_body_bytes""#, "rules.json:18:3: role: ", "gateway"),
+    (
+        "\"models\": { \"allow\": [\"*\"] },\n  \"aliases\": { \"sonnet\": \"anthropic.claude-sonnet-5\" },",
+        r#""models": { "allow": ["meta.*"], "deny": ["*"] },"#,
+        "rules.json:3:36: models.deny: ",
+        "no model is left",
+    ),
+    (
+        "\"principal\": [{ \"from\": \"mtls\" }],\n  \"route_classes\": [",
+        r#""route_classes": [{ "name": "x", "principals": ["spiffe://*"], "paths": ["dx"] },"#,
+        "rules.json:5:36: route_classes[0].principals: ",
+        "callers have no name",
+    ),
+    (r#""source": "imds""#, r#""source": "imsd""#, "rules.json:12:", "did you mean `imds`?"),
 ];
+
+/// Texts that are not YAML, where, and what is said: the parser's own words are for programmers.
+const NOT_YAML: [(&str, &str, &str); 5] = [
+    ("auth: sigv4\nauth: bearer\n", "rules.yaml:2:1: ", "the key `auth` is there twice"),
+    ("auth: sigv4\n---\nauth: bearer\n", "rules.yaml:", "a second YAML document"),
+    ("models:\n  allow: [anthropic.*, *meta]\n", "rules.yaml:2:24: ", "put the value in quotes"),
+    ("auth: sigv4\n\tregions: {}\n", "rules.yaml:2:1: ", "a tab in the indentation"),
+    ("models: [\n", "rules.yaml:", "not YAML: "),
+];
+
+#[test]
+fn a_text_that_is_not_yaml_is_answered_in_plain_words() {
+    let dir = Dir::new();
+    for (text, start, says) in NOT_YAML {
+        let found = faults(&[dir.file("rules.yaml", text)], |_| {});
+        let [fault] = found.as_slice() else { panic!("{text:?}: {found:?}") };
+        assert!(fault.contains(start) && fault.contains(says) && !fault.contains('\n'), "{text:?}: {fault}");
+    }
+}
 
 #[test]
 fn mistakes_of_a_document_are_named() {

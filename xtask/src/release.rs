@@ -103,6 +103,10 @@ fn gather(folder: &Path, files: &[(&str, PathBuf, u32)]) -> Result<(), Error> {
         create(&folder.join("envoy-config"))?;
         copy(&root.join("envoy").join(name), &folder.join("envoy-config").join(name), 0o644)?;
     }
+    tree(&root.join("envoy/istio"), &folder.join("envoy-config/istio"))?;
+    // The programs' messages name its pages.
+    tree(&root.join("docs"), &folder.join("docs"))?;
+    copy(&root.join("LICENSE"), &folder.join("LICENSE"), 0o644)?;
     let infra = root.join("infra");
     create(&folder.join("infra"))?;
     copy(&infra.join("deploy"), &folder.join("infra/deploy"), 0o755)?;
@@ -203,7 +207,14 @@ mod tests {
         assert_eq!(make("one.tar.gz").sha256, make("two.tar.gz").sha256);
         let listed = Command::new("tar").arg("-tf").arg(dir.join("one.tar.gz")).output().unwrap();
         let listed = String::from_utf8(listed.stdout).unwrap();
-        for name in ["./SHA256SUMS", "./infra/deploy", "./infra/vpn/render.py", "./envoy-config/base.yaml"] {
+        for name in [
+            "./SHA256SUMS",
+            "./infra/deploy",
+            "./infra/vpn/render.py",
+            "./envoy-config/base.yaml",
+            "./docs/audit.md",
+            "./LICENSE",
+        ] {
             assert!(listed.lines().any(|line| line == name), "{name} is missing");
         }
         std::fs::remove_dir_all(&dir).unwrap();

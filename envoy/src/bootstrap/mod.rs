@@ -60,6 +60,11 @@ pub fn render(base: &Base, settings: &Settings, document: &Document) -> Result<V
     let resources = config.get_mut("static_resources").ok_or(BootstrapError::Missing("static_resources"))?;
     listeners(resources, settings)?;
     live_feed(resources, settings)?;
+    if let Some(relay) = &document.config().stream_relay
+        && find(named(resources, "clusters")?, relay).is_none()
+    {
+        return Err(BootstrapError::NoRelay(relay.clone()));
+    }
     let largest = clusters::add(resources, &base.cluster()?, settings, document)?;
     routes::replace(resources, document, largest)?;
     for_each_object(resources, &mut |object| access_log(object, settings));

@@ -49,6 +49,12 @@ fn compile(file: &File, found: &mut Vec<Fault>) -> Option<Document> {
                     None => return None,
                 }
             }
+            Err(DocumentError::Form { position, problem, .. }) => {
+                if left_out.is_empty() {
+                    found.push(Fault { file: file.name.clone(), position, key: String::new(), problem });
+                }
+                return None;
+            }
             Err(error) => {
                 if left_out.is_empty() {
                     let problem = error.to_string();

@@ -16,8 +16,8 @@ use serde_json::Value;
 
 pub use istio::is_digest;
 
-use crate::document::place;
 use crate::paths::PathSpec;
+use crate::position::place;
 use crate::{position, progress};
 
 /// What to check.
@@ -178,9 +178,8 @@ fn read(path: &Path, options: &Options, found: &mut Vec<Fault>) -> Result<Option
     match serde_saphyr::from_multiple::<Value>(&text) {
         Ok(documents) => Ok(Some(File { name, text, documents })),
         Err(error) => {
-            let position =
-                error.location().map(|at| Position { line: at.line() as usize, column: at.column() as usize });
-            found.push(Fault { file: name, position, key: String::new(), problem: format!("not YAML: {error}") });
+            let (position, problem) = position::not_yaml(&text, &error);
+            found.push(Fault { file: name, position, key: String::new(), problem });
             Ok(None)
         }
     }

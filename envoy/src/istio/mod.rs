@@ -65,13 +65,13 @@ pub const GENERATED: [(Form, &str); 3] = [
     (Form::Sidecar, "sidecar/envoyfilter.yaml"),
 ];
 
-/// Renders a form of the gateway; without paths, from `envoy/standalone.yaml`. `image` is the module's image for
+/// Renders a form of the gateway; if nothing is chosen, from `envoy/standalone.yaml`. `image` is the module's image for
 /// sidecars.
 ///
 /// # Errors
 /// The document or a path is invalid.
 pub fn render(form: Form, options: &Options, image: Option<&Image>) -> Result<String, Error> {
-    let bootstrap = if options.paths.is_empty() { installed::standalone()? } else { installed::bootstrap(options)? };
+    let bootstrap = if options.choose_nothing() { installed::standalone()? } else { installed::bootstrap(options)? };
     let name = "the document in the Envoy configuration".to_owned();
     let refused =
         |error| Error::from(DocumentError::Key { name: name.clone(), position: None, error: Box::new(error) });

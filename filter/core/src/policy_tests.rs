@@ -356,6 +356,20 @@ fn classes_that_no_call_reaches_are_found() {
     document["route_classes"][1]["models"] = json!(["x"]);
     let findings = load(&document).unwrap().findings();
     assert!(findings[0].problem.contains("class 'lists': its conditions exclude each other"), "{findings:?}");
+    let mut document = base();
+    document["principal"] = json!([]);
+    let findings = load(&document).unwrap().findings();
+    assert!(
+        findings[0].problem.contains("class 'private-only' takes no call: without the key `principal`"),
+        "{findings:?}"
+    );
+    assert_eq!((findings.len(), findings[0].key.as_str()), (1, "route_classes[0].principals"));
+    let mut document = base();
+    document["aliases"] = json!({});
+    document["inference_profiles"] = json!({});
+    document["models"] = json!({"allow": ["anthropic.*", "meta.*"], "deny": ["meta.*", "anth*"]});
+    let findings = load(&document).unwrap().findings();
+    assert!(findings[0].problem.contains("no model is left"), "{findings:?}");
     let policy = Policy::parse(base().to_string().as_bytes(), Some("vpn")).unwrap();
     let keys: Vec<_> = policy.findings().into_iter().map(|finding| finding.key).collect();
     assert_eq!(keys, ["route_classes[1].paths", "route_classes[2].paths"]);

@@ -284,6 +284,10 @@ impl Config {
             Role::Combined => "combined",
         };
         check_unique(&document)?;
+        if document.get("role").is_some() {
+            // Overwritten below, but a role that does not exist is a mistake all the same.
+            let _: Config = read::read(&document)?;
+        }
         document.set("role", Json::String(name.to_owned()));
         read::read(&document)
     }

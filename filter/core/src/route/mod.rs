@@ -124,6 +124,11 @@ impl RouteClass {
         self.models.is_some()
     }
 
+    /// Whether the caller's name decides which calls match this class.
+    pub fn depends_on_principal(&self) -> bool {
+        self.principals.is_some()
+    }
+
     /// Whether the call matches the class.
     pub fn matches(&self, call: Subject<'_>) -> bool {
         self.mismatch(call).is_none()
