@@ -205,7 +205,7 @@ fn paths_without_addresses_are_named() {
     assert_eq!(found, Vec::<String>::new());
 }
 
-const BOOTSTRAP: [Mistake; 21] = [
+const BOOTSTRAP: [Mistake; 27] = [
     (
         "failure_policy: FAIL_RELOAD",
         "failure_policy: FAIL_OPEN",
@@ -272,6 +272,27 @@ const BOOTSTRAP: [Mistake; 21] = [
     ("vm_id: bedrock", "vm_id: other", "standalone.yaml:", "want the same `vm_config`"),
     (r#""role": "gateway""#, r#""role": "getaway""#, "standalone.yaml:", "not a document with a `role`"),
     (r#""auth": "sigv4""#, r#""auth": "sigv4a""#, "standalone.yaml:", "sigv4a"),
+    (
+        "                  hostname: bedrock-runtime.us-east-1.amazonaws.com",
+        "                  hostname: bedrock-runtime.us-west-2.amazonaws.com",
+        "standalone.yaml:",
+        "hostname: want bedrock-runtime.us-east-1.amazonaws.com, for which calls are signed",
+    ),
+    ("tls_minimum_protocol_version: TLSv1_2", "tls_minimum_protocol_version: TLSv1_0", "standalone.yaml:", "TLSv1_0"),
+    (
+        "address: \"127.0.0.1\", port_value: 9901",
+        "address: \"0.0.0.0\", port_value: 9901",
+        "standalone.yaml:",
+        "want 127.0.0.1",
+    ),
+    (
+        "preserve_external_request_id: false",
+        "preserve_external_request_id: true",
+        "standalone.yaml:",
+        "preserve_external_request_id: want false",
+    ),
+    ("use_remote_address: true", "use_remote_address: false", "standalone.yaml:", "use_remote_address: want true"),
+    (r#""role": "gateway""#, r#""role": "signer""#, "standalone.yaml:", "is there 0 times"),
 ];
 
 #[test]
@@ -299,7 +320,7 @@ fn a_bootstrap_must_serve_the_document() {
 }
 
 /// File, what is there, what is planted, and what is said.
-const MESH: [(&str, &str, &str, &str); 16] = [
+const MESH: [(&str, &str, &str, &str); 19] = [
     (
         "sidecar/plugin.yaml",
         "failStrategy: FAIL_RELOAD",
@@ -343,6 +364,19 @@ const MESH: [(&str, &str, &str, &str); 16] = [
         "AuthorizationPolicy/bedrock-gateway: spec.action: AUDIT refuses nobody",
     ),
     ("egress/mesh.yaml", "namespaces: [mission, restricted]", "namespaces: []", "namespaces: is empty"),
+    (
+        "egress/mesh.yaml",
+        "kind: PeerAuthentication",
+        "kind: PeerAuthentification",
+        "unknown kind 'PeerAuthentification'; did you mean `PeerAuthentication`?",
+    ),
+    ("egress/mesh.yaml", "from: [{ source: { namespaces: [mission, restricted] } }]", "from: []", "from: is empty"),
+    (
+        "egress/mesh.yaml",
+        "  rules:\n    - from: [{ source: { namespaces: [mission, restricted] } }]\n      to: [{ operation: { ports: [\"8443\"] } }]",
+        "  rules: [{}]",
+        "spec.rules[0]: has no condition",
+    ),
     (
         "egress/mesh.yaml",
         "mtls: { mode: STRICT }",
@@ -455,4 +489,38 @@ fn the_example_is_whole() {
     let example: Value = serde_saphyr::from_str(&shipped("envoy/example.yaml")).unwrap();
     assert_eq!(example["principal"][0]["from"], "mtls");
     assert_eq!(example["route_classes"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn kinds_of_others_are_not_taken_for_mistakes() {
+    let dir = Dir::new();
+    for kind in [
+        "Secret",
+        "Job",
+        "CronJob",
+        "Role",
+        "RoleBinding",
+        "HTTPRoute",
+        "ReplicaSet",
+        "DaemonSet",
+        "StatefulSet",
+        "Sidecar",
+        "Ingress",
+        "WorkloadEntry",
+        "WorkloadGroup",
+        "RequestAuthentication",
+        "NetworkPolicy",
+        "Kustomization",
+        "ProxyConfig",
+        "HorizontalPodAutoscaler",
+        "PersistentVolumeClaim",
+        "Pod",
+        "Lease",
+        "Endpoints",
+        "EndpointSlice",
+        "Certificate",
+    ] {
+        let object = format!("apiVersion: v1\nkind: {kind}\nmetadata: {{ name: x, namespace: y }}\n");
+        assert_eq!(faults(&[dir.file("object.yaml", &object)], |_| {}), Vec::<String>::new(), "{kind}");
+    }
 }

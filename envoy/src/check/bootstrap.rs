@@ -1,18 +1,19 @@
 //! Rules for a bootstrap of Envoy. Envoy starts without them; the filter's promises do not hold then.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use filter_core::config::{Auth, Config, Credentials, RelayPlace, Role, Signer};
 use filter_core::envoy_names::{CLASS_HEADER, CLUSTER_HEADER, RETRY_HEADER};
 use filter_core::policy::Policy;
 use serde_json::Value;
 
-use super::{At, Fault, File, did_you_mean};
+use super::{At, Fault, File, cluster, did_you_mean};
 use crate::document::Document;
 
 const HTTP_WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 const NETWORK_WASM: &str = "type.googleapis.com/envoy.extensions.filters.network.wasm.v3.Wasm";
-const AGGREGATE: &str = "envoy.clusters.aggregate";
+const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
 /// The headers that only the filter may set.
 const INTERNAL: [&str; 2] = [CLUSTER_HEADER, CLASS_HEADER];
 
@@ -29,6 +30,7 @@ struct Plugin<'a> {
 pub(super) fn check(file: &File, bootstrap: &Value, document: Option<&Document>, found: &mut Vec<Fault>) {
     let at = At { file, document: 0, object: "" };
     let mut plugins = Vec::new();
+    admin(&at, bootstrap, found);
     visit_objects("", bootstrap, &mut |key, value| {
         wasm(&at, key, value, &mut plugins, found);
         manager(&at, key, value, found);
@@ -46,6 +48,7 @@ pub(super) fn check(file: &File, bootstrap: &Value, document: Option<&Document>,
         }
     }
     same(&at, main, &plugins, found);
+    listeners(&at, bootstrap, &plugins, found);
     let Some(policy) = document.map_or_else(|| Policy::parse(main.text.as_bytes(), None).ok(), |_| None) else {
         if let Some(document) = document {
             serves(&at, bootstrap, document.policy(), document.config(), &plugins, found);
@@ -127,6 +130,53 @@ fn manager(at: &At<'_>, key: &str, value: &Value, found: &mut Vec<Fault>) {
         let key = format!("{key}.path_with_escaped_slashes_action");
         found.push(at.fault(&key, format!("{escapes} changes a model id that holds %2F; want KEEP_UNCHANGED")));
     }
+    if value.get("preserve_external_request_id") == Some(&Value::Bool(true)) {
+        let key = format!("{key}.preserve_external_request_id");
+        found.push(at.fault(&key, "want false: callers could choose the id of their audit record"));
+    }
+    if value.get("use_remote_address") == Some(&Value::Bool(false)) {
+        let key = format!("{key}.use_remote_address");
+        found.push(at.fault(&key, "want true: callers could choose the address in their audit record"));
+    }
+    filters(at, key, value, found);
+}
+
+/// The router ends the chain.
+fn filters(at: &At<'_>, key: &str, manager: &Value, found: &mut Vec<Fault>) {
+    let filters = manager.get("http_filters").and_then(Value::as_array);
+    let last = filters.and_then(|filters| filters.last()?.pointer("/typed_config/@type"));
+    if last.is_none_or(|kind| kind != ROUTER) {
+        let problem = "the router is not the last filter: Envoy would not send calls";
+        found.push(at.fault(&format!("{key}.http_filters"), problem));
+    }
+}
+
+/// Each listener that takes calls has the gateway's filter once. The relay's, which a network filter guards, has passed one.
+fn listeners(at: &At<'_>, bootstrap: &Value, plugins: &[Plugin<'_>], found: &mut Vec<Fault>) {
+    let listeners = bootstrap.pointer("/static_resources/listeners").and_then(Value::as_array);
+    for (index, listener) in listeners.into_iter().flatten().enumerate() {
+        let text = listener.to_string();
+        if !text.contains("cluster_header") || text.contains(NETWORK_WASM) {
+            continue;
+        }
+        let key = format!("static_resources.listeners[{index}]");
+        let inside = |plugin: &&Plugin<'_>| plugin.role != Role::Signer && plugin.key.starts_with(&format!("{key}."));
+        let count = plugins.iter().filter(inside).count();
+        if count != 1 {
+            let problem = format!("the filter of role gateway is there {count} times; want it once");
+            found.push(at.fault(&key, problem));
+        }
+    }
+}
+
+/// Envoy's admin page can end Envoy and shows its configuration: this machine only.
+fn admin(at: &At<'_>, bootstrap: &Value, found: &mut Vec<Fault>) {
+    let address = bootstrap.pointer("/admin/address/socket_address/address").and_then(Value::as_str);
+    let is_open = |address: &str| address.parse::<IpAddr>().is_ok_and(|address| !address.is_loopback());
+    if let Some(address) = address.filter(|address| is_open(address)) {
+        let problem = format!("{address} lets other machines end Envoy and read its configuration; want 127.0.0.1");
+        found.push(at.fault("admin.address.socket_address.address", problem));
+    }
 }
 
 /// Both roles read one document, in one VM.
@@ -183,7 +233,9 @@ fn serves(
         if let Some((index, found_cluster)) = clusters.get(cluster.name.as_str()) {
             let wanted: Vec<String> =
                 cluster.endpoints.iter().map(|(path, region)| format!("{path}/{region}")).collect();
-            upstream(at, &format!("{all}[{index}]"), found_cluster, &wanted, policy.role, found);
+            let key = format!("{all}[{index}]");
+            cluster::upstream(at, &key, found_cluster, &wanted, policy.role, found);
+            cluster::hosts(at, &key, found_cluster, policy, found);
         }
     }
     if let Some(relay) = &config.stream_relay {
@@ -241,67 +293,6 @@ fn variables(at: &At<'_>, auth: Auth, plugin: &Plugin<'_>, found: &mut Vec<Fault
     {
         let key = format!("{}.vm_config.environment_variables.key_values.{name}", plugin.key);
         found.push(at.fault(&key, "a secret in the configuration is shown by /config_dump; want host_env_keys"));
-    }
-}
-
-/// A cluster of Bedrock: signed for, over verified TLS, to labelled endpoints.
-fn upstream(at: &At<'_>, key: &str, cluster: &Value, wanted: &[String], role: Role, found: &mut Vec<Fault>) {
-    if cluster.pointer("/cluster_type/name").and_then(Value::as_str) == Some(AGGREGATE) {
-        let problem = "Envoy ignores the filters of an aggregate's clusters: calls would leave unsigned; want one cluster with priorities";
-        found.push(at.fault(&format!("{key}.cluster_type"), problem));
-    }
-    let text = cluster.to_string();
-    if role == Role::Gateway && !text.contains(r#"\"role\": \"signer\""#) && !text.contains(r#"\"role\":\"signer\""#) {
-        let key = format!("{key}.typed_extension_protocol_options");
-        found.push(at.fault(&key, "no Wasm filter has the role signer: calls would leave unsigned"));
-    }
-    let tls = cluster.pointer("/transport_socket/typed_config");
-    if tls.is_none() {
-        found.push(at.fault(key, "`transport_socket` is missing: calls would leave without TLS"));
-    }
-    if let Some(tls) = tls {
-        let key = format!("{key}.transport_socket.typed_config");
-        if tls.pointer("/common_tls_context/validation_context/trusted_ca").is_none() {
-            let problem = "`validation_context.trusted_ca` is missing: Envoy would trust any certificate";
-            found.push(at.fault(&format!("{key}.common_tls_context"), problem));
-        }
-        if tls.get("auto_sni_san_validation") != Some(&Value::Bool(true)) {
-            found.push(at.fault(
-                &format!("{key}.auto_sni_san_validation"),
-                "want true: the certificate's name has to be the host's",
-            ));
-        }
-        if tls.get("auto_host_sni") != Some(&Value::Bool(true)) {
-            found.push(at.fault(&format!("{key}.auto_host_sni"), "want true: the endpoint's host name is the SNI"));
-        }
-    }
-    let groups = cluster.pointer("/load_assignment/endpoints").and_then(Value::as_array);
-    for (number, group) in groups.into_iter().flatten().enumerate() {
-        let endpoints = group.get("lb_endpoints").and_then(Value::as_array);
-        for (nth, endpoint) in endpoints.into_iter().flatten().enumerate() {
-            let key = format!("{key}.load_assignment.endpoints[{number}].lb_endpoints[{nth}]");
-            let label = |name: &str| {
-                endpoint.pointer(&format!("/metadata/filter_metadata/bedrock/{name}")).and_then(Value::as_str)
-            };
-            let (Some(path), Some(region)) = (label("path"), label("region")) else {
-                found.push(at.fault(
-                    &key,
-                    "no metadata `bedrock` with `path` and `region`: the signer would refuse every attempt",
-                ));
-                continue;
-            };
-            let place = format!("{path}/{region}");
-            if !wanted.contains(&place) {
-                let problem = format!(
-                    "the class does not take {place}: the signer would refuse the attempt{}",
-                    did_you_mean(&place, wanted.iter().map(String::as_str))
-                );
-                found.push(at.fault(&format!("{key}.metadata"), problem));
-            }
-            if endpoint.pointer("/endpoint/hostname").is_none() {
-                found.push(at.fault(&format!("{key}.endpoint"), "`hostname` is missing: there would be no SNI"));
-            }
-        }
     }
 }
 

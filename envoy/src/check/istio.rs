@@ -1,7 +1,7 @@
 //! Objects for Istio and Kubernetes: what their schemas do not say. The schemas themselves are checked in the tests
 //! (`envoy/checks/istio.py`).
 
-use filter_core::config::{Auth, Config, RelayPlace};
+use filter_core::config::{Auth, Config, RelayPlace, nearest};
 use filter_core::policy::Policy;
 use serde_json::{Map, Value};
 
@@ -10,6 +10,26 @@ use super::{At, Fault, File, did_you_mean};
 
 const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 const NETWORK_WASM: &str = "type.googleapis.com/envoy.extensions.filters.network.wasm.v3.Wasm";
+
+/// The kinds that have rules here, or that the shipped files use.
+const KINDS: [&str; 16] = [
+    "AuthorizationPolicy",
+    "ConfigMap",
+    "Deployment",
+    "DestinationRule",
+    "EnvoyFilter",
+    "Gateway",
+    "Namespace",
+    "PeerAuthentication",
+    "PodDisruptionBudget",
+    "Service",
+    "ServiceAccount",
+    "ServiceEntry",
+    "Telemetry",
+    "TrafficExtension",
+    "VirtualService",
+    "WasmPlugin",
+];
 
 /// An object of a file.
 struct Object<'a> {
@@ -55,6 +75,12 @@ pub(super) fn check(files: &[File], found: &mut Vec<Fault>) {
                 found.push(at.fault("", "not an object: want `apiVersion` and `kind`"));
                 continue;
             };
+            // Other kinds are not this program's business, except where one of these was meant.
+            let meant = nearest(kind, KINDS).filter(|_| !KINDS.contains(&kind));
+            if let Some(meant) = meant {
+                let problem = format!("unknown kind '{kind}'; did you mean `{meant}`?");
+                found.push(At { file, document, object: "" }.fault("kind", problem));
+            }
             let name = text("/metadata/name").unwrap_or_default();
             let namespace = text("/metadata/namespace").unwrap_or_default();
             objects.push(Object { file, document, title: format!("{kind}/{name}"), kind, name, namespace, value });
@@ -181,6 +207,18 @@ fn authorization(object: &Object<'_>, found: &mut Vec<Fault>) {
     let rules = object.get("/spec/rules").and_then(Value::as_array);
     if rules.is_none_or(Vec::is_empty) && action != "ALLOW" && !action.is_empty() {
         found.push(object.fault("spec.rules", "is empty: it refuses nobody"));
+    }
+    if rules.is_none_or(Vec::is_empty) && ["ALLOW", ""].contains(&action) {
+        found.push(object.fault("spec.rules", "is empty: it refuses everybody"));
+    }
+    for (index, rule) in rules.into_iter().flatten().enumerate() {
+        let all = rule.as_object().is_none_or(Map::is_empty);
+        if all && ["ALLOW", ""].contains(&action) {
+            found.push(object.fault(&format!("spec.rules[{index}]"), "has no condition: everybody may call"));
+        }
+        if rule.get("from").is_some_and(|from| from.as_array().is_none_or(Vec::is_empty)) {
+            found.push(object.fault(&format!("spec.rules[{index}].from"), "is empty, which is not a condition"));
+        }
     }
     visit_objects("spec.rules", object.get("/spec/rules").unwrap_or(&Value::Null), &mut |key, value| {
         for list in ["namespaces", "principals", "serviceAccounts", "ports", "hosts", "paths", "methods"] {

@@ -4,6 +4,7 @@
 //! ([`istio`]), told apart by their keys. Every rule is here because a wrong value passes Envoy's or Istio's own validation.
 
 mod bootstrap;
+mod cluster;
 mod document;
 mod istio;
 mod placeholders;
