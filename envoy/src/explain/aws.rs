@@ -5,6 +5,7 @@ use filter_core::headers::Headers;
 use serde_json::Value;
 
 const CANONICAL: &str = "The Canonical String for this request should have been\n'";
+const DENIED: &str = "the signature was right, and IAM refuses the call: look at the role's policy and at SCPs";
 const EXPIRED: &str = "the session token has expired: look at the source of the credentials (docs/credentials.md)";
 const UNKNOWN_KEY: &str =
     "AWS does not know the access key or its token: a key of another partition, or a token of another key";
@@ -61,12 +62,12 @@ impl Refused {
         match self.code.as_deref().unwrap_or_default() {
             "ExpiredTokenException" | "ExpiredToken" => EXPIRED,
             "UnrecognizedClientException" | "InvalidClientTokenId" => UNKNOWN_KEY,
-            "AccessDeniedException" | "AccessDenied" => {
-                "the signature was right, and IAM refuses the call: look at the role's policy and at SCPs"
-            }
+            "AccessDeniedException" | "AccessDenied" => DENIED,
             _ if says("Signature expired") || says("Signature not yet current") || says("RequestTimeTooSkewed") => {
                 "the machine's clock is off by more than five minutes: look at its NTP or chrony"
             }
+            // The name of the error is in a header, so a body alone may lack it.
+            _ if says("is not authorized to perform") => DENIED,
             _ if says("security token included in the request is expired") => EXPIRED,
             _ if says("security token included in the request is invalid") => UNKNOWN_KEY,
             _ if says("Credential should be scoped") => {
@@ -123,6 +124,10 @@ mod tests {
         let refused = parse(r#"{"message": "Signature expired: 20260102T030405Z is now earlier than …"}"#).unwrap();
         assert_eq!(refused.canonical_request, None);
         assert!(refused.meaning().contains("clock"));
+        let denied =
+            "User: arn:aws:sts::111122223333:assumed-role/gateway/x is not authorized to perform: bedrock:InvokeModel";
+        let refused = parse(&serde_json::json!({ "message": denied }).to_string()).unwrap();
+        assert!(refused.meaning().contains("IAM refuses the call"));
         assert_eq!(parse("no healthy upstream"), None);
         assert_eq!(parse("{}"), None);
     }
