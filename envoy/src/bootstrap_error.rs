@@ -32,6 +32,17 @@ pub enum BootstrapError {
     /// No cluster has the name of the relay for streams.
     #[error("the Envoy configuration has no cluster `{0}`, which `stream_relay` names; leave the key out")]
     NoRelay(String),
+    /// Envoy would refuse a body before the filter does.
+    #[error(
+        "`max_body_bytes` is {longest}, and Envoy's routes hold bodies up to {room} bytes: write less, or raise \
+         `request_body_buffer_limit` and the clusters' buffer limits in a base of your own (--base)"
+    )]
+    NoRoomForBodies {
+        /// The document's limit.
+        longest: u64,
+        /// The routes' limit.
+        room: u64,
+    },
     /// No path reaches Commercial STS, which the credentials need.
     #[error("cluster `{cluster}`: no --path reaches STS in {region}; give `internet`, or such as vpn/sts=HOST:443")]
     NoPathToSts {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use bedrock_gateway::base::Base;
 use bedrock_gateway::bootstrap::discovery;
 use bedrock_gateway::bootstrap::{self, Settings};
+use bedrock_gateway::bootstrap_error::BootstrapError;
 use bedrock_gateway::document::{Choices, Document, DocumentError, Written};
 use filter_core::config::{Auth, Role};
 use serde_json::{Value, json};
@@ -33,6 +34,10 @@ fn render(document: &Value, paths: &[&str]) -> Value {
 }
 
 fn render_for(document: &Value, paths: &[&str], choices: &Choices) -> Value {
+    try_render(document, paths, choices).unwrap()
+}
+
+fn try_render(document: &Value, paths: &[&str], choices: &Choices) -> Result<Value, BootstrapError> {
     let settings = Settings {
         listen: ([127, 0, 0, 1], 10000).into(),
         listen_tls: ([127, 0, 0, 1], 10443).into(),
@@ -45,7 +50,7 @@ fn render_for(document: &Value, paths: &[&str], choices: &Choices) -> Value {
         access_log: PathBuf::from("/access.jsonl"),
         als: Some(([127, 0, 0, 1], 18090).into()),
     };
-    bootstrap::render(&base(), &settings, &compile(document, choices).unwrap()).unwrap()
+    bootstrap::render(&base(), &settings, &compile(document, choices).unwrap())
 }
 
 const ALL: [&str; 3] = ["dx=10.0.0.1:1", "vpn=10.0.0.2:2", "internet=10.0.0.3:3"];
@@ -311,4 +316,16 @@ fn moves_filters_into_files() {
     assert!(config.to_string().contains("/run/bedrock.signer/filter.json"));
     let response = filters[0].response(7);
     assert_eq!((&response["version_info"], &response["resources"][0]["name"]), (&json!("7"), &json!(filters[0].name)));
+}
+
+#[test]
+fn refuses_what_the_base_cannot_serve() {
+    let mut document = with_classes(&json!([{ "name": "any", "paths": ["dx"] }]));
+    document["max_body_bytes"] = json!(60_000_000);
+    let error = try_render(&document, &ALL, &choices()).unwrap_err().to_string();
+    assert!(error.contains("`max_body_bytes` is 60000000") && error.contains("up to 33554432"), "{error}");
+    document["max_body_bytes"] = json!(1);
+    document["stream_relay"] = json!("stream");
+    let error = try_render(&document, &ALL, &choices()).unwrap_err().to_string();
+    assert!(error.contains("no cluster `stream`, which `stream_relay` names"), "{error}");
 }

@@ -20,6 +20,7 @@ const RETRIES: std::ops::RangeInclusive<usize> = 3..=5;
 pub(super) fn replace(resources: &mut Value, document: &Document, largest: usize) -> Result<(), BootstrapError> {
     let mut found = false;
     let mut limits = true;
+    let mut room = u64::MAX;
     for_each_object(resources, &mut |object| {
         // Except the relay: its calls have passed a listener with the limit.
         if object.get("route_config").is_some_and(has_calls)
@@ -31,6 +32,9 @@ pub(super) fn replace(resources: &mut Value, document: &Document, largest: usize
         routes.retain(|route| !is_class_route(route));
         let Some(at) = routes.iter().position(|route| route.pointer("/route/cluster_header").is_some()) else { return };
         let Some(pattern) = routes.get_mut(at).and_then(Value::as_object_mut) else { return };
+        if let Some(limit) = pattern.get("request_body_buffer_limit").and_then(Value::as_u64) {
+            room = room.min(limit);
+        }
         set_retries(pattern, largest);
         let pattern = pattern.clone();
         let mut classes: Vec<&RouteClass> = document.policy().classes().iter().collect();
@@ -41,6 +45,10 @@ pub(super) fn replace(resources: &mut Value, document: &Document, largest: usize
     });
     if !found {
         return Err(BootstrapError::Missing("route with `cluster_header`"));
+    }
+    let longest = document.policy().max_body_bytes;
+    if longest > room {
+        return Err(BootstrapError::NoRoomForBodies { longest, room });
     }
     if !limits && document.policy().classes().iter().any(|class| class.bandwidth_kbps().is_some()) {
         return Err(BootstrapError::Missing("HTTP filter `envoy.filters.http.bandwidth_limit`"));
