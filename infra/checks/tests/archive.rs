@@ -33,6 +33,21 @@ impl Drop for Unpacked {
     }
 }
 
+/// A gateway, and the double behind it.
+struct Running {
+    gateway: Option<Process>,
+    _double: Process,
+}
+
+impl Drop for Running {
+    /// `up` ends its Envoy and its collector when it is asked to stop; killed, it could not.
+    fn drop(&mut self) {
+        if let Some(gateway) = self.gateway.take() {
+            gateway.stop(Duration::from_secs(10));
+        }
+    }
+}
+
 impl Unpacked {
     fn new(name: &str) -> Unpacked {
         let unpacked = Unpacked(target().join("tmp").join(format!("archive-{name}-{}", std::process::id())));
@@ -63,7 +78,7 @@ impl Unpacked {
     }
 
     /// The archive's gateway with a double of Bedrock behind it, and its HTTP address.
-    fn gateway(&self) -> ([Process; 2], String) {
+    fn gateway(&self) -> (Running, String) {
         let mut double = Command::new(required(DOUBLE).unwrap());
         double.args(["serve", "--listen", "127.0.0.1:0", "--region", "us-east-1", "--path-name", "internet"]);
         double.args(["--access-key", KEYS.0, "--secret-key", KEYS.1, "--tls-dir"]).arg(self.0.join("tls"));
@@ -79,7 +94,7 @@ impl Unpacked {
         let log = self.0.join("gateway.log");
         let limit = Duration::from_secs(60);
         let (gateway, ready) = Process::start_and_wait("bedrock-gateway", up, &log, limit).unwrap();
-        ([gateway, double], ready.split(' ').next().unwrap().to_owned())
+        (Running { gateway: Some(gateway), _double: double }, ready.split(' ').next().unwrap().to_owned())
     }
 
     /// A directory with the programs that docs/deployment.md names, for `PATH`.
