@@ -9,6 +9,7 @@ use filter_core::policy::Policy;
 use serde_json::Value;
 
 use super::{At, Fault, File, cluster, did_you_mean};
+use crate::base::role_of;
 use crate::document::Document;
 
 const HTTP_WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
@@ -73,8 +74,7 @@ fn wasm<'a>(at: &At<'_>, key: &str, value: &'a Value, plugins: &mut Vec<Plugin<'
     if RelayPlace::parse(text.as_bytes()).is_some() {
         return;
     }
-    let Some(role) = serde_json::from_str::<Value>(text).ok().and_then(|document| role_of(document.get("role")?))
-    else {
+    let Some(role) = role_of(text) else {
         let value = format!("{key}.configuration.value");
         found.push(at.fault(&value, "not a document with a `role`: gateway, signer or combined"));
         return;
@@ -100,15 +100,6 @@ fn open(at: &At<'_>, key: &str, config: &Value, found: &mut Vec<Fault>) {
             &format!("{key}.fail_open"),
             "true lets calls past a failed filter; want failure_policy: FAIL_RELOAD",
         ));
-    }
-}
-
-fn role_of(role: &Value) -> Option<Role> {
-    match role.as_str()? {
-        "gateway" => Some(Role::Gateway),
-        "signer" => Some(Role::Signer),
-        "combined" => Some(Role::Combined),
-        _ => None,
     }
 }
 
@@ -234,8 +225,7 @@ fn serves(
             let wanted: Vec<String> =
                 cluster.endpoints.iter().map(|(path, region)| format!("{path}/{region}")).collect();
             let key = format!("{all}[{index}]");
-            cluster::upstream(at, &key, found_cluster, &wanted, policy.role, found);
-            cluster::hosts(at, &key, found_cluster, policy, found);
+            cluster::upstream(at, &key, found_cluster, &wanted, policy, found);
         }
     }
     if let Some(relay) = &config.stream_relay {

@@ -11,7 +11,17 @@ use super::{At, Fault, did_you_mean};
 const AGGREGATE: &str = "envoy.clusters.aggregate";
 
 /// A cluster of Bedrock: signed for, over verified TLS, to labelled endpoints.
-pub(super) fn upstream(at: &At<'_>, key: &str, cluster: &Value, wanted: &[String], role: Role, found: &mut Vec<Fault>) {
+pub(super) fn upstream(
+    at: &At<'_>,
+    key: &str,
+    cluster: &Value,
+    wanted: &[String],
+    policy: &Policy,
+    found: &mut Vec<Fault>,
+) {
+    let role = policy.role;
+    let name = cluster.get("name").and_then(Value::as_str).and_then(|name| name.split('.').next());
+    let service = SERVICES.into_iter().find(|known| Some(known.name()) == name);
     if cluster.pointer("/cluster_type/name").and_then(Value::as_str) == Some(AGGREGATE) {
         let problem = "Envoy ignores the filters of an aggregate's clusters: calls would leave unsigned; want one cluster with priorities";
         found.push(at.fault(&format!("{key}.cluster_type"), problem));
@@ -69,32 +79,16 @@ pub(super) fn upstream(at: &At<'_>, key: &str, cluster: &Value, wanted: &[String
                 );
                 found.push(at.fault(&format!("{key}.metadata"), problem));
             }
-            if endpoint.pointer("/endpoint/hostname").is_none() {
+            let Some(host) = endpoint.pointer("/endpoint/hostname").and_then(Value::as_str) else {
                 found.push(at.fault(&format!("{key}.endpoint"), "`hostname` is missing: there would be no SNI"));
-            }
-        }
-    }
-}
-
-/// An endpoint's host name is what the signer signs for: the service's, in the region of the endpoint's label.
-pub(super) fn hosts(at: &At<'_>, key: &str, cluster: &Value, policy: &Policy, found: &mut Vec<Fault>) {
-    let service = cluster.get("name").and_then(Value::as_str).and_then(|name| name.split('.').next());
-    let Some(service) = SERVICES.into_iter().find(|known| Some(known.name()) == service) else { return };
-    let groups = cluster.pointer("/load_assignment/endpoints").and_then(Value::as_array);
-    for (number, group) in groups.into_iter().flatten().enumerate() {
-        let endpoints = group.get("lb_endpoints").and_then(Value::as_array);
-        for (nth, endpoint) in endpoints.into_iter().flatten().enumerate() {
-            let label = |name: &str| {
-                endpoint.pointer(&format!("/metadata/filter_metadata/bedrock/{name}")).and_then(Value::as_str)
+                continue;
             };
-            let path = label("path").and_then(|path| path.parse::<PathName>().ok());
-            let region = label("region").and_then(|region| policy.region(region));
-            let (Some(path), Some(region)) = (path, region) else { continue };
-            let host = endpoint.pointer("/endpoint/hostname").and_then(Value::as_str);
-            let wanted = region.host(path, service);
-            if let Some(host) = host.filter(|host| *host != wanted && policy.role == Role::Gateway) {
-                let key = format!("{key}.load_assignment.endpoints[{number}].lb_endpoints[{nth}].endpoint.hostname");
-                found.push(at.fault(&key, format!("want {wanted}, for which calls are signed, not {host}")));
+            // The signer signs for the service's host in the region of the endpoint's label.
+            let signed = path.parse::<PathName>().ok().zip(policy.region(region)).zip(service);
+            let signed = signed.map(|((path, region), service)| region.host(path, service));
+            if let Some(signed) = signed.filter(|signed| role == Role::Gateway && signed != host) {
+                let problem = format!("want {signed}, for which calls are signed, not {host}");
+                found.push(at.fault(&format!("{key}.endpoint.hostname"), problem));
             }
         }
     }

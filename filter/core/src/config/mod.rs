@@ -312,13 +312,6 @@ impl RelayPlace {
 }
 
 /// Refuses a document in which an object has a key twice: of a table of models or regions, one would win in silence.
-///
-/// # Errors
-/// [`ConfigError`] names the key, or where the text stops being JSON.
-pub fn check_keys(json: &[u8]) -> Result<(), ConfigError> {
-    check_unique(&Json::parse(json)?)
-}
-
 fn check_unique(document: &Json) -> Result<(), ConfigError> {
     let Some((name, path)) = document.repeated_key() else { return Ok(()) };
     Err(at(path.trim_start_matches('.'), format!("the key `{name}` is there twice")))

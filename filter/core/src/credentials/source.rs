@@ -119,11 +119,6 @@ impl CredentialSources {
     pub fn iter(&self) -> impl Iterator<Item = (&str, String, &Source)> {
         self.0.iter().map(|(name, source)| (name.as_str(), key_of(name), source))
     }
-
-    /// Whether no source has to be fetched.
-    pub fn are_environment_only(&self) -> bool {
-        self.0.values().all(|source| *source == Source::Environment)
-    }
 }
 
 fn key_of(name: &str) -> String {
