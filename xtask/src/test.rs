@@ -1,6 +1,7 @@
 //! `cargo xtask test`: runs all checks, the fastest first.
 
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ const NATIVE: [&str; 3] = ["--workspace", "--exclude", "bedrock-filter"];
 /// contains it.
 pub(crate) fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
     let mut steps = Steps::default();
+    // Installing mostly waits for the network, so it runs while Cargo compiles.
+    let tools = (!fast).then(|| std::thread::spawn(tools));
     if name.is_none() {
         lints(&mut steps)?;
         if !fast {
@@ -38,8 +41,13 @@ pub(crate) fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
     tests.extend(NATIVE);
     if fast {
         tests.extend(["--lib", "--bins"]);
-    } else {
-        steps.time("the tools", || add_tools(&mut workspace))?;
+    }
+    if let Some(tools) = tools {
+        steps.time("the tools", || {
+            let found = tools.join().map_err(|_| Error::Failed("installing the tools panicked".to_owned()))??;
+            workspace.environment.extend(found);
+            Ok(())
+        })?;
         steps.time("the archive", || {
             let archive = dirs::target().join("tmp/release.tar.gz");
             release::make_from_debug(&workspace, &archive)?;
@@ -103,9 +111,10 @@ fn dependencies() -> Result<(), Error> {
     Ok(())
 }
 
-/// Adds the tools that the workspace does not build.
-fn add_tools(workspace: &mut Workspace) -> Result<(), Error> {
+/// Installs the tools that the workspace does not build.
+fn tools() -> Result<Vec<(&'static str, PathBuf)>, Error> {
     let (tools, clients) = (dirs::tools(), dirs::root().join("host-tests/clients"));
+    let mut workspace = Workspace::default();
     let found = [
         (variables::ENVOY, tools::envoy::find(&tools)?),
         (variables::DYNAMODB_LOCAL, tools::dynamodb::find(&tools)?),
@@ -125,7 +134,8 @@ fn add_tools(workspace: &mut Workspace) -> Result<(), Error> {
     let all = all.map_err(|error| Error::Failed(format!("PATH: {error}")))?;
     workspace.environment.push(("PATH", all.into()));
     workspace.add_infra_tools()?;
-    workspace.add_debian()
+    workspace.add_debian()?;
+    Ok(workspace.environment)
 }
 
 /// Fails if no test has the name; libtest would report success.

@@ -15,7 +15,8 @@ pub(crate) fn find(tools: &Path) -> Result<PathBuf, ToolError> {
     let place = tools.join(format!("cargo-deny-{VERSION}"));
     once(WHAT, &place, |dir| {
         let mut install = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        // A debug build takes half the time, and is fast enough for one workspace.
+        // A debug build without debug information takes a quarter of the time, and is fast enough for one workspace.
+        install.env("CARGO_PROFILE_DEV_DEBUG", "0");
         install.args(["install", "--debug", "--locked", "--quiet", "--version", VERSION, "--root"]).arg(dir).arg(WHAT);
         install.arg("--target-dir").arg(dir.join("build"));
         run(WHAT, "cargo", "https://rustup.rs", &mut install)?;
