@@ -280,3 +280,8 @@ impl Policy {
 #[cfg(test)]
 #[path = "policy_tests.rs"]
 mod tests;
+
+/// How a document is read, and what is refused.
+#[cfg(test)]
+#[path = "document_tests.rs"]
+mod document_tests;

@@ -1,15 +1,18 @@
 //! `cargo xtask soak vpn`: the machines of `infra/vpn` with Debian's strongSwan and FRR, like machines at AWS's end, and calls
 //! that cross. One tunnel is cut under load and restored.
 //!
-//! Hosts are network namespaces ([`hosts`]), AWS's API is a double ([`cloud`]), and [`report`] checks the result.
+//! [`hosts`] are network namespaces ([`network`]), AWS's API is a double ([`cloud`]), and [`report`] checks the result.
 
 pub mod cloud;
-pub mod hosts;
+pub mod daemons;
+mod hosts;
+mod network;
 mod report;
 
 use std::time::{Duration, Instant};
 
-use self::hosts::{Hosts, Seen};
+use self::hosts::Hosts;
+use self::network::Seen;
 use self::report::{Events, Second};
 use crate::programs::{Programs, interrupted};
 use crate::record::{calls, exchanges, now_ms, read, violations};
@@ -42,7 +45,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Runs it; an error names the checks that failed.
 pub fn run(options: &Options) -> Result<(), Error> {
     namespace::check("vpn")?;
-    hosts::check()?;
+    daemons::check()?;
     let signals = Signals::listen()?;
     let root = machine::find()?;
     let programs = Programs::find()?;
@@ -66,30 +69,30 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let start = (Instant::now(), now_ms());
     let mut events = Events::new(start.1);
     let mut seen: Vec<Second> = Vec::new();
-    let mut before = hosts.seen()?;
+    let mut before = hosts.network().seen()?;
     let first = before;
     while !load.is_over()? {
         look(&mut hosts, &signals)?;
         let elapsed = start.0.elapsed();
         // First, so that packets after the restore do not count in the second before it.
         if elapsed.as_secs() > seen.len() as u64 {
-            let now = hosts.seen()?;
+            let now = hosts.network().seen()?;
             seen.push(Second { holder: hosts.holder(), esp: now.esp_since(&before) });
             before = now;
         }
         if events.cut.is_none() && elapsed >= BEFORE {
-            hosts.cut()?;
+            hosts.network().cut()?;
             events.cut = Some(now_ms());
         }
         if events.cut.is_some() && events.restored.is_none() && elapsed >= BEFORE + Duration::from_secs(options.cut) {
-            hosts.restore()?;
+            hosts.network().restore()?;
             events.restored = Some(now_ms());
         }
         events.holds(hosts.holder(), now_ms());
         std::thread::sleep(LOOK);
     }
-    let total: Seen = hosts.seen()?.since(&first);
-    let whole = hosts.seen()?;
+    let total: Seen = hosts.network().seen()?.since(&first);
+    let whole = hosts.network().seen()?;
     // Calls in Envoy's access log are flushed within 100 ms.
     std::thread::sleep(Duration::from_millis(500));
     let calls = calls(&read(&dir.join("calls.jsonl"))?);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::hosts::Seen;
+use super::network::Seen;
 use crate::record::{Call, Exchange, failures, percentile};
 use bedrock_gateway::paths::PathName;
 

@@ -2,6 +2,7 @@
 //! compared with the gateway alone.
 
 mod calls;
+mod patch;
 mod pod;
 mod proxy;
 

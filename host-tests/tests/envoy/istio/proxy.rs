@@ -1,5 +1,5 @@
-//! The configuration that istiod makes of this project's files for a proxy, as far as the calls need it, with the patches
-//! of EnvoyFilters.
+//! The configuration that istiod makes of this project's files for a proxy, as far as the calls need it; [`patch`](super::patch)
+//! applies EnvoyFilters and plugins to it.
 //!
 //! The tests have no istiod, so this is written by hand after its code (pilot/pkg/networking/core: `listener_builder.go`,
 //! `gateway.go`, `route/route.go`, `envoyfilter/*_patch.go`; pkg/proto/merge). It does not prove that istiod does the same. Left
@@ -10,16 +10,16 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-const MANAGER: &str = "envoy.filters.network.http_connection_manager";
-const EXTENSION: &str = "type.googleapis.com/envoy.extensions.filters";
+pub(super) const MANAGER: &str = "envoy.filters.network.http_connection_manager";
+pub(super) const EXTENSION: &str = "type.googleapis.com/envoy.extensions.filters";
 
 /// A proxy's listener, routes and clusters before and after patches.
 #[derive(Debug)]
 pub(super) struct Proxy {
-    context: &'static str,
+    pub context: &'static str,
     /// The name by which istiod would serve the routes.
-    route_name: String,
-    port: u64,
+    pub route_name: String,
+    pub port: u64,
     pub listener: Value,
     /// Listeners of patches.
     pub added: Vec<Value>,
@@ -45,7 +45,7 @@ fn of_kind<'a>(objects: &'a [Value], kind: &str) -> impl Iterator<Item = &'a Val
     objects.iter().filter(move |object| object["kind"] == kind)
 }
 
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
@@ -332,171 +332,4 @@ fn tls(identity: &Identity, alpn: &[&str], mut validation: Value) -> Value {
         context["alpn_protocols"] = json!(alpn);
     }
     context
-}
-
-// === patches ===
-
-impl Proxy {
-    /// Applies an EnvoyFilter as istiod does. Every patch must find its place.
-    pub(super) fn apply(&mut self, filter: &Value) {
-        for patch in list(&filter["spec"]["configPatches"]) {
-            let places = self.patch(patch);
-            assert!(places > 0, "a patch that fits nowhere: {:#}", patch["match"]);
-        }
-    }
-
-    fn patch(&mut self, patch: &Value) -> usize {
-        let (matched, operation) = (&patch["match"], patch["patch"]["operation"].as_str().unwrap());
-        let value = &patch["patch"]["value"];
-        let listener = &matched["listener"];
-        let is_here =
-            matched["context"] == self.context && listener["portNumber"].as_u64().is_none_or(|port| port == self.port);
-        if !is_here {
-            return 0;
-        }
-        let named = listener["filterChain"]["filter"]["name"].as_str();
-        let fits = named.is_none_or(|name| name == MANAGER);
-        match patch["applyTo"].as_str().unwrap() {
-            "LISTENER" if operation == "MERGE" => {
-                merge(&mut self.listener, value);
-                1
-            }
-            "LISTENER" if operation == "ADD" => {
-                self.added.push(value.clone());
-                1
-            }
-            "NETWORK_FILTER" if operation == "MERGE" && fits => {
-                merge(&mut self.listener["filter_chains"][0]["filters"][0], value);
-                1
-            }
-            "HTTP_FILTER" if fits => {
-                let name = listener["filterChain"]["filter"]["subFilter"]["name"].as_str().unwrap();
-                let filters = self.manager()["http_filters"].as_array_mut().unwrap();
-                let Some(at) = filters.iter().position(|filter| filter["name"] == name) else { return 0 };
-                match operation {
-                    "INSERT_BEFORE" => filters.insert(at, value.clone()),
-                    "MERGE" => merge(&mut filters[at], value),
-                    other => panic!("{other}"),
-                }
-                1
-            }
-            "HTTP_ROUTE" if operation == "INSERT_BEFORE" && self.is_own(&matched["routeConfiguration"]) => {
-                let before = &matched["routeConfiguration"]["vhost"]["route"]["name"];
-                let hosts = self.manager()["route_config"]["virtual_hosts"].as_array_mut().unwrap();
-                let mut places = 0;
-                for routes in hosts.iter_mut().map(|host| host["routes"].as_array_mut().unwrap()) {
-                    if let Some(at) = routes.iter().position(|route| route["name"] == *before) {
-                        routes.insert(at, value.clone());
-                        places += 1;
-                    }
-                }
-                places
-            }
-            "VIRTUAL_HOST" if operation == "ADD" && self.is_own(&matched["routeConfiguration"]) => {
-                self.manager()["route_config"]["virtual_hosts"].as_array_mut().unwrap().push(value.clone());
-                1
-            }
-            "CLUSTER" if operation == "ADD" => {
-                self.clusters.push(value.clone());
-                1
-            }
-            "EXTENSION_CONFIG" if operation == "ADD" => {
-                self.extensions.push(value.clone());
-                1
-            }
-            other => panic!("{other} {operation}"),
-        }
-    }
-
-    /// A WasmPlugin as istiod makes it: found by name, before the filters that follow authorization.
-    pub(super) fn plug(&mut self, plugin: &Value) {
-        let spec = &plugin["spec"];
-        let here = list(&spec["match"]).any(|matched| {
-            matched["mode"] == "CLIENT"
-                && list(&matched["ports"]).any(|port| port["number"].as_u64() == Some(self.port))
-        });
-        assert!(here, "{:#}", spec["match"]);
-        let name = format!(
-            "{}.{}",
-            plugin["metadata"]["namespace"].as_str().unwrap(),
-            plugin["metadata"]["name"].as_str().unwrap()
-        );
-        let hosts: Vec<&Value> = list(&spec["vmConfig"]["env"])
-            .filter(|variable| variable["valueFrom"] == "HOST")
-            .map(|variable| &variable["name"])
-            .collect();
-        self.extensions.push(json!({ "name": name, "typed_config": {
-            "@type": format!("{EXTENSION}.http.wasm.v3.Wasm"),
-            "config": {
-                "name": name,
-                "root_id": spec["pluginName"],
-                "failure_policy": match spec["failStrategy"].as_str() { Some("FAIL_RELOAD") => "FAIL_RELOAD", other => panic!("{other:?}") },
-                "vm_config": {
-                    "runtime": "envoy.wasm.runtime.v8",
-                    "code": { "remote": { "http_uri": { "uri": spec["url"], "timeout": "30s", "cluster": "_" }, "sha256": spec["sha256"] } },
-                    "environment_variables": { "host_env_keys": hosts, "key_values": {} },
-                },
-                "configuration": { "@type": "type.googleapis.com/google.protobuf.StringValue", "value": spec["pluginConfig"].to_string() },
-            },
-        } }));
-        let filter = json!({ "name": name, "config_discovery": {
-            "config_source": { "ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3" },
-            "type_urls": [format!("{EXTENSION}.http.wasm.v3.Wasm")],
-        } });
-        self.manager()["http_filters"].as_array_mut().unwrap().insert(0, filter);
-    }
-
-    /// A Telemetry's access log; its provider is a file in the form of the audit log.
-    pub(super) fn log(&mut self, telemetry: &Value) {
-        let logging = &telemetry["spec"]["accessLogging"][0];
-        assert_eq!((&logging["match"]["mode"], self.context), (&json!("CLIENT"), "SIDECAR_OUTBOUND"));
-        self.manager()["access_log"] = json!([{
-            "name": "envoy.access_loggers.file",
-            "filter": { "extension_filter": {
-                "name": "envoy.access_loggers.extension_filters.cel",
-                "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
-                    "expression": logging["filter"]["expression"],
-                },
-            } },
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
-                "path": "/var/log/bedrock-gateway/access.jsonl",
-                "log_format": { "json_format": {
-                    "exchange": "%FILTER_STATE(wasm.bedrock.exchange:PLAIN)%",
-                    "attempt": "%FILTER_STATE(wasm.bedrock.attempt:PLAIN)%",
-                } },
-            },
-        }]);
-    }
-
-    pub(super) fn manager(&mut self) -> &mut Value {
-        &mut self.listener["filter_chains"][0]["filters"][0]["typed_config"]
-    }
-
-    /// Whether a match names this proxy's routes: by `NAMESPACE/NAME` of the Gateway, which istiod reads from their name.
-    fn is_own(&self, matched: &Value) -> bool {
-        let parts: Vec<&str> = self.route_name.splitn(5, '.').collect();
-        matched["gateway"] == format!("{}/{}", parts[4], parts[3])
-    }
-}
-
-/// istiod's merge: messages are merged, lists grow, and what is at its default in the patch is not seen at all.
-fn merge(into: &mut Value, from: &Value) {
-    match (into, from) {
-        (Value::Object(into), Value::Object(from)) => {
-            for (name, value) in from {
-                match into.get_mut(name) {
-                    Some(known) => merge(known, value),
-                    None => drop(into.insert(name.clone(), value.clone())),
-                }
-            }
-        }
-        (Value::Array(into), Value::Array(from)) => into.extend(from.iter().cloned()),
-        (into, from) => {
-            let is_default = [json!(false), json!(0), json!("")].contains(from);
-            assert!(!is_default, "a merge that changes nothing: {from}");
-            *into = from.clone();
-        }
-    }
 }

@@ -10,7 +10,7 @@ use bedrock_gateway::process::Process;
 use lab::machine::{self, Machine};
 use lab::tools::{root, target};
 use lab::vpn::cloud::Cloud;
-use lab::vpn::hosts;
+use lab::vpn::daemons;
 use serde_json::{Value, json};
 
 pub(crate) const TABLES: [&str; 2] = ["rtb-0123456789abcdef0", "rtb-0123456789abcdef1"];
@@ -154,7 +154,7 @@ pub(crate) fn with_cloud(program: &Path, scratch: &Scratch) -> Command {
 
 pub(crate) fn metadata(scratch: &Scratch, items: &[String]) -> (Process, String) {
     let mut command = Command::new("python3");
-    command.arg(scratch.write("imds.py", hosts::IMDS)).args(["127.0.0.1", "0"]).args(items);
+    command.arg(scratch.write("imds.py", daemons::IMDS)).args(["127.0.0.1", "0"]).args(items);
     Process::start_and_wait("the metadata service", command, &scratch.0.join("imds.log"), Duration::from_secs(20))
         .unwrap()
 }

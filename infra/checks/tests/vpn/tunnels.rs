@@ -8,7 +8,7 @@ use bedrock_gateway::process::Process;
 use lab::machine;
 use lab::namespace::{self, Namespace, join};
 use lab::tools::required;
-use lab::vpn::hosts;
+use lab::vpn::daemons;
 
 use crate::support::{REMOTE, Scratch, TABLES, cloud, infra, machine as rendered_machine, notice, text};
 
@@ -33,13 +33,13 @@ fn both_ends_leave_a_silent_tunnel_and_return() {
         join([(&gateway, &device, &format!("{near}/30")), (aws, "tun", &format!("{far}/30"))]).unwrap();
         join([(&router, &format!("aws{nth}"), &format!("{here}/24")), (aws, "in", &format!("{there}/24"))]).unwrap();
         let end = root.machine(&scratch.0.join(format!("aws{nth}"))).unwrap();
-        std::fs::write(end.outside("/etc/frr/frr.conf"), hosts::far_end([&far, &near, &here], (10, 30))).unwrap();
-        running.extend(hosts::frr(&format!("aws{nth}"), &end, aws, &scratch.0).unwrap());
+        std::fs::write(end.outside("/etc/frr/frr.conf"), daemons::far_end([&far, &near, &here], (10, 30))).unwrap();
+        running.extend(daemons::frr(&format!("aws{nth}"), &end, aws, &scratch.0).unwrap());
     }
     let far = root.machine(&scratch.0.join("router")).unwrap();
-    std::fs::write(far.outside("/etc/frr/frr.conf"), hosts::router(["10.100.1.2", "10.100.2.2"])).unwrap();
-    running.extend(hosts::frr("router", &far, &router, &scratch.0).unwrap());
-    running.extend(hosts::frr("gateway", &machine, &gateway, &scratch.0).unwrap());
+    std::fs::write(far.outside("/etc/frr/frr.conf"), daemons::router(["10.100.1.2", "10.100.2.2"])).unwrap();
+    running.extend(daemons::frr("router", &far, &router, &scratch.0).unwrap());
+    running.extend(daemons::frr("gateway", &machine, &gateway, &scratch.0).unwrap());
 
     let cloud = cloud();
     cloud.serve("a", &machine.outside("/opt/bin"), &machine.outside("/opt/cloud")).unwrap();
@@ -48,7 +48,7 @@ fn both_ends_leave_a_silent_tunnel_and_return() {
     std::fs::create_dir_all(&place).unwrap();
     std::fs::copy(infra("watch.py"), place.join("watch.py")).unwrap();
     std::fs::copy(scratch.0.join("out/watch.json"), place.join("watch.json")).unwrap();
-    std::fs::write(place.join("imds.py"), hosts::IMDS).unwrap();
+    std::fs::write(place.join("imds.py"), daemons::IMDS).unwrap();
     let mut imds = machine.exec(Some(&gateway), "python3");
     imds.args(["/opt/vpn/imds.py", "127.0.0.1", "80", "mac=02:00"]);
     imds.arg("network/interfaces/macs/02:00/interface-id=eni-a");
@@ -93,7 +93,7 @@ fn both_ends_leave_a_silent_tunnel_and_return() {
 #[test]
 fn calls_cross_the_vpn_and_survive_a_cut() {
     let program = required("LAB_BIN").unwrap();
-    let able = namespace::check("vpn").and_then(|()| Namespace::add("vpc").map(drop)).and_then(|()| hosts::check());
+    let able = namespace::check("vpn").and_then(|()| Namespace::add("vpc").map(drop)).and_then(|()| daemons::check());
     if let Err(why) = able {
         notice(&format!("THE VPN WAS NOT RUN: {why}. Run `cargo xtask soak vpn` where it can"));
         return;

@@ -1,0 +1,196 @@
+//! What `explain` reads, refuses and reports: requests, records, options, policies and the environment.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use bedrock_gateway::explain::dry_run::DryRun;
+use bedrock_gateway::explain::subject::Subject;
+use filter_core::config::Config;
+use filter_core::policy::Policy;
+use serde_json::{Value, json};
+
+use super::{CONVERSE, Dir, explain, golden, nothing, report};
+
+fn error(arguments: &[&str]) -> String {
+    let error = explain(arguments).unwrap().run(&nothing).unwrap_err().to_string();
+    assert_eq!(error.lines().count(), 1, "{error}");
+    error
+}
+
+#[test]
+fn a_bad_request_is_one_line_with_its_place() {
+    let dir = Dir::new("bad");
+    let http = dir.file("http", "POST /model/a/invoke HTTP/1.1\nno header\n\n").display().to_string();
+    let record = dir.file("record", "{\"operation\": \"Chat\"}").display().to_string();
+    let curl = dir.file("curl", "curl gw \\\n  --proxy p\n").display().to_string();
+    for (request, wanted) in [
+        ("curl 'http://gw", "REQUEST: column 6: the quote ' is not closed".to_owned()),
+        ("curl gw -b a=b", "REQUEST: column 9: -b sends cookies".to_owned()),
+        ("curl gw --proxy p", "REQUEST: column 9: the option --proxy is not known".to_owned()),
+        ("{\"operation\": }", "REQUEST: not an audit record: expected value at line 1 column 15".to_owned()),
+        ("/nowhere/at/all", "REQUEST: not a file that can be read (No such file".to_owned()),
+        (&http, format!("{http}: line 2: no ':' in a header")),
+        (&record, format!("{record}: key `operation`: 'Chat' is not an operation")),
+        (&curl, format!("{curl}: line 2, column 3: the option --proxy is not known")),
+    ] {
+        let error = error(&[request]);
+        assert!(error.starts_with(&wanted), "{error}");
+    }
+}
+
+#[test]
+fn a_bad_option_is_named() {
+    let dir = Dir::new("options");
+    let text = dir.file("text", "no healthy upstream").display().to_string();
+    for (option, value, wanted) in [
+        ("--region", "us-west-2", "--region us-west-2: the call does not go there; it goes to us-east-1".to_owned()),
+        ("--error-body", "/nowhere", "--error-body /nowhere: cannot read it: No such file".to_owned()),
+        ("--error-body", &text, format!("--error-body {text}: neither JSON nor XML with a message")),
+        ("--policy", "/nowhere", "--policy /nowhere: No such file".to_owned()),
+    ] {
+        let error = error(&[CONVERSE, option, value]);
+        assert!(error.starts_with(&wanted), "{error}");
+    }
+    for (option, value) in [("--time", "2026-01-02"), ("--path", "satellite")] {
+        assert!(explain(&[CONVERSE, option, value]).unwrap_err().to_string().contains(option));
+    }
+}
+
+#[test]
+fn a_record_gives_route_and_reasons_only() {
+    let record = json!({
+        "operation": "Converse",
+        "model_asked": "anthropic.claude-opus-5",
+        "principal": "spiffe://x/ns/restricted/sa/y",
+        "route_class": "any",
+        "path": "internet",
+        "region": "us-east-1",
+        "bytes_in": 100,
+    });
+    let report = report(&[&record.to_string()]);
+    assert_eq!(report.routes[0].cluster, "bedrock-runtime.private-only");
+    assert!(report.attempts.is_empty());
+    let differs = report.record.unwrap().differs;
+    assert_eq!(
+        differs,
+        [
+            "class: with this document class private-only takes it",
+            "internet in us-east-1: with this document the call does not go there"
+        ]
+    );
+}
+
+#[test]
+fn explains_records_of_every_operation() {
+    for operation in filter_core::operation::OPERATIONS {
+        let record = json!({ "operation": operation.name(), "model_asked": "amazon.titan-embed-text-v2:0" });
+        let report = report(&[&record.to_string()]);
+        assert_eq!(report.operation.unwrap().name, operation.name());
+        let refused = operation.name() == "InvokeModelWithBidirectionalStream";
+        assert_eq!(report.routes.is_empty(), refused, "{operation}");
+    }
+}
+
+#[test]
+fn paths_as_of_up_choose_the_first_attempt() {
+    let path = |arguments: &[&str]| {
+        report(&[&[CONVERSE], arguments].concat()).attempts.first().map(|first| first.path.as_str())
+    };
+    assert_eq!(path(&[]), Some("dx"));
+    assert_eq!(path(&["--path", "vpn"]), Some("vpn"));
+    assert_eq!(path(&["--path", "internet", "--path", "vpn=10.0.0.1:443"]), Some("vpn"));
+    assert_eq!(path(&["--path", "dx/bedrock=10.0.0.1:443"]), None);
+    assert_eq!(path(&["--path", "dx@us-west-2=10.0.0.1:443"]), None);
+}
+
+#[test]
+fn follows_the_environments_order_of_paths() {
+    let order = |paths: &'static str| move |name: &str| (name == "BEDROCK_PATHS").then(|| paths.to_owned());
+    let report = explain(&[CONVERSE]).unwrap().report(&order("vpn,dx")).unwrap();
+    let tries: Vec<&str> = report.routes[0].tries.iter().map(|one| one.path.as_str()).collect();
+    assert_eq!((report.routes[0].cluster.as_str(), tries), ("bedrock-runtime.any", vec!["vpn", "dx"]));
+    let restricted = [CONVERSE, "--principal", "spiffe://x/ns/restricted/y"];
+    let report = explain(&restricted).unwrap().report(&order("internet")).unwrap();
+    assert_eq!(report.refusal.unwrap().status, 503);
+}
+
+#[test]
+fn a_principal_keeps_its_weighted_path() {
+    let policy = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/explain/weighted_classes/policy.json");
+    let policy = policy.display().to_string();
+    let request =
+        ["curl gw/model/claude/converse -d {}", "--policy", &policy, "--principal", "spiffe://example.org/ns/a/sa/b"];
+    let report = report(&request);
+    assert_eq!((report.routes.len(), report.routes[0].path_weight), (1, None));
+    assert!(report.notes.iter().any(|note| note.contains("`weights` (dx 90, vpn 10)")), "{:?}", report.notes);
+}
+
+/// The clusters listed for any call include the one that core chooses for this call.
+#[test]
+fn the_cluster_of_core_is_listed() {
+    let mut document: Value = serde_json::from_str(&golden("weighted_classes", "policy.json")).unwrap();
+    for class in document["route_classes"].as_array_mut().unwrap() {
+        class["region_weights"] = json!({ "us-west-2": 3, "us-east-1": 1 });
+    }
+    let text = document.to_string();
+    let policy = Policy::parse(text.as_bytes(), None).unwrap();
+    let converse = "curl gw/model/claude/converse -d {}";
+    for (request, principal, count) in [
+        (converse, None, 4),
+        (converse, Some("spiffe://example.org/ns/restricted/sa/chat"), 2),
+        (converse, Some("spiffe://example.org/ns/apps/sa/chat"), 2),
+        ("curl gw/model/claude/converse -d {} -H 'x-amzn-bedrock-guardrailidentifier: g'", None, 2),
+        ("curl gw/model/claude/converse-stream -d {}", None, 2),
+        ("curl gw/model/arn%3Aaws%3Abedrock%3Aus-west-2%3A1%3Aprofile%2Fus.anthropic.claude-x/invoke -d {}", None, 2),
+    ] {
+        let config = Config::parse(text.as_bytes()).unwrap();
+        let run = DryRun::new(&config, &policy, principal.map(str::to_owned), SystemTime::now(), &nothing).unwrap();
+        let call = run.decide(&Subject::read(request).unwrap()).outcome.unwrap();
+        let clusters: Vec<String> = run.routes(&call).into_iter().map(|route| route.cluster).collect();
+        assert!(clusters.contains(&call.cluster), "{request}: {} is not in {clusters:?}", call.cluster);
+        assert_eq!(clusters.len(), count, "{request}: {clusters:?}");
+    }
+}
+
+#[test]
+fn reads_a_policy_in_yaml() {
+    let dir = Dir::new("yaml");
+    let policy = dir.file(
+        "policy.yaml",
+        "# One class.\nauth: sigv4\nregions: {us-west-2: {}}\nroute_classes:\n- {name: only, paths: [vpn]}\n",
+    );
+    let report = report(&[CONVERSE, "--policy", &policy.display().to_string()]);
+    assert_eq!(report.routes[0].cluster, "bedrock-runtime.only");
+    assert_eq!(report.attempts[0].host, "bedrock-runtime.us-west-2.amazonaws.com");
+}
+
+#[test]
+fn fetched_credentials_need_no_source() {
+    let dir = Dir::new("fetched");
+    let policy = json!({
+        "regions": { "us-east-1": {} },
+        "credentials": { "source": "imds", "cluster": "imds" },
+        "credential_sets": { "other": { "source": "container", "cluster": "container" } },
+        "route_classes": [{ "name": "any", "paths": ["dx"], "credentials": "other" }],
+    });
+    let policy = dir.file("policy.json", policy.to_string()).display().to_string();
+    assert!(report(&[CONVERSE, "--policy", &policy]).attempts[0].signature.is_some());
+}
+
+#[test]
+fn refuses_a_body_that_is_too_long() {
+    let dir = Dir::new("long");
+    for auth in ["sigv4", "bearer"] {
+        let policy = json!({
+            "auth": auth,
+            "max_body_bytes": 1,
+            "regions": { "us-east-1": {} },
+            "route_classes": [{ "name": "any", "paths": ["dx"] }],
+        });
+        let policy = dir.file("policy.json", policy.to_string()).display().to_string();
+        for announced in ["", " -H 'transfer-encoding: chunked'"] {
+            let report = report(&[&format!("{CONVERSE}{announced}"), "--policy", &policy]);
+            assert_eq!(report.refusal.unwrap().status, 413, "{auth}{announced}");
+        }
+    }
+}
