@@ -18,7 +18,7 @@ const MAY_DEPEND: [(&str, &[&str]); 12] = [
     ("bedrock-load", &["bedrock-double"]),
     ("filter-core", &["audit"]),
     ("host-tests", &[]),
-    ("infra-checks", &["audit", "bedrock-gateway", "lab"]),
+    ("infra-checks", &["audit", "bedrock-gateway", "filter-core", "lab"]),
     ("lab", &["bedrock-gateway"]),
     ("proxy-wasm-vm", &[]),
     ("xtask", &[]),

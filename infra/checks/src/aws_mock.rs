@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::template::Partition;
+use super::template::{directory, region};
 use crate::{AWS_MOCK_PYTHON, Error};
 use bedrock_gateway::process::Process;
+use filter_core::names::Partition;
 use lab::tools::{GATEWAY, required, root};
 
 /// AWS's example accounts.
@@ -51,12 +52,12 @@ impl Aws {
         let mut command = Command::new(&python);
         command.arg(checks.join("aws_mock.py")).arg(dir);
         for (partition, account) in ACCOUNTS {
-            command.arg(format!("{}:{}:{account}", partition.directory(), partition.region()));
+            command.arg(format!("{}:{}:{account}", directory(partition), region(partition)));
         }
         let mut server = Process::start("the mock of AWS", command, &dir.join("aws_mock.log"))?;
         let mut config = String::new();
         for (partition, _) in ACCOUNTS {
-            let name = partition.directory();
+            let name = directory(partition);
             let port_file = dir.join(format!("{name}.port"));
             let port: u16 = wait(&mut server, || std::fs::read_to_string(&port_file).ok()?.parse().ok())?;
             // AWS's example keys: moto wants keys, and does not check them.
@@ -64,7 +65,7 @@ impl Aws {
                 "[profile {name}]\nregion = {}\nendpoint_url = http://127.0.0.1:{port}\n\
                  aws_access_key_id = AKIAIOSFODNN7EXAMPLE\n\
                  aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\n",
-                partition.region()
+                region(partition)
             ));
         }
         write(&dir.join("config"), &config)?;
@@ -110,7 +111,7 @@ impl Aws {
     /// The AWS CLI does not start.
     pub fn raw(&self, partition: Partition, arguments: &[&str]) -> Result<Output, Error> {
         let mut command = Command::new(self.cli());
-        command.args(["--profile", partition.directory(), "--output", "json"]).args(arguments);
+        command.args(["--profile", directory(partition), "--output", "json"]).args(arguments);
         self.output(command)
     }
 
@@ -123,7 +124,7 @@ impl Aws {
         for (partition, _) in ACCOUNTS {
             for line in self.lines(partition)? {
                 let field = |name: &str| line.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-                let stack = format!("{}/{}", partition.directory(), field("stack"));
+                let stack = format!("{}/{}", directory(partition), field("stack"));
                 all.push(Unsupported { what: field("what"), kind: field("type"), stack, resource: field("resource") });
             }
         }
@@ -180,7 +181,7 @@ impl Aws {
 }
 
 fn list(dir: &Path, partition: Partition) -> PathBuf {
-    dir.join(format!("{}.list", partition.directory()))
+    dir.join(format!("{}.list", directory(partition)))
 }
 
 /// Polls `look` until it finds something.

@@ -13,10 +13,11 @@ mod upgrade_test;
 use std::path::{Path, PathBuf};
 
 use bedrock_gateway::progress;
+use filter_core::names::Partition;
 use lab::tools::{required, root};
 
 use linters::LinterError;
-use template::{Partition, Template, TemplateError};
+use template::{PARTITIONS, Template, TemplateError, region};
 
 pub use lab::Error;
 
@@ -69,9 +70,9 @@ pub fn run() -> Result<(), InfraError> {
 fn lint(directory: &Path, found: &[Template]) -> Result<(), InfraError> {
     let count = found.len();
     let python = required(CFN_LINT_PYTHON)?;
-    for partition in Partition::ALL {
+    for partition in PARTITIONS {
         let files: Vec<PathBuf> = of(directory, found, partition);
-        let region = partition.region();
+        let region = region(partition);
         settle(
             &format!("{} templates, cfn-lint for {region}", files.len()),
             linters::cfn_lint(&python, region, &files)?,

@@ -5,35 +5,26 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use filter_core::names::Partition;
 use saphyr::{LoadableYamlNode as _, MarkedYaml, Scalar, YamlData};
 use serde_json::{Map, Value};
 
-/// The partition of a template's account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Partition {
-    /// `aws`, with Bedrock.
-    Commercial,
-    /// `aws-us-gov`, with the workloads.
-    GovCloud,
+/// The partitions that have templates.
+pub const PARTITIONS: [Partition; 2] = [Partition::Commercial, Partition::GovCloud];
+
+/// The directory of a partition's templates under `infra/templates`.
+pub const fn directory(partition: Partition) -> &'static str {
+    match partition {
+        Partition::Commercial => "commercial",
+        Partition::GovCloud => "govcloud",
+    }
 }
 
-impl Partition {
-    pub const ALL: [Self; 2] = [Self::Commercial, Self::GovCloud];
-
-    /// The directory of its templates under `infra/templates`.
-    pub const fn directory(self) -> &'static str {
-        match self {
-            Self::Commercial => "commercial",
-            Self::GovCloud => "govcloud",
-        }
-    }
-
-    /// The region that its templates are checked for.
-    pub const fn region(self) -> &'static str {
-        match self {
-            Self::Commercial => "us-east-1",
-            Self::GovCloud => "us-gov-west-1",
-        }
+/// The region that a partition's templates are checked for.
+pub const fn region(partition: Partition) -> &'static str {
+    match partition {
+        Partition::Commercial => "us-east-1",
+        Partition::GovCloud => "us-gov-west-1",
     }
 }
 
@@ -78,21 +69,21 @@ impl<'a> Resource<'a> {
 }
 
 impl Template {
-    /// Reads every template below `directory` (`infra/templates`), by file name in order.
+    /// Reads every template below `templates` (`infra/templates`), by file name in order.
     ///
     /// # Errors
     /// [`TemplateError`].
-    pub fn all(directory: &Path) -> Result<Vec<Self>, TemplateError> {
+    pub fn all(templates: &Path) -> Result<Vec<Self>, TemplateError> {
         let mut found = Vec::new();
-        for partition in Partition::ALL {
-            let path = directory.join(partition.directory());
+        for partition in PARTITIONS {
+            let path = templates.join(directory(partition));
             let failed = |source| TemplateError::File { path: path.clone(), source };
             for entry in std::fs::read_dir(&path).map_err(failed)? {
                 let path = entry.map_err(failed)?.path();
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 let text = std::fs::read_to_string(&path)
                     .map_err(|source| TemplateError::File { path: path.clone(), source })?;
-                found.push(Self::parse(format!("{}/{name}", partition.directory()), partition, &text)?);
+                found.push(Self::parse(format!("{}/{name}", directory(partition)), partition, &text)?);
             }
         }
         found.sort_by(|left, right| left.file.cmp(&right.file));

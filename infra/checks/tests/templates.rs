@@ -5,13 +5,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use filter_core::names::Partition;
 use infra_checks::rules::{self, Fault};
-use infra_checks::template::{Partition, Template};
+use infra_checks::template::{PARTITIONS, Template, directory};
 use infra_checks::templates;
 use serde_json::Value;
 
 fn partition(file: &str) -> Partition {
-    Partition::ALL.into_iter().find(|partition| file.starts_with(partition.directory())).unwrap()
+    PARTITIONS.into_iter().find(|partition| file.starts_with(directory(*partition))).unwrap()
 }
 
 fn text(file: &str) -> String {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Report, given, is_true, texts};
-use crate::template::Partition;
+use filter_core::names::Partition;
 
 const ANYWHERE: [&str; 2] = ["0.0.0.0/0", "::/0"];
 

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::Error;
 use crate::aws_mock::Aws;
-use crate::template::Partition::{self, Commercial, GovCloud};
+use crate::template::{PARTITIONS, directory};
+use filter_core::names::Partition::{self, Commercial, GovCloud};
 
 const TABLE: &str = "bedrock-gateway-example-audit";
 /// The range of the gateway's VPC.
@@ -35,7 +36,7 @@ pub(super) fn faults(aws: &Aws, paths: &[&str]) -> Result<Vec<String>, Error> {
     let mut faults = Vec::new();
     audit(aws, &mut faults)?;
     trust(aws, &mut faults)?;
-    for partition in Partition::ALL {
+    for partition in PARTITIONS {
         ingress(aws, partition, &mut faults)?;
         logs(aws, partition, &mut faults)?;
         alarms(aws, partition, paths, &mut faults)?;
@@ -164,7 +165,7 @@ fn alarms(aws: &Aws, partition: Partition, paths: &[&str], faults: &mut Vec<Stri
     for (path, of, namespace, metric) in WATCHED {
         let wanted = *of == partition && paths.contains(path);
         if wanted && !watched.contains(&((*namespace).to_owned(), (*metric).to_owned())) {
-            faults.push(format!("no alarm on {namespace} {metric} in {}", partition.directory()));
+            faults.push(format!("no alarm on {namespace} {metric} in {}", directory(partition)));
         }
     }
     Ok(())
@@ -279,7 +280,7 @@ fn virtual_interfaces(aws: &Aws, faults: &mut Vec<String>) -> Result<(), Error> 
     let ordered = aws.call(GovCloud, &["directconnect", "describe-connections", "--query", query])?;
     let mut numbers = BTreeSet::new();
     for (partition, range) in [(Commercial, "10.100.1.0/24"), (GovCloud, GOVCLOUD_CIDR)] {
-        let what = partition.directory();
+        let what = directory(partition);
         let last = |kind: &str| -> Result<Value, Error> {
             Ok(aws.placeholders(partition, &format!("AWS::DirectConnect::{kind}"))?.pop().unwrap_or_default())
         };

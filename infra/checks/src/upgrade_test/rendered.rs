@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::UpgradeTest;
 use crate::Error;
 use crate::aws_mock::write;
-use crate::template::Partition::{Commercial, GovCloud};
 use bedrock_gateway::tls;
+use filter_core::names::Partition::{Commercial, GovCloud};
 use lab::tools::{MODULE, required};
 
 /// Envoy's bootstrap from the archive that the gateway's machines install.

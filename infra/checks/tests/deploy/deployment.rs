@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use filter_core::names::Partition::{self, GovCloud};
 use infra_checks::aws_mock::Aws;
-use infra_checks::template::Partition::{self, GovCloud};
 use lab::tools::root;
 
 pub(crate) const SETTINGS: &str = "\

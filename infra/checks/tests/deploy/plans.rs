@@ -1,6 +1,6 @@
 //! Plans, parameters and references: what they deploy, and that a mistake is named before anything changes.
 
-use infra_checks::template::Partition::{Commercial, GovCloud};
+use filter_core::names::Partition::{Commercial, GovCloud};
 
 use crate::deployment::{Deployment, SETTINGS, TOPIC};
 

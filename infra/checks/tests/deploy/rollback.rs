@@ -1,6 +1,6 @@
 //! Failed stacks, and changes that would lose something.
 
-use infra_checks::template::Partition::GovCloud;
+use filter_core::names::Partition::GovCloud;
 use lab::tools::root;
 
 use crate::deployment::{Deployment, TOPIC};

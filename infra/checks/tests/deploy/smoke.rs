@@ -7,7 +7,7 @@ use std::time::Duration;
 use bedrock_gateway::gateway::{Gateway, Options};
 use bedrock_gateway::process::Process;
 use bedrock_gateway::programs::Programs;
-use infra_checks::template::Partition::GovCloud;
+use filter_core::names::Partition::GovCloud;
 use lab::tools::{DOUBLE, ENVOY, MODULE, required};
 
 use crate::deployment::{Deployment, SETTINGS};

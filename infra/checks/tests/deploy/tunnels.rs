@@ -1,6 +1,6 @@
 //! The plan's step `tunnels`: from Commercial's VPN connections into a secret of GovCloud.
 
-use infra_checks::template::Partition::{Commercial, GovCloud};
+use filter_core::names::Partition::{Commercial, GovCloud};
 
 use crate::deployment::{Deployment, TOPIC};
 
