@@ -6,7 +6,7 @@ use filter_core::names::{PathName, RegionName};
 use filter_core::route::{Cluster, RouteClass};
 use serde_json::{Map, Value, json};
 
-use super::{Settings, file, named};
+use super::{Settings, endpoint, file, named};
 use crate::bootstrap_error::BootstrapError;
 use crate::document::Document;
 use crate::objects::for_each_object;
@@ -104,11 +104,7 @@ fn endpoint_group(priority: usize, endpoint_address: &EndpointAddress<'_>) -> Va
     json!({
         "priority": priority,
         "lb_endpoints": [{
-            "endpoint": {
-                "hostname": host,
-                "health_check_config": { "hostname": host },
-                "address": { "socket_address": { "address": address, "port_value": port } },
-            },
+            "endpoint": endpoint::verified(host, address, *port),
             "metadata": { "filter_metadata": { "bedrock": {
                 "path": path.as_str(),
                 "region": region.as_str(),
@@ -164,7 +160,7 @@ fn set_dscp(cluster: &mut Map<String, Value>, dscp: u8, addresses: &[&str]) {
     }
     bind.insert("socket_options".into(), v4);
     if !addresses.iter().all(|address| address.parse::<Ipv4Addr>().is_ok()) {
-        let any = |address: &str| json!({ "address": address, "port_value": 0 });
+        let any = |address: &str| endpoint::socket_address(address, 0);
         bind.insert("source_address".into(), any("0.0.0.0"));
         let extra = json!({ "address": any("::"), "socket_options": { "socket_options": v6 } });
         bind.insert("extra_source_addresses".into(), json!([extra]));

@@ -5,6 +5,7 @@
 
 mod clusters;
 pub mod discovery;
+mod endpoint;
 mod routes;
 pub mod sources;
 
@@ -174,7 +175,7 @@ fn set_address(holder: &mut Value, address: SocketAddr) {
 }
 
 fn socket_address(address: SocketAddr) -> Value {
-    json!({ "address": address.ip().to_string(), "port_value": address.port() })
+    endpoint::socket_address(&address.ip().to_string(), address.port())
 }
 
 fn file(path: &Path) -> Value {

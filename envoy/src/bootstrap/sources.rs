@@ -3,7 +3,7 @@
 use filter_core::config::{Credentials, Signer};
 use serde_json::{Map, Value, json};
 
-use super::{clusters, find, named};
+use super::{clusters, endpoint, find, named};
 use crate::base::Base;
 use crate::bootstrap_error::BootstrapError;
 use crate::document::Document;
@@ -89,14 +89,13 @@ fn sts_addresses(paths: &[PathSpec], region: &str, host: &str) -> Vec<(String, u
 }
 
 fn local_cluster(name: &str, address: &str, port: u16) -> Value {
-    let address = json!({ "socket_address": { "address": address, "port_value": port } });
     json!({
         "name": name,
         "type": "STATIC",
         "connect_timeout": "1s",
         "load_assignment": {
             "cluster_name": name,
-            "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address } }] }],
+            "endpoints": [{ "lb_endpoints": [{ "endpoint": endpoint::plain(address, port) }] }],
         },
     })
 }
@@ -109,13 +108,7 @@ fn tls_cluster(name: &str, mut cluster: Map<String, Value>, host: &str, addresse
     let priority = |(priority, (address, port)): (usize, &(String, u16))| {
         json!({
             "priority": priority,
-            "lb_endpoints": [{
-                "endpoint": {
-                    "hostname": host,
-                    "health_check_config": { "hostname": host },
-                    "address": { "socket_address": { "address": address, "port_value": port } },
-                },
-            }],
+            "lb_endpoints": [{ "endpoint": endpoint::verified(host, address, *port) }],
         })
     };
     let priorities: Vec<Value> = addresses.iter().enumerate().map(priority).collect();

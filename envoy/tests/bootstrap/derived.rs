@@ -1,8 +1,6 @@
-//! Clusters and routes that are rendered from the filter's document, as data. `envoy.rs` tests that Envoy accepts them.
+//! Clusters and routes that are rendered from the filter's document.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
-
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bedrock_gateway::base::Base;
 use bedrock_gateway::bootstrap::discovery;
@@ -12,9 +10,7 @@ use bedrock_gateway::document::{Choices, Document, DocumentError, Written};
 use filter_core::config::{Auth, Role};
 use serde_json::{Value, json};
 
-fn base() -> Base {
-    Base::shipped().unwrap()
-}
+use super::{base, cluster, clusters, endpoints, settings};
 
 fn choices() -> Choices {
     Choices { auth: Auth::Sigv4, fips: false, regions: Vec::new(), paths: None }
@@ -38,48 +34,14 @@ fn render_for(document: &Value, paths: &[&str], choices: &Choices) -> Value {
 }
 
 fn try_render(document: &Value, paths: &[&str], choices: &Choices) -> Result<Value, BootstrapError> {
-    let settings = Settings {
-        listen: ([127, 0, 0, 1], 10000).into(),
-        listen_tls: ([127, 0, 0, 1], 10443).into(),
-        admin: ([127, 0, 0, 1], 9901).into(),
-        module: PathBuf::from("/module.wasm"),
-        certificate: PathBuf::from("/cert.pem"),
-        key: PathBuf::from("/key.pem"),
-        paths: paths.iter().map(|path| path.parse().unwrap()).collect(),
-        upstream_ca: None,
-        access_log: PathBuf::from("/access.jsonl"),
-        als: Some(([127, 0, 0, 1], 18090).into()),
-    };
+    let settings = Settings { als: Some(([127, 0, 0, 1], 18090).into()), ..settings(paths) };
     bootstrap::render(&base(), &settings, &compile(document, choices).unwrap())
 }
 
 const ALL: [&str; 3] = ["dx=10.0.0.1:1", "vpn=10.0.0.2:2", "internet=10.0.0.3:3"];
 
-fn clusters(config: &Value) -> &Vec<Value> {
-    config["static_resources"]["clusters"].as_array().unwrap()
-}
-
 fn names(config: &Value) -> Vec<&str> {
     clusters(config).iter().map(|cluster| cluster["name"].as_str().unwrap()).collect()
-}
-
-fn cluster<'a>(config: &'a Value, name: &str) -> &'a Value {
-    clusters(config).iter().find(|cluster| cluster["name"] == name).unwrap()
-}
-
-/// `path/region address:port` of a cluster's endpoints, in order of priority.
-fn endpoints(config: &Value, name: &str) -> Vec<String> {
-    let groups = cluster(config, name)["load_assignment"]["endpoints"].as_array().unwrap();
-    let of = |(priority, group): (usize, &Value)| {
-        assert_eq!(group["priority"], json!(priority));
-        let endpoint = &group["lb_endpoints"][0];
-        let label = &endpoint["metadata"]["filter_metadata"]["bedrock"];
-        let address = &endpoint["endpoint"]["address"]["socket_address"];
-        let text = |value: &Value| value.as_str().unwrap().to_owned();
-        let (path, region, host) = (text(&label["path"]), text(&label["region"]), text(&address["address"]));
-        format!("{path}/{region} {host}:{}", address["port_value"])
-    };
-    groups.iter().enumerate().map(of).collect()
 }
 
 /// The routes of the plain listener.
@@ -240,21 +202,9 @@ fn priority_and_bandwidth_get_a_route() {
 fn refuses_bandwidth_without_its_filter() {
     let document =
         with_classes(&json!([{ "name": "any", "regions": ["us-east-1"], "paths": ["dx"], "bandwidth_kbps": 1 }]));
-    let text = include_str!("../base.yaml").replace("envoy.filters.http.bandwidth_limit", "other");
+    let text = include_str!("../../base.yaml").replace("envoy.filters.http.bandwidth_limit", "other");
     let base = Base::parse(&text, Path::new("base.yaml")).unwrap();
-    let settings = Settings {
-        listen: ([127, 0, 0, 1], 0).into(),
-        listen_tls: ([127, 0, 0, 1], 0).into(),
-        admin: ([127, 0, 0, 1], 0).into(),
-        module: PathBuf::new(),
-        certificate: PathBuf::new(),
-        key: PathBuf::new(),
-        paths: Vec::new(),
-        upstream_ca: None,
-        access_log: PathBuf::new(),
-        als: None,
-    };
-    let error = bootstrap::render(&base, &settings, &compile(&document, &choices()).unwrap()).unwrap_err();
+    let error = bootstrap::render(&base, &settings(&[]), &compile(&document, &choices()).unwrap()).unwrap_err();
     assert!(error.to_string().contains("bandwidth_limit"), "{error}");
 }
 

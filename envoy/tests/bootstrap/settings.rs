@@ -1,6 +1,4 @@
-//! The bootstrap that `up` renders, as data. `envoy.rs` tests that Envoy accepts it.
-
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
+//! Files, addresses and options of a run, and a base that cannot be used.
 
 use std::path::{Path, PathBuf};
 
@@ -9,26 +7,9 @@ use bedrock_gateway::bootstrap::{self, Settings};
 use bedrock_gateway::bootstrap_error::BootstrapError;
 use bedrock_gateway::document::{Choices, Document, Written};
 use filter_core::config::Auth;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-fn settings(paths: &[&str]) -> Settings {
-    Settings {
-        listen: ([127, 0, 0, 1], 10000).into(),
-        listen_tls: ([127, 0, 0, 1], 10443).into(),
-        admin: ([127, 0, 0, 1], 9901).into(),
-        module: PathBuf::from("/module.wasm"),
-        certificate: PathBuf::from("/cert.pem"),
-        key: PathBuf::from("/key.pem"),
-        paths: paths.iter().map(|path| path.parse().unwrap()).collect(),
-        upstream_ca: None,
-        access_log: PathBuf::from("/access.jsonl"),
-        als: None,
-    }
-}
-
-fn base() -> Base {
-    Base::shipped().unwrap()
-}
+use super::{base, cluster, endpoints, settings};
 
 fn choices() -> Choices {
     Choices { auth: Auth::Sigv4, fips: false, regions: vec!["us-west-2".parse().unwrap()], paths: None }
@@ -46,36 +27,12 @@ fn render_for(settings: &Settings, choices: &Choices) -> Value {
     bootstrap::render(&base(), settings, &document(choices)).unwrap()
 }
 
-fn cluster(config: &Value, name: &str) -> Value {
-    let clusters = config["static_resources"]["clusters"].as_array().unwrap();
-    clusters.iter().find(|cluster| cluster["name"] == name).cloned().unwrap_or(Value::Null)
-}
-
-/// Path and address of a cluster's endpoints, in order of priority.
-fn endpoints(config: &Value, name: &str) -> Vec<(String, String)> {
-    let cluster = cluster(config, name);
-    let mut found = Vec::new();
-    for (priority, group) in cluster["load_assignment"]["endpoints"].as_array().unwrap().iter().enumerate() {
-        assert_eq!(group["priority"], json!(priority));
-        let endpoint = &group["lb_endpoints"][0];
-        assert_eq!(endpoint["metadata"]["filter_metadata"]["bedrock"]["region"], "us-west-2");
-        let path = endpoint["metadata"]["filter_metadata"]["bedrock"]["path"].as_str().unwrap().to_owned();
-        let address = &endpoint["endpoint"]["address"]["socket_address"];
-        found.push((path, format!("{}:{}", address["address"].as_str().unwrap(), address["port_value"])));
-    }
-    found
-}
-
-fn pair(path: &str, address: &str) -> (String, String) {
-    (path.to_owned(), address.to_owned())
-}
-
 #[test]
 fn defaults_to_public_endpoints() {
     let config = render(&settings(&[]));
-    let runtime = "bedrock-runtime.us-west-2.amazonaws.com:443";
-    assert_eq!(endpoints(&config, "bedrock-runtime.any"), [pair("internet", runtime)]);
-    assert_eq!(endpoints(&config, "bedrock.any"), [pair("internet", "bedrock.us-west-2.amazonaws.com:443")]);
+    let runtime = "internet/us-west-2 bedrock-runtime.us-west-2.amazonaws.com:443";
+    assert_eq!(endpoints(&config, "bedrock-runtime.any"), [runtime]);
+    assert_eq!(endpoints(&config, "bedrock.any"), ["internet/us-west-2 bedrock.us-west-2.amazonaws.com:443"]);
     // A class without `internet` has no endpoint.
     assert!(endpoints(&config, "bedrock-runtime.private-only").is_empty());
 }
@@ -83,9 +40,9 @@ fn defaults_to_public_endpoints() {
 #[test]
 fn endpoints_follow_the_order_of_their_class() {
     let config = render(&settings(&["internet=10.0.0.3:3", "vpn=10.0.0.2:2", "dx=10.0.0.1:1"]));
-    let private = [pair("dx", "10.0.0.1:1"), pair("vpn", "10.0.0.2:2")];
+    let private = ["dx/us-west-2 10.0.0.1:1", "vpn/us-west-2 10.0.0.2:2"];
     assert_eq!(endpoints(&config, "bedrock.private-only"), private);
-    assert_eq!(endpoints(&config, "bedrock.any"), [&private[..], &[pair("internet", "10.0.0.3:3")]].concat());
+    assert_eq!(endpoints(&config, "bedrock.any"), [&private[..], &["internet/us-west-2 10.0.0.3:3"]].concat());
     let endpoint = &cluster(&config, "bedrock.any")["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"];
     assert_eq!(endpoint["hostname"], "bedrock.us-west-2.amazonaws.com");
 }
@@ -102,7 +59,7 @@ fn single_endpoints_have_no_health_checks() {
 #[test]
 fn removes_the_live_feed_without_a_collector() {
     let config = render(&settings(&[]));
-    assert_eq!(cluster(&config, "audit-als"), Value::Null);
+    assert_eq!(cluster(&config, "audit-als"), &Value::Null);
     assert!(!config.to_string().contains("audit-als"));
     let config = render(&Settings { als: Some(([127, 0, 0, 1], 4317).into()), ..settings(&[]) });
     let als = &cluster(&config, "audit-als")["load_assignment"]["endpoints"][0]["lb_endpoints"][0];
@@ -143,7 +100,7 @@ fn refuses_a_base_that_lacks_a_part() {
         ("/static_resources", "listeners", "no listeners"),
         ("/static_resources", "clusters", "no clusters"),
     ] {
-        let mut config: Value = serde_saphyr::from_str(include_str!("../base.yaml")).unwrap();
+        let mut config: Value = serde_saphyr::from_str(include_str!("../../base.yaml")).unwrap();
         config.pointer_mut(pointer).unwrap().as_object_mut().unwrap().remove(key);
         let base = Base::parse(&config.to_string(), Path::new("base.yaml")).unwrap();
         let error = bootstrap::render(&base, &settings(&[]), &document(&choices())).unwrap_err();
@@ -164,7 +121,7 @@ fn refuses_invalid_yaml_with_its_line() {
 
 #[test]
 fn role_combined_has_no_signer() {
-    let text = include_str!("../base.yaml").replace(r#"{"role": "gateway"}"#, r#"{"role": "combined"}"#);
+    let text = include_str!("../../base.yaml").replace(r#"{"role": "gateway"}"#, r#"{"role": "combined"}"#);
     let base = Base::parse(&text, Path::new("base.yaml")).unwrap();
     let document = Written::example(&base).unwrap().compile(&choices()).unwrap();
     let rendered = bootstrap::render(&base, &settings(&[]), &document).unwrap().to_string();
