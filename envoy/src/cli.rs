@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::explain::Explain;
 use crate::gateway::{self, Options};
-use crate::istio::{Form, Image};
+use crate::istio::{Image, Target};
 use crate::paths::{self, PathSpec};
 use crate::programs::Programs;
 use crate::{Error, check, document, installed, istio, up};
@@ -72,9 +72,9 @@ enum Render {
     },
     /// What puts the filter into Istio's proxies.
     Istio {
-        /// The form.
+        /// The proxies that run the filter.
         #[arg(long, value_enum, default_value = "egress")]
-        way: Form,
+        target: Target,
         /// The module's image, for sidecars. The egress gateway's pods name it themselves (envoy/istio/egress/gateway.yaml).
         #[arg(long, value_name = "REGISTRY/NAME@sha256:DIGEST")]
         image: Option<Image>,
@@ -159,11 +159,11 @@ impl Cli {
                 print(&installed::print_config(&options)?);
                 Ok(())
             }
-            Command::Render(Render::Istio { way, image, policy }) => {
-                if way == Form::Egress && image.is_some() {
-                    return Err(Error::Failed("--image is for --way plugin and --way sidecar".to_owned()));
+            Command::Render(Render::Istio { target, image, policy }) => {
+                if target == Target::Egress && image.is_some() {
+                    return Err(Error::Failed("--image is for --target plugin and --target sidecar".to_owned()));
                 }
-                print(istio::render(way, &policy.options()?, image.as_ref())?.trim_end());
+                print(istio::render(target, &policy.options()?, image.as_ref())?.trim_end());
                 Ok(())
             }
             Command::Check { files, envoy, paths, placeholders } => {

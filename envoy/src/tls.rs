@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn generates_one_ca_and_a_certificate_per_address() {
+    fn generates_one_ca_and_one_leaf_per_address() {
         let dir = std::env::temp_dir().join(format!("xtask-tls-{}/tls", std::process::id()));
         let first = prepare(&dir, [127, 0, 0, 1].into()).unwrap();
         let (ca, key) = (std::fs::read(&first.ca).unwrap(), std::fs::read(&first.key).unwrap());

@@ -24,7 +24,7 @@ fn standalone_yaml_is_current() {
 
 #[test]
 fn generated_istio_files_are_current() {
-    for (form, name) in istio::GENERATED {
-        golden(&format!("istio/{name}"), &istio::render(form, &Options::default(), None).unwrap());
+    for (target, name) in istio::GENERATED {
+        golden(&format!("istio/{name}"), &istio::render(target, &Options::default(), None).unwrap());
     }
 }

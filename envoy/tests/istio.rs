@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bedrock_gateway::check;
 use bedrock_gateway::gateway::Options;
-use bedrock_gateway::istio::{self, Form, GENERATED};
+use bedrock_gateway::istio::{self, GENERATED, Target};
 use serde_json::Value;
 
 /// Directory of the shipped files.
@@ -46,7 +46,7 @@ fn renders_an_egress_gateway_for_given_paths() {
     let policy = policy();
     let paths = vec!["vpn=10.0.0.9:443".parse().unwrap(), "internet".parse().unwrap()];
     let own = Options { policy: Some(policy.0.clone()), paths, ..Options::default() };
-    let made = istio::render(Form::Egress, &own, None).unwrap();
+    let made = istio::render(Target::Egress, &own, None).unwrap();
     for part in ["address: \"10.0.0.9\"", "name: sts-commercial", "bedrock-runtime.any"] {
         assert!(made.contains(part), "{part}");
     }
@@ -59,8 +59,8 @@ fn refuses_a_sidecar_that_fetches_credentials() {
     let policy = policy();
     let own =
         Options { policy: Some(policy.0.clone()), paths: vec!["internet".parse().unwrap()], ..Options::default() };
-    for form in [Form::Plugin, Form::Sidecar] {
-        let error = istio::render(form, &own, None).unwrap_err().to_string();
+    for target in [Target::Plugin, Target::Sidecar] {
+        let error = istio::render(target, &own, None).unwrap_err().to_string();
         assert!(error.contains("configuration key `credentials`: a sidecar has no cluster"), "{error}");
     }
 }

@@ -220,7 +220,7 @@ impl<'a> DryRun<'a> {
     /// Every source has the same keys, so those of the default one serve for all.
     fn keys(&self) -> Option<Keys> {
         match self.credentials.status(DEFAULT, &FreshData, self.now) {
-            CredentialStatus::Ready(Credentials::Keys(keys), _) => Some(keys),
+            CredentialStatus::Usable { credentials: Credentials::Keys(keys), .. } => Some(keys),
             _ => None,
         }
     }

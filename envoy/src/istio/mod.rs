@@ -47,9 +47,9 @@ const HEAD: &str = "\
 # So Envoy resolves dot segments in a path before the filter sees it. Escapes (`%2F`) and double slashes do not change.
 ";
 
-/// The form of the gateway in a mesh.
+/// The proxies of a mesh that run the filter, and the resource that adds it to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Form {
+pub enum Target {
     /// An EnvoyFilter for the egress gateway.
     Egress,
     /// A WasmPlugin for sidecars, with Bedrock API keys.
@@ -59,27 +59,27 @@ pub enum Form {
 }
 
 /// The generated files below `envoy/istio`.
-pub const GENERATED: [(Form, &str); 3] = [
-    (Form::Egress, "egress/envoyfilter.yaml"),
-    (Form::Plugin, "sidecar/plugin.yaml"),
-    (Form::Sidecar, "sidecar/envoyfilter.yaml"),
+pub const GENERATED: [(Target, &str); 3] = [
+    (Target::Egress, "egress/envoyfilter.yaml"),
+    (Target::Plugin, "sidecar/plugin.yaml"),
+    (Target::Sidecar, "sidecar/envoyfilter.yaml"),
 ];
 
-/// Renders a form of the gateway; if nothing is chosen, from `envoy/standalone.yaml`. `image` is the module's image for
+/// Renders the resource for a target; if the options choose nothing, from `envoy/standalone.yaml`. `image` is the module's image for
 /// sidecars.
 ///
 /// # Errors
 /// The document or a path is invalid.
-pub fn render(form: Form, options: &Options, image: Option<&Image>) -> Result<String, Error> {
+pub fn render(target: Target, options: &Options, image: Option<&Image>) -> Result<String, Error> {
     let bootstrap = if options.choose_nothing() { installed::standalone()? } else { installed::bootstrap(options)? };
     let name = "the document in the Envoy configuration".to_owned();
     let refused =
         |error| Error::from(DocumentError::Key { name: name.clone(), position: None, error: Box::new(error) });
     let image = image.cloned().unwrap_or_default();
-    match form {
-        Form::Egress => Ok(envoy_filter(bootstrap)?),
-        Form::Plugin => sidecar::plugin(document_of(&bootstrap)?, &image).map_err(refused),
-        Form::Sidecar => sidecar::envoy_filter(document_of(&bootstrap)?, &bootstrap, &image)?.map_err(refused),
+    match target {
+        Target::Egress => Ok(envoy_filter(bootstrap)?),
+        Target::Plugin => sidecar::plugin(document_of(&bootstrap)?, &image).map_err(refused),
+        Target::Sidecar => sidecar::envoy_filter(document_of(&bootstrap)?, &bootstrap, &image)?.map_err(refused),
     }
 }
 

@@ -25,7 +25,7 @@ pub struct Image {
 
 const PLUGIN: &str = "\
 # The filter in a workload's sidecar, for Bedrock API keys: role `combined`, for one region over one path.
-# `bedrock-gateway render istio --way plugin` generates this file from the document in envoy/standalone.yaml.
+# `bedrock-gateway render istio --target plugin` generates this file from the document in envoy/standalone.yaml.
 #
 # API keys only: a signature covers the body, so the filter must hold a call until the body is hashed. WasmPlugin has no
 # `allow_on_headers_stop_iteration`, without which Envoy does not pass the body of a held call. With an API key, bodies
@@ -34,7 +34,7 @@ const PLUGIN: &str = "\
 
 const FILTER: &str = "\
 # The filter in a workload's sidecar, for signatures (temporary keys of the Commercial partition): for one region over one path.
-# `bedrock-gateway render istio --way sidecar` generates this file from envoy/standalone.yaml. For Bedrock API keys use plugin.yaml
+# `bedrock-gateway render istio --target sidecar` generates this file from envoy/standalone.yaml. For Bedrock API keys use plugin.yaml
 # instead of this file.
 #
 # The image must be readable without a pull secret, because an EnvoyFilter would contain it in clear text. Otherwise,

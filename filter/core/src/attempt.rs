@@ -98,10 +98,12 @@ impl Attempt {
             CredentialStatus::Expired => return Err(Refusal::ExpiredCredentials),
             CredentialStatus::Pending => return self.wait(context, Refusal::PendingCredentials),
             // The previous attempt's credentials were refused: wait for others.
-            CredentialStatus::Ready(_, generation) if previous.resigned == Some(Resigned::Credentials(generation)) => {
+            CredentialStatus::Usable { generation, .. }
+                if previous.resigned == Some(Resigned::Credentials(generation)) =>
+            {
                 return self.wait(context, Refusal::ExpiredCredentials);
             }
-            CredentialStatus::Ready(credentials, generation) => (credentials, generation),
+            CredentialStatus::Usable { credentials, generation } => (credentials, generation),
         };
         let host = region.host(path, handoff.service());
         let now = clock::corrected(context.shared, context.now);

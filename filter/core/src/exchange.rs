@@ -88,9 +88,11 @@ enum State {
 #[derive(Debug, Default)]
 enum Relay {
     #[default]
-    No,
-    Sent,
-    Answered(FrameGuard),
+    Unused,
+    /// The request is on its way; the response may still come from elsewhere, such as Envoy.
+    Requested,
+    /// The response comes through the relay, and its end is checked.
+    Streaming(FrameGuard),
 }
 
 #[derive(Debug, Default)]
@@ -182,7 +184,7 @@ impl Exchange {
             CredentialStatus::Missing => return Err(Refusal::NoCredentials),
             CredentialStatus::Expired => return Err(Refusal::ExpiredCredentials),
             // A call waits for credentials only once it is complete.
-            CredentialStatus::Pending | CredentialStatus::Ready(..) => {}
+            CredentialStatus::Pending | CredentialStatus::Usable { .. } => {}
         }
         if announced.is_some_and(|length| length > policy.max_body_bytes) {
             self.state = State::Overlong { length: 0 };
@@ -294,10 +296,10 @@ impl Exchange {
                 self.state = State::Waiting { prepared: Box::new(prepared), since, length: 0 };
                 Ok(RequestStep::AwaitCredentials)
             }
-            CredentialStatus::Ready(credentials, _) => {
+            CredentialStatus::Usable { credentials, .. } => {
                 let forward = prepared.depart(&self.facts.id, &credentials, context)?;
                 if forward.relayed.is_some() {
-                    self.relay = Relay::Sent;
+                    self.relay = Relay::Requested;
                 }
                 self.state = State::Forwarded { length: 0 };
                 Ok(RequestStep::Forward(forward))
@@ -330,9 +332,9 @@ impl Exchange {
     /// How the response's body is handled from now on.
     pub fn response_body_mode(&self) -> ResponseBodyMode {
         match self.relay {
-            Relay::Answered(_) => ResponseBodyMode::Rewrite,
-            Relay::No | Relay::Sent if self.meter.wants_body() => ResponseBodyMode::Observe,
-            Relay::No | Relay::Sent => ResponseBodyMode::Ignore,
+            Relay::Streaming(_) => ResponseBodyMode::Rewrite,
+            Relay::Unused | Relay::Requested if self.meter.wants_body() => ResponseBodyMode::Observe,
+            Relay::Unused | Relay::Requested => ResponseBodyMode::Ignore,
         }
     }
 
@@ -350,12 +352,12 @@ impl Exchange {
             self.meter = Meter::start(operation.metering(), status, headers);
         }
         if relayed {
-            self.relay = Relay::Answered(FrameGuard::new(self.meter.reads_event_stream()));
+            self.relay = Relay::Streaming(FrameGuard::new(self.meter.reads_event_stream()));
         }
     }
 
     fn response_body(&mut self, chunk: &[u8]) -> ResponseStep {
-        let Relay::Answered(guard) = &mut self.relay else {
+        let Relay::Streaming(guard) = &mut self.relay else {
             self.meter.feed(chunk);
             return ResponseStep::Continue;
         };
@@ -365,7 +367,7 @@ impl Exchange {
     }
 
     fn response_end(&mut self, complete: bool) -> ResponseStep {
-        let Relay::Answered(guard) = &mut self.relay else { return ResponseStep::Continue };
+        let Relay::Streaming(guard) = &mut self.relay else { return ResponseStep::Continue };
         match guard.end(complete, BROKEN_OFF) {
             StreamEnd::Complete(last) => {
                 self.meter.feed(&last);
@@ -388,7 +390,7 @@ impl Exchange {
 impl Exchange {
     /// Whether the call goes through the relay.
     pub fn is_relayed(&self) -> bool {
-        !matches!(self.relay, Relay::No)
+        !matches!(self.relay, Relay::Unused)
     }
 
     /// The request id: what the client sees, and the audit record's key.

@@ -16,8 +16,13 @@ pub struct CredentialStore(BTreeMap<String, (Provider, SharedCredentials)>);
 /// What a source has at a moment.
 #[derive(Debug, Clone)]
 pub enum CredentialStatus {
-    /// Credentials that may be used, and their generation, which is 0 where they are never fetched.
-    Ready(Credentials, u64),
+    /// Credentials that have not expired.
+    Usable {
+        /// The credentials.
+        credentials: Credentials,
+        /// Counts up with each fetch; 0 if they are never fetched.
+        generation: u64,
+    },
     /// None yet: they are being fetched.
     Pending,
     /// The last ones have expired, and could not be replaced.
@@ -56,10 +61,14 @@ impl CredentialStore {
     pub fn status(&self, name: &str, shared: &dyn Shared, now: SystemTime) -> CredentialStatus {
         match self.0.get(name) {
             None | Some((Provider::Fixed(None), _)) => CredentialStatus::Missing,
-            Some((Provider::Fixed(Some(credentials)), _)) => CredentialStatus::Ready(credentials.clone(), 0),
+            Some((Provider::Fixed(Some(credentials)), _)) => {
+                CredentialStatus::Usable { credentials: credentials.clone(), generation: 0 }
+            }
             Some((Provider::Fetched(_), fetched)) => match fetched.cached(shared) {
                 None => CredentialStatus::Pending,
-                Some(cached) if cached.usable(now) => CredentialStatus::Ready(cached.credentials, cached.generation),
+                Some(cached) if cached.usable(now) => {
+                    CredentialStatus::Usable { credentials: cached.credentials, generation: cached.generation }
+                }
                 Some(_) => CredentialStatus::Expired,
             },
         }

@@ -34,6 +34,15 @@ struct Events {
     relented: u64,
 }
 
+/// What client, gateway and doubles recorded of a run.
+#[derive(Debug)]
+struct Records {
+    calls: Vec<Call>,
+    exchanges: Vec<Exchange>,
+    requests: Vec<Request>,
+    events: Events,
+}
+
 /// The totals of a run.
 #[derive(Debug, PartialEq)]
 struct Summary {
@@ -62,13 +71,13 @@ pub(super) fn one(status: u16, run: &Run<'_>) -> Result<Verdict, Error> {
     let Options { rate, seconds, streams, .. } = *run.options;
     say(&format!("\n{name}: {rate} calls/s, {streams} streams, {seconds} s, {UPLOADS} uploads of 20 MB at any time"));
     let load = Load { rate, seconds, streams, bulk: UPLOADS, bulk_bytes: UPLOAD, ..Load::default() };
-    let (calls, exchanges, requests, events) = throttle(&name, &REGIONS[..1], status, &load, run)?;
-    for line in timeline(&calls, &exchanges, &requests, events) {
+    let records = throttle(&name, &REGIONS[..1], status, &load, run)?;
+    for line in timeline(&records) {
         say(&line);
     }
-    let summary = summary(&calls, &exchanges, &requests, events);
+    let summary = summary(&records);
     let mut wrong = summary.wrong(&name);
-    wrong.extend(violations(&name, &requests));
+    wrong.extend(violations(&name, &records.requests));
     Ok(Verdict { lines: summary.lines(&name), wrong })
 }
 
@@ -77,7 +86,7 @@ pub(super) fn all(run: &Run<'_>) -> Result<Verdict, Error> {
     let Options { rate, seconds, .. } = *run.options;
     say(&format!("\nregions-all: {rate} calls/s, {seconds} s; both regions answer 429"));
     let load = Load { rate, seconds, ..Load::default() };
-    let (calls, _, requests, events) = throttle("regions-all", &REGIONS, 429, &load, run)?;
+    let Records { calls, requests, events, .. } = throttle("regions-all", &REGIONS, 429, &load, run)?;
     let met: Vec<&Call> =
         calls.iter().filter(|call| (events.throttled..events.relented).contains(&call.start_ms)).collect();
     let throttled = met.iter().filter(|call| call.status == 429 && call.end == "ThrottlingException").count();
@@ -105,9 +114,7 @@ pub(super) fn all(run: &Run<'_>) -> Result<Verdict, Error> {
     Ok(Verdict { lines: vec![line], wrong })
 }
 
-type Found = (Vec<Call>, Vec<Exchange>, Vec<Request>, Events);
-
-fn throttle(name: &str, which: &[&str], status: u16, load: &Load, run: &Run<'_>) -> Result<Found, Error> {
+fn throttle(name: &str, which: &[&str], status: u16, load: &Load, run: &Run<'_>) -> Result<Records, Error> {
     let classes = json!([{ "name": "any", "paths": ["dx", "vpn", "internet"], "regions": REGIONS }]);
     let keys = json!({ "regions": { REGIONS[0]: {}, REGIONS[1]: {} }, "route_classes": classes });
     let policy = Some(document(keys)?);
@@ -123,9 +130,9 @@ fn throttle(name: &str, which: &[&str], status: u16, load: &Load, run: &Run<'_>)
     which.iter().try_for_each(|region| harness.hosts.relent(region))?;
     let events = Events { start: start.1, throttled, relented: now_ms() };
     let calls = harness.settle(running, run.signals)?;
-    let (exchanges, requests) = (harness.exchanges()?, harness.hosts.requests()?);
+    let records = Records { calls, exchanges: harness.exchanges()?, requests: harness.hosts.requests()?, events };
     harness.stop();
-    Ok((calls, exchanges, requests, events))
+    Ok(records)
 }
 
 /// Whether it is of the model that is throttled.
@@ -134,7 +141,8 @@ fn throttleable(model: &Option<String>) -> bool {
 }
 
 /// A line for each second: calls, and what each region answered.
-fn timeline(calls: &[Call], exchanges: &[Exchange], requests: &[Request], events: Events) -> Vec<String> {
+fn timeline(records: &Records) -> Vec<String> {
+    let Records { calls, exchanges, requests, events } = records;
     let second = |ms: u64| ms.saturating_sub(events.start) / 1000;
     let mut lines = vec![
         "   s  calls  failed    p50 ms    p99 ms   answered by us-east-1  us-west-2   refused by us-east-1".to_owned(),
@@ -176,7 +184,8 @@ fn timeline(calls: &[Call], exchanges: &[Exchange], requests: &[Request], events
     lines
 }
 
-fn summary(calls: &[Call], exchanges: &[Exchange], requests: &[Request], events: Events) -> Summary {
+fn summary(records: &Records) -> Summary {
+    let Records { calls, exchanges, requests, events } = records;
     let during = events.throttled..events.relented;
     let p99 = |within: &dyn Fn(u64) -> bool| {
         let timed = calls.iter().filter(|call| call.kind == "call" && within(call.start_ms));
@@ -306,7 +315,12 @@ mod tests {
         let requests = [request(10_510, 200), request(12_020, 429), request(13_021, 429)];
         let calls =
             [call("call", 10_500, 10.0, "ok"), call("call", 12_010, 50.0, "ok"), call("bulk", 12_500, 900.0, "ok")];
-        let summary = summary(&calls, &exchanges, &requests, EVENTS);
+        let summary = summary(&Records {
+            calls: calls.into(),
+            exchanges: exchanges.into(),
+            requests: requests.into(),
+            events: EVENTS,
+        });
         assert_eq!((summary.second, summary.refused, summary.begun), ((2, 2, 1), (1, 1), 1));
         assert_eq!((summary.recovery, summary.others), (Some(1500), (1, 0)));
         assert_eq!((summary.p99, summary.uploads), ((10.0, 50.0), (1, 900.0)));
@@ -316,8 +330,8 @@ mod tests {
 
     #[test]
     fn a_failed_stream_is_a_failed_call_here() {
-        let calls = [call("stream", 12_010, 50.0, "broken: x")];
-        let summary = summary(&calls, &[], &[], EVENTS);
+        let calls = vec![call("stream", 12_010, 50.0, "broken: x")];
+        let summary = summary(&Records { calls, exchanges: Vec::new(), requests: Vec::new(), events: EVENTS });
         assert_eq!(summary.failures.len(), 1);
         assert_eq!(summary.wrong("x").len(), 3);
     }

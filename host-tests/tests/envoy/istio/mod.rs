@@ -96,9 +96,9 @@ impl Egress {
 }
 
 /// `bedrock-gateway render istio` for a document and the doubles' addresses.
-fn rendered(way: &str, rules: &Path, paths: &[String]) -> Value {
+fn rendered(target: &str, rules: &Path, paths: &[String]) -> Value {
     let mut command = Command::new(required("BEDROCK_GATEWAY_BIN"));
-    command.args(["render", "istio", "--way", way, "--policy"]).arg(rules);
+    command.args(["render", "istio", "--target", target, "--policy"]).arg(rules);
     for path in paths {
         command.args(["--path", path]);
     }
