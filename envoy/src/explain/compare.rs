@@ -1,6 +1,6 @@
 //! Compares AWS's canonical request and string to sign with the gateway's, part by part.
 
-use filter_core::encoding::decode;
+use filter_core::encoding::{decode, path_segments};
 use serde::Serialize;
 
 use super::mask;
@@ -214,15 +214,5 @@ fn plain(path: &str) -> String {
         }
         text = decoded;
     }
-    let mut kept = Vec::new();
-    for segment in text.split('/') {
-        match segment {
-            "" | "." => {}
-            ".." => {
-                kept.pop();
-            }
-            segment => kept.push(segment),
-        }
-    }
-    kept.join("/")
+    path_segments(&text).join("/")
 }

@@ -1,4 +1,5 @@
-//! Percent-encoding as SigV4 requires it (RFC 3986: unreserved characters stay, all others become `%XX`, upper case).
+//! Percent-encoding as SigV4 requires it (RFC 3986: unreserved characters stay, all others become `%XX`, upper case), and the
+//! segments of a path.
 
 /// Why a text cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +32,21 @@ pub fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     encode_into(text.as_bytes(), &mut encoded);
     encoded
+}
+
+/// The segments of a path, without empty and dot segments (RFC 3986, 5.2.4).
+pub fn path_segments(path: &str) -> Vec<&str> {
+    let mut kept = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => {
+                kept.pop();
+            }
+            segment => kept.push(segment),
+        }
+    }
+    kept
 }
 
 /// Bytes in hexadecimal, lower case.

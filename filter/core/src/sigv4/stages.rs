@@ -5,7 +5,7 @@
 
 use super::{Scope, SignError, Unsigned};
 use crate::credentials::{Keys, Secret};
-use crate::encoding::{canonical_query, encode_into, hex};
+use crate::encoding::{canonical_query, encode_into, hex, path_segments};
 use aws_sigv4::sign::v4::{calculate_signature, generate_signing_key};
 use sha2::{Digest, Sha256};
 use std::time::SystemTime;
@@ -66,18 +66,9 @@ fn one_space(value: &str) -> String {
     value.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-/// The path without empty and dot segments (RFC 3986, 5.2.4).
+/// The path without empty and dot segments; it keeps a slash at its end.
 fn normalised(path: &str) -> String {
-    let mut kept = Vec::new();
-    for segment in path.split('/') {
-        match segment {
-            "" | "." => {}
-            ".." => {
-                kept.pop();
-            }
-            segment => kept.push(segment),
-        }
-    }
+    let kept = path_segments(path);
     let is_folder = matches!(path.rsplit('/').next(), Some("" | "." | ".."));
     let end = if is_folder && !kept.is_empty() { "/" } else { "" };
     format!("/{}{end}", kept.join("/"))
