@@ -25,9 +25,14 @@ impl Json {
     /// # Errors
     /// [`ConfigError`] with the position at which the text stops being JSON.
     pub(super) fn parse(text: &[u8]) -> Result<Self, ConfigError> {
-        serde_json::from_slice(text).map_err(|error| ConfigError {
-            position: Some(Position { line: error.line(), column: error.column() }),
-            ..ConfigError::new(".", format!("the document is not JSON: {error}"))
+        serde_json::from_slice(text).map_err(|error| {
+            let position = Position { line: error.line(), column: error.column() };
+            let said = error.to_string();
+            let said = said.strip_suffix(&format!(" at {position}")).unwrap_or(&said);
+            ConfigError {
+                position: Some(position),
+                ..ConfigError::new(".", format!("the document is not JSON: {said}"))
+            }
         })
     }
 

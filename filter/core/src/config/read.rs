@@ -65,7 +65,15 @@ impl serde::de::Error for ReadError {
     }
 
     fn invalid_type(found: Unexpected<'_>, wanted: &dyn Expected) -> Self {
-        Self::new(format!("want {}, not {}", plain(wanted), plain_value(found)))
+        let wanted = plain(wanted);
+        Self::new(match (found, wanted.as_str()) {
+            (Unexpected::Unit, "an object") => "has no value (null); want an object, `{}` for an empty one".to_owned(),
+            (Unexpected::Unit, _) => format!("has no value (null); want {wanted}"),
+            (Unexpected::Str(text), "a list") => {
+                format!("want a list, not the string '{text}': write it in brackets, [ ]")
+            }
+            _ => format!("want {wanted}, not {}", plain_value(found)),
+        })
     }
 
     fn invalid_value(found: Unexpected<'_>, wanted: &dyn Expected) -> Self {
@@ -108,7 +116,6 @@ fn plain_value(found: Unexpected<'_>) -> String {
         Unexpected::Signed(value) => value.to_string(),
         Unexpected::Float(value) => value.to_string(),
         Unexpected::Str(value) => format!("the string '{value}'"),
-        Unexpected::Unit => "null".to_owned(),
         Unexpected::Seq => "a list".to_owned(),
         Unexpected::Map => "an object".to_owned(),
         _ => "another kind of value".to_owned(),
