@@ -10,7 +10,8 @@ use filter_core::route::environment_order;
 use serde_json::Value;
 
 use crate::base::Base;
-use crate::position::{is_json, locate, not_yaml, place};
+use crate::position::{is_json, locate, no_space, not_yaml, place};
+use crate::quotes;
 
 /// The document where none is given.
 pub const EXAMPLE: &str = include_str!("../example.yaml");
@@ -29,7 +30,7 @@ pub enum DocumentError {
         problem: String,
     },
     /// The filter would refuse it.
-    #[error("{}: {error}", place(name, *position))]
+    #[error("{}: {}", place(name, *position), said(error))]
     Key {
         /// The file.
         name: String,
@@ -188,9 +189,33 @@ fn json(name: &str, text: &str) -> Result<String, DocumentError> {
     }
 }
 
-fn key(name: &str, text: &str, error: ConfigError) -> DocumentError {
-    let position = error.position.or_else(|| locate(text, &error.key));
+/// The position is given apart, and `.` is the document.
+fn said(error: &ConfigError) -> String {
+    if error.key == "." {
+        return error.detail();
+    }
+    ConfigError { position: None, ..error.clone() }.to_string()
+}
+
+fn key(name: &str, text: &str, mut error: ConfigError) -> DocumentError {
+    let mut position = error.position.or_else(|| locate(text, &error.key));
+    if let Some(quote) = error.position.and_then(|position| quotes::in_json(text, position)) {
+        position = Some(quote);
+        error.problem = format!("the document is not JSON: {}", quotes::NOT_STRAIGHT);
+    }
+    if let Some(problem) = without_space(&error) {
+        error = ConfigError { known: Vec::new(), nearest: None, problem, ..error };
+    }
     DocumentError::Key { name: name.to_owned(), position, error: Box::new(error) }
+}
+
+/// An unknown key that is a known one and its value: YAML ends a key at a colon with a space after it.
+fn without_space(error: &ConfigError) -> Option<String> {
+    let name = error.problem.strip_prefix("unknown ")?.split_once('\'')?.1.strip_suffix('\'')?;
+    let (meant, _) = name.split_once(':')?;
+    let is_key =
+        !meant.is_empty() && meant.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_' || byte == b'-');
+    is_key.then(|| no_space(meant))
 }
 
 /// The chosen regions, each with what the document has of it. A class that names none has them in the order given.

@@ -23,6 +23,7 @@ mod position;
 pub mod process;
 pub mod programs;
 pub mod progress;
+mod quotes;
 pub mod signals;
 pub mod tls;
 pub mod up;

@@ -1,6 +1,7 @@
 //! Where a key is in a document's text, YAML or JSON.
 
 use filter_core::config::{self, Position};
+use filter_core::route::ENVIRONMENT_KEY;
 use saphyr::{LoadableYamlNode as _, MarkedYaml, YamlData};
 
 /// `rules.yaml:3:5`
@@ -11,8 +12,7 @@ pub(crate) fn place(file: &str, position: Option<Position>) -> String {
 /// The position of a key, given as a path from the top (`route_classes[0].paths[1]`). For a key that is missing, the object
 /// that lacks it; `None` for a text that cannot be read, and for a key that is not the document's.
 pub(crate) fn locate(text: &str, key: &str) -> Option<Position> {
-    // A variable of the environment.
-    if key.contains(' ') {
+    if key == ENVIRONMENT_KEY {
         return None;
     }
     if is_json(text) {
@@ -45,10 +45,32 @@ pub(crate) fn not_yaml(text: &str, error: &serde_saphyr::Error) -> (Option<Posit
     } else if let Some(tab) = tab_in_indentation(text).filter(|_| said.contains("tab")) {
         position = Some(tab);
         "a tab in the indentation: YAML wants spaces".to_owned()
+    } else if let Some((at, key)) = position.and_then(|position| colon_without_space(text, position.line)) {
+        position = Some(at);
+        format!("not YAML: {}", no_space(key))
     } else {
         format!("not YAML: {said}")
     };
     (position, problem)
+}
+
+/// What is wrong with a colon that YAML takes for a part of the text before it.
+pub(crate) fn no_space(key: &str) -> String {
+    format!("no space after `{key}:`; write `{key}: ` before the value")
+}
+
+/// A key without a space after its colon, on the line at which a text stops being YAML or the one before.
+fn colon_without_space(text: &str, line: usize) -> Option<(Position, &str)> {
+    let lines: Vec<(usize, &str)> = (1..).zip(text.lines()).collect();
+    let near = [line, line.saturating_sub(1)];
+    near.into_iter().find_map(|number| {
+        let (_, line) = lines.iter().find(|(own, _)| *own == number)?;
+        let start = line.find(|letter: char| !matches!(letter, ' ' | '-'))?;
+        let (key, rest) = line.get(start..)?.split_once(':')?;
+        let is_key = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        let is_value = rest.starts_with(|letter: char| !letter.is_whitespace() && !matches!(letter, '/' | ':'));
+        (is_key && is_value && key != "arn").then_some((Position { line: number, column: start + 1 }, key))
+    })
 }
 
 fn tab_in_indentation(text: &str) -> Option<Position> {

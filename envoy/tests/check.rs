@@ -7,6 +7,11 @@ use std::path::{Path, PathBuf};
 use bedrock_gateway::check::{self, Options};
 use serde_json::Value;
 
+#[path = "check/every_mistake.rs"]
+mod every_mistake;
+#[path = "check/messages.rs"]
+mod messages;
+
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
@@ -116,25 +121,6 @@ const DOCUMENT: [Mistake; 24] = [
     (r#""source": "imds""#, r#""source": "imsd""#, "rules.json:12:", "did you mean `imds`?"),
 ];
 
-/// Texts that are not YAML, where, and what is said: the parser's own words are for programmers.
-const NOT_YAML: [(&str, &str, &str); 5] = [
-    ("auth: sigv4\nauth: bearer\n", "rules.yaml:2:1: ", "the key `auth` is there twice"),
-    ("auth: sigv4\n---\nauth: bearer\n", "rules.yaml:", "a second YAML document"),
-    ("models:\n  allow: [anthropic.*, *meta]\n", "rules.yaml:2:24: ", "put the value in quotes"),
-    ("auth: sigv4\n\tregions: {}\n", "rules.yaml:2:1: ", "a tab in the indentation"),
-    ("models: [\n", "rules.yaml:", "not YAML: "),
-];
-
-#[test]
-fn a_text_that_is_not_yaml_is_answered_in_plain_words() {
-    let dir = Dir::new();
-    for (text, start, says) in NOT_YAML {
-        let found = faults(&[dir.file("rules.yaml", text)], |_| {});
-        let [fault] = found.as_slice() else { panic!("{text:?}: {found:?}") };
-        assert!(fault.contains(start) && fault.contains(says) && !fault.contains('\n'), "{text:?}: {fault}");
-    }
-}
-
 #[test]
 fn mistakes_of_a_document_are_named() {
     let dir = Dir::new();
@@ -150,22 +136,6 @@ fn mistakes_of_a_document_are_named() {
             assert!(!said.contains(word), "{to}: {said}");
         }
     }
-}
-
-#[test]
-fn every_mistake_of_a_document_is_named() {
-    let dir = Dir::new();
-    let text = planted(POLICY, r#""aliases""#, r#""alias""#);
-    let text = planted(&text, r#""dscp": 10"#, r#""dscp": 64"#);
-    let text = planted(&text, r#"["dx", "vpn"]"#, r#"["dx", "vpm"]"#);
-    let text = planted(&text, "26214400", "0");
-    let found = faults(&[dir.file("rules.json", &text)], |_| {});
-    let keys = ["alias: ", "route_classes[0].dscp: ", "route_classes[1].paths[1]: ", "max_body_bytes: "];
-    for (line, key) in [4, 7, 8, 18].into_iter().zip(keys) {
-        let named = |said: &&String| said.starts_with(&format!("rules.json:{line}:")) && said.contains(key);
-        assert!(found.iter().any(|said| named(&said)), "{key}: {found:#?}");
-    }
-    assert_eq!(found.len(), 4, "{found:#?}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod bootstrap;
 mod cluster;
 mod document;
 mod istio;
+mod mistakes;
 mod placeholders;
 
 use std::fmt;
