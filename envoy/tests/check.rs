@@ -74,7 +74,7 @@ const POLICY: &str = r#"{
 }
 "#;
 
-const DOCUMENT: [Mistake; 24] = [
+const DOCUMENT: [Mistake; 27] = [
     (r#""models": {"#, r#""models" {"#, "rules.json:3:12: ", "`:`"),
     (r#""aliases""#, r#""alias""#, "rules.json:4:3: alias: ", "did you mean `aliases`?"),
     (r#""principal""#, r#""models""#, "rules.json:5:3: models: ", "is there twice"),
@@ -119,6 +119,24 @@ const DOCUMENT: [Mistake; 24] = [
         "callers have no name",
     ),
     (r#""source": "imds""#, r#""source": "imsd""#, "rules.json:12:", "did you mean `imds`?"),
+    (
+        r#""operations": ["StartAsyncInvoke"]"#,
+        r#""principals": ["*"], "paths": ["dx"] }, { "name": "chat", "principals": ["spiffe://a/*"], "operations": ["Converse"]"#,
+        "rules.json:7:",
+        "class 'chat' is never reached: 'bulk' before it takes",
+    ),
+    (
+        r#""max_body_bytes""#,
+        r#""credential_sets": { "spare": { "source": "imds", "cluster": "imds" } }, "max_body_bytes""#,
+        "rules.json:18:24: credential_sets.spare: ",
+        "no route class uses it",
+    ),
+    (
+        "\"allow\": [\"*\"] },\n  \"aliases\": { \"sonnet\": \"anthropic.claude-sonnet-5\" },\n  \"principal\": [{ \"from\": \"mtls\" }],\n  \"route_classes\": [",
+        "\"allow\": [\"anthropic.*\"] },\n  \"route_classes\": [\n    { \"name\": \"chat\", \"models\": [\"anthropc.*\", \"anthropic.*\"], \"paths\": [\"dx\"] },",
+        "rules.json:5:34: route_classes[0].models[0]: ",
+        "did you mean `anthropic.*`?",
+    ),
 ];
 
 #[test]

@@ -7,7 +7,7 @@ use crate::paths;
 pub(super) fn check(file: &File, envoy: Option<&File>, options: &Options, found: &mut Vec<Fault>) {
     let Some(document) = mistakes::compile(file, found) else { return };
     let at = At { file, document: 0, object: "" };
-    found.extend(document.policy().findings().into_iter().map(|finding| at.fault(&finding.key, finding.problem)));
+    found.extend(document.policy().findings().into_iter().map(|finding| at.fault(&finding.key, finding.detail())));
     if !options.paths.is_empty() {
         addresses(&at, &document, options, found);
     }

@@ -1,6 +1,7 @@
 //! Names of models, and the patterns that match them.
 
 use crate::config::{ConfigError, at};
+use std::collections::BTreeSet;
 
 /// Prefixes of system-defined inference profiles (`us.anthropic.…`).
 const GEOGRAPHIES: &[&str] = &["us-gov", "us", "eu", "apac", "au", "jp", "global", "in", "ca"];
@@ -24,6 +25,49 @@ impl Pattern {
     pub fn covers(&self, other: &Self) -> bool {
         // A `*` of `other` is a letter here that only a `*` of this pattern matches, and with it whatever it runs over.
         self.matches(&other.0)
+    }
+
+    /// The pattern's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether some model may match both patterns, by whichever of its [`names`].
+    pub fn may_match_a_model_of(&self, other: &Self) -> bool {
+        let longer = |pattern: &Self| {
+            let with_geography = GEOGRAPHIES.iter().map(|prefix| format!("{prefix}.{}", pattern.0));
+            let ids: Vec<String> = std::iter::once(pattern.0.clone()).chain(with_geography).collect();
+            let arns: Vec<String> = ids.iter().map(|id| format!("arn:*/{id}")).collect();
+            ids.into_iter().chain(arns).map(Self)
+        };
+        longer(self).any(|pattern| pattern.overlaps(other)) || longer(other).any(|pattern| pattern.overlaps(self))
+    }
+
+    /// Whether some text matches both patterns.
+    fn overlaps(&self, other: &Self) -> bool {
+        // How far into either pattern a common text leads: from each place on, a star takes nothing or the other's next letter.
+        let (own, other) = (self.0.as_bytes(), other.0.as_bytes());
+        let mut seen = BTreeSet::new();
+        let mut next = vec![(0, 0)];
+        while let Some(place @ (i, j)) = next.pop() {
+            if !seen.insert(place) {
+                continue;
+            }
+            match (own.get(i), other.get(j)) {
+                (None, None) => return true,
+                (Some(b'*'), right) => {
+                    next.push((i + 1, j));
+                    next.extend(right.map(|_| (i, j + 1)));
+                }
+                (left, Some(b'*')) => {
+                    next.push((i, j + 1));
+                    next.extend(left.map(|_| (i + 1, j)));
+                }
+                (left, right) if left == right => next.push((i + 1, j + 1)),
+                _ => {}
+            }
+        }
+        false
     }
 
     /// Whether the whole of `name` matches.
@@ -141,6 +185,31 @@ mod tests {
             ("*ab*", "*a*b*", false),
         ] {
             assert_eq!(Pattern::new(wide).covers(&Pattern::new(narrow)), wanted, "{wide} {narrow}");
+        }
+    }
+
+    /// Every pattern and text of a few letters is the oracle.
+    #[test]
+    fn patterns_overlap_where_a_text_matches_both() {
+        let words = |letters: &[char]| {
+            let mut words = vec![String::new()];
+            for _ in 0..4 {
+                let longer = words.iter().flat_map(|word| letters.iter().map(move |letter| format!("{word}{letter}")));
+                words.extend(longer.collect::<Vec<_>>());
+                words.sort();
+                words.dedup();
+            }
+            words
+        };
+        // Two patterns of n letters that overlap share a text of at most 2n letters.
+        let texts = words(&['a', 'b']);
+        let short: Vec<String> = words(&['a', 'b', '*']).into_iter().filter(|word| word.len() <= 2).collect();
+        for left in &short {
+            for right in &short {
+                let (one, two) = (Pattern::new(left.as_str()), Pattern::new(right.as_str()));
+                let oracle = texts.iter().any(|text| one.matches(text) && two.matches(text));
+                assert_eq!(one.overlaps(&two), oracle, "{left} {right}");
+            }
         }
     }
 

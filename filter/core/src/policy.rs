@@ -1,5 +1,7 @@
 //! The configuration compiled into a policy that cannot be wrong: every name checked, every table closed.
 
+mod findings;
+
 use crate::config::{Auth, Config, ConfigError, Principal, Role, at};
 use crate::credentials::source::CredentialSources;
 use crate::model::{self, GovOnly, Pattern, patterns};
@@ -101,24 +103,6 @@ impl Policy {
         policy.check_profiles_are_allowed(config)?;
         policy.check_profiles_are_everywhere()?;
         Ok(policy)
-    }
-
-    /// What an operator should know of a policy that is valid: classes that no call can reach. An empty list promises nothing;
-    /// only what is certain is reported.
-    pub fn findings(&self) -> Vec<ConfigError> {
-        let mut findings = route::findings(&self.classes);
-        if self.principal.is_empty() {
-            let named = self.classes.iter().enumerate().filter(|(_, class)| class.depends_on_principal());
-            findings.extend(named.map(|(index, class)| {
-                let problem =
-                    format!("class '{}' takes no call: without the key `principal` callers have no name", class.name());
-                at(format!("route_classes[{index}].principals"), problem)
-            }));
-        }
-        if self.allow.iter().all(|allow| self.deny.iter().any(|deny| deny.covers(allow))) {
-            findings.push(at("models.deny", "no model is left: each pattern in `models.allow` is denied"));
-        }
-        findings
     }
 
     /// The region of an endpoint, by its label.

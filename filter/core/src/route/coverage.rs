@@ -4,19 +4,22 @@ use super::RouteClass;
 use crate::config::{BodyBytes, ConfigError, at};
 use crate::model::Pattern;
 use crate::operation::{OPERATIONS, Operation};
+use std::collections::BTreeSet;
 
 /// Problems of valid classes, by key.
 pub(crate) fn findings(classes: &[RouteClass]) -> Vec<ConfigError> {
     let mut findings = Vec::new();
     for (index, class) in classes.iter().enumerate() {
         let key = format!("route_classes[{index}]");
-        if class.possible_operations().is_empty() {
+        let operations = class.possible_operations();
+        if operations.is_empty() {
             findings
                 .push(at(&key, format!("no call matches class '{}': its conditions exclude each other", class.name)));
-        } else if let Some(earlier) = classes.iter().take(index).find(|earlier| earlier.covers(class)) {
+        } else if let Some(names) = covering(class, classes.get(..index).unwrap_or_default(), &operations) {
+            let (names, take) = (names.join(" and "), if names.len() == 1 { "takes" } else { "take" });
             let problem = format!(
-                "class '{}' is never reached: '{}' before it takes every call that it would; move it up, or narrow '{}'",
-                class.name, earlier.name, earlier.name
+                "class '{}' is never reached: {names} before it {take} every call that it would; move it up, or narrow {names}",
+                class.name
             );
             findings.push(at(&key, problem));
         }
@@ -28,11 +31,29 @@ pub(crate) fn findings(classes: &[RouteClass]) -> Vec<ConfigError> {
     findings
 }
 
+/// The classes, quoted, of which for each operation one takes every call that `class` would; `None` if calls are left.
+fn covering(class: &RouteClass, earlier: &[RouteClass], operations: &[Operation]) -> Option<Vec<String>> {
+    let covers =
+        |index: usize, operation: Operation| earlier.get(index).is_some_and(|earlier| earlier.covers(class, operation));
+    // One that takes all is a better reason than several.
+    let one = (0..earlier.len()).find(|index| operations.iter().all(|operation| covers(*index, *operation)));
+    let found: BTreeSet<usize> = match one {
+        Some(one) => BTreeSet::from([one]),
+        None => {
+            let first = |operation: &Operation| (0..earlier.len()).find(|index| covers(*index, *operation));
+            operations.iter().map(first).collect::<Option<_>>()?
+        }
+    };
+    Some(found.into_iter().filter_map(|index| Some(format!("'{}'", earlier.get(index)?.name))).collect())
+}
+
 impl RouteClass {
-    /// Whether this class certainly matches every call that `other` matches.
-    fn covers(&self, other: &Self) -> bool {
-        other.possible_operations().into_iter().all(|operation| self.may_match(operation))
-            && covers_patterns(self.models.as_deref(), other.models.as_deref())
+    /// Whether this class certainly matches every call of an operation that `other` matches.
+    fn covers(&self, other: &Self, operation: Operation) -> bool {
+        // A call of such an operation always has a model.
+        let all_models = operation.names_model() && self.models.iter().flatten().any(Pattern::takes_all);
+        self.may_match(operation)
+            && (all_models || covers_patterns(self.models.as_deref(), other.models.as_deref()))
             && covers_patterns(self.principals.as_deref(), other.principals.as_deref())
             && covers_lengths(self.body_bytes, other.body_bytes)
     }

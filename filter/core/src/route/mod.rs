@@ -119,6 +119,11 @@ impl RouteClass {
         &self.credentials
     }
 
+    /// The patterns of models that it takes; `None`: all.
+    pub(crate) fn models(&self) -> Option<&[Pattern]> {
+        self.models.as_deref()
+    }
+
     /// Whether the model decides which calls match this class.
     pub fn depends_on_model(&self) -> bool {
         self.models.is_some()
