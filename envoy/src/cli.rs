@@ -46,6 +46,9 @@ enum Command {
         /// The files are templates: `@{…}` and digests of zeros may be left.
         #[arg(long)]
         placeholders: bool,
+        /// A region that AWS has and this version does not know yet. May be given more than once.
+        #[arg(long = "known-region", value_name = "REGION")]
+        known_regions: Vec<String>,
     },
     /// Explain what the gateway would do with a request. Sends nothing.
     ///
@@ -166,9 +169,9 @@ impl Cli {
                 print(istio::render(target, &policy.options()?, image.as_ref())?.trim_end());
                 Ok(())
             }
-            Command::Check { files, envoy, paths, placeholders } => {
+            Command::Check { files, envoy, paths, placeholders, known_regions } => {
                 let paths = paths::in_order(paths)?;
-                Ok(check::run(&check::Options { files, envoy, paths, placeholders })?)
+                Ok(check::run(&check::Options { files, envoy, paths, placeholders, known_regions })?)
             }
             Command::Explain(explain) => {
                 print(&explain.run(&|name| std::env::var(name).ok())?);

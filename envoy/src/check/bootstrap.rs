@@ -8,7 +8,7 @@ use filter_core::envoy_names::{CLASS_HEADER, CLUSTER_HEADER, RETRY_HEADER};
 use filter_core::policy::Policy;
 use serde_json::Value;
 
-use super::{At, Fault, File, cluster, did_you_mean};
+use super::{At, Fault, File, Options, cluster, did_you_mean, regions};
 use crate::base::role_of;
 use crate::document::Document;
 
@@ -28,7 +28,13 @@ struct Plugin<'a> {
 }
 
 /// `document`: the one that the bootstrap has to serve, instead of its own.
-pub(super) fn check(file: &File, bootstrap: &Value, document: Option<&Document>, found: &mut Vec<Fault>) {
+pub(super) fn check(
+    file: &File,
+    bootstrap: &Value,
+    document: Option<&Document>,
+    options: &Options,
+    found: &mut Vec<Fault>,
+) {
     let at = At { file, document: 0, object: "" };
     let mut plugins = Vec::new();
     admin(&at, bootstrap, found);
@@ -50,13 +56,15 @@ pub(super) fn check(file: &File, bootstrap: &Value, document: Option<&Document>,
     }
     same(&at, main, &plugins, found);
     listeners(&at, bootstrap, &plugins, found);
-    let Some(policy) = document.map_or_else(|| Policy::parse(main.text.as_bytes(), None).ok(), |_| None) else {
-        if let Some(document) = document {
-            serves(&at, bootstrap, document.policy(), document.config(), &plugins, found);
-        }
+    if let Some(document) = document {
+        serves(&at, bootstrap, document.policy(), document.config(), &plugins, found);
         return;
-    };
-    if let Ok(config) = Config::parse(main.text.as_bytes()) {
+    }
+    let text = main.text.as_bytes();
+    if let (Ok(policy), Ok(config)) = (Policy::parse(text, None), Config::parse(text)) {
+        let key = format!("{}.configuration.value", main.key);
+        let findings = policy.findings().into_iter().chain(regions::findings(&config, &options.known_regions));
+        found.extend(findings.map(|finding| at.fault(&key, format!("{}: {}", finding.key, finding.detail()))));
         serves(&at, bootstrap, &policy, &config, &plugins, found);
     }
 }

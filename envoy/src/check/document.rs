@@ -1,18 +1,20 @@
 //! A document of the filter: as the filter reads it, against the paths that are given, and against a bootstrap.
 
-use super::{At, Fault, File, Options, bootstrap, mistakes};
+use super::{At, Fault, File, Options, bootstrap, mistakes, regions};
 use crate::document::Document;
 use crate::paths;
 
 pub(super) fn check(file: &File, envoy: Option<&File>, options: &Options, found: &mut Vec<Fault>) {
     let Some(document) = mistakes::compile(file, found) else { return };
     let at = At { file, document: 0, object: "" };
-    found.extend(document.policy().findings().into_iter().map(|finding| at.fault(&finding.key, finding.detail())));
+    let findings = document.policy().findings().into_iter();
+    let findings = findings.chain(regions::findings(document.config(), &options.known_regions));
+    found.extend(findings.map(|finding| at.fault(&finding.key, finding.detail())));
     if !options.paths.is_empty() {
         addresses(&at, &document, options, found);
     }
     if let Some(envoy) = envoy.and_then(|envoy| Some((envoy, envoy.documents.first()?))) {
-        bootstrap::check(envoy.0, envoy.1, Some(&document), found);
+        bootstrap::check(envoy.0, envoy.1, Some(&document), options, found);
     }
 }
 

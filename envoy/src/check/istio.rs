@@ -6,7 +6,7 @@ use filter_core::policy::Policy;
 use serde_json::{Map, Value};
 
 use super::bootstrap::visit_objects;
-use super::{At, Fault, File, did_you_mean};
+use super::{At, Fault, File, Options, did_you_mean, regions};
 
 const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 const NETWORK_WASM: &str = "type.googleapis.com/envoy.extensions.filters.network.wasm.v3.Wasm";
@@ -62,7 +62,7 @@ impl Object<'_> {
     }
 }
 
-pub(super) fn check(files: &[File], found: &mut Vec<Fault>) {
+pub(super) fn check(files: &[File], options: &Options, found: &mut Vec<Fault>) {
     let mut objects = Vec::new();
     for file in files {
         if file.documents.is_empty() {
@@ -87,23 +87,23 @@ pub(super) fn check(files: &[File], found: &mut Vec<Fault>) {
         }
     }
     for object in &objects {
-        alone(object, found);
+        alone(object, options, found);
         together(object, &objects, found);
     }
 }
 
 // === rules for one object ===
 
-fn alone(object: &Object<'_>, found: &mut Vec<Fault>) {
+fn alone(object: &Object<'_>, options: &Options, found: &mut Vec<Fault>) {
     let spec = object.get("/spec").unwrap_or(&Value::Null);
     match object.kind {
-        "WasmPlugin" | "TrafficExtension" => plugin(object, found),
+        "WasmPlugin" | "TrafficExtension" => plugin(object, options, found),
         "EnvoyFilter" => {
             if object.get("/spec/workloadSelector/labels").is_none() && object.get("/spec/targetRefs").is_none() {
                 let problem = "is missing: every Envoy of the namespace would get the patches";
                 found.push(object.fault("spec.workloadSelector", problem));
             }
-            visit_objects("spec", spec, &mut |key, value| filter(object, key, value, found));
+            visit_objects("spec", spec, &mut |key, value| filter(object, key, value, options, found));
         }
         "AuthorizationPolicy" => authorization(object, found),
         "PeerAuthentication" if object.text("/spec/mtls/mode") != "STRICT" => {
@@ -116,7 +116,7 @@ fn alone(object: &Object<'_>, found: &mut Vec<Fault>) {
 }
 
 /// A WasmPlugin: the module by digest, refusing when it fails, and a document that can do without holding bodies.
-fn plugin(object: &Object<'_>, found: &mut Vec<Fault>) {
+fn plugin(object: &Object<'_>, options: &Options, found: &mut Vec<Fault>) {
     let digest = object.text("/spec/sha256");
     if digest.is_empty() {
         found.push(object.fault("spec.sha256", "is missing: pin the module by its digest"));
@@ -137,7 +137,7 @@ fn plugin(object: &Object<'_>, found: &mut Vec<Fault>) {
         found.push(object.fault("spec.failStrategy", format!("{said}; want FAIL_RELOAD or FAIL_CLOSE")));
     }
     let config = object.get("/spec/pluginConfig").unwrap_or(&Value::Null).to_string();
-    let policy = policy(object, "spec.pluginConfig", &config, found);
+    let policy = policy(object, "spec.pluginConfig", &config, options, found);
     if policy.is_some_and(|policy| policy.auth == Auth::Sigv4) {
         let problem = "a WasmPlugin cannot hold a call until its body is hashed; want `bearer`, or an EnvoyFilter";
         found.push(object.fault("spec.pluginConfig.auth", problem));
@@ -145,7 +145,7 @@ fn plugin(object: &Object<'_>, found: &mut Vec<Fault>) {
 }
 
 /// A Wasm filter in a patch.
-fn filter(object: &Object<'_>, key: &str, value: &Value, found: &mut Vec<Fault>) {
+fn filter(object: &Object<'_>, key: &str, value: &Value, options: &Options, found: &mut Vec<Fault>) {
     let kind = value.get("@type").and_then(Value::as_str);
     if kind != Some(WASM) && kind != Some(NETWORK_WASM) {
         return;
@@ -179,15 +179,18 @@ fn filter(object: &Object<'_>, key: &str, value: &Value, found: &mut Vec<Fault>)
     let document = config.pointer("/configuration/value").and_then(Value::as_str).unwrap_or_default();
     // The relay decides nothing.
     if RelayPlace::parse(document.as_bytes()).is_none() {
-        policy(object, &format!("{key}.config.configuration.value"), document, found);
+        policy(object, &format!("{key}.config.configuration.value"), document, options, found);
     }
 }
 
 /// A document, as the filter reads it.
-fn policy(object: &Object<'_>, key: &str, document: &str, found: &mut Vec<Fault>) -> Option<Policy> {
+fn policy(object: &Object<'_>, key: &str, document: &str, options: &Options, found: &mut Vec<Fault>) -> Option<Policy> {
     match Policy::parse(document.as_bytes(), None) {
         Ok(policy) => {
-            found.extend(policy.findings().into_iter().map(|finding| object.fault(key, finding)));
+            let config = Config::parse(document.as_bytes()).ok();
+            let regions = config.map(|config| regions::findings(&config, &options.known_regions));
+            let findings = policy.findings().into_iter().chain(regions.into_iter().flatten());
+            found.extend(findings.map(|finding| object.fault(key, finding)));
             Some(policy)
         }
         Err(error) => {

@@ -27,7 +27,7 @@ pub(super) fn compile(file: &File, found: &mut Vec<Fault>) -> Option<Document> {
                 if !rest.caused(&key, &error) {
                     let position = if rest.is_whole() { position } else { position::locate(&file.text, &key) };
                     let shown = if key == "." { String::new() } else { key.clone() };
-                    found.push(Fault { file: file.name.clone(), position, key: shown, problem: error.detail() });
+                    found.push(Fault::new(file, position, &shown, error.detail()));
                 }
                 if !rest.leave_out(&error.key, key) {
                     return None;
@@ -35,13 +35,12 @@ pub(super) fn compile(file: &File, found: &mut Vec<Fault>) -> Option<Document> {
             }
             Err(DocumentError::Form { position, problem, .. }) => {
                 if rest.is_whole() {
-                    found.push(Fault { file: file.name.clone(), position, key: String::new(), problem });
+                    found.push(Fault::new(file, position, "", problem));
                 }
                 return None;
             }
             Err(error) => {
-                let problem = error.to_string();
-                found.push(Fault { file: file.name.clone(), position: None, key: String::new(), problem });
+                found.push(Fault::new(file, None, "", error));
                 return None;
             }
         }
@@ -144,7 +143,7 @@ impl Rest {
         for (key, text) in quotes::texts(value).into_iter().rev() {
             let position = position::locate(&file.text, &key);
             let problem = quotes::part_of_the_text(&text);
-            found.push(Fault { file: file.name.clone(), position, key: key.clone(), problem });
+            found.push(Fault::new(file, position, &key, problem));
             self.leave_out(&key.clone(), key);
         }
     }

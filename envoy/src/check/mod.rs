@@ -9,6 +9,7 @@ mod document;
 mod istio;
 mod mistakes;
 mod placeholders;
+mod regions;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,8 @@ pub struct Options {
     pub paths: Vec<PathSpec>,
     /// Whether `@{…}` and digests of zeros may be left: in templates, which something else fills in.
     pub placeholders: bool,
+    /// Regions that this version does not know and that the operator means.
+    pub known_regions: Vec<String>,
 }
 
 /// Why files do not pass.
@@ -70,6 +73,14 @@ pub struct Fault {
     pub key: String,
     /// What is wrong, and what to write instead.
     pub problem: String,
+    /// Whether it only is to be known: it does not fail the check.
+    pub is_note: bool,
+}
+
+impl Fault {
+    fn new(file: &File, position: Option<Position>, key: &str, problem: impl ToString) -> Fault {
+        Fault { file: file.name.clone(), position, key: key.to_owned(), problem: problem.to_string(), is_note: false }
+    }
 }
 
 impl fmt::Display for Fault {
@@ -112,16 +123,17 @@ impl At<'_> {
             ("", key) => key.to_owned(),
             (object, key) => format!("{object}: {key}"),
         };
-        Fault { file: self.file.name.clone(), position, key, problem: problem.to_string() }
+        Fault::new(self.file, position, &key, problem)
     }
 }
 
-/// Checks files; one line on stderr if they pass.
+/// Checks files; one line on stderr if they pass, and one for each note.
 ///
 /// # Errors
 /// [`CheckError`], with every fault of every file.
 pub fn run(options: &Options) -> Result<(), CheckError> {
-    let found = faults(options)?;
+    let (notes, found): (Vec<Fault>, Vec<Fault>) = findings(options)?.into_iter().partition(|found| found.is_note);
+    notes.iter().for_each(|note| progress::note(&note.to_string()));
     if found.is_empty() {
         let files = options.files.len();
         progress::say(&format!("{files} {}: no fault", if files == 1 { "file" } else { "files" }));
@@ -130,11 +142,11 @@ pub fn run(options: &Options) -> Result<(), CheckError> {
     Err(CheckError::Faults(found))
 }
 
-/// The faults of files.
+/// The faults of files, and what else there is to know of them.
 ///
 /// # Errors
 /// [`CheckError::Read`].
-pub fn faults(options: &Options) -> Result<Vec<Fault>, CheckError> {
+pub fn findings(options: &Options) -> Result<Vec<Fault>, CheckError> {
     let mut found = Vec::new();
     let mut meshes = Vec::new();
     let envoy = options.envoy.as_deref().map(|path| read(path, options, &mut found)).transpose()?.flatten();
@@ -151,13 +163,15 @@ pub fn faults(options: &Options) -> Result<Vec<Fault>, CheckError> {
     for path in &options.files {
         let Some(file) = read(path, options, &mut found)? else { continue };
         match file.documents.first() {
-            Some(first) if first.get("static_resources").is_some() => bootstrap::check(&file, first, None, &mut found),
+            Some(first) if first.get("static_resources").is_some() => {
+                bootstrap::check(&file, first, None, options, &mut found);
+            }
             Some(first) if first.get("kind").is_some() || first.get("apiVersion").is_some() => meshes.push(file),
             _ => document::check(&file, envoy.as_ref(), options, &mut found),
         }
     }
     // Together: one object names another.
-    istio::check(&meshes, &mut found);
+    istio::check(&meshes, options, &mut found);
     found.sort_by_key(|fault| (fault.file.clone(), fault.position.map(|position| (position.line, position.column))));
     found.dedup();
     Ok(found)
@@ -181,7 +195,7 @@ fn read(path: &Path, options: &Options, found: &mut Vec<Fault>) -> Result<Option
         Ok(documents) => Ok(Some(File { name, text, documents })),
         Err(error) => {
             let (position, problem) = position::not_yaml(&text, &error);
-            found.push(Fault { file: name, position, key: String::new(), problem });
+            found.push(Fault { file: name, position, key: String::new(), problem, is_note: false });
             Ok(None)
         }
     }

@@ -15,7 +15,7 @@ pub(super) fn faults(file: &str, text: &str) -> Vec<Fault> {
         }
         let mut fault = |column: usize, problem: String| {
             let position = Some(Position { line: number + 1, column: column + 1 });
-            found.push(Fault { file: file.to_owned(), position, key: String::new(), problem });
+            found.push(Fault { file: file.to_owned(), position, key: String::new(), problem, is_note: false });
         };
         for (column, rest) in
             line.match_indices("@{").map(|(column, _)| (column, line.get(column..).unwrap_or_default()))

@@ -1,0 +1,78 @@
+//! Regions that have the form of a name but that AWS does not have. The filter takes every name of the right form, so that a
+//! new region needs no new version of it.
+
+use filter_core::config::{Config, ConfigError, Credentials, nearest};
+use filter_core::names::Partition;
+
+/// The regions of the partitions `aws` and `aws-us-gov` (botocore 1.43.11, `partitions.json`).
+const COMMERCIAL: [&str; 34] = [
+    "af-south-1",
+    "ap-east-1",
+    "ap-east-2",
+    "ap-northeast-1",
+    "ap-northeast-2",
+    "ap-northeast-3",
+    "ap-south-1",
+    "ap-south-2",
+    "ap-southeast-1",
+    "ap-southeast-2",
+    "ap-southeast-3",
+    "ap-southeast-4",
+    "ap-southeast-5",
+    "ap-southeast-6",
+    "ap-southeast-7",
+    "ca-central-1",
+    "ca-west-1",
+    "eu-central-1",
+    "eu-central-2",
+    "eu-north-1",
+    "eu-south-1",
+    "eu-south-2",
+    "eu-west-1",
+    "eu-west-2",
+    "eu-west-3",
+    "il-central-1",
+    "me-central-1",
+    "me-south-1",
+    "mx-central-1",
+    "sa-east-1",
+    "us-east-1",
+    "us-east-2",
+    "us-west-1",
+    "us-west-2",
+];
+const GOVCLOUD: [&str; 2] = ["us-gov-east-1", "us-gov-west-1"];
+
+/// Regions of a document that neither this version nor the operator (`also`: `--known-region`) knows.
+pub(super) fn findings(config: &Config, also: &[String]) -> Vec<ConfigError> {
+    let mut named: Vec<(String, &str)> =
+        config.regions.keys().map(|name| (format!("regions.{name}"), name.as_str())).collect();
+    let sets = config.credential_sets.iter().map(|(name, source)| (format!("credential_sets.{name}"), source));
+    for (key, source) in std::iter::once(("credentials".to_owned(), &config.credentials)).chain(sets) {
+        match source {
+            Credentials::Federation { govcloud, commercial, .. } => {
+                named.push((format!("{key}.govcloud.region"), &govcloud.region));
+                named.push((format!("{key}.commercial.region"), &commercial.region));
+            }
+            Credentials::SecretsManager { region: Some(region), .. } => named.push((format!("{key}.region"), region)),
+            _ => {}
+        }
+    }
+    named.into_iter().filter_map(|(key, name)| unknown(key, name, also)).collect()
+}
+
+fn unknown(key: String, name: &str, also: &[String]) -> Option<ConfigError> {
+    let known: &[&str] = match Partition::of_region(name)? {
+        Partition::Commercial => &COMMERCIAL,
+        Partition::GovCloud => &GOVCLOUD,
+    };
+    if known.contains(&name) || also.iter().any(|own| own == name) {
+        return None;
+    }
+    // `us-weast-2` is as near to `us-east-2` as to `us-west-2`: of equally near names, the one that begins alike is meant.
+    let alike = |known: &str| known.bytes().zip(name.bytes()).take_while(|(left, right)| left == right).count();
+    let mut known = known.to_vec();
+    known.sort_by_key(|known| std::cmp::Reverse(alike(known)));
+    let problem = format!("this version does not know the region (if AWS has it, pass --known-region {name})");
+    Some(ConfigError { nearest: nearest(name, known).map(str::to_owned), ..ConfigError::new(key, problem) })
+}

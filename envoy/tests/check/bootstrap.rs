@@ -1,0 +1,117 @@
+//! Mistakes of a bootstrap, planted in the shipped one.
+
+use super::{Dir, Mistake, POLICY, faults, planted, shipped};
+
+const BOOTSTRAP: [Mistake; 27] = [
+    (
+        "failure_policy: FAIL_RELOAD",
+        "failure_policy: FAIL_OPEN",
+        "standalone.yaml:",
+        "failure_policy: FAIL_OPEN lets calls past",
+    ),
+    ("failure_policy: FAIL_RELOAD", "fail_open: true", "standalone.yaml:", "fail_open: true lets calls past"),
+    (
+        "allow_on_headers_stop_iteration: true",
+        "allow_on_headers_stop_iteration: false",
+        "standalone.yaml:",
+        "allow_on_headers_stop_iteration: want true",
+    ),
+    (
+        "name: bedrock-runtime.any\n",
+        "name: bedrock-runtime.an\n",
+        "standalone.yaml:",
+        "cluster `bedrock-runtime.any` is missing",
+    ),
+    ("name: bedrock-streams\n", "name: bedrock-stream\n", "standalone.yaml:", "did you mean `bedrock-stream`?"),
+    (
+        "path: dx, region: us-east-1",
+        "path: dx, region: us-east-2",
+        "standalone.yaml:",
+        "the class does not take dx/us-east-2",
+    ),
+    (
+        "metadata: { filter_metadata: { bedrock: { path: dx, region: us-east-1 } } }",
+        "metadata: {}",
+        "standalone.yaml:",
+        "no metadata `bedrock`",
+    ),
+    (
+        "auto_sni_san_validation: true",
+        "auto_sni_san_validation: false",
+        "standalone.yaml:",
+        "auto_sni_san_validation: want true",
+    ),
+    ("auto_host_sni: true", "auto_host_sni: false", "standalone.yaml:", "auto_host_sni: want true"),
+    ("trusted_ca: ", "custom_ca: ", "standalone.yaml:", "Envoy would trust any certificate"),
+    (
+        "cluster_header: x-bedrock-gateway-cluster",
+        "cluster_header: x-cluster",
+        "standalone.yaml:",
+        "cluster_header: 'x-cluster' is not the filter's header",
+    ),
+    ("retriable-headers", "5xx", "standalone.yaml:", "`retriable-headers` is missing"),
+    ("name: x-bedrock-gateway-retry", "name: x-retry", "standalone.yaml:", "want x-bedrock-gateway-retry, not x-retry"),
+    (
+        "request_body_buffer_limit: 33554432",
+        "request_body_buffer_limit: 1048576",
+        "standalone.yaml:",
+        "is less than `max_body_bytes` (26214400)",
+    ),
+    ("timeout: 0s", "timeout: 15s", "standalone.yaml:", "timeout: want 0s"),
+    ("normalize_path: false", "normalize_path: true", "standalone.yaml:", "normalize_path: want false"),
+    (
+        "wasm.bedrock.exchange:PLAIN",
+        "wasm.bedrock.echange:PLAIN",
+        "standalone.yaml:",
+        "filter state wasm.bedrock.exchange is missing",
+    ),
+    ("- AWS_SECRET_ACCESS_KEY", "- AWS_SECRET_KEY", "standalone.yaml:", "AWS_SECRET_ACCESS_KEY is missing"),
+    ("vm_id: bedrock", "vm_id: other", "standalone.yaml:", "want the same `vm_config`"),
+    (r#""role": "gateway""#, r#""role": "getaway""#, "standalone.yaml:", "not a document with a `role`"),
+    (r#""auth": "sigv4""#, r#""auth": "sigv4a""#, "standalone.yaml:", "sigv4a"),
+    (
+        "                  hostname: bedrock-runtime.us-east-1.amazonaws.com",
+        "                  hostname: bedrock-runtime.us-west-2.amazonaws.com",
+        "standalone.yaml:",
+        "hostname: want bedrock-runtime.us-east-1.amazonaws.com, for which calls are signed",
+    ),
+    ("tls_minimum_protocol_version: TLSv1_2", "tls_minimum_protocol_version: TLSv1_0", "standalone.yaml:", "TLSv1_0"),
+    (
+        "address: \"127.0.0.1\", port_value: 9901",
+        "address: \"0.0.0.0\", port_value: 9901",
+        "standalone.yaml:",
+        "want 127.0.0.1",
+    ),
+    (
+        "preserve_external_request_id: false",
+        "preserve_external_request_id: true",
+        "standalone.yaml:",
+        "preserve_external_request_id: want false",
+    ),
+    ("use_remote_address: true", "use_remote_address: false", "standalone.yaml:", "use_remote_address: want true"),
+    (r#""role": "gateway""#, r#""role": "signer""#, "standalone.yaml:", "is there 0 times"),
+];
+
+#[test]
+fn mistakes_of_a_bootstrap_are_named() {
+    let dir = Dir::new();
+    let standalone = shipped("envoy/standalone.yaml");
+    for (from, to, start, says) in BOOTSTRAP {
+        let found = faults(&[dir.file("standalone.yaml", &planted(&standalone, from, to))], |_| {});
+        assert!(found.iter().any(|said| said.starts_with(start) && said.contains(says)), "{to}: {found:#?}");
+    }
+}
+
+#[test]
+fn a_bootstrap_must_serve_the_document() {
+    let dir = Dir::new();
+    let (rules, envoy) = (dir.file("rules.json", POLICY), dir.file("envoy.yaml", &shipped("envoy/standalone.yaml")));
+    let found = faults(&[rules], |options| options.envoy = Some(envoy));
+    for says in [
+        "cluster `bedrock-runtime.bulk",
+        "cluster `imds` is missing, which `credentials` names",
+        "cluster `sts-commercial` is missing",
+    ] {
+        assert!(found.iter().any(|said| said.contains(says)), "{says}: {found:#?}");
+    }
+}
