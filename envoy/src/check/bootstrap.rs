@@ -8,7 +8,7 @@ use filter_core::envoy_names::{CLASS_HEADER, CLUSTER_HEADER, RETRY_HEADER};
 use filter_core::policy::Policy;
 use serde_json::Value;
 
-use super::{At, Fault, File, Options, cluster, did_you_mean, regions};
+use super::{At, Fault, File, Options, callers, cluster, did_you_mean, regions};
 use crate::base::role_of;
 use crate::document::Document;
 
@@ -250,6 +250,7 @@ fn serves(
         }
     }
     routes(at, bootstrap, policy, found);
+    callers::certificates(at, bootstrap, config, found);
     logs(at, bootstrap, found);
 }
 

@@ -4,6 +4,7 @@
 //! ([`istio`]), told apart by their keys. Every rule is here because a wrong value passes Envoy's or Istio's own validation.
 
 mod bootstrap;
+mod callers;
 mod cluster;
 mod document;
 mod istio;
@@ -80,6 +81,10 @@ pub struct Fault {
 impl Fault {
     fn new(file: &File, position: Option<Position>, key: &str, problem: impl ToString) -> Fault {
         Fault { file: file.name.clone(), position, key: key.to_owned(), problem: problem.to_string(), is_note: false }
+    }
+
+    fn note(self) -> Fault {
+        Fault { is_note: true, ..self }
     }
 }
 

@@ -102,6 +102,24 @@ fn mistakes_of_a_bootstrap_are_named() {
     }
 }
 
+/// Callers without a certificate have no name. A note, because callers with names may come in elsewhere.
+#[test]
+fn tls_without_client_certificates_is_noted() {
+    let dir = Dir::new();
+    let standalone = shipped("envoy/standalone.yaml");
+    let noted = |text: &str| faults(&[dir.file("standalone.yaml", text)], |_| {});
+    let found = noted(&standalone);
+    let [note] = found.as_slice() else { panic!("{found:#?}") };
+    assert!(note.starts_with("note: standalone.yaml:") && note.contains("class private-only takes none"), "{note}");
+    let asks = "common_tls_context:\n                validation_context: { trusted_ca: { filename: /ca.pem } }\n";
+    let at = standalone.find("alpn_protocols: [h2, http/1.1]").unwrap();
+    let (before, after) = standalone.split_at(standalone[..at].rfind("common_tls_context:\n").unwrap());
+    let text = format!("{before}{}", planted(after, "common_tls_context:\n", asks));
+    assert_eq!(noted(&text), Vec::<String>::new());
+    let nobody = standalone.replace("\"principals\": [", "\"models\": [");
+    assert_eq!(noted(&nobody), Vec::<String>::new());
+}
+
 #[test]
 fn a_bootstrap_must_serve_the_document() {
     let dir = Dir::new();
