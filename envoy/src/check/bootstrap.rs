@@ -1,22 +1,20 @@
 //! Rules for a bootstrap of Envoy. Envoy starts without them; the filter's promises do not hold then.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use filter_core::config::{Auth, Config, Credentials, RelayPlace, Role, Signer};
-use filter_core::envoy_names::{CLASS_HEADER, CLUSTER_HEADER, RETRY_HEADER};
 use filter_core::policy::Policy;
 use serde_json::Value;
 
-use super::{At, Fault, File, Options, callers, cluster, did_you_mean, regions};
+use super::routes::Clusters;
+pub(super) use super::values::visit_objects;
+use super::{At, Fault, File, Options, callers, cluster, did_you_mean, regions, routes};
 use crate::base::role_of;
 use crate::document::Document;
 
 const HTTP_WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 const NETWORK_WASM: &str = "type.googleapis.com/envoy.extensions.filters.network.wasm.v3.Wasm";
 const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
-/// The headers that only the filter may set.
-const INTERNAL: [&str; 2] = [CLUSTER_HEADER, CLASS_HEADER];
 
 /// A Wasm filter of the gateway.
 struct Plugin<'a> {
@@ -211,7 +209,7 @@ fn serves(
     plugins: &[Plugin<'_>],
     found: &mut Vec<Fault>,
 ) {
-    let clusters: BTreeMap<&str, (usize, &Value)> = bootstrap
+    let clusters: Clusters<'_> = bootstrap
         .pointer("/static_resources/clusters")
         .and_then(Value::as_array)
         .into_iter()
@@ -249,7 +247,7 @@ fn serves(
             plugins.iter().for_each(|plugin| variables(at, policy.auth, plugin, found));
         }
     }
-    routes(at, bootstrap, policy, found);
+    routes::check(at, bootstrap, policy, &clusters, found);
     callers::certificates(at, bootstrap, config, found);
     logs(at, bootstrap, found);
 }
@@ -295,75 +293,6 @@ fn variables(at: &At<'_>, auth: Auth, plugin: &Plugin<'_>, found: &mut Vec<Fault
     }
 }
 
-/// Routes: to the cluster that the filter names, with retries that it decides, and room for a body.
-fn routes(at: &At<'_>, bootstrap: &Value, policy: &Policy, found: &mut Vec<Fault>) {
-    let mut any = false;
-    visit_objects("", bootstrap, &mut |key, value| {
-        let Some(route) = value.get("route").filter(|route| route.get("cluster_header").is_some()) else { return };
-        let name = route.get("cluster_header").and_then(Value::as_str).unwrap_or_default();
-        if name != CLUSTER_HEADER {
-            let problem = format!("'{name}' is not the filter's header; want {CLUSTER_HEADER}");
-            found.push(at.fault(&format!("{key}.route.cluster_header"), problem));
-        }
-        any = true;
-        let limit = value.get("request_body_buffer_limit").and_then(number);
-        if limit.is_some_and(|limit| limit < policy.max_body_bytes) {
-            let problem =
-                format!("is less than `max_body_bytes` ({}): Envoy would refuse the body first", policy.max_body_bytes);
-            found.push(at.fault(&format!("{key}.request_body_buffer_limit"), problem));
-        }
-        let retry = route.get("retry_policy");
-        let on = retry.and_then(|retry| retry.get("retry_on")?.as_str()).unwrap_or_default();
-        if !on.split(',').any(|on| on.trim() == "retriable-headers") {
-            let problem = "`retriable-headers` is missing: Envoy would ignore the signer's retry header";
-            found.push(at.fault(&format!("{key}.route.retry_policy.retry_on"), problem));
-        }
-        for code in ["5xx", "gateway-error", "retriable-4xx", "retriable-status-codes"] {
-            if on.split(',').any(|on| on.trim() == code) {
-                let problem = format!("`{code}` tries again what the signer does not want to: calls could run twice");
-                found.push(at.fault(&format!("{key}.route.retry_policy.retry_on"), problem));
-            }
-        }
-        let headers = retry.and_then(|retry| retry.get("retriable_headers")?.as_array());
-        let named = headers.into_iter().flatten().filter_map(|header| header.get("name")?.as_str());
-        if !named.clone().any(|name| name == RETRY_HEADER) {
-            let found_name = named.clone().next().unwrap_or("nothing");
-            let problem =
-                format!("want {RETRY_HEADER}, not {found_name}: Envoy would ignore the signer's retry header");
-            found.push(at.fault(&format!("{key}.route.retry_policy.retriable_headers"), problem));
-        }
-        if route.get("timeout").and_then(Value::as_str) != Some("0s") {
-            found.push(
-                at.fault(&format!("{key}.route.timeout"), "want 0s: Envoy's 15 s would cut off a model that thinks"),
-            );
-        }
-    });
-    if !any {
-        found.push(at.fault("static_resources.listeners", format!("no route has `cluster_header: {CLUSTER_HEADER}`")));
-    }
-    visit_objects("", bootstrap, &mut |key, value| {
-        let calls = value.get("virtual_hosts").is_some_and(|hosts| hosts.to_string().contains("cluster_header"));
-        if !calls {
-            return;
-        }
-        let removed: Vec<&str> = value
-            .get("request_headers_to_remove")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
-        for name in INTERNAL.into_iter().filter(|name| !removed.contains(name)) {
-            let problem = format!("{name} is missing: the gateway's own header would leave for Bedrock");
-            found.push(at.fault(&format!("{key}.request_headers_to_remove"), problem));
-        }
-    });
-}
-
-fn number(value: &Value) -> Option<u64> {
-    value.as_u64().or_else(|| value.get("value")?.as_u64())
-}
-
 /// The access log: what the collector makes records of.
 fn logs(at: &At<'_>, bootstrap: &Value, found: &mut Vec<Fault>) {
     visit_objects("", bootstrap, &mut |key, value| {
@@ -386,23 +315,4 @@ fn logs(at: &At<'_>, bootstrap: &Value, found: &mut Vec<Fault>) {
             }
         }
     });
-}
-
-/// Visits every object with its key.
-pub(super) fn visit_objects<'a>(key: &str, value: &'a Value, visit: &mut dyn FnMut(&str, &'a Value)) {
-    match value {
-        Value::Object(object) => {
-            visit(key, value);
-            for (name, value) in object {
-                visit_objects(&if key.is_empty() { name.clone() } else { format!("{key}.{name}") }, value, visit);
-            }
-        }
-        Value::Array(values) => {
-            values
-                .iter()
-                .enumerate()
-                .for_each(|(number, value)| visit_objects(&format!("{key}[{number}]"), value, visit));
-        }
-        _ => {}
-    }
 }

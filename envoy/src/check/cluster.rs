@@ -6,9 +6,24 @@ use filter_core::policy::Policy;
 use filter_core::route::SERVICES;
 use serde_json::Value;
 
-use super::{At, Fault, did_you_mean};
+use super::values::{endpoints, number};
+use super::{At, Fault, did_you_mean, health};
 
 const AGGREGATE: &str = "envoy.clusters.aggregate";
+
+/// Envoy's, where a cluster has none.
+const DEFAULT_BUFFER: u64 = 1 << 20;
+
+/// Room for the longest body, so that it can be sent again.
+fn buffers(at: &At<'_>, key: &str, cluster: &Value, policy: &Policy, found: &mut Vec<Fault>) {
+    let limit = cluster.get("per_connection_buffer_limit_bytes").and_then(number);
+    let longest = policy.max_body_bytes;
+    if limit.unwrap_or(DEFAULT_BUFFER) < longest {
+        let said = if limit.is_some() { "is" } else { "is missing, and Envoy's default of 1 MiB is" };
+        let problem = format!("{said} less than `max_body_bytes` ({longest}): longer bodies would not be tried again");
+        found.push(at.fault(&format!("{key}.per_connection_buffer_limit_bytes"), problem));
+    }
+}
 
 /// A cluster of Bedrock: signed for, over verified TLS, to labelled endpoints.
 pub(super) fn upstream(
@@ -55,6 +70,10 @@ pub(super) fn upstream(
         if tls.get("auto_host_sni") != Some(&Value::Bool(true)) {
             found.push(at.fault(&format!("{key}.auto_host_sni"), "want true: the endpoint's host name is the SNI"));
         }
+    }
+    buffers(at, key, cluster, policy, found);
+    if endpoints(cluster) > 1 {
+        health::check(at, key, cluster, policy, found);
     }
     let groups = cluster.pointer("/load_assignment/endpoints").and_then(Value::as_array);
     for (number, group) in groups.into_iter().flatten().enumerate() {

@@ -7,10 +7,13 @@ mod bootstrap;
 mod callers;
 mod cluster;
 mod document;
+mod health;
 mod istio;
 mod mistakes;
 mod placeholders;
 mod regions;
+mod routes;
+mod values;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -2,7 +2,7 @@
 
 use super::{Dir, Mistake, POLICY, faults, planted, shipped};
 
-const BOOTSTRAP: [Mistake; 27] = [
+const BOOTSTRAP: [Mistake; 38] = [
     (
         "failure_policy: FAIL_RELOAD",
         "failure_policy: FAIL_OPEN",
@@ -90,6 +90,57 @@ const BOOTSTRAP: [Mistake; 27] = [
     ),
     ("use_remote_address: true", "use_remote_address: false", "standalone.yaml:", "use_remote_address: want true"),
     (r#""role": "gateway""#, r#""role": "signer""#, "standalone.yaml:", "is there 0 times"),
+    (
+        "request_body_buffer_limit: 33554432",
+        "request_body_limit: 33554432",
+        "standalone.yaml:",
+        "request_body_buffer_limit: is missing: Envoy would refuse bodies over the listener's",
+    ),
+    (
+        "num_retries: 3",
+        "num_retries: 1",
+        "standalone.yaml:",
+        "retry_policy.num_retries: want 2 or more, not 1: class 'any' has 3 endpoints",
+    ),
+    ("num_retries: 3", "retries: 3", "standalone.yaml:", "num_retries: want 2 or more, not 1"),
+    (
+        "name: envoy.retry_priorities.previous_priorities",
+        "name: envoy.retry_priorities.other",
+        "standalone.yaml:",
+        "retry_policy.retry_priority: want envoy.retry_priorities.previous_priorities",
+    ),
+    (
+        "per_connection_buffer_limit_bytes: 33554432",
+        "per_connection_buffer_limit_bytes: 1048576",
+        "standalone.yaml:",
+        "per_connection_buffer_limit_bytes: is less than `max_body_bytes` (26214400)",
+    ),
+    (
+        "per_connection_buffer_limit_bytes: 33554432",
+        "buffer_limit_bytes: 33554432",
+        "standalone.yaml:",
+        "per_connection_buffer_limit_bytes: is missing, and Envoy's default of 1 MiB is less than",
+    ),
+    ("health_checks:", "health_check:", "standalone.yaml:", "health_checks: is missing: new calls would go to a path"),
+    (
+        "expected_statuses: [{ end: 600, start: 200 }]",
+        "expected_statuses: [{ end: 300, start: 200 }]",
+        "standalone.yaml:",
+        "expected_statuses: want [{ start: 200, end: 600 }]",
+    ),
+    (
+        "healthy_threshold: 2",
+        "healthy_threshold: 1",
+        "standalone.yaml:",
+        "healthy_threshold: want 2, not 1: `failback_seconds` is 5, and checks are 5 s apart",
+    ),
+    (
+        "healthy_panic_threshold: { value: 0 }",
+        "healthy_panic_threshold: { value: 50 }",
+        "standalone.yaml:",
+        "healthy_panic_threshold: want { value: 0 }",
+    ),
+    ("healthy_panic_threshold: { value: 0 }, ", "", "standalone.yaml:", "healthy_panic_threshold: want { value: 0 }"),
 ];
 
 #[test]
