@@ -1,0 +1,109 @@
+//! WasmPlugins, Wasm filters in patches, and images: pinned, and refusing when they fail.
+
+use filter_core::config::{Auth, Config, RelayPlace};
+use filter_core::policy::Policy;
+use serde_json::Value;
+
+use super::super::{Fault, Options, regions};
+use super::{NETWORK_WASM, Object, WASM};
+
+/// A WasmPlugin: the module by digest, refusing when it fails, and a document that can do without holding bodies.
+pub(super) fn plugin(object: &Object<'_>, options: &Options, found: &mut Vec<Fault>) {
+    let digest = object.text("/spec/sha256");
+    if digest.is_empty() {
+        found.push(object.fault("spec.sha256", "is missing: pin the module by its digest"));
+    } else if !is_digest(digest) {
+        found.push(object.fault("spec.sha256", "not a SHA-256 in hex (64 digits, a to f small)"));
+    }
+    let url = object.text("/spec/url");
+    if url.split_once("@sha256:").is_some_and(|(_, named)| named != digest) {
+        found.push(object.fault("spec.url", "names another digest than `sha256`"));
+    }
+    let strategy = object.text("/spec/failStrategy");
+    if !["FAIL_CLOSE", "FAIL_RELOAD"].contains(&strategy) {
+        let said = if strategy.is_empty() {
+            "is missing".to_owned()
+        } else {
+            format!("{strategy} lets calls past a failed filter")
+        };
+        found.push(object.fault("spec.failStrategy", format!("{said}; want FAIL_RELOAD or FAIL_CLOSE")));
+    }
+    let config = object.get("/spec/pluginConfig").unwrap_or(&Value::Null).to_string();
+    let policy = policy(object, "spec.pluginConfig", &config, options, found);
+    if policy.is_some_and(|policy| policy.auth == Auth::Sigv4) {
+        let problem = "a WasmPlugin cannot hold a call until its body is hashed; want `bearer`, or an EnvoyFilter";
+        found.push(object.fault("spec.pluginConfig.auth", problem));
+    }
+}
+
+/// A Wasm filter in a patch.
+pub(super) fn filter(object: &Object<'_>, key: &str, value: &Value, options: &Options, found: &mut Vec<Fault>) {
+    let kind = value.get("@type").and_then(Value::as_str);
+    if kind != Some(WASM) && kind != Some(NETWORK_WASM) {
+        return;
+    }
+    let config = value.get("config").unwrap_or(&Value::Null);
+    if config.get("fail_open") == Some(&Value::Bool(true)) {
+        let problem = "true lets calls past a failed filter; want failure_policy: FAIL_RELOAD";
+        found.push(object.fault(&format!("{key}.config.fail_open"), problem));
+    }
+    if kind == Some(WASM) && config.get("allow_on_headers_stop_iteration") != Some(&Value::Bool(true)) {
+        let key = format!("{key}.config.allow_on_headers_stop_iteration");
+        found.push(object.fault(&key, "want true: otherwise calls with a body hang"));
+    }
+    let on_failure = config.get("failure_policy").and_then(Value::as_str).unwrap_or_default();
+    if !["FAIL_RELOAD", "FAIL_CLOSED"].contains(&on_failure) {
+        let said = if on_failure.is_empty() {
+            "is missing".to_owned()
+        } else {
+            format!("{on_failure} lets calls past a failed filter")
+        };
+        found.push(
+            object.fault(&format!("{key}.config.failure_policy"), format!("{said}; want FAIL_RELOAD or FAIL_CLOSED")),
+        );
+    }
+    let remote = config.pointer("/vm_config/code/remote");
+    let is_pinned = |remote: &Value| remote.get("sha256").and_then(Value::as_str).is_some_and(is_digest);
+    if remote.is_some_and(|remote| !is_pinned(remote)) {
+        let key = format!("{key}.config.vm_config.code.remote.sha256");
+        found.push(object.fault(&key, "pin the module by its digest (64 digits in hex)"));
+    }
+    let document = config.pointer("/configuration/value").and_then(Value::as_str).unwrap_or_default();
+    // The relay decides nothing.
+    if RelayPlace::parse(document.as_bytes()).is_none() {
+        policy(object, &format!("{key}.config.configuration.value"), document, options, found);
+    }
+}
+
+/// A document, as the filter reads it.
+fn policy(object: &Object<'_>, key: &str, document: &str, options: &Options, found: &mut Vec<Fault>) -> Option<Policy> {
+    match Policy::parse(document.as_bytes(), None) {
+        Ok(policy) => {
+            let config = Config::parse(document.as_bytes()).ok();
+            let regions = config.map(|config| regions::findings(&config, &options.known_regions));
+            let findings = policy.findings().into_iter().chain(regions.into_iter().flatten());
+            found.extend(findings.map(|finding| object.fault(key, finding)));
+            Some(policy)
+        }
+        Err(error) => {
+            found.push(object.fault(key, error));
+            None
+        }
+    }
+}
+
+/// An image of a container or a volume; `auto` is the one that Istio puts in.
+pub(super) fn image(object: &Object<'_>, key: &str, value: &Value, found: &mut Vec<Fault>) {
+    let named = ["image", "reference"].into_iter().filter_map(|name| Some((name, value.get(name)?.as_str()?)));
+    for (name, image) in named {
+        let is_pinned = image.rsplit_once("@sha256:").is_some_and(|(_, digest)| is_digest(digest));
+        if !is_pinned && image != "auto" {
+            found.push(object.fault(&format!("{key}.{name}"), "pin the image by its digest (…@sha256:…)"));
+        }
+    }
+}
+
+/// Whether it is a SHA-256 in hex.
+pub fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
