@@ -61,6 +61,14 @@ pub(super) fn findings(config: &Config, also: &[String]) -> Vec<ConfigError> {
     named.into_iter().filter_map(|(key, name)| unknown(key, name, also)).collect()
 }
 
+/// The region of a host of Bedrock, if neither this version nor the operator knows it.
+pub(super) fn of_host(key: &str, host: &str, also: &[String]) -> Option<ConfigError> {
+    let (service, rest) = host.split_once('.')?;
+    let name = rest.strip_suffix(".amazonaws.com")?;
+    let is_bedrock = ["bedrock", "bedrock-runtime"].contains(&service.strip_suffix("-fips").unwrap_or(service));
+    if is_bedrock { unknown(key.to_owned(), name, also) } else { None }
+}
+
 fn unknown(key: String, name: &str, also: &[String]) -> Option<ConfigError> {
     let known: &[&str] = match Partition::of_region(name)? {
         Partition::Commercial => &COMMERCIAL,
@@ -73,6 +81,6 @@ fn unknown(key: String, name: &str, also: &[String]) -> Option<ConfigError> {
     let alike = |known: &str| known.bytes().zip(name.bytes()).take_while(|(left, right)| left == right).count();
     let mut known = known.to_vec();
     known.sort_by_key(|known| std::cmp::Reverse(alike(known)));
-    let problem = format!("this version does not know the region (if AWS has it, pass --known-region {name})");
+    let problem = format!("this version does not know region '{name}' (if AWS has it, pass --known-region {name})");
     Some(ConfigError { nearest: nearest(name, known).map(str::to_owned), ..ConfigError::new(key, problem) })
 }

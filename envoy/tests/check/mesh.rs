@@ -7,7 +7,7 @@ use bedrock_gateway::check;
 use super::{Dir, faults, planted, repository};
 
 /// File, what is there, what is planted, and what is said.
-const MESH: [(&str, &str, &str, &str); 19] = [
+const MESH: [(&str, &str, &str, &str); 31] = [
     (
         "sidecar/plugin.yaml",
         "failStrategy: FAIL_RELOAD",
@@ -101,6 +101,78 @@ const MESH: [(&str, &str, &str, &str); 19] = [
         "          name: bedrock-runtime.many\n",
         "names cluster `bedrock-runtime.any`, which no patch adds; did you mean `bedrock-runtime.many`?",
     ),
+    (
+        "egress/mesh.yaml",
+        "svc.cluster.local, port: { number: 8443 } }",
+        "svc.cluster.local, port: { number: 8443 }, subset: v2 }",
+        "VirtualService/bedrock: spec.http[0].route[0].destination.subset: no DestinationRule of host",
+    ),
+    (
+        "egress/mesh.yaml",
+        "  host: bedrock-gateway.bedrock-gateway.svc.cluster.local\n",
+        "  host: bedrock-gateway.bedrock-gateway.svc.cluster.local\n  subsets: [{ name: v1, labels: { version: v1 } }]\n",
+        "DestinationRule/bedrock-gateway: spec.subsets[0].labels: `version: v1` selects no pod",
+    ),
+    (
+        "egress/mesh.yaml",
+        "    connectionPool:\n",
+        "    portLevelSettings: [{ port: { number: 8444 } }]\n    connectionPool:\n",
+        "spec.trafficPolicy.portLevelSettings[0].port.number: host",
+    ),
+    (
+        "egress/mesh.yaml",
+        "match: [{ gateways: [mesh], port: 80 }]",
+        "match: [{ gateways: [mesh], port: 81 }]",
+        "spec.http[0].match[0].port: neither the hosts nor a Gateway have port 81",
+    ),
+    (
+        "egress/mesh.yaml",
+        "match: [{ gateways: [bedrock-gateway], port: 8443 }]",
+        "match: [{ gateways: [bedrock-getaway], port: 8443 }]",
+        "spec.http[1].match[0].gateways[0]: `bedrock-getaway` is not in `spec.gateways`",
+    ),
+    (
+        "egress/mesh.yaml",
+        "        - ./bedrock-runtime.us-gov-west-1.amazonaws.com\n        - ./bedrock.us-gov-west-1.amazonaws.com\n        - ./bedrock-runtime.us-east-1.amazonaws.com\n        - ./bedrock.us-east-1.amazonaws.com\n",
+        "        - ./other.example\n",
+        "spec.gateways[1]: Gateway `bedrock-gateway` serves none of the hosts; it serves other.example",
+    ),
+    (
+        "egress/mesh.yaml",
+        "  resolution: DNS\n",
+        "  resolution: STATIC\n  workloadSelector: { labels: { app: bedrock-getaway } }\n",
+        "ServiceEntry/bedrock: spec.workloadSelector.labels: `app: bedrock-getaway` selects no pod",
+    ),
+    (
+        "egress/mesh.yaml",
+        "    - bedrock-runtime.us-gov-west-1.amazonaws.com\n    - bedrock.us-gov-west-1.amazonaws.com\n    - bedrock-runtime.us-east-1.amazonaws.com\n    - bedrock.us-east-1.amazonaws.com\n  gateways",
+        "    - bedrock-runtime.us-gov-weast-1.amazonaws.com\n  gateways",
+        "VirtualService/bedrock: spec.hosts[0]: no Service or ServiceEntry has the host",
+    ),
+    (
+        "egress/envoyfilter.yaml",
+        "gateway: bedrock-gateway/bedrock-gateway, vhost",
+        "gateway: bedrock-gateway/bedrock-getaway, vhost",
+        "match.routeConfiguration.gateway: Gateway `bedrock-gateway/bedrock-getaway` is missing",
+    ),
+    (
+        "egress/envoyfilter.yaml",
+        "route: { name: closed }",
+        "route: { name: close }",
+        "no VirtualService has a route `close`, so the patch matches nothing; did you mean `closed`?",
+    ),
+    (
+        "sidecar/mesh.yaml",
+        "host: bedrock.us-east-1.amazonaws.com, port: { number: 10000 }",
+        "host: bedrock.us-east-1.amazonaws.com, port: { number: 443 }",
+        "has no port 443; it has 10000",
+    ),
+    (
+        "sidecar/mesh.yaml",
+        "hosts: [bedrock-runtime.us-east-1.amazonaws.com, bedrock.us-east-1.amazonaws.com]",
+        "hosts: [bedrock-runtime.us-east-1.amazonaws.com, bedrock.us-eest-1.amazonaws.com]",
+        "ServiceEntry/bedrock-commercial: spec.hosts[1]: this version does not know region 'us-eest-1'",
+    ),
     ("egress/envoyfilter.yaml", r#""role": "gateway""#, r#""rol": "gateway""#, "configuration.value"),
 ];
 
@@ -158,4 +230,28 @@ fn kinds_of_others_are_not_taken_for_mistakes() {
         let object = format!("apiVersion: v1\nkind: {kind}\nmetadata: {{ name: x, namespace: y }}\n");
         assert_eq!(faults(&[dir.file("object.yaml", &object)], |_| {}), Vec::<String>::new(), "{kind}");
     }
+}
+
+/// A Service may be called by its name alone in its namespace, and without the end of its host.
+#[test]
+fn short_names_of_services_are_hosts() {
+    let dir = Dir::new();
+    let service =
+        "apiVersion: v1\nkind: Service\nmetadata: { name: web, namespace: apps }\nspec: { ports: [{ port: 80 }] }\n";
+    let route = |host: &str, rest: &str| {
+        let route = format!("{{ host: {host}, subset: v1{rest} }}");
+        format!(
+            "{service}---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{ name: web, namespace: apps }}\n\
+             spec: {{ host: web.apps.svc.cluster.local, subsets: [{{ name: v1 }}] }}\n---\napiVersion: networking.istio.io/v1\n\
+             kind: VirtualService\nmetadata: {{ name: web, namespace: apps }}\n\
+             spec: {{ hosts: [web], http: [{{ route: [{{ destination: {route} }}] }}] }}\n"
+        )
+    };
+    for host in ["web", "web.apps", "web.apps.svc", "web.apps.svc.cluster.local"] {
+        assert_eq!(faults(&[dir.file("x.yaml", &route(host, ""))], |_| {}), Vec::<String>::new(), "{host}");
+        let found = faults(&[dir.file("x.yaml", &route(host, ", port: { number: 81 }"))], |_| {});
+        assert!(matches!(found.as_slice(), [only] if only.contains("has no port 81; it has 80")), "{host}: {found:?}");
+    }
+    let found = faults(&[dir.file("x.yaml", &route("wep", ""))], |_| {});
+    assert!(found.iter().any(|said| said.contains("no Service or ServiceEntry has the host `wep`")), "{found:?}");
 }

@@ -11,7 +11,7 @@ use filter_core::config::nearest;
 use serde_json::{Map, Value};
 
 use super::bootstrap::visit_objects;
-use super::{At, Fault, File, Options};
+use super::{At, Fault, File, Options, regions};
 
 pub use plugins::is_digest;
 
@@ -113,6 +113,13 @@ fn alone(object: &Object<'_>, options: &Options, found: &mut Vec<Fault>) {
             visit_objects("spec", spec, &mut |key, value| plugins::filter(object, key, value, options, found));
         }
         "AuthorizationPolicy" => access::authorization(object, found),
+        "ServiceEntry" => {
+            let hosts = object.get("/spec/hosts").and_then(Value::as_array).into_iter().flatten();
+            for (index, host) in hosts.filter_map(Value::as_str).enumerate() {
+                let unknown = regions::of_host(&format!("spec.hosts[{index}]"), host, &options.known_regions);
+                found.extend(unknown.map(|error| object.fault(&error.key, error.detail())));
+            }
+        }
         "PeerAuthentication" if object.text("/spec/mtls/mode") != "STRICT" => {
             let mode = object.text("/spec/mtls/mode");
             let problem = format!("want STRICT, not {mode}: a caller without a certificate has no name");
@@ -130,9 +137,7 @@ fn together(object: &Object<'_>, objects: &[Object<'_>], found: &mut Vec<Fault>)
     match object.kind {
         "Service" => workloads::service(object, objects, found),
         "VirtualService" => routing::virtual_service(object, objects, found),
-        "DestinationRule" => {
-            routing::host(object, "spec.host", object.text("/spec/host"), objects, found);
-        }
+        "DestinationRule" => routing::destination_rule(object, objects, found),
         "EnvoyFilter" => patches::check(object, objects, found),
         _ => {}
     }

@@ -6,26 +6,19 @@ use serde_json::Value;
 
 use super::super::bootstrap::visit_objects;
 use super::super::{Fault, did_you_mean};
+use super::routing::{listed_ports, server_ports};
 use super::{Object, WASM, plain};
 
 /// Patches: for listeners that exist, with the clusters that their document names.
 pub(super) fn check(object: &Object<'_>, objects: &[Object<'_>], found: &mut Vec<Fault>) {
-    let mut ports: Vec<String> = Vec::new();
-    for other in objects {
-        match other.kind {
-            "Gateway" => {
-                let servers = other.get("/spec/servers").and_then(Value::as_array);
-                ports.extend(
-                    servers.into_iter().flatten().filter_map(|server| server.pointer("/port/number")).map(plain),
-                );
-            }
-            "ServiceEntry" => {
-                let listed = other.get("/spec/ports").and_then(Value::as_array);
-                ports.extend(listed.into_iter().flatten().filter_map(|port| port.get("number")).map(plain));
-            }
-            _ => {}
-        }
-    }
+    let ports: Vec<String> = objects
+        .iter()
+        .flat_map(|other| match other.kind {
+            "Gateway" => server_ports(other),
+            "ServiceEntry" => listed_ports(other, "number"),
+            _ => Vec::new(),
+        })
+        .collect();
     let mut clusters: Vec<&str> = Vec::new();
     let mut filters: Vec<&str> = Vec::new();
     let patches = object.get("/spec/configPatches").and_then(Value::as_array);
@@ -41,6 +34,7 @@ pub(super) fn check(object: &Object<'_>, objects: &[Object<'_>], found: &mut Vec
             );
             found.push(object.fault(&format!("{key}.match.listener.portNumber"), problem));
         }
+        route_configuration(object, &key, patch, objects, found);
         let name = patch.pointer("/patch/value/name").and_then(Value::as_str);
         match patch.get("applyTo").and_then(Value::as_str) {
             Some("CLUSTER") => clusters.extend(name),
@@ -74,5 +68,28 @@ pub(super) fn check(object: &Object<'_>, objects: &[Object<'_>], found: &mut Vec
             let near = did_you_mean(name, filters.iter().copied());
             found.push(object.fault(&format!("{key}.name"), format!("no EXTENSION_CONFIG is called `{name}`{near}")));
         }
+    }
+}
+
+/// A patch of routes: the Gateway and the route that it matches.
+fn route_configuration(object: &Object<'_>, key: &str, patch: &Value, objects: &[Object<'_>], found: &mut Vec<Fault>) {
+    let key = format!("{key}.match.routeConfiguration");
+    let Some(matched) = patch.pointer("/match/routeConfiguration") else { return };
+    let gateways = objects.iter().filter(|other| other.kind == "Gateway");
+    let gateways: Vec<String> = gateways.map(|other| format!("{}/{}", other.namespace, other.name)).collect();
+    let gateway = matched.get("gateway").and_then(Value::as_str);
+    if let Some(gateway) = gateway.filter(|name| !gateways.is_empty() && !gateways.iter().any(|known| known == name)) {
+        let near = did_you_mean(gateway, gateways.iter().map(String::as_str));
+        let problem = format!("Gateway `{gateway}` is missing, so the patch matches nothing{near}");
+        found.push(object.fault(&format!("{key}.gateway"), problem));
+    }
+    let services = objects.iter().filter(|other| other.kind == "VirtualService");
+    let routes = services.filter_map(|other| other.get("/spec/http")?.as_array()).flatten();
+    let routes: Vec<&str> = routes.filter_map(|route| route.get("name")?.as_str()).collect();
+    let route = matched.pointer("/vhost/route/name").and_then(Value::as_str);
+    if let Some(route) = route.filter(|name| !routes.is_empty() && !routes.contains(name)) {
+        let near = did_you_mean(route, routes.iter().copied());
+        let problem = format!("no VirtualService has a route `{route}`, so the patch matches nothing{near}");
+        found.push(object.fault(&format!("{key}.vhost.route.name"), problem));
     }
 }

@@ -5,12 +5,16 @@ use serde_json::{Map, Value};
 use super::super::Fault;
 use super::{Object, plain};
 
+pub(super) type Labels = Map<String, Value>;
+
 /// The labels that a selector names are those of some workload.
 pub(super) fn selector(object: &Object<'_>, objects: &[Object<'_>], found: &mut Vec<Fault>) {
     let (key, pointer) = match object.kind {
-        "EnvoyFilter" => ("spec.workloadSelector.labels", "/spec/workloadSelector/labels"),
+        "EnvoyFilter" | "ServiceEntry" => ("spec.workloadSelector.labels", "/spec/workloadSelector/labels"),
+        "DestinationRule" => ("spec.workloadSelector.matchLabels", "/spec/workloadSelector/matchLabels"),
         "Service" | "Gateway" => ("spec.selector", "/spec/selector"),
         "WasmPlugin"
+        | "TrafficExtension"
         | "AuthorizationPolicy"
         | "Telemetry"
         | "PeerAuthentication"
@@ -19,43 +23,60 @@ pub(super) fn selector(object: &Object<'_>, objects: &[Object<'_>], found: &mut 
         _ => return,
     };
     let Some(wanted) = object.get(pointer).and_then(Value::as_object) else { return };
-    let pods: Vec<&Map<String, Value>> = match object.kind {
+    let pods: Vec<&Labels> = match object.kind {
         // A Deployment selects its own pods.
         "Deployment" => object.pod_labels().into_iter().collect(),
+        // It may select virtual machines.
+        "ServiceEntry" if objects.iter().any(|other| other.kind == "WorkloadEntry") => return,
         _ => {
             let same = objects.iter().filter(|other| other.namespace == object.namespace);
             same.filter_map(Object::pod_labels).collect()
         }
     };
-    if pods.is_empty() || pods.iter().any(|labels| wanted.iter().all(|(name, value)| labels.get(name) == Some(value))) {
-        return;
+    if let Some(problem) = selects_none(wanted, &pods) {
+        found.push(object.fault(key, problem));
     }
-    let show = |labels: &Map<String, Value>| {
+}
+
+/// What is wrong with labels that no pod has; nothing where no pod is known.
+pub(super) fn selects_none(wanted: &Labels, pods: &[&Labels]) -> Option<String> {
+    if pods.is_empty() || pods.iter().any(|labels| has_all(labels, wanted)) {
+        return None;
+    }
+    let show = |labels: &Labels| {
         let pairs = labels.iter().map(|(name, value)| format!("{name}: {}", value.as_str().unwrap_or_default()));
         pairs.collect::<Vec<_>>().join(", ")
     };
     let have: Vec<String> = pods.iter().map(|labels| show(labels)).collect();
-    found.push(object.fault(key, format!("`{}` selects no pod; pods have: {}", show(wanted), have.join(" | "))));
+    Some(format!("`{}` selects no pod; pods have: {}", show(wanted), have.join(" | ")))
+}
+
+/// Whether labels are among others. No labels are among all.
+pub(super) fn has_all(labels: &Labels, wanted: &Labels) -> bool {
+    wanted.iter().all(|(name, value)| labels.get(name) == Some(value))
+}
+
+/// The workloads of a namespace that labels select.
+pub(super) fn selected<'a>(
+    namespace: &'a str,
+    wanted: &'a Labels,
+    objects: &'a [Object<'a>],
+) -> impl Iterator<Item = &'a Object<'a>> {
+    let is_selected = |labels: &Labels| has_all(labels, wanted);
+    objects.iter().filter(move |other| other.namespace == namespace && other.pod_labels().is_some_and(is_selected))
+}
+
+/// The ports of a workload's containers, by number and by name.
+pub(super) fn ports(workload: &Object<'_>) -> Vec<String> {
+    let containers = workload.get("/spec/template/spec/containers").and_then(Value::as_array);
+    let listed = containers.into_iter().flatten().filter_map(|container| container.get("ports")?.as_array()).flatten();
+    listed.flat_map(|port| ["containerPort", "name"].iter().filter_map(|key| port.get(key)).map(plain)).collect()
 }
 
 /// A Service's target ports are ports of its pods.
 pub(super) fn service(object: &Object<'_>, objects: &[Object<'_>], found: &mut Vec<Fault>) {
     let Some(wanted) = object.get("/spec/selector").and_then(Value::as_object) else { return };
-    let is_selected = |other: &&Object<'_>| {
-        other.namespace == object.namespace
-            && other
-                .pod_labels()
-                .is_some_and(|labels| wanted.iter().all(|(name, value)| labels.get(name) == Some(value)))
-    };
-    let mut ports: Vec<String> = Vec::new();
-    for workload in objects.iter().filter(is_selected) {
-        let containers = workload.get("/spec/template/spec/containers").and_then(Value::as_array);
-        for port in
-            containers.into_iter().flatten().filter_map(|container| container.get("ports")?.as_array()).flatten()
-        {
-            ports.extend(["containerPort", "name"].iter().filter_map(|key| port.get(key)).map(plain));
-        }
-    }
+    let ports: Vec<String> = selected(object.namespace, wanted, objects).flat_map(ports).collect();
     if ports.is_empty() {
         return;
     }
