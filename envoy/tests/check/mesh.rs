@@ -7,7 +7,7 @@ use bedrock_gateway::check;
 use super::{Dir, faults, planted, repository};
 
 /// File, what is there, what is planted, and what is said.
-const MESH: [(&str, &str, &str, &str); 31] = [
+const MESH: [(&str, &str, &str, &str); 36] = [
     (
         "sidecar/plugin.yaml",
         "failStrategy: FAIL_RELOAD",
@@ -103,6 +103,24 @@ const MESH: [(&str, &str, &str, &str); 31] = [
     ),
     (
         "egress/mesh.yaml",
+        "action: ALLOW",
+        "action: DENY",
+        "AuthorizationPolicy/bedrock-gateway: spec.action: DENY refuses the callers that the rules name and lets all others",
+    ),
+    (
+        "egress/mesh.yaml",
+        "action: ALLOW\n  rules:\n",
+        "action: ALLOW\n  rules:\n    - from: [{ source: { namespaces: [mission] } }]\n---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: { name: refuse, namespace: bedrock-gateway }\nspec:\n  action: DENY\n  rules:\n    - from: [{ source: { namespaces: [mission] } }]\n",
+        "AuthorizationPolicy/refuse: spec.rules[0].from: refuses the callers that AuthorizationPolicy/bedrock-gateway lets in",
+    ),
+    (
+        "egress/mesh.yaml",
+        "ports: [\"8443\"]",
+        "ports: [\"8443\", \"8444\"]",
+        "spec.rules[0].to[0].operation.ports[1]: the selected pods have no port 8444; they have 8443",
+    ),
+    (
+        "egress/mesh.yaml",
         "svc.cluster.local, port: { number: 8443 } }",
         "svc.cluster.local, port: { number: 8443 }, subset: v2 }",
         "VirtualService/bedrock: spec.http[0].route[0].destination.subset: no DestinationRule of host",
@@ -160,6 +178,18 @@ const MESH: [(&str, &str, &str, &str); 31] = [
         "route: { name: closed }",
         "route: { name: close }",
         "no VirtualService has a route `close`, so the patch matches nothing; did you mean `closed`?",
+    ),
+    (
+        "sidecar/plugin.yaml",
+        "ports: [{ number: 10000 }]",
+        "ports: [{ number: 10001 }]",
+        "WasmPlugin/bedrock-gateway: spec.match[0].ports[0].number: no ServiceEntry or Service has port 10001",
+    ),
+    (
+        "sidecar/plugin.yaml",
+        "kind: WasmPlugin",
+        "kind: WasmPlugin",
+        "spec.selector: EnvoyFilter/bedrock-gateway puts the filter into the same sidecars",
     ),
     (
         "sidecar/mesh.yaml",

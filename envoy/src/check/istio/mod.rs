@@ -138,6 +138,8 @@ fn together(object: &Object<'_>, objects: &[Object<'_>], found: &mut Vec<Fault>)
         "Service" => workloads::service(object, objects, found),
         "VirtualService" => routing::virtual_service(object, objects, found),
         "DestinationRule" => routing::destination_rule(object, objects, found),
+        "AuthorizationPolicy" => access::among(object, objects, found),
+        "WasmPlugin" | "TrafficExtension" => plugins::among(object, objects, found),
         "EnvoyFilter" => patches::check(object, objects, found),
         _ => {}
     }

@@ -1,11 +1,14 @@
 //! WasmPlugins, Wasm filters in patches, and images: pinned, and refusing when they fail.
 
-use filter_core::config::{Auth, Config, RelayPlace};
+use filter_core::config::{Auth, Config, RelayPlace, Role};
 use filter_core::policy::Policy;
 use serde_json::Value;
 
-use super::super::{Fault, Options, regions};
-use super::{NETWORK_WASM, Object, WASM};
+use super::super::bootstrap::visit_objects;
+use super::super::{Fault, Options, did_you_mean, regions};
+use super::access::overlap;
+use super::{NETWORK_WASM, Object, WASM, plain};
+use crate::base::role_of;
 
 /// A WasmPlugin: the module by digest, refusing when it fails, and a document that can do without holding bodies.
 pub(super) fn plugin(object: &Object<'_>, options: &Options, found: &mut Vec<Fault>) {
@@ -90,6 +93,56 @@ fn policy(object: &Object<'_>, key: &str, document: &str, options: &Options, fou
             None
         }
     }
+}
+
+/// A WasmPlugin among the others: alone in its sidecars, and for ports that are there.
+pub(super) fn among(object: &Object<'_>, objects: &[Object<'_>], found: &mut Vec<Fault>) {
+    let own = object.get("/spec/selector/matchLabels").and_then(Value::as_object);
+    for other in objects.iter().filter(|other| other.kind == "EnvoyFilter" && other.namespace == object.namespace) {
+        let selector = other.get("/spec/workloadSelector/labels").and_then(Value::as_object);
+        if overlap(own, selector) && has_gateway(other) {
+            let problem = format!(
+                "{} puts the filter into the same sidecars, and calls would pass it twice; apply one of the two",
+                other.title
+            );
+            found.push(object.fault("spec.selector", problem));
+        }
+    }
+    let mut known: Vec<String> = Vec::new();
+    for other in objects {
+        match other.kind {
+            "ServiceEntry" => known.extend(super::routing::listed_ports(other, "number")),
+            "Service" => known.extend(super::routing::listed_ports(other, "port")),
+            _ => {}
+        }
+    }
+    if known.is_empty() {
+        return;
+    }
+    let matches = object.get("/spec/match").and_then(Value::as_array).into_iter().flatten().enumerate();
+    // Of a server, the ports are those of its containers.
+    for (index, selected) in matches.filter(|(_, selected)| selected.get("mode").is_some_and(|mode| mode == "CLIENT")) {
+        let ports = selected.get("ports").and_then(Value::as_array).into_iter().flatten();
+        for (nth, port) in ports.filter_map(|port| port.get("number")).map(plain).enumerate() {
+            if !known.contains(&port) {
+                let problem = format!(
+                    "no ServiceEntry or Service has port {port}, so the plugin sees no call{}",
+                    did_you_mean(&port, known.iter().map(String::as_str))
+                );
+                found.push(object.fault(&format!("spec.match[{index}].ports[{nth}].number"), problem));
+            }
+        }
+    }
+}
+
+/// Whether an EnvoyFilter has the filter in a role that takes calls.
+fn has_gateway(object: &Object<'_>) -> bool {
+    let mut has = false;
+    visit_objects("spec", object.get("/spec").unwrap_or(&Value::Null), &mut |_, value| {
+        let text = value.pointer("/config/configuration/value").and_then(Value::as_str);
+        has |= text.and_then(role_of).is_some_and(|role| role != Role::Signer);
+    });
+    has
 }
 
 /// An image of a container or a volume; `auto` is the one that Istio puts in.
