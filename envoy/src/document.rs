@@ -200,7 +200,8 @@ fn said(error: &ConfigError) -> String {
 fn key(name: &str, text: &str, mut error: ConfigError) -> DocumentError {
     let mut position = error.position.or_else(|| locate(text, &error.key));
     if let Some(quote) = error.position.and_then(|position| quotes::in_json(text, position)) {
-        position = Some(quote);
+        error.position = Some(quote);
+        position = error.position;
         error.problem = format!("the document is not JSON: {}", quotes::NOT_STRAIGHT);
     }
     if let Some(problem) = without_space(&error) {

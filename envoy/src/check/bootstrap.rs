@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use filter_core::config::{Auth, Config, Credentials, RelayPlace, Role, Signer};
+use filter_core::config::{Auth, Config, ConfigError, Credentials, RelayPlace, Role, Signer};
 use filter_core::policy::Policy;
 use serde_json::Value;
 
 use super::routes::Clusters;
 pub(super) use super::values::visit_objects;
-use super::{At, Fault, File, Options, callers, cluster, did_you_mean, regions, routes};
+use super::{At, Fault, File, Options, callers, cluster, did_you_mean, mistakes, regions, routes};
 use crate::base::role_of;
 use crate::document::Document;
 
@@ -47,10 +47,10 @@ pub(super) fn check(
         return;
     };
     for plugin in &plugins {
-        if let Err(error) = Policy::parse(plugin.text.as_bytes(), None) {
-            let key = format!("{}.configuration.value", plugin.key);
-            found.push(at.fault(&key, format!("{}: {}", error.key, error.detail())));
-        }
+        let errors = mistakes::parse(plugin.text).err();
+        let key = format!("{}.configuration.value", plugin.key);
+        let say = |error: ConfigError| at.fault(&key, format!("{}: {}", error.key, error.detail()));
+        found.extend(errors.into_iter().flatten().map(say));
     }
     same(&at, main, &plugins, found);
     listeners(&at, bootstrap, &plugins, found);

@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use filter_core::config::{Auth, ConfigError};
+use filter_core::config::{Auth, Config, ConfigError};
+use filter_core::policy::Policy;
 use serde_json::{Value, json};
 
 use super::{Fault, File};
@@ -14,38 +15,63 @@ use crate::{position, quotes};
 /// A document of a few kilobytes has less; it bounds the time that a broken file takes.
 const MOST: usize = 500;
 
-/// The document, or each mistake in it.
+/// The document of a file, or each mistake in it.
 pub(super) fn compile(file: &File, found: &mut Vec<Fault>) -> Option<Document> {
-    let mut rest = Rest::of(&file.text);
-    rest.leave_out_quotes(file, found);
+    let mut form = None;
+    let read = every(&file.text, |text| match compile_text(&file.name, text) {
+        Ok(document) => Ok(document),
+        Err(DocumentError::Key { error, .. }) => Err(Some(*error)),
+        Err(DocumentError::Form { position, problem, .. }) => {
+            form = Some(Fault::new(file, position, "", problem));
+            Err(None)
+        }
+        Err(error) => {
+            form = Some(Fault::new(file, None, "", error));
+            Err(None)
+        }
+    });
+    let errors = match read {
+        Ok(document) => return Some(document),
+        Err(errors) => errors,
+    };
+    // What follows from a key that was left out is not the operator's.
+    found.extend(form.filter(|_| errors.is_empty()));
+    found.extend(errors.into_iter().map(|error| {
+        let position = error.position.or_else(|| position::locate(&file.text, &error.key));
+        let key = if error.key == "." { "" } else { &error.key };
+        Fault::new(file, position, key, error.detail())
+    }));
+    None
+}
+
+/// A document in another file, as the filter reads it, or each mistake in it.
+pub(super) fn parse(text: &str) -> Result<(Policy, Config), Vec<ConfigError>> {
+    every(text, |text| {
+        let config = Config::parse(text.as_bytes()).map_err(Some)?;
+        Ok((Policy::compile(&config, None).map_err(Some)?, config))
+    })
+}
+
+/// What `read` makes of a text, or each of its errors. `Err(None)` ends it.
+fn every<T>(text: &str, mut read: impl FnMut(&str) -> Result<T, Option<ConfigError>>) -> Result<T, Vec<ConfigError>> {
+    let mut rest = Rest::of(text);
+    let mut errors = rest.leave_out_quotes();
     for _ in 0..MOST {
-        let text = rest.text(&file.text);
-        match compile_text(&file.name, &text) {
-            Ok(document) => return rest.is_whole().then_some(document),
-            Err(DocumentError::Key { error, position, .. }) => {
+        match read(&rest.text(text)) {
+            Ok(value) if rest.is_whole() => return Ok(value),
+            Ok(_) | Err(None) => break,
+            Err(Some(error)) => {
                 let key = rest.key_in_file(&error.key);
                 if !rest.caused(&key, &error) {
-                    let position = if rest.is_whole() { position } else { position::locate(&file.text, &key) };
-                    let shown = if key == "." { String::new() } else { key.clone() };
-                    found.push(Fault::new(file, position, &shown, error.detail()));
+                    errors.push(ConfigError { key: key.clone(), ..error.clone() });
                 }
                 if !rest.leave_out(&error.key, key) {
-                    return None;
+                    break;
                 }
-            }
-            Err(DocumentError::Form { position, problem, .. }) => {
-                if rest.is_whole() {
-                    found.push(Fault::new(file, position, "", problem));
-                }
-                return None;
-            }
-            Err(error) => {
-                found.push(Fault::new(file, None, "", error));
-                return None;
             }
         }
     }
-    None
+    Err(errors)
 }
 
 fn compile_text(name: &str, text: &str) -> Result<Document, DocumentError> {
@@ -137,15 +163,14 @@ impl Rest {
     }
 
     /// Names and leaves out texts that begin or end with a typographic quote: YAML takes it as part of the text.
-    fn leave_out_quotes(&mut self, file: &File, found: &mut Vec<Fault>) {
-        let Some(value) = &self.value else { return };
+    fn leave_out_quotes(&mut self) -> Vec<ConfigError> {
+        let texts = self.value.as_ref().map(quotes::texts).unwrap_or_default();
         // From the end, so that the keys of the others stay as they are.
-        for (key, text) in quotes::texts(value).into_iter().rev() {
-            let position = position::locate(&file.text, &key);
-            let problem = quotes::part_of_the_text(&text);
-            found.push(Fault::new(file, position, &key, problem));
-            self.leave_out(&key.clone(), key);
-        }
+        let errors = texts.into_iter().rev().map(|(key, text)| {
+            self.leave_out(&key, key.clone());
+            ConfigError::new(key, quotes::part_of_the_text(&text))
+        });
+        errors.collect()
     }
 }
 

@@ -25,7 +25,7 @@ pub use istio::is_digest;
 
 use crate::paths::PathSpec;
 use crate::position::place;
-use crate::{position, progress};
+use crate::{position, progress, quotes};
 
 /// What to check.
 #[derive(Debug, Clone, Default)]
@@ -162,14 +162,19 @@ pub fn findings(options: &Options) -> Result<Vec<Fault>, CheckError> {
         && file.documents.first().is_none_or(|first| first.get("static_resources").is_none())
     {
         let at = At { file, document: 0, object: "" };
-        let problem = match serde_json::from_str::<Value>(&file.text) {
-            Err(error) if position::is_json(&file.text) => format!("not JSON: {error}"),
-            _ => "not a bootstrap of Envoy: `static_resources` is missing".to_owned(),
-        };
-        found.push(at.fault("", problem));
+        match serde_json::from_str::<Value>(&file.text) {
+            Err(error) if position::is_json(&file.text) => {
+                let error = filter_core::config::ConfigError::not_json(&error);
+                found.push(Fault::new(file, error.position, "", error.detail()));
+            }
+            _ => found.push(at.fault("", "not a bootstrap of Envoy: `static_resources` is missing")),
+        }
     }
     for path in &options.files {
         let Some(file) = read(path, options, &mut found)? else { continue };
+        if file.documents.iter().any(|document| document.get("static_resources").or(document.get("kind")).is_some()) {
+            typographic_quotes(&file, &mut found);
+        }
         match file.documents.first() {
             Some(first) if first.get("static_resources").is_some() => {
                 bootstrap::check(&file, first, None, options, &mut found);
@@ -183,6 +188,14 @@ pub fn findings(options: &Options) -> Result<Vec<Fault>, CheckError> {
     found.sort_by_key(|fault| (fault.file.clone(), fault.position.map(|position| (position.line, position.column))));
     found.dedup();
     Ok(found)
+}
+
+/// Of bootstraps and objects; those of a document are told with its other mistakes.
+fn typographic_quotes(file: &File, found: &mut Vec<Fault>) {
+    for (document, value) in file.documents.iter().enumerate() {
+        let at = At { file, document, object: "" };
+        found.extend(quotes::texts(value).iter().map(|(key, text)| at.fault(key, quotes::part_of_the_text(text))));
+    }
 }
 
 fn read(path: &Path, options: &Options, found: &mut Vec<Fault>) -> Result<Option<File>, CheckError> {

@@ -1,6 +1,6 @@
 //! A document with many mistakes: each is named, at its place in the file.
 
-use super::{Dir, POLICY, faults, planted};
+use super::{Dir, POLICY, faults, planted, repository, shipped};
 
 #[test]
 fn every_mistake_of_a_document_is_named() {
@@ -72,5 +72,23 @@ fn a_missing_key_hides_no_other_mistake() {
         for says in [key, "dscp: ", "max_body_bytes: "] {
             assert!(found.iter().any(|said| said.contains(says)), "{to}: {says}: {found:#?}");
         }
+    }
+}
+
+/// Documents in a bootstrap and in objects for Istio are read in the same way.
+#[test]
+fn every_mistake_of_a_document_inside_is_named() {
+    let dir = Dir::new();
+    let text = shipped("envoy/standalone.yaml").replace("\"dx\",\n", "\"dxx\", \"vpm\",\n");
+    let found = faults(&[dir.file("standalone.yaml", &text)], |_| {});
+    for says in ["paths[0]: unknown value 'dxx'", "paths[1]: unknown value 'vpm'"] {
+        assert!(found.iter().any(|said| said.contains(says)), "{says}: {found:#?}");
+    }
+    let plugin = std::fs::read_to_string(repository().join("envoy/istio/sidecar/plugin.yaml")).unwrap();
+    let text = planted(&plugin, "paths: [internet]", "paths: [intrnet], dscp: 99");
+    let text = planted(&text, "max_body_bytes: 1073741824", "max_body_byte: 1");
+    let found = faults(&[dir.file("plugin.yaml", &text)], |_| {});
+    for says in ["`max_body_byte`: unknown key", "did you mean `internet`?", "dscp`: want"] {
+        assert!(found.iter().any(|said| said.contains(says)), "{says}: {found:#?}");
     }
 }

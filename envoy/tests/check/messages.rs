@@ -108,3 +108,21 @@ fn slips_in_yaml_are_told_in_plain_words() {
         assert!(fault.starts_with(&format!("rules.yaml:{line}:")) && fault.contains(says), "{to}: {fault}");
     }
 }
+
+#[test]
+fn quotes_in_bootstraps_and_objects_are_named() {
+    let dir = Dir::new();
+    let text = planted(&shipped("envoy/standalone.yaml"), "name: plain\n", "name: \u{201c}plain\u{201d}\n");
+    let found = faults(&[dir.file("standalone.yaml", &text)], |_| {});
+    let key = "static_resources.listeners[0].name: `\u{201c}plain\u{201d}` has typographic quotes";
+    assert!(found.iter().any(|said| said.contains(key)), "{found:#?}");
+    let text = planted(&shipped("envoy/istio/egress/mesh.yaml"), "mode: STRICT", "mode: \u{2018}STRICT\u{2019}");
+    let found = faults(&[dir.file("mesh.yaml", &text)], |_| {});
+    assert!(
+        found.iter().any(|said| said.contains("spec.mtls.mode: `\u{2018}STRICT\u{2019}` has typographic")),
+        "{found:#?}"
+    );
+    let (rules, envoy) = (dir.file("rules.json", POLICY), dir.file("envoy.json", "{ \"static_resources\" 1 }"));
+    let found = faults(&[rules], |options| options.envoy = Some(envoy));
+    assert_eq!(found, ["envoy.json:1:22: the document is not JSON: expected `:`"]);
+}

@@ -1,11 +1,11 @@
 //! WasmPlugins, Wasm filters in patches, and images: pinned, and refusing when they fail.
 
-use filter_core::config::{Auth, Config, RelayPlace, Role};
+use filter_core::config::{Auth, RelayPlace, Role};
 use filter_core::policy::Policy;
 use serde_json::Value;
 
 use super::super::bootstrap::visit_objects;
-use super::super::{Fault, Options, did_you_mean, regions};
+use super::super::{Fault, Options, did_you_mean, mistakes, regions};
 use super::access::overlap;
 use super::{NETWORK_WASM, Object, WASM, plain};
 use crate::base::role_of;
@@ -80,16 +80,15 @@ pub(super) fn filter(object: &Object<'_>, key: &str, value: &Value, options: &Op
 
 /// A document, as the filter reads it.
 fn policy(object: &Object<'_>, key: &str, document: &str, options: &Options, found: &mut Vec<Fault>) -> Option<Policy> {
-    match Policy::parse(document.as_bytes(), None) {
-        Ok(policy) => {
-            let config = Config::parse(document.as_bytes()).ok();
-            let regions = config.map(|config| regions::findings(&config, &options.known_regions));
-            let findings = policy.findings().into_iter().chain(regions.into_iter().flatten());
+    match mistakes::parse(document) {
+        Ok((policy, config)) => {
+            let regions = regions::findings(&config, &options.known_regions);
+            let findings = policy.findings().into_iter().chain(regions);
             found.extend(findings.map(|finding| object.fault(key, finding)));
             Some(policy)
         }
-        Err(error) => {
-            found.push(object.fault(key, error));
+        Err(errors) => {
+            found.extend(errors.into_iter().map(|error| object.fault(key, error)));
             None
         }
     }

@@ -43,6 +43,14 @@ impl ConfigError {
         Self::new(key, format!("unknown {kind} '{name}'")).with_known(name, known)
     }
 
+    /// A text that is not JSON.
+    pub fn not_json(error: &serde_json::Error) -> Self {
+        let position = Position { line: error.line(), column: error.column() };
+        let said = error.to_string();
+        let said = said.strip_suffix(&format!(" at {position}")).unwrap_or(&said);
+        Self { position: Some(position), ..Self::new(".", format!("the document is not JSON: {said}")) }
+    }
+
     /// The problem, the known names and the nearest of them, without the key.
     pub fn detail(&self) -> String {
         let mut text = self.problem.clone();

@@ -1,6 +1,6 @@
 //! A JSON document with the order and the repetitions of its keys, which serde_json's own value loses.
 
-use super::error::{ConfigError, Position};
+use super::error::ConfigError;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use std::fmt;
@@ -25,15 +25,7 @@ impl Json {
     /// # Errors
     /// [`ConfigError`] with the position at which the text stops being JSON.
     pub(super) fn parse(text: &[u8]) -> Result<Self, ConfigError> {
-        serde_json::from_slice(text).map_err(|error| {
-            let position = Position { line: error.line(), column: error.column() };
-            let said = error.to_string();
-            let said = said.strip_suffix(&format!(" at {position}")).unwrap_or(&said);
-            ConfigError {
-                position: Some(position),
-                ..ConfigError::new(".", format!("the document is not JSON: {said}"))
-            }
-        })
+        serde_json::from_slice(text).map_err(|error| ConfigError::not_json(&error))
     }
 
     /// The value of a key of an object.
