@@ -47,11 +47,11 @@ pub(super) fn check(
         return;
     };
     for plugin in &plugins {
-        let errors = mistakes::parse(plugin.text).err();
-        let key = format!("{}.configuration.value", plugin.key);
-        let say = |error: ConfigError| at.fault(&key, format!("{}: {}", error.key, error.detail()));
-        found.extend(errors.into_iter().flatten().map(say));
+        let errors = mistakes::parse(plugin.text).err().unwrap_or_default();
+        found.extend(errors.iter().map(|error| inside(&at, plugin, error)));
     }
+    let regions = serde_json::from_str(main.text).map(|text| regions::findings(&text, &options.known_regions));
+    found.extend(regions.unwrap_or_default().iter().map(|finding| inside(&at, main, finding)));
     same(&at, main, &plugins, found);
     listeners(&at, bootstrap, &plugins, found);
     if let Some(document) = document {
@@ -60,11 +60,14 @@ pub(super) fn check(
     }
     let text = main.text.as_bytes();
     if let (Ok(policy), Ok(config)) = (Policy::parse(text, None), Config::parse(text)) {
-        let key = format!("{}.configuration.value", main.key);
-        let findings = policy.findings().into_iter().chain(regions::findings(&config, &options.known_regions));
-        found.extend(findings.map(|finding| at.fault(&key, format!("{}: {}", finding.key, finding.detail()))));
+        found.extend(policy.findings().into_iter().map(|finding| inside(&at, main, &finding)));
         serves(&at, bootstrap, &policy, &config, &plugins, found);
     }
+}
+
+/// A fault in a filter's document.
+fn inside(at: &At<'_>, plugin: &Plugin<'_>, error: &ConfigError) -> Fault {
+    at.fault(&format!("{}.configuration.value", plugin.key), format!("{}: {}", error.key, error.detail()))
 }
 
 /// A Wasm filter: it must refuse when it fails, and see bodies.

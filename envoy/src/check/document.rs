@@ -1,15 +1,18 @@
 //! A document of the filter: as the filter reads it, against the paths that are given, and against a bootstrap.
 
+use filter_core::config::ConfigError;
+
 use super::{At, Fault, File, Options, bootstrap, mistakes, regions};
 use crate::document::Document;
 use crate::paths;
 
 pub(super) fn check(file: &File, envoy: Option<&File>, options: &Options, found: &mut Vec<Fault>) {
-    let Some(document) = mistakes::compile(file, found) else { return };
     let at = At { file, document: 0, object: "" };
-    let findings = document.policy().findings().into_iter();
-    let findings = findings.chain(regions::findings(document.config(), &options.known_regions));
-    found.extend(findings.map(|finding| at.fault(&finding.key, finding.detail())));
+    let say = |finding: ConfigError| at.fault(&finding.key, finding.detail());
+    let values = file.documents.first().into_iter();
+    found.extend(values.flat_map(|value| regions::findings(value, &options.known_regions)).map(say));
+    let Some(document) = mistakes::compile(file, found) else { return };
+    found.extend(document.policy().findings().into_iter().map(say));
     if !options.paths.is_empty() {
         addresses(&at, &document, options, found);
     }

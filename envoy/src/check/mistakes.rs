@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use filter_core::config::{Auth, Config, ConfigError};
+use filter_core::config::{Auth, ConfigError};
 use filter_core::policy::Policy;
 use serde_json::{Value, json};
 
@@ -45,11 +45,8 @@ pub(super) fn compile(file: &File, found: &mut Vec<Fault>) -> Option<Document> {
 }
 
 /// A document in another file, as the filter reads it, or each mistake in it.
-pub(super) fn parse(text: &str) -> Result<(Policy, Config), Vec<ConfigError>> {
-    every(text, |text| {
-        let config = Config::parse(text.as_bytes()).map_err(Some)?;
-        Ok((Policy::compile(&config, None).map_err(Some)?, config))
-    })
+pub(super) fn parse(text: &str) -> Result<Policy, Vec<ConfigError>> {
+    every(text, |text| Policy::parse(text.as_bytes(), None).map_err(Some))
 }
 
 /// What `read` makes of a text, or each of its errors. `Err(None)` ends it.

@@ -1,8 +1,9 @@
 //! Regions that have the form of a name but that AWS does not have. The filter takes every name of the right form, so that a
 //! new region needs no new version of it.
 
-use filter_core::config::{Config, ConfigError, Credentials, nearest};
+use filter_core::config::{ConfigError, nearest};
 use filter_core::names::Partition;
+use serde_json::Value;
 
 /// The regions of the partitions `aws` and `aws-us-gov` (botocore 1.43.11, `partitions.json`).
 const COMMERCIAL: [&str; 34] = [
@@ -43,19 +44,18 @@ const COMMERCIAL: [&str; 34] = [
 ];
 const GOVCLOUD: [&str; 2] = ["us-gov-east-1", "us-gov-west-1"];
 
-/// Regions of a document that neither this version nor the operator (`also`: `--known-region`) knows.
-pub(super) fn findings(config: &Config, also: &[String]) -> Vec<ConfigError> {
+/// Regions of a document that neither this version nor the operator (`also`: `--known-region`) knows. The document may have
+/// other mistakes.
+pub(super) fn findings(document: &Value, also: &[String]) -> Vec<ConfigError> {
+    let object = |key: &str| document.get(key).and_then(Value::as_object).into_iter().flatten();
     let mut named: Vec<(String, &str)> =
-        config.regions.keys().map(|name| (format!("regions.{name}"), name.as_str())).collect();
-    let sets = config.credential_sets.iter().map(|(name, source)| (format!("credential_sets.{name}"), source));
-    for (key, source) in std::iter::once(("credentials".to_owned(), &config.credentials)).chain(sets) {
-        match source {
-            Credentials::Federation { govcloud, commercial, .. } => {
-                named.push((format!("{key}.govcloud.region"), &govcloud.region));
-                named.push((format!("{key}.commercial.region"), &commercial.region));
-            }
-            Credentials::SecretsManager { region: Some(region), .. } => named.push((format!("{key}.region"), region)),
-            _ => {}
+        object("regions").map(|(name, _)| (format!("regions.{name}"), name.as_str())).collect();
+    let sets = object("credential_sets").map(|(name, source)| (format!("credential_sets.{name}"), source));
+    let default = document.get("credentials").map(|source| ("credentials".to_owned(), source));
+    for (key, source) in default.into_iter().chain(sets) {
+        for place in ["region", "govcloud.region", "commercial.region"] {
+            let region = source.pointer(&format!("/{}", place.replace('.', "/")));
+            named.extend(region.and_then(Value::as_str).map(|name| (format!("{key}.{place}"), name)));
         }
     }
     named.into_iter().filter_map(|(key, name)| unknown(key, name, also)).collect()

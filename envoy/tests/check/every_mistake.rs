@@ -9,13 +9,20 @@ fn every_mistake_of_a_document_is_named() {
     let text = planted(&text, r#""dscp": 10"#, r#""dscp": 64"#);
     let text = planted(&text, r#"["dx", "vpn"]"#, r#"["dx", "vpm"]"#);
     let text = planted(&text, "26214400", "0");
+    let text = planted(&text, r#""us-west-2": {}"#, r#""us-weast-2": {}"#);
     let found = faults(&[dir.file("rules.json", &text)], |_| {});
-    let keys = ["alias: ", "route_classes[0].dscp: ", "route_classes[1].paths[1]: ", "max_body_bytes: "];
-    for (line, key) in [4, 7, 8, 18].into_iter().zip(keys) {
+    let keys = [
+        "regions.us-weast-2: ",
+        "alias: ",
+        "route_classes[0].dscp: ",
+        "route_classes[1].paths[1]: ",
+        "max_body_bytes: ",
+    ];
+    for (line, key) in [2, 4, 7, 8, 18].into_iter().zip(keys) {
         let named = |said: &&String| said.starts_with(&format!("rules.json:{line}:")) && said.contains(key);
         assert!(found.iter().any(|said| named(&said)), "{key}: {found:#?}");
     }
-    assert_eq!(found.len(), 4, "{found:#?}");
+    assert_eq!(found.len(), 5, "{found:#?}");
 }
 
 /// Several elements of a list, and keys after an object that lacks a key.

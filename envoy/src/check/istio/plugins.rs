@@ -80,11 +80,11 @@ pub(super) fn filter(object: &Object<'_>, key: &str, value: &Value, options: &Op
 
 /// A document, as the filter reads it.
 fn policy(object: &Object<'_>, key: &str, document: &str, options: &Options, found: &mut Vec<Fault>) -> Option<Policy> {
+    let regions = serde_json::from_str(document).map(|text| regions::findings(&text, &options.known_regions));
+    found.extend(regions.unwrap_or_default().into_iter().map(|finding| object.fault(key, finding)));
     match mistakes::parse(document) {
-        Ok((policy, config)) => {
-            let regions = regions::findings(&config, &options.known_regions);
-            let findings = policy.findings().into_iter().chain(regions);
-            found.extend(findings.map(|finding| object.fault(key, finding)));
+        Ok(policy) => {
+            found.extend(policy.findings().into_iter().map(|finding| object.fault(key, finding)));
             Some(policy)
         }
         Err(errors) => {
