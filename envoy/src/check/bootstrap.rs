@@ -7,7 +7,7 @@ use filter_core::policy::Policy;
 use serde_json::Value;
 
 use super::routes::Clusters;
-pub(super) use super::values::visit_objects;
+use super::values::visit_objects;
 use super::{At, Fault, File, Options, callers, cluster, did_you_mean, mistakes, regions, routes};
 use crate::base::role_of;
 use crate::document::Document;

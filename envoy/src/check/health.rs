@@ -60,7 +60,7 @@ fn failback(at: &At<'_>, key: &str, check: &Value, policy: &Policy, found: &mut 
     }
 }
 
-/// Protobuf leaves out a zero: `{}` is one too.
+/// `{}` is 0: Protobuf leaves out zeros.
 fn percent(value: &Value) -> Option<f64> {
     value.as_object().map(|percent| percent.get("value").and_then(Value::as_f64).unwrap_or_default())
 }

@@ -12,7 +12,7 @@ use crate::base::Base;
 use crate::document::{Choices, Document, DocumentError, Written};
 use crate::{position, quotes};
 
-/// A document of a few kilobytes has less; it bounds the time that a broken file takes.
+/// Bounds the time that a broken file takes. A document of a few kilobytes has fewer mistakes.
 const MOST: usize = 500;
 
 /// The document of a file, or each mistake in it.

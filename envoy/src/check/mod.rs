@@ -38,7 +38,7 @@ pub struct Options {
     pub paths: Vec<PathSpec>,
     /// Whether `@{…}` and digests of zeros may be left: in templates, which something else fills in.
     pub placeholders: bool,
-    /// Regions that this version does not know and that the operator means.
+    /// Regions that the operator confirms, although this version does not know them.
     pub known_regions: Vec<String>,
 }
 
@@ -77,7 +77,7 @@ pub struct Fault {
     pub key: String,
     /// What is wrong, and what to write instead.
     pub problem: String,
-    /// Whether it only is to be known: it does not fail the check.
+    /// Whether it is a note, which does not fail the check.
     pub is_note: bool,
 }
 
@@ -150,7 +150,7 @@ pub fn run(options: &Options) -> Result<(), CheckError> {
     Err(CheckError::Faults(found))
 }
 
-/// The faults of files, and what else there is to know of them.
+/// The faults and notes of files.
 ///
 /// # Errors
 /// [`CheckError::Read`].
@@ -190,7 +190,7 @@ pub fn findings(options: &Options) -> Result<Vec<Fault>, CheckError> {
     Ok(found)
 }
 
-/// Of bootstraps and objects; those of a document are told with its other mistakes.
+/// Typographic quotes in bootstraps and objects. Those of a document are reported with its other mistakes.
 fn typographic_quotes(file: &File, found: &mut Vec<Fault>) {
     for (document, value) in file.documents.iter().enumerate() {
         let at = At { file, document, object: "" };

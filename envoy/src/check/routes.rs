@@ -17,7 +17,7 @@ pub(super) type Clusters<'a> = BTreeMap<&'a str, (usize, &'a Value)>;
 const INTERNAL: [&str; 2] = [CLUSTER_HEADER, CLASS_HEADER];
 /// What makes Envoy retry on the next path.
 const NEXT_PATH: &str = "envoy.retry_priorities.previous_priorities";
-/// More retries than that are not worth their time (envoy/base.yaml).
+/// The shipped configuration has no more (envoy/base.yaml).
 const MOST_RETRIES: u64 = 5;
 
 /// Routes: to the cluster that the filter names, with retries that it decides, and room for a body.

@@ -51,7 +51,7 @@ const JSON: [(&str, &str, &str); 6] = [
 ];
 
 #[test]
-fn mistakes_in_json_are_told_in_plain_words() {
+fn mistakes_in_json_are_named_in_plain_words() {
     let dir = Dir::new();
     for (from, to, line) in JSON {
         let found = faults(&[dir.file("rules.json", &planted(POLICY, from, to))], |_| {});
@@ -96,7 +96,7 @@ const YAML: [(&str, &str, &str); 6] = [
 ];
 
 #[test]
-fn slips_in_yaml_are_told_in_plain_words() {
+fn slips_in_yaml_are_named_in_plain_words() {
     let dir = Dir::new();
     let example = shipped("envoy/example.yaml");
     for (from, to, says) in YAML {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::super::Fault;
-use super::super::bootstrap::visit_objects;
+use super::super::values::visit_objects;
 use super::workloads::{Labels, has_all, ports, selected};
 use super::{Object, plain};
 

@@ -10,7 +10,7 @@ mod workloads;
 use filter_core::config::nearest;
 use serde_json::{Map, Value};
 
-use super::bootstrap::visit_objects;
+use super::values::visit_objects;
 use super::{At, Fault, File, Options, regions};
 
 pub use plugins::is_digest;

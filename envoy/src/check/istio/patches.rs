@@ -4,7 +4,7 @@ use filter_core::config::Config;
 use filter_core::policy::Policy;
 use serde_json::Value;
 
-use super::super::bootstrap::visit_objects;
+use super::super::values::visit_objects;
 use super::super::{Fault, did_you_mean};
 use super::routing::{listed_ports, server_ports};
 use super::{Object, WASM, plain};

@@ -4,7 +4,7 @@ use filter_core::config::{Auth, RelayPlace, Role};
 use filter_core::policy::Policy;
 use serde_json::Value;
 
-use super::super::bootstrap::visit_objects;
+use super::super::values::visit_objects;
 use super::super::{Fault, Options, did_you_mean, mistakes, regions};
 use super::access::overlap;
 use super::{NETWORK_WASM, Object, WASM, plain};

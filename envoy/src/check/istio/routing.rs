@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::bootstrap::visit_objects;
+use super::super::values::visit_objects;
 use super::super::{Fault, did_you_mean};
 use super::workloads::{Labels, selected, selects_none};
 use super::{Object, plain};
