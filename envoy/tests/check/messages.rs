@@ -15,7 +15,7 @@ const NOT_YAML: [(&str, &str, &str); 8] = [
 ];
 
 #[test]
-fn a_text_that_is_not_yaml_is_answered_in_plain_words() {
+fn names_what_is_not_yaml_in_plain_words() {
     let dir = Dir::new();
     for (text, start, says) in NOT_YAML {
         let found = faults(&[dir.file("rules.yaml", text)], |_| {});
