@@ -4,6 +4,7 @@
 //! the signed headers are exactly those passed in, plus `host`, `x-amz-date` and `x-amz-security-token`.
 
 pub mod stages;
+pub mod x509;
 
 use crate::credentials::{Keys, Secret};
 use aws_credential_types::Credentials;

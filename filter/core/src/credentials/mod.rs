@@ -3,7 +3,9 @@
 //! A document names sources ([`source`]); with the VM's environment each becomes a provider ([`provider`]). [`fetch`] makes
 //! the calls that a provider needs, [`shared_credentials`] shares the result among workers, and calls ask the [`store`].
 
+pub mod create_session;
 pub mod fetch;
+pub mod identity;
 pub mod provider;
 pub mod responses;
 pub mod shared_credentials;

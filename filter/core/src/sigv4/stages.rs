@@ -35,14 +35,42 @@ pub struct Stages {
 /// # Errors
 /// [`SignError`] if the query cannot be decoded or the time has no year of four digits.
 pub fn stages(request: Unsigned<'_>, keys: &Keys, scope: Scope<'_>, now: SystemTime) -> Result<Stages, SignError> {
+    let token = keys.session_token.as_ref().map(|token| ("x-amz-security-token", token.reveal()));
+    let added: Vec<_> = token.into_iter().collect();
+    let Canonical { canonical_request, string_to_sign, .. } = canonical(request, &added, ALGORITHM, scope, now)?;
+    let Scope { region, service } = scope;
+    let key = generate_signing_key(keys.secret_access_key.reveal(), now, region, service);
+    let signature = calculate_signature(&key, string_to_sign.as_bytes());
+    Ok(Stages { canonical_request, string_to_sign, signing_key: Secret::new(hex(key.as_ref())), signature })
+}
+
+/// The stages that every algorithm of Signature Version 4 has.
+pub(super) struct Canonical {
+    pub(super) canonical_request: String,
+    pub(super) string_to_sign: String,
+    /// The value of `x-amz-date`.
+    pub(super) amz_date: String,
+    /// `DAY/REGION/SERVICE/aws4_request`
+    pub(super) scope: String,
+    /// The names of the signed headers, joined by `;`.
+    pub(super) signed_headers: String,
+}
+
+/// `added` are headers to sign, apart from those of the request, `host` and `x-amz-date`.
+pub(super) fn canonical(
+    request: Unsigned<'_>,
+    added: &[(&str, &str)],
+    algorithm: &str,
+    scope: Scope<'_>,
+    now: SystemTime,
+) -> Result<Canonical, SignError> {
     let refuse = |error: &dyn std::fmt::Display| SignError(error.to_string());
     let utc = OffsetDateTime::from(now);
     let amz_date = utc.format(AMZ_DATE).map_err(|error| refuse(&error))?;
     let day = utc.format(DAY).map_err(|error| refuse(&error))?;
 
-    let mut headers: Vec<(&str, &str)> = request.headers.to_vec();
+    let mut headers: Vec<(&str, &str)> = [request.headers, added].concat();
     headers.extend([("host", request.host), ("x-amz-date", &amz_date)]);
-    headers.extend(keys.session_token.as_ref().map(|token| ("x-amz-security-token", token.reveal())));
     headers.sort_by_key(|(name, _)| *name);
     let signed_headers = headers.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";");
     let headers: String = headers.iter().map(|(name, value)| format!("{name}:{}\n", one_space(value))).collect();
@@ -53,12 +81,9 @@ pub fn stages(request: Unsigned<'_>, keys: &Keys, scope: Scope<'_>, now: SystemT
     let canonical_request = format!("{method}\n{path}\n{query}\n{headers}\n{signed_headers}\n{body_sha256}");
 
     let digest = hex(&Sha256::digest(canonical_request.as_bytes()));
-    let Scope { region, service } = scope;
-    let string_to_sign = format!("{ALGORITHM}\n{amz_date}\n{day}/{region}/{service}/aws4_request\n{digest}");
-
-    let key = generate_signing_key(keys.secret_access_key.reveal(), now, region, service);
-    let signature = calculate_signature(&key, string_to_sign.as_bytes());
-    Ok(Stages { canonical_request, string_to_sign, signing_key: Secret::new(hex(key.as_ref())), signature })
+    let scope = format!("{day}/{}/{}/aws4_request", scope.region, scope.service);
+    let string_to_sign = format!("{algorithm}\n{amz_date}\n{scope}\n{digest}");
+    Ok(Canonical { canonical_request, string_to_sign, amz_date, scope, signed_headers })
 }
 
 /// Trims a header's value; runs of spaces become one.
