@@ -43,12 +43,16 @@ pub enum BootstrapError {
         /// The routes' limit.
         room: u64,
     },
-    /// No path reaches Commercial STS, which the credentials need.
-    #[error("cluster `{cluster}`: no --path reaches STS in {region}; give `internet`, or such as vpn/sts=HOST:443")]
-    NoPathToSts {
+    /// No path reaches a Commercial service that the credentials need.
+    #[error(
+        "cluster `{cluster}`: no --path reaches {service} in {region}; give `internet`, or such as vpn/{service}=HOST:443"
+    )]
+    NoPathToService {
         /// The cluster.
         cluster: String,
-        /// Region of the STS endpoint.
+        /// The service, as `--path` names it.
+        service: &'static str,
+        /// Region of its endpoint.
         region: String,
     },
 }

@@ -39,7 +39,7 @@ pub enum PathError {
         region: String,
     },
     /// Not a service that paths can reach.
-    #[error("unknown service '{0}'; known: bedrock-runtime, bedrock, sts")]
+    #[error("unknown service '{0}'; known: bedrock-runtime, bedrock, sts, rolesanywhere")]
     UnknownService(String),
     /// Not a region of the Commercial partition.
     #[error(transparent)]
@@ -48,8 +48,10 @@ pub enum PathError {
 
 /// The service that returns a role's keys for a token (docs/credentials.md, `federation`).
 pub const STS: &str = "sts";
+/// The service that returns a role's keys for a certificate (docs/credentials.md, `roles_anywhere`).
+pub const ROLES_ANYWHERE: &str = "rolesanywhere";
 /// Services that may have their own address on a path, as interface endpoints do.
-const SERVICES: [&str; 3] = ["bedrock-runtime", "bedrock", STS];
+const SERVICES: [&str; 4] = ["bedrock-runtime", "bedrock", STS, ROLES_ANYWHERE];
 
 /// A path, and the address that Envoy connects to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,10 +88,11 @@ impl PathSpec {
 }
 
 /// The most specific path to a service in a region: by service first, then by region. A path with an address but no
-/// service is for Bedrock, and does not reach STS.
+/// service is for Bedrock, and does not reach the services of credentials.
 pub fn find<'a>(paths: &'a [PathSpec], name: PathName, service: &str, region: &str) -> Option<&'a PathSpec> {
+    let is_bedrock = ![STS, ROLES_ANYWHERE].contains(&service);
     let reaches = |path: &&PathSpec| {
-        let serves = path.service.map_or(service != STS || path.address.is_none(), |own| own == service);
+        let serves = path.service.map_or(is_bedrock || path.address.is_none(), |own| own == service);
         path.name == name && serves && path.region.as_ref().is_none_or(|own| own.as_str() == region)
     };
     paths.iter().filter(reaches).max_by_key(|path| (path.service.is_some(), path.region.is_some()))
@@ -174,7 +177,8 @@ mod tests {
 
     #[test]
     fn prefers_an_address_for_the_service() {
-        let texts = ["vpn=a:1", "vpn/bedrock=b:1", "vpn/sts@us-west-2=c:1", "dx=d:1", "internet"];
+        let texts =
+            ["vpn=a:1", "vpn/bedrock=b:1", "vpn/sts@us-west-2=c:1", "dx=d:1", "dx/rolesanywhere=e:1", "internet"];
         let paths: Vec<PathSpec> = texts.iter().map(|text| text.parse().unwrap()).collect();
         let label = |name, service, region| find(&paths, name, service, region).map(PathSpec::label);
         assert_eq!(label(PathName::Vpn, "bedrock-runtime", "us-east-1").as_deref(), Some("vpn"));
@@ -183,6 +187,9 @@ mod tests {
         assert_eq!(label(PathName::Vpn, "sts", "us-east-1"), None);
         assert_eq!(label(PathName::Dx, "sts", "us-east-1"), None);
         assert_eq!(label(PathName::Internet, "sts", "us-east-1").as_deref(), Some("internet"));
+        assert_eq!(label(PathName::Vpn, "rolesanywhere", "us-west-2"), None);
+        assert_eq!(label(PathName::Dx, "rolesanywhere", "us-east-1").as_deref(), Some("dx/rolesanywhere"));
+        assert_eq!(label(PathName::Internet, "rolesanywhere", "us-east-1").as_deref(), Some("internet"));
     }
 
     #[test]

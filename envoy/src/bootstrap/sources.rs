@@ -1,13 +1,13 @@
 //! Adds the clusters that credentials are fetched from (docs/credentials.md), unless the configuration has them.
 
-use filter_core::config::{Credentials, Signer};
+use filter_core::config::{CertificateSource, Credentials, Signer};
 use serde_json::{Map, Value, json};
 
 use super::{clusters, endpoint, find, named};
 use crate::base::Base;
 use crate::bootstrap_error::BootstrapError;
 use crate::document::Document;
-use crate::paths::{self, PathSpec, STS};
+use crate::paths::{self, PathSpec, ROLES_ANYWHERE, STS};
 use filter_core::names::PathName;
 
 /// The instance metadata service has the same address in every VPC.
@@ -21,8 +21,8 @@ enum Destination {
     Local((&'static str, u16)),
     /// A service of the same partition, by host.
     Service(String),
-    /// Commercial STS in this region, over the paths.
-    CommercialSts(String),
+    /// A Commercial service in a region, over the paths.
+    Commercial(&'static str, String),
 }
 
 /// Adds missing clusters. TLS and health checks are those of Bedrock's clusters.
@@ -37,11 +37,11 @@ pub fn add(bootstrap: &mut Value, base: &Base, document: &Document, paths: &[Pat
         known.push(match destination.ok_or_else(|| BootstrapError::UnknownSource(name.clone()))? {
             Destination::Local((address, port)) => local_cluster(&name, address, port),
             Destination::Service(host) => tls_cluster(&name, pattern.clone(), &host, &[(host.clone(), 443)]),
-            Destination::CommercialSts(region) => {
-                let host = format!("{STS}.{region}.amazonaws.com");
-                let addresses = sts_addresses(paths, &region, &host);
+            Destination::Commercial(service, region) => {
+                let host = format!("{service}.{region}.amazonaws.com");
+                let addresses = addresses(paths, service, &region, &host);
                 if addresses.is_empty() {
-                    return Err(BootstrapError::NoPathToSts { cluster: name, region });
+                    return Err(BootstrapError::NoPathToService { cluster: name, service, region });
                 }
                 tls_cluster(&name, pattern.clone(), &host, &addresses)
             }
@@ -52,22 +52,39 @@ pub fn add(bootstrap: &mut Value, base: &Base, document: &Document, paths: &[Pat
 
 /// The clusters that a source names, with their destinations. `None`: only the operator knows the address.
 fn required_clusters(source: &Credentials) -> Vec<(String, Option<Destination>)> {
-    let service = |service: &str, region: &str| Some(Destination::Service(format!("{service}.{region}.amazonaws.com")));
     match source {
         Credentials::Environment {} => Vec::new(),
         Credentials::Container { cluster } => vec![(cluster.clone(), None)],
         Credentials::Imds { cluster, .. } => vec![(cluster.clone(), Some(Destination::Local(IMDS)))],
         Credentials::SecretsManager { cluster, region, using, .. } => {
-            let destination =
-                region.as_ref().map_or(Some(Destination::Local(AGENT)), |region| service("secretsmanager", region));
-            using.iter().map(signer_cluster).chain([(cluster.clone(), destination)]).collect()
+            secret_clusters(cluster, region.as_deref(), using.as_ref())
         }
         Credentials::Federation { using, govcloud, commercial, .. } => vec![
             signer_cluster(using),
             (govcloud.cluster.clone(), service(STS, &govcloud.region)),
-            (commercial.cluster.clone(), Some(Destination::CommercialSts(commercial.region.clone()))),
+            (commercial.cluster.clone(), Some(Destination::Commercial(STS, commercial.region.clone()))),
         ],
+        Credentials::RolesAnywhere { cluster, region, certificate, .. } => {
+            let mut required = match certificate {
+                CertificateSource::Environment {} => Vec::new(),
+                CertificateSource::SecretsManager { cluster, region, using, .. } => {
+                    secret_clusters(cluster, region.as_deref(), using.as_ref())
+                }
+            };
+            required.push((cluster.clone(), Some(Destination::Commercial(ROLES_ANYWHERE, region.clone()))));
+            required
+        }
     }
+}
+
+fn service(service: &str, region: &str) -> Option<Destination> {
+    Some(Destination::Service(format!("{service}.{region}.amazonaws.com")))
+}
+
+/// The cluster of the agent or of Secrets Manager, after that of the keys that sign for it.
+fn secret_clusters(cluster: &str, region: Option<&str>, using: Option<&Signer>) -> Vec<(String, Option<Destination>)> {
+    let destination = region.map_or(Some(Destination::Local(AGENT)), |region| service("secretsmanager", region));
+    using.into_iter().map(signer_cluster).chain([(cluster.to_owned(), destination)]).collect()
 }
 
 fn signer_cluster(signer: &Signer) -> (String, Option<Destination>) {
@@ -77,10 +94,10 @@ fn signer_cluster(signer: &Signer) -> (String, Option<Destination>) {
     }
 }
 
-/// Addresses that reach STS, in the order of the paths.
-fn sts_addresses(paths: &[PathSpec], region: &str, host: &str) -> Vec<(String, u16)> {
+/// Addresses that reach a service, in the order of the paths.
+fn addresses(paths: &[PathSpec], service: &str, region: &str, host: &str) -> Vec<(String, u16)> {
     let given = if paths.is_empty() { &[PathSpec::PUBLIC][..] } else { paths };
-    let found = PathName::ALL.iter().filter_map(|name| paths::find(given, *name, STS, region));
+    let found = PathName::ALL.iter().filter_map(|name| paths::find(given, *name, service, region));
     let address = |path: &PathSpec| match &path.address {
         Some(address) => (address.host.clone(), address.port),
         None => (host.to_owned(), 443),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use filter_core::config::{Auth, Config, ConfigError, Credentials, RelayPlace, Role, Signer};
+use filter_core::config::{Auth, CertificateSource, Config, ConfigError, Credentials, RelayPlace, Role, Signer};
 use filter_core::policy::Policy;
 use serde_json::Value;
 
@@ -259,13 +259,23 @@ fn clusters_of(source: &Credentials) -> Vec<&str> {
     match source {
         Credentials::Environment {} => Vec::new(),
         Credentials::Container { cluster } | Credentials::Imds { cluster, .. } => vec![cluster],
-        Credentials::SecretsManager { cluster, using, .. } => {
-            std::iter::once(cluster.as_str()).chain(using.as_ref().map(signer_cluster)).collect()
-        }
+        Credentials::SecretsManager { cluster, using, .. } => secret_clusters(cluster, using.as_ref()),
         Credentials::Federation { using, govcloud, commercial, .. } => {
             vec![signer_cluster(using), &govcloud.cluster, &commercial.cluster]
         }
+        Credentials::RolesAnywhere { cluster, certificate, .. } => {
+            let mut clusters = match certificate {
+                CertificateSource::Environment {} => Vec::new(),
+                CertificateSource::SecretsManager { cluster, using, .. } => secret_clusters(cluster, using.as_ref()),
+            };
+            clusters.push(cluster);
+            clusters
+        }
     }
+}
+
+fn secret_clusters<'a>(cluster: &'a str, using: Option<&'a Signer>) -> Vec<&'a str> {
+    std::iter::once(cluster).chain(using.map(signer_cluster)).collect()
 }
 
 fn signer_cluster(signer: &Signer) -> &str {

@@ -159,5 +159,5 @@ pub(crate) fn fetched(role: &str) -> (Policy, CredentialStore, SharedCredentials
 pub(crate) fn publish(credentials: &SharedCredentials, memory: &Memory, now: SystemTime, seconds: u64) {
     credentials.due(memory, now);
     let expires = Some(now + std::time::Duration::from_secs(seconds));
-    credentials.publish(memory, &Fetched { credentials: keys(), expires }, now, 0.0);
+    credentials.publish(memory, &Fetched { credentials: keys(), expires, certificate: None }, now, 0.0);
 }

@@ -67,6 +67,28 @@ pub enum Credentials {
         #[serde(default, skip_serializing_if = "is_default")]
         tags: BTreeMap<String, String>,
     },
+    /// IAM Roles Anywhere: the filter signs CreateSession with the key of an X.509 certificate. Keys on P-256 and P-384.
+    RolesAnywhere {
+        /// Envoy's cluster of IAM Roles Anywhere.
+        cluster: String,
+        /// Its region, in the Commercial partition.
+        region: String,
+        /// The trust anchor, which has the certificate's CA.
+        trust_anchor_arn: String,
+        /// The profile, which lists the role.
+        profile_arn: String,
+        /// The Commercial role.
+        role_arn: String,
+        /// Where certificate and private key come from.
+        certificate: CertificateSource,
+        /// How long keys live, 900 to 43200 seconds; 3600 if left out.
+        #[serde(default = "default_duration_seconds", skip_serializing_if = "is_default_duration_seconds")]
+        #[cfg_attr(test, schemars(extend("default" = default_duration_seconds())))]
+        duration_seconds: u32,
+        /// The session's name, which only a profile with `acceptRoleSessionName` takes; AWS chooses one if left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session_name: Option<String>,
+    },
 }
 
 tagged!(Credentials, "source");
@@ -92,6 +114,32 @@ pub enum Signer {
 }
 
 tagged!(Signer, "source");
+
+/// A source of a certificate and its private key, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(tag = "source"))]
+#[serde(remote = "Self", rename_all = "snake_case", deny_unknown_fields)]
+pub enum CertificateSource {
+    /// `BEDROCK_GATEWAY_CERTIFICATE`, `BEDROCK_GATEWAY_PRIVATE_KEY` and, if there are intermediates,
+    /// `BEDROCK_GATEWAY_CERTIFICATE_CHAIN`, from the VM's environment.
+    Environment {},
+    /// A secret in the form of `aws acm export-certificate`: `Certificate`, `CertificateChain` and `PrivateKey`. Without
+    /// `using`, from the Secrets Manager Agent.
+    SecretsManager {
+        /// Envoy's cluster of the agent or of Secrets Manager.
+        cluster: String,
+        /// The secret's name or ARN.
+        secret: String,
+        /// Secrets Manager's region, to call it directly.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        region: Option<String>,
+        /// The credentials that sign the request to Secrets Manager.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        using: Option<Signer>,
+    },
+}
+
+tagged!(CertificateSource, "source");
 
 /// An endpoint of the Security Token Service.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]

@@ -3,7 +3,9 @@
 //! No call is made here: [`Fetch::next`] takes the response to the last call and says which call is next. Errors hold nothing
 //! of a response but its status and AWS's error code.
 
-use super::provider::{FetchPlan, LocalEndpoint};
+use super::create_session::SessionRequest;
+use super::identity::{CertificateMaterial, IdentityError, SigningIdentity, Validity};
+use super::provider::{CertificatePlan, FetchPlan, LocalEndpoint, SecretPlan};
 use super::responses::{self, ResponseError};
 use super::{Credentials, Fetched, Keys, Secret};
 use crate::encoding::{encode, hex};
@@ -81,6 +83,9 @@ pub enum Problem {
     /// Expired keys.
     #[error("the fetched keys have expired already")]
     Expired,
+    /// The certificate or its key cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] IdentityError),
     /// The request could not be signed.
     #[error(transparent)]
     Sign(#[from] sigv4::SignError),
@@ -105,6 +110,7 @@ enum Step {
     Secret,
     Token,
     Role,
+    Session { certificate: Validity },
 }
 
 impl Step {
@@ -120,7 +126,13 @@ impl Step {
             Self::Secret => "GetSecretValue",
             Self::Token => "GetWebIdentityToken",
             Self::Role => "AssumeRoleWithWebIdentity",
+            Self::Session { .. } => "CreateSession",
         }
+    }
+
+    /// Whether a status means success. AWS documents 201 for CreateSession, and its own client takes any 2xx.
+    fn succeeded(&self, status: u16) -> bool {
+        status == 200 || (status == 201 && matches!(self, Self::Session { .. }))
     }
 }
 
@@ -137,19 +149,22 @@ impl Fetch {
     pub fn next(&mut self, outcome: CallOutcome<'_>, now: SystemTime) -> Result<Next, FetchError> {
         let step = std::mem::replace(&mut self.step, Step::Nothing);
         let name = step.name();
-        self.advance(step, outcome, now).map_err(|problem| FetchError { step: name, problem })
+        self.advance(step, outcome, now).map_err(|problem| {
+            let step = if matches!(problem, Problem::Certificate(_)) { "certificate" } else { name };
+            FetchError { step, problem }
+        })
     }
 
     fn advance(&mut self, step: Step, outcome: CallOutcome<'_>, now: SystemTime) -> Result<Next, Problem> {
         if matches!(step, Step::Nothing) {
-            return Ok(Next::Call(self.first_call()));
+            return self.first_call(now).map(Next::Call);
         }
         let body = match outcome {
             CallOutcome::NoResponse => return Err(Problem::NoAnswer(self.cluster_of(&step).to_owned())),
-            CallOutcome::Response { headers, body } => ok_body(headers, body)?,
+            CallOutcome::Response { headers, body } => ok_body(&step, headers, body)?,
         };
         match step {
-            Step::Nothing => Ok(Next::Call(self.first_call())),
+            Step::Nothing => self.first_call(now).map(Next::Call),
             Step::ContainerKeys | Step::ImdsKeys => self.with_local_keys(responses::local_keys(body)?, now),
             Step::ImdsSession => {
                 let session = Secret::new(responses::line(body)?);
@@ -170,28 +185,38 @@ impl Fetch {
                 let role = responses::line(body)?;
                 Ok(Next::Call(self.imds_keys(role, &session)))
             }
-            Step::AgentSecret | Step::Secret => done(responses::secret(body)?, now),
+            Step::AgentSecret | Step::Secret => self.with_secret(body, now),
             Step::Token => Ok(Next::Call(self.assume_role(responses::xml_text(body, "WebIdentityToken")?))),
             Step::Role => done(responses::sts_keys(body)?, now),
+            Step::Session { certificate } => done(responses::session_keys(body, certificate)?, now),
         }
     }
 
     fn local(&self) -> Option<&LocalEndpoint> {
         match &self.plan {
-            FetchPlan::Local(local)
-            | FetchPlan::SecretsManager { using: local, .. }
-            | FetchPlan::Federation { using: local, .. } => Some(local),
-            FetchPlan::Agent { .. } => None,
+            FetchPlan::Local(local) | FetchPlan::Federation { using: local, .. } => Some(local),
+            FetchPlan::Secret(_) | FetchPlan::RolesAnywhere { .. } => match self.secret() {
+                Some(SecretPlan::Service { using, .. }) => Some(using),
+                Some(SecretPlan::Agent { .. }) | None => None,
+            },
+        }
+    }
+
+    fn secret(&self) -> Option<&SecretPlan> {
+        match &self.plan {
+            FetchPlan::Secret(secret)
+            | FetchPlan::RolesAnywhere { certificate: CertificatePlan::Secret(secret), .. } => Some(secret),
+            _ => None,
         }
     }
 
     fn cluster_of(&self, step: &Step) -> &str {
-        match (&self.plan, step) {
-            (FetchPlan::Agent { cluster, .. }, _) | (FetchPlan::SecretsManager { cluster, .. }, Step::Secret) => {
-                cluster
-            }
-            (FetchPlan::Federation { govcloud_cluster, .. }, Step::Token) => govcloud_cluster,
-            (FetchPlan::Federation { commercial_cluster, .. }, Step::Role) => commercial_cluster,
+        match (&self.plan, self.secret(), step) {
+            (FetchPlan::RolesAnywhere { session, .. }, _, Step::Session { .. }) => &session.cluster,
+            (_, Some(SecretPlan::Agent { cluster, .. }), _)
+            | (_, Some(SecretPlan::Service { cluster, .. }), Step::Secret) => cluster,
+            (FetchPlan::Federation { govcloud_cluster, .. }, _, Step::Token) => govcloud_cluster,
+            (FetchPlan::Federation { commercial_cluster, .. }, _, Step::Role) => commercial_cluster,
             _ => match self.local() {
                 Some(LocalEndpoint::Container { cluster, .. } | LocalEndpoint::Imds { cluster, .. }) => cluster,
                 None => "",
@@ -199,9 +224,14 @@ impl Fetch {
         }
     }
 
-    fn first_call(&mut self) -> Call {
-        let (step, call) = match (&self.plan, self.local()) {
-            (FetchPlan::Agent { cluster, secret, token }, _) => {
+    fn first_call(&mut self, now: SystemTime) -> Result<Call, Problem> {
+        if let FetchPlan::RolesAnywhere { certificate: CertificatePlan::Given(material), session } = &self.plan {
+            let (step, call) = create_session(session, material, now)?;
+            self.step = step;
+            return Ok(call);
+        }
+        let (step, call) = match (self.secret(), self.local()) {
+            (Some(SecretPlan::Agent { cluster, secret, token }), _) => {
                 let path = format!("/secretsmanager/get?secretId={}", encode(secret));
                 let mut headers = request("GET", "localhost:2773", &path);
                 headers.push("x-aws-parameters-secrets-token", token.reveal());
@@ -223,7 +253,7 @@ impl Fetch {
             }
         };
         self.step = step;
-        call
+        Ok(call)
     }
 
     fn imds_keys(&mut self, role: &str, session: &Secret) -> Call {
@@ -241,21 +271,29 @@ impl Fetch {
     /// Local keys are the result, or sign the next request.
     fn with_local_keys(&mut self, fetched: Fetched, now: SystemTime) -> Result<Next, Problem> {
         let Credentials::Keys(keys) = &fetched.credentials else { return done(fetched, now) };
-        let (step, call) = match &self.plan {
-            FetchPlan::SecretsManager { cluster, region, secret, .. } => {
+        let (step, call) = match (&self.plan, self.secret()) {
+            (_, Some(SecretPlan::Service { cluster, region, secret, .. })) => {
                 let body = serde_json::json!({ "SecretId": secret }).to_string();
                 let extra =
                     [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", "secretsmanager.GetSecretValue")];
                 let scope = Scope { service: "secretsmanager", region };
                 (Step::Secret, signed(cluster, scope, &extra, body, keys, now)?)
             }
-            FetchPlan::Federation { govcloud_cluster, govcloud_region, token_form, .. } => {
+            (FetchPlan::Federation { govcloud_cluster, govcloud_region, token_form, .. }, _) => {
                 let scope = Scope { service: "sts", region: govcloud_region };
                 let extra = [("content-type", FORM)];
                 (Step::Token, signed(govcloud_cluster, scope, &extra, token_form.clone(), keys, now)?)
             }
-            FetchPlan::Local(_) | FetchPlan::Agent { .. } => return done(fetched, now),
+            _ => return done(fetched, now),
         };
+        self.step = step;
+        Ok(Next::Call(call))
+    }
+
+    /// A secret holds the result, or the certificate that asks for a session.
+    fn with_secret(&mut self, body: &[u8], now: SystemTime) -> Result<Next, Problem> {
+        let FetchPlan::RolesAnywhere { session, .. } = &self.plan else { return done(responses::secret(body)?, now) };
+        let (step, call) = create_session(session, &responses::certificate(body)?, now)?;
         self.step = step;
         Ok(Next::Call(call))
     }
@@ -275,6 +313,17 @@ impl Fetch {
 }
 
 const IMDS_HOST: &str = "169.254.169.254";
+
+/// Reads the identity anew for each session, because its certificates expire.
+fn create_session(
+    session: &SessionRequest,
+    material: &CertificateMaterial,
+    now: SystemTime,
+) -> Result<(Step, Call), Problem> {
+    let identity = SigningIdentity::parse(material)?;
+    let valid = identity.valid_at(now)?;
+    Ok((Step::Session { certificate: valid.validity() }, session.call(valid, now)?))
+}
 
 fn signed(
     cluster: &str,
@@ -306,9 +355,12 @@ fn request(method: &str, host: &str, path: &str) -> Headers {
     headers
 }
 
-fn ok_body<'b>(headers: &Headers, body: &'b [u8]) -> Result<&'b [u8], Problem> {
+fn ok_body<'b>(step: &Step, headers: &Headers, body: &'b [u8]) -> Result<&'b [u8], Problem> {
     let status = headers.get_str(":status").and_then(|status| status.parse().ok()).unwrap_or(0);
-    if status == 200 { Ok(body) } else { Err(Problem::Status { status, code: responses::error_code(headers, body) }) }
+    if step.succeeded(status) {
+        return Ok(body);
+    }
+    Err(Problem::Status { status, code: responses::error_code(headers, body) })
 }
 
 fn done(fetched: Fetched, now: SystemTime) -> Result<Next, Problem> {
@@ -318,6 +370,9 @@ fn done(fetched: Fetched, now: SystemTime) -> Result<Next, Problem> {
     Ok(Next::Done(fetched))
 }
 
+#[cfg(test)]
+#[path = "roles_anywhere_tests.rs"]
+mod roles_anywhere_tests;
 #[cfg(test)]
 #[path = "fetch_tests.rs"]
 mod tests;

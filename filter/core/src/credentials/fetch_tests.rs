@@ -5,7 +5,7 @@ use crate::credentials::source::Source;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-const KEYS: &str = r#"{"Code":"Success","AccessKeyId":"AKIDGOV","SecretAccessKey":"gov/secret","Token":"gov-token","Expiration":"2026-01-02T04:04:05Z"}"#;
+pub(super) const KEYS: &str = r#"{"Code":"Success","AccessKeyId":"AKIDGOV","SecretAccessKey":"gov/secret","Token":"gov-token","Expiration":"2026-01-02T04:04:05Z"}"#;
 const ROLE_KEYS: &str = "<AssumeRoleWithWebIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">
   <AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>ASIACOM</AccessKeyId><SecretAccessKey>com/secret+1</SecretAccessKey>
   <SessionToken>com&amp;token==</SessionToken><Expiration>2026-01-02T04:04:05Z</Expiration></Credentials>
@@ -13,11 +13,11 @@ const ROLE_KEYS: &str = "<AssumeRoleWithWebIdentityResponse xmlns=\"https://sts.
 const TOKEN: &str = "<GetWebIdentityTokenResponse><GetWebIdentityTokenResult><WebIdentityToken>eyJ.a-b_c.d</WebIdentityToken></GetWebIdentityTokenResult></GetWebIdentityTokenResponse>";
 
 /// 2026-01-02T03:04:05Z
-fn now() -> SystemTime {
+pub(super) fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045)
 }
 
-fn environment(name: &str) -> Option<String> {
+pub(super) fn environment(name: &str) -> Option<String> {
     match name {
         "AWS_CONTAINER_CREDENTIALS_FULL_URI" => Some("http://169.254.170.23/v1/credentials".into()),
         "AWS_CONTAINER_AUTHORIZATION_TOKEN" => Some("container-token".into()),
@@ -48,7 +48,7 @@ fn plan(document: &Value) -> FetchPlan {
 }
 
 /// Runs a fetch against canned responses: the calls that it made, and its result.
-fn run(plan: &FetchPlan, answers: &[(u16, &str)]) -> (Vec<Call>, Result<Fetched, String>) {
+pub(super) fn run(plan: &FetchPlan, answers: &[(u16, &str)]) -> (Vec<Call>, Result<Fetched, String>) {
     let mut fetch = Fetch::new(plan.clone());
     let mut calls = Vec::new();
     let mut next = fetch.next(CallOutcome::NoResponse, now());
@@ -70,12 +70,12 @@ fn run(plan: &FetchPlan, answers: &[(u16, &str)]) -> (Vec<Call>, Result<Fetched,
     }
 }
 
-fn line(call: &Call) -> String {
+pub(super) fn line(call: &Call) -> String {
     let get = |name| call.headers.get_str(name).unwrap();
     format!("{} {} {}{}", call.cluster, get(":method"), get(":authority"), get(":path"))
 }
 
-fn keys(fetched: &Fetched) -> (&str, &str, Option<&str>) {
+pub(super) fn keys(fetched: &Fetched) -> (&str, &str, Option<&str>) {
     match &fetched.credentials {
         Credentials::Keys(keys) => {
             (&keys.access_key_id, keys.secret_access_key.reveal(), keys.session_token.as_ref().map(Secret::reveal))

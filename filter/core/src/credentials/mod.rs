@@ -8,6 +8,7 @@ pub mod fetch;
 pub mod identity;
 pub mod provider;
 pub mod responses;
+mod secret_json;
 pub mod shared_credentials;
 pub mod source;
 pub mod store;
@@ -15,6 +16,7 @@ pub mod store;
 pub use responses::ResponseError;
 
 use crate::config::Auth;
+use identity::Validity;
 use std::fmt;
 use std::time::SystemTime;
 use zeroize::Zeroizing;
@@ -46,6 +48,8 @@ pub struct Fetched {
     pub credentials: Credentials,
     /// When they expire; `None`: not known.
     pub expires: Option<SystemTime>,
+    /// The validity of the certificate that they were fetched with, if there was one.
+    pub certificate: Option<Validity>,
 }
 
 /// A text that is never printed, and wiped when dropped.

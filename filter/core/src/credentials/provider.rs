@@ -1,6 +1,8 @@
 //! A source of credentials with what the VM's environment adds to it, ready to give credentials or to be fetched.
 
-use super::source::{LocalSource, Role, Source};
+use super::create_session::SessionRequest;
+use super::identity::{CertificateMaterial, SigningIdentity};
+use super::source::{CertificateSource, LocalSource, Role, SecretSource, Source};
 use super::{Credentials, Secret};
 use crate::config::{Auth, ConfigError, at};
 use crate::encoding::encode;
@@ -20,26 +22,8 @@ pub enum Provider {
 pub enum FetchPlan {
     /// Keys of a local endpoint.
     Local(LocalEndpoint),
-    /// The Secrets Manager Agent.
-    Agent {
-        /// Envoy's cluster of it.
-        cluster: String,
-        /// The secret's name or ARN.
-        secret: String,
-        /// The token that the agent requires, against requests forged by web pages.
-        token: Secret,
-    },
-    /// Secrets Manager itself.
-    SecretsManager {
-        /// The credentials that sign the request.
-        using: LocalEndpoint,
-        /// Envoy's cluster of it.
-        cluster: String,
-        /// Its region.
-        region: String,
-        /// The secret's name or ARN.
-        secret: String,
-    },
+    /// A secret that holds keys.
+    Secret(SecretPlan),
     /// A GovCloud identity's token, exchanged for a Commercial role's keys.
     Federation {
         /// The credentials that sign the request for the token.
@@ -56,6 +40,47 @@ pub enum FetchPlan {
         token_form: String,
         /// The body of AssumeRoleWithWebIdentity, without the token.
         role_form: String,
+    },
+    /// A session of IAM Roles Anywhere.
+    RolesAnywhere {
+        /// Where the certificate comes from.
+        certificate: CertificatePlan,
+        /// The request for the session.
+        session: SessionRequest,
+    },
+}
+
+/// Where a certificate and its key come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CertificatePlan {
+    /// The environment: they are there.
+    Given(CertificateMaterial),
+    /// A secret, which is read before each session, so that a rotation takes effect.
+    Secret(SecretPlan),
+}
+
+/// A secret, and what gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretPlan {
+    /// The Secrets Manager Agent.
+    Agent {
+        /// Envoy's cluster of it.
+        cluster: String,
+        /// The secret's name or ARN.
+        secret: String,
+        /// The token that the agent requires, against requests forged by web pages.
+        token: Secret,
+    },
+    /// Secrets Manager itself.
+    Service {
+        /// The credentials that sign the request.
+        using: LocalEndpoint,
+        /// Envoy's cluster of it.
+        cluster: String,
+        /// Its region.
+        region: String,
+        /// The secret's name or ARN.
+        secret: String,
     },
 }
 
@@ -89,6 +114,10 @@ const FULL_URI: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
 const CONTAINER_TOKEN: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN";
 /// The host of a relative URI (ECS).
 const ECS_HOST: &str = "169.254.170.2";
+/// Variables of the source `roles_anywhere`, in PEM.
+const CERTIFICATE: &str = "BEDROCK_GATEWAY_CERTIFICATE";
+const CERTIFICATE_CHAIN: &str = "BEDROCK_GATEWAY_CERTIFICATE_CHAIN";
+const PRIVATE_KEY: &str = "BEDROCK_GATEWAY_PRIVATE_KEY";
 /// Variables that the Secrets Manager Agent takes its token from, in its order.
 const AGENT_TOKENS: [&str; 3] = ["AWS_TOKEN", "AWS_SESSION_TOKEN", CONTAINER_TOKEN];
 
@@ -112,15 +141,7 @@ impl Provider {
                 return found.map(Self::Fixed).map_err(|error| at(key, format!("{error} in the VM's environment")));
             }
             Source::Local(source) => FetchPlan::Local(local(source, key, lookup)?),
-            Source::Agent { cluster, secret } => {
-                FetchPlan::Agent { cluster: cluster.clone(), secret: secret.clone(), token: agent_token(key, lookup)? }
-            }
-            Source::SecretsManager { using: source, cluster, region, secret } => FetchPlan::SecretsManager {
-                using: using(source)?,
-                cluster: cluster.clone(),
-                region: region.clone(),
-                secret: secret.clone(),
-            },
+            Source::Secret(source) => FetchPlan::Secret(secret(source, key, lookup)?),
             Source::Federation {
                 using: source,
                 role,
@@ -137,8 +158,47 @@ impl Provider {
                 token_form: token_form(role),
                 role_form: role_form(role),
             },
+            Source::RolesAnywhere { certificate, session } => {
+                let key = format!("{key}.certificate");
+                let certificate = match certificate {
+                    CertificateSource::Environment => CertificatePlan::Given(material(&key, lookup)?),
+                    CertificateSource::Secret(source) => CertificatePlan::Secret(secret(source, &key, lookup)?),
+                };
+                FetchPlan::RolesAnywhere { certificate, session: session.clone() }
+            }
         }))
     }
+}
+
+fn secret(
+    source: &SecretSource,
+    key: &str,
+    lookup: &dyn Fn(&str) -> Option<String>,
+) -> Result<SecretPlan, ConfigError> {
+    Ok(match source {
+        SecretSource::Agent { cluster, secret } => {
+            SecretPlan::Agent { cluster: cluster.clone(), secret: secret.clone(), token: agent_token(key, lookup)? }
+        }
+        SecretSource::Service { using, cluster, region, secret } => SecretPlan::Service {
+            using: local(using, &format!("{key}.using"), lookup)?,
+            cluster: cluster.clone(),
+            region: region.clone(),
+            secret: secret.clone(),
+        },
+    })
+}
+
+/// The certificate and its key in the environment. Mistakes other than those of time are refused here, not at the first call.
+fn material(key: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<CertificateMaterial, ConfigError> {
+    let variable = |name: &str| lookup(name).filter(|value| !value.is_empty());
+    let required = |name: &str| variable(name).ok_or_else(|| at(key, format!("{name} is not in the VM's environment")));
+    let material = CertificateMaterial {
+        certificate: required(CERTIFICATE)?,
+        chain: variable(CERTIFICATE_CHAIN),
+        key: Secret::new(required(PRIVATE_KEY)?),
+    };
+    SigningIdentity::parse(&material).map_err(|error| at(key, format!("{error} (in the VM's environment)")))?;
+    Ok(material)
 }
 
 fn token_form(role: &Role) -> String {

@@ -1,13 +1,16 @@
 //! Parses the responses of credential sources, each in its API's form.
 
-use super::{Credentials, Fetched, Keys, Secret};
+use super::identity::{CertificateMaterial, Validity};
+use super::{Credentials, Fetched, Keys, Secret, secret_json};
 use crate::headers::Headers;
 use quick_xml::Reader;
 use quick_xml::events::Event;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use std::time::SystemTime;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use zeroize::Zeroizing;
 
 /// A response without credentials. The message names what is missing, never what is there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +35,11 @@ pub enum ResponseError {
         "the secret holds neither access keys nor an API key: want a JSON object with AccessKeyId and SecretAccessKey, or with ApiKey"
     )]
     Secret,
+    /// A secret that does not hold a certificate and a key.
+    #[error(
+        "the secret does not hold a certificate: want a JSON object with Certificate, PrivateKey and, if there are intermediates, CertificateChain"
+    )]
+    Certificate,
 }
 
 /// Longest session token or role name of the metadata service.
@@ -75,9 +83,41 @@ struct SecretKeys {
 }
 
 #[derive(Deserialize)]
-struct SecretValue {
-    #[serde(rename = "SecretString")]
-    secret_string: String,
+struct SecretValue<'a> {
+    #[serde(borrow, rename = "SecretString")]
+    secret_string: &'a RawValue,
+}
+
+/// A secret's text, in the form of `aws acm export-certificate`.
+#[derive(Deserialize)]
+struct SecretCertificate<'a> {
+    #[serde(rename = "Certificate")]
+    certificate: String,
+    #[serde(rename = "CertificateChain")]
+    chain: Option<String>,
+    #[serde(borrow, rename = "PrivateKey")]
+    key: &'a RawValue,
+}
+
+/// CreateSession's response.
+#[derive(Deserialize)]
+struct Sessions {
+    #[serde(rename = "credentialSet")]
+    sessions: Vec<Session>,
+}
+
+#[derive(Deserialize)]
+struct Session {
+    credentials: SessionKeys,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SessionKeys {
+    access_key_id: String,
+    secret_access_key: String,
+    session_token: String,
+    expiration: String,
 }
 
 /// `{"AccessKeyId": …, "SecretAccessKey": …, "Token": …, "Expiration": …}`.
@@ -88,26 +128,53 @@ pub fn local_keys(body: &[u8]) -> Result<Fetched, ResponseError> {
     Ok(Fetched {
         credentials: Credentials::Keys(checked(keys.access_key_id, keys.secret_access_key, keys.token)?),
         expires,
+        certificate: None,
     })
 }
 
 /// GetSecretValue's response, whose SecretString holds access keys or an API key.
 pub fn secret(body: &[u8]) -> Result<Fetched, ResponseError> {
-    let value: SecretValue = serde_json::from_slice(body).map_err(|_| ResponseError::Json("SecretString"))?;
-    let keys: SecretKeys = serde_json::from_str(&value.secret_string).map_err(|_| ResponseError::Secret)?;
+    let keys: SecretKeys = serde_json::from_str(&secret_string(body)?).map_err(|_| ResponseError::Secret)?;
     let credentials = match (keys.access_key_id, keys.secret_access_key, keys.api_key) {
         (Some(id), Some(secret), None) => Credentials::Keys(checked(id, secret, keys.session_token)?),
         (None, None, Some(key)) => Credentials::ApiKey(Secret::new(header_value("ApiKey", key)?)),
         _ => return Err(ResponseError::Secret),
     };
-    Ok(Fetched { credentials, expires: None })
+    Ok(Fetched { credentials, expires: None, certificate: None })
+}
+
+/// GetSecretValue's response, whose SecretString holds a certificate and its key.
+pub fn certificate(body: &[u8]) -> Result<CertificateMaterial, ResponseError> {
+    let text = secret_string(body)?;
+    let SecretCertificate { certificate, chain, key } =
+        serde_json::from_str(&text).map_err(|_| ResponseError::Certificate)?;
+    let key = secret_json::unescaped(key).ok_or(ResponseError::Certificate)?;
+    let chain = chain.filter(|chain| !chain.is_empty());
+    Ok(CertificateMaterial { certificate, chain, key: Secret(key) })
+}
+
+fn secret_string(body: &[u8]) -> Result<Zeroizing<String>, ResponseError> {
+    let missing = || ResponseError::Json("SecretString");
+    let value: SecretValue<'_> = serde_json::from_slice(body).map_err(|_| missing())?;
+    secret_json::unescaped(value.secret_string).ok_or_else(missing)
+}
+
+/// CreateSession's response, of the session that a certificate asked for.
+pub fn session_keys(body: &[u8], certificate: Validity) -> Result<Fetched, ResponseError> {
+    let missing = || ResponseError::Json("credentialSet[0].credentials");
+    let response: Sessions = serde_json::from_slice(body).map_err(|_| missing())?;
+    let keys = response.sessions.into_iter().next().ok_or_else(missing)?.credentials;
+    let expires = Some(time("expiration", &keys.expiration)?);
+    let keys = checked(keys.access_key_id, keys.secret_access_key, Some(keys.session_token))?;
+    Ok(Fetched { credentials: Credentials::Keys(keys), expires, certificate: Some(certificate) })
 }
 
 /// AssumeRoleWithWebIdentity's response.
 pub fn sts_keys(body: &[u8]) -> Result<Fetched, ResponseError> {
     let text = |name| xml_text(body, name);
     let keys = checked(text("AccessKeyId")?, text("SecretAccessKey")?, Some(text("SessionToken")?))?;
-    Ok(Fetched { credentials: Credentials::Keys(keys), expires: Some(time("Expiration", &text("Expiration")?)?) })
+    let expires = Some(time("Expiration", &text("Expiration")?)?);
+    Ok(Fetched { credentials: Credentials::Keys(keys), expires, certificate: None })
 }
 
 /// The text of the first element of a name.

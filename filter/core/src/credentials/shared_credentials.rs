@@ -45,6 +45,8 @@ pub struct CachedCredentials {
     pub generation: u64,
     /// When they expire, in milliseconds since 1970; `None`: not known.
     pub expires: Option<u64>,
+    /// When the certificate ends that they were fetched with, in the same unit; `None`: there is none.
+    pub certificate_ends: Option<u64>,
     refresh_at: u64,
 }
 
@@ -53,6 +55,7 @@ pub struct CachedCredentials {
 struct Published {
     generation: u64,
     expires: Option<u64>,
+    certificate_ends: Option<u64>,
     refresh_at: u64,
     access_key_id: Option<String>,
     secret: Zeroizing<String>,
@@ -141,7 +144,9 @@ impl SharedCredentials {
             ),
             Credentials::ApiKey(key) => (None, key.0.clone(), None),
         };
-        let published = Published { generation, expires, refresh_at, access_key_id, secret, session_token };
+        let certificate_ends = fetched.certificate.map(|certificate| millis(certificate.not_after));
+        let published =
+            Published { generation, expires, certificate_ends, refresh_at, access_key_id, secret, session_token };
         // A struct of texts and numbers: serialising it cannot fail.
         let bytes = Zeroizing::new(serde_json::to_vec(&published).unwrap_or_default());
         shared.set(&self.key, &bytes, None);
@@ -194,6 +199,11 @@ impl CachedCredentials {
     pub fn left(&self, now: SystemTime) -> Option<Duration> {
         self.expires.map(|expires| Duration::from_millis(expires.saturating_sub(millis(now))))
     }
+
+    /// How long the certificate is still valid; `None`: there is none.
+    pub fn certificate_left(&self, now: SystemTime) -> Option<Duration> {
+        self.certificate_ends.map(|ends| Duration::from_millis(ends.saturating_sub(millis(now))))
+    }
 }
 
 impl Published {
@@ -211,6 +221,7 @@ impl Published {
             credentials,
             generation: self.generation,
             expires: self.expires,
+            certificate_ends: self.certificate_ends,
             refresh_at: self.refresh_at,
         }
     }
@@ -230,6 +241,7 @@ impl Work {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credentials::identity::Validity;
     use crate::shared::tests::Memory;
 
     fn at(ms: u64) -> SystemTime {
@@ -242,7 +254,7 @@ mod tests {
             secret_access_key: Secret::new("s"),
             session_token: Some(Secret::new("t")),
         });
-        Fetched { credentials, expires: expires.map(at) }
+        Fetched { credentials, expires: expires.map(at), certificate: None }
     }
 
     fn id(cached: &CachedCredentials) -> &str {
@@ -267,6 +279,28 @@ mod tests {
         }
         // 24 s before their end, once.
         assert_eq!(workers.iter().filter(|worker| worker.due(&memory, at(36_100))).count(), 1);
+    }
+
+    #[test]
+    fn a_certificates_end_is_published() {
+        let memory = Memory::default();
+        let shared = SharedCredentials::new("default", 1);
+        let certificate = Some(Validity { not_before: at(0), not_after: at(90_000) });
+        shared.publish(&memory, &Fetched { certificate, ..keys("a", Some(60_000)) }, at(0), 0.0);
+        let cached = shared.cached(&memory).unwrap();
+        assert_eq!(cached.certificate_left(at(30_000)), Some(Duration::from_secs(60)));
+        assert_eq!(cached.certificate_left(at(100_000)), Some(Duration::ZERO));
+        shared.publish(&memory, &keys("b", Some(60_000)), at(0), 0.0);
+        assert_eq!(shared.cached(&memory).unwrap().certificate_left(at(0)), None);
+    }
+
+    #[test]
+    fn reads_what_an_older_module_published() {
+        let memory = Memory::default();
+        let old =
+            r#"{"generation":1,"expires":null,"refresh_at":9,"access_key_id":"a","secret":"s","session_token":null}"#;
+        assert!(memory.set("credentials/default", old.as_bytes(), None));
+        assert_eq!(id(&SharedCredentials::new("default", 1).cached(&memory).unwrap()), "a");
     }
 
     #[test]

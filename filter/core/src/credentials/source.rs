@@ -1,6 +1,7 @@
 //! The document's sources of credentials, checked and compiled. What the VM's environment adds is read later, by
 //! [`Provider`](super::provider::Provider).
 
+use super::create_session::{Members, SessionRequest, role_account};
 use crate::config::{self, Auth, ConfigError, Signer, at};
 use crate::names::{Partition, RegionName};
 use std::collections::BTreeMap;
@@ -9,7 +10,7 @@ use std::ops::RangeInclusive;
 /// The name of the source of classes that name none.
 pub const DEFAULT: &str = "default";
 
-/// Limits of AssumeRoleWithWebIdentity and GetWebIdentityToken (botocore's models of STS).
+/// Limits of AssumeRoleWithWebIdentity and GetWebIdentityToken (botocore's models of STS). CreateSession has the first too.
 const DURATION_SECONDS: RangeInclusive<u32> = 900..=43_200;
 const SESSION_NAME: RangeInclusive<usize> = 2..=64;
 const MAX_TAGS: usize = 50;
@@ -27,24 +28,8 @@ pub enum Source {
     Environment,
     /// Keys of a local endpoint.
     Local(LocalSource),
-    /// The Secrets Manager Agent.
-    Agent {
-        /// Envoy's cluster of it.
-        cluster: String,
-        /// The secret's name or ARN.
-        secret: String,
-    },
-    /// Secrets Manager itself.
-    SecretsManager {
-        /// The credentials that sign the request.
-        using: LocalSource,
-        /// Envoy's cluster of it.
-        cluster: String,
-        /// Its region, of either partition.
-        region: String,
-        /// The secret's name or ARN.
-        secret: String,
-    },
+    /// A secret that holds keys.
+    Secret(SecretSource),
     /// A GovCloud identity's token, exchanged for a Commercial role's keys.
     Federation {
         /// The credentials that sign the request for the token.
@@ -59,6 +44,45 @@ pub enum Source {
         commercial_cluster: String,
         /// Its region.
         commercial_region: RegionName,
+    },
+    /// A session of IAM Roles Anywhere.
+    RolesAnywhere {
+        /// Where the certificate comes from.
+        certificate: CertificateSource,
+        /// The request for the session.
+        session: SessionRequest,
+    },
+}
+
+/// Where a certificate and its key come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CertificateSource {
+    /// Variables of the VM's environment.
+    Environment,
+    /// A secret that holds them.
+    Secret(SecretSource),
+}
+
+/// A secret, and what gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// The Secrets Manager Agent.
+    Agent {
+        /// Envoy's cluster of it.
+        cluster: String,
+        /// The secret's name or ARN.
+        secret: String,
+    },
+    /// Secrets Manager itself.
+    Service {
+        /// The credentials that sign the request.
+        using: LocalSource,
+        /// Envoy's cluster of it.
+        cluster: String,
+        /// Its region, of either partition.
+        region: String,
+        /// The secret's name or ARN.
+        secret: String,
     },
 }
 
@@ -139,24 +163,7 @@ impl Source {
             config::Credentials::Container { cluster } => Self::Local(container(cluster, key)?),
             config::Credentials::Imds { cluster, role } => Self::Local(imds(cluster, role.as_deref(), key)?),
             config::Credentials::SecretsManager { cluster, secret, region, using } => {
-                check_cluster(&sub("cluster"), cluster)?;
-                check_visible(&sub("secret"), secret)?;
-                let (cluster, secret) = (cluster.clone(), secret.clone());
-                match (region, using) {
-                    (None, None) => Self::Agent { cluster, secret },
-                    (Some(region), Some(using)) => {
-                        check_region(&sub("region"), region, &[Partition::GovCloud, Partition::Commercial])?;
-                        let using = local(using, &sub("using"))?;
-                        Self::SecretsManager { using, cluster, region: region.clone(), secret }
-                    }
-                    (Some(_), None) => {
-                        let problem = "is missing: say which credentials sign the request, or leave out `region` to ask the agent";
-                        return Err(at(sub("using"), problem));
-                    }
-                    (None, Some(_)) => {
-                        return Err(at(sub("region"), "is missing: say which region's Secrets Manager to call"));
-                    }
-                }
+                Self::Secret(self::secret(cluster, secret, region.as_deref(), using.as_ref(), key)?)
             }
             config::Credentials::Federation { using, govcloud, commercial, .. } => {
                 check_cluster(&sub("govcloud.cluster"), &govcloud.cluster)?;
@@ -173,8 +180,12 @@ impl Source {
                     commercial_region,
                 }
             }
+            config::Credentials::RolesAnywhere { certificate, .. } => Self::RolesAnywhere {
+                certificate: self::certificate(certificate, &sub("certificate"))?,
+                session: session(config, key)?,
+            },
         };
-        if auth == Auth::Bearer && !matches!(source, Self::Agent { .. } | Self::SecretsManager { .. }) {
+        if auth == Auth::Bearer && !matches!(source, Self::Secret(_)) {
             return Err(at(
                 sub("source"),
                 "gives access keys, and `auth` is `bearer`: an API key comes from `environment` or `secrets_manager`",
@@ -204,27 +215,86 @@ fn imds(cluster: &str, role: Option<&str>, key: &str) -> Result<LocalSource, Con
     Ok(LocalSource::Imds { cluster: cluster.to_owned(), role: role.map(str::to_owned) })
 }
 
+fn secret(
+    cluster: &str,
+    secret: &str,
+    region: Option<&str>,
+    using: Option<&Signer>,
+    key: &str,
+) -> Result<SecretSource, ConfigError> {
+    let sub = |name: &str| format!("{key}.{name}");
+    check_cluster(&sub("cluster"), cluster)?;
+    check_visible(&sub("secret"), secret)?;
+    let (cluster, secret) = (cluster.to_owned(), secret.to_owned());
+    match (region, using) {
+        (None, None) => Ok(SecretSource::Agent { cluster, secret }),
+        (Some(region), Some(using)) => {
+            check_region(&sub("region"), region, &[Partition::GovCloud, Partition::Commercial])?;
+            let using = local(using, &sub("using"))?;
+            Ok(SecretSource::Service { using, cluster, region: region.to_owned(), secret })
+        }
+        (Some(_), None) => {
+            let problem = "is missing: say which credentials sign the request, or leave out `region` to ask the agent";
+            Err(at(sub("using"), problem))
+        }
+        (None, Some(_)) => Err(at(sub("region"), "is missing: say which region's Secrets Manager to call")),
+    }
+}
+
+fn certificate(source: &config::CertificateSource, key: &str) -> Result<CertificateSource, ConfigError> {
+    match source {
+        config::CertificateSource::Environment {} => Ok(CertificateSource::Environment),
+        config::CertificateSource::SecretsManager { cluster, secret, region, using } => {
+            self::secret(cluster, secret, region.as_deref(), using.as_ref(), key).map(CertificateSource::Secret)
+        }
+    }
+}
+
+fn session(config: &config::Credentials, key: &str) -> Result<SessionRequest, ConfigError> {
+    let sub = |name: &str| format!("{key}.{name}");
+    let config::Credentials::RolesAnywhere {
+        cluster,
+        region,
+        trust_anchor_arn,
+        profile_arn,
+        role_arn,
+        duration_seconds,
+        session_name,
+        ..
+    } = config
+    else {
+        return Err(at(key, "is not of the source `roles_anywhere`"));
+    };
+    check_cluster(&sub("cluster"), cluster)?;
+    let region = region.parse().map_err(|error| at(sub("region"), error))?;
+    if let Some(name) = session_name {
+        check_session_name(&sub("session_name"), name)?;
+    }
+    check_duration(&sub("duration_seconds"), *duration_seconds)?;
+    let members = Members {
+        duration_seconds: *duration_seconds,
+        profile_arn,
+        role_arn,
+        trust_anchor_arn,
+        role_session_name: session_name.as_deref(),
+    };
+    SessionRequest::new(cluster, region, &members, key)
+}
+
 fn role(config: &config::Credentials, key: &str) -> Result<Role, ConfigError> {
     let sub = |name: &str| format!("{key}.{name}");
     let config::Credentials::Federation { role_arn, audience, session_name, duration_seconds, tags, .. } = config
     else {
         return Err(at(key, "is not of the source `federation`"));
     };
-    if !is_commercial_role(role_arn) {
+    if role_account(role_arn).is_none() {
         let problem =
             format!("'{role_arn}' is not a role of the Commercial partition: want arn:aws:iam::ACCOUNT:role/NAME");
         return Err(at(sub("role_arn"), problem));
     }
     check_visible(&sub("audience"), audience)?;
-    let name_fits = SESSION_NAME.contains(&session_name.len())
-        && session_name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b));
-    if !name_fits {
-        return Err(at(sub("session_name"), "want 2 to 64 letters, digits and _+=,.@-"));
-    }
-    if !DURATION_SECONDS.contains(duration_seconds) {
-        let problem = format!("want a whole number from 900 to 43200, not {duration_seconds}");
-        return Err(at(sub("duration_seconds"), problem));
-    }
+    check_session_name(&sub("session_name"), session_name)?;
+    check_duration(&sub("duration_seconds"), *duration_seconds)?;
     check_tags(&sub("tags"), tags)?;
     Ok(Role {
         arn: role_arn.clone(),
@@ -235,15 +305,17 @@ fn role(config: &config::Credentials, key: &str) -> Result<Role, ConfigError> {
     })
 }
 
-/// `arn:aws:iam::123456789012:role/path/name`, in characters that IAM allows.
-fn is_commercial_role(arn: &str) -> bool {
-    let Some((account, name)) = arn.strip_prefix("arn:aws:iam::").and_then(|rest| rest.split_once(":role/")) else {
-        return false;
-    };
-    account.len() == 12
-        && account.bytes().all(|b| b.is_ascii_digit())
-        && !name.split('/').any(str::is_empty)
-        && name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
+fn check_session_name(key: &str, name: &str) -> Result<(), ConfigError> {
+    let fits = SESSION_NAME.contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b));
+    if fits { Ok(()) } else { Err(at(key, "want 2 to 64 letters, digits and _+=,.@-")) }
+}
+
+fn check_duration(key: &str, seconds: u32) -> Result<(), ConfigError> {
+    if DURATION_SECONDS.contains(&seconds) {
+        return Ok(());
+    }
+    Err(at(key, format!("want a whole number from 900 to 43200, not {seconds}")))
 }
 
 fn check_tags(key: &str, tags: &BTreeMap<String, String>) -> Result<(), ConfigError> {

@@ -132,6 +132,12 @@ impl CredentialStore {
         self.fetched().filter_map(|(name, _, source)| Some((name, left(source)?))).collect()
     }
 
+    /// How long the certificate of each source that has one is still valid.
+    pub fn certificates_left(&self, shared: &dyn Shared, now: SystemTime) -> Vec<(&str, Duration)> {
+        let left = |source: &SharedCredentials| source.cached(shared)?.certificate_left(now);
+        self.fetched().filter_map(|(name, _, source)| Some((name, left(source)?))).collect()
+    }
+
     fn fetched(&self) -> impl Iterator<Item = (&str, &FetchPlan, &SharedCredentials)> {
         self.0.iter().filter_map(|(name, (provider, source))| match provider {
             Provider::Fetched(plan) => Some((name.as_str(), plan, source)),
