@@ -11,6 +11,7 @@ use filter_core::shared::Shared;
 use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, StreamType};
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, SystemTime};
+use zeroize::Zeroizing;
 
 /// A call of the host failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,9 +206,10 @@ pub(crate) fn dispatch(call: &Call, timeout: Duration) -> Result<u32, HostError>
         .map_err(|status| HostError { call: "proxy_http_call", status: status as u32 })
 }
 
-/// The response to a call, in its callback.
-pub(crate) fn call_response(body_size: usize) -> Result<(Headers, Vec<u8>), HostError> {
-    Ok((headers(MapType::HttpCallResponseHeaders)?, buffer(BufferType::HttpCallResponseBody, 0, body_size)?))
+/// The response to a call, in its callback. Its body, which holds keys, is wiped when it is dropped.
+pub(crate) fn call_response(body_size: usize) -> Result<(Headers, Zeroizing<Vec<u8>>), HostError> {
+    let body = Zeroizing::new(buffer(BufferType::HttpCallResponseBody, 0, body_size)?);
+    Ok((headers(MapType::HttpCallResponseHeaders)?, body))
 }
 
 /// 64 random bits.

@@ -5,7 +5,7 @@ use crate::plugin::Plugin;
 use filter_core::clock;
 use filter_core::credentials::Fetched;
 use filter_core::credentials::fetch::{CallOutcome, Fetch, FetchError, Next};
-use filter_core::metrics::{clock_offset, credentials_fetched, credentials_left};
+use filter_core::metrics::{certificate_left, clock_offset, credentials_fetched, credentials_left};
 use proxy_wasm::types::LogLevel;
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
@@ -25,6 +25,9 @@ impl Refresh {
         let Ok(now) = host::now() else { return };
         for (name, left) in plugin.credentials.left(&SharedData, now) {
             plugin.metrics.add(&credentials_left(name, left));
+        }
+        for (name, left) in plugin.credentials.certificates_left(&SharedData, now) {
+            plugin.metrics.add(&certificate_left(name, left));
         }
         plugin.metrics.add(&clock_offset(clock::offset_ms(&SharedData)));
         for name in plugin.credentials.due(&SharedData, now) {
@@ -77,6 +80,11 @@ fn done(plugin: &Plugin, name: &str, fetched: &Fetched, now: SystemTime) {
     plugin.credentials.publish(name, &SharedData, fetched, now, jitter);
     plugin.metrics.add(&credentials_fetched(name, true));
     host::log(LogLevel::Info, &format!("credentials `{name}` fetched"));
+    if let Some(certificate) = fetched.certificate.filter(|certificate| certificate.ends_soon(now)) {
+        let hours = certificate.left(now).as_secs() / 3600;
+        let problem = format!("the certificate of credentials `{name}` expires in {hours} hours; replace it");
+        host::log(LogLevel::Warn, &problem);
+    }
 }
 
 fn failed(plugin: &Plugin, name: &str, problem: &str, now: SystemTime) {

@@ -110,6 +110,15 @@ pub fn credentials_left(source: &str, left: Duration) -> Sample {
     }
 }
 
+/// How long the certificate of a source is still valid.
+pub fn certificate_left(source: &str, left: Duration) -> Sample {
+    Sample {
+        name: format!("bedrock_certificate_seconds_left;source={source}"),
+        kind: Kind::Gauge,
+        value: left.as_secs(),
+    }
+}
+
 /// A fetch of a source ended.
 pub fn credentials_fetched(source: &str, success: bool) -> Sample {
     let metric = if success { "bedrock_credentials_refreshes" } else { "bedrock_credentials_failures" };

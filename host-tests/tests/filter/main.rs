@@ -11,5 +11,6 @@ mod credentials;
 mod gateway;
 mod limits;
 mod metrics;
+mod roles_anywhere;
 mod signer;
 mod usage;
