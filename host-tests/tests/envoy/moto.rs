@@ -79,7 +79,7 @@ fn sts_web_identity_keys_sign_calls() {
     let keyring = Keyring::default();
     let sources = Sources::with_sts(Duration::from_secs(3600), &keyring, false, Some(moto.1)).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let credentials = r#"{"source": "federation", "using": {"source": "imds", "cluster": "imds"}, "govcloud": {"cluster": "sts-gov", "region": "us-gov-west-1"}, "commercial": {"cluster": "sts-com", "region": "us-east-1"}, "audience": "bedrock", "role_arn": "arn:aws:iam::123456789012:role/bedrock-gateway"}"#;
+    let credentials = r#"{"source": "federation", "using": {"source": "imds", "cluster": "imds"}, "govcloud": {"cluster": "sts-gov", "region": "us-gov-west-1"}, "commercial": {"cluster": "sts-com", "region": "us-east-1"}, "audience": "bedrock-gateway", "role_arn": "arn:aws:iam::111122223333:role/bedrock-gateway"}"#;
     let config = configuration(dir.path(), &sources, moto.1.port(), credentials);
     let change = |double: Builder| double.keyring(&keyring);
     let harness =

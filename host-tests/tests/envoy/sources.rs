@@ -73,8 +73,8 @@ fn govcloud_identities_assume_a_commercial_role() {
     for using in [r#"{"source": "imds", "cluster": "imds"}"#, r#"{"source": "container", "cluster": "container"}"#] {
         let credentials = format!(
             r#"{{"source": "federation", "using": {using}, "govcloud": {{"cluster": "sts-gov", "region": "us-gov-west-1"}},
-            "commercial": {{"cluster": "sts-com", "region": "us-east-1"}}, "audience": "bedrock",
-            "role_arn": "arn:aws:iam::123456789012:role/bedrock-gateway"}}"#
+            "commercial": {{"cluster": "sts-com", "region": "us-east-1"}}, "audience": "bedrock-gateway",
+            "role_arn": "arn:aws:iam::111122223333:role/bedrock-gateway"}}"#
         );
         // On one line, as the block of YAML that it becomes a part of wants it.
         let credentials = credentials.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -1,10 +1,16 @@
-//! Doubles of credential sources: the container endpoint, the instance metadata service (version 2), the Secrets
-//! Manager Agent and STS's GetWebIdentityToken and AssumeRoleWithWebIdentity, on one plain HTTP listener.
+//! Doubles of credential sources on one plain HTTP listener: the container endpoint, the instance metadata service (version
+//! 2), the Secrets Manager Agent, and STS of both partitions with GetWebIdentityToken and AssumeRoleWithWebIdentity.
 //!
-//! They are stricter than the originals: a request without the right token, method, header or signature gets AWS's error
-//! and is kept as a complaint.
+//! They are stricter than the originals. A request that AWS refuses gets AWS's error, by code and words, and is kept as a
+//! complaint. The rules have their source next to them: a page of AWS, or a public issue that quotes AWS's words
+//! ("observed"). None of it was compared with AWS itself.
 
+pub mod account;
 mod answer;
+pub mod jwt;
+mod local;
+mod policy;
+mod sts;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -19,17 +25,20 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
-use crate::Keyring;
+use self::account::Account;
+use self::jwt::{Algorithm, Signer};
+use crate::{AccessKey, Keyring};
 
 /// The `authorization` that the container endpoint requires.
 pub const CONTAINER_TOKEN: &str = "example-container-token";
 /// The `x-aws-parameters-secrets-token` that the agent requires.
 pub const AGENT_TOKEN: &str = "example-agent-token";
-/// The role of the instance.
-pub const ROLE: &str = "gateway-role";
+/// The role of the instance, the last part of [`account::GOVCLOUD_ROLE_ARN`].
+pub const ROLE: &str = "bedrock-gateway";
 /// The secret that the agent has.
 pub const SECRET: &str = "bedrock/api-key";
 
@@ -63,6 +72,8 @@ pub(crate) struct Shared {
     pub(crate) sts: Option<SocketAddr>,
     /// Whether the local endpoints issue keys that Bedrock accepts, instead of those of a GovCloud identity.
     pub(crate) gives_bedrock_keys: bool,
+    /// GovCloud's keys for tokens: RS256 and ES384.
+    signers: [Signer; 2],
 }
 
 #[derive(Debug)]
@@ -71,8 +82,13 @@ struct State {
     lifetime: Duration,
     served: BTreeMap<String, usize>,
     complaints: Vec<String>,
-    /// Sessions of the metadata service, and federation tokens, that were issued.
+    /// Sessions of the metadata service that were issued.
     tokens: Vec<String>,
+    account: Account,
+    /// The time, if it stands still.
+    clock: Option<OffsetDateTime>,
+    /// Requests that have an id.
+    requests: u64,
 }
 
 /// Running sources; dropping it ends them.
@@ -108,13 +124,20 @@ impl Sources {
             served: BTreeMap::new(),
             complaints: Vec::new(),
             tokens: Vec::new(),
+            account: Account::default(),
+            clock: None,
+            requests: 0,
         };
+        // The names are made up.
+        let signer = |algorithm, kid| Signer::new(algorithm, kid).map_err(std::io::Error::other);
+        let signers = [signer(Algorithm::Rs256, "RSA_0")?, signer(Algorithm::Es384, "EC384_0")?];
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             local: Keyring::default(),
             bedrock: bedrock.clone(),
             sts,
             gives_bedrock_keys,
+            signers,
         });
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -137,6 +160,28 @@ impl Sources {
     /// Sets or ends a fault.
     pub fn set_trouble(&self, trouble: Trouble) {
         self.shared.lock().trouble = trouble;
+    }
+
+    /// Changes the accounts, for the requests that follow.
+    pub fn change(&self, change: impl FnOnce(&mut Account)) {
+        change(&mut self.shared.lock().account);
+    }
+
+    /// Stops the clock at a time, or lets it run again.
+    pub fn set_clock(&self, time: Option<OffsetDateTime>) {
+        self.shared.lock().clock = time;
+    }
+
+    /// Keys of the gateway's GovCloud role, as the local endpoints give them.
+    #[must_use]
+    pub fn govcloud_key(&self, expires: OffsetDateTime) -> AccessKey {
+        self.shared.local.issue("ASIALOCAL", expires)
+    }
+
+    /// GovCloud's signer of tokens.
+    #[must_use]
+    pub fn token_signer(&self, algorithm: Algorithm) -> &Signer {
+        self.shared.signer(algorithm)
     }
 
     /// The number of successful answers of each API call.
@@ -171,6 +216,31 @@ impl Shared {
     pub(crate) fn lifetime(&self) -> Duration {
         let state = self.lock();
         if state.trouble == Trouble::Expired { Duration::ZERO } else { state.lifetime }
+    }
+
+    pub(crate) fn now(&self) -> OffsetDateTime {
+        self.lock().clock.unwrap_or_else(OffsetDateTime::now_utc)
+    }
+
+    pub(crate) fn account(&self) -> Account {
+        self.lock().account.clone()
+    }
+
+    pub(crate) fn signers(&self) -> impl Iterator<Item = &Signer> {
+        self.signers.iter()
+    }
+
+    /// The signer of an algorithm; STS has none for ES256, and uses ES384.
+    pub(crate) fn signer(&self, algorithm: Algorithm) -> &Signer {
+        let [rs256, es384] = &self.signers;
+        if algorithm == Algorithm::Rs256 { rs256 } else { es384 }
+    }
+
+    /// An id for a request or a token.
+    pub(crate) fn request_id(&self) -> String {
+        let mut state = self.lock();
+        state.requests += 1;
+        format!("00000000-0000-4000-8000-{:012x}", state.requests)
     }
 
     /// Counts an answer.
@@ -221,5 +291,8 @@ async fn exchange(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Res
     let (parts, body) = request.into_parts();
     // A body that broke off is judged by its first part.
     let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-    Ok(answer::answer(&parts, &body, &shared))
+    Ok(match (parts.method.as_str(), parts.uri.path()) {
+        ("POST", "/") => sts::answer(&parts, &body, &shared),
+        _ => local::answer(&parts, &shared),
+    })
 }

@@ -7,3 +7,4 @@ mod client;
 mod faults;
 mod judge;
 mod process;
+mod sources;
