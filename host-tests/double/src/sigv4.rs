@@ -161,6 +161,11 @@ impl<'a> Authorization<'a> {
         if algorithm != ALGORITHM {
             return Err(Refusal::Algorithm(algorithm.to_owned()));
         }
+        Self::parse_parts(rest)
+    }
+
+    /// Takes what follows the algorithm apart.
+    pub(crate) fn parse_parts(rest: &'a str) -> Result<Self, Refusal> {
         let (mut credential, mut signed_headers, mut signature) = (None, None, None);
         for part in rest.split(',') {
             let (name, value) = part.trim().split_once('=').ok_or(Refusal::Incomplete("a part is not name=value"))?;
@@ -225,7 +230,7 @@ pub fn verify(request: &WireRequest<'_>, key: &AccessKey, expected: &Expected<'_
     }
 }
 
-fn single<'a>(request: &'a WireRequest<'_>, name: &'a str) -> Result<Option<&'a str>, Refusal> {
+pub(crate) fn single<'a>(request: &'a WireRequest<'_>, name: &'a str) -> Result<Option<&'a str>, Refusal> {
     let mut values = request.values(name);
     let first = values.next();
     if values.next().is_some() {
@@ -234,7 +239,11 @@ fn single<'a>(request: &'a WireRequest<'_>, name: &'a str) -> Result<Option<&'a 
     first.map(|value| std::str::from_utf8(value).map_err(|_| Refusal::Incomplete("it is not text"))).transpose()
 }
 
-fn check_scope(authorization: &Authorization<'_>, amz_date: &str, expected: &Expected<'_>) -> Result<(), Refusal> {
+pub(crate) fn check_scope(
+    authorization: &Authorization<'_>,
+    amz_date: &str,
+    expected: &Expected<'_>,
+) -> Result<(), Refusal> {
     let date =
         PrimitiveDateTime::parse(amz_date, AMZ_DATE).map_err(|_| Refusal::Date(amz_date.to_owned()))?.assume_utc();
     if authorization.terminator != "aws4_request" {
@@ -265,7 +274,7 @@ fn check_scope(authorization: &Authorization<'_>, amz_date: &str, expected: &Exp
 }
 
 /// `host`, `content-type` and all of `x-amz-*` must be signed if they are there, and what is signed must be there once.
-fn check_signed_headers(request: &WireRequest<'_>, signed_headers: &str) -> Result<(), Refusal> {
+pub(crate) fn check_signed_headers(request: &WireRequest<'_>, signed_headers: &str) -> Result<(), Refusal> {
     let signed: Vec<&str> = signed_headers.split(';').collect();
     let in_form = signed.iter().all(|name| !name.is_empty() && *name == name.to_ascii_lowercase())
         && signed.is_sorted_by(|a, b| a < b);

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::jwt::PublicKey;
 
 const TRUST: &str = include_str!("../../../../infra/policies/commercial-trust.json");
@@ -15,6 +17,16 @@ pub const ISSUER: &str = "made-up-issuer.tokens.sts.example";
 pub const GOVCLOUD_ROLE_ARN: &str = "arn:aws-us-gov:iam::444455556666:role/bedrock-gateway";
 /// The role in the Commercial partition.
 pub const COMMERCIAL_ROLE_ARN: &str = "arn:aws:iam::111122223333:role/bedrock-gateway";
+/// The trust anchor, the profile and the role of certificates, as `infra/templates/commercial/identity.yaml` makes them.
+pub const TRUST_ANCHOR_ARN: &str =
+    "arn:aws:rolesanywhere:us-east-1:111122223333:trust-anchor/4f7b6b0e-0000-4000-8000-000000000002";
+/// See [`TRUST_ANCHOR_ARN`].
+pub const PROFILE_ARN: &str =
+    "arn:aws:rolesanywhere:us-east-1:111122223333:profile/4f7b6b0e-0000-4000-8000-000000000001";
+/// See [`TRUST_ANCHOR_ARN`].
+pub const CERTIFICATE_ROLE_ARN: &str = "arn:aws:iam::111122223333:role/bedrock-gateway-certificate";
+/// The common name that the role of certificates requires.
+pub const COMMON_NAME: &str = "bedrock-gateway";
 /// The audience of the gateway's tokens.
 pub const AUDIENCE: &str = "bedrock-gateway";
 
@@ -45,6 +57,28 @@ pub struct Commercial {
     pub id: String,
     pub providers: Vec<Provider>,
     pub roles: Vec<Role>,
+    pub trust_anchors: Vec<TrustAnchor>,
+    pub profiles: Vec<Profile>,
+}
+
+/// A trust anchor of IAM Roles Anywhere.
+#[derive(Debug, Clone)]
+pub struct TrustAnchor {
+    pub arn: String,
+    pub enabled: bool,
+    /// The certificates of its authority, as PEM. By default there are none, so that a test brings its own.
+    pub ca_pem: String,
+}
+
+/// A profile of IAM Roles Anywhere.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    pub arn: String,
+    pub enabled: bool,
+    pub role_arns: Vec<String>,
+    /// The longest session, in seconds, and the default.
+    pub duration_seconds: u64,
+    pub accept_role_session_name: bool,
 }
 
 /// An OpenID Connect provider of IAM.
@@ -80,7 +114,10 @@ impl Default for Account {
     fn default() -> Self {
         let role =
             |arn: &str, trust: String| Role { arn: arn.to_owned(), trust, max_session: Duration::from_secs(3600) };
-        let roles = vec![role(COMMERCIAL_ROLE_ARN, TRUST.replace("ISSUER", ISSUER))];
+        let roles = vec![
+            role(COMMERCIAL_ROLE_ARN, TRUST.replace("ISSUER", ISSUER)),
+            role(CERTIFICATE_ROLE_ARN, certificate_trust(TRUST_ANCHOR_ARN, COMMON_NAME)),
+        ];
         Self {
             govcloud: GovCloud {
                 issuer: ISSUER.to_owned(),
@@ -96,9 +133,40 @@ impl Default for Account {
                     issuer_kind: IssuerKind::Sts { partition: "aws-us-gov".to_owned() },
                 }],
                 roles,
+                trust_anchors: vec![TrustAnchor {
+                    arn: TRUST_ANCHOR_ARN.to_owned(),
+                    enabled: true,
+                    ca_pem: String::new(),
+                }],
+                profiles: vec![Profile {
+                    arn: PROFILE_ARN.to_owned(),
+                    enabled: true,
+                    role_arns: vec![CERTIFICATE_ROLE_ARN.to_owned()],
+                    duration_seconds: 3600,
+                    accept_role_session_name: false,
+                }],
             },
         }
     }
+}
+
+/// The trust policy of `CertificateRole` in `infra/templates/commercial/identity.yaml`, as JSON text.
+#[must_use]
+pub fn certificate_trust(trust_anchor: &str, common_name: &str) -> String {
+    json!({
+        "Version": "2012-10-17",
+        "Statement": [{
+            "Sid": "TheGatewaysCertificate",
+            "Effect": "Allow",
+            "Action": ["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"],
+            "Principal": {"Service": "rolesanywhere.amazonaws.com"},
+            "Condition": {
+                "ArnEquals": {"aws:SourceArn": trust_anchor},
+                "StringEquals": {"aws:PrincipalTag/x509Subject/CN": common_name},
+            },
+        }],
+    })
+    .to_string()
 }
 
 impl GovCloud {

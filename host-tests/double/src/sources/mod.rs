@@ -1,5 +1,6 @@
 //! Doubles of credential sources on one plain HTTP listener: the container endpoint, the instance metadata service (version
-//! 2), the Secrets Manager Agent, and STS of both partitions with GetWebIdentityToken and AssumeRoleWithWebIdentity.
+//! 2), the Secrets Manager Agent, STS of both partitions with GetWebIdentityToken and AssumeRoleWithWebIdentity, and
+//! CreateSession of IAM Roles Anywhere.
 //!
 //! They are stricter than the originals. A request that AWS refuses gets AWS's error, by code and words, and is kept as a
 //! complaint. The rules have their source next to them: a page of AWS, or a public issue that quotes AWS's words
@@ -10,6 +11,7 @@ mod answer;
 pub mod jwt;
 mod local;
 mod policy;
+mod roles_anywhere;
 mod sts;
 
 use std::collections::BTreeMap;
@@ -293,6 +295,7 @@ async fn exchange(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Res
     let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     Ok(match (parts.method.as_str(), parts.uri.path()) {
         ("POST", "/") => sts::answer(&parts, &body, &shared),
+        ("POST", "/sessions") => roles_anywhere::answer(&parts, &body, &shared),
         _ => local::answer(&parts, &shared),
     })
 }

@@ -1,5 +1,7 @@
 //! The doubles of the credential sources over plain HTTP: what they answer, and each refusal.
 
+mod certificates;
+mod roles_anywhere;
 mod sts;
 
 use std::io::{Read, Write};
