@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::answer::{Answer, header, text};
-use super::{AGENT_TOKEN, CONTAINER_TOKEN, ROLE, SECRET, Shared};
+use super::{AGENT_TOKEN, CONTAINER_TOKEN, ROLE, SECRET, Service, Shared};
 use crate::Keyring;
 use crate::sigv4::{AccessKey, percent_decode};
 
@@ -89,7 +89,7 @@ fn agent(parts: &Parts, shared: &Shared) -> Result<Answer, Refusal> {
 /// Keys of the container endpoint and the metadata service.
 fn local_keys(shared: &Shared) -> Answer {
     let keyring = if shared.gives_bedrock_keys { &shared.bedrock } else { &shared.local };
-    let (key, expires) = issue(keyring, "ASIALOCAL", shared.now() + shared.lifetime());
+    let (key, expires) = issue(keyring, "ASIALOCAL", shared.now() + shared.lifetime(Service::Local));
     text(
         200,
         json!({

@@ -15,7 +15,6 @@ mod roles_anywhere;
 mod sts;
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,6 +22,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -32,6 +32,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use self::account::Account;
+use self::answer::header;
 use self::jwt::{Algorithm, Signer};
 use crate::{AccessKey, Keyring};
 
@@ -60,7 +61,35 @@ pub enum Trouble {
     OtherJson,
     /// The keys that it gives have expired.
     Expired,
+    /// It answers that its rate is exceeded.
+    Throttled,
+    /// It answers 503.
+    Unavailable,
 }
+
+/// A service behind the one listener, for a fault of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Service {
+    /// The metadata service, the container endpoint and the Secrets Manager Agent.
+    Local,
+    GovCloudSts,
+    CommercialSts,
+    RolesAnywhere,
+}
+
+impl Service {
+    fn of(parts: &Parts) -> Self {
+        match (parts.method.as_str(), parts.uri.path()) {
+            ("POST", "/sessions") => Self::RolesAnywhere,
+            ("POST", "/") if header(parts, "host").contains(".us-gov-") => Self::GovCloudSts,
+            ("POST", "/") => Self::CommercialSts,
+            _ => Self::Local,
+        }
+    }
+}
+
+/// How long keys of the GovCloud role live by default, as those of the metadata service do at most.
+const GOVCLOUD_LIFETIME: Duration = Duration::from_secs(6 * 3600);
 
 /// The state that all connections share.
 #[derive(Debug)]
@@ -81,7 +110,12 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 struct State {
     trouble: Trouble,
+    /// Faults of single services, which come before `trouble`.
+    troubles: BTreeMap<Service, Trouble>,
+    /// Of keys that Bedrock accepts.
     lifetime: Duration,
+    /// Of keys of the GovCloud role.
+    govcloud_lifetime: Duration,
     served: BTreeMap<String, usize>,
     complaints: Vec<String>,
     /// Sessions of the metadata service that were issued.
@@ -102,7 +136,8 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Starts them on a free port of 127.0.0.1. Keys live for `lifetime`; Bedrock's doubles accept those of `bedrock`.
+    /// Starts them on a free port of 127.0.0.1. Bedrock's doubles accept the keys of `bedrock`, which live for `lifetime` at
+    /// most.
     ///
     /// # Errors
     /// No address, no threads.
@@ -122,7 +157,9 @@ impl Sources {
     ) -> std::io::Result<Self> {
         let state = State {
             trouble: Trouble::None,
+            troubles: BTreeMap::new(),
             lifetime,
+            govcloud_lifetime: GOVCLOUD_LIFETIME,
             served: BTreeMap::new(),
             complaints: Vec::new(),
             tokens: Vec::new(),
@@ -162,6 +199,16 @@ impl Sources {
     /// Sets or ends a fault.
     pub fn set_trouble(&self, trouble: Trouble) {
         self.shared.lock().trouble = trouble;
+    }
+
+    /// Sets or ends the fault of one service.
+    pub fn set_trouble_of(&self, service: Service, trouble: Trouble) {
+        self.shared.lock().troubles.insert(service, trouble);
+    }
+
+    /// How long keys of the GovCloud role live: 6 hours by default.
+    pub fn set_govcloud_lifetime(&self, lifetime: Duration) {
+        self.shared.lock().govcloud_lifetime = lifetime;
     }
 
     /// Changes the accounts, for the requests that follow.
@@ -214,10 +261,20 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The lifetime of the next keys; zero if they must be expired.
-    pub(crate) fn lifetime(&self) -> Duration {
+    fn trouble(&self, service: Service) -> Trouble {
         let state = self.lock();
-        if state.trouble == Trouble::Expired { Duration::ZERO } else { state.lifetime }
+        let own = state.troubles.get(&service).copied().unwrap_or_default();
+        if own == Trouble::None { state.trouble } else { own }
+    }
+
+    /// The longest lifetime of the next keys; zero if they must be expired.
+    pub(crate) fn lifetime(&self, service: Service) -> Duration {
+        if self.trouble(service) == Trouble::Expired {
+            return Duration::ZERO;
+        }
+        let state = self.lock();
+        let is_govcloud = service == Service::Local && !self.gives_bedrock_keys;
+        if is_govcloud { state.govcloud_lifetime } else { state.lifetime }
     }
 
     pub(crate) fn now(&self) -> OffsetDateTime {
@@ -281,21 +338,35 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn exchange(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let trouble = shared.lock().trouble;
-    let plain = |text: &'static str| Ok(Response::new(Full::new(Bytes::from_static(text.as_bytes()))));
-    match trouble {
-        Trouble::Slow(by) => tokio::time::sleep(by).await,
-        Trouble::Garbage => return plain("\u{1}\u{2} <no> {credentials}"),
-        Trouble::OtherJson => return plain(r#"{"hello":"world"}"#),
-        Trouble::None | Trouble::Down | Trouble::Expired => {}
-    }
+/// Closes the connection without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the source is down")]
+struct Cut;
+
+async fn exchange(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<Full<Bytes>>, Cut> {
     let (parts, body) = request.into_parts();
     // A body that broke off is judged by its first part.
     let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-    Ok(match (parts.method.as_str(), parts.uri.path()) {
-        ("POST", "/") => sts::answer(&parts, &body, &shared),
-        ("POST", "/sessions") => roles_anywhere::answer(&parts, &body, &shared),
-        _ => local::answer(&parts, &shared),
+    let service = Service::of(&parts);
+    let plain = |text: &'static str| Ok(Response::new(Full::new(Bytes::from_static(text.as_bytes()))));
+    let fault = match shared.trouble(service) {
+        Trouble::Down => return Err(Cut),
+        Trouble::Garbage => return plain("\u{1}\u{2} <no> {credentials}"),
+        Trouble::OtherJson => return plain(r#"{"hello":"world"}"#),
+        Trouble::Slow(by) => {
+            tokio::time::sleep(by).await;
+            None
+        }
+        Trouble::Throttled => Some(true),
+        Trouble::Unavailable => Some(false),
+        Trouble::None | Trouble::Expired => None,
+    };
+    Ok(match (service, fault) {
+        (Service::GovCloudSts | Service::CommercialSts, None) => sts::answer(&parts, &body, &shared),
+        (Service::RolesAnywhere, None) => roles_anywhere::answer(&parts, &body, &shared),
+        (Service::Local, None) => local::answer(&parts, &shared),
+        (Service::GovCloudSts | Service::CommercialSts, Some(throttled)) => sts::fault(throttled, &shared),
+        (Service::RolesAnywhere, Some(throttled)) => roles_anywhere::fault(throttled, &shared),
+        (Service::Local, Some(throttled)) => answer::text(if throttled { 429 } else { 503 }, String::new()),
     })
 }

@@ -15,30 +15,47 @@ use time::Duration;
 
 use self::chain::Leaf;
 use self::parameters::Asked;
-use super::Shared;
 use super::account::{Commercial, Profile, Role, TrustAnchor};
 use super::answer::{Answer, Refused, header, text, with_headers};
 use super::local::issue;
 use super::policy::{Context, Decision, Principal, decide};
+use super::{Service, Shared};
 
 pub(super) fn answer(parts: &Parts, body: &[u8], shared: &Shared) -> Answer {
-    let id = shared.request_id();
-    let (status, code, body) = match session(parts, body, shared) {
+    match session(parts, body, shared) {
         Ok(body) => {
             shared.served("CreateSession");
-            (201, None, body)
+            json_answer(201, &body, shared)
         }
         Err(refused) => {
             shared.complain(format!("CreateSession: {refused}"));
-            (refused.status, Some(refused.code), json!({"message": refused.message}))
+            refusal(&refused, shared)
         }
-    };
-    let answer = text(status, body.to_string());
-    let answer = with_headers(answer, &[("x-amzn-requestid", &id), ("content-type", "application/json")]);
-    match code {
-        Some(code) => with_headers(answer, &[("x-amzn-errortype", code)]),
-        None => answer,
     }
+}
+
+/// The answer of a service that is busy or broken: a code of botocore's retry rules (`_retry.json`), and one of its model.
+pub(super) fn fault(throttled: bool, shared: &Shared) -> Answer {
+    let refused = if throttled {
+        Refused::new(429, "ThrottlingException", "Rate exceeded")
+    } else {
+        Refused::new(
+            503,
+            "ServiceUnavailableException",
+            "The request has failed due to a temporary failure of the service.",
+        )
+    };
+    refusal(&refused, shared)
+}
+
+fn refusal(refused: &Refused, shared: &Shared) -> Answer {
+    let answer = json_answer(refused.status, &json!({"message": refused.message}), shared);
+    with_headers(answer, &[("x-amzn-errortype", refused.code)])
+}
+
+fn json_answer(status: u16, body: &Value, shared: &Shared) -> Answer {
+    let headers = [("x-amzn-requestid", &*shared.request_id()), ("content-type", "application/json")];
+    with_headers(text(status, body.to_string()), &headers)
 }
 
 fn denied(message: impl Into<String>) -> Refused {
@@ -66,7 +83,8 @@ fn session(parts: &Parts, body: &[u8], shared: &Shared) -> Result<Value, Refused
     // The hexadecimal serial number, unless the request has a name.
     // Observed: https://github.com/aws/rolesanywhere-credential-helper/issues/19.
     let session = asked.session.clone().unwrap_or_else(|| leaf.serial_hex());
-    let lifetime = Duration::seconds(seconds).min(shared.lifetime().try_into().unwrap_or(Duration::MAX));
+    let lifetime =
+        Duration::seconds(seconds).min(shared.lifetime(Service::RolesAnywhere).try_into().unwrap_or(Duration::MAX));
     let (key, expires) = issue(&shared.bedrock, "ASIACERT", now + lifetime);
     Ok(json!({
         "credentialSet": [{

@@ -12,12 +12,12 @@ use serde_json::Value;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
-use super::super::Shared;
 use super::super::account::{Commercial, IssuerKind, Provider, Role};
 use super::super::answer::Refused;
 use super::super::jwt::{Token, member};
 use super::super::local::issue;
 use super::super::policy::{Context, Decision, Principal, decide};
+use super::super::{Service, Shared};
 use super::form::{Constraints, Form, invalid};
 use super::{Endpoint, Reply, internal};
 use crate::sigv4::AccessKey;
@@ -59,7 +59,8 @@ pub(super) fn with_web_identity(
         return passed.map(Reply::Whole).map_err(|error| internal(format!("it was not passed on: {error}")));
     }
     let seconds = i64::try_from(asked.seconds).unwrap_or(i64::MAX);
-    let expires = shared.now() + Duration::seconds(seconds).min(shared.lifetime().try_into().unwrap_or(Duration::MAX));
+    let expires = shared.now()
+        + Duration::seconds(seconds).min(shared.lifetime(Service::CommercialSts).try_into().unwrap_or(Duration::MAX));
     let (key, expires) = issue(&shared.bedrock, "ASIACOM", expires);
     Ok(Reply::Result(format!(
         "<Audience>{audience}</Audience><AssumedRoleUser><AssumedRoleId>{}</AssumedRoleId><Arn>{}</Arn></AssumedRoleUser>\

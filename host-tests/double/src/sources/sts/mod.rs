@@ -45,19 +45,34 @@ pub(super) fn answer(parts: &Parts, body: &[u8], shared: &Shared) -> Answer {
         }
         Err((action, refused)) => {
             shared.complain(format!("{action}: {refused}"));
-            let sender = if refused.status < 500 { "Sender" } else { "Receiver" };
-            text(
-                refused.status,
-                format!(
-                    "<ErrorResponse xmlns=\"{NAMESPACE}\">\n  <Error>\n    <Type>{sender}</Type>\n    <Code>{}</Code>\n    \
-                     <Message>{}</Message>\n  </Error>\n  <RequestId>{id}</RequestId>\n</ErrorResponse>\n",
-                    refused.code,
-                    escape(&refused.message)
-                ),
-            )
+            refusal(&refused, &id)
         }
     };
     with_headers(answer, &[("x-amzn-requestid", &id), ("content-type", "text/xml")])
+}
+
+/// The answer of a service that is busy or broken: codes of botocore's retry rules (`_retry.json`) and "Common Errors".
+pub(super) fn fault(throttled: bool, shared: &Shared) -> Answer {
+    let id = shared.request_id();
+    let refused = if throttled {
+        Refused::new(400, "Throttling", "Rate exceeded")
+    } else {
+        Refused::new(503, "ServiceUnavailable", "The request has failed due to a temporary failure of the server.")
+    };
+    with_headers(refusal(&refused, &id), &[("x-amzn-requestid", &id), ("content-type", "text/xml")])
+}
+
+fn refusal(refused: &Refused, id: &str) -> Answer {
+    let sender = if refused.status < 500 { "Sender" } else { "Receiver" };
+    text(
+        refused.status,
+        format!(
+            "<ErrorResponse xmlns=\"{NAMESPACE}\">\n  <Error>\n    <Type>{sender}</Type>\n    <Code>{}</Code>\n    \
+             <Message>{}</Message>\n  </Error>\n  <RequestId>{id}</RequestId>\n</ErrorResponse>\n",
+            refused.code,
+            escape(&refused.message)
+        ),
+    )
 }
 
 /// What an action answers with.

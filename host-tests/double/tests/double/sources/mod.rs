@@ -1,6 +1,7 @@
 //! The doubles of the credential sources over plain HTTP: what they answer, and each refusal.
 
 mod certificates;
+mod faults;
 mod roles_anywhere;
 mod sts;
 
@@ -30,6 +31,22 @@ impl Reply {
     }
 }
 
+/// A GET of a local endpoint.
+pub(crate) fn get(addr: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Reply {
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}connection: close\r\n\r\n");
+    exchange(&mut TcpStream::connect(addr).unwrap(), &request).unwrap()
+}
+
+fn exchange(stream: &mut TcpStream, request: &str) -> Option<Reply> {
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some(Reply { status, head: format!("{}\r\n", head.to_lowercase()), body: body.to_owned() })
+}
+
 /// A POST as it is sent.
 #[derive(Clone)]
 pub(crate) struct Post {
@@ -41,18 +58,18 @@ pub(crate) struct Post {
 
 impl Post {
     pub(crate) fn send(&self, addr: SocketAddr) -> Reply {
+        self.try_send(addr).unwrap()
+    }
+
+    /// `None` if the connection is closed without an answer.
+    pub(crate) fn try_send(&self, addr: SocketAddr) -> Option<Reply> {
         let mut stream = TcpStream::connect(addr).unwrap();
         let mut head =
             format!("POST {} HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n", self.path, self.host, self.body.len());
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
-        stream.write_all(format!("{head}connection: close\r\n\r\n{}", self.body).as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Reply { status, head: head.to_lowercase(), body: body.to_owned() }
+        exchange(&mut stream, &format!("{head}connection: close\r\n\r\n{}", self.body))
     }
 
     /// Signs all headers by Signature Version 4.
