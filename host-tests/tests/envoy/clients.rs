@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::harness::required;
 
-fn clients() -> PathBuf {
+pub(crate) fn clients() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
 }
 

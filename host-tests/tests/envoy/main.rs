@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests")]
 
 mod audit;
+mod aws_clients;
 mod clients;
 mod combined;
 mod credentials;
