@@ -49,9 +49,8 @@ pub(super) fn with_web_identity(
     }
     let asked = parameters(form)?;
     let account = shared.account();
-    let token = Token::parse(&asked.token).ok_or_else(|| {
-        token_refused("The ID Token provided is not a valid JWT. (You may see this error if you sent an Access Token)")
-    })?;
+    let token = Token::parse(&asked.token)
+        .ok_or_else(|| token_refused("The token is not a valid JWT (the words are this double's)"))?;
     let (provider, audience) = check_token(&token, partition, &account.commercial, shared)?;
     let role = authorize(&asked, &token, provider, audience, &account.commercial)?;
     if let Some(sts) = shared.sts {
@@ -152,6 +151,7 @@ fn check_token<'a>(
         }
         IssuerKind::Other { keys } => keys.iter().any(|key| token.is_signed_by(key)),
     };
+    // The words are those for a key that is not in the issuer's key set; those for a wrong signature are not published.
     if !signed {
         return Err(token_refused(NO_KEY));
     }

@@ -111,9 +111,9 @@ fn action(parts: &Parts, body: &[u8], shared: &Shared) -> Result<(&'static str, 
     }
 }
 
-/// InvalidAction, 400 ("Common Errors").
+/// InvalidAction, 400 ("Common Errors"); the words are this double's.
 fn invalid_action(action: &str, version: &str) -> Refused {
-    Refused::new(400, "InvalidAction", format!("Could not find operation {action} for version {version}"))
+    Refused::new(400, "InvalidAction", format!("no action {action} in version {version}"))
 }
 
 /// The double's own configuration is wrong: a policy that it cannot evaluate.

@@ -129,7 +129,7 @@ fn parameters(mut form: Form) -> Result<Asked, Refused> {
             }
         }
         if tags.insert(key.clone(), value).is_some() {
-            return Err(invalid(format!("Duplicate tag keys found: {key}")));
+            return Err(invalid(format!("the tag {key} is sent twice (the words are this double's)")));
         }
     }
     constraints.check()?;

@@ -181,7 +181,7 @@ fn get_web_identity_token_refuses() {
             "ValidationError",
             "regular expression pattern",
         ),
-        (&[("Version", Some("2010-05-08"))], 400, "InvalidAction", "GetWebIdentityToken for version 2010-05-08"),
+        (&[("Version", Some("2010-05-08"))], 400, "InvalidAction", "GetWebIdentityToken in version 2010-05-08"),
         (&[("Action", Some("GetCallerIdentity"))], 400, "InvalidAction", "GetCallerIdentity"),
         (&[("DurationSecond", Some("300"))], 400, "ValidationError", "DurationSecond is unknown"),
     ];
