@@ -29,6 +29,7 @@ import threading
 import warnings
 
 import moto_changesets  # patches moto's CloudFormation
+import moto_iam  # patches moto's IAM
 from moto_resources import HERE, INNER
 from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server

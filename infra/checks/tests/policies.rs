@@ -32,17 +32,19 @@ fn texts(value: &Value) -> Vec<&str> {
 #[test]
 fn no_wildcard_but_where_an_action_needs_it() {
     let policies = policies();
-    assert_eq!(policies.len(), 5);
+    assert_eq!(policies.len(), 6);
     for (name, policy) in policies {
         assert_eq!(policy["Version"], "2012-10-17", "{name}");
         for statement in policy["Statement"].as_array().unwrap() {
             let actions = texts(&statement["Action"]);
             assert!(!actions.is_empty() && actions.iter().all(|action| !action.contains('*')), "{name}: {actions:?}");
-            assert_eq!(statement["Effect"], "Allow", "{name}");
+            // A service control policy allows nothing: it limits what an account's own policies allow.
+            assert_eq!(statement["Effect"], if name.ends_with("-scp.json") { "Deny" } else { "Allow" }, "{name}");
             let any = texts(&statement["Resource"]).contains(&"*");
-            // Neither GetWebIdentityToken nor Bedrock's List operations have a resource type.
-            let has_none =
-                actions.contains(&"sts:GetWebIdentityToken") || actions.contains(&"bedrock:ListFoundationModels");
+            // Neither a token nor Bedrock's List operations have a resource type.
+            let has_none = ["sts:GetWebIdentityToken", "sts:TagGetWebIdentityToken", "bedrock:ListFoundationModels"]
+                .iter()
+                .any(|action| actions.contains(action));
             assert_eq!(any, has_none, "{name}: {statement}");
             assert!(!any || statement["Condition"].is_object(), "{name}");
         }
@@ -58,6 +60,28 @@ fn trust_checks_audience_and_subject() {
     assert_eq!(wanted["ISSUER:aud"], asked["sts:IdentityTokenAudience"]);
     assert!(wanted["ISSUER:sub"].as_str().unwrap().starts_with("arn:aws-us-gov:iam::"));
     assert!(trust["Principal"]["Federated"].as_str().unwrap().starts_with("arn:aws:iam::"));
+}
+
+/// A condition on a key that an action does not have denies the action: sts:TagGetWebIdentityToken has no audience, duration
+/// or algorithm. https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html
+#[test]
+fn tags_are_allowed_in_their_own_statement() {
+    let all: std::collections::BTreeMap<String, Value> = policies().into_iter().collect();
+    let template = std::fs::read_to_string(root().join("infra/templates/govcloud/gateway.yaml")).unwrap();
+    assert!(
+        template.contains("Action: sts:GetWebIdentityToken\n")
+            && template.contains("Action: sts:TagGetWebIdentityToken\n")
+    );
+    for statement in all["govcloud-gateway.json"]["Statement"].as_array().unwrap() {
+        let tags = texts(&statement["Action"]).contains(&"sts:TagGetWebIdentityToken");
+        let keys: Vec<&str> = statement["Condition"]
+            .as_object()
+            .unwrap()
+            .values()
+            .flat_map(|tests| tests.as_object().unwrap().keys().map(String::as_str))
+            .collect();
+        assert!(keys.iter().all(|key| key.starts_with("sts:") != tags), "{statement}");
+    }
 }
 
 /// An operation that the gateway carries has its IAM action in the policy and its row in the page.

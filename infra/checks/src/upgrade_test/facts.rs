@@ -120,6 +120,16 @@ fn trust(aws: &Aws, faults: &mut Vec<String>) -> Result<(), Error> {
         found.map_or(Value::Null, |(_, value)| value.clone())
     };
     same(faults, "the trusted role", &value(":sub"), &trusted);
+    let info = ["iam", "get-outbound-web-identity-federation-info", "--query", "IssuerIdentifier"];
+    let issuer = aws.call(GovCloud, &info)?;
+    let provider = at(&providers, "/OpenIDConnectProviderList/0/Arn").as_str().unwrap_or_default();
+    let host = issuer.as_str().and_then(|issuer| issuer.strip_prefix("https://")).unwrap_or_default();
+    same(
+        faults,
+        "the provider's issuer",
+        &json!(provider.rsplit_once("oidc-provider/").map(|(_, url)| url)),
+        &json!(host),
+    );
     same(faults, "the trusted audience", &value(":aud"), &json!("bedrock-gateway"));
     Ok(())
 }

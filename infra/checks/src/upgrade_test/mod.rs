@@ -14,6 +14,7 @@ use crate::Error;
 use bedrock_gateway::gateway::{Gateway, Options};
 use bedrock_gateway::programs::Programs;
 use bedrock_gateway::progress;
+use filter_core::names::Partition::GovCloud;
 use lab::tools::{ENVOY, MODULE, required, root};
 
 /// Each plan with the paths of its configuration.
@@ -92,6 +93,8 @@ pub(crate) fn run() -> Result<Vec<String>, Error> {
 fn upgrade(dir: &Path) -> Result<Vec<String>, Error> {
     let envoy = required(ENVOY)?;
     let aws = Aws::start(&dir.join("aws"))?;
+    // As docs/deployment.md says, before the first deployment.
+    aws.call(GovCloud, &["iam", "enable-outbound-web-identity-federation"])?;
     let gateway = Gateway::start(&gateway_without_upstream(dir)?, || false)?;
     let place = dir.join(ENVIRONMENT);
     environment(&root().join("infra/environments").join(ENVIRONMENT), &place, gateway.plain)?;

@@ -34,6 +34,8 @@ Resources:
 Outputs:
   TopicName:
     Value: !GetAtt Topic.TopicName
+  TopicArn:
+    Value: !Ref Topic
 ";
 
 /// The mock, which takes seconds to load. It ends with the last test that uses it.

@@ -51,7 +51,7 @@ fn names_each_mistake_before_any_change() {
         ("Name=a\nName=b\n", "Name is given twice"),
         ("Name: second\n", "topic.params:1: want KEY=VALUE"),
         ("Environment=x\nName=a\n", "remove Environment; it is always the directory's name"),
-        ("Name=@{govcloud/topic.TopicNaem}\n", "has no output TopicNaem; it has: TopicName"),
+        ("Name=@{govcloud/topic.TopicNaem}\n", "has no output TopicNaem; it has: TopicName TopicArn"),
         ("Name=@{govcloud/tpoic.TopicName}\n", "no stack govcloud/tpoic comes before it"),
         ("Name=@{commercial/topic.TopicName}\n", "no stack commercial/topic comes before it"),
         ("Name=@{topic}\n", "want PARTITION/STACK.Output"),
@@ -95,4 +95,24 @@ fn names_each_mistake_before_any_change() {
     deployment.environment("settings", SETTINGS);
     deployment.environment("govcloud/topic.params", "Name=First\n");
     deployment.fails(&["1", "--yes"], "lower-case letters and hyphens");
+}
+
+#[test]
+fn the_issuer_is_read_from_govcloud() {
+    let deployment = Deployment::start("issuer");
+    deployment.file("templates/commercial/topic.yaml", &TOPIC.replace("'[a-z-]+'", "'[a-z0-9.-]+'"));
+    deployment.environment("commercial/topic.params", "Name=a\nLabel=@{outbound-issuer}\n");
+    deployment.environment("1.plan", "commercial topic\n");
+    deployment.fails(
+        &["1", "--yes"],
+        "account 444455556666 issues no web identity tokens; run: aws iam enable-outbound-web-identity-federation",
+    );
+    assert_eq!(deployment.stacks(Commercial), [""; 0]);
+
+    let enabled = deployment.aws.call(GovCloud, &["iam", "enable-outbound-web-identity-federation"]).unwrap();
+    deployment.succeeds(&["1", "--yes"]);
+    let topic = deployment.output(Commercial, "topic", "TopicArn");
+    let attributes = deployment.aws.call(Commercial, &["sns", "get-topic-attributes", "--topic-arn", &topic]).unwrap();
+    let issuer = format!("https://{}", attributes["Attributes"]["DisplayName"].as_str().unwrap());
+    assert_eq!(enabled["IssuerIdentifier"], issuer);
 }
