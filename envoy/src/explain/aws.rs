@@ -1,6 +1,7 @@
 //! Reads the body of AWS's 403, JSON or XML.
 
-use filter_core::credentials::responses::{error_code, xml_text};
+use filter_core::credentials::errors;
+use filter_core::credentials::responses::xml_text;
 use filter_core::headers::Headers;
 use serde_json::Value;
 
@@ -27,7 +28,7 @@ pub struct Refused {
 /// Reads a body. `None` if it is neither JSON nor XML with a message.
 pub fn parse(body: &str) -> Option<Refused> {
     let body = body.trim();
-    let code = error_code(&Headers::default(), body.as_bytes());
+    let code = errors::code(&Headers::default(), body.as_bytes());
     let json: Option<Value> = serde_json::from_str(body).ok();
     let xml = |name: &'static str| xml_text(body.as_bytes(), name).ok().map(|text| text.replace("\r\n", "\n"));
     let message = match &json {

@@ -1,9 +1,10 @@
 //! How credentials are fetched: the calls that a source needs, one after the other.
 //!
 //! No call is made here: [`Fetch::next`] takes the response to the last call and says which call is next. Errors hold nothing
-//! of a response but its status and AWS's error code.
+//! of a response but its status, and AWS's or Envoy's reason ([`super::errors`]).
 
 use super::create_session::SessionRequest;
+use super::errors;
 use super::identity::{CertificateMaterial, IdentityError, SigningIdentity, Validity};
 use super::provider::{CertificatePlan, FetchPlan, LocalEndpoint, SecretPlan};
 use super::responses::{self, ResponseError};
@@ -69,13 +70,25 @@ pub enum Problem {
     /// No response.
     #[error("no answer from cluster '{0}'")]
     NoAnswer(String),
+    /// Envoy answered for a cluster that it could not reach.
+    #[error("cluster '{cluster}' was not reached: Envoy answered {status}: {reason}")]
+    NotReached {
+        /// The cluster.
+        cluster: String,
+        /// Envoy's status.
+        status: u16,
+        /// Envoy's reason, such as `no healthy upstream`.
+        reason: String,
+    },
     /// An error status.
-    #[error("answered {status}{}", .code.as_ref().map(|code| format!(" {code}")).unwrap_or_default())]
+    #[error("answered {status}{}{}", prefixed(" ", code.as_deref()), prefixed(": ", message.as_deref()))]
     Status {
         /// Its status.
         status: u16,
         /// AWS's error code.
         code: Option<String>,
+        /// AWS's message, of services that are called over TLS.
+        message: Option<String>,
     },
     /// A response without credentials.
     #[error(transparent)]
@@ -130,6 +143,11 @@ impl Step {
         }
     }
 
+    /// Whether the call is one of AWS's APIs over TLS, whose messages may be logged.
+    fn is_aws(&self) -> bool {
+        matches!(self, Self::Secret | Self::Token | Self::Role | Self::Session { .. })
+    }
+
     /// Whether a status means success. AWS documents 201 for CreateSession, and its own client takes any 2xx.
     fn succeeded(&self, status: u16) -> bool {
         status == 200 || (status == 201 && matches!(self, Self::Session { .. }))
@@ -161,7 +179,7 @@ impl Fetch {
         }
         let body = match outcome {
             CallOutcome::NoResponse => return Err(Problem::NoAnswer(self.cluster_of(&step).to_owned())),
-            CallOutcome::Response { headers, body } => ok_body(&step, headers, body)?,
+            CallOutcome::Response { headers, body } => self.ok_body(&step, headers, body)?,
         };
         match step {
             Step::Nothing => self.first_call(now).map(Next::Call),
@@ -190,6 +208,19 @@ impl Fetch {
             Step::Role => done(responses::sts_keys(body)?, now),
             Step::Session { certificate } => done(responses::session_keys(body, certificate)?, now),
         }
+    }
+
+    /// The body of a successful response. Envoy answers a call that it could not make with a response, too.
+    fn ok_body<'b>(&self, step: &Step, headers: &Headers, body: &'b [u8]) -> Result<&'b [u8], Problem> {
+        let status = headers.get_str(":status").and_then(|status| status.parse().ok()).unwrap_or(0);
+        if step.succeeded(status) {
+            return Ok(body);
+        }
+        if let Some(reason) = errors::envoys_reason(body) {
+            return Err(Problem::NotReached { cluster: self.cluster_of(step).to_owned(), status, reason });
+        }
+        let message = step.is_aws().then(|| errors::message(body)).flatten();
+        Err(Problem::Status { status, code: errors::code(headers, body), message })
     }
 
     fn local(&self) -> Option<&LocalEndpoint> {
@@ -347,20 +378,16 @@ fn signed(
     Ok(Call { cluster: cluster.to_owned(), headers, body: body.into_bytes() })
 }
 
+fn prefixed(prefix: &str, text: Option<&str>) -> String {
+    text.map(|text| format!("{prefix}{text}")).unwrap_or_default()
+}
+
 fn request(method: &str, host: &str, path: &str) -> Headers {
     let mut headers = Headers::default();
     for (name, value) in [(":method", method), (":authority", host), (":path", path)] {
         headers.push(name, value);
     }
     headers
-}
-
-fn ok_body<'b>(step: &Step, headers: &Headers, body: &'b [u8]) -> Result<&'b [u8], Problem> {
-    let status = headers.get_str(":status").and_then(|status| status.parse().ok()).unwrap_or(0);
-    if step.succeeded(status) {
-        return Ok(body);
-    }
-    Err(Problem::Status { status, code: responses::error_code(headers, body) })
 }
 
 fn done(fetched: Fetched, now: SystemTime) -> Result<Next, Problem> {

@@ -168,7 +168,7 @@ fn federation_exchanges_a_token_for_keys() {
 fn failures_name_the_call_without_secrets() {
     let imds = plan(&json!({"source": "imds", "cluster": "imds"}));
     let federation = plan(&federation());
-    let denied = "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>secret</Message></Error></ErrorResponse>";
+    let denied = "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>User: arn:aws-us-gov:iam::1:role/r is not authorized</Message></Error></ErrorResponse>";
     let expired = KEYS.replace("2026-01-02T04", "2026-01-02T03");
     type Case<'a> = (&'a FetchPlan, Vec<(u16, &'a str)>, &'a str);
     let cases: Vec<Case<'_>> = vec![
@@ -189,7 +189,7 @@ fn failures_name_the_call_without_secrets() {
         (
             &federation,
             vec![(200, "s"), (200, "r"), (200, KEYS), (403, denied)],
-            "GetWebIdentityToken: answered 403 AccessDenied",
+            "GetWebIdentityToken: answered 403 AccessDenied: User: arn:aws-us-gov:iam::1:role/r is not authorized",
         ),
         (
             &federation,
@@ -210,5 +210,40 @@ fn failures_name_the_call_without_secrets() {
     for (plan, answers, wanted) in cases {
         let error = run(plan, &answers).1.unwrap_err();
         assert_eq!(error, wanted);
+    }
+}
+
+/// Envoy answers a dispatch that failed with an ordinary response, which no source may take for its service's own.
+#[test]
+fn envoys_answer_is_not_the_services() {
+    let imds = plan(&json!({"source": "imds", "cluster": "imds"}));
+    let container = plan(&json!({"source": "container", "cluster": "pod"}));
+    let agent = plan(&json!({"source": "secrets_manager", "cluster": "agent", "secret": "s"}));
+    let secret = plan(&json!({
+        "source": "secrets_manager", "cluster": "secrets", "secret": "s", "region": "us-gov-west-1",
+        "using": {"source": "container", "cluster": "pod"}
+    }));
+    let federation = plan(&federation());
+    let signed_in = vec![(200, "session"), (200, "role"), (200, KEYS)];
+    for (plan, before, step, cluster) in [
+        (&imds, vec![], "IMDSv2 token", "imds"),
+        (&imds, vec![(200, "session")], "IMDSv2 role", "imds"),
+        (&imds, vec![(200, "session"), (200, "role")], "IMDSv2 credentials", "imds"),
+        (&container, vec![], "container credentials", "pod"),
+        (&agent, vec![], "Secrets Manager Agent", "agent"),
+        (&secret, vec![(200, KEYS)], "GetSecretValue", "secrets"),
+        (&federation, signed_in.clone(), "GetWebIdentityToken", "sts-gov"),
+        (&federation, [signed_in, vec![(200, TOKEN)]].concat(), "AssumeRoleWithWebIdentity", "sts-com"),
+    ] {
+        for (status, text) in [
+            (503, "no healthy upstream"),
+            (503, "upstream connect error or disconnect/reset before headers. reset reason: connection timeout"),
+            (504, "upstream request timeout"),
+        ] {
+            let error = run(plan, &[before.clone(), vec![(status, text)]].concat()).1.unwrap_err();
+            assert_eq!(error, format!("{step}: cluster '{cluster}' was not reached: Envoy answered {status}: {text}"));
+        }
+        let own = run(plan, &[before, vec![(503, "<Error><Code>ServiceUnavailable</Code></Error>")]].concat());
+        assert_eq!(own.1.unwrap_err(), format!("{step}: answered 503 ServiceUnavailable"));
     }
 }

@@ -4,6 +4,7 @@
 //! the calls that a provider needs, [`shared_credentials`] shares the result among workers, and calls ask the [`store`].
 
 pub mod create_session;
+pub mod errors;
 pub mod fetch;
 pub mod identity;
 pub mod provider;

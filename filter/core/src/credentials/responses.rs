@@ -2,7 +2,6 @@
 
 use super::identity::{CertificateMaterial, Validity};
 use super::{Credentials, Fetched, Keys, Secret, secret_json};
-use crate::headers::Headers;
 use quick_xml::Reader;
 use quick_xml::events::Event;
 use serde::Deserialize;
@@ -201,21 +200,6 @@ pub fn line(body: &[u8]) -> Result<&str, ResponseError> {
     let text = std::str::from_utf8(body).map_err(|_| ResponseError::Line)?.trim();
     let plain = (1..=MAX_LINE).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
     if plain { Ok(text) } else { Err(ResponseError::Line) }
-}
-
-/// AWS's error code in a response: in a header, in JSON or in XML.
-pub fn error_code(headers: &Headers, body: &[u8]) -> Option<String> {
-    let json = || {
-        let body: serde_json::Value = serde_json::from_slice(body).ok()?;
-        let code = ["__type", "code", "Code"].iter().find_map(|key| body.get(key)?.as_str())?;
-        Some(code.to_owned())
-    };
-    let header = headers.get_str("x-amzn-errortype").map(str::to_owned);
-    let code = header.or_else(json).or_else(|| xml_text(body, "Code").ok())?;
-    let code = code.split(':').next().unwrap_or_default();
-    let code = code.rsplit('#').next().unwrap_or_default();
-    let named = (1..=64).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.');
-    named.then(|| code.to_owned())
 }
 
 fn checked(id: String, secret: String, token: Option<String>) -> Result<Keys, ResponseError> {

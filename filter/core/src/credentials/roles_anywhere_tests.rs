@@ -136,7 +136,7 @@ fn failed_sessions_name_the_step_without_secrets() {
     let leaf = authority.p256();
     let environment = from_environment(&authority, &leaf).unwrap();
     let agent = resolve(&json!({"source": "secrets_manager", "cluster": "agent", "secret": "x509"}), &[]).unwrap();
-    let denied = r#"{"__type":"AccessDeniedException","message":"hush"}"#;
+    let denied = r#"{"__type":"AccessDeniedException","message":"Untrusted certificate"}"#;
     let ended = SESSION.replace("2026-01-02T04", "2026-01-02T03");
     let other = Leaf { key: authority.p256().key, certificate: leaf.certificate.clone() };
     let other = secret(&other, "");
@@ -147,7 +147,12 @@ fn failed_sessions_name_the_step_without_secrets() {
     type Case<'a> = (&'a FetchPlan, Vec<(u16, &'a str)>, &'a str);
     let cases: Vec<Case<'_>> = vec![
         (&environment, vec![], "CreateSession: no answer from cluster 'rolesanywhere'"),
-        (&environment, vec![(403, denied)], "CreateSession: answered 403 AccessDeniedException"),
+        (&environment, vec![(403, denied)], "CreateSession: answered 403 AccessDeniedException: Untrusted certificate"),
+        (
+            &environment,
+            vec![(503, "no healthy upstream")],
+            "CreateSession: cluster 'rolesanywhere' was not reached: Envoy answered 503: no healthy upstream",
+        ),
         (&environment, vec![(500, "hush")], "CreateSession: answered 500"),
         (&environment, vec![(204, SESSION)], "CreateSession: answered 204"),
         (
