@@ -103,6 +103,15 @@ pub struct AttemptFacts {
     pub model: Option<String>,
     /// The region that the attempt was signed for.
     pub region: String,
+    /// The access key id that signed; absent with a Bedrock API key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_key_id: Option<String>,
+    /// The ARN of the role session of that key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// The claim `jti` of the web identity token that the session was issued for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_id: Option<String>,
     /// Path and region (`dx/us-east-1`) of the exchange's attempts in order, this one included.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tried: Vec<String>,

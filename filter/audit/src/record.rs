@@ -61,6 +61,12 @@ audit_record! {
     first_byte_ms: Option<u64> = Envoy(envoy.first_byte_ms),
     /// Bedrock's request id.
     upstream_request_id: Option<String> = Gateway(exchange.upstream_id),
+    /// The access key id that signed the last attempt: `userIdentity.accessKeyId` in CloudTrail.
+    access_key_id: Option<String> = Signer(attempt.access_key_id),
+    /// The role session of that key: `userIdentity.arn` in CloudTrail.
+    session: Option<String> = Signer(attempt.session),
+    /// The claim `jti` of the web identity token that the session was issued for.
+    token_id: Option<String> = Signer(attempt.token_id),
     /// When the record expires: 30 days after `time`, in epoch seconds.
     expires_at: u64 = Collector(key.epoch_seconds + RETENTION_DAYS * 86_400),
 }
@@ -104,6 +110,9 @@ mod tests {
         let attempt = AttemptFacts {
             model: text("the model sent"),
             region: "the region".to_owned(),
+            access_key_id: text("the access key id"),
+            session: text("the session"),
+            token_id: text("the token id"),
             tried: Vec::new(),
             resigned: None,
         };

@@ -62,7 +62,16 @@ fn a_call_goes_from_headers_to_signature() {
         let facts: AttemptFacts = serde_json::from_slice(&signed.states[0].1).unwrap();
         let tried = vec![format!("dx/{label}")];
         let model = Some(format!("us.{MODEL}"));
-        assert_eq!(facts, AttemptFacts { model, region: label.to_owned(), tried, resigned: None });
+        let wanted = AttemptFacts {
+            model,
+            region: label.to_owned(),
+            access_key_id: Some("AKIDEXAMPLE".to_owned()),
+            session: Some("arn:aws:sts::111122223333:assumed-role/bedrock-gateway/test".to_owned()),
+            token_id: Some("the-token-id".to_owned()),
+            tried,
+            resigned: None,
+        };
+        assert_eq!(facts, wanted);
 
         // A second attempt finds the headers as the first one left them, and signs the same.
         let again = attempt(&signed.headers, Some(handoff), Some(label.as_bytes()), context(&policy, Some(&keys())));

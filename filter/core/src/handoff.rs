@@ -1,6 +1,6 @@
 //! The request that goes on: the headers that cross, what the signer is handed, and the request as it is signed.
 
-use crate::credentials::Credentials;
+use crate::credentials::{Credentials, Session};
 use crate::envoy_names::HANDOFF_PROPERTY;
 use crate::headers::{Headers, Repeated};
 use crate::names::RegionName;
@@ -145,7 +145,19 @@ pub(crate) fn sign(
         }
         (Credentials::Keys(_), None) => return Err(Refusal::NotPassed("no body hash")),
     }
-    Ok((headers, AttemptFacts { model, region: region.name().to_string(), ..AttemptFacts::default() }))
+    let (access_key_id, session) = match credentials {
+        Credentials::Keys(keys) => (Some(keys.access_key_id.clone()), keys.session.clone()),
+        Credentials::ApiKey(_) => (None, Session::default()),
+    };
+    let facts = AttemptFacts {
+        model,
+        region: region.name().to_string(),
+        access_key_id,
+        session: session.arn,
+        token_id: session.token_id,
+        ..AttemptFacts::default()
+    };
+    Ok((headers, facts))
 }
 
 /// Few headers are signed: those that AWS requires, and those that change the meaning of the call.

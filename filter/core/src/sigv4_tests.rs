@@ -1,7 +1,7 @@
 //! Against 20 requests signed by botocore 1.44.5 (`host-tests/vectors/sigv4.json`).
 
 use super::*;
-use crate::credentials::Secret;
+use crate::credentials::{Secret, Session};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ fn signed(vector: &Value, change: impl FnOnce(&mut Keys)) -> Vec<(String, String
         access_key_id: text(vector, "access_key").to_owned(),
         secret_access_key: Secret::new(text(vector, "secret_key")),
         session_token: vector["session_token"].as_str().map(Secret::new),
+        session: Session::default(),
     };
     change(&mut keys);
     let sent = vector["headers_sent"].as_array().unwrap();
@@ -88,7 +89,12 @@ fn another_secret_gives_another_signature() {
 
 #[test]
 fn refuses_a_malformed_path() {
-    let keys = Keys { access_key_id: "a".into(), secret_access_key: Secret::new("b"), session_token: None };
+    let keys = Keys {
+        access_key_id: "a".into(),
+        secret_access_key: Secret::new("b"),
+        session_token: None,
+        session: Session::default(),
+    };
     let request = Unsigned { method: "GET", host: "h", path: "/ x", headers: &[], body_sha256: "" };
     let scope = Scope { service: BEDROCK, region: "us-east-1" };
     assert!(sign(request, &keys, scope, SystemTime::UNIX_EPOCH).is_err());

@@ -3,7 +3,7 @@
 use crate::attempt::{Attempt, AttemptInput};
 use crate::credentials::shared_credentials::SharedCredentials;
 use crate::credentials::store::CredentialStore;
-use crate::credentials::{Credentials, Fetched, Keys, Secret};
+use crate::credentials::{Credentials, Fetched, Keys, Secret, Session};
 use crate::exchange::Exchange;
 use crate::headers::Headers;
 use crate::policy::Policy;
@@ -42,6 +42,10 @@ pub(crate) fn keys() -> Credentials {
         access_key_id: "AKIDEXAMPLE".into(),
         secret_access_key: Secret::new("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"),
         session_token: Some(Secret::new("the-token")),
+        session: Session {
+            arn: Some("arn:aws:sts::111122223333:assumed-role/bedrock-gateway/test".into()),
+            token_id: Some("the-token-id".into()),
+        },
     })
 }
 

@@ -8,6 +8,7 @@ use super::errors;
 use super::identity::{CertificateMaterial, IdentityError, SigningIdentity, Validity};
 use super::provider::{CertificatePlan, FetchPlan, LocalEndpoint, SecretPlan};
 use super::responses::{self, ResponseError};
+use super::session;
 use super::{Credentials, Fetched, Keys, Secret};
 use crate::encoding::{encode, hex};
 use crate::headers::Headers;
@@ -122,7 +123,7 @@ enum Step {
     AgentSecret,
     Secret,
     Token,
-    Role,
+    Role { token_id: Option<String> },
     Session { certificate: Validity },
 }
 
@@ -138,14 +139,14 @@ impl Step {
             Self::AgentSecret => "Secrets Manager Agent",
             Self::Secret => "GetSecretValue",
             Self::Token => "GetWebIdentityToken",
-            Self::Role => "AssumeRoleWithWebIdentity",
+            Self::Role { .. } => "AssumeRoleWithWebIdentity",
             Self::Session { .. } => "CreateSession",
         }
     }
 
     /// Whether the call is one of AWS's APIs over TLS, whose messages may be logged.
     fn is_aws(&self) -> bool {
-        matches!(self, Self::Secret | Self::Token | Self::Role | Self::Session { .. })
+        matches!(self, Self::Secret | Self::Token | Self::Role { .. } | Self::Session { .. })
     }
 
     /// Whether a status means success. AWS documents 201 for CreateSession, and its own client takes any 2xx.
@@ -205,7 +206,7 @@ impl Fetch {
             }
             Step::AgentSecret | Step::Secret => self.with_secret(body, now),
             Step::Token => Ok(Next::Call(self.assume_role(responses::xml_text(body, "WebIdentityToken")?))),
-            Step::Role => done(responses::sts_keys(body)?, now),
+            Step::Role { token_id } => done(responses::sts_keys(body, token_id)?, now),
             Step::Session { certificate } => done(responses::session_keys(body, certificate)?, now),
         }
     }
@@ -247,7 +248,7 @@ impl Fetch {
             (_, Some(SecretPlan::Agent { cluster, .. }), _)
             | (_, Some(SecretPlan::Service { cluster, .. }), Step::Secret) => cluster,
             (FetchPlan::Federation { govcloud_cluster, .. }, _, Step::Token) => govcloud_cluster,
-            (FetchPlan::Federation { commercial_cluster, .. }, _, Step::Role) => commercial_cluster,
+            (FetchPlan::Federation { commercial_cluster, .. }, _, Step::Role { .. }) => commercial_cluster,
             _ => match self.local() {
                 Some(LocalEndpoint::Container { cluster, .. } | LocalEndpoint::Imds { cluster, .. }) => cluster,
                 None => "",
@@ -331,7 +332,7 @@ impl Fetch {
 
     /// The token authenticates this request: it needs no signature.
     fn assume_role(&mut self, token: String) -> Call {
-        self.step = Step::Role;
+        self.step = Step::Role { token_id: session::token_id(&token) };
         let FetchPlan::Federation { commercial_cluster, commercial_region, role_form, .. } = &self.plan else {
             return Call { cluster: String::new(), headers: Headers::default(), body: Vec::new() };
         };

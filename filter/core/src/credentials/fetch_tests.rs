@@ -9,8 +9,10 @@ pub(super) const KEYS: &str = r#"{"Code":"Success","AccessKeyId":"AKIDGOV","Secr
 const ROLE_KEYS: &str = "<AssumeRoleWithWebIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">
   <AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>ASIACOM</AccessKeyId><SecretAccessKey>com/secret+1</SecretAccessKey>
   <SessionToken>com&amp;token==</SessionToken><Expiration>2026-01-02T04:04:05Z</Expiration></Credentials>
+  <AssumedRoleUser><AssumedRoleId>AROAX:bedrock-gateway</AssumedRoleId>
+  <Arn>arn:aws:sts::123456789012:assumed-role/bedrock/bedrock-gateway</Arn></AssumedRoleUser>
   </AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>";
-const TOKEN: &str = "<GetWebIdentityTokenResponse><GetWebIdentityTokenResult><WebIdentityToken>eyJ.a-b_c.d</WebIdentityToken></GetWebIdentityTokenResult></GetWebIdentityTokenResponse>";
+const TOKEN: &str = "<GetWebIdentityTokenResponse><GetWebIdentityTokenResult><WebIdentityToken>eyJ.eyJqdGkiOiJ0b2tlbi03In0.d-_</WebIdentityToken></GetWebIdentityTokenResult></GetWebIdentityTokenResponse>";
 
 /// 2026-01-02T03:04:05Z
 pub(super) fn now() -> SystemTime {
@@ -156,12 +158,17 @@ fn federation_exchanges_a_token_for_keys() {
     assert!(calls[3].headers.get_str("authorization").unwrap().contains("/us-gov-west-1/sts/aws4_request"));
     assert_eq!(line(&calls[4]), "sts-com POST sts.us-east-1.amazonaws.com/");
     let body = String::from_utf8_lossy(&calls[4].body);
-    assert!(body.starts_with("Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn=arn%3Aaws%3Aiam%3A%3A123456789012%3Arole%2Fbedrock&RoleSessionName=bedrock-gateway&DurationSeconds=3600&WebIdentityToken=eyJ.a-b_c.d"), "{body}");
+    assert!(body.starts_with("Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn=arn%3Aaws%3Aiam%3A%3A123456789012%3Arole%2Fbedrock&RoleSessionName=bedrock-gateway&DurationSeconds=3600&WebIdentityToken=eyJ.eyJqdGkiOiJ0b2tlbi03In0.d-_"), "{body}");
     // GovCloud's keys do not cross to the other partition.
     assert_eq!(calls[4].headers.get("authorization"), None);
     assert!(!body.contains("gov"), "{body}");
     let fetched = fetched.unwrap();
     assert_eq!(keys(&fetched), ("ASIACOM", "com/secret+1", Some("com&token==")));
+    let Credentials::Keys(keys) = &fetched.credentials else { panic!("an API key") };
+    assert_eq!(
+        (keys.session.arn.as_deref(), keys.session.token_id.as_deref()),
+        (Some("arn:aws:sts::123456789012:assumed-role/bedrock/bedrock-gateway"), Some("token-7"))
+    );
 }
 
 #[test]

@@ -10,11 +10,13 @@ pub mod identity;
 pub mod provider;
 pub mod responses;
 mod secret_json;
+pub mod session;
 pub mod shared_credentials;
 pub mod source;
 pub mod store;
 
 pub use responses::ResponseError;
+pub use session::Session;
 
 use crate::config::Auth;
 use identity::Validity;
@@ -40,6 +42,8 @@ pub struct Keys {
     pub secret_access_key: Secret,
     /// The session token of temporary keys.
     pub session_token: Option<Secret>,
+    /// The session that they belong to.
+    pub session: Session,
 }
 
 /// Fetched credentials.
@@ -100,6 +104,7 @@ impl Credentials {
                     access_key_id,
                     secret_access_key: Secret::new(secret),
                     session_token: read(SESSION_TOKEN)?.map(Secret::new),
+                    session: Session::default(),
                 }))),
                 (Some(_), None) => Err(CredentialsError::Half { present: ACCESS_KEY_ID, missing: SECRET_ACCESS_KEY }),
                 (None, Some(_)) => Err(CredentialsError::Half { present: SECRET_ACCESS_KEY, missing: ACCESS_KEY_ID }),

@@ -1,7 +1,7 @@
 //! Parses the responses of credential sources, each in its API's form.
 
 use super::identity::{CertificateMaterial, Validity};
-use super::{Credentials, Fetched, Keys, Secret, secret_json};
+use super::{Credentials, Fetched, Keys, Secret, Session, secret_json};
 use quick_xml::Reader;
 use quick_xml::events::Event;
 use serde::Deserialize;
@@ -102,12 +102,19 @@ struct SecretCertificate<'a> {
 #[derive(Deserialize)]
 struct Sessions {
     #[serde(rename = "credentialSet")]
-    sessions: Vec<Session>,
+    sessions: Vec<SessionEntry>,
 }
 
 #[derive(Deserialize)]
-struct Session {
+struct SessionEntry {
     credentials: SessionKeys,
+    #[serde(rename = "assumedRoleUser")]
+    user: Option<AssumedRoleUser>,
+}
+
+#[derive(Deserialize)]
+struct AssumedRoleUser {
+    arn: String,
 }
 
 #[derive(Deserialize)]
@@ -162,16 +169,18 @@ fn secret_string(body: &[u8]) -> Result<Zeroizing<String>, ResponseError> {
 pub fn session_keys(body: &[u8], certificate: Validity) -> Result<Fetched, ResponseError> {
     let missing = || ResponseError::Json("credentialSet[0].credentials");
     let response: Sessions = serde_json::from_slice(body).map_err(|_| missing())?;
-    let keys = response.sessions.into_iter().next().ok_or_else(missing)?.credentials;
+    let SessionEntry { credentials: keys, user } = response.sessions.into_iter().next().ok_or_else(missing)?;
     let expires = Some(time("expiration", &keys.expiration)?);
-    let keys = checked(keys.access_key_id, keys.secret_access_key, Some(keys.session_token))?;
+    let mut keys = checked(keys.access_key_id, keys.secret_access_key, Some(keys.session_token))?;
+    keys.session = user.map(|user| Session::new(&user.arn)).unwrap_or_default();
     Ok(Fetched { credentials: Credentials::Keys(keys), expires, certificate: Some(certificate) })
 }
 
-/// AssumeRoleWithWebIdentity's response.
-pub fn sts_keys(body: &[u8]) -> Result<Fetched, ResponseError> {
+/// AssumeRoleWithWebIdentity's response. `token_id` is the id of the token that was exchanged.
+pub fn sts_keys(body: &[u8], token_id: Option<String>) -> Result<Fetched, ResponseError> {
     let text = |name| xml_text(body, name);
-    let keys = checked(text("AccessKeyId")?, text("SecretAccessKey")?, Some(text("SessionToken")?))?;
+    let mut keys = checked(text("AccessKeyId")?, text("SecretAccessKey")?, Some(text("SessionToken")?))?;
+    keys.session = Session { token_id, ..text("Arn").map(|arn| Session::new(&arn)).unwrap_or_default() };
     let expires = Some(time("Expiration", &text("Expiration")?)?);
     Ok(Fetched { credentials: Credentials::Keys(keys), expires, certificate: None })
 }
@@ -207,6 +216,7 @@ fn checked(id: String, secret: String, token: Option<String>) -> Result<Keys, Re
         access_key_id: header_value("AccessKeyId", id)?,
         secret_access_key: Secret::new(header_value("SecretAccessKey", secret)?),
         session_token: token.map(|token| header_value("Token", token)).transpose()?.map(Secret::new),
+        session: Session::default(),
     })
 }
 

@@ -3,7 +3,7 @@
 //! A worker asks [`SharedCredentials::due`] at each tick. Credentials are fetched again well before they expire, and used until
 //! they do.
 
-use super::{Credentials, Fetched, Keys, Secret};
+use super::{Credentials, Fetched, Keys, Secret, Session};
 use crate::shared::{Shared, millis, update};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -60,6 +60,9 @@ struct Published {
     access_key_id: Option<String>,
     secret: Zeroizing<String>,
     session_token: Option<Zeroizing<String>>,
+    // An older module publishes none.
+    #[serde(default)]
+    session: Session,
 }
 
 /// Which worker fetches, and when the next try may start.
@@ -136,17 +139,26 @@ impl SharedCredentials {
             None => now + REFETCH_MS,
         };
         let generation = self.cached(shared).map_or(0, |cached| cached.generation) + 1;
-        let (access_key_id, secret, session_token) = match &fetched.credentials {
+        let (access_key_id, secret, session_token, session) = match &fetched.credentials {
             Credentials::Keys(keys) => (
                 Some(keys.access_key_id.clone()),
                 keys.secret_access_key.0.clone(),
                 keys.session_token.as_ref().map(|token| token.0.clone()),
+                keys.session.clone(),
             ),
-            Credentials::ApiKey(key) => (None, key.0.clone(), None),
+            Credentials::ApiKey(key) => (None, key.0.clone(), None, Session::default()),
         };
         let certificate_ends = fetched.certificate.map(|certificate| millis(certificate.not_after));
-        let published =
-            Published { generation, expires, certificate_ends, refresh_at, access_key_id, secret, session_token };
+        let published = Published {
+            generation,
+            expires,
+            certificate_ends,
+            refresh_at,
+            access_key_id,
+            secret,
+            session_token,
+            session,
+        };
         // A struct of texts and numbers: serialising it cannot fail.
         let bytes = Zeroizing::new(serde_json::to_vec(&published).unwrap_or_default());
         shared.set(&self.key, &bytes, None);
@@ -214,6 +226,7 @@ impl Published {
                 access_key_id,
                 secret_access_key: secret,
                 session_token: self.session_token.map(Secret),
+                session: self.session,
             }),
             None => Credentials::ApiKey(secret),
         };
@@ -253,6 +266,7 @@ mod tests {
             access_key_id: id.into(),
             secret_access_key: Secret::new("s"),
             session_token: Some(Secret::new("t")),
+            session: Session::default(),
         });
         Fetched { credentials, expires: expires.map(at), certificate: None }
     }

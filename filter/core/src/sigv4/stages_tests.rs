@@ -1,6 +1,7 @@
 //! Against 20 requests signed by botocore 1.44.5 (`host-tests/vectors/sigv4.json`), and against [`sign`].
 
 use super::*;
+use crate::credentials::Session;
 use crate::sigv4::sign;
 use serde_json::Value;
 use std::time::Duration;
@@ -25,6 +26,7 @@ fn stages_of(vector: &Value) -> Stages {
         access_key_id: text(vector, "access_key").to_owned(),
         secret_access_key: Secret::new(text(vector, "secret_key")),
         session_token: vector["session_token"].as_str().map(Secret::new),
+        session: Session::default(),
     };
     let signed: Vec<&str> = text(vector, "signed_headers").split(';').collect();
     let made_here = ["host", "x-amz-date", "x-amz-security-token"];
@@ -67,6 +69,7 @@ fn ends_with_the_signature_that_is_sent() {
         access_key_id: "AKIDEXAMPLE".to_owned(),
         secret_access_key: Secret::new("secret"),
         session_token: Some(Secret::new("token")),
+        session: Session::default(),
     };
     let scope = Scope { service: crate::sigv4::BEDROCK, region: "us-east-1" };
     let headers = [("x-amzn-bedrock-trace", " a  b   c "), ("content-type", "application/json")];
