@@ -20,6 +20,7 @@ mod pool;
 mod principal;
 mod regions;
 mod replies;
+mod roles_anywhere;
 mod sdk;
 mod sources;
 mod streams;

@@ -14,7 +14,7 @@ use crate::harness::{Harness, Keys, eventually, required};
 use crate::sources::configuration;
 
 /// A moto that serves; it ends with the test.
-struct Moto(Child, SocketAddr);
+pub(crate) struct Moto(Child, SocketAddr);
 
 impl Drop for Moto {
     fn drop(&mut self) {
@@ -24,7 +24,7 @@ impl Drop for Moto {
 }
 
 impl Moto {
-    fn start() -> Moto {
+    pub(crate) fn start() -> Moto {
         let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut command = Command::new(required("GATEWAY_MOTO_PYTHON"));
         command.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &addr.port().to_string()]);
@@ -34,11 +34,27 @@ impl Moto {
         moto
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.1.port()
+    }
+
     /// Keeps a secret in GovCloud.
-    fn create_secret(&self, name: &str, text: &str) {
-        let body = json!({"Name": name, "SecretString": text, "ClientRequestToken": "0".repeat(32)}).to_string();
+    pub(crate) fn create_secret(&self, name: &str, text: &str) {
+        self.ask("CreateSecret", &json!({"Name": name, "SecretString": text, "ClientRequestToken": "0".repeat(32)}));
+    }
+
+    /// Replaces a secret's text.
+    pub(crate) fn put_secret(&self, name: &str, text: &str) {
+        self.ask(
+            "PutSecretValue",
+            &json!({"SecretId": name, "SecretString": text, "ClientRequestToken": "1".repeat(32)}),
+        );
+    }
+
+    fn ask(&self, action: &str, body: &serde_json::Value) {
+        let body = body.to_string();
         let request = format!(
-            "POST / HTTP/1.1\r\nhost: secretsmanager.us-gov-west-1.amazonaws.com\r\nx-amz-target: secretsmanager.CreateSecret\r\n\
+            "POST / HTTP/1.1\r\nhost: secretsmanager.us-gov-west-1.amazonaws.com\r\nx-amz-target: secretsmanager.{action}\r\n\
              content-type: application/x-amz-json-1.1\r\ncontent-length: {}\r\nconnection: close\r\nauthorization: \
              AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260102/us-gov-west-1/secretsmanager/aws4_request, \
              SignedHeaders=host, Signature=00\r\n\r\n{body}",

@@ -16,7 +16,8 @@ const ENVIRONMENT: &str = "credentials: { source: environment }";
 /// Arguments of `up`: the example's document with another source, and clusters that lead to the doubles and, for Secrets Manager,
 /// to a port.
 pub(crate) fn configuration(dir: &Path, sources: &Sources, secrets: u16, credentials: &str) -> Vec<String> {
-    let own = ["imds", "container", "agent", "sts-gov", "sts-com"].map(|name| (name, sources.addr().port()));
+    let own =
+        ["imds", "container", "agent", "sts-gov", "sts-com", "rolesanywhere"].map(|name| (name, sources.addr().port()));
     let clusters: String = own
         .into_iter()
         .chain([("secrets", secrets)])
@@ -46,7 +47,7 @@ fn fetching(credentials: &str, lifetime: Duration, of_bedrock: bool, trouble: Tr
     (harness, sources, keyring)
 }
 
-fn served(sources: &Sources, question: &str) -> usize {
+pub(crate) fn served(sources: &Sources, question: &str) -> usize {
     sources.served().get(question).copied().unwrap_or(0)
 }
 
@@ -152,7 +153,7 @@ fn a_revoked_key_costs_no_call() {
 }
 
 /// Load on a gateway of four workers: the calls that failed, and the number of all.
-fn load(harness: &Harness, rate: u32, time: Duration) -> (Vec<Outcome>, usize) {
+pub(crate) fn load(harness: &Harness, rate: u32, time: Duration) -> (Vec<Outcome>, usize) {
     let load = Load {
         gateway: harness.gateway.http.strip_prefix("http://").unwrap().parse().unwrap(),
         rate,
