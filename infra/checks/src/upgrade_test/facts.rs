@@ -19,6 +19,7 @@ const WATCHED: &[(&str, Partition, &str, &str)] = &[
     ("internet", GovCloud, "AWS/NetworkELB", "HealthyHostCount"),
     ("internet", GovCloud, "BedrockGateway/example", "NoPath"),
     ("internet", GovCloud, "BedrockGateway/example", "CredentialFailures"),
+    ("internet", GovCloud, "BedrockGateway/example", "CertificateEnding"),
     ("internet", GovCloud, "BedrockGateway/example", "CollectorProblems"),
     ("internet", GovCloud, "AWS/DynamoDB", "WriteThrottleEvents"),
     ("vpn", Commercial, "AWS/VPN", "TunnelState"),
