@@ -11,6 +11,7 @@ mod combined;
 mod credentials;
 mod cutover;
 mod failover;
+mod federation;
 mod harness;
 mod isolation;
 mod istio;
