@@ -41,7 +41,7 @@ def federation(address, keys, audience, role):
     govcloud, commercial = sts(address, "us-gov-west-1", **keys), sts(address, "us-east-1")
 
     def token():
-        answer = govcloud.get_web_identity_token(Audience=[audience], DurationSeconds=300, SigningAlgorithm="ES384")
+        answer = govcloud.get_web_identity_token(Audience=[audience], DurationSeconds=300, SigningAlgorithm="RS256")
         return {"token": answer["WebIdentityToken"], "expiration": answer["Expiration"]}
 
     def assume(token):

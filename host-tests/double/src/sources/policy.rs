@@ -22,7 +22,7 @@ pub(super) enum Decision {
 }
 
 /// A request's context: values by key. IAM compares keys without case.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Context(BTreeMap<String, Vec<String>>);
 
 impl Context {

@@ -144,20 +144,23 @@ pub(in super::super) fn is_tag(text: &str) -> bool {
 }
 
 /// The caller's policy, with the condition keys of "Controlling access with IAM policies". A request without DurationSeconds
-/// has no `sts:DurationSeconds`: AWS does not say whether the default counts, so the strict reading holds.
+/// has no `sts:DurationSeconds`: AWS does not say whether the default counts, so the strict reading holds. For
+/// sts:TagGetWebIdentityToken there are only the keys of tags: the Service Authorization Reference names no others.
+/// https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html
 fn authorize(asked: &Asked, caller: &GovCloud) -> Result<(), Refused> {
-    let mut context = Context::default()
-        .with("sts:IdentityTokenAudience", &asked.audiences)
-        .with("sts:SigningAlgorithm", [asked.algorithm.name()])
-        .with("aws:TagKeys", asked.tags.keys());
-    if asked.has_duration {
-        context = context.with("sts:DurationSeconds", [asked.seconds.to_string()]);
-    }
+    let mut of_tags = Context::default().with("aws:TagKeys", asked.tags.keys());
     for (key, value) in &asked.tags {
-        context = context.with(&format!("aws:RequestTag/{key}"), [value]);
+        of_tags = of_tags.with(&format!("aws:RequestTag/{key}"), [value]);
     }
-    let tagging = (!asked.tags.is_empty()).then_some("sts:TagGetWebIdentityToken");
-    for action in ["sts:GetWebIdentityToken"].into_iter().chain(tagging) {
+    let mut of_token = of_tags
+        .clone()
+        .with("sts:IdentityTokenAudience", &asked.audiences)
+        .with("sts:SigningAlgorithm", [asked.algorithm.name()]);
+    if asked.has_duration {
+        of_token = of_token.with("sts:DurationSeconds", [asked.seconds.to_string()]);
+    }
+    let tagging = (!asked.tags.is_empty()).then_some(("sts:TagGetWebIdentityToken", of_tags));
+    for (action, context) in [("sts:GetWebIdentityToken", of_token)].into_iter().chain(tagging) {
         // Words: https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
         let because = match decide(&caller.policy, action, None, &context).map_err(internal)? {
             Decision::Allowed => continue,

@@ -107,11 +107,12 @@ fn assert_refused(reply: &Reply, status: u16, code: &str, message: &str) {
 fn a_govcloud_role_gets_commercial_keys() {
     for algorithm in ["RS256", "ES384"] {
         let harness = Harness::new();
+        harness.sources.change(|account| account.govcloud.policy = account.govcloud.policy.replace("RS256", algorithm));
         let reply = harness.get_token(
             GOVCLOUD,
             &[
                 ("SigningAlgorithm", Some(algorithm)),
-                ("Tags.member.1.Key", Some("gateway")),
+                ("Tags.member.1.Key", Some("environment")),
                 ("Tags.member.1.Value", Some("west 1")),
             ],
         );
@@ -125,7 +126,7 @@ fn a_govcloud_role_gets_commercial_keys() {
             claims["https://sts.amazonaws.com/"],
             json!({
                 "aws_account": "444455556666", "source_region": "us-gov-west-1", "principal_id": GOVCLOUD_ROLE_ARN,
-                "request_tags": {"gateway": "west 1"},
+                "request_tags": {"environment": "west 1"},
             })
         );
         // A token may be used again until it expires.
@@ -200,12 +201,21 @@ fn tokens_need_the_endpoint_and_the_account() {
     let other = harness.get_token(COMMERCIAL, &[]);
     assert_refused(&other, 403, "InvalidClientTokenId", "The security token included in the request is invalid");
 
-    let tags = [("Tags.member.1.Key", Some("a")), ("Tags.member.1.Value", Some("b"))];
-    harness.sources.change(|account| {
-        account.govcloud.policy = account.govcloud.policy.replace(", \"sts:TagGetWebIdentityToken\"", "");
-    });
-    assert_refused(&harness.get_token(GOVCLOUD, &tags), 403, "AccessDenied", "perform: sts:TagGetWebIdentityToken");
-    assert_eq!(harness.get_token(GOVCLOUD, &[]).status, 200);
+    let tags = [("Tags.member.1.Key", Some("environment")), ("Tags.member.1.Value", Some("b"))];
+    assert_eq!(harness.get_token(GOVCLOUD, &tags).status, 200);
+    let shipped = Account::default().govcloud.policy;
+    for policy in [
+        shipped.replace("sts:TagGetWebIdentityToken", "sts:TagSession"),
+        shipped.replace("[\"environment\"]", "[\"team\"]"),
+        // The action has no duration, so a condition on one denies it.
+        shipped
+            .replace("\"sts:GetWebIdentityToken\"", "[\"sts:GetWebIdentityToken\", \"sts:TagGetWebIdentityToken\"]")
+            .replace("\"Action\": \"sts:TagGetWebIdentityToken\"", "\"Action\": \"sts:TagSession\""),
+    ] {
+        harness.sources.change(|account| account.govcloud.policy = policy);
+        assert_refused(&harness.get_token(GOVCLOUD, &tags), 403, "AccessDenied", "perform: sts:TagGetWebIdentityToken");
+        assert_eq!(harness.get_token(GOVCLOUD, &[]).status, 200);
+    }
 
     harness.sources.change(|account| account.govcloud.policy = account.govcloud.policy.replace("Allow", "Deny"));
     assert_refused(
