@@ -26,9 +26,23 @@ pub enum BootstrapError {
     Missing(&'static str),
     /// No address is known for a cluster that fetches credentials.
     #[error(
-        "the Envoy configuration has no cluster `{0}`, which the document's credentials name; its address is not known here"
+        "the Envoy configuration has no cluster `{0}`, which the document's credentials name; only the operator knows its \
+         address, or for a token its `file`"
     )]
     UnknownSource(String),
+    /// A listener has the name that the listener of a token's file would have.
+    #[error(
+        "the Envoy configuration has a listener `{0}`, and no cluster of this name; choose another `token.cluster`"
+    )]
+    TokenListener(String),
+    /// A token cluster is named with two files.
+    #[error("`token.cluster` is `{cluster}` for {} and for {}; want a cluster for each file", files[0], files[1])]
+    TwoTokenFiles {
+        /// The cluster.
+        cluster: String,
+        /// The files.
+        files: [String; 2],
+    },
     /// No cluster has the name of the relay for streams.
     #[error("the Envoy configuration has no cluster `{0}`, which `stream_relay` names; leave the key out")]
     NoRelay(String),

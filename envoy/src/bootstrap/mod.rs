@@ -8,6 +8,7 @@ pub mod discovery;
 mod endpoint;
 mod routes;
 pub mod sources;
+pub(crate) mod token_file;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,12 @@
-//! Adds the clusters that credentials are fetched from (docs/credentials.md), unless the configuration has them.
+//! Adds the clusters that credentials are fetched from (docs/credentials.md), unless the configuration has them. A cluster
+//! of a token's file gets its listener, too.
 
-use filter_core::config::{CertificateSource, Credentials, Signer};
+use std::collections::BTreeMap;
+
+use filter_core::config::{CertificateSource, Credentials, Signer, Sts, TokenFile};
 use serde_json::{Map, Value, json};
 
-use super::{clusters, endpoint, find, named};
+use super::{clusters, endpoint, find, named, token_file};
 use crate::base::Base;
 use crate::bootstrap_error::BootstrapError;
 use crate::document::Document;
@@ -23,18 +26,23 @@ enum Destination {
     Service(String),
     /// A Commercial service in a region, over the paths.
     Commercial(&'static str, String),
+    /// A file, by an internal listener.
+    TokenFile(String),
 }
 
 /// Adds missing clusters. TLS and health checks are those of Bedrock's clusters.
 pub fn add(bootstrap: &mut Value, base: &Base, document: &Document, paths: &[PathSpec]) -> Result<(), BootstrapError> {
     let pattern = base.cluster()?;
     let resources = bootstrap.get_mut("static_resources").ok_or(BootstrapError::Missing("static_resources"))?;
-    let known = named(resources, "clusters")?;
+    let mut files = TokenFiles::default();
     for (name, destination) in document.sources().flat_map(required_clusters) {
-        if find(known, &name).is_some() {
+        if let Some(Destination::TokenFile(file)) = &destination {
+            files.check(&name, file)?;
+        }
+        if find(named(resources, "clusters")?, &name).is_some() {
             continue;
         }
-        known.push(match destination.ok_or_else(|| BootstrapError::UnknownSource(name.clone()))? {
+        let cluster = match destination.ok_or_else(|| BootstrapError::UnknownSource(name.clone()))? {
             Destination::Local((address, port)) => local_cluster(&name, address, port),
             Destination::Service(host) => tls_cluster(&name, pattern.clone(), &host, &[(host.clone(), 443)]),
             Destination::Commercial(service, region) => {
@@ -45,25 +53,52 @@ pub fn add(bootstrap: &mut Value, base: &Base, document: &Document, paths: &[Pat
                 }
                 tls_cluster(&name, pattern.clone(), &host, &addresses)
             }
-        });
+            Destination::TokenFile(file) => {
+                let listeners = named(resources, "listeners")?;
+                if find(listeners, &name).is_some() {
+                    return Err(BootstrapError::TokenListener(name));
+                }
+                listeners.push(token_file::listener(&name, &file));
+                token_file::cluster(&name)
+            }
+        };
+        named(resources, "clusters")?.push(cluster);
     }
     Ok(())
+}
+
+/// The files of token clusters that the document names.
+#[derive(Default)]
+struct TokenFiles(BTreeMap<String, String>);
+
+impl TokenFiles {
+    /// A cluster answers with one file.
+    fn check(&mut self, cluster: &str, file: &str) -> Result<(), BootstrapError> {
+        match self.0.insert(cluster.to_owned(), file.to_owned()) {
+            Some(other) if other != file => {
+                Err(BootstrapError::TwoTokenFiles { cluster: cluster.to_owned(), files: [other, file.to_owned()] })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The clusters that a source names, with their destinations. `None`: only the operator knows the address.
 fn required_clusters(source: &Credentials) -> Vec<(String, Option<Destination>)> {
     match source {
         Credentials::Environment {} => Vec::new(),
-        Credentials::Container { cluster } => vec![(cluster.clone(), None)],
+        Credentials::Container { cluster, token } => container_clusters(cluster, token.as_ref()),
         Credentials::Imds { cluster, .. } => vec![(cluster.clone(), Some(Destination::Local(IMDS)))],
         Credentials::SecretsManager { cluster, region, using, .. } => {
             secret_clusters(cluster, region.as_deref(), using.as_ref())
         }
-        Credentials::Federation { using, govcloud, commercial, .. } => vec![
-            signer_cluster(using),
-            (govcloud.cluster.clone(), service(STS, &govcloud.region)),
-            (commercial.cluster.clone(), Some(Destination::Commercial(STS, commercial.region.clone()))),
-        ],
+        Credentials::Federation { using, govcloud, commercial, .. } => {
+            let mut required = signer_clusters(using);
+            required.push((govcloud.cluster.clone(), service(STS, &govcloud.region)));
+            required.push(commercial_sts(commercial));
+            required
+        }
+        Credentials::WebIdentity { token, commercial, .. } => vec![token_cluster(token), commercial_sts(commercial)],
         Credentials::RolesAnywhere { cluster, region, certificate, .. } => {
             let mut required = match certificate {
                 CertificateSource::Environment {} => Vec::new(),
@@ -84,14 +119,26 @@ fn service(service: &str, region: &str) -> Option<Destination> {
 /// The cluster of the agent or of Secrets Manager, after that of the keys that sign for it.
 fn secret_clusters(cluster: &str, region: Option<&str>, using: Option<&Signer>) -> Vec<(String, Option<Destination>)> {
     let destination = region.map_or(Some(Destination::Local(AGENT)), |region| service("secretsmanager", region));
-    using.into_iter().map(signer_cluster).chain([(cluster.to_owned(), destination)]).collect()
+    using.into_iter().flat_map(signer_clusters).chain([(cluster.to_owned(), destination)]).collect()
 }
 
-fn signer_cluster(signer: &Signer) -> (String, Option<Destination>) {
+fn signer_clusters(signer: &Signer) -> Vec<(String, Option<Destination>)> {
     match signer {
-        Signer::Container { cluster } => (cluster.clone(), None),
-        Signer::Imds { cluster, .. } => (cluster.clone(), Some(Destination::Local(IMDS))),
+        Signer::Container { cluster, token } => container_clusters(cluster, token.as_ref()),
+        Signer::Imds { cluster, .. } => vec![(cluster.clone(), Some(Destination::Local(IMDS)))],
     }
+}
+
+fn container_clusters(cluster: &str, token: Option<&TokenFile>) -> Vec<(String, Option<Destination>)> {
+    token.into_iter().map(token_cluster).chain([(cluster.to_owned(), None)]).collect()
+}
+
+fn token_cluster(token: &TokenFile) -> (String, Option<Destination>) {
+    (token.cluster.clone(), token.file.clone().map(Destination::TokenFile))
+}
+
+fn commercial_sts(sts: &Sts) -> (String, Option<Destination>) {
+    (sts.cluster.clone(), Some(Destination::Commercial(STS, sts.region.clone())))
 }
 
 /// Addresses that reach a service, in the order of the paths.

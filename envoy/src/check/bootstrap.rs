@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use filter_core::config::{Auth, CertificateSource, Config, ConfigError, Credentials, RelayPlace, Role, Signer};
+use filter_core::config::{
+    Auth, CertificateSource, Config, ConfigError, Credentials, RelayPlace, Role, Signer, TokenFile,
+};
 use filter_core::policy::Policy;
 use serde_json::Value;
 
@@ -258,11 +260,14 @@ fn serves(
 fn clusters_of(source: &Credentials) -> Vec<&str> {
     match source {
         Credentials::Environment {} => Vec::new(),
-        Credentials::Container { cluster } | Credentials::Imds { cluster, .. } => vec![cluster],
+        Credentials::Container { cluster, token } => container_clusters(cluster, token.as_ref()),
+        Credentials::Imds { cluster, .. } => vec![cluster],
         Credentials::SecretsManager { cluster, using, .. } => secret_clusters(cluster, using.as_ref()),
         Credentials::Federation { using, govcloud, commercial, .. } => {
-            vec![signer_cluster(using), &govcloud.cluster, &commercial.cluster]
+            let own = [govcloud.cluster.as_str(), &commercial.cluster];
+            signer_clusters(using).into_iter().chain(own).collect()
         }
+        Credentials::WebIdentity { token, commercial, .. } => vec![&token.cluster, &commercial.cluster],
         Credentials::RolesAnywhere { cluster, certificate, .. } => {
             let mut clusters = match certificate {
                 CertificateSource::Environment {} => Vec::new(),
@@ -275,13 +280,18 @@ fn clusters_of(source: &Credentials) -> Vec<&str> {
 }
 
 fn secret_clusters<'a>(cluster: &'a str, using: Option<&'a Signer>) -> Vec<&'a str> {
-    std::iter::once(cluster).chain(using.map(signer_cluster)).collect()
+    std::iter::once(cluster).chain(using.into_iter().flat_map(signer_clusters)).collect()
 }
 
-fn signer_cluster(signer: &Signer) -> &str {
+fn signer_clusters(signer: &Signer) -> Vec<&str> {
     match signer {
-        Signer::Container { cluster } | Signer::Imds { cluster, .. } => cluster,
+        Signer::Container { cluster, token } => container_clusters(cluster, token.as_ref()),
+        Signer::Imds { cluster, .. } => vec![cluster],
     }
+}
+
+fn container_clusters<'a>(cluster: &'a str, token: Option<&'a TokenFile>) -> Vec<&'a str> {
+    token.into_iter().map(|token| token.cluster.as_str()).chain([cluster]).collect()
 }
 
 /// The variables that the VM is given.

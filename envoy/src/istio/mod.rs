@@ -11,7 +11,7 @@ use filter_core::config::Config;
 use filter_core::route::SERVICES;
 use serde_json::{Map, Value, json};
 
-use crate::bootstrap::{ALS_CLUSTER, ALS_LOGGER, discovery};
+use crate::bootstrap::{ALS_CLUSTER, ALS_LOGGER, discovery, token_file};
 use crate::bootstrap_error::BootstrapError;
 use crate::document::DocumentError;
 use crate::gateway::Options;
@@ -136,7 +136,11 @@ pub fn envoy_filter(mut bootstrap: Value) -> Result<String, BootstrapError> {
     patches.extend(filter_patches(manager));
     patches.extend(route_patches(manager)?);
     patches.extend(listeners.iter().filter(|listener| listener.get("internal_listener").is_some()).map(|listener| {
-        let why = "The relay for streams (`stream_relay`): an internal listener that only this Envoy can connect to.";
+        let why = if token_file::is_listener(listener) {
+            "A token's file for the filter (`token`): an internal listener that only this Envoy can connect to."
+        } else {
+            "The relay for streams (`stream_relay`): an internal listener that only this Envoy can connect to."
+        };
         Patch::new(why, "LISTENER", json!({ "context": "GATEWAY" }), ("ADD", with_mounted_module(listener.clone())))
     }));
     patches.extend(clusters.iter().filter(|cluster| is_not_live_feed(cluster)).enumerate().map(|(number, cluster)| {

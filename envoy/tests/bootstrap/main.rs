@@ -4,6 +4,7 @@
 
 mod derived;
 mod settings;
+mod token_files;
 
 use std::path::PathBuf;
 

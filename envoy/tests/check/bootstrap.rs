@@ -184,3 +184,22 @@ fn a_bootstrap_must_serve_the_document() {
         assert!(found.iter().any(|said| said.contains(says)), "{says}: {found:#?}");
     }
 }
+
+#[test]
+fn a_missing_token_cluster_is_named() {
+    let dir = Dir::new();
+    let envoy = dir.file("envoy.yaml", &shipped("envoy/standalone.yaml"));
+    let container = r#""source": "container", "cluster": "pod", "token": { "cluster": "container-token" } }"#;
+    let using = planted(POLICY, r#""source": "imds", "cluster": "imds" }"#, container);
+    let own = planted(POLICY, r#""source": "federation""#, r#""source": "web_identity""#);
+    let own =
+        planted(&own, r#""using": { "source": "imds", "cluster": "imds" }"#, r#""token": { "cluster": "pod-token" }"#);
+    let own = planted(&own, r#""govcloud": { "cluster": "sts-govcloud", "region": "us-gov-west-1" },"#, "");
+    let own = planted(&own, "gateway\",\n    \"audience\": \"bedrock-gateway\"", "gateway\"");
+    for (text, cluster) in [(using, "container-token"), (own, "pod-token")] {
+        let rules = dir.file("rules.json", &text);
+        let found = faults(&[rules], |options| options.envoy = Some(envoy.clone()));
+        let says = format!("cluster `{cluster}` is missing, which `credentials` names");
+        assert!(found.iter().any(|said| said.contains(&says)), "{found:#?}");
+    }
+}

@@ -13,7 +13,7 @@ pub(crate) use error::at;
 pub use error::{ConfigError, Position};
 pub use locate::locate;
 pub use nearest::nearest;
-pub use sources::{CertificateSource, Credentials, Signer, Sts};
+pub use sources::{CertificateSource, Credentials, Signer, Sts, TokenFile};
 
 use crate::names::{PathName, RegionName};
 use crate::operation::{Operation, Service};

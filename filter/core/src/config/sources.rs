@@ -21,6 +21,10 @@ pub enum Credentials {
     Container {
         /// Envoy's cluster of the endpoint.
         cluster: String,
+        /// The file of the token to send, instead of the variable (`AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE` of EKS Pod
+        /// Identity).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<TokenFile>,
     },
     /// Version 2 of the instance metadata service, as EC2 and IAM Roles Anywhere's signing helper serve it.
     Imds {
@@ -67,6 +71,23 @@ pub enum Credentials {
         #[serde(default, skip_serializing_if = "is_default")]
         tags: BTreeMap<String, String>,
     },
+    /// A token of the gateway itself, such as a pod's projected service account token, exchanged for keys of a Commercial role.
+    WebIdentity {
+        /// The token's file.
+        token: TokenFile,
+        /// Commercial STS.
+        commercial: Sts,
+        /// The Commercial role.
+        role_arn: String,
+        /// The session's name, which CloudTrail shows; `bedrock-gateway` if left out.
+        #[serde(default = "default_session_name", skip_serializing_if = "is_default_session_name")]
+        #[cfg_attr(test, schemars(extend("default" = default_session_name())))]
+        session_name: String,
+        /// How long keys live, 900 to 43200 seconds; 3600 if left out.
+        #[serde(default = "default_duration_seconds", skip_serializing_if = "is_default_duration_seconds")]
+        #[cfg_attr(test, schemars(extend("default" = default_duration_seconds())))]
+        duration_seconds: u32,
+    },
     /// IAM Roles Anywhere: the filter signs CreateSession with the key of an X.509 certificate. Keys on P-256 and P-384.
     RolesAnywhere {
         /// Envoy's cluster of IAM Roles Anywhere.
@@ -102,6 +123,9 @@ pub enum Signer {
     Container {
         /// Envoy's cluster of the endpoint.
         cluster: String,
+        /// The file of the token to send, instead of `AWS_CONTAINER_AUTHORIZATION_TOKEN`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<TokenFile>,
     },
     /// As the source of this name.
     Imds {
@@ -140,6 +164,18 @@ pub enum CertificateSource {
 }
 
 tagged!(CertificateSource, "source");
+
+/// A token in a file that rotates. The Wasm VM has no files: one of Envoy's clusters answers with the file's text.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TokenFile {
+    /// Envoy's cluster that answers with the token.
+    pub cluster: String,
+    /// The file, from which `bedrock-gateway render` makes the cluster. The filter does not read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+}
 
 /// An endpoint of the Security Token Service.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]

@@ -6,7 +6,7 @@
 use super::create_session::SessionRequest;
 use super::errors;
 use super::identity::{CertificateMaterial, IdentityError, SigningIdentity, Validity};
-use super::provider::{CertificatePlan, FetchPlan, LocalEndpoint, SecretPlan};
+use super::provider::{CertificatePlan, ContainerToken, FetchPlan, LocalEndpoint, SecretPlan, TokenPlan};
 use super::responses::{self, ResponseError};
 use super::session;
 use super::{Credentials, Fetched, Keys, Secret};
@@ -22,7 +22,7 @@ const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
 const IMDS_PATH: &str = "/latest/meta-data/iam/security-credentials/";
 
 /// A call to be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Call {
     /// Envoy's cluster.
     pub cluster: String,
@@ -116,6 +116,7 @@ pub struct Fetch {
 #[derive(Debug)]
 enum Step {
     Nothing,
+    TokenFile,
     ContainerKeys,
     ImdsSession,
     ImdsRole { session: Secret },
@@ -132,6 +133,7 @@ impl Step {
     fn name(&self) -> &'static str {
         match self {
             Self::Nothing => "start",
+            Self::TokenFile => "token file",
             Self::ContainerKeys => "container credentials",
             Self::ImdsSession => "IMDSv2 token",
             Self::ImdsRole { .. } => "IMDSv2 role",
@@ -184,6 +186,12 @@ impl Fetch {
         };
         match step {
             Step::Nothing => self.first_call(now).map(Next::Call),
+            Step::TokenFile => Ok(Next::Call(match &self.plan {
+                FetchPlan::WebIdentity { token: TokenPlan::File { .. }, .. } => {
+                    self.assume_role(&responses::web_identity_token(body)?)
+                }
+                _ => self.container_keys(Some(&responses::container_token(body)?)),
+            })),
             Step::ContainerKeys | Step::ImdsKeys => self.with_local_keys(responses::local_keys(body)?, now),
             Step::ImdsSession => {
                 let session = Secret::new(responses::line(body)?);
@@ -205,7 +213,9 @@ impl Fetch {
                 Ok(Next::Call(self.imds_keys(role, &session)))
             }
             Step::AgentSecret | Step::Secret => self.with_secret(body, now),
-            Step::Token => Ok(Next::Call(self.assume_role(responses::xml_text(body, "WebIdentityToken")?))),
+            Step::Token => {
+                Ok(Next::Call(self.assume_role(&Secret::new(responses::xml_text(body, "WebIdentityToken")?))))
+            }
             Step::Role { token_id } => done(responses::sts_keys(body, token_id)?, now),
             Step::Session { certificate } => done(responses::session_keys(body, certificate)?, now),
         }
@@ -226,7 +236,9 @@ impl Fetch {
 
     fn local(&self) -> Option<&LocalEndpoint> {
         match &self.plan {
-            FetchPlan::Local(local) | FetchPlan::Federation { using: local, .. } => Some(local),
+            FetchPlan::Local(local)
+            | FetchPlan::WebIdentity { token: TokenPlan::GovCloud { using: local, .. }, .. } => Some(local),
+            FetchPlan::WebIdentity { token: TokenPlan::File { .. }, .. } => None,
             FetchPlan::Secret(_) | FetchPlan::RolesAnywhere { .. } => match self.secret() {
                 Some(SecretPlan::Service { using, .. }) => Some(using),
                 Some(SecretPlan::Agent { .. }) | None => None,
@@ -242,13 +254,23 @@ impl Fetch {
         }
     }
 
+    /// The cluster that answers with a token's file, if the plan has one.
+    fn token_file(&self) -> Option<&str> {
+        match (&self.plan, self.local()) {
+            (FetchPlan::WebIdentity { token: TokenPlan::File { cluster }, .. }, _)
+            | (_, Some(LocalEndpoint::Container { token: ContainerToken::File { cluster }, .. })) => Some(cluster),
+            _ => None,
+        }
+    }
+
     fn cluster_of(&self, step: &Step) -> &str {
         match (&self.plan, self.secret(), step) {
+            (_, _, Step::TokenFile) => self.token_file().unwrap_or_default(),
             (FetchPlan::RolesAnywhere { session, .. }, _, Step::Session { .. }) => &session.cluster,
             (_, Some(SecretPlan::Agent { cluster, .. }), _)
             | (_, Some(SecretPlan::Service { cluster, .. }), Step::Secret) => cluster,
-            (FetchPlan::Federation { govcloud_cluster, .. }, _, Step::Token) => govcloud_cluster,
-            (FetchPlan::Federation { commercial_cluster, .. }, _, Step::Role { .. }) => commercial_cluster,
+            (FetchPlan::WebIdentity { token: TokenPlan::GovCloud { cluster, .. }, .. }, _, Step::Token)
+            | (FetchPlan::WebIdentity { cluster, .. }, _, Step::Role { .. }) => cluster,
             _ => match self.local() {
                 Some(LocalEndpoint::Container { cluster, .. } | LocalEndpoint::Imds { cluster, .. }) => cluster,
                 None => "",
@@ -262,6 +284,12 @@ impl Fetch {
             self.step = step;
             return Ok(call);
         }
+        if let Some(cluster) = self.token_file() {
+            let call =
+                Call { cluster: cluster.to_owned(), headers: request("GET", "localhost", "/"), body: Vec::new() };
+            self.step = Step::TokenFile;
+            return Ok(call);
+        }
         let (step, call) = match (self.secret(), self.local()) {
             (Some(SecretPlan::Agent { cluster, secret, token }), _) => {
                 let path = format!("/secretsmanager/get?secretId={}", encode(secret));
@@ -269,12 +297,12 @@ impl Fetch {
                 headers.push("x-aws-parameters-secrets-token", token.reveal());
                 (Step::AgentSecret, Call { cluster: cluster.clone(), headers, body: Vec::new() })
             }
-            (_, Some(LocalEndpoint::Container { cluster, host, path, token })) => {
-                let mut headers = request("GET", host, path);
-                if let Some(token) = token {
-                    headers.push("authorization", token.reveal());
-                }
-                (Step::ContainerKeys, Call { cluster: cluster.clone(), headers, body: Vec::new() })
+            (_, Some(LocalEndpoint::Container { token, .. })) => {
+                let token = match token {
+                    ContainerToken::Given(token) => Some(token.clone()),
+                    ContainerToken::None | ContainerToken::File { .. } => None,
+                };
+                return Ok(self.container_keys(token.as_ref()));
             }
             (_, Some(LocalEndpoint::Imds { .. }) | None) => {
                 let mut headers = request("PUT", IMDS_HOST, "/latest/api/token");
@@ -286,6 +314,16 @@ impl Fetch {
         };
         self.step = step;
         Ok(call)
+    }
+
+    fn container_keys(&mut self, token: Option<&Secret>) -> Call {
+        self.step = Step::ContainerKeys;
+        let Some(LocalEndpoint::Container { cluster, host, path, .. }) = self.local() else { return Call::default() };
+        let mut headers = request("GET", host, path);
+        if let Some(token) = token {
+            headers.push("authorization", token.reveal());
+        }
+        Call { cluster: cluster.clone(), headers, body: Vec::new() }
     }
 
     fn imds_keys(&mut self, role: &str, session: &Secret) -> Call {
@@ -311,10 +349,10 @@ impl Fetch {
                 let scope = Scope { service: "secretsmanager", region };
                 (Step::Secret, signed(cluster, scope, &extra, body, keys, now)?)
             }
-            (FetchPlan::Federation { govcloud_cluster, govcloud_region, token_form, .. }, _) => {
-                let scope = Scope { service: "sts", region: govcloud_region };
+            (FetchPlan::WebIdentity { token: TokenPlan::GovCloud { cluster, region, form, .. }, .. }, _) => {
+                let scope = Scope { service: "sts", region };
                 let extra = [("content-type", FORM)];
-                (Step::Token, signed(govcloud_cluster, scope, &extra, token_form.clone(), keys, now)?)
+                (Step::Token, signed(cluster, scope, &extra, form.clone(), keys, now)?)
             }
             _ => return done(fetched, now),
         };
@@ -331,16 +369,14 @@ impl Fetch {
     }
 
     /// The token authenticates this request: it needs no signature.
-    fn assume_role(&mut self, token: String) -> Call {
-        self.step = Step::Role { token_id: session::token_id(&token) };
-        let FetchPlan::Federation { commercial_cluster, commercial_region, role_form, .. } = &self.plan else {
-            return Call { cluster: String::new(), headers: Headers::default(), body: Vec::new() };
-        };
-        let body = format!("{role_form}&WebIdentityToken={}", encode(&token));
-        let mut headers = request("POST", &format!("sts.{commercial_region}.amazonaws.com"), "/");
+    fn assume_role(&mut self, token: &Secret) -> Call {
+        self.step = Step::Role { token_id: session::token_id(token.reveal()) };
+        let FetchPlan::WebIdentity { cluster, region, form, .. } = &self.plan else { return Call::default() };
+        let body = format!("{form}&WebIdentityToken={}", encode(token.reveal()));
+        let mut headers = request("POST", &format!("sts.{region}.amazonaws.com"), "/");
         headers.push("content-type", FORM);
         headers.push("content-length", body.len().to_string());
-        Call { cluster: commercial_cluster.clone(), headers, body: body.into_bytes() }
+        Call { cluster: cluster.clone(), headers, body: body.into_bytes() }
     }
 }
 
@@ -404,3 +440,6 @@ mod roles_anywhere_tests;
 #[cfg(test)]
 #[path = "fetch_tests.rs"]
 mod tests;
+#[cfg(test)]
+#[path = "token_file_tests.rs"]
+mod token_file_tests;

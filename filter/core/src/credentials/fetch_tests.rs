@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 pub(super) const KEYS: &str = r#"{"Code":"Success","AccessKeyId":"AKIDGOV","SecretAccessKey":"gov/secret","Token":"gov-token","Expiration":"2026-01-02T04:04:05Z"}"#;
-const ROLE_KEYS: &str = "<AssumeRoleWithWebIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">
+pub(super) const ROLE_KEYS: &str = "<AssumeRoleWithWebIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">
   <AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>ASIACOM</AccessKeyId><SecretAccessKey>com/secret+1</SecretAccessKey>
   <SessionToken>com&amp;token==</SessionToken><Expiration>2026-01-02T04:04:05Z</Expiration></Credentials>
   <AssumedRoleUser><AssumedRoleId>AROAX:bedrock-gateway</AssumedRoleId>
@@ -40,7 +40,7 @@ fn federation() -> Value {
     })
 }
 
-fn plan(document: &Value) -> FetchPlan {
+pub(super) fn plan(document: &Value) -> FetchPlan {
     let config: config::Credentials = serde_json::from_value(document.clone()).unwrap();
     let source = Source::compile(&config, Auth::Sigv4, "credentials").unwrap();
     match Provider::resolve(&source, Auth::Sigv4, "credentials", &environment).unwrap() {

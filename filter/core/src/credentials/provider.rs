@@ -2,11 +2,12 @@
 
 use super::create_session::SessionRequest;
 use super::identity::{CertificateMaterial, SigningIdentity};
-use super::source::{CertificateSource, LocalSource, Role, SecretSource, Source};
+use super::source::{CertificateSource, LocalSource, Role, SecretSource, Source, TokenSource};
 use super::{Credentials, Secret};
 use crate::config::{Auth, ConfigError, at};
 use crate::encoding::encode;
 use crate::names::RegionName;
+use std::collections::BTreeMap;
 
 /// What gives a source's credentials.
 #[derive(Debug)]
@@ -24,22 +25,16 @@ pub enum FetchPlan {
     Local(LocalEndpoint),
     /// A secret that holds keys.
     Secret(SecretPlan),
-    /// A GovCloud identity's token, exchanged for a Commercial role's keys.
-    Federation {
-        /// The credentials that sign the request for the token.
-        using: LocalEndpoint,
-        /// Envoy's cluster of GovCloud's STS.
-        govcloud_cluster: String,
-        /// Its region.
-        govcloud_region: String,
+    /// A token, exchanged for a Commercial role's keys.
+    WebIdentity {
+        /// Where the token comes from.
+        token: TokenPlan,
         /// Envoy's cluster of Commercial STS.
-        commercial_cluster: String,
+        cluster: String,
         /// Its region.
-        commercial_region: RegionName,
-        /// The body of GetWebIdentityToken.
-        token_form: String,
+        region: RegionName,
         /// The body of AssumeRoleWithWebIdentity, without the token.
-        role_form: String,
+        form: String,
     },
     /// A session of IAM Roles Anywhere.
     RolesAnywhere {
@@ -47,6 +42,27 @@ pub enum FetchPlan {
         certificate: CertificatePlan,
         /// The request for the session.
         session: SessionRequest,
+    },
+}
+
+/// Where the token of a role comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenPlan {
+    /// GovCloud's STS.
+    GovCloud {
+        /// The credentials that sign the request.
+        using: LocalEndpoint,
+        /// Envoy's cluster of it.
+        cluster: String,
+        /// Its region.
+        region: String,
+        /// The body of GetWebIdentityToken.
+        form: String,
+    },
+    /// A file, which is read before each exchange, so that a rotation takes effect.
+    File {
+        /// Envoy's cluster that answers with it.
+        cluster: String,
     },
 }
 
@@ -96,7 +112,7 @@ pub enum LocalEndpoint {
         /// The path.
         path: String,
         /// The value of `authorization`.
-        token: Option<Secret>,
+        token: ContainerToken,
     },
     /// The instance metadata service, version 2.
     Imds {
@@ -107,11 +123,27 @@ pub enum LocalEndpoint {
     },
 }
 
+/// The token that the container endpoint requires.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContainerToken {
+    /// None is sent.
+    None,
+    /// The environment's.
+    Given(Secret),
+    /// A file, which is read before each request for keys.
+    File {
+        /// Envoy's cluster that answers with it.
+        cluster: String,
+    },
+}
+
 /// Seconds that a federation token lives: it is exchanged at once.
 const TOKEN_SECONDS: &str = "300";
 const RELATIVE_URI: &str = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
 const FULL_URI: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
 const CONTAINER_TOKEN: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN";
+/// EKS Pod Identity sets this variable instead of the one above.
+const CONTAINER_TOKEN_FILE: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE";
 /// The host of a relative URI (ECS).
 const ECS_HOST: &str = "169.254.170.2";
 /// Variables of the source `roles_anywhere`, in PEM.
@@ -134,7 +166,6 @@ impl Provider {
         key: &str,
         lookup: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
-        let using = |source: &LocalSource| local(source, &format!("{key}.using"), lookup);
         Ok(Self::Fetched(match source {
             Source::Environment => {
                 let found = Credentials::from_environment(auth, lookup);
@@ -142,21 +173,11 @@ impl Provider {
             }
             Source::Local(source) => FetchPlan::Local(local(source, key, lookup)?),
             Source::Secret(source) => FetchPlan::Secret(secret(source, key, lookup)?),
-            Source::Federation {
-                using: source,
-                role,
-                govcloud_cluster,
-                govcloud_region,
-                commercial_cluster,
-                commercial_region,
-            } => FetchPlan::Federation {
-                using: using(source)?,
-                govcloud_cluster: govcloud_cluster.clone(),
-                govcloud_region: govcloud_region.clone(),
-                commercial_cluster: commercial_cluster.clone(),
-                commercial_region: commercial_region.clone(),
-                token_form: token_form(role),
-                role_form: role_form(role),
+            Source::WebIdentity { token, role, cluster, region } => FetchPlan::WebIdentity {
+                token: self::token(token, key, lookup)?,
+                cluster: cluster.clone(),
+                region: region.clone(),
+                form: role_form(role),
             },
             Source::RolesAnywhere { certificate, session } => {
                 let key = format!("{key}.certificate");
@@ -201,12 +222,24 @@ fn material(key: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Certif
     Ok(material)
 }
 
-fn token_form(role: &Role) -> String {
+fn token(source: &TokenSource, key: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<TokenPlan, ConfigError> {
+    Ok(match source {
+        TokenSource::GovCloud { using, cluster, region, audience, tags } => TokenPlan::GovCloud {
+            using: local(using, &format!("{key}.using"), lookup)?,
+            cluster: cluster.clone(),
+            region: region.clone(),
+            form: token_form(audience, tags),
+        },
+        TokenSource::File { cluster } => TokenPlan::File { cluster: cluster.clone() },
+    })
+}
+
+fn token_form(audience: &str, tags: &BTreeMap<String, String>) -> String {
     let mut form = format!(
         "Action=GetWebIdentityToken&Version=2011-06-15&Audience.member.1={}&DurationSeconds={TOKEN_SECONDS}&SigningAlgorithm=RS256",
-        encode(&role.audience)
+        encode(audience)
     );
-    for (index, (key, value)) in role.tags.iter().enumerate() {
+    for (index, (key, value)) in tags.iter().enumerate() {
         let nth = index + 1;
         form += &format!("&Tags.member.{nth}.Key={}&Tags.member.{nth}.Value={}", encode(key), encode(value));
     }
@@ -228,12 +261,17 @@ fn local(
     lookup: &dyn Fn(&str) -> Option<String>,
 ) -> Result<LocalEndpoint, ConfigError> {
     match source {
-        LocalSource::Container { cluster } => container(cluster, key, lookup),
+        LocalSource::Container { cluster, token } => container(cluster, token.as_deref(), key, lookup),
         LocalSource::Imds { cluster, role } => Ok(LocalEndpoint::Imds { cluster: cluster.clone(), role: role.clone() }),
     }
 }
 
-fn container(cluster: &str, key: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<LocalEndpoint, ConfigError> {
+fn container(
+    cluster: &str,
+    token: Option<&str>,
+    key: &str,
+    lookup: &dyn Fn(&str) -> Option<String>,
+) -> Result<LocalEndpoint, ConfigError> {
     let variable = |name: &str| lookup(name).filter(|value| !value.is_empty());
     let problem = |name: &str, problem: &str| at(key, format!("{name} in the VM's environment {problem}"));
     let (host, path) = match (variable(RELATIVE_URI), variable(FULL_URI)) {
@@ -254,11 +292,23 @@ fn container(cluster: &str, key: &str, lookup: &dyn Fn(&str) -> Option<String>) 
     if !path.starts_with('/') || !visible(&path) || !visible(&host) {
         return Err(problem(RELATIVE_URI, "(or FULL_URI) is not a path of visible characters that begins with '/'"));
     }
-    let token = variable(CONTAINER_TOKEN);
-    if token.as_deref().is_some_and(|token| !visible(token)) {
-        return Err(problem(CONTAINER_TOKEN, "holds white space or characters that are not ASCII"));
-    }
-    Ok(LocalEndpoint::Container { cluster: cluster.to_owned(), host, path, token: token.map(Secret::new) })
+    let token = match (token, variable(CONTAINER_TOKEN)) {
+        (Some(cluster), _) => ContainerToken::File { cluster: cluster.to_owned() },
+        (None, Some(token)) if visible(&token) => ContainerToken::Given(Secret::new(token)),
+        (None, Some(_)) => return Err(problem(CONTAINER_TOKEN, "holds white space or characters that are not ASCII")),
+        (None, None) => match variable(CONTAINER_TOKEN_FILE) {
+            None => ContainerToken::None,
+            Some(file) => {
+                let file = serde_json::Value::String(file);
+                let advice = format!(r#"set `token` to {{"cluster": "container-token", "file": {file}}}"#);
+                return Err(problem(
+                    CONTAINER_TOKEN_FILE,
+                    &format!("names a file, and the filter reads no files: {advice}"),
+                ));
+            }
+        },
+    };
+    Ok(LocalEndpoint::Container { cluster: cluster.to_owned(), host, path, token })
 }
 
 fn agent_token(key: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Secret, ConfigError> {

@@ -23,6 +23,18 @@ pub enum ResponseError {
     /// Not one line of text.
     #[error("the response is not one line of text")]
     Line,
+    /// A token's file without a token.
+    #[error("the token is empty: is the file of the token cluster empty?")]
+    NoToken,
+    /// A token that no header and no request can carry.
+    #[error("the token is not one line of visible characters")]
+    TokenLine,
+    /// A token that AssumeRoleWithWebIdentity refuses.
+    #[error("the token is longer than {MAX_TOKEN} bytes")]
+    TokenLength,
+    /// A text that is not a token.
+    #[error("the token is not a JSON Web Token: want three parts with dots between them")]
+    TokenParts,
     /// An empty value, or one that no header can carry.
     #[error("{0} is empty or holds white space or characters that are not ASCII")]
     Malformed(&'static str),
@@ -41,6 +53,8 @@ pub enum ResponseError {
     Certificate,
 }
 
+/// Longest `WebIdentityToken` (botocore's model of STS).
+const MAX_TOKEN: usize = 20_000;
 /// Longest session token or role name of the metadata service.
 const MAX_LINE: usize = 4096;
 
@@ -209,6 +223,34 @@ pub fn line(body: &[u8]) -> Result<&str, ResponseError> {
     let text = std::str::from_utf8(body).map_err(|_| ResponseError::Line)?.trim();
     let plain = (1..=MAX_LINE).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
     if plain { Ok(text) } else { Err(ResponseError::Line) }
+}
+
+/// The token of a file for the container endpoint, which chooses its form.
+pub fn container_token(body: &[u8]) -> Result<Secret, ResponseError> {
+    token(body).map(Secret::new)
+}
+
+/// The token of a file for AssumeRoleWithWebIdentity: a JSON Web Token in its compact form.
+pub fn web_identity_token(body: &[u8]) -> Result<Secret, ResponseError> {
+    let token = token(body)?;
+    let encoded =
+        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    if token.split('.').count() != 3 || !token.split('.').all(encoded) {
+        return Err(ResponseError::TokenParts);
+    }
+    Ok(Secret::new(token))
+}
+
+fn token(body: &[u8]) -> Result<&str, ResponseError> {
+    let text = body.trim_ascii();
+    match text.len() {
+        0 => Err(ResponseError::NoToken),
+        1..=MAX_TOKEN if text.iter().all(u8::is_ascii_graphic) => {
+            std::str::from_utf8(text).map_err(|_| ResponseError::TokenLine)
+        }
+        1..=MAX_TOKEN => Err(ResponseError::TokenLine),
+        _ => Err(ResponseError::TokenLength),
+    }
 }
 
 fn checked(id: String, secret: String, token: Option<String>) -> Result<Keys, ResponseError> {

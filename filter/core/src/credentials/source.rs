@@ -2,7 +2,7 @@
 //! [`Provider`](super::provider::Provider).
 
 use super::create_session::{Members, SessionRequest, role_account};
-use crate::config::{self, Auth, ConfigError, Signer, at};
+use crate::config::{self, Auth, ConfigError, Signer, Sts, TokenFile, at};
 use crate::names::{Partition, RegionName};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -30,20 +30,16 @@ pub enum Source {
     Local(LocalSource),
     /// A secret that holds keys.
     Secret(SecretSource),
-    /// A GovCloud identity's token, exchanged for a Commercial role's keys.
-    Federation {
-        /// The credentials that sign the request for the token.
-        using: LocalSource,
+    /// A token, exchanged for a Commercial role's keys (AssumeRoleWithWebIdentity).
+    WebIdentity {
+        /// Where the token comes from.
+        token: TokenSource,
         /// The Commercial role.
         role: Role,
-        /// Envoy's cluster of GovCloud's STS.
-        govcloud_cluster: String,
-        /// A GovCloud region.
-        govcloud_region: String,
         /// Envoy's cluster of Commercial STS.
-        commercial_cluster: String,
+        cluster: String,
         /// Its region.
-        commercial_region: RegionName,
+        region: RegionName,
     },
     /// A session of IAM Roles Anywhere.
     RolesAnywhere {
@@ -51,6 +47,29 @@ pub enum Source {
         certificate: CertificateSource,
         /// The request for the session.
         session: SessionRequest,
+    },
+}
+
+/// Where the token of a role comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenSource {
+    /// GovCloud's STS, which issues it for a GovCloud identity (GetWebIdentityToken).
+    GovCloud {
+        /// The credentials that sign the request.
+        using: LocalSource,
+        /// Envoy's cluster of GovCloud's STS.
+        cluster: String,
+        /// A GovCloud region.
+        region: String,
+        /// The token's audience.
+        audience: String,
+        /// Tags in the token.
+        tags: BTreeMap<String, String>,
+    },
+    /// A file.
+    File {
+        /// Envoy's cluster that answers with it.
+        cluster: String,
     },
 }
 
@@ -93,6 +112,8 @@ pub enum LocalSource {
     Container {
         /// Envoy's cluster of it.
         cluster: String,
+        /// Envoy's cluster that answers with the token to send; `None`: the environment has the token.
+        token: Option<String>,
     },
     /// The instance metadata service, version 2.
     Imds {
@@ -108,14 +129,10 @@ pub enum LocalSource {
 pub struct Role {
     /// `arn:aws:iam::ACCOUNT:role/NAME`
     pub arn: String,
-    /// The token's audience.
-    pub audience: String,
     /// The session's name.
     pub session_name: String,
     /// How long keys live, in seconds.
     pub duration_seconds: u32,
-    /// Tags in the token.
-    pub tags: BTreeMap<String, String>,
 }
 
 // === impl CredentialSources ===
@@ -160,25 +177,37 @@ impl Source {
         let sub = |name: &str| format!("{key}.{name}");
         let source = match config {
             config::Credentials::Environment {} => return Ok(Self::Environment),
-            config::Credentials::Container { cluster } => Self::Local(container(cluster, key)?),
+            config::Credentials::Container { cluster, token } => Self::Local(container(cluster, token.as_ref(), key)?),
             config::Credentials::Imds { cluster, role } => Self::Local(imds(cluster, role.as_deref(), key)?),
             config::Credentials::SecretsManager { cluster, secret, region, using } => {
                 Self::Secret(self::secret(cluster, secret, region.as_deref(), using.as_ref(), key)?)
             }
-            config::Credentials::Federation { using, govcloud, commercial, .. } => {
+            config::Credentials::Federation {
+                using,
+                govcloud,
+                commercial,
+                role_arn,
+                audience,
+                session_name,
+                duration_seconds,
+                tags,
+            } => {
                 check_cluster(&sub("govcloud.cluster"), &govcloud.cluster)?;
                 check_region(&sub("govcloud.region"), &govcloud.region, &[Partition::GovCloud])?;
-                check_cluster(&sub("commercial.cluster"), &commercial.cluster)?;
-                let commercial_region =
-                    commercial.region.parse().map_err(|error| at(sub("commercial.region"), error))?;
-                Self::Federation {
+                check_visible(&sub("audience"), audience)?;
+                check_tags(&sub("tags"), tags)?;
+                let token = TokenSource::GovCloud {
                     using: local(using, &sub("using"))?,
-                    role: role(config, key)?,
-                    govcloud_cluster: govcloud.cluster.clone(),
-                    govcloud_region: govcloud.region.clone(),
-                    commercial_cluster: commercial.cluster.clone(),
-                    commercial_region,
-                }
+                    cluster: govcloud.cluster.clone(),
+                    region: govcloud.region.clone(),
+                    audience: audience.clone(),
+                    tags: tags.clone(),
+                };
+                web_identity(token, commercial, role(role_arn, session_name, *duration_seconds, key)?, key)?
+            }
+            config::Credentials::WebIdentity { token, commercial, role_arn, session_name, duration_seconds } => {
+                let token = TokenSource::File { cluster: token_cluster(token, &sub("token"))? };
+                web_identity(token, commercial, role(role_arn, session_name, *duration_seconds, key)?, key)?
             }
             config::Credentials::RolesAnywhere { certificate, .. } => Self::RolesAnywhere {
                 certificate: self::certificate(certificate, &sub("certificate"))?,
@@ -197,14 +226,24 @@ impl Source {
 
 fn local(signer: &Signer, key: &str) -> Result<LocalSource, ConfigError> {
     match signer {
-        Signer::Container { cluster } => container(cluster, key),
+        Signer::Container { cluster, token } => container(cluster, token.as_ref(), key),
         Signer::Imds { cluster, role } => imds(cluster, role.as_deref(), key),
     }
 }
 
-fn container(cluster: &str, key: &str) -> Result<LocalSource, ConfigError> {
+fn container(cluster: &str, token: Option<&TokenFile>, key: &str) -> Result<LocalSource, ConfigError> {
     check_cluster(&format!("{key}.cluster"), cluster)?;
-    Ok(LocalSource::Container { cluster: cluster.to_owned() })
+    let token = token.map(|token| token_cluster(token, &format!("{key}.token"))).transpose()?;
+    Ok(LocalSource::Container { cluster: cluster.to_owned(), token })
+}
+
+fn token_cluster(token: &TokenFile, key: &str) -> Result<String, ConfigError> {
+    check_cluster(&format!("{key}.cluster"), &token.cluster)?;
+    if let Some(file) = token.file.as_deref().filter(|file| !file.starts_with('/') || file.ends_with('/')) {
+        let problem = format!("'{file}' is not the absolute path of a file, such as /var/run/secrets/gateway/token");
+        return Err(at(format!("{key}.file"), problem));
+    }
+    Ok(token.cluster.clone())
 }
 
 fn imds(cluster: &str, role: Option<&str>, key: &str) -> Result<LocalSource, ConfigError> {
@@ -281,28 +320,23 @@ fn session(config: &config::Credentials, key: &str) -> Result<SessionRequest, Co
     SessionRequest::new(cluster, region, &members, key)
 }
 
-fn role(config: &config::Credentials, key: &str) -> Result<Role, ConfigError> {
+fn web_identity(token: TokenSource, sts: &Sts, role: Role, key: &str) -> Result<Source, ConfigError> {
+    let sub = |name: &str| format!("{key}.commercial.{name}");
+    check_cluster(&sub("cluster"), &sts.cluster)?;
+    let region = sts.region.parse().map_err(|error| at(sub("region"), error))?;
+    Ok(Source::WebIdentity { token, role, cluster: sts.cluster.clone(), region })
+}
+
+fn role(role_arn: &str, session_name: &str, duration_seconds: u32, key: &str) -> Result<Role, ConfigError> {
     let sub = |name: &str| format!("{key}.{name}");
-    let config::Credentials::Federation { role_arn, audience, session_name, duration_seconds, tags, .. } = config
-    else {
-        return Err(at(key, "is not of the source `federation`"));
-    };
     if role_account(role_arn).is_none() {
         let problem =
             format!("'{role_arn}' is not a role of the Commercial partition: want arn:aws:iam::ACCOUNT:role/NAME");
         return Err(at(sub("role_arn"), problem));
     }
-    check_visible(&sub("audience"), audience)?;
     check_session_name(&sub("session_name"), session_name)?;
-    check_duration(&sub("duration_seconds"), *duration_seconds)?;
-    check_tags(&sub("tags"), tags)?;
-    Ok(Role {
-        arn: role_arn.clone(),
-        audience: audience.clone(),
-        session_name: session_name.clone(),
-        duration_seconds: *duration_seconds,
-        tags: tags.clone(),
-    })
+    check_duration(&sub("duration_seconds"), duration_seconds)?;
+    Ok(Role { arn: role_arn.to_owned(), session_name: session_name.to_owned(), duration_seconds })
 }
 
 fn check_session_name(key: &str, name: &str) -> Result<(), ConfigError> {

@@ -132,3 +132,44 @@ fn refuses_unknown_keys_of_a_certificate() {
         assert!(serde_json::from_value::<config::Credentials>(document.clone()).is_err(), "{document}");
     }
 }
+
+#[test]
+fn token_files_are_refused_by_key() {
+    let document = json!({
+        "source": "web_identity",
+        "token": {"cluster": "token", "file": "/var/run/secrets/gateway/token"},
+        "commercial": {"cluster": "sts-com", "region": "us-east-1"},
+        "role_arn": "arn:aws:iam::123456789012:role/bedrock"
+    });
+    compile(&document, Auth::Sigv4).unwrap();
+    for (pointer, value, problem) in [
+        ("/token/cluster", json!(""), "is empty"),
+        ("/token/file", json!("token"), "is not the absolute path of a file"),
+        ("/token/file", json!("/var/run/secrets/"), "is not the absolute path of a file"),
+        ("/commercial/cluster", json!("a b"), "white space"),
+        ("/commercial/region", json!("us-gov-west-1"), "not in the Commercial partition"),
+        ("/role_arn", json!("arn:aws-us-gov:iam::123456789012:role/x"), "not a role of the Commercial partition"),
+        ("/session_name", json!("a"), "want 2 to 64 letters"),
+        ("/duration_seconds", json!(899), "from 900 to 43200"),
+    ] {
+        let mut document = document.clone();
+        match pointer.rsplit_once('/').unwrap() {
+            ("", key) => document[key] = value,
+            (parent, key) => document.pointer_mut(parent).unwrap()[key] = value,
+        }
+        let error = compile(&document, Auth::Sigv4).unwrap_err();
+        assert_eq!(error.key, format!("credentials{}", pointer.replace('/', ".")));
+        assert!(error.problem.contains(problem), "{error}");
+    }
+    assert_eq!(compile(&document, Auth::Bearer).unwrap_err().key, "credentials.source");
+    for key in ["audience", "tags", "using"] {
+        let mut document = document.clone();
+        document[key] = json!("x");
+        assert!(serde_json::from_value::<config::Credentials>(document).is_err(), "{key}");
+    }
+    let container = json!({"source": "container", "cluster": "a", "token": {"cluster": ""}});
+    assert_eq!(compile(&container, Auth::Sigv4).unwrap_err().key, "credentials.token.cluster");
+    let mut federation = federation();
+    federation["using"] = container;
+    assert_eq!(compile(&federation, Auth::Sigv4).unwrap_err().key, "credentials.using.token.cluster");
+}
