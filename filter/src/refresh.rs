@@ -70,6 +70,9 @@ impl Refresh {
                 }
             },
             Ok(Next::Done(fetched)) => done(plugin, &name, &fetched, now),
+            Err(error) if error.is_of_this_thread() && plugin.credentials.hand_over(&name, &SharedData) => {
+                host::log(LogLevel::Info, &format!("credentials `{name}` are left to another worker: {error}"));
+            }
             Err(error) => failed(plugin, &name, &error.to_string(), now),
         }
     }

@@ -105,6 +105,14 @@ pub enum Problem {
     Sign(#[from] sigv4::SignError),
 }
 
+impl FetchError {
+    /// Whether another worker may fetch. Each worker of Envoy can connect to an internal listener, and its main thread, which
+    /// has a VM, too, cannot (`source/extensions/bootstrap/internal_listener`).
+    pub fn is_of_this_thread(&self) -> bool {
+        self.step == Step::TokenFile.name() && matches!(self.problem, Problem::NotReached { .. } | Problem::NoAnswer(_))
+    }
+}
+
 /// A fetch in progress.
 #[derive(Debug)]
 pub struct Fetch {

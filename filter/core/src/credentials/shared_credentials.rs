@@ -6,7 +6,7 @@
 use super::{Credentials, Fetched, Keys, Secret, Session};
 use crate::shared::{Shared, millis, update};
 use serde::{Deserialize, Serialize};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::{Duration, SystemTime};
 use zeroize::Zeroizing;
 
@@ -22,6 +22,8 @@ const REFETCH_MS: u64 = 5 * 60 * 1000;
 const LEASE_MS: u64 = 6000;
 /// Waits after a failure: the first and the longest.
 const BACKOFF_MS: (u64, u64) = (500, 30_000);
+/// How long a worker that has handed a fetch over leaves later ones to the others.
+const HANDOVER_MS: u64 = 2000;
 /// Keys are not used this shortly before they expire: a call has to arrive first.
 const MARGIN_MS: u64 = 1000;
 
@@ -34,6 +36,10 @@ pub struct SharedCredentials {
     holder: u64,
     /// The last value read, with its version in shared data.
     cached: RefCell<Option<(u32, CachedCredentials)>>,
+    /// Whether this worker has handed a fetch over.
+    hands_over: Cell<bool>,
+    /// Since when such a worker has seen that a fetch is due, in milliseconds since 1970.
+    due_since: Cell<Option<u64>>,
 }
 
 /// Credentials, and how long they last.
@@ -80,7 +86,9 @@ impl SharedCredentials {
     /// A worker's view of the source named `name`. `holder` must differ from that of any other worker.
     pub fn new(name: &str, holder: u64) -> Self {
         let key = format!("credentials/{name}");
-        Self { work_key: format!("{key}/work"), key, holder, cached: RefCell::default() }
+        let work_key = format!("{key}/work");
+        let (hands_over, due_since) = Default::default();
+        Self { key, work_key, holder, cached: RefCell::default(), hands_over, due_since }
     }
 
     /// The credentials that were fetched last, expired or not.
@@ -107,7 +115,15 @@ impl SharedCredentials {
         };
         // The common case, which writes nothing.
         if !due(&self.work(shared)) {
+            self.due_since.set(None);
             return false;
+        }
+        if self.hands_over.get() {
+            let since = self.due_since.get().unwrap_or(now);
+            self.due_since.set(Some(since));
+            if now < since + HANDOVER_MS {
+                return false;
+            }
         }
         let claim = |value: Option<&[u8]>| {
             let work = Work::read(value);
@@ -163,6 +179,16 @@ impl SharedCredentials {
         let bytes = Zeroizing::new(serde_json::to_vec(&published).unwrap_or_default());
         shared.set(&self.key, &bytes, None);
         self.change_lease(shared, |work| Work { failures: 0, not_before: 0, refused: 0, lease_until: 0, ..work });
+    }
+
+    /// Leaves a fetch to another worker, which may reach what this one does not. `false`: this worker has done so before, and the
+    /// others did not fetch, so the fetch has failed.
+    pub fn hand_over(&self, shared: &dyn Shared) -> bool {
+        if self.hands_over.replace(true) {
+            return false;
+        }
+        self.change_lease(shared, |work| Work { lease_until: 0, ..work });
+        true
     }
 
     /// Ends a failed fetch: the next try is after a wait that doubles.
@@ -341,6 +367,23 @@ mod tests {
         assert!(!second.due(&memory, at(LEASE_MS + 2)), "the second's lease holds");
         second.publish(&memory, &keys("b", None), at(LEASE_MS + 3), 0.0);
         assert_eq!(id(&first.cached(&memory).unwrap()), "b");
+    }
+
+    #[test]
+    fn a_worker_hands_a_fetch_over_once() {
+        let memory = Memory::default();
+        let (main, worker) = (SharedCredentials::new("default", 1), SharedCredentials::new("default", 2));
+        assert!(main.due(&memory, at(0)) && main.hand_over(&memory));
+        // The other does not wait, and the first leaves it the next fetches, too.
+        assert!(!main.due(&memory, at(1)) && worker.due(&memory, at(1)));
+        worker.publish(&memory, &keys("a", Some(60_000)), at(2), 0.0);
+        assert!(!main.due(&memory, at(36_000)));
+        assert!(!main.due(&memory, at(36_100)) && worker.due(&memory, at(36_100)));
+        assert!(!main.due(&memory, at(36_150)));
+        worker.failed(&memory, at(36_200));
+        // If no other fetches, the first does, and it fails as others do.
+        assert!(!main.due(&memory, at(36_700)) && !main.due(&memory, at(38_699)));
+        assert!(main.due(&memory, at(38_700)) && !main.hand_over(&memory));
     }
 
     #[test]

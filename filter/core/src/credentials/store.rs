@@ -116,6 +116,11 @@ impl CredentialStore {
         }
     }
 
+    /// As [`SharedCredentials::hand_over`].
+    pub fn hand_over(&self, name: &str, shared: &dyn Shared) -> bool {
+        self.0.get(name).is_some_and(|(_, source)| source.hand_over(shared))
+    }
+
     /// As [`SharedCredentials::refused`]. `false`: the source cannot be fetched again.
     pub fn refused(&self, name: &str, shared: &dyn Shared, generation: u64) -> bool {
         let source = self.fetched().find(|(known, ..)| *known == name);
