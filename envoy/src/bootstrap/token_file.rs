@@ -1,7 +1,8 @@
 //! A token's file for the filter, which has no files: an internal listener that answers with it, and its cluster.
 //!
 //! Envoy reads the file again when the kubelet swaps the link `..data` in its directory. The token is in none of Envoy's
-//! logs and on none of its pages.
+//! logs and on none of its pages. Only workers can connect to an internal listener, not Envoy's main thread
+//! (`SharedCredentials::hand_over`).
 
 use std::path::Path;
 

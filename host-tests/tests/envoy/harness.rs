@@ -12,6 +12,8 @@ use bedrock_double::{Builder, Double, EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY, Re
 
 /// A session token of temporary keys; the double accepts any text.
 pub(crate) const SESSION_TOKEN: &str = "example/session+token==";
+/// Where EKS puts the token; the filter does not read it.
+const POD_IDENTITY_TOKEN: &str = "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount/eks-pod-identity-token";
 /// A Bedrock API key; the double accepts any text.
 pub(crate) const API_KEY: &str = "ABSKexample-api-key";
 
@@ -26,6 +28,8 @@ pub(crate) enum Keys {
     Api,
     /// Tokens for the local sources of credentials.
     Local,
+    /// What EKS Pod Identity gives a pod: its token is in a file.
+    PodIdentity,
 }
 
 impl Keys {
@@ -41,13 +45,17 @@ impl Keys {
                 ("AWS_CONTAINER_AUTHORIZATION_TOKEN", CONTAINER_TOKEN),
                 ("AWS_TOKEN", AGENT_TOKEN),
             ],
+            Keys::PodIdentity => vec![
+                ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/v1/credentials"),
+                ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", POD_IDENTITY_TOKEN),
+            ],
         }
     }
 
     /// A double that takes these and nothing else.
     fn taken_by(self, double: Builder) -> Builder {
         match self {
-            Keys::None | Keys::LongLived | Keys::Local => double,
+            Keys::None | Keys::LongLived | Keys::Local | Keys::PodIdentity => double,
             Keys::Temporary => {
                 double.access_key(EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY, Some(SESSION_TOKEN.to_owned()))
             }

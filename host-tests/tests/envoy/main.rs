@@ -25,3 +25,4 @@ mod roles_anywhere;
 mod sdk;
 mod sources;
 mod streams;
+mod web_identity;

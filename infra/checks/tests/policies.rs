@@ -32,7 +32,7 @@ fn texts(value: &Value) -> Vec<&str> {
 #[test]
 fn no_wildcard_but_where_an_action_needs_it() {
     let policies = policies();
-    assert_eq!(policies.len(), 6);
+    assert_eq!(policies.len(), 7);
     for (name, policy) in policies {
         assert_eq!(policy["Version"], "2012-10-17", "{name}");
         for statement in policy["Statement"].as_array().unwrap() {
@@ -60,6 +60,19 @@ fn trust_checks_audience_and_subject() {
     assert_eq!(wanted["ISSUER:aud"], asked["sts:IdentityTokenAudience"]);
     assert!(wanted["ISSUER:sub"].as_str().unwrap().starts_with("arn:aws-us-gov:iam::"));
     assert!(trust["Principal"]["Federated"].as_str().unwrap().starts_with("arn:aws:iam::"));
+}
+
+/// As EKS's own example: https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
+#[test]
+fn a_pods_trust_checks_audience_and_subject() {
+    let all: std::collections::BTreeMap<String, Value> = policies().into_iter().collect();
+    let trust = &all["commercial-trust-kubernetes.json"]["Statement"][0];
+    assert_eq!(texts(&trust["Action"]), ["sts:AssumeRoleWithWebIdentity"]);
+    let wanted = &trust["Condition"]["StringEquals"];
+    assert_eq!(wanted["ISSUER:aud"], "bedrock-gateway");
+    assert_eq!(wanted["ISSUER:sub"], "system:serviceaccount:NAMESPACE:NAME");
+    let provider = &trust["Principal"]["Federated"];
+    assert_eq!(provider, &all["commercial-trust.json"]["Statement"][0]["Principal"]["Federated"]);
 }
 
 /// A condition on a key that an action does not have denies the action: sts:TagGetWebIdentityToken has no audience, duration
