@@ -16,7 +16,8 @@ fn signs_in_the_downstream_chain() {
     assert_eq!(only(&map, "x-bedrock-gateway-cluster"), "bedrock-runtime.any");
     judge(&exchange, b"{\"a\":1}", "us-east-1", None).unwrap();
     let attempt: Value = serde_json::from_slice(&exchange.filter_state("wasm.bedrock.attempt").unwrap()).unwrap();
-    assert_eq!(attempt, json!({"model": format!("us.{MODEL}"), "region": "us-east-1"}));
+    let wanted = json!({"model": format!("us.{MODEL}"), "region": "us-east-1", "access_key_id": "AKIDEXAMPLE"});
+    assert_eq!(attempt, wanted);
     assert_eq!(facts(&exchange)["operation"], "Converse");
 }
 

@@ -49,7 +49,11 @@ fn signs_for_the_region_of_the_endpoint() {
         let path = format!("/model/us.{}/converse", MODEL.replace(':', "%3A"));
         assert_eq!(only(&attempt.request_map(), ":path"), path);
         let facts: Value = serde_json::from_slice(&exchange.filter_state("wasm.bedrock.attempt").unwrap()).unwrap();
-        assert_eq!(facts, json!({"model": format!("us.{MODEL}"), "region": region, "tried": [format!("dx/{region}")]}));
+        let wanted = json!({
+            "model": format!("us.{MODEL}"), "region": region, "access_key_id": "AKIDEXAMPLE",
+            "tried": [format!("dx/{region}")],
+        });
+        assert_eq!(facts, wanted);
     }
 }
 

@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use bedrock_gateway::process::{Process, on_path};
+use filter_core::names::Partition::GovCloud;
 use infra_checks::aws_mock::Aws;
 use lab::tools::{DOUBLE, required, root, target};
 
@@ -129,6 +130,8 @@ fn up_serves_boto3_from_the_archive_alone() {
 fn deploys_version_1_from_the_archive_alone() {
     let unpacked = Unpacked::new("deploy");
     let aws = Aws::start(&unpacked.0.join("aws")).unwrap();
+    // As docs/deployment.md says, before the first deployment.
+    aws.call(GovCloud, &["iam", "enable-outbound-web-identity-federation"]).unwrap();
     let (_running, url) = unpacked.gateway();
     let settings = unpacked.root().join("infra/environments/example/settings");
     let edited = std::fs::read_to_string(&settings).unwrap().lines().fold(String::new(), |text, line| {

@@ -102,7 +102,8 @@ impl Deployment {
         let dir = std::env::temp_dir().join(format!("deploy-{name}-{}", std::process::id()));
         let deployment = Deployment { dir, aws: Mock::shared(), name };
         std::fs::create_dir_all(deployment.dir.join("infra")).unwrap();
-        std::fs::copy(root().join("infra/deploy"), deployment.script()).unwrap();
+        // A link: a copy that another thread's new process still holds open for writing cannot be run ("Text file busy").
+        std::os::unix::fs::symlink(root().join("infra/deploy"), deployment.script()).unwrap();
         deployment.environment("settings", SETTINGS);
         deployment
     }
