@@ -86,7 +86,7 @@ fn no_path_to_roles_anywhere_is_refused() {
 }
 
 #[test]
-fn a_certificate_of_the_environment_has_no_cluster() {
+fn environment_certificates_have_no_cluster() {
     let mut document = document();
     document["credentials"]["certificate"] = json!({ "source": "environment" });
     let config = render(&document, &["vpn=10.0.0.2:443", "internet"]).unwrap();

@@ -4,7 +4,7 @@
 //! of other callers.
 #![allow(unsafe_code)]
 
-use filter_core::credentials::fetch::Call;
+use filter_core::credentials::call::Call;
 use filter_core::envoy_names::ATTEMPTS;
 use filter_core::headers::Headers;
 use filter_core::shared::Shared;

@@ -1,7 +1,7 @@
 //! CreateSession of IAM Roles Anywhere: its request.
 //! <https://docs.aws.amazon.com/rolesanywhere/latest/userguide/authentication-create-session.html>
 
-use super::fetch::Call;
+use super::call::Call;
 use super::identity::ValidIdentity;
 use crate::config::{ConfigError, at};
 use crate::encoding::hex;

@@ -3,6 +3,7 @@
 //! No call is made here: [`Fetch::next`] takes the response to the last call and says which call is next. Errors hold nothing
 //! of a response but its status, and AWS's or Envoy's reason ([`super::errors`]).
 
+use super::call::{Call, CallOutcome};
 use super::create_session::SessionRequest;
 use super::errors;
 use super::identity::{CertificateMaterial, IdentityError, SigningIdentity, Validity};
@@ -20,31 +21,6 @@ use std::time::SystemTime;
 const IMDS_SESSION_SECONDS: &str = "60";
 const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
 const IMDS_PATH: &str = "/latest/meta-data/iam/security-credentials/";
-
-/// A call to be made.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Call {
-    /// Envoy's cluster.
-    pub cluster: String,
-    /// All headers, pseudo-headers too.
-    pub headers: Headers,
-    /// The body.
-    pub body: Vec<u8>,
-}
-
-/// The outcome of a call.
-#[derive(Debug, Clone, Copy)]
-pub enum CallOutcome<'a> {
-    /// A response.
-    Response {
-        /// Its headers.
-        headers: &'a Headers,
-        /// Its body.
-        body: &'a [u8],
-    },
-    /// A timeout, or the cluster is unreachable.
-    NoResponse,
-}
 
 /// The next step of a fetch.
 #[derive(Debug)]

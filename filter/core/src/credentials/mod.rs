@@ -3,6 +3,7 @@
 //! A document names sources ([`source`]); with the VM's environment each becomes a provider ([`provider`]). [`fetch`] makes
 //! the calls that a provider needs, [`shared_credentials`] shares the result among workers, and calls ask the [`store`].
 
+pub mod call;
 pub mod create_session;
 pub mod errors;
 pub mod fetch;

@@ -131,7 +131,7 @@ fn a_rotated_certificate_is_picked_up() {
 }
 
 #[test]
-fn failed_sessions_name_the_step_without_secrets() {
+fn failed_sessions_name_the_step() {
     let authority = Authority::new();
     let leaf = authority.p256();
     let environment = from_environment(&authority, &leaf).unwrap();

@@ -122,7 +122,7 @@ fn a_container_token_may_be_in_a_file() {
 }
 
 #[test]
-fn a_container_with_a_token_file_signs_for_others() {
+fn a_container_with_a_token_file_signs() {
     let secret = json!({"source": "secrets_manager", "cluster": "secrets", "secret": "s", "region": "us-gov-west-1",
         "using": container()});
     let answer = json!({"SecretString": r#"{"AccessKeyId":"AKIDX","SecretAccessKey":"x"}"#}).to_string();

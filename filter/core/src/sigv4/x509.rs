@@ -46,7 +46,7 @@ fn stages(
     canonical(request, &added, ALGORITHM, scope, now)
 }
 
-/// The headers with the certificates: Base64 of DER. Without intermediates there is no second one.
+/// The headers with the certificates: Base64 of DER. Without intermediates, only the first.
 fn certificates(identity: ValidIdentity<'_>) -> Vec<(&'static str, String)> {
     let chain: Vec<String> = identity.chain().map(|der| STANDARD.encode(der)).collect();
     let mut headers = vec![("x-amz-x509", STANDARD.encode(identity.certificate()))];
