@@ -12,6 +12,7 @@ mod error;
 mod progress;
 mod release;
 mod stamp;
+mod suite;
 mod test;
 mod tools;
 

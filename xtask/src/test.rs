@@ -1,6 +1,5 @@
 //! `cargo xtask test`: runs all checks, the fastest first.
 
-use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -9,10 +8,7 @@ use crate::artifacts::{self, WASM_TARGET};
 use crate::artifacts::{COLLECTOR, DOUBLE, GATEWAY, INFRA_CHECKS, LAB, LOAD, Workspace, variables};
 use crate::error::{BuildError, Error};
 use crate::stamp::Stamp;
-use crate::{dirs, progress, release, tools};
-
-/// libtest's variable for the number of concurrent tests of a binary.
-const THREADS: &str = "RUST_TEST_THREADS";
+use crate::{dirs, progress, release, suite, tools};
 
 /// The workspace without the module, which builds only for wasm32-wasip1.
 const NATIVE: [&str; 3] = ["--workspace", "--exclude", "bedrock-filter"];
@@ -58,18 +54,15 @@ pub(crate) fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
             templates(&mut steps, &workspace)?;
         }
     }
-    if let Some(name) = name {
-        must_match(&tests, name)?;
-        tests.extend(["--", name]);
+    match name {
+        Some(name) => {
+            must_match(&tests, name)?;
+            tests.extend(["--", name]);
+            steps.command("tests", suite::command(&tests, &workspace.environment))?;
+        }
+        None if fast => steps.command("tests", suite::command(&tests, &workspace.environment))?,
+        None => steps.time("tests", || suite::run(&tests, &workspace.environment))?,
     }
-    let mut command = artifacts::cargo();
-    command.args(&tests).envs(workspace.environment);
-    // Most slow tests wait for another program. Measured on two cores: the tests on Envoy took 116 s instead of 222 s.
-    if std::env::var_os(THREADS).is_none() {
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        command.env(THREADS, (2 * cores).to_string());
-    }
-    steps.command("tests", command)?;
     steps.report();
     Ok(())
 }
