@@ -248,9 +248,7 @@ fn serves(
         for cluster in clusters_of(source) {
             missing(all, cluster, &format!("`{key}` names"), found);
         }
-        if *source == (Credentials::Environment {}) {
-            plugins.iter().for_each(|plugin| variables(at, policy.auth, plugin, found));
-        }
+        plugins.iter().for_each(|plugin| variables(at, variables_of(source, policy.auth), plugin, found));
     }
     routes::check(at, bootstrap, policy, &clusters, found);
     callers::certificates(at, bootstrap, config, found);
@@ -294,23 +292,34 @@ fn container_clusters<'a>(cluster: &'a str, token: Option<&'a TokenFile>) -> Vec
     token.into_iter().map(|token| token.cluster.as_str()).chain([cluster]).collect()
 }
 
+/// The variables that a source reads in any case.
+fn variables_of(source: &Credentials, auth: Auth) -> &'static [&'static str] {
+    match source {
+        Credentials::Environment {} if auth == Auth::Bearer => &["AWS_BEARER_TOKEN_BEDROCK"],
+        Credentials::Environment {} => &["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"],
+        Credentials::RolesAnywhere { certificate: CertificateSource::Environment {}, .. } => {
+            &["BEDROCK_GATEWAY_CERTIFICATE", "BEDROCK_GATEWAY_PRIVATE_KEY"]
+        }
+        _ => &[],
+    }
+}
+
 /// The variables that the VM is given.
-fn variables(at: &At<'_>, auth: Auth, plugin: &Plugin<'_>, found: &mut Vec<Fault>) {
+fn variables(at: &At<'_>, wanted: &[&str], plugin: &Plugin<'_>, found: &mut Vec<Fault>) {
+    if wanted.is_empty() {
+        return;
+    }
     let keys = plugin.config.pointer("/vm_config/environment_variables/host_env_keys").and_then(Value::as_array);
     let given: Vec<&str> = keys.into_iter().flatten().filter_map(Value::as_str).collect();
     let values = plugin.config.pointer("/vm_config/environment_variables/key_values").and_then(Value::as_object);
-    let wanted: &[&str] = match auth {
-        Auth::Sigv4 => &["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"],
-        Auth::Bearer => &["AWS_BEARER_TOKEN_BEDROCK"],
-    };
     let key = format!("{}.vm_config.environment_variables.host_env_keys", plugin.key);
     for name in wanted {
         if !given.contains(name) && values.is_none_or(|values| !values.contains_key(*name)) {
             found.push(at.fault(&key, format!("{name} is missing: the filter would have no credentials")));
         }
     }
-    for (name, _) in values.into_iter().flatten().filter(|(name, _)| name.contains("SECRET") || name.contains("TOKEN"))
-    {
+    let is_secret = |name: &str| ["SECRET", "TOKEN", "PRIVATE_KEY"].iter().any(|part| name.contains(part));
+    for (name, _) in values.into_iter().flatten().filter(|(name, _)| is_secret(name)) {
         let key = format!("{}.vm_config.environment_variables.key_values.{name}", plugin.key);
         found.push(at.fault(&key, "a secret in the configuration is shown by /config_dump; want host_env_keys"));
     }

@@ -186,6 +186,25 @@ fn a_bootstrap_must_serve_the_document() {
 }
 
 #[test]
+fn missing_certificate_variables_are_named() {
+    let dir = Dir::new();
+    let start = POLICY.find(r#""source": "federation""#).unwrap();
+    let end = start + POLICY[start..].find("\n  }").unwrap();
+    let own = r#""source": "roles_anywhere", "cluster": "rolesanywhere", "region": "us-east-1",
+    "trust_anchor_arn": "arn:aws:rolesanywhere:us-east-1:111122223333:trust-anchor/4f7b6b0e-0000-4000-8000-000000000002",
+    "profile_arn": "arn:aws:rolesanywhere:us-east-1:111122223333:profile/4f7b6b0e-0000-4000-8000-000000000001",
+    "role_arn": "arn:aws:iam::111122223333:role/gateway", "certificate": { "source": "environment" }"#;
+    let rules = dir.file("rules.json", &format!("{}{own}{}", &POLICY[..start], &POLICY[end..]));
+    let standalone = shipped("envoy/standalone.yaml");
+    let envoy = dir.file("envoy.yaml", &standalone.replace("BEDROCK_GATEWAY_PRIVATE_KEY", "BEDROCK_GATEWAY_KEY"));
+    let found = faults(&[rules], |options| options.envoy = Some(envoy));
+    let said = |says: &str| found.iter().any(|said| said.contains(says));
+    assert!(said("BEDROCK_GATEWAY_PRIVATE_KEY is missing: the filter would have no credentials"), "{found:#?}");
+    assert!(said("cluster `rolesanywhere` is missing, which `credentials` names"), "{found:#?}");
+    assert!(!said("BEDROCK_GATEWAY_CERTIFICATE is missing"), "{found:#?}");
+}
+
+#[test]
 fn a_missing_token_cluster_is_named() {
     let dir = Dir::new();
     let envoy = dir.file("envoy.yaml", &shipped("envoy/standalone.yaml"));
