@@ -57,6 +57,8 @@ enum Soak {
     /// Break the gateway's paths under load, in network namespaces (docs/chaos.md).
     #[command(disable_help_flag = true)]
     Chaos(Rest),
+    /// Renew sessions of federation and IAM Roles Anywhere under load, for five minutes each (docs/credentials.md).
+    Credentials,
     /// Run the VPN instances, in network namespaces (docs/vpn.md).
     #[command(disable_help_flag = true)]
     Vpn(Rest),
@@ -74,7 +76,7 @@ impl Cli {
     pub(crate) fn run(self) -> Result<ExitCode, Error> {
         match self.command {
             Command::Demo => demo::run().map(|()| ExitCode::SUCCESS),
-            Command::Test { fast, name } => test::run(fast, name.as_deref()).map(|()| ExitCode::SUCCESS),
+            Command::Test { fast, name } => test::run(fast, name.as_deref(), &[]).map(|()| ExitCode::SUCCESS),
             Command::Release { arch, out } => {
                 let made = release::make(arch.unwrap_or_else(Arch::own), out.as_deref())?;
                 println!("{}  {}", made.sha256, made.file.display());
@@ -91,6 +93,7 @@ impl Cli {
                 workspace.add_infra_tools()?;
                 artifacts::exec(workspace.command(artifacts::INFRA_CHECKS)?)
             }
+            Command::Soak(Soak::Credentials) => test::soak("_under_load").map(|()| ExitCode::SUCCESS),
             Command::Soak(Soak::Chaos(Rest { arguments })) => lab("chaos", arguments),
             Command::Soak(Soak::Vpn(Rest { arguments })) => lab("vpn", arguments),
         }

@@ -11,14 +11,14 @@ use crate::{artifacts, dirs, progress};
 /// The test targets of this name take as long as all others: SDKs in front of the real Envoy.
 const SLOWEST: &str = "envoy";
 /// libtest's variable for the number of concurrent tests of a binary.
-const THREADS: &str = "RUST_TEST_THREADS";
+pub(crate) const THREADS: &str = "RUST_TEST_THREADS";
 
 /// `cargo test` with these arguments and variables, and twice as many tests at once as there are cores. Measured on two
 /// cores: the tests on Envoy took 116 s instead of 222 s.
 pub(crate) fn command(arguments: &[&str], environment: &[(&'static str, PathBuf)]) -> Command {
     let mut command = artifacts::cargo();
     command.args(arguments).envs(environment.iter().cloned());
-    if std::env::var_os(THREADS).is_none() {
+    if std::env::var_os(THREADS).is_none() && environment.iter().all(|(name, _)| *name != THREADS) {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         command.env(THREADS, (2 * cores).to_string());
     }

@@ -14,8 +14,8 @@ use crate::{dirs, progress, release, suite, tools};
 const NATIVE: [&str; 3] = ["--workspace", "--exclude", "bedrock-filter"];
 
 /// `fast` runs only tests that need no downloads (Envoy, DynamoDB Local, SDKs). `name` runs only tests whose name
-/// contains it.
-pub(crate) fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
+/// contains it. `variables` are for the tests.
+pub(crate) fn run(fast: bool, name: Option<&str>, variables: &[(&'static str, PathBuf)]) -> Result<(), Error> {
     let mut steps = Steps::default();
     // Installing mostly waits for the network, so it runs while Cargo compiles.
     let tools = (!fast).then(|| std::thread::spawn(tools));
@@ -26,7 +26,7 @@ pub(crate) fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
         }
     }
     // Tests start these binaries, so nothing is built twice or while tests run.
-    let mut workspace = Workspace::default();
+    let mut workspace = Workspace { environment: variables.to_vec() };
     steps.time("the modules", || {
         workspace.environment.push((variables::MODULE, artifacts::module()?));
         workspace.environment.push((variables::FOREIGN, artifacts::foreign_module()?));
@@ -57,7 +57,8 @@ pub(crate) fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
     match name {
         Some(name) => {
             must_match(&tests, name)?;
-            tests.extend(["--", name]);
+            // What a soak prints are its figures.
+            tests.extend(["--", name, "--show-output"]);
             steps.command("tests", suite::command(&tests, &workspace.environment))?;
         }
         None if fast => steps.command("tests", suite::command(&tests, &workspace.environment))?,
@@ -65,6 +66,11 @@ pub(crate) fn run(fast: bool, name: Option<&str>) -> Result<(), Error> {
     }
     steps.report();
     Ok(())
+}
+
+/// Runs the tests whose name contains `name` for minutes, one at a time.
+pub(crate) fn soak(name: &str) -> Result<(), Error> {
+    run(false, Some(name), &[("SOAK", "1".into()), (suite::THREADS, "1".into())])
 }
 
 /// Checks the templates and deploys them to the mock of AWS, unless that passed with the same files and programs.

@@ -8,7 +8,7 @@ use bedrock_double::{Builder, Keyring};
 use serde_json::{Value, json};
 
 use crate::harness::{Harness, Keys, eventually, text_of};
-use crate::sources::configuration;
+use crate::sources::{Soak, configuration, load, served};
 
 const GET: &[u8] = b"GET /foundation-models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 
@@ -28,15 +28,21 @@ fn source(change: &[(&str, Value)]) -> Value {
 
 /// A gateway of four workers and its sources, which `plant` changes first.
 fn gateway(plant: impl FnOnce(&Sources), credentials: &str) -> (Harness, Sources) {
+    let (harness, sources, _) = with_sessions(Duration::from_secs(3600), plant, credentials);
+    (harness, sources)
+}
+
+/// The same, with sessions of this life, and the keys that the sources issue.
+fn with_sessions(session: Duration, plant: impl FnOnce(&Sources), credentials: &str) -> (Harness, Sources, Keyring) {
     let keyring = Keyring::default();
-    let sources = Sources::start(Duration::from_secs(3600), &keyring, false).unwrap();
+    let sources = Sources::start(session, &keyring, false).unwrap();
     plant(&sources);
     let dir = tempfile::tempdir().unwrap();
     let config = configuration(dir.path(), &sources, 9, credentials);
     let change = |double: Builder| double.keyring(&keyring);
     let harness =
         Harness::new(Keys::Local, &["dx", "vpn"], change, &config.iter().map(String::as_str).collect::<Vec<_>>());
-    (harness, sources)
+    (harness, sources, keyring)
 }
 
 /// Waits for the line that says why a source's credentials were not fetched.
@@ -62,6 +68,18 @@ fn the_shipped_policies_allow_the_exchange() {
     assert_eq!(attempt["session"], "arn:aws:sts::111122223333:assumed-role/bedrock-gateway/bedrock-gateway", "{entry}");
     assert!(attempt["access_key_id"].as_str().unwrap().starts_with("ASIACOM"), "{entry}");
     assert!(attempt["token_id"].is_string(), "{entry}");
+}
+
+#[test]
+fn sessions_are_renewed_under_load() {
+    let soak = Soak::get();
+    let (harness, sources, keyring) = with_sessions(soak.session, |_| (), &source(&[]).to_string());
+    assert_eq!(harness.gateway.raw(GET).0, 200);
+    let (failed, calls) = load(&harness, soak.rate, soak.time);
+    harness.assert_no_violation();
+    soak.assert_passed(&failed, calls, keyring.count());
+    let exchanges = ["GetWebIdentityToken", "AssumeRoleWithWebIdentity"].map(|name| served(&sources, name));
+    assert_eq!(exchanges, [keyring.count(); 2]);
 }
 
 #[test]

@@ -152,6 +152,34 @@ fn a_revoked_key_costs_no_call() {
     );
 }
 
+/// A load, and sessions that end during it.
+pub(crate) struct Soak {
+    /// Calls in a second.
+    pub rate: u32,
+    pub time: Duration,
+    /// How long a session lives.
+    pub session: Duration,
+}
+
+impl Soak {
+    /// Twenty seconds in the suite; five minutes by `cargo xtask soak credentials`, which sets the variable.
+    pub(crate) fn get() -> Self {
+        let (rate, time, session) = if std::env::var_os("SOAK").is_some() { (300, 300, 60) } else { (100, 20, 10) };
+        Self { rate, time: Duration::from_secs(time), session: Duration::from_secs(session) }
+    }
+
+    /// Fails unless every call was answered, and each session was fetched once. A session ends on a full second, and is renewed
+    /// with 40 to 48 % of its life left. One more may be fetched before the load and after it.
+    pub(crate) fn assert_passed(&self, failed: &[Outcome], calls: usize, sessions: usize) {
+        let wanted = self.rate as usize * self.time.as_secs() as usize * 3 / 4;
+        assert!(failed.is_empty() && calls > wanted, "{} of {calls} failed: {:?}", failed.len(), failed.first());
+        let (time, session) = (self.time.as_secs_f64(), self.session.as_secs_f64());
+        let (few, many) = (time / (0.6 * session), time / (0.52 * (session - 1.0)) + 2.0);
+        assert!((few..=many).contains(&(sessions as f64)), "{sessions} sessions; want {few:.1} to {many:.1}");
+        eprintln!("{calls} calls, none failed, {sessions} sessions");
+    }
+}
+
 /// Load on a gateway of four workers: the calls that failed, and the number of all.
 pub(crate) fn load(harness: &Harness, rate: u32, time: Duration) -> (Vec<Outcome>, usize) {
     let load = Load {
