@@ -10,6 +10,8 @@ use crate::{artifacts, dirs, progress};
 
 /// The test targets of this name take as long as all others: SDKs in front of the real Envoy.
 const SLOWEST: &str = "envoy";
+/// The VPN's machines take over from each other within seconds, which a busy machine delays: these tests run alone.
+const ALONE: &str = "vpn";
 /// libtest's variable for the number of concurrent tests of a binary.
 pub(crate) const THREADS: &str = "RUST_TEST_THREADS";
 
@@ -43,8 +45,9 @@ pub(crate) fn run(arguments: &[&str], environment: &[(&'static str, PathBuf)]) -
     let others = test(&[&["--lib", "--bins"], &others[..]].concat()).status();
     let documents = test(&["--doc"]).status();
     let slowest = slowest.wait();
+    let alone = test(&["--test", ALONE]).status();
     progress::say(&std::fs::read_to_string(&log).map_err(Error::file("cannot read", &log))?);
-    for status in [others, documents, slowest] {
+    for status in [others, documents, slowest, alone] {
         if !status.map_err(BuildError::Cargo)?.success() {
             return Err(BuildError::Failed(arguments.join(" ")).into());
         }
@@ -65,5 +68,5 @@ fn targets() -> Result<BTreeSet<String>, Error> {
     let targets = list(&metadata, "packages").into_iter().flat_map(|package| list(&package, "targets"));
     let tests = targets.filter(|target| list(target, "kind").iter().any(|kind| kind == "test"));
     let names = tests.filter_map(|target| target.get("name")?.as_str().map(str::to_owned));
-    Ok(names.filter(|name| name != SLOWEST).collect())
+    Ok(names.filter(|name| name != SLOWEST && name != ALONE).collect())
 }
