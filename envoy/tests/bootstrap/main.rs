@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
 mod derived;
+mod roles_anywhere;
 mod settings;
 mod token_files;
 

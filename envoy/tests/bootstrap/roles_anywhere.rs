@@ -1,15 +1,14 @@
 //! The source `roles_anywhere`: its clusters in the rendered bootstrap.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
+use std::path::Path;
 
-use std::path::{Path, PathBuf};
-
-use bedrock_gateway::base::Base;
-use bedrock_gateway::bootstrap::{self, Settings, sources};
+use bedrock_gateway::bootstrap::{self, sources};
 use bedrock_gateway::bootstrap_error::BootstrapError;
 use bedrock_gateway::document::{Choices, Written};
 use filter_core::config::Auth;
 use serde_json::{Value, json};
+
+use super::{base, settings};
 
 fn document() -> Value {
     json!({
@@ -31,19 +30,7 @@ fn document() -> Value {
 }
 
 fn render(document: &Value, paths: &[&str]) -> Result<Value, BootstrapError> {
-    let base = Base::shipped().unwrap();
-    let settings = Settings {
-        listen: ([127, 0, 0, 1], 10000).into(),
-        listen_tls: ([127, 0, 0, 1], 10443).into(),
-        admin: ([127, 0, 0, 1], 9901).into(),
-        module: PathBuf::from("/module.wasm"),
-        certificate: PathBuf::from("/cert.pem"),
-        key: PathBuf::from("/key.pem"),
-        paths: paths.iter().map(|path| path.parse().unwrap()).collect(),
-        upstream_ca: None,
-        access_log: PathBuf::from("/access.jsonl"),
-        als: None,
-    };
+    let (base, settings) = (base(), settings(paths));
     let choices = Choices { auth: Auth::Sigv4, fips: false, regions: Vec::new(), paths: None };
     let written = Written::in_file(Path::new("policy.json"), &document.to_string(), &base).unwrap();
     let document = written.compile(&choices).unwrap();
