@@ -28,6 +28,7 @@ import sys
 import threading
 import warnings
 
+import moto_account  # patches moto's STS, IAM, Bedrock and Service Quotas
 import moto_changesets  # patches moto's CloudFormation
 import moto_iam  # patches moto's IAM
 from moto_resources import HERE, INNER

@@ -26,7 +26,7 @@ pub(crate) enum Arch {
 /// Files of Envoy's configuration in the archive.
 const CONFIGURATION: [&str; 4] = ["base.yaml", "cluster.yaml", "example.yaml", "standalone.yaml"];
 /// Folders of `infra` in the archive: all except the developers' checks.
-const INFRA: [&str; 6] = ["environments", "instance", "policies", "router", "templates", "vpn"];
+const INFRA: [&str; 7] = ["environments", "instance", "lib", "policies", "router", "templates", "vpn"];
 
 /// An archive, and its SHA-256 in hex.
 #[derive(Debug)]
@@ -210,6 +210,7 @@ mod tests {
         for name in [
             "./SHA256SUMS",
             "./infra/deploy",
+            "./infra/lib/plan.sh",
             "./infra/vpn/render.py",
             "./envoy-config/base.yaml",
             "./docs/audit.md",

@@ -143,6 +143,17 @@ impl Aws {
         Ok(lines.filter_map(|line| line.get("properties").filter(|value| value.is_object()).cloned()).collect())
     }
 
+    /// Sets what the account may do and has (`infra/checks/moto_account.py`).
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn set_state(&self, partition: Partition, state: &Value) -> Result<(), Error> {
+        let file = self.dir.join(format!("{}.state.json", directory(partition)));
+        let new = file.with_extension("new");
+        write(&new, &state.to_string())?;
+        std::fs::rename(&new, &file).map_err(Error::file("cannot rename", new))
+    }
+
     fn lines(&self, partition: Partition) -> Result<Vec<Value>, Error> {
         let file = list(&self.dir, partition);
         let text = std::fs::read_to_string(&file).map_err(Error::file("cannot read", &file))?;

@@ -50,15 +50,15 @@ impl Mock {
         static SHARED: Mutex<Weak<Mock>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         shared.upgrade().unwrap_or_else(|| {
-            let mock = Arc::new(Mock::start());
+            let mock = Arc::new(Mock::start("shared"));
             *shared = Arc::downgrade(&mock);
             mock
         })
     }
 
     /// The servers end with the thread that starts them, so that thread must outlive the test.
-    fn start() -> Mock {
-        let dir = std::env::temp_dir().join(format!("deploy-aws-{}", std::process::id()));
+    fn start(name: &str) -> Mock {
+        let dir = std::env::temp_dir().join(format!("deploy-aws-{name}-{}", std::process::id()));
         let (until_dropped, dropped) = channel::<()>();
         let (sender, started) = channel();
         let place = dir.clone();
@@ -99,11 +99,23 @@ impl Drop for Deployment {
 impl Deployment {
     /// `name` becomes the environment's name, which keeps the tests' stacks apart.
     pub(crate) fn start(name: &'static str) -> Deployment {
+        Deployment::on(Mock::shared(), name)
+    }
+
+    /// As [`Deployment::start`], in accounts of its own: for a test that changes what an account may do.
+    pub(crate) fn alone(name: &'static str) -> Deployment {
+        Deployment::on(Arc::new(Mock::start(name)), name)
+    }
+
+    fn on(aws: Arc<Mock>, name: &'static str) -> Deployment {
         let dir = std::env::temp_dir().join(format!("deploy-{name}-{}", std::process::id()));
-        let deployment = Deployment { dir, aws: Mock::shared(), name };
+        let deployment = Deployment { dir, aws, name };
         std::fs::create_dir_all(deployment.dir.join("infra")).unwrap();
         // A link: a copy that another thread's new process still holds open for writing cannot be run ("Text file busy").
-        std::os::unix::fs::symlink(root().join("infra/deploy"), deployment.script()).unwrap();
+        for name in ["deploy", "lib"] {
+            std::os::unix::fs::symlink(root().join("infra").join(name), deployment.dir.join("infra").join(name))
+                .unwrap();
+        }
         deployment.environment("settings", SETTINGS);
         deployment
     }
@@ -126,9 +138,15 @@ impl Deployment {
 
     /// Runs `infra/deploy`: whether it succeeded, and its output.
     fn deploy(&self, arguments: &[&str]) -> (bool, String) {
+        let (status, text) = self.status(arguments);
+        (status == Some(0), text)
+    }
+
+    /// Runs `infra/deploy`: its exit status, and its output.
+    pub(crate) fn status(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let output = self.aws.deploy(&self.script(), &[&[self.name], arguments].concat()).unwrap();
         let text = [output.stdout, output.stderr].concat();
-        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
     }
 
     pub(crate) fn succeeds(&self, arguments: &[&str]) -> String {

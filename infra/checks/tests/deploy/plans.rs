@@ -45,6 +45,10 @@ fn names_each_mistake_before_any_change() {
     let (plan, params) = ("1.plan", "commercial/topic.params");
     deployment.environment("govcloud/topic.params", "Name=first\n");
     deployment.environment(plan, "govcloud topic\ncommercial topic\n");
+    deployment.environment("empty.pem", "");
+    deployment.environment("long.pem", &"x".repeat(4097));
+    deployment.environment("key.pem", "-----BEGIN EC PRIVATE KEY-----\n");
+    deployment.environment("ca.der", "0\u{1}");
     for (text, part) in [
         ("Naem=second\n", "has no parameter Naem; it has:"),
         ("Label=second\n", "Name is missing"),
@@ -57,6 +61,11 @@ fn names_each_mistake_before_any_change() {
         ("Name=@{topic}\n", "want PARTITION/STACK.Output"),
         ("Name=@{config.Key}\n", "before the plan's config"),
         ("Name=@{base64:infra/nothing}\n", ": no such file"),
+        ("Name=@{file:nothing.pem}\n", "@{file:nothing.pem}: no file"),
+        ("Name=@{file:empty.pem}\n", "empty.pem is empty"),
+        ("Name=@{file:long.pem}\n", "long.pem has over 4,096 bytes"),
+        ("Name=@{file:key.pem}\n", "key.pem has a private key"),
+        ("Name=@{file:ca.der}\n", "ca.der is not text"),
         (
             "Name=@{base64:infra/deploy}\n",
             "over 3,072 bytes without its comments; in base64 a parameter takes 4,096 characters",
@@ -83,7 +92,7 @@ fn names_each_mistake_before_any_change() {
     deployment.environment(plan, "govcloud topic\n");
     for (from, to, part) in [
         ("GOVCLOUD_ACCOUNT=444455556666", "GOVCLOUD_ACCOUNT=444455556667", "belong to arn:aws-us-gov:"),
-        ("COMMERCIAL_PROFILE=commercial", "COMMERCIAL_PROFILE=govcloud", "the credentials for commercial belong to"),
+        ("COMMERCIAL_PROFILE=commercial", "COMMERCIAL_PROFILE=govcloud", "for commercial are not valid in its region"),
         ("GOVCLOUD_REGION=us-gov-west-1", "GOVCLOUD_REGION=us-east-1", "not a GovCloud region"),
         ("COMMERCIAL_ACCOUNT=", "COMMERCIAL_ACOUNT=", "unknown setting COMMERCIAL_ACOUNT"),
     ] {
@@ -95,6 +104,28 @@ fn names_each_mistake_before_any_change() {
     deployment.environment("settings", SETTINGS);
     deployment.environment("govcloud/topic.params", "Name=First\n");
     deployment.fails(&["1", "--yes"], "lower-case letters and hyphens");
+}
+
+/// A certificate has several lines, which a line of KEY=VALUE cannot.
+#[test]
+fn a_pem_file_becomes_a_parameter() {
+    let deployment = Deployment::start("pem");
+    let anchor = "\
+Parameters:
+  Certificate: { Type: String }
+Resources:
+  Anchor:
+    Type: AWS::SSM::Parameter
+    Properties: { Name: /pem, Type: String, Value: !Ref Certificate }
+";
+    deployment.file("templates/commercial/anchor.yaml", anchor);
+    deployment.environment("commercial/anchor.params", "Certificate=@{file:ca.pem}\n");
+    deployment.environment("1.plan", "commercial anchor\n");
+    let pem = "-----BEGIN CERTIFICATE-----\nMIIB \"quoted\" \\ back\n-----END CERTIFICATE-----";
+    deployment.environment("ca.pem", &format!("{}\n", pem.replace('\n', "\r\n")));
+    deployment.succeeds(&["1", "--yes"]);
+    let read = ["ssm", "get-parameter", "--name", "/pem", "--query", "Parameter.Value"];
+    assert_eq!(deployment.aws.call(Commercial, &read).unwrap(), pem);
 }
 
 #[test]

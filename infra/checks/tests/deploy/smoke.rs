@@ -1,5 +1,7 @@
 //! The plan's step `smoke`, against the real Envoy with a double of Bedrock behind it.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use crate::deployment::{Deployment, SETTINGS};
 
 const KEYS: (&str, &str) = ("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY");
 const MODEL: &str = "anthropic.claude-3-5-sonnet-20241022-v2:0";
+
 #[test]
 fn restores_the_gateway_if_the_smoke_test_fails() {
     let deployment = Deployment::start("smoke");
@@ -23,7 +26,11 @@ fn restores_the_gateway_if_the_smoke_test_fails() {
     deployment.file("templates/govcloud/gateway.yaml", GATEWAY);
     deployment.environment(
         "govcloud/gateway.params",
-        "ConfigKey=@{config.Key}\nConfigSha256=@{config.Sha256}\nArtifactSha256=@{release.Sha256}\nUserData=@{base64:infra/user-data}\n",
+        &format!(
+            "ConfigKey=@{{config.Key}}\nConfigSha256=@{{config.Sha256}}\nArtifactSha256=@{{release.Sha256}}\n\
+             UserData=@{{base64:infra/user-data}}\nTargetGroup={}\n",
+            target_group(&deployment)
+        ),
     );
     deployment.file("user-data", "#!/bin/sh\n");
     let release = deployment.dir.join("release.tar.gz");
@@ -49,17 +56,63 @@ fn restores_the_gateway_if_the_smoke_test_fails() {
     let text = deployment.succeeds(&["1", "--yes"]);
     assert!(text.contains("release: no change\nconfig: no change\ngovcloud/gateway: no change\n"), "{text}");
 
-    // A new configuration, and a gateway that no longer answers.
+    // It cannot be reached from here, which says nothing about it.
     deployment.environment("policy.json", &policy("amazon.*"));
     deployment.file("user-data", "#!/bin/sh\nanother\n");
+    let address = gateway.plain;
     gateway.stop(|| true);
+    let (status, text) = deployment.status(&["1", "--yes"]);
+    assert_eq!(status, Some(3), "{text}");
+    for part in [
+        "not reached from here: ",
+        "finds 1 of 1 machines healthy; nothing was restored",
+        "and not tested: run this again",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let second = running();
+    assert_ne!(second, first);
+
+    // The load balancer says the same: a failed deployment.
+    deployment.environment("policy.json", &policy("cohere.*"));
+    deployment.aws.set_state(GovCloud, &serde_json::json!({ "unhealthy": true })).unwrap();
+    let text = deployment.fails(&["1", "--yes"], "govcloud/gateway has its former release and configuration again");
+    assert!(text.contains("failed: its load balancer finds 0 of 1 machines healthy"), "{text}");
+    deployment.aws.set_state(GovCloud, &serde_json::json!({})).unwrap();
+    assert_eq!(running(), second);
+
+    // It answers, but not as the gateway does.
+    let listener = TcpListener::bind(address).unwrap();
+    let _other = std::thread::spawn(move || answer_503(&listener));
     let text = deployment.fails(&["1", "--yes"], "govcloud/gateway has its former release and configuration again");
     assert!(text.contains("failed: a call that the filter must refuse"), "{text}");
-    assert_eq!(running(), first);
+    assert_eq!(running(), second);
 
     // A gateway that this run created has no former configuration.
     deployment.succeeds(&["remove", "govcloud/gateway", "--yes"]);
     deployment.fails(&["1", "--yes"], "nothing to restore");
+}
+
+/// The full name of a target group with one machine.
+fn target_group(deployment: &Deployment) -> String {
+    let call = |arguments: &[&str]| deployment.aws.call(GovCloud, arguments).unwrap();
+    let vpc = call(&["ec2", "create-vpc", "--cidr-block", "10.9.0.0/24", "--query", "Vpc.VpcId"]);
+    let create = ["elbv2", "create-target-group", "--name", "smoke", "--protocol", "TCP", "--port", "10443"];
+    let more = ["--target-type", "ip", "--vpc-id", vpc.as_str().unwrap(), "--query", "TargetGroups[0].TargetGroupArn"];
+    let arn = call(&[create.as_slice(), &more].concat());
+    let arn = arn.as_str().unwrap();
+    let register = ["elbv2", "register-targets", "--target-group-arn", arn, "--targets", "Id=10.9.0.7"];
+    deployment.aws.raw(GovCloud, &register).unwrap();
+    arn.rsplit(':').next().unwrap().to_owned()
+}
+
+fn answer_503(listener: &TcpListener) {
+    for stream in listener.incoming() {
+        let mut stream = stream.unwrap();
+        let mut request = [0; 4096];
+        let _ = stream.read(&mut request);
+        let _ = stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    }
 }
 
 const GATEWAY: &str = "\
@@ -68,11 +121,14 @@ Parameters:
   ConfigSha256: { Type: String }
   ArtifactSha256: { Type: String }
   UserData: { Type: String }
+  TargetGroup: { Type: String }
 Resources:
   Running:
     Type: AWS::SSM::Parameter
     Properties: { Name: /running, Type: String, Value: !Ref ConfigSha256 }
 Outputs:
+  TargetGroupName:
+    Value: !Ref TargetGroup
   Config:
     Value: !Sub '${ConfigKey} ${ConfigSha256} ${ArtifactSha256} ${UserData}'
 ";

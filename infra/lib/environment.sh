@@ -1,0 +1,82 @@
+# shellcheck shell=bash
+# Settings, the AWS CLI in each partition, and the accounts that it reaches.
+
+# pairs FILE: checks and prints its KEY=VALUE lines, without blank lines and comments.
+pairs() {
+    local number=0 line keys=" "
+    while IFS= read -r line || [[ -n $line ]]; do
+        number=$((number + 1))
+        [[ $line =~ ^[[:space:]]*(#|$) ]] && continue
+        [[ $line =~ ^([A-Za-z][A-Za-z0-9_]*)= ]] || fail "$1:$number: want KEY=VALUE, found: $line"
+        [[ $keys != *" ${BASH_REMATCH[1]} "* ]] || fail "$1:$number: ${BASH_REMATCH[1]} is given twice"
+        keys+="${BASH_REMATCH[1]} "
+        printf '%s\n' "$line"
+    done <"$1"
+}
+
+read_settings() {
+    local file=$place/settings line key
+    [[ -f $file ]] || fail "$file: no such file; copy infra/environments/example"
+    GOVCLOUD_PROFILE='' GOVCLOUD_REGION='' GOVCLOUD_ACCOUNT='' COMMERCIAL_PROFILE='' COMMERCIAL_REGION='' COMMERCIAL_ACCOUNT=''
+    RELEASE='' BUCKET='' GATEWAY='' SMOKE_URL='' SMOKE_MODEL='' SMOKE_CURL_CONFIG=''
+    pairs "$file" >"$work/settings"
+    while IFS= read -r line; do
+        key=${line%%=*}
+        case $key in
+        GOVCLOUD_PROFILE | GOVCLOUD_REGION | GOVCLOUD_ACCOUNT | COMMERCIAL_PROFILE | COMMERCIAL_REGION | COMMERCIAL_ACCOUNT | \
+            RELEASE | BUCKET | GATEWAY | SMOKE_URL | SMOKE_MODEL | SMOKE_CURL_CONFIG)
+            printf -v "$key" '%s' "${line#*=}"
+            ;;
+        *) fail "$file: unknown setting $key" ;;
+        esac
+    done <"$work/settings"
+    for key in GOVCLOUD_REGION GOVCLOUD_ACCOUNT COMMERCIAL_REGION COMMERCIAL_ACCOUNT; do
+        [[ -n ${!key} ]] || fail "$file: $key is missing"
+    done
+    [[ $GOVCLOUD_REGION == us-gov-* ]] || fail "$file: GOVCLOUD_REGION is $GOVCLOUD_REGION, which is not a GovCloud region"
+    [[ $COMMERCIAL_REGION != us-gov-* ]] || fail "$file: COMMERCIAL_REGION is $COMMERCIAL_REGION, which is a GovCloud region"
+}
+
+# aws_in PARTITION ARGUMENT...: runs the AWS CLI with that partition's profile and region.
+aws_in() {
+    local profile=$COMMERCIAL_PROFILE region=$COMMERCIAL_REGION
+    [[ $1 == govcloud ]] && profile=$GOVCLOUD_PROFILE region=$GOVCLOUD_REGION
+    shift
+    if [[ -n $profile ]]; then
+        aws --profile "$profile" --region "$region" "$@"
+    else
+        aws --region "$region" "$@"
+    fi
+}
+
+# A profile of another account would create everything again there.
+check_account() {
+    local partition=$1 want arn
+    case $partition in
+    govcloud) want="arn:aws-us-gov:sts::$GOVCLOUD_ACCOUNT:" ;;
+    *) want="arn:aws:sts::$COMMERCIAL_ACCOUNT:" ;;
+    esac
+    if ! arn=$(aws_in "$partition" sts get-caller-identity --query Arn --output text 2>"$work/error"); then
+        ! grep -q InvalidClientTokenId "$work/error" ||
+            fail "the credentials for $partition are not valid in its region: they have ended, or belong to another partition (profile ${partition^^}_PROFILE)"
+        fail "no credentials for $partition: $(tail -n1 "$work/error")"
+    fi
+    [[ $arn == "$want"* || $arn == "${want/:sts:/:iam:}"* ]] || fail "the credentials for $partition belong to $arn; want ${want%:}"
+}
+
+# outbound_issuer: the issuer of the GovCloud account's web identity tokens, without https://.
+# https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOutboundWebIdentityFederationInfo.html
+outbound_issuer() {
+    local answer enabled issuer
+    answer=$(aws_in govcloud iam get-outbound-web-identity-federation-info --output text \
+        --query '[JwtVendingEnabled, IssuerIdentifier]' 2>"$work/error") || {
+        ! grep -q FeatureDisabled "$work/error" ||
+            fail "@{outbound-issuer}: account $GOVCLOUD_ACCOUNT issues no web identity tokens; run: aws iam enable-outbound-web-identity-federation"
+        fail "@{outbound-issuer}: $(tail -n1 "$work/error")"
+    }
+    read -r enabled issuer <<<"$answer"
+    [[ $enabled == True ]] ||
+        fail "@{outbound-issuer}: web identity tokens are disabled in account $GOVCLOUD_ACCOUNT; run: aws iam enable-outbound-web-identity-federation"
+    [[ $issuer == https://* ]] || fail "@{outbound-issuer}: want an issuer that begins with https://, found: $issuer"
+    printf '%s' "${issuer#https://}"
+}

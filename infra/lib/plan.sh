@@ -1,0 +1,184 @@
+# shellcheck shell=bash
+# Plans and references: checks everything that can be checked without a change, and resolves @{…}.
+
+# A plan's lines: `PARTITION TEMPLATE [STACK]`, `release`, `tunnels SECRET NAME=CONNECTION...`, `config POLICY PATH...`, `smoke`.
+read_plan() {
+    plan=$place/$1.plan
+    [[ -f $plan ]] || fail "$plan: no such plan; the plans are:$(cd "$place" && printf ' %s' *.plan)"
+    sed -e 's/[[:space:]]*#.*//' -e '/^[[:space:]]*$/d' "$plan" >"$work/plan"
+    [[ -s $work/plan ]] || fail "$plan: it is empty"
+}
+
+template_of() { printf '%s/templates/%s/%s.yaml' "$infra" "$1" "$2"; }
+parameters_of() { printf '%s/%s/%s.params' "$place" "$1" "$2"; }
+name_of() { printf 'bedrock-gateway-%s-%s' "$environment" "$1"; }
+
+# section TEMPLATE NAME: the keys of a top-level section, followed by `default` if the key's block has a Default.
+section() {
+    awk -v wanted="$2:" '
+        function flush() { if (key != "") print key, has; key = "" }
+        { sub(/\r$/, "") }
+        /^[A-Za-z]/ { flush(); inside = ($1 == wanted); next }
+        inside && /^  [A-Za-z0-9]+:/ { flush(); key = $1; sub(/:.*/, "", key); has = "" }
+        inside && key != "" && /(^    |[{,] *)Default:/ { has = "default" }
+        END { flush() }' "$1"
+}
+
+# script FILE: the script without its comment lines, so that it fits into a parameter.
+script() { sed '1!{/^[[:space:]]*#/d;}' "$infra/../$1"; }
+
+# file_of NAME: the file of @{file:NAME}, which is in the environment's directory unless its path is absolute.
+file_of() {
+    case $1 in
+    /*) printf '%s' "$1" ;;
+    *) printf '%s/%s' "$place" "$1" ;;
+    esac
+}
+
+# check_file WHERE NAME: a file whose text becomes a parameter's value, such as a certificate in PEM. Anyone who may describe the stack
+# reads it. 4,096 bytes: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
+check_file() {
+    local where=$1 file
+    file=$(file_of "$2")
+    [[ -f $file ]] || fail "$where: @{file:$2}: no file $file"
+    [[ -s $file ]] || fail "$where: @{file:$2}: $file is empty"
+    (($(wc -c <"$file") <= 4096)) || fail "$where: @{file:$2}: $file has over 4,096 bytes, the limit of a parameter"
+    ! grep -q 'PRIVATE KEY' "$file" || fail "$where: @{file:$2}: $file has a private key, which must not become a parameter"
+    ! LC_ALL=C grep -q '[^[:print:][:space:]]' "$file" || fail "$where: @{file:$2}: $file is not text"
+}
+
+# check_references WHERE TEXT: checks that every @{…} names something earlier in the plan.
+check_references() {
+    local where=$1 rest=$2 reference stack output template
+    while [[ $rest == *'@{'* ]]; do
+        rest=${rest#*'@{'}
+        [[ $rest == *\}* ]] || fail "$where: @{ is not closed by }"
+        reference=${rest%%\}*}
+        rest=${rest#*\}}
+        case $reference in
+        release.Key | release.Sha256) grep -q '^release$' "$work/before" || fail "$where: @{$reference} before the plan's release" ;;
+        config.Key | config.Sha256) grep -q '^config$' "$work/before" || fail "$where: @{$reference} before the plan's config" ;;
+        tunnels.*)
+            grep -q '^tunnels ' "$work/before" || fail "$where: @{$reference} before the plan's tunnels"
+            [[ " $(grep '^tunnels ' "$work/before") " == *" ${reference#tunnels.} "* ]] ||
+                fail "$where: @{$reference}: the tunnels are$(sed -n '/^tunnels /{ s/^tunnels//; s/ / tunnels./g; p; }' "$work/before")"
+            ;;
+        base64:*)
+            [[ -f $infra/../${reference#base64:} ]] || fail "$where: @{$reference}: no such file"
+            (($(script "${reference#base64:}" | wc -c) <= 3072)) ||
+                fail "$where: @{$reference}: over 3,072 bytes without its comments; in base64 a parameter takes 4,096 characters"
+            ;;
+        file:*) check_file "$where" "${reference#file:}" ;;
+        environment) ;;
+        outbound-issuer) wants_issuer=yes ;;
+        govcloud/*.* | commercial/*.*)
+            stack=${reference%%.*} output=${reference#*.}
+            template=$(awk -v stack="$stack" '$1 == stack { print $2 }' "$work/before")
+            [[ -n $template ]] || fail "$where: @{$reference}: no stack $stack comes before it in $plan"
+            section "$template" Outputs | grep -q "^$output " ||
+                fail "$where: @{$reference}: $template has no output $output; it has: $(section "$template" Outputs | tr -d '\n')"
+            ;;
+        *) fail "$where: @{$reference}: want PARTITION/STACK.Output, (release|config).(Key|Sha256), tunnels.NAME, base64:FILE, file:FILE, environment or outbound-issuer" ;;
+        esac
+    done
+}
+
+check_stack() {
+    local partition=$1 template=$2 stack=$3 file parameters line key
+    file=$(template_of "$partition" "$template") parameters=$(parameters_of "$partition" "$stack")
+    [[ -f $file ]] || fail "$plan: $partition $template: no file $file"
+    (($(wc -c <"$file") <= 51200)) || fail "$file: over 51,200 bytes, the limit of a change set"
+    grep -q "^$partition/$stack " "$work/before" && fail "$plan: $partition/$stack is given twice"
+    section "$file" Parameters >"$work/declared"
+    : >"$work/given"
+    if [[ -f $parameters ]]; then pairs "$parameters" >"$work/given"; fi
+    while IFS= read -r line; do
+        key=${line%%=*}
+        grep -q "^$key " "$work/declared" ||
+            fail "$parameters: $file has no parameter $key; it has: $(cut -d' ' -f1 "$work/declared" | tr '\n' ' ')"
+        [[ $key != Environment ]] || fail "$parameters: remove Environment; it is always the directory's name"
+        check_references "$parameters: $key" "${line#*=}"
+    done <"$work/given"
+    while read -r key line; do
+        [[ $key == Environment || $line == default ]] || grep -q "^$key=" "$work/given" ||
+            fail "$parameters: $key is missing: $file has no default for it"
+    done <"$work/declared"
+    printf '%s/%s %s\n' "$partition" "$stack" "$file" >>"$work/before"
+}
+
+check_tunnels() {
+    local word names=''
+    (($# >= 2)) || fail "$plan: want tunnels SECRET NAME=CONNECTION..., found: tunnels $*"
+    check_references "$plan: tunnels" "$*"
+    [[ $1 == '@{govcloud/'* ]] || fail "$plan: tunnels: the secret is $1; want @{govcloud/STACK.Output}"
+    shift
+    for word in "$@"; do
+        [[ $word =~ ^([a-z])=@\{commercial/ ]] || fail "$plan: tunnels: want NAME=@{commercial/STACK.Output} with a letter as NAME, found: $word"
+        [[ " $names " != *" ${BASH_REMATCH[1]^}1 "* ]] || fail "$plan: tunnels: ${BASH_REMATCH[1]} is given twice"
+        names+=" ${BASH_REMATCH[1]^}1 ${BASH_REMATCH[1]^}2"
+    done
+    echo "tunnels$names" >>"$work/before"
+}
+
+check_plan() {
+    local kind rest words
+    : >"$work/before"
+    while read -r kind rest; do
+        read -ra words <<<"$rest"
+        case $kind in
+        govcloud | commercial)
+            ((${#words[@]} == 1 || ${#words[@]} == 2)) || fail "$plan: want PARTITION TEMPLATE [STACK], found: $kind $rest"
+            check_stack "$kind" "${words[0]}" "${words[1]:-${words[0]}}"
+            ;;
+        release)
+            [[ -n $RELEASE ]] || fail "$place/settings: RELEASE is missing: the release archive (docs/deployment.md)"
+            [[ -f $RELEASE ]] || fail "$place/settings: RELEASE: no file $RELEASE"
+            check_references "$place/settings: BUCKET" "$BUCKET"
+            [[ -n $BUCKET ]] || fail "$place/settings: BUCKET is missing"
+            echo release >>"$work/before"
+            ;;
+        tunnels) check_tunnels "${words[@]}" ;;
+        config)
+            ((${#words[@]} >= 2)) || fail "$plan: want config POLICY PATH..., found: $kind $rest"
+            [[ -f $place/${words[0]} ]] || fail "$plan: no file $place/${words[0]}"
+            [[ -n $BUCKET ]] || fail "$place/settings: BUCKET is missing"
+            check_references "$place/settings: BUCKET" "$BUCKET"
+            check_references "$plan: config" "$rest"
+            check_references "$place/${words[0]}" "$(cat "$place/${words[0]}")"
+            echo config >>"$work/before"
+            ;;
+        smoke)
+            [[ -n $SMOKE_URL ]] || fail "$place/settings: SMOKE_URL is missing: where the gateway is reached from here"
+            check_references "$place/settings: SMOKE_URL" "$SMOKE_URL"
+            [[ -n $SMOKE_MODEL ]] ||
+                fail "$place/settings: SMOKE_MODEL is missing: a model that the policy allows, for one short call, or none for no call"
+            [[ $SMOKE_MODEL =~ ^[A-Za-z0-9._:-]+$ ]] || fail "$place/settings: SMOKE_MODEL is $SMOKE_MODEL, which is not a model id"
+            grep -q "^$GATEWAY " "$work/before" || fail "$place/settings: GATEWAY: no stack ${GATEWAY:-(none)} comes before the plan's smoke"
+            ;;
+        *) fail "$plan: unknown step $kind; the steps are govcloud, commercial, release, tunnels, config and smoke" ;;
+        esac
+    done <"$work/plan"
+}
+
+# resolve TEXT: prints it with each @{…} replaced by its output, key, digest or file.
+resolve() {
+    local text=$1 done='' reference value
+    while [[ $text == *'@{'* ]]; do
+        done+=${text%%'@{'*}
+        text=${text#*'@{'}
+        reference=${text%%\}*}
+        text=${text#*\}}
+        case $reference in
+        file:*) value=$(tr -d '\r' <"$(file_of "${reference#file:}")") ;;
+        base64:*) value=$(script "${reference#base64:}" | base64 | tr -d '\n') ;;
+        environment) value=$environment ;;
+        outbound-issuer) value=$issuer ;;
+        *)
+            value=$(awk -F'\t' -v key="$reference" '$1 == key { print substr($0, length(key) + 2) }' "$work/known")
+            [[ -n $value ]] || fail "@{$reference} has no value: the stack was deployed without that output"
+            ;;
+        esac
+        done+=$value
+    done
+    printf '%s' "$done$text"
+}
