@@ -4,6 +4,7 @@
 
 mod deployment;
 mod plans;
+mod preflight;
 mod rollback;
 mod smoke;
 mod tunnels;
