@@ -179,6 +179,7 @@ fn each_deploy_command_names_a_plan_or_stack() {
             found += 1;
             match (*what, rest) {
                 ("status", []) => {}
+                ("preflight", [plan]) => assert!(*plan == "VERSION" || plans.contains(*plan), "{page}: no plan {plan}"),
                 ("remove", [stack, ..]) => {
                     assert!(
                         *stack == "PARTITION/STACK" || stacks.contains(*stack),
