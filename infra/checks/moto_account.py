@@ -17,6 +17,7 @@ import re
 from urllib.parse import unquote
 
 from moto.bedrock.responses import BedrockResponse
+from moto.cloudwatch.responses import CloudWatchResponse
 from moto.core.exceptions import JsonRESTError, ServiceException
 from moto.core.responses import ActionResult
 from moto.elbv2.models import FakeTargetGroup
@@ -213,3 +214,21 @@ def health(self, target, ec2_backend):
 
 
 FakeTargetGroup.health_for = health
+
+
+# --- CloudWatch ------------------------------------------------------------------------------------------------------------
+
+
+def alarm_history(self):
+    """https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_DescribeAlarmHistory.html, of state updates."""
+    items = []
+    for alarm in self.cloudwatch_backend.alarms.values():
+        states = [state for _, _, _, state, _ in alarm.history] + [alarm.state_value]
+        times = [time for _, _, _, _, time in alarm.history[1:]] + [alarm.state_updated_timestamp]
+        for before, after, time in zip(states, states[1:], times):
+            items.append({"AlarmName": alarm.name, "AlarmType": "MetricAlarm", "Timestamp": time, "HistoryItemType": "StateUpdate",
+                          "HistorySummary": f"Alarm updated from {before} to {after}"})
+    return ActionResult({"AlarmHistoryItems": items})
+
+
+CloudWatchResponse.describe_alarm_history = alarm_history

@@ -88,6 +88,7 @@ impl Aws {
     pub fn deploy(&self, script: &Path, arguments: &[&str]) -> Result<Output, Error> {
         let mut command = Command::new(script);
         command.args(arguments).env("DEPLOY_POLL_SECONDS", "0.1").env(GATEWAY, &self.gateway);
+        command.env("EVIDENCE_BREAK_SECONDS", "8").env("EVIDENCE_PATIENCE_SECONDS", "30").current_dir(&self.dir);
         self.output(command)
     }
 

@@ -3,8 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod deployment;
+mod evidence;
+mod local;
 mod plans;
 mod preflight;
 mod rollback;
+mod scripts;
 mod smoke;
 mod tunnels;

@@ -1,26 +1,18 @@
 //! The plan's step `smoke`, against the real Envoy with a double of Bedrock behind it.
 
+use filter_core::names::Partition::GovCloud;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
-
-use bedrock_gateway::gateway::{Gateway, Options};
-use bedrock_gateway::process::Process;
-use bedrock_gateway::programs::Programs;
-use filter_core::names::Partition::GovCloud;
-use lab::tools::{DOUBLE, ENVOY, MODULE, required};
 
 use crate::deployment::{Deployment, SETTINGS};
+use crate::local::gateway;
 
-const KEYS: (&str, &str) = ("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY");
 const MODEL: &str = "anthropic.claude-3-5-sonnet-20241022-v2:0";
 
 #[test]
 fn restores_the_gateway_if_the_smoke_test_fails() {
     let deployment = Deployment::start("smoke");
-    let (_double, gateway) = gateway(&deployment.dir);
+    let (_doubles, gateway) = gateway(&deployment.dir, &["internet"]);
     let bucket = "Resources:\n  Bucket: { Type: 'AWS::S3::Bucket' }\nOutputs:\n  Name:\n    Value: !Ref Bucket\n";
     deployment.file("templates/govcloud/bucket.yaml", bucket);
     deployment.file("templates/govcloud/gateway.yaml", GATEWAY);
@@ -141,36 +133,4 @@ fn policy(models: &str) -> String {
         "credentials": { "source": "imds", "cluster": "imds" },
     })
     .to_string()
-}
-
-fn gateway(dir: &Path) -> (Process, Gateway) {
-    let mut command = Command::new(required(DOUBLE).unwrap());
-    command.args(["serve", "--listen", "127.0.0.1:0", "--region", "us-east-1", "--path-name", "internet"]);
-    command.args(["--access-key", KEYS.0, "--secret-key", KEYS.1, "--tls-dir"]).arg(dir.join("tls"));
-    let limit = Duration::from_secs(10);
-    let (double, address) = Process::start_and_wait("bedrock-double", command, &dir.join("double.log"), limit).unwrap();
-    let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let programs = Programs {
-        envoy: Some(required(ENVOY).unwrap()),
-        module: Some(required(MODULE).unwrap()),
-        state: Some(dir.join("gateway")),
-        ..Programs::default()
-    };
-    let options = Options {
-        programs,
-        paths: vec![format!("internet={address}").parse().unwrap()],
-        upstream_ca: Some(dir.join("tls/ca.pem")),
-        concurrency: Some(1),
-        regions: vec!["us-east-1".parse().unwrap()],
-        environment: vec![
-            set("AWS_ACCESS_KEY_ID", KEYS.0),
-            set("AWS_SECRET_ACCESS_KEY", KEYS.1),
-            set("AWS_SESSION_TOKEN", ""),
-            set("AWS_BEARER_TOKEN_BEDROCK", ""),
-            set("BEDROCK_PATHS", ""),
-        ],
-        ..Options::default()
-    };
-    let gateway = Gateway::start(&options, || false).unwrap();
-    (double, gateway)
 }
