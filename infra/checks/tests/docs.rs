@@ -180,7 +180,7 @@ fn each_deploy_command_names_a_plan_or_stack() {
             match (*what, rest) {
                 ("status", []) => {}
                 ("evidence", [plan, "--break", "vpn"] | [plan]) => {
-                    assert!(plans.contains(*plan), "{page}: no plan {plan}")
+                    assert!(plans.contains(*plan), "{page}: no plan {plan}");
                 }
                 ("preflight", [plan]) => assert!(*plan == "VERSION" || plans.contains(*plan), "{page}: no plan {plan}"),
                 ("remove", [stack, ..]) => {
