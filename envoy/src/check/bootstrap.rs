@@ -81,6 +81,7 @@ fn wasm<'a>(at: &At<'_>, key: &str, value: &'a Value, plugins: &mut Vec<Plugin<'
     let key = format!("{key}.config");
     let Some(config) = value.get("config") else { return };
     open(at, &key, config, found);
+    secrets(at, &key, config, found);
     let text = config.pointer("/configuration/value").and_then(Value::as_str).unwrap_or_default();
     if RelayPlace::parse(text.as_bytes()).is_some() {
         return;
@@ -111,6 +112,19 @@ fn open(at: &At<'_>, key: &str, config: &Value, found: &mut Vec<Fault>) {
             &format!("{key}.fail_open"),
             "true lets calls past a failed filter; want failure_policy: FAIL_RELOAD",
         ));
+    }
+}
+
+/// Secrets among the variables that the configuration itself gives the VM. A name that ends with `_FILE` has a path.
+fn secrets(at: &At<'_>, key: &str, config: &Value, found: &mut Vec<Fault>) {
+    let values = config.pointer("/vm_config/environment_variables/key_values").and_then(Value::as_object);
+    for (name, value) in values.into_iter().flatten() {
+        let named = ["SECRET", "TOKEN", "PRIVATE_KEY"].iter().any(|part| name.contains(part));
+        let is_key = value.as_str().is_some_and(|value| value.contains("PRIVATE KEY-----"));
+        if (named && !name.ends_with("_FILE")) || is_key {
+            let key = format!("{key}.vm_config.environment_variables.key_values.{name}");
+            found.push(at.fault(&key, "a secret in the configuration is shown by /config_dump; want host_env_keys"));
+        }
     }
 }
 
@@ -306,9 +320,6 @@ fn variables_of(source: &Credentials, auth: Auth) -> &'static [&'static str] {
 
 /// The variables that the VM is given.
 fn variables(at: &At<'_>, wanted: &[&str], plugin: &Plugin<'_>, found: &mut Vec<Fault>) {
-    if wanted.is_empty() {
-        return;
-    }
     let keys = plugin.config.pointer("/vm_config/environment_variables/host_env_keys").and_then(Value::as_array);
     let given: Vec<&str> = keys.into_iter().flatten().filter_map(Value::as_str).collect();
     let values = plugin.config.pointer("/vm_config/environment_variables/key_values").and_then(Value::as_object);
@@ -317,11 +328,6 @@ fn variables(at: &At<'_>, wanted: &[&str], plugin: &Plugin<'_>, found: &mut Vec<
         if !given.contains(name) && values.is_none_or(|values| !values.contains_key(*name)) {
             found.push(at.fault(&key, format!("{name} is missing: the filter would have no credentials")));
         }
-    }
-    let is_secret = |name: &str| ["SECRET", "TOKEN", "PRIVATE_KEY"].iter().any(|part| name.contains(part));
-    for (name, _) in values.into_iter().flatten().filter(|(name, _)| is_secret(name)) {
-        let key = format!("{}.vm_config.environment_variables.key_values.{name}", plugin.key);
-        found.push(at.fault(&key, "a secret in the configuration is shown by /config_dump; want host_env_keys"));
     }
 }
 

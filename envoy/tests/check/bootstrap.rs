@@ -153,6 +153,33 @@ fn mistakes_of_a_bootstrap_are_named() {
     }
 }
 
+/// Whatever source the document names: the values are in the bootstrap, and on the admin page.
+#[test]
+fn secrets_written_into_a_bootstrap_are_named() {
+    let dir = Dir::new();
+    let standalone = shipped("envoy/standalone.yaml");
+    let imds = r#""credentials": {"source": "imds", "cluster": "audit-als"}, "auth": "sigv4""#;
+    let fetching = standalone.replace(r#""auth": "sigv4""#, imds);
+    let names = [
+        ("AWS_SECRET_ACCESS_KEY", "s", true),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "t", true),
+        ("BEDROCK_GATEWAY_PRIVATE_KEY", "k", true),
+        ("BEDROCK_GATEWAY_CERTIFICATE", "-----BEGIN EC PRIVATE KEY-----", true),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/var/run/secrets/token", false),
+        ("BEDROCK_PATHS", "dx", false),
+    ];
+    for (text, (name, value, is_secret)) in
+        [&standalone, &fetching].into_iter().flat_map(|text| names.map(|name| (text, name)))
+    {
+        let given = format!("key_values: {{ {name}: \"{value}\" }}\n                      host_env_keys:\n");
+        let envoy = dir.file("standalone.yaml", &planted(text, "host_env_keys:\n", &given));
+        let found = faults(&[envoy], |_| {});
+        let says =
+            format!("key_values.{name}: a secret in the configuration is shown by /config_dump; want host_env_keys");
+        assert_eq!(found.iter().filter(|said| said.contains(&says)).count(), usize::from(is_secret), "{found:#?}");
+    }
+}
+
 /// Callers without a certificate have no name. A note, because callers with names may come in elsewhere.
 #[test]
 fn tls_without_client_certificates_is_noted() {
