@@ -2,10 +2,12 @@
 
 use crate::apply::{apply, apply_woken, reset_response, send_reply};
 use crate::host::{self, HostError};
+use crate::memory::on_wiped_stack;
 use crate::plugin::Plugin;
 use crate::relay_state::{self, RelayProgress};
 use crate::waiting::Waiter;
 use audit::ExchangeFacts;
+use filter_core::config::Role;
 use filter_core::envoy_names::{ATTEMPT_PROPERTY, ENDPOINT_PATH, ENDPOINT_REGION, EXCHANGE_PROPERTY};
 use filter_core::exchange::{Endpoint, Exchange};
 use filter_core::reply::Refusal;
@@ -43,6 +45,10 @@ impl Call {
     fn on_request(&self, event: RequestEvent<'_>) -> RequestStep {
         let mut exchange = self.exchange.borrow_mut();
         match (&self.plugin, host::now()) {
+            // The one role here that signs.
+            (Some(plugin), Ok(now)) if plugin.policy.role == Role::Combined => {
+                on_wiped_stack(|| exchange.on_request(event, plugin.context(now)))
+            }
             (Some(plugin), Ok(now)) => exchange.on_request(event, plugin.context(now)),
             (None, _) => exchange.refuse(&Refusal::NotConfigured),
             (_, Err(error)) => exchange.refuse(&Refusal::Host(error.to_string())),

@@ -5,6 +5,7 @@
 mod apply;
 mod downstream;
 mod host;
+mod memory;
 mod metrics;
 mod plugin;
 mod refresh;

@@ -1,6 +1,7 @@
 //! Fetches credentials: makes the calls that `filter_core` asks for.
 
 use crate::host::{self, SharedData};
+use crate::memory::on_wiped_stack;
 use crate::plugin::Plugin;
 use filter_core::clock;
 use filter_core::credentials::Fetched;
@@ -34,7 +35,7 @@ impl Refresh {
         for name in plugin.credentials.due(&SharedData, now) {
             let Some(plan) = plugin.credentials.plan(name) else { continue };
             let mut fetch = Fetch::new(plan.clone());
-            let next = fetch.next(CallOutcome::NoResponse, now);
+            let next = on_wiped_stack(|| fetch.next(CallOutcome::NoResponse, now));
             self.proceed(plugin, name.to_owned(), fetch, next, now);
         }
     }
@@ -48,7 +49,7 @@ impl Refresh {
             .as_ref()
             .map_or(CallOutcome::NoResponse, |(headers, body)| CallOutcome::Response { headers, body });
         let signed_for = clock::corrected(&SharedData, now);
-        let next = fetch.next(outcome, signed_for);
+        let next = on_wiped_stack(|| fetch.next(outcome, signed_for));
         self.proceed(plugin, name, fetch, next, now);
     }
 

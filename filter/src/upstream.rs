@@ -2,6 +2,7 @@
 
 use crate::apply::{apply, apply_woken, fail, send_reply};
 use crate::host::{self, HostError};
+use crate::memory::on_wiped_stack;
 use crate::plugin::Plugin;
 use crate::relay_state;
 use crate::waiting::Waiter;
@@ -54,7 +55,8 @@ impl Call {
             path: path.as_deref(),
             region: region.as_deref(),
         };
-        let step = self.attempt.borrow_mut().request(&headers, input, self.plugin.context(host::now()?));
+        let now = host::now()?;
+        let step = on_wiped_stack(|| self.attempt.borrow_mut().request(&headers, input, self.plugin.context(now)));
         if let (RequestStep::Forward(forward), Some(id)) = (&step, self.attempt.borrow().relayed()) {
             let text = |label: Option<Vec<u8>>| label.and_then(|label| String::from_utf8(label).ok());
             let facts = forward.states.iter().find(|(name, _)| *name == ATTEMPT_PROPERTY);

@@ -14,3 +14,4 @@ mod metrics;
 mod roles_anywhere;
 mod signer;
 mod usage;
+mod wiped;

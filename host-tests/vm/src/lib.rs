@@ -117,6 +117,13 @@ impl Vm {
         memory.map_or(0, |memory| memory.size(&machine.store))
     }
 
+    /// A copy of the module's memory, all that it ever had.
+    pub fn memory(&self) -> Vec<u8> {
+        let mut machine = self.machine.borrow_mut();
+        let memory = machine.state().memory;
+        memory.map_or_else(Vec::new, |memory| memory.data(&machine.store).to_vec())
+    }
+
     /// The fault that ended this VM.
     pub fn fault(&self) -> Option<String> {
         self.machine.borrow_mut().state().failed.clone()

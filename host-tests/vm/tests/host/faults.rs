@@ -44,6 +44,7 @@ fn limits_and_measures_memory() {
         plugin.stream().request_headers(GET, true);
         assert_eq!(logged(&vm), [refused]);
         assert_eq!(vm.memory_pages(), pages);
+        assert_eq!(vm.memory().len() as u64, pages << 16);
     }
 }
 
