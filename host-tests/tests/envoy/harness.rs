@@ -187,6 +187,20 @@ impl Gateway {
         self.child.id()
     }
 
+    /// The process id of its Envoy.
+    pub(crate) fn envoy_pid(&self) -> u32 {
+        let children = text_of(Path::new(&format!("/proc/{0}/task/{0}/children", self.pid())));
+        let comm = |pid: &u32| text_of(Path::new(&format!("/proc/{pid}/comm")));
+        let mut pids = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+        pids.find(|pid| comm(pid).starts_with("envoy")).unwrap_or_else(|| panic!("no Envoy among {children:?}"))
+    }
+
+    /// The names of the variables of Envoy's environment.
+    pub(crate) fn envoy_environment(&self) -> Vec<String> {
+        let all = text_of(Path::new(&format!("/proc/{}/environ", self.envoy_pid())));
+        all.split('\0').filter_map(|pair| Some(pair.split_once('=')?.0.to_owned())).collect()
+    }
+
     /// Where its run keeps its logs and Envoy's configuration.
     pub(crate) fn run_dir(&self) -> PathBuf {
         self.state.path().join(format!("up/{}", self.pid()))

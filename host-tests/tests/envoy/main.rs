@@ -17,6 +17,7 @@ mod isolation;
 mod istio;
 mod metrics;
 mod moto;
+mod pod;
 mod pool;
 mod principal;
 mod regions;

@@ -38,6 +38,10 @@ impl Moto {
         self.1.port()
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.1
+    }
+
     /// Keeps a secret in GovCloud.
     pub(crate) fn create_secret(&self, name: &str, text: &str) {
         self.ask("CreateSecret", &json!({"Name": name, "SecretString": text, "ClientRequestToken": "0".repeat(32)}));

@@ -16,20 +16,20 @@ use crate::harness::{Harness, Keys, eventually, text_of};
 use crate::sources::{configuration, served};
 
 /// The policy that the guide names.
-const TRUST: &str = include_str!("../../../infra/policies/commercial-trust-kubernetes.json");
+pub(crate) const TRUST: &str = include_str!("../../../infra/policies/commercial-trust-kubernetes.json");
 /// In the form of EKS; the id is made up.
-const ISSUER: &str = "oidc.eks.us-gov-west-1.amazonaws.com/id/EXAMPLED539D4633E53DE1B71EXAMPLE";
-const SUBJECT: &str = "system:serviceaccount:bedrock-gateway:gateway";
+pub(crate) const ISSUER: &str = "oidc.eks.us-gov-west-1.amazonaws.com/id/EXAMPLED539D4633E53DE1B71EXAMPLE";
+pub(crate) const SUBJECT: &str = "system:serviceaccount:bedrock-gateway:gateway";
 
 /// A projected volume, as the kubelet writes it (`pkg/volume/util/atomic_writer.go` of Kubernetes): `token` is a link to
 /// `..data/token`, and `..data` one to the folder of the current version.
-struct Volume {
+pub(crate) struct Volume {
     dir: PathBuf,
     versions: usize,
 }
 
 impl Volume {
-    fn new(dir: PathBuf, token: &str) -> Volume {
+    pub(crate) fn new(dir: PathBuf, token: &str) -> Volume {
         std::fs::create_dir(&dir).unwrap();
         let mut volume = Volume { dir, versions: 0 };
         volume.write(token);
@@ -37,12 +37,12 @@ impl Volume {
         volume
     }
 
-    fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.dir.join("token")
     }
 
     /// Writes a version and swaps `..data`; the old version is removed.
-    fn write(&mut self, token: &str) {
+    pub(crate) fn write(&mut self, token: &str) {
         let name = |version: usize| format!("..2026_01_02_03_04_{version:02}.1");
         let (old, new) = (self.dir.join(name(self.versions)), name(self.versions + 1));
         self.versions += 1;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::issuer::Published;
 use super::jwt::PublicKey;
 
 const TRUST: &str = include_str!("../../../../infra/policies/commercial-trust.json");
@@ -98,6 +99,8 @@ pub enum IssuerKind {
     Sts { partition: String },
     /// Another issuer, a Kubernetes cluster for example, with its key set.
     Other { keys: Vec<PublicKey> },
+    /// Another issuer, whose key set is read as IAM reads it.
+    Published(Published),
 }
 
 /// A role of IAM.

@@ -60,6 +60,74 @@ pub struct PublicKey {
     pub bytes: Vec<u8>,
 }
 
+impl PublicKey {
+    /// As a member of a key set (RFC 7517, RFC 7518).
+    #[must_use]
+    pub fn jwk(&self) -> Value {
+        let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let (kid, alg) = (&self.kid, self.algorithm.name());
+        if self.algorithm == Algorithm::Rs256 {
+            let (modulus, exponent) = rsa_parts(&self.bytes).unwrap_or_default();
+            return json!({"kty": "RSA", "use": "sig", "kid": kid, "alg": alg, "n": text(modulus), "e": text(exponent)});
+        }
+        let point = self.bytes.get(1..).unwrap_or_default();
+        let (x, y) = point.split_at(point.len() / 2);
+        let curve = if self.algorithm == Algorithm::Es256 { "P-256" } else { "P-384" };
+        json!({"kty": "EC", "use": "sig", "kid": kid, "alg": alg, "crv": curve, "x": text(x), "y": text(y)})
+    }
+
+    /// A member of a key set; `None` for a key that these doubles do not know.
+    pub(super) fn from_jwk(jwk: &Value) -> Option<Self> {
+        let bytes = |name: &str| URL_SAFE_NO_PAD.decode(member(jwk, name).as_str()?).ok();
+        let algorithm = match (member(jwk, "kty").as_str()?, member(jwk, "crv").as_str()) {
+            ("RSA", None) => Algorithm::Rs256,
+            ("EC", Some("P-256")) => Algorithm::Es256,
+            ("EC", Some("P-384")) => Algorithm::Es384,
+            _ => return None,
+        };
+        let bytes = match algorithm {
+            Algorithm::Rs256 => der(0x30, &[der(2, &positive(bytes("n")?)), der(2, &positive(bytes("e")?))].concat()),
+            Algorithm::Es256 | Algorithm::Es384 => [vec![4], bytes("x")?, bytes("y")?].concat(),
+        };
+        Some(Self { algorithm, kid: member(jwk, "kid").as_str()?.to_owned(), bytes })
+    }
+}
+
+/// Modulus and exponent of an RSAPublicKey in DER (RFC 8017), without leading zeros.
+fn rsa_parts(key: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (sequence, _) = field(key)?;
+    let (modulus, rest) = field(sequence)?;
+    let (exponent, _) = field(rest)?;
+    let plain = |bytes: &'_ [u8]| bytes.iter().take_while(|byte| **byte == 0).count();
+    Some((modulus.get(plain(modulus)..)?, exponent.get(plain(exponent)..)?))
+}
+
+/// The contents of the first field of DER, and what follows it.
+fn field(der: &[u8]) -> Option<(&[u8], &[u8])> {
+    let [_, length, rest @ ..] = der else { return None };
+    let more = usize::from(length.checked_sub(128).unwrap_or_default());
+    let (long, rest) = rest.split_at_checked(more)?;
+    let length =
+        if more == 0 { usize::from(*length) } else { long.iter().fold(0, |sum, b| sum << 8 | usize::from(*b)) };
+    rest.split_at_checked(length)
+}
+
+/// A field of DER.
+fn der(tag: u8, contents: &[u8]) -> Vec<u8> {
+    let length = contents.len();
+    let digits: Vec<u8> = length.to_be_bytes().into_iter().skip_while(|byte| *byte == 0).collect();
+    let length = if length < 128 { vec![length as u8] } else { [vec![128 | digits.len() as u8], digits].concat() };
+    [vec![tag], length, contents.to_vec()].concat()
+}
+
+/// With a zero before a high first bit, so that it is not negative.
+fn positive(mut number: Vec<u8>) -> Vec<u8> {
+    if number.first().is_none_or(|first| *first >= 128) {
+        number.insert(0, 0);
+    }
+    number
+}
+
 /// The private key of an issuer.
 #[derive(Debug)]
 pub struct Signer {
@@ -186,4 +254,21 @@ impl<'a> Token<'a> {
 /// A member of an object; null if there is none.
 pub(super) fn member<'a>(value: &'a Value, name: &str) -> &'a Value {
     value.get(name).unwrap_or(&Value::Null)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_set_keeps_the_keys() {
+        for algorithm in [Algorithm::Rs256, Algorithm::Es256, Algorithm::Es384] {
+            let signer = Signer::new(algorithm, "kid").unwrap();
+            let key = PublicKey::from_jwk(&signer.public_key().jwk()).unwrap();
+            assert_eq!(key, *signer.public_key());
+            let token = signer.sign(&json!({"sub": "s"})).unwrap();
+            assert!(Token::parse(&token).unwrap().is_signed_by(&key));
+        }
+        assert_eq!(PublicKey::from_jwk(&json!({"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": "AA"})), None);
+    }
 }

@@ -8,6 +8,7 @@
 
 pub mod account;
 mod answer;
+pub mod issuer;
 pub mod jwt;
 mod local;
 mod policy;

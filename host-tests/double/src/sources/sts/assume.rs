@@ -150,6 +150,14 @@ fn check_token<'a>(
             shared.signers().any(|signer| token.is_signed_by(signer.public_key()))
         }
         IssuerKind::Other { keys } => keys.iter().any(|key| token.is_signed_by(key)),
+        IssuerKind::Published(documents) => {
+            let keys = tokio::task::block_in_place(|| documents.keys(&provider.issuer));
+            // IDPCommunicationError, 400: botocore's model; the words are those of the API's page.
+            let unreachable = "The request could not be fulfilled because the identity provider (IDP) that was asked to verify \
+                               the incoming identity token could not be reached";
+            let keys = keys.map_err(|_| Refused::new(400, "IDPCommunicationError", unreachable))?;
+            keys.iter().any(|key| token.is_signed_by(key))
+        }
     };
     // The words are those for a key that is not in the issuer's key set; those for a wrong signature are not published.
     if !signed {
