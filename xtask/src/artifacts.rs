@@ -23,6 +23,8 @@ pub(crate) mod variables {
     pub(crate) const PYTHON: &str = "GATEWAY_PYTHON";
     /// A Python with moto.
     pub(crate) const MOTO: &str = "GATEWAY_MOTO_PYTHON";
+    /// A client of IAM Roles Anywhere (`needroleshere`).
+    pub(crate) const NEEDROLESHERE: &str = "NEEDROLESHERE_BIN";
     /// A directory with the `node_modules` of `host-tests/clients/package-lock.json`.
     pub(crate) const JAVASCRIPT: &str = "GATEWAY_JS_DIR";
     /// A Python with the schemas of Istio and Kubernetes (`envoy/checks/istio.txt`).

@@ -23,6 +23,7 @@ mod principal;
 mod regions;
 mod replies;
 mod roles_anywhere;
+mod rust_client;
 mod sdk;
 mod sources;
 mod streams;

@@ -15,14 +15,14 @@ use crate::moto::Moto;
 use crate::sources::{Soak, configuration, load, served};
 
 /// A certification authority with one intermediate.
-struct Authority {
+pub(crate) struct Authority {
     root_pem: String,
     issuing: Issuer<'static, KeyPair>,
     issuing_pem: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let ca = |name: &str| {
             let mut params = CertificateParams::default();
             params.distinguished_name.push(DnType::CommonName, name);
@@ -39,7 +39,11 @@ impl Authority {
     }
 
     /// The secret of a certificate, in the form of `aws acm export-certificate`.
-    fn secret(&self, algorithm: &'static SignatureAlgorithm, change: impl FnOnce(&mut CertificateParams)) -> Value {
+    pub(crate) fn secret(
+        &self,
+        algorithm: &'static SignatureAlgorithm,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Value {
         let key = KeyPair::generate_for(algorithm).unwrap();
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -49,6 +53,11 @@ impl Authority {
         change(&mut params);
         let certificate = params.signed_by(&key, &self.issuing).unwrap().pem();
         json!({"Certificate": certificate, "CertificateChain": self.issuing_pem, "PrivateKey": key.serialize_pem()})
+    }
+
+    /// Makes it the trust anchor's.
+    pub(crate) fn trusted_by(&self, sources: &Sources) {
+        sources.change(|account| account.commercial.trust_anchors[0].ca_pem = self.root_pem.clone());
     }
 
     fn good(&self) -> Value {
@@ -75,10 +84,6 @@ fn gateway(moto: &Moto, lifetime: Duration, credentials: &str) -> (Harness, Sour
     (harness, sources, keyring)
 }
 
-fn trust(sources: &Sources, authority: &Authority) {
-    sources.change(|account| account.commercial.trust_anchors[0].ca_pem = authority.root_pem.clone());
-}
-
 #[test]
 fn a_certificate_gets_sessions_that_sign_calls() {
     let (moto, authority) = (Moto::start(), Authority::new());
@@ -88,7 +93,7 @@ fn a_certificate_gets_sessions_that_sign_calls() {
         let secret = authority.secret(algorithm, |_| ());
         moto.create_secret(name, &secret.to_string());
         let (harness, sources, keyring) = gateway(&moto, Duration::from_secs(3600), &source(name));
-        trust(&sources, &authority);
+        authority.trusted_by(&sources);
         harness.gateway.post("/logging?level=trace");
         assert_all_answered(&python("converse", &harness.gateway.http));
         harness.assert_no_violation();
@@ -119,14 +124,14 @@ fn a_rotated_certificate_under_load() {
     let (moto, old, new) = (Moto::start(), Authority::new(), Authority::new());
     moto.create_secret("x509", &old.good().to_string());
     let (harness, sources, keyring) = gateway(&moto, soak.session, &source("x509"));
-    trust(&sources, &old);
+    old.trusted_by(&sources);
     assert_eq!(call(&python("converse", &harness.gateway.http), "Converse").get("error"), None);
     let (failed, calls) = std::thread::scope(|scope| {
         let running = scope.spawn(|| load(&harness, soak.rate, soak.time));
         std::thread::sleep(soak.time * 2 / 5);
         // The new certificate first: the old one is refused from then on.
         moto.put_secret("x509", &new.good().to_string());
-        trust(&sources, &new);
+        new.trusted_by(&sources);
         running.join().unwrap()
     });
     harness.assert_no_violation();
@@ -178,7 +183,7 @@ fn each_bad_certificate_has_its_answer() {
     }
     let credentials = format!("{}\ncredential_sets: {{{}}}", source("x509/expired"), sets.join(", "));
     let (harness, sources, _) = gateway(&moto, Duration::from_secs(3600), &credentials);
-    trust(&sources, &authority);
+    authority.trusted_by(&sources);
     let (status, _, body) =
         harness.gateway.raw(b"GET /foundation-models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     assert_eq!(status, 503, "{body}");

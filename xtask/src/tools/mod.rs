@@ -3,12 +3,14 @@
 //! Each tool is unpacked under another name and then renamed, so that an interrupted installation starts again. The
 //! directory's name contains the version, so that versions can coexist.
 
+mod crates;
 pub(crate) mod debian;
 pub(crate) mod deny;
 pub(crate) mod dynamodb;
 pub(crate) mod envoy;
 pub(crate) mod java;
 pub(crate) mod javascript;
+pub(crate) mod needroleshere;
 pub(crate) mod node;
 pub(crate) mod python;
 mod wheel;

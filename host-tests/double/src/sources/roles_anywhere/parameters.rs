@@ -90,7 +90,11 @@ pub(super) fn read(parts: &Parts, body: &[u8]) -> Result<Asked, Refused> {
         }
         name.to_owned()
     });
-    // `sessionName` is deprecated, and `instanceProperties` needs a profile that requires it.
+    // `sessionName` is deprecated (authentication-create-session.html), so no client may give one. The crate `needroleshere`
+    // 0.4.0 sends it as null. `instanceProperties` needs a profile that requires it.
+    if members.get("sessionName") == Some(&Value::Null) {
+        members.remove("sessionName");
+    }
     for name in members.keys() {
         errors.push(format!("{name} is unknown (this double's rule)"));
     }
