@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 /// Number of log lines in an error.
 const TAIL: usize = 12;
@@ -166,6 +166,14 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// From now on neither this process nor its children leave a core file, which would hold keys. A limit of one byte also stops
+/// the kernel from starting the handler of `core_pattern`, which a limit of 0 does not (core(5), `fs/coredump.c` of Linux).
+pub fn leave_no_core() {
+    let most = rustix::process::getrlimit(Resource::Core).maximum.map_or(1, |most| most.min(1));
+    // A lower limit is always allowed.
+    let _ = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(most), maximum: Some(most) });
 }
 
 /// Wraps the command in `setpriv --pdeathsig KILL`, which executes it with the same process id.

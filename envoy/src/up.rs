@@ -8,13 +8,14 @@ use crate::gateway::{Gateway, Options};
 use crate::live::Change;
 use crate::programs::shown;
 use crate::signals::Signals;
-use crate::{Error, net, progress};
+use crate::{Error, net, process, progress};
 use filter_core::config::Auth;
 use filter_core::names::PathName;
 
 /// Runs until SIGINT or SIGTERM; a second signal cuts the draining short.
 pub fn run(options: &Options) -> Result<(), Error> {
     let signals = Signals::listen()?;
+    process::leave_no_core();
     let mut gateway = Gateway::start(options, || signals.count() > 0)?;
     if !gateway.credentials.any {
         progress::note(

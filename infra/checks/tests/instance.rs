@@ -359,3 +359,15 @@ fn rotates_the_log_and_deletes_only_read_files() {
     assert!(names.iter().any(|name| name.starts_with("access.jsonl-20")), "{names:?}");
     assert_eq!(*admin.asked.lock().unwrap(), ["POST /reopen_logs"]);
 }
+
+/// A core file would hold the keys that are in a process's memory.
+#[test]
+fn services_leave_no_core_file() {
+    let files = std::fs::read_dir(root().join("infra/instance")).unwrap().map(|entry| entry.unwrap().path());
+    let services: Vec<PathBuf> = files.filter(|file| file.extension().is_some_and(|kind| kind == "service")).collect();
+    assert!(services.len() >= 4, "{services:?}");
+    for file in services {
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.lines().any(|line| line == "LimitCORE=1"), "{}", file.display());
+    }
+}
