@@ -228,6 +228,11 @@ impl Gateway {
 
     /// Ends it as Ctrl-C does and waits, so that the audit is complete.
     pub(crate) fn stop(mut self) {
+        self.end();
+    }
+
+    /// As [`Gateway::stop`]; its files can be read afterwards.
+    pub(crate) fn end(&mut self) {
         self.terminate();
     }
 

@@ -25,6 +25,8 @@ mod replies;
 mod roles_anywhere;
 mod rust_client;
 mod sdk;
+mod secrets;
+mod shown;
 mod sources;
 mod streams;
 mod web_identity;
