@@ -1,7 +1,7 @@
 //! The root context: configuration, ticks and new streams. There is one for each place of the module in Envoy's configuration.
 
 use crate::downstream::Downstream;
-use crate::host;
+use crate::host::{self, SharedData};
 use crate::plugin::Plugin;
 use crate::refresh::Refresh;
 use crate::relay::{RelayConnection, RelayHttp};
@@ -69,7 +69,9 @@ impl RootContext for Root {
     fn on_tick(&mut self) {
         let Some(plugin) = &self.plugin else { return };
         // One fetch serves all roles: signers only read.
-        if plugin.policy.role != Role::Signer {
+        if plugin.policy.role == Role::Signer {
+            plugin.credentials.follow(&SharedData);
+        } else {
             self.refresh.tick(plugin);
         }
         plugin.waiting.look(self.id);

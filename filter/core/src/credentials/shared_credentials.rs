@@ -93,13 +93,19 @@ impl SharedCredentials {
 
     /// The credentials that were fetched last, expired or not.
     pub fn cached(&self, shared: &dyn Shared) -> Option<CachedCredentials> {
+        self.follow(shared)?;
+        self.cached.borrow().as_ref().map(|(_, cached)| cached.clone())
+    }
+
+    /// Replaces what this worker has read by what was published since. `None` if nothing was published.
+    pub fn follow(&self, shared: &dyn Shared) -> Option<()> {
         let (value, version) = shared.get(&self.key)?;
         let mut cached = self.cached.borrow_mut();
         if cached.as_ref().is_none_or(|(known, _)| *known != version) {
             *cached =
                 serde_json::from_slice::<Published>(&value).ok().map(|published| (version, published.into_cached()));
         }
-        cached.as_ref().map(|(_, cached)| cached.clone())
+        Some(())
     }
 
     /// Whether this worker is to fetch now. It holds the lease then, until it calls [`SharedCredentials::publish`] or

@@ -74,6 +74,13 @@ impl CredentialStore {
         }
     }
 
+    /// Replaces the credentials of all sources by what was published since, so that no old ones stay in memory without calls.
+    pub fn follow(&self, shared: &dyn Shared) {
+        for (_, _, source) in self.fetched() {
+            source.follow(shared);
+        }
+    }
+
     /// Whether any source has to be fetched.
     pub fn fetches(&self) -> bool {
         self.fetched().next().is_some()
