@@ -84,6 +84,7 @@ preflight() {
         done < <(stacks "$partition/[^ ]*")
         check_rights "$partition"
         check_quotas "$partition"
+        check_names "$partition"
         case $partition in
         govcloud)
             check_federation

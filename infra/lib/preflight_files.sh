@@ -226,3 +226,54 @@ check_address() {
     *) stop address "$host: $(reason)" "$page_own, \"The environment\"" ;;
     esac
 }
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+# names FILE: the names that a template gives to what outlives its stack or is one in an account, a line TYPE NAME each.
+names() {
+    local region=$COMMERCIAL_REGION account=$COMMERCIAL_ACCOUNT
+    [[ $1 == */govcloud/* ]] && region=$GOVCLOUD_REGION account=$GOVCLOUD_ACCOUNT
+    awk -v environment="$environment" -v region="$region" -v account="$account" '
+        /^    Type: / { type = $2 }
+        /^      (TableName|LogGroupName|BucketName|RoleName|Name): !Sub "/ {
+            if (type !~ /^AWS::(DynamoDB::Table|Logs::LogGroup|S3::Bucket|IAM::Role|SecretsManager::Secret)$/) next
+            split($0, part, "\""); name = part[2]
+            gsub(/\$\{Environment\}/, environment, name); gsub(/\$\{AWS::Region\}/, region, name); gsub(/\$\{AWS::AccountId\}/, account, name)
+            if (name !~ /\$/) print type, name
+        }' "$1"
+}
+
+# exists PARTITION TYPE NAME: whether the account has it already.
+exists() {
+    case $2 in
+    AWS::DynamoDB::Table) aws_in "$1" dynamodb describe-table --table-name "$3" --query Table.TableName ;;
+    AWS::Logs::LogGroup)
+        aws_in "$1" logs describe-log-groups --log-group-name-prefix "$3" --output text --query 'logGroups[].[logGroupName]' | grep -qxF "$3"
+        ;;
+    AWS::S3::Bucket) aws_in "$1" s3api head-bucket --bucket "$3" ;;
+    AWS::IAM::Role) aws_in "$1" iam get-role --role-name "$3" --query Role.RoleName ;;
+    AWS::SecretsManager::Secret) aws_in "$1" secretsmanager describe-secret --secret-id "$3" --query Name ;;
+    esac >/dev/null 2>&1
+}
+
+# check_names PARTITION: CloudFormation cannot create what exists. Tables, buckets, log groups and secrets outlive their stacks.
+check_names() {
+    local stack file type name count=0 failed=0 wanted given
+    while read -r stack file; do
+        if grep -q "^$stack"$'\t.*COMPLETE' "$work/states"; then continue; fi
+        while read -r type name; do
+            count=$((count + 1))
+            if exists "$1" "$type" "$name"; then
+                stop names "$stack: $type $name exists already, and its stack does not: delete it, or import it" "$page_own, \"Removal\""
+                failed=1
+            fi
+        done < <(names "$file")
+    done < <(stacks "$1/[^ ]*")
+    ((failed || count == 0)) || ok "$count names that are free"
+    if [[ $1 == commercial ]]; then
+        given=$(value commercial identity GatewayRoleArn)
+        wanted=arn:aws-us-gov:iam::$GOVCLOUD_ACCOUNT:role/bedrock-gateway-$environment
+        [[ -z $given || $given == "$wanted" ]] ||
+            stop names "GatewayRoleArn of commercial/identity is $given; govcloud/gateway makes $wanted" "$page_own, \"The environment\""
+    fi
+}

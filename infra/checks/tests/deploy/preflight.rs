@@ -22,6 +22,8 @@ Outputs:
 ";
 const GATEWAY: &str = "\
 Parameters:
+  Environment:
+    Type: String
   ClientCidr:
     Type: String
   CertificateSecretArn:
@@ -46,6 +48,12 @@ Resources:
   Running:
     Type: AWS::SSM::Parameter
     Properties: { Name: /preflight, Type: String, Value: !Ref ClientCidr }
+  EnvoyLog:
+    Type: AWS::Logs::LogGroup
+    Properties:
+      LogGroupName: !Sub \"/bedrock-gateway/${Environment}/envoy\"
+      RetentionInDays: 30
+      KmsKeyId: arn:aws-us-gov:kms:us-gov-west-1:444455556666:key/1234abcd-12ab-34cd-56ef-1234567890ab
 Outputs:
   NlbDnsName:
     Value: !Ref Name
@@ -69,6 +77,9 @@ const IDENTITY: &str = "\
 Parameters:
   Issuer:
     Type: String
+  GatewayRoleArn:
+    Type: String
+    Default: \"\"
   TrustAnchorCertificate:
     Type: String
     Default: \"\"
@@ -153,6 +164,12 @@ fn preflight_names_what_would_stop_it() {
     let denied = json!({ "denied_actions": ["ec2:CreateVpc"], "quotas": { "L-F678F1CE": 0 }, "no_images": true });
     state(&deployment, &denied, &json!({ "denied_regions": ["us-west-2"], "models": { MODEL: { "access": false } } }));
     deployment.environment("commercial/vpn-network.params", "VpcCidr=10.64.8.0/24\nZoneB=us-east-1z\n");
+    let role = "arn:aws-us-gov:iam::444455556666:role/bedrock-gateway-example";
+    deployment
+        .environment("commercial/identity.params", &format!("Issuer=@{{outbound-issuer}}\nGatewayRoleArn={role}\n"));
+    let log = ["--log-group-name", "/bedrock-gateway/preflight/envoy"];
+    let logs = |verb: &str| deployment.aws.raw(GovCloud, &[&["logs", verb], log.as_slice()].concat()).unwrap();
+    assert!(logs("create-log-group").status.success());
     stops(
         &deployment,
         &[
@@ -162,11 +179,15 @@ fn preflight_names_what_would_stop_it() {
             "STOP  image of govcloud/gateway: the region has no parameter /aws/service/",
             "no access in us-east-1 (agreement, authorization, entitlement, region: NOT_AVAILABLE, AUTHORIZED",
             "a service control policy denies region us-west-2, which profile us.anthropic.",
+            "govcloud/gateway: AWS::Logs::LogGroup /bedrock-gateway/preflight/envoy exists already",
+            "GatewayRoleArn of commercial/identity is arn:aws-us-gov:iam::444455556666:role/bedrock-gateway-example",
             "zone us-east-1z has no bedrock-runtime; these have: us-east-1a",
             "govcloud/network VpcCidr (10.64.0.0/20) and commercial/vpn-network VpcCidr (10.64.8.0/24) overlap",
             "commercial/vpn-network VpcCidr (10.64.8.0/24) and govcloud/gateway ClientCidr (10.64.0.0/16) overlap",
         ],
     );
+    assert!(logs("delete-log-group").status.success());
+    deployment.environment("commercial/identity.params", "Issuer=@{outbound-issuer}\n");
     deployment.aws.call(GovCloud, &["iam", "enable-outbound-web-identity-federation"]).unwrap();
     state(&deployment, &json!({ "denied_regions": ["us-gov-west-1"] }), &json!({}));
     deployment.environment("commercial/vpn-network.params", "VpcCidr=10.100.0.0/33\n");

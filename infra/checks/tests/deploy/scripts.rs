@@ -18,7 +18,11 @@ fn deploy_passes_shellcheck() {
     let (_, rest) = rest.split_once("\ndone\n").unwrap();
     let (head, _) = deploy.split_once("for part in ").unwrap();
     let parts: Vec<&str> = parts.split(' ').collect();
-    assert_eq!(parts.len(), std::fs::read_dir(infra.join("lib")).unwrap().count() - 1, "each file but rights.tsv is a part");
+    assert_eq!(
+        parts.len(),
+        std::fs::read_dir(infra.join("lib")).unwrap().count() - 1,
+        "each file but rights.tsv is a part"
+    );
     let text: String =
         parts.iter().map(|part| std::fs::read_to_string(infra.join(format!("lib/{part}.sh"))).unwrap()).collect();
     let file = std::env::temp_dir().join(format!("deploy-{}.sh", std::process::id()));
