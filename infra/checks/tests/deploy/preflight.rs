@@ -105,6 +105,9 @@ fn environment(name: &'static str) -> Deployment {
         "1.plan",
         "govcloud network\ncommercial identity\ncommercial network vpn-network\nconfig policy.json internet\ngovcloud gateway\nsmoke\n",
     );
+    // Fewer stacks, so fewer questions.
+    deployment.environment("gateway.plan", "govcloud gateway\nsmoke\n");
+    deployment.environment("identity.plan", "commercial identity\n");
     deployment.environment("settings", &settings("https://@{govcloud/gateway.NlbDnsName}"));
     deployment
 }
@@ -146,8 +149,8 @@ fn state(deployment: &Deployment, govcloud: &Value, commercial: &Value) {
 }
 
 /// Fails with all of these findings.
-fn stops(deployment: &Deployment, findings: &[&str]) {
-    let text = deployment.fails(&["preflight", "1"], "STOP");
+fn stops(deployment: &Deployment, plan: &str, findings: &[&str]) {
+    let text = deployment.fails(&["preflight", plan], "STOP");
     for part in findings {
         assert!(text.contains(part), "want {part:?} in: {text}");
     }
@@ -172,6 +175,7 @@ fn preflight_names_what_would_stop_it() {
     assert!(logs("create-log-group").status.success());
     stops(
         &deployment,
+        "1",
         &[
             "STOP  federation: @{outbound-issuer}: account 444455556666 issues no web identity tokens",
             "STOP  rights: the caller may not ec2:CreateVpc",
@@ -193,6 +197,7 @@ fn preflight_names_what_would_stop_it() {
     deployment.environment("commercial/vpn-network.params", "VpcCidr=10.100.0.0/33\n");
     stops(
         &deployment,
+        "1",
         &["STOP  rights: a service control policy denies", "VpcCidr is 10.100.0.0/33, which is not an IPv4 range"],
     );
     state(&deployment, &json!({}), &json!({}));
@@ -206,6 +211,7 @@ fn preflight_names_what_would_stop_it() {
     deployment.environment("settings", &wrong);
     stops(
         &deployment,
+        "1",
         &["STOP  credentials: the credentials for commercial are not valid", "ok    web identity tokens"],
     );
 
@@ -279,11 +285,11 @@ fn secrets(deployment: &Deployment) {
         ),
     ] {
         set(&listener, &clients, "");
-        stops(deployment, &["STOP  listener: ", "STOP  clients' CA: ", finding, of_clients]);
+        stops(deployment, "gateway", &["STOP  listener: ", "STOP  clients' CA: ", finding, of_clients]);
     }
     let (listener, clients) = (arn("bedrock/good", &good, Some(own)), arn("bedrock/ca", &cert(&ca), None));
     set(&listener, &clients, &format!("CertificateSecretKeyArn={own}\n"));
-    let text = deployment.succeeds(&["preflight", "1"]);
+    let text = deployment.succeeds(&["preflight", "gateway"]);
     assert!(
         text.contains("ok    listener: certificate and key of arn:") && text.contains("ok    clients' CA: arn:"),
         "{text}"
@@ -295,7 +301,7 @@ fn secrets(deployment: &Deployment) {
 fn anchor(deployment: &Deployment) {
     let identity = "Issuer=@{outbound-issuer}\nTrustAnchorCertificate=@{file:anchor.pem}\n";
     deployment.environment("commercial/identity.params", identity);
-    stops(deployment, &["STOP  plan: ", "@{file:anchor.pem}: no file"]);
+    stops(deployment, "identity", &["STOP  plan: ", "@{file:anchor.pem}: no file"]);
     let write = |until| {
         let pem = certificate(&Use::Ca, until);
         deployment.environment("anchor.pem", pem.split_once("-----BEGIN PRIVATE KEY").unwrap().0);
@@ -303,25 +309,29 @@ fn anchor(deployment: &Deployment) {
     write(2020);
     stops(
         deployment,
+        "identity",
         &["STOP  trust anchor: the certificate of commercial/identity TrustAnchorCertificate expired at"],
     );
     write(2100);
-    assert!(deployment.succeeds(&["preflight", "1"]).contains("ok    trust anchor of commercial/identity"));
+    assert!(deployment.succeeds(&["preflight", "identity"]).contains("ok    trust anchor of commercial/identity"));
 }
 
 /// The gateway's name and balancer, once the gateway is deployed.
 fn address(deployment: &Deployment) {
-    let plan = "govcloud network\ncommercial identity\ncommercial network vpn-network\ngovcloud gateway\n";
-    deployment.environment("2.plan", plan);
+    deployment.environment("2.plan", "govcloud gateway\n");
     deployment.environment("govcloud/gateway.params", "ClientCidr=10.64.0.0/16\n");
     deployment.succeeds(&["2", "--yes"]);
     deployment.environment("settings", &settings("https://gateway.invalid"));
-    stops(deployment, &["gateway.invalid has no DNS name here: make a record for it that leads to nowhere.invalid"]);
+    stops(
+        deployment,
+        "gateway",
+        &["gateway.invalid has no DNS name here: make a record for it that leads to nowhere.invalid"],
+    );
     // A port on which nobody listens.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     deployment.environment("settings", &settings(&format!("https://{free}")));
-    stops(deployment, &["127.0.0.1 cannot be reached from here"]);
+    stops(deployment, "gateway", &["127.0.0.1 cannot be reached from here"]);
     let text = format!("{}SMOKE_CURL_CONFIG=/nowhere/curlrc\n", settings("https://gateway.invalid"));
     deployment.environment("settings", &text);
-    stops(deployment, &["SMOKE_CURL_CONFIG: no file /nowhere/curlrc"]);
+    stops(deployment, "gateway", &["SMOKE_CURL_CONFIG: no file /nowhere/curlrc"]);
 }
