@@ -9,6 +9,7 @@ from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 from moto_resources import HERE, THROUGH_API, Failure, replacement, report, text
 from moto.cloudformation import models, parsing, responses
 from moto.cloudformation.exceptions import ValidationError
+from moto.iam.models import iam_backends
 
 
 def check_parameters(template, given):
@@ -156,7 +157,18 @@ responses.CloudFormationResponse._validate_different_update = lambda *_: None
 moto_create_change_set = models.CloudFormationBackend.create_change_set
 
 
+def check_service_role(arn):
+    """A role that CloudFormation cannot assume is refused:
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/using-iam-servicerole.html"""
+    roles = iam_backends[HERE.ACCOUNT][HERE.PARTITION].roles.values()
+    trust = next((role.assume_role_policy_document for role in roles if role.arn == arn), None)
+    if trust is None or "cloudformation.amazonaws.com" not in str(trust):
+        raise ValidationError(message=f"Role {arn} is invalid or cannot be assumed")
+
+
 def create_change_set(self, stack_name, change_set_name, template, parameters, change_set_type, **rest):
+    if rest.get("role_arn"):
+        check_service_role(rest["role_arn"])
     if change_set_type == "CREATE":
         # A stack in review is the one that this change set creates.
         for stack in [one for one in self.stacks.values() if one.name == stack_name]:

@@ -18,13 +18,13 @@ read_settings() {
     local file=$place/settings line key
     [[ -f $file ]] || fail "$file: no such file; copy infra/environments/example"
     GOVCLOUD_PROFILE='' GOVCLOUD_REGION='' GOVCLOUD_ACCOUNT='' COMMERCIAL_PROFILE='' COMMERCIAL_REGION='' COMMERCIAL_ACCOUNT=''
-    RELEASE='' BUCKET='' GATEWAY='' SMOKE_URL='' SMOKE_MODEL='' SMOKE_CURL_CONFIG=''
+    GOVCLOUD_SERVICE_ROLE='' COMMERCIAL_SERVICE_ROLE='' RELEASE='' BUCKET='' GATEWAY='' SMOKE_URL='' SMOKE_MODEL='' SMOKE_CURL_CONFIG=''
     pairs "$file" >"$work/settings"
     while IFS= read -r line; do
         key=${line%%=*}
         case $key in
         GOVCLOUD_PROFILE | GOVCLOUD_REGION | GOVCLOUD_ACCOUNT | COMMERCIAL_PROFILE | COMMERCIAL_REGION | COMMERCIAL_ACCOUNT | \
-            RELEASE | BUCKET | GATEWAY | SMOKE_URL | SMOKE_MODEL | SMOKE_CURL_CONFIG)
+            GOVCLOUD_SERVICE_ROLE | COMMERCIAL_SERVICE_ROLE | RELEASE | BUCKET | GATEWAY | SMOKE_URL | SMOKE_MODEL | SMOKE_CURL_CONFIG)
             printf -v "$key" '%s' "${line#*=}"
             ;;
         *) fail "$file: unknown setting $key" ;;
@@ -34,6 +34,10 @@ read_settings() {
         [[ -n ${!key} ]] || fail "$file: $key is missing"
     done
     [[ $GOVCLOUD_REGION == us-gov-* ]] || fail "$file: GOVCLOUD_REGION is $GOVCLOUD_REGION, which is not a GovCloud region"
+    [[ -z $GOVCLOUD_SERVICE_ROLE || $GOVCLOUD_SERVICE_ROLE == "arn:aws-us-gov:iam::$GOVCLOUD_ACCOUNT:role/"?* ]] ||
+        fail "$file: GOVCLOUD_SERVICE_ROLE is $GOVCLOUD_SERVICE_ROLE; want arn:aws-us-gov:iam::$GOVCLOUD_ACCOUNT:role/NAME"
+    [[ -z $COMMERCIAL_SERVICE_ROLE || $COMMERCIAL_SERVICE_ROLE == "arn:aws:iam::$COMMERCIAL_ACCOUNT:role/"?* ]] ||
+        fail "$file: COMMERCIAL_SERVICE_ROLE is $COMMERCIAL_SERVICE_ROLE; want arn:aws:iam::$COMMERCIAL_ACCOUNT:role/NAME"
     [[ $COMMERCIAL_REGION != us-gov-* ]] || fail "$file: COMMERCIAL_REGION is $COMMERCIAL_REGION, which is a GovCloud region"
 }
 
@@ -47,6 +51,13 @@ aws_in() {
     else
         aws --region "$region" "$@"
     fi
+}
+
+# service_role PARTITION: sets $role to the arguments that make CloudFormation use the partition's service role; none without one.
+service_role() {
+    role=()
+    if [[ $1 == govcloud && -n $GOVCLOUD_SERVICE_ROLE ]]; then role=(--role-arn "$GOVCLOUD_SERVICE_ROLE"); fi
+    if [[ $1 == commercial && -n $COMMERCIAL_SERVICE_ROLE ]]; then role=(--role-arn "$COMMERCIAL_SERVICE_ROLE"); fi
 }
 
 # A profile of another account would create everything again there.

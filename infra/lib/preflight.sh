@@ -115,9 +115,15 @@ preflight_end() {
 
 # --- rights and quotas -----------------------------------------------------------------------------------------------
 
-# caller PARTITION: the ARN of the IAM user or role behind the credentials, which policy simulation wants.
+# caller PARTITION: the ARN of the IAM user or role that makes the resources: CloudFormation's service role, or the one behind the
+# credentials. Policy simulation wants no session's ARN.
 caller() {
-    local arn name
+    local arn name role
+    service_role "$1"
+    if ((${#role[@]})); then
+        printf '%s' "${role[1]}"
+        return
+    fi
     arn=$(aws_in "$1" sts get-caller-identity --query Arn --output text)
     case $arn in
     *:assumed-role/*)
@@ -161,10 +167,10 @@ check_rights() {
     fi
     denied=$(awk -F'\t' '$2 != "allowed" { printf " %s", $1 }' "$work/decisions")
     if [[ -n $denied ]]; then
-        stop rights "the caller may not$denied" "$page_simulate"
+        stop rights "$(caller "$partition") may not$denied" "$page_simulate"
         return
     fi
-    ok "rights for ${#actions[@]} calls in $region, by simulation"
+    ok "rights of $(caller "$partition") for ${#actions[@]} calls in $region, by simulation"
 }
 
 # check_quota PARTITION SERVICE CODE NAME USED WANTED

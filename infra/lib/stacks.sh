@@ -64,13 +64,14 @@ first_failure() {
 
 # change PARTITION STACK KIND ARGUMENT...: creates a change set, shows it, asks, and executes it. Sets $changed to yes or no.
 change() {
-    local partition=$1 stack=$2 kind=$3 name set token out state reason
+    local partition=$1 stack=$2 kind=$3 name set token out state reason role
     shift 3
     name=$(name_of "$stack") changed=no
+    service_role "$partition"
     set="deploy-$(date -u +%Y%m%d%H%M%S)-$$-$RANDOM"
     token=$set
     aws_in "$partition" cloudformation create-change-set --stack-name "$name" --change-set-name "$set" --change-set-type "$kind" \
-        --capabilities CAPABILITY_NAMED_IAM --tags "Key=bedrock-gateway:environment,Value=$environment" "$@" >/dev/null ||
+        --capabilities CAPABILITY_NAMED_IAM --tags "Key=bedrock-gateway:environment,Value=$environment" "${role[@]}" "$@" >/dev/null ||
         fail "$partition/$stack: CloudFormation refuses the change set"
     while :; do
         out=$(aws_in "$partition" cloudformation describe-change-set --stack-name "$name" --change-set-name "$set" --output text --query \
@@ -152,7 +153,9 @@ deploy_stack() {
 }
 
 remove_stack() {
-    aws_in "$1" cloudformation delete-stack --stack-name "$(name_of "$2")"
+    local role
+    service_role "$1"
+    aws_in "$1" cloudformation delete-stack --stack-name "$(name_of "$2")" "${role[@]}"
     wait_for "$1" "$2"
     [[ -z $status || $status == DELETE_COMPLETE ]] || fail "$1/$2: $status. First to fail: $(aws_in "$1" cloudformation describe-stack-events \
         --stack-name "$(name_of "$2")" --output text --query \

@@ -106,6 +106,29 @@ fn names_each_mistake_before_any_change() {
     deployment.fails(&["1", "--yes"], "lower-case letters and hyphens");
 }
 
+/// CloudFormation creates the resources with a role of its own, so the deployer needs no rights for them.
+#[test]
+fn stacks_get_the_service_role() {
+    let deployment = Deployment::start("service-role");
+    deployment.file("templates/govcloud/topic.yaml", TOPIC);
+    deployment.environment("govcloud/topic.params", "Name=serviced\n");
+    deployment.environment("1.plan", "govcloud topic\n");
+    let role = |arn: &str| deployment.environment("settings", &format!("{SETTINGS}GOVCLOUD_SERVICE_ROLE={arn}\n"));
+    role("arn:aws:iam::111122223333:role/deploy");
+    deployment.fails(&["1", "--yes"], "want arn:aws-us-gov:iam::444455556666:role/NAME");
+    let arn = "arn:aws-us-gov:iam::444455556666:role/deploy";
+    role(arn);
+    deployment.fails(&["1", "--yes"], "is invalid or cannot be assumed");
+    let trust = r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole",
+        "Principal": {"Service": "cloudformation.amazonaws.com"}}]}"#;
+    let create = ["iam", "create-role", "--role-name", "deploy", "--assume-role-policy-document", trust];
+    deployment.aws.call(GovCloud, &create).unwrap();
+    deployment.succeeds(&["1", "--yes"]);
+    let stack = ["--stack-name", "bedrock-gateway-service-role-topic", "--query", "Stacks[0].RoleARN"];
+    let query = [["cloudformation", "describe-stacks"].as_slice(), &stack].concat();
+    assert_eq!(deployment.aws.call(GovCloud, &query).unwrap(), arn);
+}
+
 /// A certificate has several lines, which a line of KEY=VALUE cannot.
 #[test]
 fn a_pem_file_becomes_a_parameter() {

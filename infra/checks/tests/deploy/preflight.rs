@@ -178,7 +178,7 @@ fn preflight_names_what_would_stop_it() {
         "1",
         &[
             "STOP  federation: @{outbound-issuer}: account 444455556666 issues no web identity tokens",
-            "STOP  rights: the caller may not ec2:CreateVpc",
+            "STOP  rights: arn:aws-us-gov:iam::444455556666:user/deployer may not ec2:CreateVpc",
             "STOP  quota of VPCs: 0 allowed",
             "STOP  image of govcloud/gateway: the region has no parameter /aws/service/",
             "no access in us-east-1 (agreement, authorization, entitlement, region: NOT_AVAILABLE, AUTHORIZED",
