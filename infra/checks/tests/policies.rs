@@ -2,11 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use filter_core::operation::{OPERATIONS, Operation};
+use filter_core::operation::Operation;
+use infra_checks::rules::operations;
 use lab::tools::root;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn policies() -> Vec<(String, Value)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
@@ -53,7 +55,7 @@ fn no_wildcard_but_where_an_action_needs_it() {
 
 #[test]
 fn trust_checks_audience_and_subject() {
-    let all: std::collections::BTreeMap<String, Value> = policies().into_iter().collect();
+    let all: BTreeMap<String, Value> = policies().into_iter().collect();
     let trust = &all["commercial-trust.json"]["Statement"][0];
     let wanted = &trust["Condition"]["StringEquals"];
     let asked = &all["govcloud-gateway.json"]["Statement"][0]["Condition"]["ForAllValues:StringEquals"];
@@ -65,7 +67,7 @@ fn trust_checks_audience_and_subject() {
 /// As EKS's own example: https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
 #[test]
 fn a_pods_trust_checks_audience_and_subject() {
-    let all: std::collections::BTreeMap<String, Value> = policies().into_iter().collect();
+    let all: BTreeMap<String, Value> = policies().into_iter().collect();
     let trust = &all["commercial-trust-kubernetes.json"]["Statement"][0];
     assert_eq!(texts(&trust["Action"]), ["sts:AssumeRoleWithWebIdentity"]);
     let wanted = &trust["Condition"]["StringEquals"];
@@ -79,7 +81,7 @@ fn a_pods_trust_checks_audience_and_subject() {
 /// or algorithm. https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html
 #[test]
 fn tags_are_allowed_in_their_own_statement() {
-    let all: std::collections::BTreeMap<String, Value> = policies().into_iter().collect();
+    let all: BTreeMap<String, Value> = policies().into_iter().collect();
     let template = std::fs::read_to_string(root().join("infra/templates/govcloud/gateway.yaml")).unwrap();
     assert!(
         template.contains("Action: sts:GetWebIdentityToken\n")
@@ -97,23 +99,22 @@ fn tags_are_allowed_in_their_own_statement() {
     }
 }
 
-/// An operation that the gateway carries has its IAM action in the policy and its row in the page.
+/// The operations that the filter carries, the policies of a caller, and the page's table agree.
 #[test]
 fn each_operation_has_its_action_and_its_row() {
+    let all: BTreeMap<String, Value> = policies().into_iter().collect();
+    let statements = |name: &str| all[name]["Statement"].as_array().unwrap().clone();
+    let together = [statements("commercial-bedrock.json"), statements("commercial-operations.json")].concat();
+    assert_eq!(operations::faults(&json!({ "Statement": together })), []);
+
     let page = std::fs::read_to_string(root().join("docs/configuration.md")).unwrap();
-    let text = |name: &str| std::fs::read_to_string(root().join("infra/policies").join(name)).unwrap();
-    let policies = text("commercial-bedrock.json") + &text("commercial-operations.json");
-    let mut missing = Vec::new();
-    for operation in OPERATIONS.iter().filter(|operation| **operation != Operation::InvokeModelWithBidirectionalStream)
-    {
+    let section = page.split("\n## Operations\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
+    let carried: Vec<Operation> = operations::carried().collect();
+    assert_eq!(rows.len(), carried.len());
+    for (row, operation) in rows.iter().zip(carried) {
         let action = operation.iam_action();
-        if !policies.contains(&format!("\"{action}\"")) {
-            missing.push(format!("{operation}: {action} in infra/policies/commercial-operations.json"));
-        }
-        let row = |line: &str| line.starts_with(&format!("| `{operation}` |")) && line.contains(&format!("`{action}`"));
-        if !page.lines().any(row) {
-            missing.push(format!("{operation}: a row with `{action}` in docs/configuration.md, \"Operations\""));
-        }
+        let named = row.starts_with(&format!("| `{operation}` |")) && row.contains(&format!("`{action}`"));
+        assert!(named, "want a row of {operation} with {action}, in the filter's order; found {row}");
     }
-    assert!(missing.is_empty(), "these are missing:\n{}", missing.join("\n"));
 }

@@ -9,7 +9,7 @@ use filter_core::names::Partition;
 use infra_checks::rules::{self, Fault};
 use infra_checks::template::{PARTITIONS, Template, directory};
 use infra_checks::templates;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 fn partition(file: &str) -> Partition {
     PARTITIONS.into_iter().find(|partition| file.starts_with(directory(*partition))).unwrap()
@@ -44,7 +44,7 @@ const PLANTED: &[Planted] = &[
         "commercial/identity.yaml",
         "Resource: !Ref ModelArns",
         "Resource: '*'",
-        ("wildcard", "CallBedrock", "Resource *"),
+        ("operations", "CallBedrock", "bedrock:CountTokens"),
     ),
     (
         "commercial/identity.yaml",
@@ -57,6 +57,43 @@ const PLANTED: &[Planted] = &[
         "Service: rolesanywhere.amazonaws.com",
         "AWS: '*'",
         ("wildcard", "CertificateRole", "Principal *"),
+    ),
+    // The operations that the filter carries.
+    (
+        "commercial/identity.yaml",
+        "              - bedrock:CountTokens\n",
+        "",
+        ("operations", "CallBedrock", "bedrock:CountTokens"),
+    ),
+    (
+        "commercial/identity.yaml",
+        "bedrock:ListCustomModels\n",
+        "bedrock:DeleteCustomModel\n",
+        ("operations", "CallBedrock", "bedrock:DeleteCustomModel"),
+    ),
+    (
+        "commercial/identity.yaml",
+        "              - bedrock:GetFoundationModel\n",
+        "              - bedrock:ListPromptRouters\n              - bedrock:GetFoundationModel\n",
+        ("operations", "CallBedrock", "bedrock:ListPromptRouters"),
+    ),
+    (
+        "commercial/network.yaml",
+        "Action: [bedrock:ApplyGuardrail]",
+        "Action: [bedrock:ListGuardrails]",
+        ("operations", "BedrockRuntimeEndpoint", "bedrock:ApplyGuardrail"),
+    ),
+    (
+        "commercial/network.yaml",
+        "bedrock:ListInferenceProfiles\n",
+        "bedrock:InvokeModel\n",
+        ("operations", "BedrockEndpoint", "bedrock:InvokeModel"),
+    ),
+    (
+        "commercial/network.yaml",
+        "Action: [bedrock:GetFoundationModel, bedrock:GetInferenceProfile]\n            Resource: !Ref ModelArns",
+        "Action: [bedrock:GetFoundationModel, bedrock:GetInferenceProfile]\n            Resource: \"*\"",
+        ("operations", "BedrockEndpoint", "bedrock:GetInferenceProfile"),
     ),
     // Trust.
     (
@@ -162,8 +199,8 @@ const PLANTED: &[Planted] = &[
     ),
     (
         "commercial/network.yaml",
-        "      PolicyDocument:\n        Version: \"2012-10-17\"\n        Statement:\n          - Sid: Which",
-        "      X:\n        Version: \"2012-10-17\"\n        Statement:\n          - Sid: Which",
+        "      PolicyDocument:\n        Version: \"2012-10-17\"\n        Statement:\n          - Sid: DescribeTheAllowedModels",
+        "      X:\n        Version: \"2012-10-17\"\n        Statement:\n          - Sid: DescribeTheAllowedModels",
         ("endpoint", "BedrockEndpoint", "PolicyDocument"),
     ),
     (
@@ -364,9 +401,27 @@ fn the_commercial_role_matches_the_policies() {
     let trust = values.iter().fold(trust.to_owned(), |text, (name, value)| text.replace(name, value));
     assert_eq!(serde_json::from_str::<Value>(&trust).unwrap(), policy("commercial-trust.json"));
 
-    let mut calls = resources["CallBedrock"]["PolicyDocument"].clone();
-    let shown = policy("commercial-bedrock.json");
-    assert_eq!(calls["Statement"][0]["Resource"]["Ref"], "ModelArns");
-    calls["Statement"][0]["Resource"] = shown["Statement"][0]["Resource"].clone();
+    let mut shown = policy("commercial-bedrock.json");
+    let more = policy("commercial-operations.json")["Statement"].as_array().unwrap().clone();
+    let models = shown["Statement"][0]["Resource"].clone();
+    shown["Statement"].as_array_mut().unwrap().extend(more);
+    let calls = filled(&resources["CallBedrock"]["PolicyDocument"], &models);
     assert_eq!(calls, shown);
+}
+
+/// A policy of a template with the values of `infra/policies` in the place of its functions.
+fn filled(value: &Value, models: &Value) -> Value {
+    let ref_of = |object: &Map<String, Value>| object.get("Ref").and_then(Value::as_str).map(str::to_owned);
+    match value {
+        Value::Object(object) => match (ref_of(object).as_deref(), object.get("Fn::Sub").and_then(Value::as_str)) {
+            (Some("ModelArns"), _) => models.clone(),
+            (Some("Regions"), _) => json!(["us-east-1"]),
+            (_, Some(text)) => {
+                json!(text.replace("${AWS::Partition}", "aws").replace("${AWS::AccountId}", "111122223333"))
+            }
+            _ => object.iter().map(|(key, inner)| (key.clone(), filled(inner, models))).collect(),
+        },
+        Value::Array(items) => items.iter().map(|item| filled(item, models)).collect(),
+        _ => value.clone(),
+    }
 }

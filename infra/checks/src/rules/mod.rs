@@ -13,6 +13,7 @@ mod audit;
 mod connectivity;
 mod encryption;
 mod network;
+pub mod operations;
 mod policies;
 
 use std::fmt;
@@ -90,6 +91,7 @@ fn faults(template: &Template) -> Vec<Fault> {
         network::check(&mut report);
         connectivity::check(&mut report);
         audit::check(&mut report);
+        operations::check(&mut report);
         let wrong = apply_exceptions(&mut report);
         report.faults.extend(wrong);
         found.append(&mut report.faults);
