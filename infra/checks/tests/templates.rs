@@ -37,6 +37,8 @@ fn the_templates_pass_every_rule() {
 /// Template, original text, planted text; rule, resource and subject of the expected fault.
 type Planted = (&'static str, &'static str, &'static str, (&'static str, &'static str, &'static str));
 
+const PACKAGES: &str = "arn:${AWS::Partition}:s3:::al2023-repos-${AWS::Region}-de612dc2/*";
+
 const PLANTED: &[Planted] = &[
     // Policies.
     ("commercial/identity.yaml", "- bedrock:InvokeModel\n", "- bedrock:*\n", ("wildcard", "CallBedrock", "bedrock:*")),
@@ -279,6 +281,18 @@ const PLANTED: &[Planted] = &[
         ("alarm", "Connection", "AWS/DX ConnectionState"),
     ),
     ("commercial/vpn.yaml", "      AlarmActions: [!Ref AlarmTopicArn]\n", "", ("alarm", "TunnelDownA", "AlarmActions")),
+    (
+        "govcloud/network.yaml",
+        "al2023-repos-${AWS::Region}-de612dc2/*",
+        "al2023-repos-de612dc2/*",
+        ("packages", "S3Endpoint", PACKAGES),
+    ),
+    (
+        "govcloud/network.yaml",
+        "-de612dc2/*\"\n",
+        "-de612dc2/*\"\n            Condition:\n              StringEquals:\n                \"aws:PrincipalAccount\": !Ref AWS::AccountId\n",
+        ("packages", "S3Endpoint", PACKAGES),
+    ),
     // Environments.
     ("govcloud/audit.yaml", "  Environment:\n", "  Stage:\n", ("environment", "", "Parameters")),
 ];

@@ -116,6 +116,35 @@ fn endpoint(report: &mut Report<'_>) {
     if !given(report.resource.property("/PolicyDocument")) {
         let problem = "no endpoint policy: the default allows any credentials and any account";
         report.fault("endpoint", "/Properties", "PolicyDocument", problem);
+    } else if texts(name).iter().any(|name| name.ends_with(".s3")) {
+        packages(report);
+    }
+}
+
+/// Amazon Linux 2023's package repositories, in either partition: the machines' `dnf` reads them without credentials, so a
+/// condition on the principal denies them. Source: aws-samples/data-perimeter-policy-examples, "service_owned_resources.md"
+/// (Amazon EC2, Amazon Linux 2023), and the repositories' own address in Amazon Linux's `amazonlinux.repo`,
+/// `al2023-repos-$awsregion-de612dc2.s3$dualstack.$awsregion.$awsdomain`. Never run in GovCloud.
+const PACKAGES: &str = "arn:${AWS::Partition}:s3:::al2023-repos-${AWS::Region}-de612dc2/*";
+
+/// The policy of an S3 endpoint must let machines read their packages.
+fn packages(report: &mut Report<'_>) {
+    let place = "/Properties/PolicyDocument/Statement";
+    let statements = report.resource.property("/PolicyDocument/Statement").as_array();
+    let part = |statement: &Value, key: &str| statement.get(key).cloned().unwrap_or_default();
+    let found = statements.into_iter().flatten().find(|statement| {
+        texts(&part(statement, "Resource")).contains(&PACKAGES)
+            && texts(&part(statement, "Action")).contains(&"s3:GetObject")
+            && part(statement, "Effect").as_str() == Some("Allow")
+    });
+    match found {
+        None => report.fault("packages", place, PACKAGES, "not readable: no package of Amazon Linux can be installed"),
+        Some(statement)
+            if part(statement, "Principal").as_str() != Some("*") || statement.get("Condition").is_some() =>
+        {
+            report.fault("packages", place, PACKAGES, "want principal \"*\" and no condition: dnf has no credentials");
+        }
+        Some(_) => {}
     }
 }
 
