@@ -39,6 +39,8 @@ type Planted = (&'static str, &'static str, &'static str, (&'static str, &'stati
 
 const PACKAGES: &str = "arn:${AWS::Partition}:s3:::al2023-repos-${AWS::Region}-de612dc2/*";
 
+const IDLE: &str = "tcp.idle_timeout.seconds";
+
 const PLANTED: &[Planted] = &[
     // Policies.
     ("commercial/identity.yaml", "- bedrock:InvokeModel\n", "- bedrock:*\n", ("wildcard", "CallBedrock", "bedrock:*")),
@@ -293,6 +295,28 @@ const PLANTED: &[Planted] = &[
         "-de612dc2/*\"\n            Condition:\n              StringEquals:\n                \"aws:PrincipalAccount\": !Ref AWS::AccountId\n",
         ("packages", "S3Endpoint", PACKAGES),
     ),
+    // Idle connections, and machines that install themselves.
+    ("govcloud/gateway.yaml", "Value: \"3900\"", "Value: \"3600\"", ("idle", "TlsListener", IDLE)),
+    ("govcloud/gateway.yaml", "Value: \"3900\"", "Value: \"6001\"", ("idle", "TlsListener", IDLE)),
+    (
+        "govcloud/gateway.yaml",
+        "      ListenerAttributes:\n        - { Key: tcp.idle_timeout.seconds, Value: \"3900\" }\n",
+        "",
+        ("idle", "TlsListener", IDLE),
+    ),
+    (
+        "govcloud/gateway.yaml",
+        "Protocol: TCP\n      Port: 443",
+        "Protocol: TLS\n      Port: 443",
+        ("idle", "TlsListener", "Protocol TLS"),
+    ),
+    (
+        "govcloud/gateway.yaml",
+        "HealthCheckGracePeriod: 960",
+        "HealthCheckGracePeriod: 900",
+        ("grace", "Group", "HealthCheckGracePeriod"),
+    ),
+    ("govcloud/gateway.yaml", "PauseTime: PT15M", "PauseTime: PT1H", ("grace", "Group", "HealthCheckGracePeriod")),
     // Environments.
     ("govcloud/audit.yaml", "  Environment:\n", "  Stage:\n", ("environment", "", "Parameters")),
 ];
@@ -305,6 +329,12 @@ fn finds_each_planted_fault() {
             found.iter().any(|f| (f.rule, f.resource.as_str(), f.subject.as_str()) == (*rule, resource, subject));
         assert!(named, "{file}, {to:?}: wanted [{rule}] {resource} {subject}, found {found:#?}");
     }
+}
+
+#[test]
+fn the_idle_rule_has_envoys_time_out() {
+    let base = std::fs::read_to_string(templates().join("../../envoy/base.yaml")).unwrap();
+    assert!(base.contains(&format!("\n                  idle_timeout: {}s\n", rules::balancer::ENVOY_IDLE)));
 }
 
 /// A template with one resource: its type, its properties as YAML, and rule and subject of the expected fault.

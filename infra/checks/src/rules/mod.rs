@@ -10,6 +10,7 @@
 //! An exception that no fault needs is a fault itself.
 
 mod audit;
+pub mod balancer;
 mod connectivity;
 mod encryption;
 mod network;
@@ -92,6 +93,7 @@ fn faults(template: &Template) -> Vec<Fault> {
         connectivity::check(&mut report);
         audit::check(&mut report);
         operations::check(&mut report);
+        balancer::check(&mut report);
         let wrong = apply_exceptions(&mut report);
         report.faults.extend(wrong);
         found.append(&mut report.faults);
