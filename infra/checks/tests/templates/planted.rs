@@ -1,38 +1,9 @@
-//! The templates of `infra/templates` pass every rule, and a template with a planted fault does not.
+//! The real templates, each with one fault planted.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-use std::collections::BTreeMap;
-use std::path::Path;
-
-use filter_core::names::Partition;
 use infra_checks::rules::{self, Fault};
-use infra_checks::template::{PARTITIONS, Template, directory};
-use infra_checks::templates;
-use serde_json::{Map, Value, json};
+use infra_checks::template::Template;
 
-fn partition(file: &str) -> Partition {
-    PARTITIONS.into_iter().find(|partition| file.starts_with(directory(*partition))).unwrap()
-}
-
-fn text(file: &str) -> String {
-    std::fs::read_to_string(templates().join(file)).unwrap()
-}
-
-/// The faults of a real template with one text replaced.
-fn planted(file: &str, from: &str, to: &str) -> Vec<Fault> {
-    let text = text(file);
-    assert!(text.contains(from), "{file} has no {from:?}");
-    let template = Template::parse(file.to_owned(), partition(file), &text.replacen(from, to, 1)).unwrap();
-    rules::check(&[template])
-}
-
-#[test]
-fn the_templates_pass_every_rule() {
-    let found = rules::check(&Template::all(&templates()).unwrap());
-    let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
-    assert!(found.is_empty(), "{}", lines.join("\n"));
-}
+use super::{partition, text};
 
 /// Template, original text, planted text; rule, resource and subject of the expected fault.
 type Planted = (&'static str, &'static str, &'static str, (&'static str, &'static str, &'static str));
@@ -331,141 +302,10 @@ fn finds_each_planted_fault() {
     }
 }
 
-#[test]
-fn the_idle_rule_has_envoys_time_out() {
-    let base = std::fs::read_to_string(templates().join("../../envoy/base.yaml")).unwrap();
-    assert!(base.contains(&format!("\n                  idle_timeout: {}s\n", rules::balancer::ENVOY_IDLE)));
-}
-
-/// A template with one resource: its type, its properties as YAML, and rule and subject of the expected fault.
-type Small = (&'static str, &'static str, Option<(&'static str, &'static str)>);
-
-const RESOURCES: &[Small] = &[
-    ("AWS::Logs::LogGroup", "{RetentionInDays: 30}", Some(("encryption", "KmsKeyId"))),
-    ("AWS::Logs::LogGroup", "{KmsKeyId: !Ref K}", Some(("encryption", "RetentionInDays"))),
-    ("AWS::SNS::Topic", "{}", Some(("encryption", "KmsMasterKeyId"))),
-    (
-        "AWS::EC2::SecurityGroup",
-        "{SecurityGroupIngress: [{CidrIp: 0.0.0.0/0, IpProtocol: tcp}]}",
-        Some(("ingress", "0.0.0.0/0")),
-    ),
-    (
-        "AWS::EC2::SecurityGroup",
-        "{SecurityGroupIngress: [{CidrIpv6: '::/0', IpProtocol: tcp}]}",
-        Some(("ingress", "::/0")),
-    ),
-    (
-        "AWS::EC2::SecurityGroup",
-        "{SecurityGroupIngress: [{CidrIp: !Ref Open, IpProtocol: tcp}]}",
-        Some(("ingress", "0.0.0.0/0")),
-    ),
-    (
-        "AWS::EC2::SecurityGroup",
-        "{SecurityGroupIngress: [{CidrIp: 10.0.0.0/8, IpProtocol: -1}]}",
-        Some(("ingress", "IpProtocol -1")),
-    ),
-    ("AWS::EC2::SecurityGroup", "{SecurityGroupIngress: [{CidrIp: 10.0.0.0/8, IpProtocol: tcp}]}", None),
-    ("AWS::EC2::SecurityGroupIngress", "{CidrIp: 0.0.0.0/0, IpProtocol: tcp}", Some(("ingress", "0.0.0.0/0"))),
-    ("AWS::EC2::Subnet", "{MapPublicIpOnLaunch: true}", Some(("ingress", "MapPublicIpOnLaunch"))),
-    ("AWS::ElasticLoadBalancingV2::LoadBalancer", "{Type: network}", Some(("ingress", "Scheme"))),
-    ("AWS::ElasticLoadBalancingV2::LoadBalancer", "{Scheme: internal}", None),
-    ("AWS::EC2::VPC", "{CidrBlock: 10.0.0.0/16}", Some(("flow-log", "AWS::EC2::FlowLog"))),
-    (
-        "AWS::EC2::VPCEndpoint",
-        "{PolicyDocument: {}, ServiceName: !Sub 'com.amazonaws.${AWS::Region}.bedrock'}",
-        Some(("endpoint", "com.amazonaws.${AWS::Region}.bedrock")),
-    ),
-    (
-        "AWS::EC2::VPCEndpoint",
-        "{PolicyDocument: {}, ServiceName: com.amazonaws.us-gov-west-1.sts}",
-        Some(("endpoint", "com.amazonaws.us-gov-west-1.sts")),
-    ),
-    (
-        "AWS::EC2::VPCEndpoint",
-        "{ServiceName: !Sub 'com.amazonaws.${AWS::Region}.sts'}",
-        Some(("endpoint", "PolicyDocument")),
-    ),
-    ("AWS::EC2::VPCEndpoint", "{PolicyDocument: {}, ServiceName: !Sub 'com.amazonaws.${AWS::Region}.sts'}", None),
-    ("AWS::EC2::LaunchTemplate", "{LaunchTemplateData: {}}", Some(("imds", "HttpTokens"))),
-    ("AWS::EC2::LaunchTemplate", "{LaunchTemplateData: {}}", Some(("encryption", "BlockDeviceMappings"))),
-    (
-        "AWS::EC2::LaunchTemplate",
-        "{LaunchTemplateData: {BlockDeviceMappings: [{Ebs: {Encrypted: true}}, {Ebs: {VolumeSize: 8}}]}}",
-        Some(("encryption", "BlockDeviceMappings/1")),
-    ),
-    (
-        "AWS::EC2::LaunchTemplate",
-        "{LaunchTemplateData: {BlockDeviceMappings: [{Ebs: {Encrypted: true}}], MetadataOptions: {HttpTokens: required, HttpPutResponseHopLimit: 1}}}",
-        None,
-    ),
-    ("AWS::EC2::VPNConnection", "{}", Some(("alarm", "AWS/VPN TunnelState"))),
-    ("AWS::EC2::VPNConnection", "{}", Some(("ipsec", "VpnTunnelOptionsSpecifications"))),
-    ("AWS::EC2::Instance", "{LaunchTemplate: {LaunchTemplateId: x, Version: 1}}", None),
-    ("AWS::EC2::Instance", "{BlockDeviceMappings: [{Ebs: {Encrypted: true}}]}", Some(("imds", "LaunchTemplate"))),
-];
-
-#[test]
-fn each_rule_reports_faults_only() {
-    for (kind, properties, wanted) in RESOURCES {
-        let text = format!(
-            "Parameters:\n  Environment: {{Type: String}}\n  Open: {{Type: String, Default: 0.0.0.0/0}}\n\
-             Resources:\n  R:\n    Type: {kind}\n    Properties: {properties}\n"
-        );
-        let template = Template::parse("govcloud/x.yaml".to_owned(), Partition::GovCloud, &text).unwrap();
-        let found = rules::check(&[template]);
-        let named: Vec<(&str, &str)> = found.iter().map(|fault| (fault.rule, fault.subject.as_str())).collect();
-        match wanted {
-            Some(fault) => assert!(named.contains(fault), "{kind} {properties}: {found:#?}"),
-            None => assert!(found.is_empty(), "{kind} {properties}: {found:#?}"),
-        }
-        assert!(found.iter().all(|fault| (5..=7).contains(&fault.line)), "{found:#?}");
-    }
-}
-
-/// A policy of `infra/policies`.
-fn policy(name: &str) -> Value {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies").join(name);
-    serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
-}
-
-#[test]
-fn the_commercial_role_matches_the_policies() {
-    let file = "commercial/identity.yaml";
-    let template = Template::parse(file.to_owned(), partition(file), &text(file)).unwrap();
-    let resources: BTreeMap<&str, Value> =
-        template.resources().map(|resource| (resource.id, resource.property("").clone())).collect();
-
-    let trust = resources["Role"]["AssumeRolePolicyDocument"]["Fn::Sub"].as_str().unwrap();
-    let values = [
-        ("${Provider}", "arn:aws:iam::111122223333:oidc-provider/ISSUER"),
-        ("${Issuer}", "ISSUER"),
-        ("${Audience}", template.default("Audience").unwrap().as_str().unwrap()),
-        ("${GatewayRoleArn}", "arn:aws-us-gov:iam::444455556666:role/bedrock-gateway"),
-    ];
-    let trust = values.iter().fold(trust.to_owned(), |text, (name, value)| text.replace(name, value));
-    assert_eq!(serde_json::from_str::<Value>(&trust).unwrap(), policy("commercial-trust.json"));
-
-    let mut shown = policy("commercial-bedrock.json");
-    let more = policy("commercial-operations.json")["Statement"].as_array().unwrap().clone();
-    let models = shown["Statement"][0]["Resource"].clone();
-    shown["Statement"].as_array_mut().unwrap().extend(more);
-    let calls = filled(&resources["CallBedrock"]["PolicyDocument"], &models);
-    assert_eq!(calls, shown);
-}
-
-/// A policy of a template with the values of `infra/policies` in the place of its functions.
-fn filled(value: &Value, models: &Value) -> Value {
-    let ref_of = |object: &Map<String, Value>| object.get("Ref").and_then(Value::as_str).map(str::to_owned);
-    match value {
-        Value::Object(object) => match (ref_of(object).as_deref(), object.get("Fn::Sub").and_then(Value::as_str)) {
-            (Some("ModelArns"), _) => models.clone(),
-            (Some("Regions"), _) => json!(["us-east-1"]),
-            (_, Some(text)) => {
-                json!(text.replace("${AWS::Partition}", "aws").replace("${AWS::AccountId}", "111122223333"))
-            }
-            _ => object.iter().map(|(key, inner)| (key.clone(), filled(inner, models))).collect(),
-        },
-        Value::Array(items) => items.iter().map(|item| filled(item, models)).collect(),
-        _ => value.clone(),
-    }
+/// The faults of a real template with one text replaced.
+fn planted(file: &str, from: &str, to: &str) -> Vec<Fault> {
+    let text = text(file);
+    assert!(text.contains(from), "{file} has no {from:?}");
+    let template = Template::parse(file.to_owned(), partition(file), &text.replacen(from, to, 1)).unwrap();
+    rules::check(&[template])
 }
