@@ -16,6 +16,7 @@ mod encryption;
 mod network;
 pub mod operations;
 mod policies;
+mod reach;
 
 use std::fmt;
 
@@ -94,6 +95,7 @@ fn faults(template: &Template) -> Vec<Fault> {
         audit::check(&mut report);
         operations::check(&mut report);
         balancer::check(&mut report);
+        reach::check(&mut report);
         let wrong = apply_exceptions(&mut report);
         report.faults.extend(wrong);
         found.append(&mut report.faults);

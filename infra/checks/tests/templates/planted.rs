@@ -288,6 +288,35 @@ const PLANTED: &[Planted] = &[
         ("grace", "Group", "HealthCheckGracePeriod"),
     ),
     ("govcloud/gateway.yaml", "PauseTime: PT15M", "PauseTime: PT1H", ("grace", "Group", "HealthCheckGracePeriod")),
+    // Names that the endpoints allow, and keys of secrets.
+    (
+        "govcloud/secrets.yaml",
+        "Name: !Sub \"bedrock/${Environment}",
+        "Name: !Sub \"${Environment}",
+        ("reach", "Secret", "Name"),
+    ),
+    ("govcloud/vpn-secret.yaml", "\"bedrock/${Environment}/vpn", "\"vpn", ("reach", "Secret", "Name")),
+    (
+        "govcloud/gateway.yaml",
+        "!Sub \"/bedrock-gateway/${Environment}/gateway/",
+        "!Sub \"/${Environment}/gateway/",
+        ("reach", "Settings", "Name"),
+    ),
+    ("govcloud/vpn.yaml", "secret:bedrock/[", "secret:[", ("reach", "Role", "SecretArn")),
+    ("govcloud/vpn.yaml", "begins with bedrock/,", "is short,", ("reach", "Role", "SecretArn")),
+    ("govcloud/gateway.yaml", ":table/bedrock-gateway-[", ":table/[", ("reach", "Role", "TableArn")),
+    (
+        "govcloud/gateway.yaml",
+        "              Action: kms:Decrypt\n              Resource: !Ref CertificateSecretKeyArn\n",
+        "              Action: kms:Encrypt\n              Resource: !Ref CertificateSecretKeyArn\n",
+        ("reach", "ReadCertificate", "kms:Decrypt"),
+    ),
+    (
+        "govcloud/vpn.yaml",
+        "\"kms:ViaService\": !Sub \"secretsmanager",
+        "\"kms:ViaService\": !Sub \"s3",
+        ("reach", "Role", "kms:Decrypt"),
+    ),
     // Environments.
     ("govcloud/audit.yaml", "  Environment:\n", "  Stage:\n", ("environment", "", "Parameters")),
 ];
