@@ -13,6 +13,7 @@ mod audit;
 pub mod balancer;
 mod connectivity;
 mod encryption;
+mod logs;
 mod network;
 pub mod operations;
 mod policies;
@@ -96,6 +97,7 @@ fn faults(template: &Template) -> Vec<Fault> {
         operations::check(&mut report);
         balancer::check(&mut report);
         reach::check(&mut report);
+        logs::check(&mut report);
         let wrong = apply_exceptions(&mut report);
         report.faults.extend(wrong);
         found.append(&mut report.faults);

@@ -317,6 +317,32 @@ const PLANTED: &[Planted] = &[
         "\"kms:ViaService\": !Sub \"s3",
         ("reach", "Role", "kms:Decrypt"),
     ),
+    // ARNs of log groups.
+    (
+        "govcloud/vpn.yaml",
+        "!Sub \"arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:${Log}:log-stream:*\"",
+        "!GetAtt Log.Arn",
+        ("logs", "Role", "Log.Arn"),
+    ),
+    ("govcloud/vpn.yaml", "log-group:${Log}:log-stream:*", "log-group:${Log}", ("logs", "Role", "logs:PutLogEvents")),
+    (
+        "commercial/network.yaml",
+        "Action: [logs:CreateLogStream, logs:DescribeLogStreams",
+        "Action: [logs:CreateLogStream, logs:DescribeLogGroups",
+        ("logs", "FlowLogRole", "logs:DescribeLogGroups"),
+    ),
+    (
+        "govcloud/network.yaml",
+        "log-group:${FlowLogGroup}\"",
+        "log-group:${FlowLogGroup}:*\"",
+        ("logs", "FlowLogRole", "logs:DescribeLogStreams"),
+    ),
+    (
+        "commercial/vpn.yaml",
+        "!Sub \"arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:${TunnelLog}\"",
+        "!GetAtt TunnelLog.Arn",
+        ("logs", "ConnectionA", "TunnelLog.Arn"),
+    ),
     // Environments.
     ("govcloud/audit.yaml", "  Environment:\n", "  Stage:\n", ("environment", "", "Parameters")),
 ];
