@@ -39,6 +39,7 @@ pub(super) fn check(report: &mut Report<'_>) {
             let subject = "AllowedPrefixesToDirectConnectGateway";
             report.fault("bgp", "/Properties", subject, "missing: it limits the announced ranges");
         }
+        "AWS::EC2::VPNGatewayRoutePropagation" => propagation(report),
         "AWS::CloudWatch::Alarm" if resource.property("/AlarmActions").as_array().is_none_or(Vec::is_empty) => {
             report.fault("alarm", "/Properties", "AlarmActions", "no action: the alarm notifies nobody");
         }
@@ -57,6 +58,27 @@ pub(super) fn check(report: &mut Report<'_>) {
         });
         if !watched {
             report.fault("alarm", "", format!("{namespace} {metric}"), "no alarm of the template watches this metric");
+        }
+    }
+}
+
+/// Routes propagate from a gateway that is attached, and that is associated with its Direct Connect gateway: otherwise the
+/// propagation fails, or has no routes.
+/// Source: AWS Direct Connect User Guide, "Virtual private gateway associations",
+/// <https://docs.aws.amazon.com/directconnect/latest/UserGuide/virtualgateways.html>.
+fn propagation(report: &mut Report<'_>) {
+    let (template, resource) = (report.template, report.resource);
+    let Some(gateway) = resource.property("/VpnGatewayId").get("Ref").and_then(Value::as_str) else { return };
+    let awaited = resource.body.get("DependsOn").map(texts).unwrap_or_default();
+    for (kind, property) in [
+        ("AWS::EC2::VPCGatewayAttachment", "/VpnGatewayId"),
+        ("AWS::DirectConnect::DirectConnectGatewayAssociation", "/AssociatedGatewayId"),
+    ] {
+        for needed in template.of_type(kind).filter(|needed| refers(needed.property(property), gateway)) {
+            if !awaited.contains(&needed.id) {
+                let problem = "does not wait for it; name it in DependsOn";
+                report.fault("propagation", "/DependsOn", needed.id, problem);
+            }
         }
     }
 }

@@ -66,6 +66,9 @@ fn policy(report: &mut Report<'_>, statements: &Value, place: &str) {
             && statement
                 .pointer("/Condition/StringEquals/kms:ViaService")
                 .is_some_and(|via| texts(via).contains(&"secretsmanager.${AWS::Region}.amazonaws.com"));
+        if actions.contains(&"s3:GetObject") {
+            objects(report, resource, place);
+        }
         let named = resource.get("Ref").and_then(Value::as_str);
         let wanted = ARNS.iter().find(|(service, _)| actions.iter().any(|action| action.starts_with(service)));
         if let (Some(parameter), Some((_, part))) = (named, wanted) {
@@ -75,6 +78,18 @@ fn policy(report: &mut Report<'_>, statements: &Value, place: &str) {
     if reads && !decrypts {
         let problem = format!("missing next to {READ}: a secret under a key of the account cannot be read");
         report.fault("reach", place, DECRYPT, problem);
+    }
+}
+
+/// A role is changed before its machines are. So it allows every release and configuration of the bucket, or a machine that
+/// starts again during an update could not read its own. The digests in its settings decide which it accepts.
+fn objects(report: &mut Report<'_>, resource: &Value, place: &str) {
+    for text in texts(resource) {
+        let key = text.split_once(":::").and_then(|(_, object)| object.split_once('/')).map_or("", |(_, key)| key);
+        if !["release/*", "config/*"].contains(&key) {
+            let problem = "want release/* or config/*: a machine of the former release must read its own";
+            report.fault("reach", place, text, problem);
+        }
     }
 }
 

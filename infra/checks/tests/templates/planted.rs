@@ -243,6 +243,24 @@ const PLANTED: &[Planted] = &[
     ),
     (
         "govcloud/direct-connect.yaml",
+        "DependsOn: [Attachment, Association]",
+        "DependsOn: Attachment",
+        ("propagation", "Propagation", "Association"),
+    ),
+    (
+        "commercial/direct-connect.yaml",
+        "DependsOn: [Attachment, Association]",
+        "DependsOn: [Association]",
+        ("propagation", "Propagation", "Attachment"),
+    ),
+    (
+        "commercial/vpn.yaml",
+        "    DependsOn: Attachment\n    Properties:\n      VpnGatewayId",
+        "    Properties:\n      VpnGatewayId",
+        ("propagation", "Propagation", "Attachment"),
+    ),
+    (
+        "govcloud/direct-connect.yaml",
         "MetricName: VirtualInterfaceBgpStatus",
         "MetricName: VirtualInterfaceBpsEgress",
         ("alarm", "Interface", "AWS/DX VirtualInterfaceBgpStatus"),
@@ -316,6 +334,18 @@ const PLANTED: &[Planted] = &[
         "\"kms:ViaService\": !Sub \"secretsmanager",
         "\"kms:ViaService\": !Sub \"s3",
         ("reach", "Role", "kms:Decrypt"),
+    ),
+    (
+        "govcloud/gateway.yaml",
+        "${ArtifactBucket}/release/*",
+        "${ArtifactBucket}/${ArtifactKey}",
+        ("reach", "Role", "arn:${AWS::Partition}:s3:::${ArtifactBucket}/${ArtifactKey}"),
+    ),
+    (
+        "govcloud/vpn.yaml",
+        "${ArtifactBucket}/release/*",
+        "${ArtifactBucket}/${ArtifactKey}",
+        ("reach", "Role", "arn:${AWS::Partition}:s3:::${ArtifactBucket}/${ArtifactKey}"),
     ),
     // ARNs of log groups.
     (
