@@ -6,7 +6,8 @@ render.py --secret FILE --settings FILE --out DIR [--device NAME] [--libipsec TU
 Writes swanctl.conf, frr.conf, interfaces (for `ip -batch`), firewall.nft and watch.json to DIR. The parameters are those
 that AWS documents for its end:
   https://docs.aws.amazon.com/vpn/latest/s2svpn/VPNTunnels.html           algorithms, lifetimes, DPD, replay window
-  https://docs.aws.amazon.com/vpn/latest/s2svpn/cgw-best-practice.html    MTU and MSS, one tunnel preferred
+  https://docs.aws.amazon.com/vpn/latest/s2svpn/cgw-best-practice.html    MTU and MSS
+  https://docs.aws.amazon.com/vpn/latest/s2svpn/vpn-route-priority.html   nothing outranks AWS's MED between a connection's tunnels
   https://docs.aws.amazon.com/vpn/latest/s2svpn/your-cgw.html             BGP: one hop away, no GTSM, no BFD
 --libipsec is for kernels without ESP: one tunnel, which charon encrypts in user space behind its device ipsec0.
 """
@@ -233,8 +234,9 @@ def swanctl(secret, tunnels, libipsec):
 
 
 def frr(settings, secret, tunnels):
-    """GIVE-0 to GIVE-7 announce the same route with paths of increasing length. watch.py chooses one for each neighbour. The
-    choice here holds until then: it makes Commercial prefer a to b, and the first tunnel to the second."""
+    """GIVE-0 to GIVE-6 announce the same route with paths of increasing length. watch.py chooses one for each neighbour. The
+    choice here holds until then: it makes Commercial prefer a to b. Both tunnels of a machine get the same, and their routes the
+    same preference, so that AWS's MED decides between them."""
     rank = 5 if settings["name"] == "a" else 6
     lines = [
         "! Written by render.py.",
@@ -245,15 +247,15 @@ def frr(settings, secret, tunnels):
         "ip prefix-list REMOTE seq 5 permit %s%s" % (
             settings["remote_cidr"], "" if settings["remote_cidr"].prefixlen == 32 else " le 32"),
     ]
-    for level in range(8):
+    for level in range(7):
         lines += ["route-map GIVE-%d permit 10" % level, " match ip address prefix-list LOCAL"]
         if level:
             lines.append(" set as-path prepend" + " %d" % secret["local_asn"] * level)
         lines.append("exit")
-    for tunnel in tunnels:
-        lines += ["route-map TAKE-%d permit 10" % tunnel["number"], " match ip address prefix-list REMOTE",
-                  " set local-preference %d" % (300 - 100 * tunnel["number"]), "exit"]
     lines += [
+        "route-map TAKE permit 10",
+        " match ip address prefix-list REMOTE",
+        "exit",
         "router bgp %d" % secret["local_asn"],
         " bgp router-id %s" % tunnels[0]["near"],
         " bgp log-neighbor-changes",
@@ -266,11 +268,12 @@ def frr(settings, secret, tunnels):
         lines += [" neighbor %s remote-as %d" % (far, secret["remote_asn"]),
                   " neighbor %s description tunnel %d" % (far, tunnel["number"]),
                   " neighbor %s timers connect 5" % far]
-    lines += [" address-family ipv4 unicast", "  network %s" % settings["local_cidr"]]
-    for nth, tunnel in enumerate(tunnels):
+    # One tunnel at a time: a flow must not be divided.
+    lines += [" address-family ipv4 unicast", "  network %s" % settings["local_cidr"], "  maximum-paths 1"]
+    for tunnel in tunnels:
         far = tunnel["far"]
-        lines += ["  neighbor %s route-map TAKE-%d in" % (far, tunnel["number"]),
-                  "  neighbor %s route-map GIVE-%d out" % (far, rank + nth),
+        lines += ["  neighbor %s route-map TAKE in" % far,
+                  "  neighbor %s route-map GIVE-%d out" % (far, rank),
                   "  neighbor %s maximum-prefix 100" % far]
     return lines + [" exit-address-family", "exit"]
 

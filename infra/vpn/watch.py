@@ -14,8 +14,9 @@ The rule (docs/vpn.md has its reasons):
   A gateway writes routes to its own interface only.
   `b` takes silence for the death of `a` only once. If `a` takes the routes back, `a` is alive, and silence alone moves the
   routes again only after six hundred rounds.
-  BGP follows the routes: the holder announces the shortest path over its first well tunnel. It is shorter than any path that a
-  dead tunnel has left behind, which Commercial believes for up to thirty seconds.
+  BGP follows the routes: the holder announces the shortest path, the same over both tunnels while both are well, so that AWS's
+  MED decides between them. Over its only well tunnel the path is shorter than what the dead tunnel has left behind, which
+  Commercial believes for up to thirty seconds.
 """
 import http.server
 import json
@@ -275,15 +276,13 @@ class Gateway:
             self.routes.holds = False
 
     def announce(self):
-        """Sets the length of the path that each neighbour gets (docs/vpn.md): 0 to 3 for the tunnel that answers should take, 4 to
-        7 for the others."""
-        first = next((tunnel for tunnel in self.tunnels if tunnel.well), self.tunnels[0])
+        """Sets the length of the path that each neighbour gets (docs/vpn.md): 0 to 3 for the tunnels that answers may take, 4 to 6
+        for the others."""
+        well = sum(tunnel.well for tunnel in self.tunnels)
         for tunnel in self.tunnels:
             level = 5 if self.name == "a" else 6
             if self.routes.holds:
-                level = (2 if self.name == "a" else 0) + (tunnel.number == 1) if tunnel is first else 4
-            elif tunnel is not first:
-                level += 1
+                level = (2 if self.name == "a" else 0) + (well == len(self.tunnels)) if tunnel.well else 4
             level = "GIVE-%d" % level
             if tunnel.given is not None and tunnel.given != level:
                 self.vtysh("configure terminal", "router bgp %d" % self.settings["local_asn"],

@@ -37,12 +37,9 @@ impl Watch {
         cloud.serve(name, &bin, &scratch.0.join("cloud")).unwrap();
         let state = scratch.0.join("state");
         std::fs::create_dir_all(&state).unwrap();
-        for (nth, far) in fars.iter().enumerate() {
-            std::fs::write(
-                state.join(format!("{far}.given")),
-                format!("GIVE-{}", if name == "a" { 5 } else { 6 } + nth),
-            )
-            .unwrap();
+        for far in &fars {
+            let given = if name == "a" { "GIVE-5" } else { "GIVE-6" };
+            std::fs::write(state.join(format!("{far}.given")), given).unwrap();
         }
         let head = format!("#!/bin/sh\ncd '{}'\n", state.display());
         let [one, two] = &fars;
@@ -58,7 +55,7 @@ impl Watch {
         sep=,
     done
     echo '}}' ;;
-"-c configure terminal -c router bgp 65010 -c address-family ipv4 unicast -c neighbor "*" route-map GIVE-"[0-7]" out")
+"-c configure terminal -c router bgp 65010 -c address-family ipv4 unicast -c neighbor "*" route-map GIVE-"[0-6]" out")
     echo "$*" >>vtysh.calls
     set -- $8; echo "$4" >$2.given ;;
 "-c clear bgp "*) echo "$*" >>vtysh.calls; set -- $2; rm -f $3.bgp ;;

@@ -72,9 +72,12 @@ fn announces_and_accepts_only_the_two_ranges() {
         lists,
         ["ip prefix-list LOCAL seq 5 permit 10.20.0.0/16", "ip prefix-list REMOTE seq 5 permit 10.100.0.0/16 le 32"]
     );
-    // Commercial chooses b's second tunnel last.
-    assert!(frr.contains("neighbor 169.254.102.17 route-map GIVE-7 out"), "{frr}");
+    // Both tunnels have the same path length and no preference, so that AWS's MED decides.
+    assert!(frr.contains("neighbor 169.254.102.17 route-map GIVE-6 out"), "{frr}");
     assert!(frr.contains("neighbor 169.254.102.13 route-map GIVE-6 out"), "{frr}");
+    for outranks in ["local-preference", "weight", "compare-routerid"] {
+        assert!(!frr.contains(outranks), "{frr}");
+    }
     let key = std::fs::metadata(scratch.0.join("out/swanctl.conf")).unwrap();
     assert_eq!(key.mode() & 0o077, 0, "only the owner may read the keys");
     for file in ["frr.conf", "interfaces", "firewall.nft", "watch.json"] {

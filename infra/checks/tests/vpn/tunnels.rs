@@ -12,7 +12,8 @@ use lab::vpn::daemons;
 
 use crate::support::{REMOTE, Scratch, TABLES, cloud, infra, machine as rendered_machine, notice, text};
 
-/// Both tunnels of one gateway with FRR at both ends. Without ESP: each tunnel is a veth pair.
+/// Both tunnels of one gateway with FRR at both ends. Without ESP: each tunnel is a veth pair. AWS prefers a tunnel by its MED
+/// while it updates the other: https://docs.aws.amazon.com/vpn/latest/s2svpn/vpn-route-priority.html
 #[test]
 fn both_ends_leave_a_silent_tunnel_and_return() {
     let able = namespace::check("vpn").and_then(|()| Namespace::add("gw").map(drop));
@@ -25,7 +26,7 @@ fn both_ends_leave_a_silent_tunnel_and_return() {
     let add = |role: &str| Namespace::add(role).unwrap();
     let (gateway, aws, router) = (add("vpn"), [add("aws1"), add("aws2")], add("bedrock"));
     gateway.loopback().unwrap();
-    let mut running = Vec::new();
+    let (mut running, mut ends) = (Vec::new(), Vec::new());
     for (nth, (aws, net)) in (1..).zip(aws.iter().zip([4, 8])) {
         let [far, near] = [net + 1, net + 2].map(|host| format!("169.254.101.{host}"));
         let [here, there] = [1, 2].map(|host| format!("10.100.{nth}.{host}"));
@@ -35,6 +36,7 @@ fn both_ends_leave_a_silent_tunnel_and_return() {
         let end = root.machine(&scratch.0.join(format!("aws{nth}"))).unwrap();
         std::fs::write(end.outside("/etc/frr/frr.conf"), daemons::far_end([&far, &near, &here], (10, 30))).unwrap();
         running.extend(daemons::frr(&format!("aws{nth}"), &end, aws, &scratch.0).unwrap());
+        ends.push((end, near));
     }
     let far = root.machine(&scratch.0.join("router")).unwrap();
     std::fs::write(far.outside("/etc/frr/frr.conf"), daemons::router(["10.100.1.2", "10.100.2.2"])).unwrap();
@@ -75,7 +77,23 @@ fn both_ends_leave_a_silent_tunnel_and_return() {
         routes(&gateway, REMOTE).contains(&format!("dev vpn{nth} "))
             && routes(&router, "10.20.0.0/16").contains(&format!("via 10.100.{nth}.2 "))
     };
-    until("the first tunnel", 40, &|| by(1));
+    // AWS's MEDs, tunnel by tunnel; the lower one is preferred.
+    let meds = |meds: [u32; 2]| {
+        for ((end, near), (space, med)) in ends.iter().zip(aws.iter().zip(meds)) {
+            let mut vtysh = end.exec(Some(space), "vtysh");
+            vtysh.args(["-c", "configure terminal", "-c", "route-map MED permit 10"]);
+            vtysh.args(["-c", &format!("set metric {med}"), "-c", "exit", "-c", "router bgp 64512"]);
+            vtysh.args(["-c", "address-family ipv4 unicast", "-c", &format!("neighbor {near} route-map MED out")]);
+            let output = vtysh.output().unwrap();
+            assert!(output.status.success(), "{}", text(&output));
+        }
+    };
+    until("a tunnel", 40, &|| routes(&gateway, REMOTE).contains("dev vpn"));
+    // An update of the first tunnel's endpoint.
+    meds([100, 50]);
+    until("the tunnel that AWS prefers", 30, &|| routes(&gateway, REMOTE).contains("dev vpn2 "));
+    meds([50, 100]);
+    until("the first tunnel", 30, &|| by(1));
     until("the claim", 20, &|| cloud.routes().iter().all(|route| route.as_deref() == Some("eni-a")));
     let drop = "table ip cut {\n  chain input {\n    type filter hook input priority 0;\n    iifname tun drop\n  }\n  chain \
                 output {\n    type filter hook output priority 0;\n    oifname tun drop\n  }\n}\n";
