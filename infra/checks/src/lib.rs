@@ -6,6 +6,7 @@
 
 pub mod aws_mock;
 pub mod linters;
+pub mod policy_files;
 pub mod rules;
 pub mod template;
 mod upgrade_test;
@@ -17,6 +18,7 @@ use filter_core::names::Partition;
 use lab::tools::{required, root};
 
 use linters::LinterError;
+use policy_files::PolicyFile;
 use template::{PARTITIONS, Template, TemplateError, region};
 
 pub use lab::Error;
@@ -56,10 +58,15 @@ pub fn run() -> Result<(), InfraError> {
     let found = Template::all(&directory)?;
     let count = found.len();
     settle(&format!("{count} templates, the project's rules"), texts(rules::check(&found)))?;
+    let policies = PolicyFile::all()?;
+    settle(
+        &format!("{} policies, their sizes", policies.len()),
+        policies.iter().filter_map(PolicyFile::oversize).collect(),
+    )?;
     // In parallel: both take long, and the upgrade test mostly waits.
     let (linted, upgraded) = std::thread::scope(|scope| {
         let upgraded = scope.spawn(upgrade_test::run);
-        let linted = lint(&directory, &found);
+        let linted = lint(&directory, &found, &policies);
         (linted, upgraded.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
     linted?;
@@ -67,7 +74,7 @@ pub fn run() -> Result<(), InfraError> {
 }
 
 /// `cfn-lint` and `checkov`.
-fn lint(directory: &Path, found: &[Template]) -> Result<(), InfraError> {
+fn lint(directory: &Path, found: &[Template], policies: &[PolicyFile]) -> Result<(), InfraError> {
     let count = found.len();
     let python = required(CFN_LINT_PYTHON)?;
     for partition in PARTITIONS {
@@ -78,6 +85,8 @@ fn lint(directory: &Path, found: &[Template]) -> Result<(), InfraError> {
             linters::cfn_lint(&python, region, &files)?,
         )?;
     }
+    let what = format!("{} policies, cfn-lint for their partitions", policies.len());
+    settle(&what, policy_files::cfn_lint(&python, policies)?)?;
     let python = required(CHECKOV_PYTHON)?;
     let checked = linters::checkov(&python, directory)?;
     let mut faults = checked.faults;

@@ -3,25 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use filter_core::operation::Operation;
+use infra_checks::CFN_LINT_PYTHON;
+use infra_checks::policy_files::{self, PolicyFile};
 use infra_checks::rules::operations;
-use lab::tools::root;
+use lab::tools::{required, root};
 use serde_json::{Value, json};
 
 fn policies() -> Vec<(String, Value)> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
-    let mut found: Vec<(String, Value)> = std::fs::read_dir(dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .map(|file| {
-            let name = file.file_name().unwrap().to_string_lossy().into_owned();
-            (name, serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap())
-        })
-        .collect();
-    found.sort_by(|(left, _), (right, _)| left.cmp(right));
-    found
+    PolicyFile::all().unwrap().into_iter().map(|file| (file.name, file.policy)).collect()
 }
 
 /// The strings of a value that is a string or a list.
@@ -116,5 +107,56 @@ fn each_operation_has_its_action_and_its_row() {
         let action = operation.iam_action();
         let named = row.starts_with(&format!("| `{operation}` |")) && row.contains(&format!("`{action}`"));
         assert!(named, "want a row of {operation} with {action}, in the filter's order; found {row}");
+    }
+}
+
+/// File, place of a value, its wrong value, and the fault that `cfn-lint` names.
+type Planted = (&'static str, &'static str, Value, &'static str);
+
+#[test]
+fn cfn_lint_judges_each_policy() {
+    let python = required(CFN_LINT_PYTHON).unwrap();
+    let good = PolicyFile::all().unwrap();
+    assert_eq!(policy_files::cfn_lint(&python, &good).unwrap(), Vec::<String>::new());
+    let planted: [Planted; 5] = [
+        ("commercial-bedrock.json", "/Statement/0/Action/0", json!("bedrock:InvokeModels"), "W3037"),
+        ("commercial-trust.json", "/Statement/0/Resource", json!("*"), "E3530"),
+        ("govcloud-secret.json", "/Statement/1/Condition", json!({ "StringIs": { "kms:ViaService": "x" } }), "E3510"),
+        ("govcloud-gateway.json", "/Statement/0/Effect", json!("Permit"), "E3510"),
+        ("govcloud-scp.json", "/Statement/0/Resources", json!("*"), "E3510"),
+    ];
+    // All at once: the linter takes seconds to start.
+    let faulty: Vec<PolicyFile> = planted
+        .iter()
+        .map(|(name, place, value, _)| {
+            let mut file = good.iter().find(|file| file.name == *name).unwrap().clone();
+            let (parent, key) = place.rsplit_once('/').unwrap();
+            match file.policy.pointer_mut(parent).unwrap() {
+                Value::Array(items) => items[key.parse::<usize>().unwrap()] = value.clone(),
+                parent => parent[key] = value.clone(),
+            }
+            file
+        })
+        .collect();
+    let found = policy_files::cfn_lint(&python, &faulty).unwrap();
+    for (name, place, _, rule) in planted {
+        assert!(found.iter().any(|fault| fault.contains(rule) && fault.contains(name)), "{name} {place}: {found:#?}");
+    }
+}
+
+#[test]
+fn refuses_policies_that_are_too_long() {
+    for file in PolicyFile::all().unwrap() {
+        assert_eq!(file.oversize(), None);
+        let limit = match file.name.as_str() {
+            name if name.contains("-trust") => 2048,
+            "govcloud-scp.json" => 5120,
+            _ => 6144,
+        };
+        let empty = json!({ "Statement": "" }).to_string().len();
+        let of =
+            |length: usize| PolicyFile { policy: json!({ "Statement": "x".repeat(length - empty) }), ..file.clone() };
+        assert_eq!(of(limit).oversize(), None);
+        assert!(of(limit + 1).oversize().is_some_and(|fault| fault.contains(&file.name)), "{}", file.name);
     }
 }
