@@ -29,6 +29,22 @@ fn the_templates_pass_every_rule() {
     assert!(found.is_empty(), "{}", lines.join("\n"));
 }
 
+/// Debian's regular support of 12 ended in June 2026 (https://wiki.debian.org/DebianReleases).
+#[test]
+fn the_vpns_debian_is_supported() {
+    let file = "govcloud/vpn.yaml";
+    let template = Template::parse(file.to_owned(), partition(file), &text(file)).unwrap();
+    let image = template.default("ImageId").and_then(Value::as_str).unwrap();
+    let release: u32 = image.split('/').nth(5).unwrap().parse().unwrap();
+    assert!(image.starts_with("/aws/service/debian/release/") && release >= 13, "{image}");
+    let page = std::fs::read_to_string(templates().join("../../docs/deployment.md")).unwrap();
+    assert!(page.contains(&format!("--name {image}`")), "docs/deployment.md does not name {image}");
+    for file in ["docs/vpn.md", "infra/vpn/user-data"] {
+        let text = std::fs::read_to_string(templates().join("../..").join(file)).unwrap();
+        assert!(text.contains(&format!("Debian {release}")), "{file} does not say Debian {release}");
+    }
+}
+
 #[test]
 fn the_idle_rule_has_envoys_time_out() {
     let base = std::fs::read_to_string(templates().join("../../envoy/base.yaml")).unwrap();
