@@ -25,7 +25,7 @@ fn texts(value: &Value) -> Vec<&str> {
 #[test]
 fn no_wildcard_but_where_an_action_needs_it() {
     let policies = policies();
-    assert_eq!(policies.len(), 7);
+    assert_eq!(policies.len(), 8);
     for (name, policy) in policies {
         assert_eq!(policy["Version"], "2012-10-17", "{name}");
         for statement in policy["Statement"].as_array().unwrap() {

@@ -330,6 +330,12 @@ const PLANTED: &[Planted] = &[
         ("reach", "ReadCertificate", "kms:Decrypt"),
     ),
     (
+        "govcloud/gateway.yaml",
+        "              Action: kms:Decrypt\n              Resource: !Ref IdentitySecretKeyArn\n",
+        "              Action: kms:Encrypt\n              Resource: !Ref IdentitySecretKeyArn\n",
+        ("reach", "ReadIdentity", "kms:Decrypt"),
+    ),
+    (
         "govcloud/vpn.yaml",
         "\"kms:ViaService\": !Sub \"secretsmanager",
         "\"kms:ViaService\": !Sub \"s3",
