@@ -109,7 +109,9 @@ fn gather(folder: &Path, files: &[(&str, PathBuf, u32)]) -> Result<(), Error> {
     copy(&root.join("LICENSE"), &folder.join("LICENSE"), 0o644)?;
     let infra = root.join("infra");
     create(&folder.join("infra"))?;
-    copy(&infra.join("deploy"), &folder.join("infra/deploy"), 0o755)?;
+    for name in ["certificate", "deploy"] {
+        copy(&infra.join(name), &folder.join("infra").join(name), 0o755)?;
+    }
     for name in INFRA {
         tree(&infra.join(name), &folder.join("infra").join(name))?;
     }
@@ -209,6 +211,7 @@ mod tests {
         let listed = String::from_utf8(listed.stdout).unwrap();
         for name in [
             "./SHA256SUMS",
+            "./infra/certificate",
             "./infra/deploy",
             "./infra/lib/plan.sh",
             "./infra/vpn/render.py",
