@@ -33,7 +33,7 @@ fn frr_reads_the_router_configuration() {
     let text = text("router/frr.conf");
     let (well, said) = read(&text);
     assert!(well, "{said}");
-    for (from, to) in [("set community 7224:7300", "set comunity 7224:7300"), ("remote-as 64601", "remote-as 6460x")] {
+    for (from, to) in [("set community 7224:7300", "set comunity 7224:7300"), ("remote-as 64601", "remote-at 64601")] {
         assert!(text.contains(from));
         let (well, said) = read(&text.replace(from, to));
         assert!(!well, "{to}: {said}");

@@ -1,8 +1,9 @@
 //! Debian packages for VPN instances, such as strongSwan and FRR. They are unpacked into a directory, which is the root
 //! of their programs. Nothing is installed on the machine, and root is not needed.
 //!
-//! apt verifies downloads with Debian's keys. Versions are not pinned, because Debian removes old versions, and the
-//! instances install current ones too. The file `versions` lists them.
+//! They are of the release that the instances have, whatever release of Debian this machine has; on other distributions, of
+//! this machine's own. apt verifies downloads with Debian's keys. Versions are not pinned, because Debian removes old
+//! versions, and the instances install current ones too. The file `versions` lists them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,6 +14,12 @@ use super::{ToolError, once, run};
 
 const WHAT: &str = "Debian's packages";
 const HINT: &str = "it is Debian's and Ubuntu's own: run this on one of them, or in a container of Debian 12 or later";
+/// The instances' release (infra/templates/govcloud/vpn.yaml), Debian 13.
+const RELEASE: &str = "trixie";
+/// The keys of Debian's releases, which the package debian-archive-keyring has. Without that of the release, apt uses this
+/// machine's own sources.
+const KEYS: [&str; 2] =
+    ["/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-trixie-stable.gpg"];
 /// apt adds their dependencies.
 const PACKAGES: [&str; 12] = [
     "charon-systemd",
@@ -36,12 +43,14 @@ const USERS: [(&str, &str); 2] = [
     ("passwd", "root:x:0:0::/:/bin/sh\nfrr:x:998:998::/:/usr/sbin/nologin\n"),
     ("group", "root:x:0:\nfrr:x:998:\nfrrvty:x:997:frr\n"),
 ];
+/// Debian 13's packages have these directories below `usr` only.
+const MERGED: [&str; 4] = ["bin", "lib", "lib64", "sbin"];
 /// Directories that each instance has to itself.
 const OWN: [&str; 4] = ["etc", "opt", "run", "tmp"];
 
 /// Downloads and unpacks the packages once. Returns the directory.
 pub(crate) fn find(tools: &Path) -> Result<PathBuf, ToolError> {
-    let names = format!("{PACKAGES:?}{SYSTEMD}{USERS:?}{OWN:?}");
+    let names = format!("{RELEASE}{PACKAGES:?}{SYSTEMD}{USERS:?}{OWN:?}");
     let place = tools.join(format!("debian-{}", hex::encode(Sha256::digest(names)).get(..12).unwrap_or_default()));
     once(WHAT, &place, fetch)?;
     Ok(place)
@@ -61,8 +70,19 @@ fn fetch(dir: &Path) -> Result<(), ToolError> {
     }
     let status = state.join("status");
     std::fs::write(&status, "").map_err(failed(&status))?;
+    let parts = state.join("sources");
+    let sources = release_sources()?;
+    if let Some(text) = &sources {
+        std::fs::create_dir_all(&parts).map_err(failed(&parts))?;
+        let file = parts.join("release.sources");
+        std::fs::write(&file, text).map_err(failed(&file))?;
+    }
     let apt = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
+        if sources.is_some() {
+            command.args(["-o", "Dir::Etc::SourceList=/dev/null", "-o"]);
+            command.arg(format!("Dir::Etc::SourceParts={}", parts.display()));
+        }
         command.args(["--quiet", "--yes"]);
         for (key, path) in [
             ("Dir::State", &state),
@@ -100,6 +120,12 @@ fn fetch(dir: &Path) -> Result<(), ToolError> {
             std::fs::remove_dir_all(&path).map_err(failed(&path))?;
         }
     }
+    for name in MERGED {
+        let path = dir.join(name);
+        if !path.exists() {
+            std::os::unix::fs::symlink(Path::new("usr").join(name), &path).map_err(failed(&path))?;
+        }
+    }
     let run = dir.join("var/run");
     std::os::unix::fs::symlink("/run", &run).map_err(failed(&run))?;
     for name in OWN.into_iter().chain(["dev", "proc"]) {
@@ -112,4 +138,46 @@ fn fetch(dir: &Path) -> Result<(), ToolError> {
     }
     let list = dir.join("versions");
     std::fs::write(&list, versions).map_err(failed(&list))
+}
+
+/// The release's sources, at the archives that this machine's own sources name. `None` on a machine that is not Debian's.
+fn release_sources() -> Result<Option<String>, ToolError> {
+    if KEYS.iter().any(|key| !Path::new(key).exists()) {
+        return Ok(None);
+    }
+    let mut command = Command::new("apt-get");
+    command.args(["indextargets", "--format", "$(SITE)", "Created-By: Packages"]);
+    Ok(sources_at(&run(WHAT, "apt-get", HINT, &mut command)?))
+}
+
+/// `sites` has the address of an archive on each line, some of them several times.
+fn sources_at(sites: &str) -> Option<String> {
+    let [keys, _] = KEYS;
+    let stanza = |suffix: &str, suites: &str| {
+        let site = sites.lines().map(|site| site.trim_end_matches('/')).find(|site| site.ends_with(suffix))?;
+        Some(format!("Types: deb\nURIs: {site}\nSuites: {suites}\nComponents: main\nSigned-By: {keys}\n\n"))
+    };
+    let main = stanza("/debian", &format!("{RELEASE} {RELEASE}-updates"))?;
+    Some(main + &stanza("/debian-security", &format!("{RELEASE}-security")).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_the_release_from_the_same_archives() {
+        let sites = "https://archive.example/debian/\nhttps://archive.example/debian\nhttps://archive.example/debian-security\n";
+        let sources = sources_at(sites).unwrap();
+        let lines: Vec<&str> =
+            sources.lines().filter(|line| line.starts_with("URIs") || line.starts_with("Suites")).collect();
+        let wanted = [
+            "URIs: https://archive.example/debian",
+            "Suites: trixie trixie-updates",
+            "URIs: https://archive.example/debian-security",
+            "Suites: trixie-security",
+        ];
+        assert_eq!(lines, wanted);
+        assert_eq!(sources_at("https://archive.example/ubuntu\n"), None);
+    }
 }

@@ -80,6 +80,13 @@ fn the_commercial_role_matches_the_policies() {
     shown["Statement"].as_array_mut().unwrap().extend(more);
     let calls = filled(&resources["CallBedrock"]["PolicyDocument"], &models);
     assert_eq!(calls, shown);
+
+    // A parameter has at most 4,096 bytes, and a managed policy 6,144 characters: every list of models fits.
+    // https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
+    let arn = format!("arn:aws:bedrock:us-east-1::foundation-model/{}", "x".repeat(16));
+    let models: Vec<&str> = vec![&arn; 4096 / (arn.len() + 1)];
+    let longest = filled(&resources["CallBedrock"]["PolicyDocument"], &json!(models));
+    assert!(longest.to_string().len() <= 6144, "{}", longest.to_string().len());
 }
 
 /// A policy of a template with the values of `infra/policies` in the place of its functions.
