@@ -160,7 +160,7 @@ fn installs_a_release() {
             }
         }
     }
-    assert_eq!(started, 4);
+    assert_eq!(started, 5);
 }
 
 /// An archive of one file, and its SHA-256 in hex.
