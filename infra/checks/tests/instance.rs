@@ -140,7 +140,7 @@ fn installs_a_release() {
         serde_json::from_str(&std::fs::read_to_string(etc.join("cloudwatch-agent.json")).unwrap()).unwrap();
     let groups = agent["logs"]["logs_collected"]["files"]["collect_list"].as_array().unwrap();
     let named: Vec<&str> = groups.iter().filter_map(|group| group["log_group_name"].as_str()).collect();
-    assert_eq!(named, ["envoy", "collector", "access"].map(|log| format!("/bedrock-gateway/prod/{log}")));
+    assert_eq!(named, ["envoy", "collector", "access", "metrics"].map(|log| format!("/bedrock-gateway/prod/{log}")));
 
     // The units' programs are executable, and the collector accepts the arguments of its unit.
     let units = root.join("etc/systemd/system");
@@ -160,7 +160,7 @@ fn installs_a_release() {
             }
         }
     }
-    assert_eq!(started, 5);
+    assert_eq!(started, 6);
 }
 
 /// An archive of one file, and its SHA-256 in hex.
@@ -370,4 +370,80 @@ fn services_leave_no_core_file() {
         let text = std::fs::read_to_string(&file).unwrap();
         assert!(text.lines().any(|line| line == "LimitCORE=1"), "{}", file.display());
     }
+}
+
+/// The last line that `metrics.py` wrote in `scratch`.
+fn metrics(scratch: &Scratch, admin: &str) -> serde_json::Value {
+    let path = format!("{}:{}", scratch.0.display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new(instance("metrics.py"));
+    command.env("PATH", path).env("BEDROCK_GATEWAY_ENVIRONMENT", "prod").env("BEDROCK_GATEWAY_ADMIN", admin);
+    let output = command.env("BEDROCK_GATEWAY_LOG", scratch.0.join("access.jsonl")).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let lines = std::fs::read_to_string(scratch.0.join("metrics.jsonl")).unwrap();
+    serde_json::from_str(lines.lines().last().unwrap()).unwrap()
+}
+
+#[test]
+fn metrics_are_of_the_last_minute() {
+    let scratch = Scratch::new("metrics");
+    let looked = Mutex::new(0);
+    let admin = double(move |request| {
+        assert_eq!(request, "GET /stats/prometheus");
+        let mut looked = looked.lock().unwrap();
+        *looked += 1;
+        // The third page is that of an Envoy that was started again.
+        let calls = [10, 17, 2][*looked - 1];
+        let page = format!(
+            "# TYPE bedrock_requests counter\n\
+             bedrock_requests{{class=\"any\",path=\"vpn\"}} {calls}\nbedrock_requests{{class=\"bulk\",path=\"dx\"}} {calls}\n\
+             bedrock_tokens{{kind=\"input\"}} 5\nbedrock_tokens{{kind=\"output\"}} 7\n\
+             bedrock_credentials_seconds_left{{source=\"a\"}} 900\nbedrock_credentials_seconds_left{{source=\"b\"}} 30\n\
+             envoy_cluster_membership_total{{envoy_cluster_name=\"bedrock-runtime.any\"}} 3\n\
+             envoy_cluster_membership_healthy{{envoy_cluster_name=\"bedrock-runtime.any\"}} 1\n\
+             envoy_http_downstream_rq_active{{envoy_http_conn_manager_prefix=\"gateway\"}} 4\n\
+             envoy_http_downstream_rq_active{{envoy_http_conn_manager_prefix=\"admin\"}} 1\n"
+        );
+        (200, page)
+    });
+    let program = |name: &str, text: &str| {
+        std::fs::write(scratch.program(name), format!("#!/bin/sh\n{text}\n")).unwrap();
+    };
+    program(
+        "chronyc",
+        "echo A9FEA97B,169.254.169.123,4,1764144000.1,-0.002,0.0,0.0,-3.4,0.0,0.0,0.002,0.001,16.1,Normal",
+    );
+    program("systemctl", "printf 'active\\ninactive\\nactive\\nactivating\\n'; exit 3");
+    std::fs::write(scratch.0.join("access.jsonl"), "x".repeat(100)).unwrap();
+    std::fs::write(scratch.0.join("access.jsonl-20260101T000000"), "x".repeat(1000)).unwrap();
+
+    let line = metrics(&scratch, &admin.address);
+    for (name, wanted) in [
+        ("Calls", 20.0),
+        ("InputTokens", 5.0),
+        ("OutputTokens", 7.0),
+        ("CredentialsSecondsLeft", 30.0),
+        ("EndpointsDown", 2.0),
+        ("ActiveCalls", 4.0),
+        ("ServicesDown", 2.0),
+        ("ClockErrorMs", 4.0),
+        ("ClockUnsynchronised", 0.0),
+        ("CollectorBehindBytes", 1100.0),
+    ] {
+        assert_eq!(line[name].as_f64(), Some(wanted), "{name}: {line}");
+    }
+    // The collector has read the old file and a part of the current one.
+    let inode = std::fs::metadata(scratch.0.join("access.jsonl")).unwrap().ino();
+    let checkpoint = format!("{{\"inode\":{inode},\"offset\":40,\"head\":1,\"head_bytes\":6}}");
+    std::fs::write(scratch.0.join("access.jsonl.checkpoint.json"), checkpoint).unwrap();
+    program("chronyc", "echo ,,0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,'Not synchronised'");
+    let line = metrics(&scratch, &admin.address);
+    assert_eq!((line["Calls"].as_f64(), line["InputTokens"].as_f64()), (Some(14.0), Some(0.0)), "{line}");
+    assert_eq!(line["CollectorBehindBytes"].as_f64(), Some(60.0), "{line}");
+    assert_eq!((line["ClockUnsynchronised"].as_f64(), line.get("ClockErrorMs")), (Some(1.0), None), "{line}");
+    assert_eq!(metrics(&scratch, &admin.address)["Calls"].as_f64(), Some(4.0));
+    // Without Envoy the machine's own remain.
+    let line = metrics(&scratch, "http://127.0.0.1:9");
+    assert!(line.get("Calls").is_none() && line["DiskUsedPercent"].is_number(), "{line}");
+    let named = line["_aws"]["CloudWatchMetrics"][0]["Metrics"].as_array().unwrap();
+    assert!(named.iter().all(|metric| line[metric["Name"].as_str().unwrap()].is_number()), "{line}");
 }
