@@ -1,7 +1,7 @@
 //! Network namespaces, the cables between them, and the rules in them. Needs `ip` and `tc`.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -43,6 +43,11 @@ impl Namespace {
         let name = format!("{PREFIX}{}-{role}", std::process::id());
         run(Command::new("ip").args(["netns", "add", &name]))?;
         Ok(Namespace(name))
+    }
+
+    /// The file that a thread enters it by.
+    pub fn file(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.0)
     }
 
     /// Sets up its loopback device.
