@@ -26,6 +26,7 @@ use lab::tools::{required, root, target};
 use serde_json::{Value, json};
 
 use machine::{MACHINE, Machine, Plan, executable, pack};
+use policy::Templates;
 
 /// One real call by the SDK, over the machine's TLS listener.
 const CALL: &str = r#"
@@ -65,17 +66,6 @@ fn only_the_account() -> Value {
         "Effect": "Allow", "Principal": "*", "Action": ["s3:GetObject"], "Resource": format!("arn:aws-us-gov:s3:::{}/*", policy::BUCKET),
         "Condition": {"StringEquals": {"aws:PrincipalAccount": policy::ACCOUNT}},
     }]})
-}
-
-/// The same with the repositories, for everyone.
-fn with_packages() -> Value {
-    let mut policy = only_the_account();
-    let packages = json!({
-        "Effect": "Allow", "Principal": "*", "Action": ["s3:GetObject"],
-        "Resource": "arn:aws-us-gov:s3:::al2023-repos-us-gov-west-1-de612dc2/*",
-    });
-    policy["Statement"].as_array_mut().unwrap().push(packages);
-    policy
 }
 
 #[test]
@@ -145,8 +135,8 @@ fn user_data_leads_to_a_call_and_its_record() {
     let refused = std::mem::take(&mut *machine.doubles().state.refused.lock().unwrap());
     assert!(!refused.is_empty() && refused.iter().all(|each| each.contains("de612dc2")), "{refused:?}");
 
-    // Once the endpoint allows the repositories, the agent comes, as when systemd tries again.
-    *machine.doubles().state.s3.lock().unwrap() = Some(with_packages());
+    // With the template's policy of the endpoint the agent comes, as when systemd tries again.
+    *machine.doubles().state.s3.lock().unwrap() = None;
     let (status, said) = machine.sh("systemctl start bedrock-gateway-agent.service");
     assert_eq!(status, 0, "{said}{}", machine.read("run/stub/console"));
     assert_eq!(machine.read("run/stub/agent"), "started\n");
@@ -258,4 +248,15 @@ fn refuses_units_that_cannot_start() {
         assert!(said.contains(reason), "{name}: {said}");
         assert_eq!(machine.signals().len(), 1, "{name}");
     }
+}
+
+#[test]
+fn the_s3_endpoint_allows_amazons_packages() {
+    let (_, policy) = Templates::read().endpoint("s3").unwrap();
+    let resource = "arn:aws-us-gov:s3:::al2023-repos-us-gov-west-1-de612dc2/core/mirrors/latest/x86_64/mirror.list";
+    let request = |resource, signed| policy::Request { action: "s3:GetObject", resource, signed };
+    assert!(policy::allows(&policy, request(resource, false)), "dnf reads without credentials: {policy}");
+    assert!(!policy::allows(&policy, request("arn:aws-us-gov:s3:::another-bucket/a", false)), "{policy}");
+    assert!(!policy::allows(&policy, request("arn:aws-us-gov:s3:::another-bucket/a", true)), "{policy}");
+    assert!(!policy::allows(&only_the_account(), request(resource, false)));
 }
