@@ -8,6 +8,7 @@ use lab::tools::{required, root, target};
 use serde_json::Value;
 
 use crate::machine::{here, programs, run};
+use crate::policy::{Request, Templates, allows};
 
 fn instance(name: &str) -> PathBuf {
     root().join("infra/instance").join(name)
@@ -197,6 +198,29 @@ fn the_agents_configuration_is_valid() {
     std::fs::write(&wrong, read("cloudwatch-agent.json").replacen("log_group_name", "log_group", 1)).unwrap();
     assert!(python(program, &wrong).contains("'log_group' was unexpected"));
     std::fs::remove_file(wrong).unwrap();
+}
+
+/// The agent creates streams in these groups and writes to them, and does not create groups.
+#[test]
+fn the_machine_may_write_each_log_group() {
+    let config: Value = serde_json::from_str(&read("cloudwatch-agent.json").replace("@ENVIRONMENT@", "prod")).unwrap();
+    let templates = Templates::read();
+    let (_, endpoint) = templates.endpoint("logs").unwrap();
+    for entry in config["logs"]["logs_collected"]["files"]["collect_list"].as_array().unwrap() {
+        let group = entry["log_group_name"].as_str().unwrap();
+        let name = group.rsplit('/').next().unwrap();
+        assert_eq!(templates.log_group(group).len(), 1, "{group}");
+        let arn = format!("arn:aws-us-gov:logs:us-gov-west-1:444455556666:log-group:{group}");
+        for (action, resource) in [
+            ("logs:CreateLogStream", format!("{arn}:log-stream:i-0123456789abcdef0")),
+            ("logs:PutLogEvents", format!("{arn}:log-stream:i-0123456789abcdef0")),
+            ("logs:DescribeLogStreams", arn.clone()),
+        ] {
+            let request = Request { action, resource: &resource, signed: true };
+            assert!(templates.role_allows(request), "{name}: {action}: the role");
+            assert!(allows(&endpoint, request), "{name}: {action}: the endpoint");
+        }
+    }
 }
 
 /// CloudWatch User Guide, "Specification: Embedded metric format".

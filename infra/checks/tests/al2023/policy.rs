@@ -78,6 +78,13 @@ impl Templates {
         Some((kind, resolved(&self.network, endpoint.property("/PolicyDocument"))))
     }
 
+    /// The ids of the log groups of that name.
+    pub(crate) fn log_group(&self, name: &str) -> Vec<&str> {
+        let groups = self.gateway.of_type("AWS::Logs::LogGroup");
+        let named = groups.filter(|group| resolve(&self.gateway, group.property("/LogGroupName")) == name);
+        named.map(|group| group.id).collect()
+    }
+
     /// Whether the role of the machines allows it.
     pub(crate) fn role_allows(&self, request: Request<'_>) -> bool {
         let role = self.gateway.of_type("AWS::IAM::Role").find(|role| role.id == "Role").unwrap();
@@ -125,7 +132,12 @@ impl Templates {
 fn reference(template: &Template, name: &str) -> String {
     let default =
         || template.default(name).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-    known(name).or_else(default).unwrap_or_else(|| format!("value-of-{name}"))
+    // A reference to a log group is its name.
+    let group = || {
+        let mut groups = template.of_type("AWS::Logs::LogGroup").filter(|group| group.id == name);
+        groups.next().map(|group| resolve(template, group.property("/LogGroupName")))
+    };
+    known(name).or_else(default).or_else(group).unwrap_or_else(|| format!("value-of-{name}"))
 }
 
 /// A value with its functions replaced; `null` for `AWS::NoValue`.
