@@ -24,6 +24,46 @@ section() {
         END { flush() }' "$1"
 }
 
+# constraints TEMPLATE: what a template allows of its parameters' values, a line KEY WHAT TEXT each; WHAT is pattern, values or want.
+constraints() {
+    awk '
+        function unquoted(text) {
+            sub(/^ */, "", text); sub(/ *$/, "", text)
+            if (text ~ /^".*"$/) { text = substr(text, 2, length(text) - 2); gsub(/\\\\/, "\\", text); gsub(/\\"/, "\"", text) }
+            else if (text ~ /^\047.*\047$/) text = substr(text, 2, length(text) - 2)
+            return text
+        }
+        { sub(/\r$/, "") }
+        /^[A-Za-z]/ { inside = ($1 == "Parameters:"); next }
+        inside && /^  [A-Za-z0-9]+:/ { key = $1; sub(/:.*/, "", key) }
+        inside && /^    (AllowedPattern|AllowedValues|ConstraintDescription): / {
+            what = $1 == "AllowedPattern:" ? "pattern" : $1 == "AllowedValues:" ? "values" : "want"
+            text = $0; sub(/^ *[A-Za-z]+: /, "", text)
+            if (what == "values") { gsub(/[][",]/, " ", text); sub(/^ */, "", text); sub(/ *$/, "", text); gsub(/ +/, " ", text) }
+            print key "\t" what "\t" unquoted(text)
+        }' "$1"
+}
+
+# check_value WHERE KEY VALUE: fails if the template refuses a value without references (constraints are in $work/constraints).
+# CloudFormation would refuse it too, but only after it made the stacks before this one.
+check_value() {
+    local pattern values want one list
+    [[ $3 != *'@{'* ]] || return 0
+    pattern=$(awk -F'\t' -v key="$2" '$1 == key && $2 == "pattern" { print $3 }' "$work/constraints")
+    values=$(awk -F'\t' -v key="$2" '$1 == key && $2 == "values" { print $3 }' "$work/constraints")
+    want=$(awk -F'\t' -v key="$2" '$1 == key && $2 == "want" { print $3 }' "$work/constraints")
+    if [[ -n $values ]]; then
+        [[ -n $3 && " $values " == *" $3 "* ]] || fail "$1: $2 is ${3:-empty}; want one of: $values"
+    fi
+    if [[ -n $pattern ]]; then
+        IFS=, read -ra list <<<"$3"
+        ((${#list[@]})) || list=('')
+        for one in "${list[@]}"; do
+            [[ $one =~ ^($pattern)$ ]] || [[ $3 =~ ^($pattern)$ ]] || fail "$1: $2 is ${3:-empty}; want ${want:-$pattern}"
+        done
+    fi
+}
+
 # script FILE: the script without its comment lines, so that it fits into a parameter.
 script() { sed '1!{/^[[:space:]]*#/d;}' "$infra/../$1"; }
 
@@ -90,6 +130,7 @@ check_stack() {
     (($(wc -c <"$file") <= 51200)) || fail "$file: over 51,200 bytes, the limit of a change set"
     grep -q "^$partition/$stack " "$work/before" && fail "$plan: $partition/$stack is given twice"
     section "$file" Parameters >"$work/declared"
+    constraints "$file" >"$work/constraints"
     : >"$work/given"
     if [[ -f $parameters ]]; then pairs "$parameters" >"$work/given"; fi
     while IFS= read -r line; do
@@ -98,6 +139,7 @@ check_stack() {
             fail "$parameters: $file has no parameter $key; it has: $(cut -d' ' -f1 "$work/declared" | tr '\n' ' ')"
         [[ $key != Environment ]] || fail "$parameters: remove Environment; it is always the directory's name"
         check_references "$parameters: $key" "${line#*=}"
+        check_value "$parameters" "$key" "${line#*=}"
     done <"$work/given"
     while read -r key line; do
         [[ $key == Environment || $line == default ]] || grep -q "^$key=" "$work/given" ||

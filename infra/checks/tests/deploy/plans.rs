@@ -41,7 +41,22 @@ fn outputs_feed_parameters() {
 fn names_each_mistake_before_any_change() {
     let deployment = Deployment::start("mistyped");
     deployment.file("templates/govcloud/topic.yaml", TOPIC);
-    deployment.file("templates/commercial/topic.yaml", TOPIC);
+    let constraints = "Parameters:
+  Kind:
+    Type: String
+    Default: slow
+    AllowedValues: [slow, \"slower\"]
+  Address:
+    Type: String
+    Default: 10.0.0.0/8
+    AllowedPattern: \"([0-9]{1,3}\\\\.){3}[0-9]{1,3}/([0-9]|[12][0-9]|3[0-2])\"
+    ConstraintDescription: an IPv4 range
+  Words:
+    Type: CommaDelimitedList
+    Default: one
+    AllowedPattern: '([a-z]+)'
+";
+    deployment.file("templates/commercial/topic.yaml", &TOPIC.replace("Parameters:\n", constraints));
     let (plan, params) = ("1.plan", "commercial/topic.params");
     deployment.environment("govcloud/topic.params", "Name=first\n");
     deployment.environment(plan, "govcloud topic\ncommercial topic\n");
@@ -53,6 +68,10 @@ fn names_each_mistake_before_any_change() {
         ("Naem=second\n", "has no parameter Naem; it has:"),
         ("Label=second\n", "Name is missing"),
         ("Name=a\nName=b\n", "Name is given twice"),
+        ("Name=a\nKind=fast\n", "topic.params: Kind is fast; want one of: slow slower"),
+        ("Name=a\nKind=\n", "topic.params: Kind is empty; want one of: slow slower"),
+        ("Name=a\nAddress=10.0.0.0/33\n", "topic.params: Address is 10.0.0.0/33; want an IPv4 range"),
+        ("Name=a\nWords=one,2\n", "topic.params: Words is one,2; want ([a-z]+)"),
         ("Name: second\n", "topic.params:1: want KEY=VALUE"),
         ("Environment=x\nName=a\n", "remove Environment; it is always the directory's name"),
         ("Name=@{govcloud/topic.TopicNaem}\n", "has no output TopicNaem; it has: TopicName TopicArn"),
