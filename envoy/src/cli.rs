@@ -10,6 +10,7 @@ use crate::explain::Explain;
 use crate::gateway::{self, Options};
 use crate::istio::{Image, Target};
 use crate::paths::{self, PathSpec};
+use crate::platform::Platform;
 use crate::programs::Programs;
 use crate::{Error, check, document, installed, istio, up};
 use filter_core::names::RegionName;
@@ -46,6 +47,10 @@ enum Command {
         /// The files are templates: `@{…}` and digests of zeros may be left.
         #[arg(long)]
         placeholders: bool,
+        /// The operating system of the machines that a bootstrap is for: report a CA bundle that they lack. Without it, one
+        /// that this host lacks is noted.
+        #[arg(long, value_enum)]
+        platform: Option<Platform>,
         /// A region that AWS has and this version does not know yet. May be given more than once.
         #[arg(long = "known-region", value_name = "REGION")]
         known_regions: Vec<String>,
@@ -69,7 +74,10 @@ enum Render {
     Envoy {
         #[command(flatten)]
         policy: Policy,
-        /// The CA (PEM) that upstreams are verified against, instead of the system's.
+        /// The machine's operating system, which decides where its CA bundle is.
+        #[arg(long, value_enum, default_value = "amazon-linux")]
+        platform: Platform,
+        /// The CA (PEM) on the machine that upstreams are verified against, instead of the system's.
         #[arg(long, value_name = "FILE")]
         upstream_ca: Option<PathBuf>,
     },
@@ -157,9 +165,9 @@ impl Cli {
                 }
                 up::run(&options)
             }
-            Command::Render(Render::Envoy { policy, upstream_ca }) => {
+            Command::Render(Render::Envoy { policy, platform, upstream_ca }) => {
                 let options = Options { upstream_ca, ..policy.options()? };
-                print(&installed::print_config(&options)?);
+                print(&installed::print_config(&options, platform)?);
                 Ok(())
             }
             Command::Render(Render::Istio { target, image, policy }) => {
@@ -169,9 +177,9 @@ impl Cli {
                 print(istio::render(target, &policy.options()?, image.as_ref())?.trim_end());
                 Ok(())
             }
-            Command::Check { files, envoy, paths, placeholders, known_regions } => {
+            Command::Check { files, envoy, paths, placeholders, platform, known_regions } => {
                 let paths = paths::in_order(paths)?;
-                Ok(check::run(&check::Options { files, envoy, paths, placeholders, known_regions })?)
+                Ok(check::run(&check::Options { files, envoy, paths, placeholders, platform, known_regions })?)
             }
             Command::Explain(explain) => {
                 print(&explain.run(&|name| std::env::var(name).ok())?);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::explain::error::ExplainError;
-use crate::{bootstrap_error, change_error, check, credentials, document, net, paths, process, tls};
+use crate::{bootstrap_error, change_error, check, credentials, document, net, paths, platform, process, tls};
 
 /// Any command's failure.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,9 @@ pub enum Error {
     /// Envoy's configuration.
     #[error(transparent)]
     Bootstrap(#[from] bootstrap_error::BootstrapError),
+    /// The CA that upstreams are verified against.
+    #[error(transparent)]
+    NoBundle(#[from] platform::NoBundle),
     /// A listening address.
     #[error(transparent)]
     Address(#[from] net::AddressError),

@@ -16,7 +16,7 @@ use crate::live::{Change, Live, Rendered};
 use crate::paths::{PathError, PathSpec};
 use crate::process::Process;
 use crate::programs::Programs;
-use crate::{Error, net, progress, tls};
+use crate::{Error, net, platform, progress, tls};
 use filter_core::config::Auth;
 use filter_core::names::RegionName;
 
@@ -38,7 +38,7 @@ pub struct Options {
     pub programs: Programs,
     /// The paths; none means Bedrock itself over the internet.
     pub paths: Vec<PathSpec>,
-    /// What upstreams are verified against; the system's CAs where absent.
+    /// What upstreams are verified against; absent, this host's CAs, or the platform's where a bootstrap is rendered.
     pub upstream_ca: Option<PathBuf>,
     /// What certificates of clients of the TLS listener are verified against; absent, none is asked for.
     pub client_ca: Option<PathBuf>,
@@ -324,7 +324,7 @@ impl Plan {
     fn render(&self, document: &Document) -> Result<Value, Error> {
         paths_are_used(&self.settings.paths, document)?;
         let mut bootstrap = bootstrap::render(&self.base, &self.settings, document)?;
-        bootstrap::sources::add(&mut bootstrap, &self.base, document, &self.settings.paths)?;
+        bootstrap::sources::add(&mut bootstrap, &self.base, document, &self.settings)?;
         if let Some(ca) = &self.client_ca {
             bootstrap::verify_client_certificates(&mut bootstrap, ca)?;
         }
@@ -388,7 +388,10 @@ fn plan(options: &Options, place: Place) -> Result<(Plan, Document, Option<Strin
         certificate: files.certificate,
         key: files.key,
         paths: options.paths.clone(),
-        upstream_ca: options.upstream_ca.as_deref().map(absolute),
+        upstream_ca: match &options.upstream_ca {
+            Some(ca) => absolute(ca),
+            None => platform::host_bundle()?,
+        },
         access_log: options.access_log.as_deref().map_or(place.access_log, absolute),
         als: options.audit.as_ref().map(|_| place.als),
     };

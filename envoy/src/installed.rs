@@ -11,6 +11,7 @@ use crate::bootstrap::{self, Settings};
 use crate::document::{Choices, Written};
 use crate::gateway::{Options, loopback, paths_are_used, written};
 use crate::paths::PathSpec;
+use crate::platform::Platform;
 use crate::yaml;
 use filter_core::config::Auth;
 
@@ -19,23 +20,26 @@ const CLIENT_CA: &str = "/etc/bedrock-gateway/tls/client-ca.pem";
 
 /// Renders the bootstrap of an instance, with the clusters that fetch credentials. It has the files and listeners of
 /// `envoy/standalone.yaml`, and does not depend on this machine or its environment.
-pub fn print_config(options: &Options) -> Result<String, Error> {
-    let mut bootstrap = bootstrap(options)?;
+pub fn print_config(options: &Options, platform: Platform) -> Result<String, Error> {
+    let mut bootstrap = bootstrap(options, platform)?;
     bootstrap::verify_client_certificates(&mut bootstrap, Path::new(CLIENT_CA))?;
     Ok(format!("{bootstrap:#}"))
 }
 
 /// The same without the client CA, as a value.
-pub(crate) fn bootstrap(options: &Options) -> Result<Value, Error> {
+pub(crate) fn bootstrap(options: &Options, platform: Platform) -> Result<Value, Error> {
     let (base, written, _) = written(options)?;
     let auth = written.auth().unwrap_or(Auth::Sigv4);
     let choices = Choices { auth, fips: options.fips, regions: options.regions.clone(), paths: None };
     let document = written.compile(&choices)?;
     // Without the live feed: the collector reads the file, and with both it would write each record twice.
-    let settings = Settings { upstream_ca: options.upstream_ca.clone(), ..settings(options.paths.clone(), None) };
+    let mut settings = settings(options.paths.clone(), None, platform);
+    if let Some(ca) = &options.upstream_ca {
+        settings.upstream_ca.clone_from(ca);
+    }
     paths_are_used(&settings.paths, &document)?;
     let mut bootstrap = bootstrap::render(&base, &settings, &document)?;
-    bootstrap::sources::add(&mut bootstrap, &base, &document, &settings.paths)?;
+    bootstrap::sources::add(&mut bootstrap, &base, &document, &settings)?;
     Ok(bootstrap)
 }
 
@@ -43,7 +47,7 @@ pub(crate) fn bootstrap(options: &Options) -> Result<Value, Error> {
 ///
 /// # Errors
 /// The shipped files are invalid; a test excludes it.
-pub fn standalone() -> Result<Value, Error> {
+pub fn standalone(platform: Platform) -> Result<Value, Error> {
     let base = Base::shipped()?;
     let choices = Choices { auth: Auth::Sigv4, fips: false, regions: Vec::new(), paths: None };
     let document = Written::example(&base)?.compile(&choices)?;
@@ -53,7 +57,7 @@ pub fn standalone() -> Result<Value, Error> {
             paths.push(format!("{path}/{service}={service}.{path}.gateway.internal:443").parse()?);
         }
     }
-    Ok(bootstrap::render(&base, &settings(paths, Some(loopback(18090))), &document)?)
+    Ok(bootstrap::render(&base, &settings(paths, Some(loopback(18090)), platform), &document)?)
 }
 
 /// The text of `envoy/standalone.yaml`.
@@ -61,7 +65,7 @@ pub fn standalone() -> Result<Value, Error> {
 /// # Errors
 /// The same as [`standalone`].
 pub fn standalone_yaml() -> Result<String, Error> {
-    Ok(format!("{STANDALONE}{}", yaml::document(&standalone()?)))
+    Ok(format!("{STANDALONE}{}", yaml::document(&standalone(Platform::AmazonLinux)?)))
 }
 
 const STANDALONE: &str = "\
@@ -69,6 +73,8 @@ const STANDALONE: &str = "\
 # base.yaml, cluster.yaml and example.yaml, which explain each value. A test checks that it is current.
 #
 # The machine needs:
+#   /etc/pki/tls/certs/ca-bundle.crt              the CAs that upstreams are verified against. This is Amazon Linux's path;
+#                                                 on Debian or Ubuntu it is /etc/ssl/certs/ca-certificates.crt
 #   /etc/bedrock-gateway/bedrock_filter.wasm      the module
 #   /etc/bedrock-gateway/tls/{cert,key}.pem       the certificate of the TLS listener
 #   /var/log/bedrock-gateway/                     the directory of the access log
@@ -84,7 +90,7 @@ const STANDALONE: &str = "\
 ";
 
 /// Files and listeners of an instance.
-fn settings(paths: Vec<PathSpec>, als: Option<SocketAddr>) -> Settings {
+fn settings(paths: Vec<PathSpec>, als: Option<SocketAddr>, platform: Platform) -> Settings {
     let folder = Path::new("/etc/bedrock-gateway");
     Settings {
         listen: any(10000),
@@ -94,7 +100,7 @@ fn settings(paths: Vec<PathSpec>, als: Option<SocketAddr>) -> Settings {
         certificate: folder.join("tls/cert.pem"),
         key: folder.join("tls/key.pem"),
         paths,
-        upstream_ca: None,
+        upstream_ca: platform.ca_bundle().into(),
         access_log: "/var/log/bedrock-gateway/access.jsonl".into(),
         als,
     }
@@ -119,14 +125,15 @@ mod tests {
 
     #[test]
     fn an_instance_has_the_shipped_files_and_ports() {
-        let shipped = standalone().unwrap();
+        let platform = Platform::AmazonLinux;
+        let shipped = standalone(platform).unwrap();
         let policy = include_str!("../../infra/environments/example/policy-1.json");
         let policy = policy.replace("@{commercial/identity.RoleArn}", "arn:aws:iam::111122223333:role/gateway");
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("policy.json");
         std::fs::write(&file, policy.replace("@{environment}", "prod")).unwrap();
         let options = Options { policy: Some(file), ..Options::default() };
-        let printed: Value = serde_json::from_str(&print_config(&options).unwrap()).unwrap();
+        let printed: Value = serde_json::from_str(&print_config(&options, platform).unwrap()).unwrap();
         for place in ["/admin", "/static_resources/listeners/0/address", "/static_resources/listeners/1/address"] {
             assert_eq!(printed.pointer(place), shipped.pointer(place), "{place}");
         }

@@ -19,6 +19,7 @@ pub mod live;
 pub mod net;
 pub mod objects;
 pub mod paths;
+pub mod platform;
 mod position;
 pub mod process;
 pub mod programs;

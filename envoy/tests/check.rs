@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use bedrock_gateway::check::{self, Options};
+use bedrock_gateway::platform::Platform;
 use serde_json::Value;
 
 #[path = "check/bootstrap.rs"]
@@ -42,6 +43,7 @@ impl Dir {
 /// Each fault as `check` prints it, without the directory.
 fn faults(files: &[PathBuf], change: impl FnOnce(&mut Options)) -> Vec<String> {
     let mut options = Options { files: files.to_vec(), placeholders: true, ..Options::default() };
+    options.platform = Some(Platform::AmazonLinux);
     change(&mut options);
     let found = check::findings(&options).unwrap();
     let name = |file: &str| Path::new(file).file_name().unwrap().to_string_lossy().into_owned();

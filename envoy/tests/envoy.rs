@@ -9,6 +9,7 @@ use bedrock_gateway::base::Base;
 use bedrock_gateway::bootstrap::{self, Settings};
 use bedrock_gateway::document::{Choices, EXAMPLE, Written};
 use bedrock_gateway::paths::PathSpec;
+use bedrock_gateway::platform::{self, Platform};
 use bedrock_gateway::tls;
 use filter_core::config::Auth;
 use serde_json::Value;
@@ -60,7 +61,7 @@ fn settings(dir: &Dir) -> Settings {
         certificate: files.certificate,
         key: files.key,
         paths: Vec::new(),
-        upstream_ca: None,
+        upstream_ca: platform::host_bundle().unwrap(),
         access_log: dir.0.join("access.jsonl"),
         als: Some(([127, 0, 0, 1], 18090).into()),
     }
@@ -80,8 +81,13 @@ fn paths(specs: &[&str]) -> Vec<PathSpec> {
     specs.iter().map(|spec| spec.parse().unwrap()).collect()
 }
 
-/// Writes the shipped configuration with the paths of test files.
+/// Writes the shipped configuration with the paths of test files, and this host's CA bundle.
 fn changed_files(dir: &Dir, text: &str) -> PathBuf {
+    let bundle = platform::host_bundle().unwrap();
+    with_test_files(dir, &text.replace(Platform::AmazonLinux.ca_bundle(), bundle.to_str().unwrap()))
+}
+
+fn with_test_files(dir: &Dir, text: &str) -> PathBuf {
     let files = tls::prepare(&dir.0.join("tls"), [127, 0, 0, 1].into()).unwrap();
     let config = dir.0.join("standalone.yaml");
     let module = required("BEDROCK_FILTER_WASM");
@@ -100,6 +106,28 @@ fn envoy_accepts_the_shipped_file() {
     let (accepted, said) = validate(&changed_files(&dir, &text));
     assert!(accepted, "{said}");
     assert!(!said.contains("Deprecated") && !said.contains("deprecated"), "{said}");
+}
+
+/// `/etc` of Amazon Linux 2023, as far as a CA bundle goes (`Platform::ca_bundle`). Not the original.
+const AMAZON_LINUX: &str = r#"
+set -eu
+bundle=$(mktemp) && cp "$1" "$bundle" && shift
+mount -t tmpfs none /etc
+mkdir -p /etc/pki/tls/certs /etc/ssl && ln -s ../pki/tls/certs /etc/ssl/certs
+mv "$bundle" /etc/pki/tls/certs/ca-bundle.crt
+exec "$@"
+"#;
+
+#[test]
+fn amazon_linux_has_the_files_it_names() {
+    let dir = Dir::new("amazon-linux");
+    let text = std::fs::read_to_string(standalone()).unwrap();
+    let config = with_test_files(&dir, &text);
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", AMAZON_LINUX, "sh"]);
+    command.arg(platform::host_bundle().unwrap()).arg(required("ENVOY_BIN"));
+    let output = command.args(["--mode", "validate", "--log-level", "warning", "-c"]).arg(config).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Renders Bedrock's clusters from `envoy/cluster.yaml` and the filter's document.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 
 use filter_core::names::{PathName, RegionName};
 use filter_core::route::{Cluster, RouteClass};
@@ -86,15 +87,7 @@ fn render_cluster(
         let addresses: Vec<&str> = endpoints.iter().map(|endpoint_address| endpoint_address.address.as_str()).collect();
         set_dscp(&mut pattern, dscp, &addresses);
     }
-    if let Some(ca) = &settings.upstream_ca {
-        pattern.values_mut().for_each(|value| {
-            for_each_object(value, &mut |object| {
-                if object.contains_key("trusted_ca") {
-                    object.insert("trusted_ca".into(), file(ca));
-                }
-            });
-        });
-    }
+    trust(&mut pattern, &settings.upstream_ca);
     pattern
 }
 
@@ -123,6 +116,17 @@ pub(super) fn without_health_checks(cluster: &mut Map<String, Value>) {
         for_each_object(value, &mut |object| {
             if object.contains_key("connection_keepalive") {
                 object.insert("connection_keepalive".into(), json!({ "interval": "60s", "timeout": "60s" }));
+            }
+        });
+    });
+}
+
+/// Verifies a cluster's peers against these CAs.
+pub(super) fn trust(cluster: &mut Map<String, Value>, ca: &Path) {
+    cluster.values_mut().for_each(|value| {
+        for_each_object(value, &mut |object| {
+            if object.contains_key("trusted_ca") {
+                object.insert("trusted_ca".into(), file(ca));
             }
         });
     });

@@ -44,8 +44,8 @@ pub struct Settings {
     pub key: PathBuf,
     /// The paths; if empty, Bedrock's public endpoints.
     pub paths: Vec<PathSpec>,
-    /// The CA that verifies upstreams; `None` for the system's.
-    pub upstream_ca: Option<PathBuf>,
+    /// The CAs (PEM) that vouch for upstreams.
+    pub upstream_ca: PathBuf,
     /// The access log file.
     pub access_log: PathBuf,
     /// Address of the collector's live feed, if it is used.

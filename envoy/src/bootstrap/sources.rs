@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use filter_core::config::{CertificateSource, Credentials, Signer, Sts, TokenFile};
 use serde_json::{Map, Value, json};
 
-use super::{clusters, endpoint, find, named, token_file};
+use super::{Settings, clusters, endpoint, find, named, token_file};
 use crate::base::Base;
 use crate::bootstrap_error::BootstrapError;
 use crate::document::Document;
@@ -31,8 +31,9 @@ enum Destination {
 }
 
 /// Adds missing clusters. TLS and health checks are those of Bedrock's clusters.
-pub fn add(bootstrap: &mut Value, base: &Base, document: &Document, paths: &[PathSpec]) -> Result<(), BootstrapError> {
-    let pattern = base.cluster()?;
+pub fn add(bootstrap: &mut Value, base: &Base, document: &Document, settings: &Settings) -> Result<(), BootstrapError> {
+    let mut pattern = base.cluster()?;
+    clusters::trust(&mut pattern, &settings.upstream_ca);
     let resources = bootstrap.get_mut("static_resources").ok_or(BootstrapError::Missing("static_resources"))?;
     let mut files = TokenFiles::default();
     for (name, destination) in document.sources().flat_map(required_clusters) {
@@ -47,7 +48,7 @@ pub fn add(bootstrap: &mut Value, base: &Base, document: &Document, paths: &[Pat
             Destination::Service(host) => tls_cluster(&name, pattern.clone(), &host, &[(host.clone(), 443)]),
             Destination::Commercial(service, region) => {
                 let host = format!("{service}.{region}.amazonaws.com");
-                let addresses = addresses(paths, service, &region, &host);
+                let addresses = addresses(&settings.paths, service, &region, &host);
                 if addresses.is_empty() {
                     return Err(BootstrapError::NoPathToService { cluster: name, service, region });
                 }

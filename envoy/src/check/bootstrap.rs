@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::routes::Clusters;
 use super::values::visit_objects;
-use super::{At, Fault, File, Options, callers, cluster, did_you_mean, mistakes, regions, routes};
+use super::{At, Fault, File, Options, ca, callers, cluster, did_you_mean, mistakes, regions, routes};
 use crate::base::role_of;
 use crate::document::Document;
 
@@ -38,6 +38,7 @@ pub(super) fn check(
     let at = At { file, document: 0, object: "" };
     let mut plugins = Vec::new();
     admin(&at, bootstrap, found);
+    ca::check(&at, "", bootstrap, options.platform, found);
     visit_objects("", bootstrap, &mut |key, value| {
         wasm(&at, key, value, &mut plugins, found);
         manager(&at, key, value, found);

@@ -4,6 +4,7 @@
 //! ([`istio`]), told apart by their keys. Every rule is here because a wrong value passes Envoy's or Istio's own validation.
 
 mod bootstrap;
+mod ca;
 mod callers;
 mod cluster;
 mod document;
@@ -24,6 +25,7 @@ use serde_json::Value;
 pub use istio::is_digest;
 
 use crate::paths::PathSpec;
+use crate::platform::Platform;
 use crate::position::place;
 use crate::{position, progress, quotes};
 
@@ -38,6 +40,8 @@ pub struct Options {
     pub paths: Vec<PathSpec>,
     /// Whether `@{…}` and digests of zeros may be left: in templates, which something else fills in.
     pub placeholders: bool,
+    /// The operating system of the machines that a bootstrap is for.
+    pub platform: Option<Platform>,
     /// Regions that the operator confirms, although this version does not know them.
     pub known_regions: Vec<String>,
 }

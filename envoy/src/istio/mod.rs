@@ -16,6 +16,7 @@ use crate::bootstrap_error::BootstrapError;
 use crate::document::DocumentError;
 use crate::gateway::Options;
 use crate::objects::for_each_object;
+use crate::platform::Platform;
 use crate::{Error, installed, yaml};
 
 /// The gateway's port: the same for pod, Service and Gateway, so that rules match on any of them.
@@ -71,7 +72,13 @@ pub const GENERATED: [(Target, &str); 3] = [
 /// # Errors
 /// The document or a path is invalid.
 pub fn render(target: Target, options: &Options, image: Option<&Image>) -> Result<String, Error> {
-    let bootstrap = if options.choose_nothing() { installed::standalone()? } else { installed::bootstrap(options)? };
+    // The proxy's image decides which CA bundle there is.
+    let platform = Platform::Debian;
+    let bootstrap = if options.choose_nothing() {
+        installed::standalone(platform)?
+    } else {
+        installed::bootstrap(options, platform)?
+    };
     let name = "the document in the Envoy configuration".to_owned();
     let refused =
         |error| Error::from(DocumentError::Key { name: name.clone(), position: None, error: Box::new(error) });

@@ -26,7 +26,7 @@ fn settings(paths: &[&str]) -> Settings {
         certificate: PathBuf::from("/cert.pem"),
         key: PathBuf::from("/key.pem"),
         paths: paths.iter().map(|path| path.parse().unwrap()).collect(),
-        upstream_ca: None,
+        upstream_ca: PathBuf::from("/ca.pem"),
         access_log: PathBuf::from("/access.jsonl"),
         als: None,
     }

@@ -69,7 +69,7 @@ fn removes_the_live_feed_without_a_collector() {
 #[test]
 fn uses_the_files_and_options_of_the_run() {
     let run = Settings {
-        upstream_ca: Some(PathBuf::from("/upstream.pem")),
+        upstream_ca: PathBuf::from("/upstream.pem"),
         als: Some(([127, 0, 0, 1], 4317).into()),
         ..settings(&["dx=10.0.0.1:1"])
     };
@@ -78,7 +78,7 @@ fn uses_the_files_and_options_of_the_run() {
     for given in ["/module.wasm", "/cert.pem", "/key.pem", "/upstream.pem", "/access.jsonl"] {
         assert!(text.contains(given), "{given}");
     }
-    for shipped in ["/etc/bedrock-gateway", "/var/log/bedrock-gateway", "/etc/ssl/certs", "us-east-1"] {
+    for shipped in ["/etc/bedrock-gateway", "/var/log/bedrock-gateway", "/etc/ssl/certs", "/etc/pki", "us-east-1"] {
         assert!(!text.contains(shipped), "{shipped}");
     }
     assert!(text.contains(r#"\"auth\": \"bearer\""#) && text.contains(r#"\"fips\": true"#));

@@ -31,7 +31,7 @@ fn render(credentials: &Value, sets: &Value) -> Result<Value, BootstrapError> {
     let written = Written::in_file(Path::new("policy.json"), &document.to_string(), &base).unwrap();
     let document = written.compile(&choices).unwrap();
     let mut config = bootstrap::render(&base, &settings, &document)?;
-    sources::add(&mut config, &base, &document, &settings.paths)?;
+    sources::add(&mut config, &base, &document, &settings)?;
     Ok(config)
 }
 

@@ -1,5 +1,7 @@
 //! Mistakes of a bootstrap, planted in the shipped one.
 
+use bedrock_gateway::platform::Platform;
+
 use super::{Dir, Mistake, POLICY, faults, planted, shipped};
 
 const BOOTSTRAP: [Mistake; 38] = [
@@ -177,6 +179,33 @@ fn secrets_written_into_a_bootstrap_are_named() {
         let says =
             format!("key_values.{name}: a secret in the configuration is shown by /config_dump; want host_env_keys");
         assert_eq!(found.iter().filter(|said| said.contains(&says)).count(), usize::from(is_secret), "{found:#?}");
+    }
+}
+
+#[test]
+fn a_ca_bundle_of_another_system_is_named() {
+    let dir = Dir::new();
+    let text = shipped("envoy/standalone.yaml");
+    let file = dir.file("standalone.yaml", &text);
+    let key = "common_tls_context.validation_context.trusted_ca.filename: ";
+    let bundle = |found: Vec<String>| found.into_iter().filter(|said| said.contains(key)).collect::<Vec<_>>();
+    let found = bundle(faults(std::slice::from_ref(&file), |options| options.platform = Some(Platform::Debian)));
+    let says = "want /etc/ssl/certs/ca-certificates.crt: /etc/pki/tls/certs/ca-bundle.crt is where amazon-linux has";
+    assert!(
+        matches!(found.as_slice(), [only] if only.starts_with("standalone.yaml:") && only.contains(says)),
+        "{found:#?}"
+    );
+    assert_eq!(bundle(faults(std::slice::from_ref(&file), |_| {})), Vec::<String>::new());
+    // For this host: every bundle that it lacks.
+    for platform in Platform::ALL {
+        let own = text.replace(Platform::AmazonLinux.ca_bundle(), platform.ca_bundle());
+        let found = bundle(faults(&[dir.file("own.yaml", &own)], |options| options.platform = None));
+        let is_here = std::path::Path::new(platform.ca_bundle()).is_file();
+        assert_eq!(found.is_empty(), is_here, "{found:#?}");
+        assert!(
+            found.iter().all(|said| said.starts_with("note: ") && said.contains("This host lacks it")),
+            "{found:#?}"
+        );
     }
 }
 

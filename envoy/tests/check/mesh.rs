@@ -7,7 +7,7 @@ use bedrock_gateway::check;
 use super::{Dir, faults, planted, repository};
 
 /// File, what is there, what is planted, and what is said.
-const MESH: [(&str, &str, &str, &str); 36] = [
+const MESH: [(&str, &str, &str, &str); 37] = [
     (
         "sidecar/plugin.yaml",
         "failStrategy: FAIL_RELOAD",
@@ -25,6 +25,12 @@ const MESH: [(&str, &str, &str, &str); 36] = [
         "selector: { matchLabels: { bedrock-gateway: sidecar } }",
         "selector: { matchLabels: { bedrock-gateway: sidecars } }",
         "selects no pod",
+    ),
+    (
+        "egress/envoyfilter.yaml",
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+        "trusted_ca.filename: want /etc/ssl/certs/ca-certificates.crt",
     ),
     (
         "sidecar/envoyfilter.yaml",

@@ -12,6 +12,7 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bedrock_gateway::platform::{self, Platform};
 use lab::tools::{GATEWAY, required, root, target};
 use sha2::{Digest as _, Sha256};
 
@@ -98,8 +99,11 @@ fn bootstrap(root: &Path) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     let below = |path: &str| root.join(path.trim_start_matches('/')).display().to_string();
+    let bundle = below(Platform::AmazonLinux.ca_bundle());
+    std::fs::create_dir_all(Path::new(&bundle).parent().unwrap()).unwrap();
+    std::fs::copy(platform::host_bundle().unwrap(), bundle).unwrap();
     let config = String::from_utf8(output.stdout).unwrap();
-    ["/etc/bedrock-gateway", "/var/log/bedrock-gateway"]
+    ["/etc/bedrock-gateway", "/etc/pki", "/var/log/bedrock-gateway"]
         .iter()
         .fold(config, |config, path| config.replace(&format!("\"{path}"), &format!("\"{}", below(path))))
 }

@@ -11,7 +11,8 @@ use filter_core::config::nearest;
 use serde_json::{Map, Value};
 
 use super::values::visit_objects;
-use super::{At, Fault, File, Options, regions};
+use super::{At, Fault, File, Options, ca, regions};
+use crate::platform::Platform;
 
 pub use plugins::is_digest;
 
@@ -52,7 +53,11 @@ struct Object<'a> {
 
 impl Object<'_> {
     fn fault(&self, key: &str, problem: impl ToString) -> Fault {
-        At { file: self.file, document: self.document, object: &self.title }.fault(key, problem)
+        self.at().fault(key, problem)
+    }
+
+    fn at(&self) -> At<'_> {
+        At { file: self.file, document: self.document, object: &self.title }
     }
 
     fn get(&self, pointer: &str) -> Option<&Value> {
@@ -110,6 +115,8 @@ fn alone(object: &Object<'_>, options: &Options, found: &mut Vec<Fault>) {
                 let problem = "is missing: every Envoy of the namespace would get the patches";
                 found.push(object.fault("spec.workloadSelector", problem));
             }
+            // Istio's proxy images have Debian's path.
+            ca::check(&object.at(), "spec", spec, Some(Platform::Debian), found);
             visit_objects("spec", spec, &mut |key, value| plugins::filter(object, key, value, options, found));
         }
         "AuthorizationPolicy" => access::authorization(object, found),

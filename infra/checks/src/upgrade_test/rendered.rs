@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::UpgradeTest;
 use crate::Error;
 use crate::aws_mock::write;
+use bedrock_gateway::platform::{self, Platform};
 use bedrock_gateway::tls;
 use filter_core::names::Partition::{Commercial, GovCloud};
 use lab::tools::{MODULE, required};
@@ -92,6 +93,7 @@ fn validate(dir: &Path, envoy: &Path, config: &str) -> Result<Option<String>, Er
         (pki.certificate, etc.join("tls/cert.pem")),
         (pki.key, etc.join("tls/key.pem")),
         (pki.ca, etc.join("tls/client-ca.pem")),
+        (platform::host_bundle()?, root.join(Platform::AmazonLinux.ca_bundle().trim_start_matches('/'))),
     ];
     write(&root.join("var/log/bedrock-gateway/access.jsonl"), "")?;
     for (from, to) in files {
@@ -99,7 +101,7 @@ fn validate(dir: &Path, envoy: &Path, config: &str) -> Result<Option<String>, Er
         std::fs::copy(&from, &to).map_err(Error::file("cannot copy", &from))?;
     }
     let below = |path: &str| format!("\"{}{path}", root.display());
-    let config = ["/etc/bedrock-gateway", "/var/log/bedrock-gateway"]
+    let config = ["/etc/bedrock-gateway", "/etc/pki", "/var/log/bedrock-gateway"]
         .iter()
         .fold(config.to_owned(), |config, path| config.replace(&format!("\"{path}"), &below(path)));
     let file = etc.join("envoy.json");
