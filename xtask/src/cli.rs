@@ -57,6 +57,8 @@ enum Soak {
     /// Break the gateway's paths under load, in network namespaces (docs/chaos.md).
     #[command(disable_help_flag = true)]
     Chaos(Rest),
+    /// Count the packets of calls that are silent for two minutes (docs/configuration.md).
+    Keepalive,
     /// Renew sessions of federation and IAM Roles Anywhere under load, for five minutes each (docs/credentials.md).
     Credentials,
     /// Run the VPN instances, in network namespaces (docs/vpn.md).
@@ -94,6 +96,7 @@ impl Cli {
                 artifacts::exec(workspace.command(artifacts::INFRA_CHECKS)?)
             }
             Command::Soak(Soak::Credentials) => test::soak("_under_load").map(|()| ExitCode::SUCCESS),
+            Command::Soak(Soak::Keepalive) => test::soak("keepalive").map(|()| ExitCode::SUCCESS),
             Command::Soak(Soak::Chaos(Rest { arguments })) => lab("chaos", arguments),
             Command::Soak(Soak::Vpn(Rest { arguments })) => lab("vpn", arguments),
         }

@@ -80,7 +80,7 @@ fn render_cluster(
         assignment.insert("endpoints".into(), priorities.collect());
     }
     if endpoints.len() < 2 {
-        without_health_checks(&mut pattern);
+        for_one_endpoint(&mut pattern);
     }
     set_failback(&mut pattern, document.policy().failback.as_secs_f64());
     if let Some(dscp) = class.dscp() {
@@ -107,11 +107,14 @@ fn endpoint_group(priority: usize, endpoint_address: &EndpointAddress<'_>) -> Va
 }
 
 /// For a cluster with at most one endpoint. A failed check could only refuse calls that would succeed, and fast failure
-/// detection does not help, because calls in flight cannot be retried elsewhere.
-pub(super) fn without_health_checks(cluster: &mut Map<String, Value>) {
-    for key in ["health_checks", "outlier_detection", "upstream_bind_config", "upstream_connection_options"] {
+/// detection does not help, because calls in flight cannot be retried elsewhere. Keepalive stays, as slow as that of the
+/// listeners: NAT gateways forget a connection that is silent for 350 s.
+pub(super) fn for_one_endpoint(cluster: &mut Map<String, Value>) {
+    for key in ["health_checks", "outlier_detection", "upstream_bind_config"] {
         cluster.remove(key);
     }
+    let keepalive = json!({ "keepalive_time": 60, "keepalive_interval": 15, "keepalive_probes": 4 });
+    cluster.insert("upstream_connection_options".into(), json!({ "tcp_keepalive": keepalive }));
     cluster.values_mut().for_each(|value| {
         for_each_object(value, &mut |object| {
             if object.contains_key("connection_keepalive") {

@@ -179,7 +179,7 @@ fn tls_cluster(name: &str, mut cluster: Map<String, Value>, host: &str, addresse
     let priorities: Vec<Value> = addresses.iter().enumerate().map(priority).collect();
     cluster.insert("load_assignment".into(), json!({ "cluster_name": name, "endpoints": priorities }));
     if addresses.len() < 2 {
-        clusters::without_health_checks(&mut cluster);
+        clusters::for_one_endpoint(&mut cluster);
     }
     Value::Object(cluster)
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::routes::Clusters;
 use super::values::visit_objects;
-use super::{At, Fault, File, Options, ca, callers, cluster, did_you_mean, mistakes, regions, routes};
+use super::{At, Fault, File, Options, ca, callers, cluster, did_you_mean, keepalive, mistakes, regions, routes};
 use crate::base::role_of;
 use crate::document::Document;
 
@@ -177,6 +177,7 @@ fn listeners(at: &At<'_>, bootstrap: &Value, plugins: &[Plugin<'_>], found: &mut
             continue;
         }
         let key = format!("static_resources.listeners[{index}]");
+        keepalive::listener(at, &key, listener, found);
         let inside = |plugin: &&Plugin<'_>| plugin.role != Role::Signer && plugin.key.starts_with(&format!("{key}."));
         let count = plugins.iter().filter(inside).count();
         if count != 1 {

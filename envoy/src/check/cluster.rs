@@ -7,7 +7,7 @@ use filter_core::route::SERVICES;
 use serde_json::Value;
 
 use super::values::{endpoints, number};
-use super::{At, Fault, did_you_mean, health};
+use super::{At, Fault, did_you_mean, health, keepalive};
 
 const AGGREGATE: &str = "envoy.clusters.aggregate";
 
@@ -72,6 +72,7 @@ pub(super) fn upstream(
         }
     }
     buffers(at, key, cluster, policy, found);
+    keepalive::cluster(at, key, cluster, found);
     if endpoints(cluster) > 1 {
         health::check(at, key, cluster, policy, found);
     }

@@ -10,6 +10,7 @@ mod cluster;
 mod document;
 mod health;
 mod istio;
+mod keepalive;
 mod mistakes;
 mod placeholders;
 mod regions;

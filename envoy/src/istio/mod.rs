@@ -186,12 +186,14 @@ fn at(filter: Value) -> Value {
 }
 
 fn listener_patch(listener: &Value) -> Patch {
-    let limit = listener.get("per_connection_buffer_limit_bytes").cloned().unwrap_or_default();
+    let merged = ["per_connection_buffer_limit_bytes", "tcp_keepalive"];
+    let merged: Map<String, Value> =
+        merged.iter().filter_map(|name| Some(((*name).to_owned(), listener.get(*name)?.clone()))).collect();
     Patch::new(
-        "Bytes read from a connection at once.",
+        "Bytes read from a connection at once, and the packets sent while a call is silent.",
         "LISTENER",
         json!({ "context": "GATEWAY", "listener": { "portNumber": PORT } }),
-        ("MERGE", json!({ "per_connection_buffer_limit_bytes": limit })),
+        ("MERGE", Value::Object(merged)),
     )
 }
 

@@ -50,10 +50,12 @@ fn endpoints_follow_the_order_of_their_class() {
 #[test]
 fn single_endpoints_have_no_health_checks() {
     let config = render(&settings(&["dx=10.0.0.1:1", "internet=10.0.0.3:3"]));
-    for key in ["health_checks", "outlier_detection", "upstream_bind_config", "upstream_connection_options"] {
+    for key in ["health_checks", "outlier_detection", "upstream_bind_config"] {
         assert!(cluster(&config, "bedrock.any").get(key).is_some(), "{key}");
         assert!(cluster(&config, "bedrock.private-only").get(key).is_none(), "{key}");
     }
+    let keepalive = &cluster(&config, "bedrock.private-only")["upstream_connection_options"]["tcp_keepalive"];
+    assert_eq!(keepalive["keepalive_time"], 60, "NAT gateways forget a silent connection");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use bedrock_gateway::platform::Platform;
 
 use super::{Dir, Mistake, POLICY, faults, planted, shipped};
 
-const BOOTSTRAP: [Mistake; 38] = [
+const BOOTSTRAP: [Mistake; 42] = [
     (
         "failure_policy: FAIL_RELOAD",
         "failure_policy: FAIL_OPEN",
@@ -141,6 +141,25 @@ const BOOTSTRAP: [Mistake; 38] = [
         "healthy_panic_threshold: { value: 50 }",
         "standalone.yaml:",
         "healthy_panic_threshold: want { value: 0 }",
+    ),
+    (
+        "tcp_keepalive: { keepalive_interval: 15, keepalive_probes: 4, keepalive_time: 60 }",
+        "drain_type: DEFAULT",
+        "standalone.yaml:",
+        "listeners[0].tcp_keepalive: is missing: load balancers and NAT gateways forget a call that is silent for 350 s",
+    ),
+    (
+        "keepalive_probes: 4, keepalive_time: 60 }",
+        "keepalive_probes: 4 }",
+        "standalone.yaml:",
+        "keepalive_time: want 175 s or less, not the kernel's default",
+    ),
+    ("keepalive_time: 60", "keepalive_time: 300", "standalone.yaml:", "want 175 s or less, not 300"),
+    (
+        "upstream_connection_options:",
+        "upstream_options:",
+        "standalone.yaml:",
+        "upstream_connection_options.tcp_keepalive: is missing",
     ),
     ("healthy_panic_threshold: { value: 0 }, ", "", "standalone.yaml:", "healthy_panic_threshold: want { value: 0 }"),
 ];

@@ -7,7 +7,7 @@ use bedrock_gateway::check;
 use super::{Dir, faults, planted, repository};
 
 /// File, what is there, what is planted, and what is said.
-const MESH: [(&str, &str, &str, &str); 37] = [
+const MESH: [(&str, &str, &str, &str); 40] = [
     (
         "sidecar/plugin.yaml",
         "failStrategy: FAIL_RELOAD",
@@ -31,6 +31,19 @@ const MESH: [(&str, &str, &str, &str); 37] = [
         "/etc/ssl/certs/ca-certificates.crt",
         "/etc/pki/tls/certs/ca-bundle.crt",
         "trusted_ca.filename: want /etc/ssl/certs/ca-certificates.crt",
+    ),
+    ("egress/envoyfilter.yaml", "tcp_keepalive: ", "keepalive: ", "patch.value.tcp_keepalive: is missing"),
+    (
+        "egress/envoyfilter.yaml",
+        "upstream_connection_options:",
+        "connection_options:",
+        "patch.value.upstream_connection_options.tcp_keepalive: is missing",
+    ),
+    (
+        "sidecar/mesh.yaml",
+        "tcpKeepalive: { time: 60s,",
+        "tcpKeepalive: { time: 7200s,",
+        "DestinationRule/bedrock-runtime-commercial: spec.trafficPolicy.connectionPool.tcp.tcpKeepalive: want { time: 60s",
     ),
     (
         "sidecar/envoyfilter.yaml",

@@ -15,6 +15,7 @@ mod federation;
 mod harness;
 mod isolation;
 mod istio;
+mod keepalive;
 mod metrics;
 mod moto;
 mod pod;

@@ -5,7 +5,7 @@ use filter_core::policy::Policy;
 use serde_json::Value;
 
 use super::super::values::visit_objects;
-use super::super::{Fault, did_you_mean};
+use super::super::{Fault, did_you_mean, keepalive};
 use super::routing::{listed_ports, server_ports};
 use super::{Object, WASM, plain};
 
@@ -35,6 +35,7 @@ pub(super) fn check(object: &Object<'_>, objects: &[Object<'_>], found: &mut Vec
             found.push(object.fault(&format!("{key}.match.listener.portNumber"), problem));
         }
         route_configuration(object, &key, patch, objects, found);
+        silence(object, &key, patch, found);
         let name = patch.pointer("/patch/value/name").and_then(Value::as_str);
         match patch.get("applyTo").and_then(Value::as_str) {
             Some("CLUSTER") => clusters.extend(name),
@@ -68,6 +69,20 @@ pub(super) fn check(object: &Object<'_>, objects: &[Object<'_>], found: &mut Vec
             let near = did_you_mean(name, filters.iter().copied());
             found.push(object.fault(&format!("{key}.name"), format!("no EXTENSION_CONFIG is called `{name}`{near}")));
         }
+    }
+}
+
+/// Keepalive of a gateway's listener, and of clusters that leave the mesh. A sidecar's own client is in its pod.
+fn silence(object: &Object<'_>, key: &str, patch: &Value, found: &mut Vec<Fault>) {
+    let Some(value) = patch.pointer("/patch/value") else { return };
+    let is_gateway = patch.pointer("/match/context").is_some_and(|context| context == "GATEWAY");
+    let key = format!("{key}.patch.value");
+    match patch.get("applyTo").and_then(Value::as_str) {
+        Some("LISTENER") if is_gateway => keepalive::listener(&object.at(), &key, value, found),
+        Some("CLUSTER") if value.get("transport_socket").is_some() => {
+            keepalive::cluster(&object.at(), &key, value, found);
+        }
+        _ => {}
     }
 }
 

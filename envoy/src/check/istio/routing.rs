@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::super::values::visit_objects;
-use super::super::{Fault, did_you_mean};
+use super::super::{Fault, did_you_mean, keepalive};
 use super::workloads::{Labels, selected, selects_none};
 use super::{Object, plain};
 
@@ -187,6 +187,11 @@ pub(super) fn destination_rule(object: &Object<'_>, objects: &[Object<'_>], foun
     let name = object.text("/spec/host");
     host(object, "spec.host", name, objects, found);
     let full = full_name(name, object.namespace, objects);
+    if name.ends_with(".amazonaws.com") {
+        let problem = keepalive::destination(object.get("/spec/trafficPolicy/connectionPool"));
+        let key = "spec.trafficPolicy.connectionPool.tcp.tcpKeepalive";
+        found.extend(problem.map(|problem| object.fault(key, problem)));
+    }
     visit_objects("spec", object.get("/spec").unwrap_or(&Value::Null), &mut |key, value| {
         let settings = value.get("portLevelSettings").and_then(Value::as_array);
         for (index, setting) in settings.into_iter().flatten().enumerate() {

@@ -3,7 +3,7 @@
 
 mod calls;
 mod patch;
-mod pod;
+pub(crate) mod pod;
 mod proxy;
 
 use std::net::SocketAddr;
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::clients::{assert_all_answered, python_through};
 use crate::harness::{API_KEY, Harness, Keys, eventually, required, text_of};
+use crate::keepalive::{Relay, shorten, silence, slow_call};
 use calls::{Answer, BREAKS_OFF, CALLS, Call, Content, DOTTED, ONE_CLASS, RULES, seen};
 use pod::{Envoy, Mesh, ask, doubles, each, extensions, wait_for_paths};
 use proxy::{Identity, Proxy, objects};
@@ -69,6 +70,11 @@ impl Egress {
 
     /// The shipped file, with the addresses of the doubles.
     fn shipped() -> Egress {
+        Egress::reaching(|at, doubles| doubles[at].addr(), |_| {})
+    }
+
+    /// The shipped file, with an address for each path, and changed by `change`.
+    fn reaching(address: impl Fn(usize, &[Running]) -> SocketAddr, change: impl FnOnce(&mut Value)) -> Egress {
         Egress::start(|doubles| {
             let mut filter = way("egress", &["envoyfilter.yaml"]).remove(0);
             each(&mut filter, &mut |object| {
@@ -77,20 +83,28 @@ impl Egress {
                     return;
                 };
                 let Some(at) = PATHS.iter().position(|known| path == known) else { return };
-                let address = doubles[at].addr();
+                let address = address(at, doubles);
                 object["endpoint"]["address"] =
                     json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } });
             });
+            change(&mut filter);
             Some(filter)
         })
     }
 
     /// The sidecar of a workload in a namespace.
     fn workload(&self, namespace: &str) -> Envoy {
+        self.workload_to(self.gateway.address, namespace, |_| {})
+    }
+
+    /// The same, which reaches the gateway at `address`; `change` changes its cluster.
+    fn workload_to(&self, address: SocketAddr, namespace: &str, change: impl FnOnce(&mut Value)) -> Envoy {
         let identity = self.mesh.identity(namespace);
         let mut proxy = proxy::sidecar(&self.objects, 80, None);
         let gateway = ("bedrock-gateway.bedrock-gateway.svc.cluster.local", 8443);
-        proxy.clusters.push(proxy::cluster(&self.objects, gateway, self.gateway.address, &identity));
+        let mut cluster = proxy::cluster(&self.objects, gateway, address, &identity);
+        change(&mut cluster);
+        proxy.clusters.push(cluster);
         Envoy::start(proxy, &identity.ca, &[])
     }
 }
@@ -233,6 +247,26 @@ fn envoy_takes_filters_that_istiod_serves() {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && !said.contains("eprecated"), "{said}");
+}
+
+/// `cargo xtask soak keepalive` counts for the shipped times.
+#[test]
+fn keepalive_reaches_through_the_mesh() {
+    let (seconds, longest) = silence();
+    let relay = std::sync::OnceLock::new();
+    let address = |at: usize, doubles: &[Running]| match at {
+        0 => relay.get_or_init(|| Relay::to(doubles[0].addr())).address,
+        _ => doubles[at].addr(),
+    };
+    let egress = Egress::reaching(address, shorten);
+    let inside = Relay::to(egress.gateway.address);
+    let workload = egress.workload_to(inside.address, "mission", shorten);
+    let answer = slow_call(workload.address, GOVCLOUD, seconds);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // The workload's sidecar, the gateway's listener, the gateway's cluster.
+    let outside = relay.into_inner().unwrap();
+    let gaps = [inside.gap("accepted"), inside.gap("connected"), outside.gap("accepted")];
+    assert!(gaps.iter().all(|gap| *gap <= longest), "no packet for {gaps:?} s");
 }
 
 #[test]

@@ -44,7 +44,7 @@ impl Mesh {
 }
 
 /// A double for each path, of temporary keys and an API key.
-pub(super) fn doubles(dir: &Path, paths: &[&str]) -> Vec<Running> {
+pub(crate) fn doubles(dir: &Path, paths: &[&str]) -> Vec<Running> {
     let double = |path: &&str| {
         let double = Double::builder().tls_dir(dir.join("tls")).path_name(*path).bearer(API_KEY);
         double.access_key(EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY, None).start().unwrap()
@@ -53,7 +53,7 @@ pub(super) fn doubles(dir: &Path, paths: &[&str]) -> Vec<Running> {
 }
 
 /// An Envoy with one listener.
-pub(super) struct Envoy {
+pub(crate) struct Envoy {
     child: Child,
     pub dir: tempfile::TempDir,
     pub address: SocketAddr,
@@ -65,6 +65,11 @@ impl Envoy {
     pub(super) fn start(proxy: Proxy, ca: &str, variables: &[(&str, &str)]) -> Envoy {
         let dir = tempfile::tempdir().unwrap();
         let config = bootstrap(proxy, dir.path(), ca);
+        Envoy::run(dir, &config, variables)
+    }
+
+    /// Starts Envoy with this bootstrap, and its files in `dir`.
+    pub(crate) fn run(dir: tempfile::TempDir, config: &Value, variables: &[(&str, &str)]) -> Envoy {
         let file = dir.path().join("envoy.json");
         std::fs::write(&file, config.to_string()).unwrap();
         let admin_file = dir.path().join("admin");
@@ -72,6 +77,8 @@ impl Envoy {
         command.arg("-c").arg(&file).arg("--admin-address-path").arg(&admin_file);
         command.args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]);
         command.args(["--file-flush-interval-msec", "100", "--file-flush-min-size-kb", "1"]);
+        // Istio's; its agent gives 45 s.
+        command.args(["--drain-time-s", "1", "--drain-strategy", "immediate"]);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AWS_")) {
             command.env_remove(name);
         }
@@ -85,16 +92,23 @@ impl Envoy {
             assert!(envoy.child.try_wait().unwrap().is_none(), "{log}");
             text_of(&admin_file).trim().parse().ok().filter(|admin| ask(*admin, "/ready").contains("LIVE"))
         });
-        envoy.address = eventually("its listener", || {
-            let page = ask(envoy.admin, "/listeners?format=json");
-            // In chunks.
-            let page: Value = serde_json::from_str(page.get(page.find('{')?..=page.rfind('}')?)?).ok()?;
-            // Internal listeners have no address.
-            let port = |listener: &Value| listener["local_address"]["socket_address"]["port_value"].as_u64();
-            let port = page["listener_statuses"].as_array()?.iter().find_map(port)?;
-            Some(SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).unwrap())))
-        });
+        // Internal listeners have no address.
+        envoy.address = eventually("its listener", || envoy.listeners().first().map(|(_, address)| *address));
         envoy
+    }
+
+    /// Its listeners with an address, by name.
+    pub(crate) fn listeners(&self) -> Vec<(String, SocketAddr)> {
+        let page = ask(self.admin, "/listeners?format=json");
+        // In chunks.
+        let text = page.find('{').zip(page.rfind('}')).and_then(|(from, to)| page.get(from..=to));
+        let page: Value = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let listener = |listener: &Value| {
+            let port = listener["local_address"]["socket_address"]["port_value"].as_u64()?;
+            let address = SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).unwrap()));
+            Some((listener["name"].as_str()?.to_owned(), address))
+        };
+        page["listener_statuses"].as_array().into_iter().flatten().filter_map(listener).collect()
     }
 
     /// The lines of the audit log, once there are this many.
@@ -115,7 +129,7 @@ impl Drop for Envoy {
 }
 
 /// Waits until every path has passed its first health check; `page` reads a page of Envoy's admin interface.
-pub(super) fn wait_for_paths(page: impl Fn(&str) -> String) {
+pub(crate) fn wait_for_paths(page: impl Fn(&str) -> String) {
     eventually("the paths' first checks", || {
         let page = page("/stats?filter=^cluster.bedrock.*membership_(healthy|total)$");
         let value = |kind: &str| {
@@ -126,9 +140,13 @@ pub(super) fn wait_for_paths(page: impl Fn(&str) -> String) {
     });
 }
 
-pub(super) fn ask(admin: SocketAddr, path: &str) -> String {
+pub(crate) fn ask(admin: SocketAddr, path: &str) -> String {
+    request(admin, "GET", path)
+}
+
+fn request(admin: SocketAddr, method: &str, path: &str) -> String {
     let Ok(mut stream) = TcpStream::connect(admin) else { return String::new() };
-    let _ = write!(stream, "GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
+    let _ = write!(stream, "{method} {path} HTTP/1.1\r\nhost: admin\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     let mut page = Vec::new();
     let _ = stream.read_to_end(&mut page);
     String::from_utf8_lossy(&page).into_owned()
@@ -195,7 +213,7 @@ pub(super) fn extensions() -> Value {
     } }])
 }
 
-pub(super) fn each(value: &mut Value, edit: &mut dyn FnMut(&mut serde_json::Map<String, Value>)) {
+pub(crate) fn each(value: &mut Value, edit: &mut dyn FnMut(&mut serde_json::Map<String, Value>)) {
     match value {
         Value::Object(object) => {
             edit(object);

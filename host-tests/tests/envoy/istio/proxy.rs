@@ -291,6 +291,11 @@ pub(super) fn cluster(
             "address": { "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } },
         } }] }] },
     });
+    let keepalive = &policy["connectionPool"]["tcp"]["tcpKeepalive"];
+    let seconds = |name: &str| keepalive[name].as_str().unwrap().strip_suffix('s').unwrap().parse::<u64>().unwrap();
+    cluster["upstream_connection_options"] = json!({ "tcp_keepalive": {
+        "keepalive_probes": keepalive["probes"], "keepalive_time": seconds("time"), "keepalive_interval": seconds("interval"),
+    } });
     let mut alpn = vec![];
     if policy["connectionPool"]["http"]["h2UpgradePolicy"] == "UPGRADE" {
         alpn.push("h2");
