@@ -80,6 +80,8 @@ enum Render {
         /// The CA (PEM) on the machine that upstreams are verified against, instead of the system's.
         #[arg(long, value_name = "FILE")]
         upstream_ca: Option<PathBuf>,
+        #[command(flatten)]
+        output: Output,
     },
     /// What puts the filter into Istio's proxies.
     Istio {
@@ -91,7 +93,17 @@ enum Render {
         image: Option<Image>,
         #[command(flatten)]
         policy: Policy,
+        #[command(flatten)]
+        output: Output,
     },
+}
+
+/// Where the result is written.
+#[derive(Debug, Args)]
+struct Output {
+    /// Write this file instead of stdout, whole or not at all: if the command fails, an old file stays as it is.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
 }
 
 /// The filter's document, and the paths that the clusters are made for.
@@ -165,17 +177,15 @@ impl Cli {
                 }
                 up::run(&options)
             }
-            Command::Render(Render::Envoy { policy, platform, upstream_ca }) => {
+            Command::Render(Render::Envoy { policy, platform, upstream_ca, output }) => {
                 let options = Options { upstream_ca, ..policy.options()? };
-                print(&installed::print_config(&options, platform)?);
-                Ok(())
+                output.write(&installed::print_config(&options, platform)?)
             }
-            Command::Render(Render::Istio { target, image, policy }) => {
+            Command::Render(Render::Istio { target, image, policy, output }) => {
                 if target == Target::Egress && image.is_some() {
                     return Err(Error::Failed("--image is for --target plugin and --target sidecar".to_owned()));
                 }
-                print(istio::render(target, &policy.options()?, image.as_ref())?.trim_end());
-                Ok(())
+                output.write(istio::render(target, &policy.options()?, image.as_ref())?.trim_end())
             }
             Command::Check { files, envoy, paths, placeholders, platform, known_regions } => {
                 let paths = paths::in_order(paths)?;
@@ -200,6 +210,20 @@ impl Cli {
 /// A reader that has seen enough (`| head`) is not a failure.
 fn print(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+impl Output {
+    fn write(&self, text: &str) -> Result<(), Error> {
+        let Some(file) = &self.output else {
+            print(text);
+            return Ok(());
+        };
+        let mut part = file.clone().into_os_string();
+        part.push(".part");
+        let part = PathBuf::from(part);
+        std::fs::write(&part, format!("{text}\n")).map_err(Error::file("cannot write", &part))?;
+        std::fs::rename(&part, file).map_err(Error::file("cannot write", file))
+    }
 }
 
 impl Policy {
@@ -228,5 +252,28 @@ impl Up {
             access_log: self.access_log,
             ..self.policy.options()?
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_render_that_fails_keeps_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, rules) = (dir.path().join("envoyfilter.yaml"), dir.path().join("rules.yaml"));
+        std::fs::write(&file, "old\n").unwrap();
+        let text = |path: &PathBuf| path.to_str().unwrap().to_owned();
+        let render = |document: &str| {
+            std::fs::write(&rules, document).unwrap();
+            let words = ["bedrock-gateway", "render", "istio", "--policy", &text(&rules), "--output", &text(&file)];
+            Cli::try_parse_from(words).unwrap().run()
+        };
+        assert!(render("regions: {}").is_err());
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "old\n");
+        render("auth: sigv4\nregions: { us-east-1: {} }\nroute_classes: [{ name: any, paths: [internet] }]\n").unwrap();
+        assert!(std::fs::read_to_string(&file).unwrap().contains("kind: EnvoyFilter"));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 }
