@@ -46,6 +46,9 @@ struct RunArguments {
     /// Create the DynamoDB table if it does not exist
     #[arg(long, conflicts_with = "sqlite")]
     create_table: bool,
+    /// Write this file when logs are read and the store is found, for a container's startup probe
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -131,6 +134,11 @@ async fn main() -> ExitCode {
 }
 
 async fn collect(arguments: RunArguments) -> Result<(), Failure> {
+    let ready_file = arguments.ready_file.as_deref();
+    // That of an earlier run, which says nothing about this one.
+    if let Some(file) = ready_file.filter(|file| file.exists()) {
+        std::fs::remove_file(file).map_err(|error| format!("--ready-file {}: {error}", file.display()))?;
+    }
     let report = Arc::new(Report::default());
     let (store, name) = match (&arguments.store.place.sqlite, &arguments.store.place.dynamodb) {
         (Some(file), _) => (Store::Sqlite(SqliteStore::open(file)?), format!("sqlite={}", file.display())),
@@ -161,6 +169,11 @@ async fn collect(arguments: RunArguments) -> Result<(), Failure> {
     });
     let sources = Sources { als: arguments.sources.als, file: arguments.sources.file };
     run(&sources, &store, report, stopped, |sources| {
+        if let Some(file) = ready_file
+            && let Err(error) = std::fs::write(file, sources)
+        {
+            eprintln!("audit-collector: --ready-file {}: {error}", file.display());
+        }
         let mut stdout = std::io::stdout().lock();
         let _ = writeln!(stdout, "ready {sources} {name}").and_then(|()| stdout.flush());
     })

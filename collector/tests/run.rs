@@ -29,11 +29,13 @@ async fn continues_after_restarts_and_bad_lines() {
         OpenOptions::new().create(true).append(true).open(&log).unwrap().write_all(text.as_bytes()).unwrap();
     };
     let (log_name, db_name) = (log.to_str().unwrap(), db.to_str().unwrap());
-    let arguments = ["run", "--file", log_name, "--sqlite", db_name];
+    let ready_file = folder.path().join("ready");
+    let arguments = ["run", "--file", log_name, "--sqlite", db_name, "--ready-file", ready_file.to_str().unwrap()];
     append(&line("one"));
     append("garbage\n");
     let (child, ready) = start(&mut program(&arguments));
     assert_eq!(ready, format!("ready file={log_name} sqlite={db_name}\n"));
+    assert!(ready_file.exists());
     let store = SqliteStore::open_to_read(&db).unwrap();
     wait_for("the first record", || ids(&store) == ["one"]).await;
     append(&line("two"));
@@ -50,6 +52,11 @@ async fn continues_after_restarts_and_bad_lines() {
     wait_for("the third record", || ids(&store).len() == 3).await;
     let stderr = terminate(child);
     assert!(stderr.contains("stored 1 (0 repeated), rejected 0"), "{stderr}");
+
+    // A run that fails leaves no file of an earlier one.
+    let nowhere =
+        ["run", "--file", log_name, "--sqlite", "/nowhere/a.db", "--ready-file", ready_file.to_str().unwrap()];
+    assert!(!program(&nowhere).output().unwrap().status.success() && !ready_file.exists());
 
     let output = program(&["query", "--sqlite", db_name, "--json", "--request-id", "two"]).output().unwrap();
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -122,7 +122,7 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
         "egress/gateway.yaml",
         "mountPath: /var/log",
         "mountpath: /var/log",
-        "volumeMounts.1.mountpath: Extra inputs are not permitted",
+        "initContainers.0.volumeMounts.0.mountpath: Extra inputs are not permitted",
     ),
     ("egress/gateway.yaml", "replicas: 2", "replicas: two", "spec.replicas: Input should be a valid integer"),
     (

@@ -7,7 +7,7 @@ use bedrock_gateway::check;
 use super::{Dir, faults, planted, repository};
 
 /// File, what is there, what is planted, and what is said.
-const MESH: [(&str, &str, &str, &str); 40] = [
+const MESH: [(&str, &str, &str, &str); 42] = [
     (
         "sidecar/plugin.yaml",
         "failStrategy: FAIL_RELOAD",
@@ -44,6 +44,18 @@ const MESH: [(&str, &str, &str, &str); 40] = [
         "tcpKeepalive: { time: 60s,",
         "tcpKeepalive: { time: 7200s,",
         "DestinationRule/bedrock-runtime-commercial: spec.trafficPolicy.connectionPool.tcp.tcpKeepalive: want { time: 60s",
+    ),
+    (
+        "egress/gateway.yaml",
+        "      containers:\n        - name: istio-proxy\n",
+        "      containers:\n        - { name: audit-collector, args: [run, --file, /log] }\n        - name: istio-proxy\n",
+        "Deployment/bedrock-gateway: spec.template.spec.containers[0]: ends in no order with istio-proxy",
+    ),
+    (
+        "egress/gateway.yaml",
+        "        - name: audit-collector\n          restartPolicy: Always\n",
+        "        - name: audit-collector\n",
+        "spec.template.spec.initContainers[0].restartPolicy: want Always",
     ),
     (
         "sidecar/envoyfilter.yaml",

@@ -132,7 +132,10 @@ fn alone(object: &Object<'_>, options: &Options, found: &mut Vec<Fault>) {
             let problem = format!("want STRICT, not {mode}: a caller without a certificate has no name");
             found.push(object.fault("spec.mtls.mode", problem));
         }
-        _ => visit_objects("spec", spec, &mut |key, value| plugins::image(object, key, value, found)),
+        _ => {
+            workloads::collector(object, found);
+            visit_objects("spec", spec, &mut |key, value| plugins::image(object, key, value, found));
+        }
     }
 }
 

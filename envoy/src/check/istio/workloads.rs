@@ -73,6 +73,35 @@ pub(super) fn ports(workload: &Object<'_>) -> Vec<String> {
     listed.flat_map(|port| ["containerPort", "name"].iter().filter_map(|key| port.get(key)).map(plain)).collect()
 }
 
+/// A collector that reads the access log next to the proxy ends after it only as a native sidecar
+/// (<https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#termination-with-sidecars>).
+pub(super) fn collector(object: &Object<'_>, found: &mut Vec<Fault>) {
+    let list = |key: &str| {
+        let containers = object.get(&format!("/spec/template/spec/{key}")).and_then(Value::as_array);
+        containers.into_iter().flatten().enumerate()
+    };
+    if !list("containers").any(|(_, container)| container.get("name").is_some_and(|name| name == "istio-proxy")) {
+        return;
+    }
+    for (index, _) in list("containers").filter(|(_, container)| reads_log(container)) {
+        let problem = "ends in no order with istio-proxy: records of calls that finish while the pod drains are lost; \
+                       want it in initContainers, with `restartPolicy: Always`";
+        found.push(object.fault(&format!("spec.template.spec.containers[{index}]"), problem));
+    }
+    for (index, container) in list("initContainers").filter(|(_, container)| reads_log(container)) {
+        if container.get("restartPolicy").is_none_or(|policy| policy != "Always") {
+            let problem = "want Always: otherwise the pod waits for the collector's end, and never starts";
+            found.push(object.fault(&format!("spec.template.spec.initContainers[{index}].restartPolicy"), problem));
+        }
+    }
+}
+
+/// Whether a container runs `audit-collector run --file`.
+fn reads_log(container: &Value) -> bool {
+    let words = ["command", "args"].into_iter().filter_map(|key| container.get(key)?.as_array()).flatten();
+    words.filter_map(Value::as_str).any(|word| word == "--file" || word.starts_with("--file="))
+}
+
 /// A Service's target ports are ports of its pods.
 pub(super) fn service(object: &Object<'_>, objects: &[Object<'_>], found: &mut Vec<Fault>) {
     let Some(wanted) = object.get("/spec/selector").and_then(Value::as_object) else { return };

@@ -5,7 +5,9 @@ mod calls;
 mod patch;
 pub(crate) mod pod;
 mod proxy;
+mod termination;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;

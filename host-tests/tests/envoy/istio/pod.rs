@@ -111,6 +111,21 @@ impl Envoy {
         page["listener_statuses"].as_array().into_iter().flatten().filter_map(listener).collect()
     }
 
+    /// A change by its admin interface.
+    pub(super) fn post(&self, path: &str) {
+        request(self.admin, "POST", path);
+    }
+
+    /// Ends it at once.
+    pub(super) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    pub(super) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// The lines of the audit log, once there are this many.
     pub(super) fn ledger(&self, lines: usize) -> Vec<Value> {
         eventually("the access log", || {
@@ -123,8 +138,7 @@ impl Envoy {
 
 impl Drop for Envoy {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 
