@@ -57,6 +57,14 @@ pub enum BootstrapError {
         /// The routes' limit.
         room: u64,
     },
+    /// A VPC endpoint of the other kind, FIPS or not.
+    #[error("--path {path}: {problem}")]
+    Fips {
+        /// The path's name.
+        path: String,
+        /// What is wrong, and what to write.
+        problem: String,
+    },
     /// No path reaches a Commercial service that the credentials need.
     #[error(
         "cluster `{cluster}`: no --path reaches {service} in {region}; give `internet`, or such as vpn/{service}=HOST:443"

@@ -12,6 +12,7 @@ pub mod credentials;
 pub mod document;
 pub mod error;
 pub mod explain;
+mod fips;
 pub mod gateway;
 pub mod installed;
 pub mod istio;

@@ -227,6 +227,50 @@ fn paths_without_addresses_are_named() {
     assert_eq!(found, Vec::<String>::new());
 }
 
+/// `fips: true` would otherwise be ignored, or every call would fail its handshake.
+#[test]
+fn fips_that_a_path_cannot_have_is_named() {
+    let dir = Dir::new();
+    let document = |regions: &str| {
+        format!(
+            r#"{{ "fips": true, "regions": {regions}, "route_classes": [{{ "name": "any", "paths": ["vpn"], "regions": ["us-east-1"] }}] }}"#
+        )
+    };
+    let endpoint =
+        |service: &str| format!("vpn/bedrock-runtime=vpce-0a1b-c2d3.{service}.us-east-1.vpce.amazonaws.com:443");
+    let found = |regions: &str, path: &str| {
+        let file = dir.file("rules.json", &document(regions));
+        faults(&[file], |options| options.paths = vec![path.parse().unwrap()])
+    };
+    let fips = endpoint("bedrock-runtime-fips");
+    assert_eq!(found(r#"{ "us-east-1": {} }"#, &fips), Vec::<String>::new());
+    let own =
+        r#"{ "us-east-1": { "hosts": { "vpn": { "bedrock-runtime": "bedrock-runtime.us-east-1.amazonaws.com" } } } }"#;
+    for (regions, path, says) in [
+        (
+            r#"{ "us-east-1": {} }"#,
+            endpoint("bedrock-runtime"),
+            "want an endpoint of com.amazonaws.REGION.bedrock-runtime-fips",
+        ),
+        (
+            r#"{ "us-east-1": {}, "eu-central-1": {} }"#,
+            fips.clone(),
+            "regions.eu-central-1: `fips` is true, and AWS lists no FIPS",
+        ),
+        (
+            own,
+            endpoint("bedrock-runtime"),
+            "regions.us-east-1.hosts.vpn.bedrock-runtime: `fips` is true, and bedrock-runtime.us",
+        ),
+    ] {
+        let found = found(regions, &path);
+        assert!(
+            found.iter().any(|said| said.starts_with("rules.json:1:") && said.contains(says)),
+            "{says}: {found:#?}"
+        );
+    }
+}
+
 #[test]
 fn placeholders_are_faults_outside_templates() {
     let plugin = repository().join("envoy/istio/sidecar/plugin.yaml");

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::{Settings, endpoint, file, named};
 use crate::bootstrap_error::BootstrapError;
 use crate::document::Document;
+use crate::fips;
 use crate::objects::for_each_object;
 use crate::paths::{self, PathSpec};
 
@@ -30,6 +31,11 @@ pub(super) fn add(
     for (class, cluster) in document.policy().clusters() {
         let endpoints = endpoints(&cluster, settings, document);
         largest = largest.max(endpoints.len());
+        for EndpointAddress { path, host, address, .. } in &endpoints {
+            if let Some(problem) = fips::mismatch(host, address) {
+                return Err(BootstrapError::Fips { path: path.to_string(), problem });
+            }
+        }
         let class_and_name = (class, cluster.name.as_str());
         made.push(Value::Object(render_cluster(pattern.clone(), class_and_name, &endpoints, settings, document)));
     }

@@ -6,6 +6,8 @@ use filter_core::policy::Policy;
 use filter_core::route::SERVICES;
 use serde_json::Value;
 
+use crate::fips;
+
 use super::values::{endpoints, number};
 use super::{At, Fault, did_you_mean, health, keepalive};
 
@@ -103,6 +105,10 @@ pub(super) fn upstream(
                 found.push(at.fault(&format!("{key}.endpoint"), "`hostname` is missing: there would be no SNI"));
                 continue;
             };
+            let address = endpoint.pointer("/endpoint/address/socket_address/address").and_then(Value::as_str);
+            if let Some(problem) = address.and_then(|address| fips::mismatch(host, address)) {
+                found.push(at.fault(&format!("{key}.endpoint.address"), problem));
+            }
             // The signer signs for the service's host in the region of the endpoint's label.
             let signed = path.parse::<PathName>().ok().zip(policy.region(region)).zip(service);
             let signed = signed.map(|((path, region), service)| region.host(path, service));

@@ -4,7 +4,8 @@ use filter_core::config::ConfigError;
 
 use super::{At, Fault, File, Options, bootstrap, mistakes, regions};
 use crate::document::Document;
-use crate::paths;
+use crate::{fips, paths};
+use filter_core::route::SERVICES;
 
 pub(super) fn check(file: &File, envoy: Option<&File>, options: &Options, found: &mut Vec<Fault>) {
     let at = At { file, document: 0, object: "" };
@@ -41,6 +42,14 @@ fn addresses(at: &At<'_>, document: &Document, options: &Options, found: &mut Ve
         }
     }
     for path in &options.paths {
+        let address = path.address.as_ref().map(|address| address.host.as_str());
+        let regions = document.regions().filter(|region| path.region.as_ref().is_none_or(|own| own == *region));
+        let services = SERVICES.into_iter().filter(|service| path.service.is_none_or(|own| own == service.name()));
+        let hosts = regions.filter_map(|region| document.policy().region(region.as_str()));
+        let mut hosts = hosts.flat_map(|region| services.clone().map(|service| region.host(path.name, service)));
+        if let Some(problem) = hosts.find_map(|host| fips::mismatch(&host, address?)) {
+            found.push(at.fault("fips", format!("--path {}: {problem}", path.label())));
+        }
         let used = document.policy().classes().iter().any(|class| class.paths().contains(&path.name));
         if !used {
             found.push(at.fault("route_classes", format!("no class takes path {}, which --path gives", path.name)));

@@ -5,6 +5,8 @@ use filter_core::config::{ConfigError, nearest};
 use filter_core::names::Partition;
 use serde_json::Value;
 
+use crate::fips;
+
 /// The regions of the partitions `aws` and `aws-us-gov` (botocore 1.43.11, `partitions.json`).
 const COMMERCIAL: [&str; 34] = [
     "af-south-1",
@@ -58,7 +60,30 @@ pub(super) fn findings(document: &Value, also: &[String]) -> Vec<ConfigError> {
             named.extend(region.and_then(Value::as_str).map(|name| (format!("{key}.{place}"), name)));
         }
     }
-    named.into_iter().filter_map(|(key, name)| unknown(key, name, also)).collect()
+    let mut found: Vec<ConfigError> = named.into_iter().filter_map(|(key, name)| unknown(key, name, also)).collect();
+    if document.get("fips") == Some(&Value::Bool(true)) {
+        let regions = object("regions").filter(|(name, _)| also.iter().all(|own| own != *name));
+        regions.for_each(|(name, region)| without_fips(name, region, &mut found));
+    }
+    found
+}
+
+/// What of a region is not FIPS, although the document says `fips: true`.
+fn without_fips(name: &str, region: &Value, found: &mut Vec<ConfigError>) {
+    if !fips::has_endpoint(name) {
+        let problem =
+            "`fips` is true, and AWS lists no FIPS endpoint of Bedrock here, only in the United States and Canada";
+        found.push(ConfigError::new(format!("regions.{name}"), problem));
+    }
+    let paths = region.get("hosts").and_then(Value::as_object).into_iter().flatten();
+    for (path, services) in paths {
+        for (service, host) in services.as_object().into_iter().flatten() {
+            if let Some(host) = host.as_str().filter(|host| !fips::is_fips(host)) {
+                let problem = format!("`fips` is true, and {host} is not a FIPS endpoint");
+                found.push(ConfigError::new(format!("regions.{name}.hosts.{path}.{service}"), problem));
+            }
+        }
+    }
 }
 
 /// The region of a host of Bedrock, if neither this version nor the operator knows it.

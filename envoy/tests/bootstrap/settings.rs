@@ -130,3 +130,13 @@ fn role_combined_has_no_signer() {
     assert!(!rendered.contains("bedrock.signer") && rendered.contains("upstream_codec"));
     assert!(!rendered.contains("stream_relay"), "the relay serves role gateway only");
 }
+
+#[test]
+fn refuses_a_vpc_endpoint_that_is_not_fips() {
+    let fips = Choices { fips: true, regions: vec!["us-east-1".parse().unwrap()], ..choices() };
+    let endpoint = |service: &str| format!("internet=vpce-0a1b-c2d3.{service}.us-east-1.vpce.amazonaws.com:443");
+    let render = |path: &str| bootstrap::render(&base(), &settings(&[path]), &document(&fips));
+    assert!(render(&endpoint("bedrock-runtime-fips")).is_ok());
+    let error = render(&endpoint("bedrock-runtime")).unwrap_err().to_string();
+    assert!(error.starts_with("--path internet: vpce-0a1b-c2d3") && error.contains("bedrock-runtime-fips"), "{error}");
+}
