@@ -98,7 +98,11 @@ impl DynamoStore {
     }
 }
 
-/// rustls on ring, with the machine's CA certificates.
+/// rustls on ring, or on AWS-LC's FIPS module (feature `fips`), with the machine's CA certificates.
 pub fn http_client() -> SharedHttpClient {
-    aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+    #[cfg(feature = "fips")]
+    let crypto = CryptoMode::AwsLcFips;
+    #[cfg(not(feature = "fips"))]
+    let crypto = CryptoMode::Ring;
+    aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(crypto)).build_https()
 }
