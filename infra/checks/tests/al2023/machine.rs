@@ -189,8 +189,7 @@ pub(crate) fn bootstrap(dir: &Path) -> String {
     write(dir, "policy.json", &document.replace("@{environment}", "prod"));
     let mut render = Command::new(required(GATEWAY).unwrap());
     render.args(["render", "envoy", "--path", "internet", "--policy"]).arg(dir.join("policy.json"));
-    let bootstrap = run(render.args(["--upstream-ca", "/etc/pki/tls/certs/ca-bundle.crt"]));
-    bootstrap.replace("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+    run(&mut render)
 }
 
 /// The certificate of the TLS listener: itself, and with its key.
