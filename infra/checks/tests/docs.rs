@@ -152,6 +152,34 @@ fn pages_named_in_infra_exist() {
 }
 
 /// The words of a command, up to a comment or to the end of its code span.
+/// A price of the page's own table. A row may have several: symbols and prices are in the same order.
+fn price(page: &str, symbol: &str) -> f64 {
+    let symbol = format!("`{symbol}`");
+    let found = page.lines().filter_map(|line| {
+        let mut columns = line.strip_prefix("| ")?.split(" | ");
+        let place = columns.next()?.split(", ").position(|one| one == symbol)?;
+        columns.nth(1)?.split("; ").nth(place)?.parse().ok()
+    });
+    found.take(1).sum()
+}
+
+/// AWS does not say whether traffic between the partitions is billed as transfer to the internet or between Regions.
+#[test]
+fn the_way_is_priced_both_ways() {
+    let page = read("docs/costs.md");
+    let [o, r, gd, id, z] = ["o", "r", "gd", "id", "z"].map(|symbol| price(&page, symbol));
+    let vpn = 120.0 * id + 120.0 * 2.0 / 3.0 * z;
+    for (path, as_internet, as_region) in
+        [("internet", 120.0 * gd + 80.0 * o, 120.0 * gd + 80.0 * r), ("vpn", 120.0 * o + vpn, 120.0 * r + vpn)]
+    {
+        let start = format!("| {path} | {as_internet:.2} | ");
+        let row = page.lines().find(|line| line.starts_with(&start)).unwrap_or_default();
+        assert!(row.ends_with(&format!("**{as_region:.2}** |")), "want {start}… {as_region:.2}; found: {row}");
+    }
+    let guide = read("docs/deployment.md");
+    assert!(guide.contains("costs.md#internet-or-between-regions"));
+}
+
 fn words(command: &str) -> Vec<&str> {
     let line = command.lines().next().unwrap_or_default();
     let line = line.split(['`', '#', '|', ';', ')', ',', ':']).next().unwrap_or_default();
