@@ -12,6 +12,7 @@ mod refresh;
 mod relay;
 mod relay_state;
 mod root;
+mod source;
 mod upstream;
 mod waiting;
 

@@ -5,8 +5,9 @@ use crate::memory::on_wiped_stack;
 use crate::plugin::Plugin;
 use filter_core::clock;
 use filter_core::credentials::Fetched;
-use filter_core::credentials::call::CallOutcome;
+use filter_core::credentials::call::{Call, CallOutcome};
 use filter_core::credentials::fetch::{Fetch, FetchError, Next};
+use filter_core::credentials::hidden_calls;
 use filter_core::metrics::{certificate_left, clock_offset, credentials_fetched, credentials_left};
 use proxy_wasm::types::LogLevel;
 use std::collections::HashMap;
@@ -18,7 +19,28 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The fetches in progress of a root context, by the token of the call that each waits for.
 #[derive(Debug, Default)]
 pub(crate) struct Refresh {
-    in_progress: HashMap<u32, (String, Fetch)>,
+    in_progress: HashMap<u32, InProgress>,
+}
+
+#[derive(Debug)]
+struct InProgress {
+    name: String,
+    fetch: Fetch,
+    /// Where the call's headers are, if they are hidden.
+    hidden: Option<Hidden>,
+}
+
+/// Headers that were left for the filter in a cluster. What it has not taken is forgotten with this.
+#[derive(Debug)]
+struct Hidden {
+    handle: String,
+    cluster: String,
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        hidden_calls::take(&self.handle, &self.cluster, &SharedData);
+    }
 }
 
 impl Refresh {
@@ -42,7 +64,8 @@ impl Refresh {
 
     /// Takes the response to a call, by the length of its body; `None`: there was none.
     pub(crate) fn on_response(&mut self, plugin: &Plugin, token: u32, body_size: Option<usize>) {
-        let Some((name, mut fetch)) = self.in_progress.remove(&token) else { return };
+        let Some(InProgress { name, mut fetch, hidden }) = self.in_progress.remove(&token) else { return };
+        drop(hidden);
         let Ok(now) = host::now() else { return };
         let response = body_size.and_then(|size| host::call_response(size).ok());
         let outcome = response
@@ -62,14 +85,12 @@ impl Refresh {
         now: SystemTime,
     ) {
         match next {
-            Ok(Next::Call(call)) => match host::dispatch(&call, CALL_TIMEOUT) {
-                Ok(token) => {
+            Ok(Next::Call(call)) => match dispatch(call) {
+                Ok((token, hidden)) => {
                     plugin.credentials.extend_lease(&name, &SharedData, now);
-                    self.in_progress.insert(token, (name, fetch));
+                    self.in_progress.insert(token, InProgress { name, fetch, hidden });
                 }
-                Err(error) => {
-                    failed(plugin, &name, &format!("cluster '{}' cannot be called: {error}", call.cluster), now);
-                }
+                Err(problem) => failed(plugin, &name, &problem, now),
             },
             Ok(Next::Done(fetched)) => done(plugin, &name, &fetched, now),
             Err(error) if error.is_of_this_thread() && plugin.credentials.hand_over(&name, &SharedData) => {
@@ -78,6 +99,21 @@ impl Refresh {
             Err(error) => failed(plugin, &name, &error.to_string(), now),
         }
     }
+}
+
+/// Makes a call. Its headers go by the filter in its cluster, if that has one.
+fn dispatch(mut call: Call) -> Result<(u32, Option<Hidden>), String> {
+    let cluster = call.cluster.clone();
+    let mut hidden = None;
+    if hidden_calls::has_filter(&cluster, &SharedData) {
+        let handle = host::unique_id();
+        if !on_wiped_stack(|| hidden_calls::leave(&mut call, &handle, &SharedData)) {
+            return Err(format!("cluster '{cluster}' cannot be called: the call's headers cannot be shared"));
+        }
+        hidden = Some(Hidden { handle, cluster: cluster.clone() });
+    }
+    let token = host::dispatch(&call, CALL_TIMEOUT);
+    token.map(|token| (token, hidden)).map_err(|error| format!("cluster '{cluster}' cannot be called: {error}"))
 }
 
 fn done(plugin: &Plugin, name: &str, fetched: &Fetched, now: SystemTime) {

@@ -5,8 +5,9 @@ use crate::host::{self, SharedData};
 use crate::plugin::Plugin;
 use crate::refresh::Refresh;
 use crate::relay::{RelayConnection, RelayHttp};
+use crate::source::{Place, Source};
 use crate::upstream::Upstream;
-use filter_core::config::{RelayPlace, Role};
+use filter_core::config::{RelayPlace, Role, SourceCluster};
 use proxy_wasm::traits::{Context, HttpContext, RootContext, StreamContext};
 use proxy_wasm::types::{ContextType, LogLevel};
 use std::rc::Rc;
@@ -21,18 +22,24 @@ pub(crate) struct Root {
     id: u32,
     plugin: Option<Rc<Plugin>>,
     relay: Option<RelayPlace>,
+    source: Option<Rc<Place>>,
     refresh: Refresh,
 }
 
 impl Root {
     /// `id` is the host's number for the context.
     pub(crate) fn new(id: u32) -> Self {
-        Self { id, plugin: None, relay: None, refresh: Refresh::default() }
+        Self { id, plugin: None, relay: None, source: None, refresh: Refresh::default() }
     }
 
     fn configure(&mut self, json: &[u8]) -> Result<(), String> {
         if let Some(place) = RelayPlace::parse(json) {
             self.relay = Some(place.map_err(|error| error.to_string())?);
+            return Ok(());
+        }
+        if let Some(place) = SourceCluster::parse(json) {
+            let place = place.map_err(|error| error.to_string())?;
+            self.source = Some(Rc::new(Place::new(place.source_cluster)));
             return Ok(());
         }
         let plugin = Plugin::load(json).map_err(|error| error.to_string())?;
@@ -80,6 +87,9 @@ impl RootContext for Root {
     fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
         if self.relay.is_some() {
             return Some(Box::new(RelayHttp::default()));
+        }
+        if let Some(place) = &self.source {
+            return Some(Box::new(Source::new(place)));
         }
         let plugin = self.plugin.clone();
         Some(match plugin.as_ref().map(|plugin| plugin.policy.role) {

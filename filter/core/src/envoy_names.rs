@@ -6,6 +6,8 @@ pub const CLUSTER_HEADER: &str = "x-bedrock-gateway-cluster";
 pub const CLASS_HEADER: &str = "x-bedrock-gateway-class";
 /// The header that carries the exchange's id to the relay. Clients cannot set it.
 pub const RELAY_HEADER: &str = "x-bedrock-gateway-relay";
+/// The header that names the hidden headers of a call for credentials. The filter in the source's cluster removes it.
+pub const CALL_HEADER: &str = "x-bedrock-gateway-call";
 /// The response header by which the signer asks Envoy for another attempt (`retriable_headers`). Clients do not see it.
 pub const RETRY_HEADER: &str = "x-bedrock-gateway-retry";
 

@@ -81,6 +81,11 @@ pub enum Refusal {
         "The gateway's relay got a call that no gateway role in its VM sent: both need the same `vm_config`, and the relay an internal listener. Nothing was sent."
     )]
     NotRelayed,
+    /// A call reached a source's cluster for which no headers were left.
+    #[error(
+        "The filter of a source's cluster got a call that the gateway did not make: both need the same `vm_id`. Nothing was sent."
+    )]
+    ForeignCall,
     /// The endpoint's labels name a path or region that the call's route class does not have.
     #[error(
         "The endpoint that Envoy chose is labelled '{label}', which route class '{class}' does not have as a {kind}. Nothing was sent."
@@ -134,6 +139,7 @@ impl Refusal {
             | Self::NotConfigured
             | Self::NotPassed(_)
             | Self::NotRelayed
+            | Self::ForeignCall
             | Self::ForeignEndpoint { .. }
             | Self::NoPath { .. }
             | Self::Host(_)

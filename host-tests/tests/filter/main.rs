@@ -13,5 +13,6 @@ mod limits;
 mod metrics;
 mod roles_anywhere;
 mod signer;
+mod source;
 mod usage;
 mod wiped;

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::common::{attempt, configuration, converse, filter, only, plugin};
+use crate::source;
 
 const BODY: &str = r#"{"messages":[]}"#;
 /// Any run of as many bytes of a secret counts as a part of it.
@@ -128,10 +129,11 @@ impl Secrets {
     }
 }
 
-/// A gateway and a signer in one VM.
+/// A gateway, a signer and the filters of sources' clusters in one VM.
 struct Gateway {
     vm: Vm,
     roles: [Plugin; 2],
+    sources: BTreeMap<String, Plugin>,
 }
 
 impl Gateway {
@@ -144,7 +146,9 @@ impl Gateway {
             document["credentials"] = source.clone();
             plugin(&vm, &document)
         });
-        Self { vm, roles }
+        let filter_of = |cluster: &str| (cluster.to_owned(), source::source(&vm, cluster));
+        let sources = clusters.into_iter().filter(|cluster| *cluster != "file").map(filter_of).collect();
+        Self { vm, roles, sources }
     }
 
     fn ticks(&self) {
@@ -158,6 +162,14 @@ impl Gateway {
         self.ticks();
         assert!(!self.vm.out_calls().is_empty(), "nothing is fetched: {:?}", self.vm.logs());
         while let Some(call) = self.vm.out_calls().first() {
+            if let Some(source) = self.sources.get(&call.cluster) {
+                let exchange = source.stream();
+                assert_eq!(exchange.request_headers(call.headers.clone(), call.body.is_empty()), Outcome::Continue);
+                if !call.body.is_empty() {
+                    exchange.request_body(call.body.clone(), true);
+                }
+                exchange.done();
+            }
             let (status, body) = secrets.answer(call, &expires);
             self.vm.answer(call.token, headers([(":status", status)]), body.as_bytes()).unwrap();
         }

@@ -6,6 +6,7 @@ mod json;
 mod locate;
 mod nearest;
 mod read;
+mod source_cluster;
 mod sources;
 mod tagged;
 
@@ -13,6 +14,7 @@ pub(crate) use error::at;
 pub use error::{ConfigError, Position};
 pub use locate::locate;
 pub use nearest::nearest;
+pub use source_cluster::SourceCluster;
 pub use sources::{CertificateSource, Credentials, Signer, Sts, TokenFile};
 
 use crate::names::{PathName, RegionName};

@@ -7,6 +7,7 @@ pub mod call;
 pub mod create_session;
 pub mod errors;
 pub mod fetch;
+pub mod hidden_calls;
 pub mod identity;
 pub mod provider;
 pub mod responses;
