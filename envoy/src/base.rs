@@ -105,7 +105,7 @@ impl Base {
 }
 
 /// The first `vm_config` of a configuration.
-fn vm_of(config: &Value) -> Option<&Value> {
+pub(crate) fn vm_of(config: &Value) -> Option<&Value> {
     match config {
         Value::Object(object) => object.get("vm_config").or_else(|| object.values().find_map(vm_of)),
         Value::Array(values) => values.iter().find_map(vm_of),

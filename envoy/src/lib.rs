@@ -27,6 +27,7 @@ pub mod programs;
 pub mod progress;
 mod quotes;
 pub mod signals;
+mod source_clusters;
 pub mod tls;
 pub mod up;
 pub mod yaml;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::is_relay;
+use super::is_fixed;
 use crate::objects::{for_each_object, plugins};
 
 const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
@@ -73,8 +73,8 @@ impl Watched {
 
 fn watched(filter: &Map<String, Value>, dir: &Path) -> Option<Watched> {
     let config = filter.get("typed_config").filter(|config| config.get("@type").is_some_and(|kind| kind == WASM))?;
-    // The relay's configuration never changes.
-    if plugins(config).into_iter().any(is_relay) {
+    // Its configuration never changes.
+    if plugins(config).into_iter().any(is_fixed) {
         return None;
     }
     let name = filter.get("name")?.as_str()?.to_owned();

@@ -7,13 +7,14 @@ mod clusters;
 pub mod discovery;
 mod endpoint;
 mod routes;
+pub(crate) mod source_filter;
 pub mod sources;
 pub(crate) mod token_file;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use filter_core::config::RelayPlace;
+use filter_core::config::{RelayPlace, SourceCluster};
 use serde_json::{Map, Value, json};
 
 use crate::base::{Base, role_of};
@@ -82,6 +83,11 @@ pub fn render(base: &Base, settings: &Settings, document: &Document) -> Result<V
 /// Whether a plugin is the relay. Its document holds only its place.
 fn is_relay(document: &str) -> bool {
     RelayPlace::parse(document.as_bytes()).is_some()
+}
+
+/// Whether a plugin's document does not depend on the filter's: the relay's, and that of the filter in a source's cluster.
+fn is_fixed(document: &str) -> bool {
+    is_relay(document) || SourceCluster::parse(document.as_bytes()).is_some()
 }
 
 fn listeners(resources: &mut Value, settings: &Settings) -> Result<(), BootstrapError> {
@@ -153,7 +159,7 @@ fn plugin(object: &mut Map<String, Value>, settings: &Settings, document: &Docum
     let value = object.get_mut("configuration").and_then(|configuration| configuration.get_mut("value"));
     let value = value.ok_or_else(missing)?;
     let text = value.as_str().ok_or_else(missing)?;
-    if is_relay(text) {
+    if is_fixed(text) {
         return Ok(());
     }
     let role = role_of(text).ok_or_else(missing)?;

@@ -1,16 +1,17 @@
 //! Adds the clusters that credentials are fetched from (docs/credentials.md), unless the configuration has them. A cluster
-//! of a token's file gets its listener, too.
+//! of a token's file gets its listener, too. All others get the filter that keeps their calls' headers out of the log.
 
 use std::collections::BTreeMap;
 
 use filter_core::config::{CertificateSource, Credentials, Signer, Sts, TokenFile};
 use serde_json::{Map, Value, json};
 
-use super::{Settings, clusters, endpoint, find, named, token_file};
-use crate::base::Base;
+use super::{Settings, clusters, endpoint, find, named, source_filter, token_file};
+use crate::base::{Base, vm_of};
 use crate::bootstrap_error::BootstrapError;
 use crate::document::Document;
 use crate::paths::{self, PathSpec, ROLES_ANYWHERE, STS};
+use crate::source_clusters::{self, SourcesCluster};
 use filter_core::names::PathName;
 
 /// The instance metadata service has the same address in every VPC.
@@ -34,6 +35,7 @@ enum Destination {
 pub fn add(bootstrap: &mut Value, base: &Base, document: &Document, settings: &Settings) -> Result<(), BootstrapError> {
     let mut pattern = base.cluster()?;
     clusters::trust(&mut pattern, &settings.upstream_ca);
+    let vm = vm_of(bootstrap).ok_or(BootstrapError::Missing("`vm_config` of filter `bedrock.gateway`"))?.clone();
     let resources = bootstrap.get_mut("static_resources").ok_or(BootstrapError::Missing("static_resources"))?;
     let mut files = TokenFiles::default();
     for (name, destination) in document.sources().flat_map(required_clusters) {
@@ -64,6 +66,12 @@ pub fn add(bootstrap: &mut Value, base: &Base, document: &Document, settings: &S
             }
         };
         named(resources, "clusters")?.push(cluster);
+    }
+    let called = document.sources().flat_map(source_clusters::of).filter(|cluster| !cluster.is_token);
+    for SourcesCluster { name, .. } in called {
+        if let Some(Value::Object(cluster)) = find(named(resources, "clusters")?, name) {
+            source_filter::add(cluster, name, &vm);
+        }
     }
     Ok(())
 }

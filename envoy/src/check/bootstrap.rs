@@ -2,17 +2,18 @@
 
 use std::net::IpAddr;
 
-use filter_core::config::{
-    Auth, CertificateSource, Config, ConfigError, Credentials, RelayPlace, Role, Signer, TokenFile,
-};
+use filter_core::config::{Auth, CertificateSource, Config, ConfigError, Credentials, RelayPlace, Role, SourceCluster};
 use filter_core::policy::Policy;
 use serde_json::Value;
 
 use super::routes::Clusters;
 use super::values::visit_objects;
-use super::{At, Fault, File, Options, ca, callers, cluster, did_you_mean, keepalive, mistakes, regions, routes};
+use super::{
+    At, Fault, File, Options, ca, callers, cluster, did_you_mean, keepalive, mistakes, regions, routes, source_filters,
+};
 use crate::base::role_of;
 use crate::document::Document;
+use crate::source_clusters::{self, SourcesCluster};
 
 const HTTP_WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 const NETWORK_WASM: &str = "type.googleapis.com/envoy.extensions.filters.network.wasm.v3.Wasm";
@@ -56,6 +57,7 @@ pub(super) fn check(
     let regions = serde_json::from_str(main.text).map(|text| regions::findings(&text, &options.known_regions));
     found.extend(regions.unwrap_or_default().iter().map(|finding| inside(&at, main, finding)));
     same(&at, main, &plugins, found);
+    source_filters::machines(&at, bootstrap, main.config.get("vm_config").unwrap_or(&Value::Null), found);
     listeners(&at, bootstrap, &plugins, found);
     if let Some(document) = document {
         serves(&at, bootstrap, document.policy(), document.config(), &plugins, found);
@@ -85,6 +87,11 @@ fn wasm<'a>(at: &At<'_>, key: &str, value: &'a Value, plugins: &mut Vec<Plugin<'
     secrets(at, &key, config, found);
     let text = config.pointer("/configuration/value").and_then(Value::as_str).unwrap_or_default();
     if RelayPlace::parse(text.as_bytes()).is_some() {
+        return;
+    }
+    if let Some(document) = SourceCluster::parse(text.as_bytes()) {
+        let value = format!("{key}.configuration.value");
+        found.extend(document.err().map(|error| at.fault(&value, format!("{}: {}", error.key, error.detail()))));
         return;
     }
     let Some(role) = role_of(text) else {
@@ -261,51 +268,17 @@ fn serves(
     let sources = std::iter::once(("credentials".to_owned(), &config.credentials));
     let sets = config.credential_sets.iter().map(|(name, source)| (format!("credential_sets.{name}"), source));
     for (key, source) in sources.chain(sets) {
-        for cluster in clusters_of(source) {
-            missing(all, cluster, &format!("`{key}` names"), found);
+        for SourcesCluster { name, is_token } in source_clusters::of(source) {
+            missing(all, name, &format!("`{key}` names"), found);
+            if let (Some((index, cluster)), false) = (clusters.get(name), is_token) {
+                source_filters::cluster(at, &format!("{all}[{index}]"), cluster, (name, &key), found);
+            }
         }
         plugins.iter().for_each(|plugin| variables(at, variables_of(source, policy.auth), plugin, found));
     }
     routes::check(at, bootstrap, policy, &clusters, found);
     callers::certificates(at, bootstrap, config, found);
     logs(at, bootstrap, found);
-}
-
-fn clusters_of(source: &Credentials) -> Vec<&str> {
-    match source {
-        Credentials::Environment {} => Vec::new(),
-        Credentials::Container { cluster, token } => container_clusters(cluster, token.as_ref()),
-        Credentials::Imds { cluster, .. } => vec![cluster],
-        Credentials::SecretsManager { cluster, using, .. } => secret_clusters(cluster, using.as_ref()),
-        Credentials::Federation { using, govcloud, commercial, .. } => {
-            let own = [govcloud.cluster.as_str(), &commercial.cluster];
-            signer_clusters(using).into_iter().chain(own).collect()
-        }
-        Credentials::WebIdentity { token, commercial, .. } => vec![&token.cluster, &commercial.cluster],
-        Credentials::RolesAnywhere { cluster, certificate, .. } => {
-            let mut clusters = match certificate {
-                CertificateSource::Environment {} => Vec::new(),
-                CertificateSource::SecretsManager { cluster, using, .. } => secret_clusters(cluster, using.as_ref()),
-            };
-            clusters.push(cluster);
-            clusters
-        }
-    }
-}
-
-fn secret_clusters<'a>(cluster: &'a str, using: Option<&'a Signer>) -> Vec<&'a str> {
-    std::iter::once(cluster).chain(using.into_iter().flat_map(signer_clusters)).collect()
-}
-
-fn signer_clusters(signer: &Signer) -> Vec<&str> {
-    match signer {
-        Signer::Container { cluster, token } => container_clusters(cluster, token.as_ref()),
-        Signer::Imds { cluster, .. } => vec![cluster],
-    }
-}
-
-fn container_clusters<'a>(cluster: &'a str, token: Option<&'a TokenFile>) -> Vec<&'a str> {
-    token.into_iter().map(|token| token.cluster.as_str()).chain([cluster]).collect()
 }
 
 /// The variables that a source reads in any case.

@@ -15,6 +15,7 @@ mod mistakes;
 mod placeholders;
 mod regions;
 mod routes;
+mod source_filters;
 mod values;
 
 use std::fmt;

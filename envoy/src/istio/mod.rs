@@ -153,7 +153,7 @@ pub fn envoy_filter(mut bootstrap: Value) -> Result<String, BootstrapError> {
     patches.extend(clusters.iter().filter(|cluster| is_not_live_feed(cluster)).enumerate().map(|(number, cluster)| {
         let why = "Bedrock's clusters: a priority for each path, and the signer as an upstream filter.";
         let why = if number == 0 { why } else { "" };
-        let mut cluster = cluster.clone();
+        let mut cluster = with_mounted_module(cluster.clone());
         discover_from_istiod(&mut cluster);
         Patch::new(why, "CLUSTER", json!({ "context": "GATEWAY" }), ("ADD", cluster))
     }));

@@ -5,6 +5,7 @@
 mod derived;
 mod roles_anywhere;
 mod settings;
+mod source_filters;
 mod token_files;
 
 use std::path::PathBuf;

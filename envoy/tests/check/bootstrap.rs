@@ -297,3 +297,49 @@ fn a_missing_token_cluster_is_named() {
         assert!(found.iter().any(|said| said.contains(&says)), "{found:#?}");
     }
 }
+
+/// The shipped bootstrap, with a cluster for each of the document's that has the rendered filter.
+fn with_sources(filter_of: impl Fn(&str) -> String) -> String {
+    let cluster = |name: &&str| {
+        format!(
+            "    - name: {name}\n      connect_timeout: 1s\n      typed_extension_protocol_options:\n        \
+             envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {{ http_filters: [{}] }}\n",
+            filter_of(name)
+        )
+    };
+    let clusters: String = ["imds", "sts-govcloud", "sts-commercial"].iter().map(cluster).collect();
+    planted(&shipped("envoy/standalone.yaml"), "  clusters:\n", &format!("  clusters:\n{clusters}"))
+}
+
+#[test]
+fn a_source_without_its_filter_is_named() {
+    let dir = Dir::new();
+    let rules = dir.file("rules.json", POLICY);
+    let filter = |name: &str, id: &str, vm: &str| {
+        format!(
+            r#"{{ typed_config: {{ "@type": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm, config: {{
+            failure_policy: FAIL_RELOAD, allow_on_headers_stop_iteration: true,
+            vm_config: {{ vm_id: {id}, configuration: {vm} }},
+            configuration: {{ value: '{{"source_cluster": "{name}"}}' }} }} }} }}"#
+        )
+    };
+    let found = |text: String| {
+        let envoy = dir.file("envoy.yaml", &text);
+        let found = faults(std::slice::from_ref(&rules), |options| options.envoy = Some(envoy));
+        found.into_iter().filter(|said| said.contains("source_cluster") || said.contains("vm_config")).collect()
+    };
+    let none: Vec<String> = found(with_sources(|name| filter(name, "bedrock", "source")));
+    assert_eq!(none, Vec::<String>::new());
+    let without: Vec<String> = found(with_sources(|_| String::new()));
+    assert_eq!(without.len(), 3, "{without:#?}");
+    let says = "no Wasm filter has `source_cluster` sts-govcloud: at debug Envoy would log the tokens and signatures";
+    assert!(without.iter().any(|said| said.contains(says)), "{without:#?}");
+    for (text, says) in [
+        (with_sources(|_| filter("imds", "bedrock", "source")), "has `source_cluster` imds; want sts-govcloud"),
+        (with_sources(|name| filter(name, "other", "source")), "vm_config.vm_id: differs from the gateway's"),
+        (with_sources(|name| filter(name, "bedrock", "null")), "vm_config.configuration: is the gateway's"),
+    ] {
+        let wrong: Vec<String> = found(text);
+        assert!(wrong.iter().any(|said| said.contains(says)), "{says}: {wrong:#?}");
+    }
+}

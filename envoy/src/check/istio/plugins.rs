@@ -1,6 +1,6 @@
 //! WasmPlugins, Wasm filters in patches, and images: pinned, and refusing when they fail.
 
-use filter_core::config::{Auth, RelayPlace, Role};
+use filter_core::config::{Auth, RelayPlace, Role, SourceCluster};
 use filter_core::policy::Policy;
 use serde_json::Value;
 
@@ -72,8 +72,9 @@ pub(super) fn filter(object: &Object<'_>, key: &str, value: &Value, options: &Op
         found.push(object.fault(&key, "pin the module by its digest (64 digits in hex)"));
     }
     let document = config.pointer("/configuration/value").and_then(Value::as_str).unwrap_or_default();
-    // The relay decides nothing.
-    if RelayPlace::parse(document.as_bytes()).is_none() {
+    // These decide nothing.
+    let bytes = document.as_bytes();
+    if RelayPlace::parse(bytes).is_none() && SourceCluster::parse(bytes).is_none() {
         policy(object, &format!("{key}.config.configuration.value"), document, options, found);
     }
 }
