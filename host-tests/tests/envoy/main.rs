@@ -28,6 +28,7 @@ mod rust_client;
 mod sdk;
 mod secrets;
 mod shown;
+mod source_filter;
 mod sources;
 mod streams;
 mod web_identity;

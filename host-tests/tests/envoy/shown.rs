@@ -74,15 +74,6 @@ impl Shown {
         self
     }
 
-    /// Leaves out lines that begin so.
-    pub(crate) fn without_lines(mut self, start: &str) -> Shown {
-        for (_, shown) in &mut self.0 {
-            let lines = shown.split_inclusive(|byte| *byte == b'\n');
-            *shown = lines.filter(|line| !line.starts_with(start.as_bytes())).flatten().copied().collect();
-        }
-        self
-    }
-
     /// Whether a text is somewhere.
     pub(crate) fn has(&self, text: &str) -> bool {
         self.0.iter().any(|(_, shown)| shown.windows(text.len()).any(|window| window == text.as_bytes()))

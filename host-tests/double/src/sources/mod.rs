@@ -349,6 +349,11 @@ async fn exchange(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Res
     // A body that broke off is judged by its first part.
     let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let service = Service::of(&parts);
+    // What the gateway's roles tell each other never leaves Envoy.
+    if let Some(name) = parts.headers.keys().find(|name| name.as_str().starts_with("x-bedrock-gateway-")) {
+        shared.complain(format!("the internal header {name} arrived"));
+        return Ok(answer::text(400, String::new()));
+    }
     let plain = |text: &'static str| Ok(Response::new(Full::new(Bytes::from_static(text.as_bytes()))));
     let fault = match shared.trouble(service) {
         Trouble::Down => return Err(Cut),
