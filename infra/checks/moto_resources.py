@@ -224,6 +224,23 @@ def create_egress(p, _name):
     return created["SecurityGroupRules"][0]["SecurityGroupRuleId"]
 
 
+DESTINATIONS = ("DestinationCidrBlock", "DestinationPrefixListId")
+
+
+def create_route(p, _name):
+    """moto's own type ignores prefix lists, and takes a transit gateway to which the VPC is not attached. EC2 does not:
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-resource-ec2-route.html
+    """
+    client, table = api("ec2"), p["RouteTableId"]
+    if "TransitGatewayId" in p:
+        vpc = client.describe_route_tables(RouteTableIds=[table])["RouteTables"][0]["VpcId"]
+        attached = client.describe_transit_gateway_vpc_attachments()["TransitGatewayVpcAttachments"]
+        if not any((one["VpcId"], one["TransitGatewayId"]) == (vpc, p["TransitGatewayId"]) for one in attached):
+            raise ValueError(f"InvalidTransitGatewayID.NotFound: {p['TransitGatewayId']} is not attached to {vpc}")
+    client.create_route(**p)
+    return f"{table}|{next(p[key] for key in DESTINATIONS if key in p)}"
+
+
 def put(call, found):
     """For an API whose call creates or updates; `found` gives the id."""
     return lambda p, name: call(p, name) and found(p, name) or found(p, name)
@@ -262,6 +279,9 @@ THROUGH_API = {
             AllocationId=p["AllocationId"], InstanceId=p["InstanceId"], AllowReassociation=True)["AssociationId"],
         lambda found, _: api("ec2").disassociate_address(AssociationId=found)),
     "AWS::EC2::Instance": (create_instance, lambda found, _: api("ec2").terminate_instances(InstanceIds=[found])),
+    "AWS::EC2::Route": (
+        create_route,
+        lambda _, p: api("ec2").delete_route(**{key: p[key] for key in ("RouteTableId", *DESTINATIONS) if key in p})),
     "AWS::EC2::RouteTable": (
         lambda p, _: api("ec2").create_route_table(
             VpcId=p["VpcId"], TagSpecifications=[{"ResourceType": "route-table", "Tags": p["Tags"]}])["RouteTable"]["RouteTableId"],
@@ -272,6 +292,11 @@ THROUGH_API = {
     "AWS::EC2::SubnetRouteTableAssociation": (
         lambda p, _: api("ec2").associate_route_table(SubnetId=p["SubnetId"], RouteTableId=p["RouteTableId"])["AssociationId"],
         lambda found, _: api("ec2").disassociate_route_table(AssociationId=found)),
+    "AWS::EC2::TransitGatewayAttachment": (
+        lambda p, _: api("ec2").create_transit_gateway_vpc_attachment(
+            TransitGatewayId=p["TransitGatewayId"], VpcId=p["VpcId"], SubnetIds=p["SubnetIds"],
+        )["TransitGatewayVpcAttachment"]["TransitGatewayAttachmentId"],
+        lambda found, _: api("ec2").delete_transit_gateway_vpc_attachment(TransitGatewayAttachmentId=found)),
     "AWS::EC2::VPCGatewayAttachment": (attach, detach),
     "AWS::EC2::VPNConnection": (create_connection, lambda found, _: api("ec2").delete_vpn_connection(VpnConnectionId=found)),
     "AWS::ElasticLoadBalancingV2::Listener": (

@@ -98,6 +98,23 @@ fn the_guide_names_every_parameter() {
     }
 }
 
+/// A VPC that exists takes the place of the network stack: the page says what has to be in its outputs' places.
+#[test]
+fn the_guide_says_what_a_network_must_have() {
+    let text = read("docs/deployment.md");
+    let section = text.split("**A VPC that exists.**").nth(1).unwrap().split("\n## ").next().unwrap();
+    let named: BTreeSet<&str> = spans(section).collect();
+    let all = Template::all(&templates()).unwrap();
+    let network = all.iter().find(|template| template.file == "govcloud/network.yaml").unwrap();
+    for output in network.document["Outputs"].as_object().unwrap().keys() {
+        assert!(section.contains(&format!("\n| `{output}` |")), "no row of {output}");
+    }
+    for endpoint in network.of_type("AWS::EC2::VPCEndpoint") {
+        let service = endpoint.property("/ServiceName/Fn::Sub").as_str().unwrap().rsplit('.').next().unwrap();
+        assert!(named.contains(service), "no endpoint of {service}");
+    }
+}
+
 /// The anchors that GitHub gives to headings.
 fn anchors(text: &str) -> BTreeSet<String> {
     let headings = text.lines().filter(|line| line.starts_with('#'));

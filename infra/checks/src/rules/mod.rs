@@ -13,6 +13,7 @@ mod audit;
 pub mod balancer;
 mod connectivity;
 mod encryption;
+mod landing;
 mod logs;
 mod network;
 pub mod operations;
@@ -98,6 +99,7 @@ fn faults(template: &Template) -> Vec<Fault> {
         balancer::check(&mut report);
         reach::check(&mut report);
         logs::check(&mut report);
+        landing::check(&mut report);
         let wrong = apply_exceptions(&mut report);
         report.faults.extend(wrong);
         found.append(&mut report.faults);

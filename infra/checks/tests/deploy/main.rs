@@ -4,6 +4,7 @@
 
 mod deployment;
 mod evidence;
+mod landing;
 mod local;
 mod plans;
 mod preflight;

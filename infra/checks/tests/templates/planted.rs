@@ -10,6 +10,8 @@ type Planted = (&'static str, &'static str, &'static str, (&'static str, &'stati
 
 const PACKAGES: &str = "arn:${AWS::Partition}:s3:::al2023-repos-${AWS::Region}-de612dc2/*";
 
+const BOUNDARY: &str = "      PermissionsBoundary: !If [HasBoundary, !Ref PermissionsBoundaryArn, !Ref AWS::NoValue]\n";
+
 const IDLE: &str = "tcp.idle_timeout.seconds";
 
 const PLANTED: &[Planted] = &[
@@ -378,6 +380,35 @@ const PLANTED: &[Planted] = &[
         "!Sub \"arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:${TunnelLog}\"",
         "!GetAtt TunnelLog.Arn",
         ("logs", "ConnectionA", "TunnelLog.Arn"),
+    ),
+    // Landing zones.
+    ("govcloud/gateway.yaml", BOUNDARY, "", ("boundary", "Role", "PermissionsBoundary")),
+    ("govcloud/network.yaml", BOUNDARY, "", ("boundary", "FlowLogRole", "PermissionsBoundary")),
+    ("govcloud/vpn.yaml", BOUNDARY, "", ("boundary", "Role", "PermissionsBoundary")),
+    ("commercial/network.yaml", BOUNDARY, "", ("boundary", "FlowLogRole", "PermissionsBoundary")),
+    (
+        "commercial/identity.yaml",
+        "      PermissionsBoundary: !If [HasBoundary, !Ref PermissionsBoundaryArn, !Ref AWS::NoValue]\n      UserName",
+        "      UserName",
+        ("boundary", "User", "PermissionsBoundary"),
+    ),
+    (
+        "govcloud/network.yaml",
+        "    Condition: HasTransitCidr\n    DependsOn: TransitAttachment\n",
+        "    Condition: HasTransitCidr\n",
+        ("transit", "TransitRouteA", "TransitAttachment"),
+    ),
+    (
+        "govcloud/network.yaml",
+        "RouteTableId: !Ref PrivateRoutesC\n      DestinationPrefixListId",
+        "RouteTableId: !Ref PrivateRoutesB\n      DestinationPrefixListId",
+        ("transit", "TransitAttachment", "PrivateRoutesC"),
+    ),
+    (
+        "govcloud/gateway.yaml",
+        "      ResourceRecords: [!GetAtt Balancer.DNSName]\n",
+        "      AliasTarget: { DNSName: !GetAtt Balancer.DNSName, HostedZoneId: !GetAtt Balancer.CanonicalHostedZoneID }\n",
+        ("name", "Name", "AliasTarget"),
     ),
     // Environments.
     ("govcloud/audit.yaml", "  Environment:\n", "  Stage:\n", ("environment", "", "Parameters")),

@@ -1,0 +1,124 @@
+//! What landing zones ask of the real templates and of the example.
+
+use filter_core::names::Partition::GovCloud;
+use lab::tools::root;
+
+use crate::deployment::Deployment;
+
+fn copy(deployment: &Deployment, file: &str) {
+    deployment.file(file, &std::fs::read_to_string(root().join("infra").join(file)).unwrap());
+}
+
+/// A boundary, a transit gateway with its return routes, and a prefix list.
+#[test]
+fn a_network_joins_a_transit_gateway() {
+    let deployment = Deployment::start("landing");
+    copy(&deployment, "templates/govcloud/network.yaml");
+    let made = |arguments: &[&str]| deployment.aws.call(GovCloud, arguments).unwrap();
+    let gateway = made(&["ec2", "create-transit-gateway", "--query", "TransitGateway.TransitGatewayId"]);
+    let list = made(&[
+        "ec2",
+        "create-managed-prefix-list",
+        "--prefix-list-name",
+        "clients",
+        "--address-family",
+        "IPv4",
+        "--max-entries",
+        "5",
+        "--entries",
+        "Cidr=10.96.0.0/14",
+        "--query",
+        "PrefixList.PrefixListId",
+    ]);
+    let (gateway, list) = (gateway.as_str().unwrap(), list.as_str().unwrap());
+    let policy =
+        r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "logs:*", "Resource": "*"}]}"#;
+    let create =
+        ["iam", "create-policy", "--policy-name", "boundary", "--policy-document", policy, "--query", "Policy.Arn"];
+    let boundary = made(&create);
+    let boundary = boundary.as_str().unwrap();
+    let params = format!(
+        "ArtifactBucket=artifacts\nPermissionsBoundaryArn={boundary}\nTransitGatewayId={gateway}\nTransitCidr=10.80.0.0/16\n\
+         TransitPrefixListId={list}\n"
+    );
+    deployment.environment("govcloud/network.params", &params);
+    deployment.environment("1.plan", "govcloud network\n");
+    deployment.succeeds(&["1", "--yes"]);
+
+    let attached =
+        made(&["ec2", "describe-transit-gateway-vpc-attachments", "--query", "TransitGatewayVpcAttachments"]);
+    let vpc = deployment.output(GovCloud, "network", "VpcId");
+    let mine = attached.as_array().unwrap().iter().find(|one| one["VpcId"] == vpc.as_str()).unwrap();
+    assert_eq!((mine["TransitGatewayId"].as_str(), mine["SubnetIds"].as_array().unwrap().len()), (Some(gateway), 3));
+    let tables = deployment.output(GovCloud, "network", "PrivateRouteTableIds");
+    for table in tables.split(',') {
+        let routes =
+            made(&["ec2", "describe-route-tables", "--route-table-ids", table, "--query", "RouteTables[0].Routes"]);
+        let through: Vec<_> =
+            routes.as_array().unwrap().iter().filter(|route| route["TransitGatewayId"] == gateway).collect();
+        assert!(through.iter().any(|route| route["DestinationCidrBlock"] == "10.80.0.0/16"), "{routes}");
+        assert!(through.iter().any(|route| route["DestinationPrefixListId"] == list), "{routes}");
+    }
+    let roles = made(&["iam", "list-roles", "--query", "Roles[].RoleName"]);
+    let flow = roles
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|name| name.as_str())
+        .find(|name| name.contains("FlowLogRole"))
+        .unwrap();
+    let query = ["iam", "get-role", "--role-name", flow, "--query", "Role.PermissionsBoundary.PermissionsBoundaryArn"];
+    assert_eq!(made(&query), boundary);
+}
+
+/// The example with literals for the outputs of a network stack that is not in its plans.
+#[test]
+fn the_example_takes_an_existing_vpc() {
+    let deployment = Deployment::start("no-network");
+    for folder in ["templates/govcloud", "templates/commercial", "instance", "vpn", "environments/example"] {
+        tree(&deployment, folder, &folder.replace("environments/example", "environments/no-network"));
+    }
+    deployment.environment("release.tar.gz", "none");
+    let settings = std::fs::read_to_string(root().join("infra/environments/example/settings")).unwrap();
+    let release = deployment.dir.join("infra/environments/no-network/release.tar.gz");
+    let settings = settings.replace("../bedrock-gateway-0.1.0-x86_64.tar.gz", release.to_str().unwrap());
+    deployment.environment("settings", &settings);
+    for version in ["1-internet", "2-vpn", "3-direct-connect"] {
+        // The plan is checked before CloudFormation is asked, and nothing is left to consent to.
+        deployment.fails(&[version], "No terminal to ask on");
+    }
+}
+
+/// Copies a folder of `infra`, without the network stack and its references.
+fn tree(deployment: &Deployment, from: &str, to: &str) {
+    let literals = [
+        ("VpcId", "vpc-0123456789abcdef0"),
+        ("VpcCidr", "10.64.0.0/20"),
+        ("PrivateSubnetIds", "subnet-0a,subnet-0b,subnet-0c"),
+        ("PublicSubnetIds", "subnet-1a,subnet-1b"),
+        ("PrivateRouteTableIds", "rtb-0a,rtb-0b,rtb-0c"),
+        ("LogKeyArn", "arn:aws-us-gov:kms:us-gov-west-1:444455556666:key/a"),
+    ];
+    for entry in std::fs::read_dir(root().join("infra").join(from)).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.path().is_dir() {
+            tree(deployment, &format!("{from}/{name}"), &format!("{to}/{name}"));
+            continue;
+        }
+        if name == "network.params" && from.ends_with("govcloud") {
+            continue;
+        }
+        let mut text = std::fs::read_to_string(entry.path()).unwrap();
+        if name.ends_with(".plan") {
+            text = text.replace("\ngovcloud network\n", "\n");
+        }
+        if name.ends_with(".params") {
+            text = text.replace("@{outbound-issuer}", "example.tokens.sts.global.api.aws");
+            for (output, value) in literals {
+                text = text.replace(&format!("@{{govcloud/network.{output}}}"), value);
+            }
+        }
+        deployment.file(&format!("{to}/{name}"), &text);
+    }
+}
