@@ -78,15 +78,51 @@ fn the_example_takes_an_existing_vpc() {
     for folder in ["templates/govcloud", "templates/commercial", "instance", "vpn", "environments/example"] {
         tree(&deployment, folder, &folder.replace("environments/example", "environments/no-network"));
     }
-    deployment.environment("release.tar.gz", "none");
-    let settings = std::fs::read_to_string(root().join("infra/environments/example/settings")).unwrap();
-    let release = deployment.dir.join("infra/environments/no-network/release.tar.gz");
-    let settings = settings.replace("../bedrock-gateway-0.1.0-x86_64.tar.gz", release.to_str().unwrap());
-    deployment.environment("settings", &settings);
+    deployment.environment("settings", &settings(&deployment, "no-network"));
     for version in ["1-internet", "2-vpn", "3-direct-connect"] {
         // The plan is checked before CloudFormation is asked, and nothing is left to consent to.
         deployment.fails(&[version], "No terminal to ask on");
     }
+}
+
+/// The example's optional parameters, which are comments, exist and refer to outputs that exist.
+#[test]
+fn the_examples_comments_are_parameters() {
+    let deployment = Deployment::start("optional");
+    for folder in ["templates/govcloud", "templates/commercial", "instance", "vpn", "environments/example"] {
+        tree(&deployment, folder, &folder.replace("environments/example", "environments/optional"));
+    }
+    let example = root().join("infra/environments/example");
+    let mut found = 0;
+    for partition in ["govcloud", "commercial"] {
+        for entry in std::fs::read_dir(example.join(partition)).unwrap() {
+            let entry = entry.unwrap();
+            let text = std::fs::read_to_string(entry.path()).unwrap();
+            let named =
+                |line: &&str| line.starts_with('#') && line.as_bytes().get(1).is_some_and(u8::is_ascii_uppercase);
+            found += text.lines().filter(named).count();
+            let lines = text.lines().map(|line| if named(&line) { &line[1..] } else { line });
+            let text: String = lines.map(|line| format!("{line}\n")).collect();
+            let text = text.replace("@{outbound-issuer}", "example.tokens.sts.global.api.aws");
+            deployment.environment(&format!("{partition}/{}", entry.file_name().display()), &text);
+        }
+    }
+    assert!(found > 15, "found only {found} optional parameters");
+    for plan in ["1-internet.plan", "3-direct-connect.plan"] {
+        deployment.environment(plan, &std::fs::read_to_string(example.join(plan)).unwrap());
+    }
+    deployment.environment("ca.pem", "-----BEGIN CERTIFICATE-----\n");
+    deployment.environment("settings", &settings(&deployment, "optional"));
+    deployment.fails(&["1-internet"], "No terminal to ask on");
+    deployment.fails(&["3-direct-connect"], "No terminal to ask on");
+}
+
+/// The example's settings, with a release that exists.
+fn settings(deployment: &Deployment, environment: &str) -> String {
+    deployment.environment("release.tar.gz", "none");
+    let settings = std::fs::read_to_string(root().join("infra/environments/example/settings")).unwrap();
+    let release = deployment.dir.join(format!("infra/environments/{environment}/release.tar.gz"));
+    settings.replace("../bedrock-gateway-0.1.0-x86_64.tar.gz", release.to_str().unwrap())
 }
 
 /// Copies a folder of `infra`, without the network stack and its references.
