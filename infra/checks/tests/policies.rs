@@ -1,8 +1,8 @@
 //! The policies of `infra/policies` are valid JSON and allow no more than their task.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use filter_core::operation::Operation;
 use infra_checks::CFN_LINT_PYTHON;
@@ -25,7 +25,7 @@ fn texts(value: &Value) -> Vec<&str> {
 #[test]
 fn no_wildcard_but_where_an_action_needs_it() {
     let policies = policies();
-    assert_eq!(policies.len(), 8);
+    assert_eq!(policies.len(), 10);
     for (name, policy) in policies {
         assert_eq!(policy["Version"], "2012-10-17", "{name}");
         for statement in policy["Statement"].as_array().unwrap() {
@@ -34,10 +34,16 @@ fn no_wildcard_but_where_an_action_needs_it() {
             // A service control policy allows nothing: it limits what an account's own policies allow.
             assert_eq!(statement["Effect"], if name.ends_with("-scp.json") { "Deny" } else { "Allow" }, "{name}");
             let any = texts(&statement["Resource"]).contains(&"*");
-            // Neither a token nor Bedrock's List operations have a resource type.
-            let has_none = ["sts:GetWebIdentityToken", "sts:TagGetWebIdentityToken", "bedrock:ListFoundationModels"]
-                .iter()
-                .any(|action| actions.contains(action));
+            // Neither a token nor Bedrock's List operations have a resource type, nor all stacks at once.
+            let has_none = [
+                "sts:GetWebIdentityToken",
+                "sts:TagGetWebIdentityToken",
+                "bedrock:GetFoundationModelAvailability",
+                "bedrock:ListFoundationModels",
+                "cloudformation:ListStacks",
+            ]
+            .iter()
+            .any(|action| actions.contains(action));
             assert_eq!(any, has_none, "{name}: {statement}");
             assert!(!any || statement["Condition"].is_object(), "{name}");
         }
@@ -107,6 +113,113 @@ fn each_operation_has_its_action_and_its_row() {
         let action = operation.iam_action();
         let named = row.starts_with(&format!("| `{operation}` |")) && row.contains(&format!("`{action}`"));
         assert!(named, "want a row of {operation} with {action}, in the filter's order; found {row}");
+    }
+}
+
+/// The IAM action of a command of the AWS CLI; `None` if it needs no right. Source: Service Authorization Reference,
+/// <https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html>;
+/// of `HeadObject` and `HeadBucket`: <https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html>, `API_HeadBucket.html`.
+fn action_of(service: &str, verb: &str) -> Option<String> {
+    match (service, verb) {
+        ("sts", "get-caller-identity") => return None,
+        ("s3", "cp") => return Some("s3:PutObject".to_owned()),
+        ("s3api", "head-object") => return Some("s3:GetObject".to_owned()),
+        ("s3api", "head-bucket") => return Some("s3:ListBucket".to_owned()),
+        _ => {}
+    }
+    let prefix = match service {
+        "elbv2" => "elasticloadbalancing",
+        "service-quotas" => "servicequotas",
+        other => other,
+    };
+    let words = verb.split('-').map(|word| word[..1].to_uppercase() + &word[1..]);
+    Some(format!("{prefix}:{}", words.collect::<String>()))
+}
+
+/// The calls of `infra/deploy` and its parts: partition (or the variable that has it) and action.
+fn calls_of_deploy() -> BTreeSet<(String, String)> {
+    let infra = root().join("infra");
+    let mut files = vec![infra.join("deploy")];
+    files.extend(std::fs::read_dir(infra.join("lib")).unwrap().map(|entry| entry.unwrap().path()));
+    let mut found = BTreeSet::new();
+    for file in files.iter().filter(|file| file.extension().is_none_or(|extension| extension == "sh")) {
+        let text = std::fs::read_to_string(file).unwrap();
+        let code: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
+        for rest in code.join("\n").split("aws_in ").skip(1) {
+            let words: Vec<&str> = rest.split([' ', '\n', ')', ';']).collect();
+            let [partition, service, verb, ..] = words.as_slice() else { panic!("{}: {rest}", file.display()) };
+            let plain = |word: &str| {
+                word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+            };
+            assert!(plain(service) && plain(verb), "{}: aws_in {partition} {service} {verb}", file.display());
+            if let Some(action) = action_of(service, verb) {
+                found.insert((partition.trim_matches('"').to_owned(), action));
+            }
+        }
+    }
+    assert!(found.len() > 30, "found only {} calls", found.len());
+    found
+}
+
+/// What the deployers need besides their scripts' own calls, and for what.
+const BESIDES: &[&str] = &[
+    // CloudFormation's service role, the change sets' tags, and all stacks at once (API_DescribeStacks.html).
+    "iam:PassRole",
+    "cloudformation:TagResource",
+    "cloudformation:ListStacks",
+    // Secrets and the table are under keys of the stacks; `evidence` reads the table with the collector.
+    "kms:Decrypt",
+    "kms:GenerateDataKey",
+    "dynamodb:Query",
+];
+
+/// Commercial's templates give no name to a table, a bucket or a secret, so nothing asks for one there.
+const NOT_COMMERCIAL: &[&str] = &["dynamodb:DescribeTable", "s3:ListBucket", "secretsmanager:DescribeSecret"];
+
+/// A deployer may make the calls of `infra/deploy`, and no others.
+#[test]
+fn deployers_may_what_deploy_calls() {
+    let all: BTreeMap<String, Value> = policies().into_iter().collect();
+    let calls = calls_of_deploy();
+    for own in ["govcloud", "commercial"] {
+        let file = format!("{own}-deployer.json");
+        let allowed: BTreeSet<String> = all[&file]["Statement"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|statement| texts(&statement["Action"]).into_iter().map(str::to_owned).collect::<Vec<_>>())
+            .collect();
+        let wanted: BTreeSet<String> = calls
+            .iter()
+            .filter(|(partition, _)| partition == own || partition.starts_with('$'))
+            .map(|(_, action)| action.clone())
+            .filter(|action| own != "commercial" || !NOT_COMMERCIAL.contains(&action.as_str()))
+            .collect();
+        let missing: Vec<_> = wanted.difference(&allowed).collect();
+        assert!(missing.is_empty(), "{file} lacks {missing:?}");
+        let spare: Vec<_> = allowed.difference(&wanted).filter(|action| !BESIDES.contains(&action.as_str())).collect();
+        assert!(spare.is_empty(), "{file} allows {spare:?}, which infra/deploy does not call");
+    }
+}
+
+/// A deployer with a service role gives that role to CloudFormation alone.
+#[test]
+fn deployers_pass_one_role() {
+    let all: BTreeMap<String, Value> = policies().into_iter().collect();
+    for (file, role) in [
+        ("govcloud-deployer.json", "arn:aws-us-gov:iam::444455556666:role/bedrock-gateway-cloudformation"),
+        ("commercial-deployer.json", "arn:aws:iam::111122223333:role/bedrock-gateway-cloudformation"),
+    ] {
+        let statements = all[file]["Statement"].as_array().unwrap();
+        let passes: Vec<&Value> =
+            statements.iter().filter(|statement| texts(&statement["Action"]).contains(&"iam:PassRole")).collect();
+        let [pass] = passes.as_slice() else { panic!("{file}: {passes:?}") };
+        assert_eq!(texts(&pass["Resource"]), [role], "{file}");
+        assert_eq!(
+            pass["Condition"],
+            json!({ "StringEquals": { "iam:PassedToService": "cloudformation.amazonaws.com" } }),
+            "{file}"
+        );
     }
 }
 
