@@ -6,10 +6,13 @@ pairs() {
     local number=0 line keys=" "
     while IFS= read -r line || [[ -n $line ]]; do
         number=$((number + 1))
+        line=${line%$'\r'}
         [[ $line =~ ^[[:space:]]*(#|$) ]] && continue
         [[ $line =~ ^([A-Za-z][A-Za-z0-9_]*)= ]] || fail "$1:$number: want KEY=VALUE, found: $line"
         [[ $keys != *" ${BASH_REMATCH[1]} "* ]] || fail "$1:$number: ${BASH_REMATCH[1]} is given twice"
         keys+="${BASH_REMATCH[1]} "
+        [[ ! $line =~ =[\"\'] ]] || fail "$1:$number: write the value of ${line%%=*} without quotes"
+        [[ ! $line =~ [[:space:]]$ ]] || fail "$1:$number: the value of ${line%%=*} ends in a blank"
         printf '%s\n' "$line"
     done <"$1"
 }
@@ -82,12 +85,12 @@ outbound_issuer() {
     answer=$(aws_in govcloud iam get-outbound-web-identity-federation-info --output text \
         --query '[JwtVendingEnabled, IssuerIdentifier]' 2>"$work/error") || {
         ! grep -q FeatureDisabled "$work/error" ||
-            fail "@{outbound-issuer}: account $GOVCLOUD_ACCOUNT issues no web identity tokens; run: aws iam enable-outbound-web-identity-federation"
+            fail "@{outbound-issuer}: account $GOVCLOUD_ACCOUNT issues no web identity tokens; run: aws${GOVCLOUD_PROFILE:+ --profile $GOVCLOUD_PROFILE} iam enable-outbound-web-identity-federation"
         fail "@{outbound-issuer}: $(tail -n1 "$work/error")"
     }
     read -r enabled issuer <<<"$answer"
     [[ $enabled == True ]] ||
-        fail "@{outbound-issuer}: web identity tokens are disabled in account $GOVCLOUD_ACCOUNT; run: aws iam enable-outbound-web-identity-federation"
+        fail "@{outbound-issuer}: web identity tokens are disabled in account $GOVCLOUD_ACCOUNT; run: aws${GOVCLOUD_PROFILE:+ --profile $GOVCLOUD_PROFILE} iam enable-outbound-web-identity-federation"
     [[ $issuer == https://* ]] || fail "@{outbound-issuer}: want an issuer that begins with https://, found: $issuer"
     printf '%s' "${issuer#https://}"
 }

@@ -3,7 +3,7 @@
 
 # A plan's lines: `PARTITION TEMPLATE [STACK]`, `release`, `tunnels SECRET NAME=CONNECTION...`, `config POLICY PATH...`, `smoke`.
 read_plan() {
-    plan=$place/$1.plan
+    plan=$place/${1%.plan}.plan
     [[ -f $plan ]] || fail "$plan: no such plan; the plans are:$(cd "$place" && printf ' %s' *.plan)"
     sed -e 's/[[:space:]]*#.*//' -e '/^[[:space:]]*$/d' "$plan" >"$work/plan"
     [[ -s $work/plan ]] || fail "$plan: it is empty"
@@ -138,12 +138,14 @@ check_stack() {
         grep -q "^$key " "$work/declared" ||
             fail "$parameters: $file has no parameter $key; it has: $(cut -d' ' -f1 "$work/declared" | tr '\n' ' ')"
         [[ $key != Environment ]] || fail "$parameters: remove Environment; it is always the directory's name"
+        [[ -n ${line#*=} ]] || grep -q "^$key default$" "$work/declared" ||
+            fail "$parameters: $key is empty: $file has no default for it"
         check_references "$parameters: $key" "${line#*=}"
         check_value "$parameters" "$key" "${line#*=}"
     done <"$work/given"
     while read -r key line; do
         [[ $key == Environment || $line == default ]] || grep -q "^$key=" "$work/given" ||
-            fail "$parameters: $key is missing: $file has no default for it"
+            fail "$parameters: $key is missing: $file has no default for it$([[ -f $parameters ]] || printf '; there is no file %s' "$parameters")"
     done <"$work/declared"
     printf '%s/%s %s\n' "$partition" "$stack" "$file" >>"$work/before"
 }
@@ -162,8 +164,36 @@ check_tunnels() {
     echo "tunnels$names" >>"$work/before"
 }
 
+# check_unused: names a file of parameters that no plan of the environment uses.
+check_unused() {
+    local file stack
+    for file in "$place"/govcloud/* "$place"/commercial/*; do
+        [[ -f $file ]] || continue
+        stack=${file#"$place"/}
+        stack=${stack%.params}
+        if [[ $file != *.params ]] || ! cat "$place"/*.plan |
+            awk -v stack="$stack" '$1 "/" ($3 == "" || $3 ~ /^#/ ? $2 : $3) == stack { found = 1 } END { exit !found }'; then
+            fail "$file: no plan of $place has a stack $stack"
+        fi
+    done
+}
+
+# curl_config: names a file that SMOKE_CURL_CONFIG needs and that does not exist; nothing if all is there.
+curl_config() {
+    local file
+    [[ -n $SMOKE_CURL_CONFIG ]] || return 0
+    if [[ ! -f $SMOKE_CURL_CONFIG ]]; then
+        printf 'SMOKE_CURL_CONFIG: no file %s (relative to %s)' "$SMOKE_CURL_CONFIG" "$PWD"
+        return
+    fi
+    sed -n 's/^ *\(cacert\|cert\|key\)[ =:][ =:]*"\{0,1\}\([^"]*\)"\{0,1\} *$/\2/p' "$SMOKE_CURL_CONFIG" | while IFS= read -r file; do
+        [[ -f $file ]] || printf '%s: no file %s (relative to %s)\n' "$SMOKE_CURL_CONFIG" "$file" "$PWD"
+    done
+}
+
 check_plan() {
-    local kind rest words
+    local kind rest words missing
+    check_unused
     : >"$work/before"
     while read -r kind rest; do
         read -ra words <<<"$rest"
@@ -174,7 +204,7 @@ check_plan() {
             ;;
         release)
             [[ -n $RELEASE ]] || fail "$place/settings: RELEASE is missing: the release archive (docs/deployment.md)"
-            [[ -f $RELEASE ]] || fail "$place/settings: RELEASE: no file $RELEASE"
+            [[ -f $RELEASE ]] || fail "$place/settings: RELEASE: no file $RELEASE (relative to $PWD)"
             check_references "$place/settings: BUCKET" "$BUCKET"
             [[ -n $BUCKET ]] || fail "$place/settings: BUCKET is missing"
             echo release >>"$work/before"
@@ -187,6 +217,7 @@ check_plan() {
             check_references "$place/settings: BUCKET" "$BUCKET"
             check_references "$plan: config" "$rest"
             check_references "$place/${words[0]}" "$(cat "$place/${words[0]}")"
+            gateway check --placeholders "$place/${words[0]}" >"$work/checked" 2>&1 || fail "$(grep -v '^note: ' "$work/checked")"
             echo config >>"$work/before"
             ;;
         smoke)
@@ -195,6 +226,9 @@ check_plan() {
             [[ -n $SMOKE_MODEL ]] ||
                 fail "$place/settings: SMOKE_MODEL is missing: a model that the policy allows, for one short call, or none for no call"
             [[ $SMOKE_MODEL =~ ^[A-Za-z0-9._:-]+$ ]] || fail "$place/settings: SMOKE_MODEL is $SMOKE_MODEL, which is not a model id"
+            [[ $SMOKE_URL =~ ^https?://[^\"]+$ ]] || fail "$place/settings: SMOKE_URL is $SMOKE_URL; want http:// or https:// and a host"
+            missing=$(curl_config)
+            [[ -z $missing ]] || fail "$place/settings: $missing"
             grep -q "^$GATEWAY " "$work/before" || fail "$place/settings: GATEWAY: no stack ${GATEWAY:-(none)} comes before the plan's smoke"
             ;;
         *) fail "$plan: unknown step $kind; the steps are govcloud, commercial, release, tunnels, config and smoke" ;;

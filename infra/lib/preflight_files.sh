@@ -152,7 +152,9 @@ check_listener_secret() {
             stop listener "the private key of $secret is not its first certificate's" "$page_own, \"Certificates\""
         else
             host=$(smoke_host)
-            if [[ -n $host ]] && ! openssl x509 -in "$work/secret" -noout -checkhost "$host" | grep -q ' does match '; then
+            if [[ $SMOKE_URL == *'@{'* ]]; then
+                stop listener "SMOKE_URL is the load balancer's own name, which no certificate of yours has: use a name of the certificate" "$page_own, \"Certificates\""
+            elif [[ -n $host ]] && ! openssl x509 -in "$work/secret" -noout -checkhost "$host" | grep -q ' does match '; then
                 stop listener "the certificate of $secret does not name $host, the host of SMOKE_URL" "$page_own, \"Certificates\""
             else
                 ok "listener: certificate and key of $secret"
@@ -195,20 +197,12 @@ check_trust_anchor() {
 
 check_address() {
     local url host ended=0 options=(--silent --show-error --connect-timeout 5 --max-time 15 --output /dev/null --insecure) config
-    if [[ -n $SMOKE_CURL_CONFIG ]]; then
-        if [[ ! -f $SMOKE_CURL_CONFIG ]]; then
-            stop address "SMOKE_CURL_CONFIG: no file $SMOKE_CURL_CONFIG" "$page_own, \"The environment\""
-            return
-        fi
-        config=$(sed -n 's/^ *\(cacert\|cert\|key\)[ =:]*"\{0,1\}\([^"]*\)"\{0,1\} *$/\2/p' "$SMOKE_CURL_CONFIG" | while IFS= read -r config; do
-            [[ -f $config ]] || printf ' %s' "$config"
-        done)
-        if [[ -n $config ]]; then
-            stop address "$SMOKE_CURL_CONFIG: no file$config" "$page_own, \"The environment\""
-            return
-        fi
-        options+=(--config "$SMOKE_CURL_CONFIG")
+    config=$(curl_config)
+    if [[ -n $config ]]; then
+        stop address "$config" "$page_own, \"The environment\""
+        return
     fi
+    if [[ -n $SMOKE_CURL_CONFIG ]]; then options+=(--config "$SMOKE_CURL_CONFIG"); fi
     host=$(smoke_host)
     if [[ $reached != *' govcloud '* || -z $GATEWAY ]]; then
         unknown address "GovCloud was not asked"
@@ -221,7 +215,7 @@ check_address() {
     curl "${options[@]}" "$url/" 2>"$work/reason" || ended=$?
     case $ended in
     0) ok "$host answers" ;;
-    6) stop address "$host has no DNS name here: make a record for it that leads to $(resolve "@{$GATEWAY.NlbDnsName}" 2>/dev/null)" "$page_own, \"The environment\"" ;;
+    6) stop address "$host has no DNS name here: make a record for it that leads to $(resolve "@{$GATEWAY.NlbDnsName}" 2>/dev/null)" "$page_own, \"Certificates\"" ;;
     5 | 7 | 28 | 97) stop address "$host cannot be reached from here: $(reason). The load balancer is internal; run this where ClientCidr's network is" "$page_own, \"The environment\"" ;;
     *) stop address "$host: $(reason)" "$page_own, \"The environment\"" ;;
     esac
@@ -271,6 +265,11 @@ check_names() {
     done < <(stacks "$1/[^ ]*")
     ((failed || count == 0)) || ok "$count names that are free"
     if [[ $1 == commercial ]]; then
+        # An account has one provider for an issuer.
+        if [[ -n $issuer ]] && ! grep -q $'^commercial/identity\t.*COMPLETE' "$work/states" && aws_in commercial iam get-open-id-connect-provider \
+            --open-id-connect-provider-arn "arn:aws:iam::$COMMERCIAL_ACCOUNT:oidc-provider/$issuer" >/dev/null 2>&1; then
+            stop names "commercial/identity: account $COMMERCIAL_ACCOUNT has a provider for $issuer already, perhaps of another environment" "$page_own, \"Prerequisites\""
+        fi
         given=$(value commercial identity GatewayRoleArn)
         wanted=arn:aws-us-gov:iam::$GOVCLOUD_ACCOUNT:role/bedrock-gateway-$environment
         [[ -z $given || $given == "$wanted" ]] ||

@@ -3,7 +3,7 @@
 
 # Exit statuses of curl that say nothing about the gateway: the name, the way to it, or the trust in its certificate is missing
 # here. https://curl.se/docs/manpage.html, "EXIT CODES".
-declare -A unreached=([5]=1 [6]=1 [7]=1 [35]=1 [51]=1 [53]=1 [54]=1 [58]=1 [59]=1 [60]=1 [66]=1 [77]=1 [80]=1 [82]=1 [83]=1 [91]=1 [97]=1)
+declare -A unreached=([2]=1 [5]=1 [26]=1 [6]=1 [7]=1 [35]=1 [51]=1 [53]=1 [54]=1 [58]=1 [59]=1 [60]=1 [66]=1 [77]=1 [80]=1 [82]=1 [83]=1 [91]=1 [97]=1)
 
 # call EXPECTED-STATUS LINE ARGUMENT...: sends one request; its status must match, and its headers must have LINE. Fails with 2 if
 # no HTTP server was reached.

@@ -155,7 +155,7 @@ deploy_stack() {
 remove_stack() {
     local role
     service_role "$1"
-    aws_in "$1" cloudformation delete-stack --stack-name "$(name_of "$2")" "${role[@]}"
+    aws_in "$1" cloudformation delete-stack --stack-name "$(name_of "$2")" "${role[@]}" || fail "$1/$2: cannot be removed"
     wait_for "$1" "$2"
     [[ -z $status || $status == DELETE_COMPLETE ]] || fail "$1/$2: $status. First to fail: $(aws_in "$1" cloudformation describe-stack-events \
         --stack-name "$(name_of "$2")" --output text --query \

@@ -11,6 +11,7 @@ use lab::tools::{COLLECTOR, required, root};
 
 use crate::deployment::{Deployment, SETTINGS};
 use crate::local::gateway;
+use crate::smoke::policy;
 
 const MODEL: &str = "anthropic.claude-3-5-sonnet-20241022-v2:0";
 const GATEWAY: &str = "\
@@ -38,7 +39,7 @@ fn evidence_says_what_was_seen() {
     deployment.file("templates/govcloud/gateway.yaml", GATEWAY);
     deployment.file("templates/commercial/network.yaml", PATH);
     deployment.environment("govcloud/gateway.params", "ArtifactSha256=0123abcd\n");
-    deployment.environment("policy.json", "{}");
+    deployment.environment("policy.json", &policy("anthropic.*"));
     let plan = "govcloud audit\ncommercial network vpn-network\ngovcloud gateway\n";
     deployment.environment("1.plan", plan);
     deployment.environment("2.plan", &format!("{plan}config policy.json vpn/bedrock=x:443 internet\nsmoke\n"));

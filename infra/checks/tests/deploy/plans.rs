@@ -73,6 +73,9 @@ fn names_each_mistake_before_any_change() {
         ("Name=a\nAddress=10.0.0.0/33\n", "topic.params: Address is 10.0.0.0/33; want an IPv4 range"),
         ("Name=a\nWords=one,2\n", "topic.params: Words is one,2; want ([a-z]+)"),
         ("Name: second\n", "topic.params:1: want KEY=VALUE"),
+        ("Name=\"second\"\n", "topic.params:1: write the value of Name without quotes"),
+        ("Name=second \n", "topic.params:1: the value of Name ends in a blank"),
+        ("Name=\n", "Name is empty"),
         ("Environment=x\nName=a\n", "remove Environment; it is always the directory's name"),
         ("Name=@{govcloud/topic.TopicNaem}\n", "has no output TopicNaem; it has: TopicName TopicArn"),
         ("Name=@{govcloud/tpoic.TopicName}\n", "no stack govcloud/tpoic comes before it"),
@@ -108,6 +111,9 @@ fn names_each_mistake_before_any_change() {
         deployment.fails(&["1", "--yes"], part);
     }
     deployment.fails(&["2", "--yes"], "no such plan; the plans are: 1.plan");
+    deployment.environment("govcloud/topics.params", "Name=first\n");
+    deployment.fails(&["1", "--yes"], "topics.params: no plan of ");
+    std::fs::remove_file(deployment.dir.join("infra/environments/mistyped/govcloud/topics.params")).unwrap();
     deployment.environment(plan, "govcloud topic\n");
     for (from, to, part) in [
         ("GOVCLOUD_ACCOUNT=444455556666", "GOVCLOUD_ACCOUNT=444455556667", "belong to arn:aws-us-gov:"),
@@ -178,7 +184,7 @@ fn the_issuer_is_read_from_govcloud() {
     deployment.environment("1.plan", "commercial topic\n");
     deployment.fails(
         &["1", "--yes"],
-        "account 444455556666 issues no web identity tokens; run: aws iam enable-outbound-web-identity-federation",
+        "account 444455556666 issues no web identity tokens; run: aws --profile govcloud iam enable-outbound-web-identity-federation",
     );
     assert_eq!(deployment.stacks(Commercial), [""; 0]);
 

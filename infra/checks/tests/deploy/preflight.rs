@@ -5,6 +5,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
 use serde_json::{Value, json};
 
 use crate::deployment::{Deployment, SETTINGS};
+use crate::smoke::policy;
 
 const MODEL: &str = "anthropic.claude-haiku-4-5-20251001-v1:0";
 const NETWORK: &str = "\
@@ -99,8 +100,10 @@ fn environment(name: &'static str) -> Deployment {
     deployment.environment("commercial/identity.params", "Issuer=@{outbound-issuer}\n");
     deployment.environment("commercial/vpn-network.params", "VpcCidr=10.100.0.0/24\n");
     deployment.environment("govcloud/gateway.params", "ClientCidr=10.64.0.0/16\n");
-    deployment
-        .environment("policy.json", &format!("{{ \"inference_profiles\": {{ \"{MODEL}\": \"us.{MODEL}\" }} }}\n"));
+    let mut document: Value = serde_json::from_str(&policy("anthropic.*")).unwrap();
+    let profiles = json!({ MODEL: format!("us.{MODEL}") });
+    document.as_object_mut().unwrap().insert("inference_profiles".to_owned(), profiles);
+    deployment.environment("policy.json", &document.to_string());
     deployment.environment(
         "1.plan",
         "govcloud network\ncommercial identity\ncommercial network vpn-network\nconfig policy.json internet\ngovcloud gateway\nsmoke\n",

@@ -125,7 +125,7 @@ Outputs:
     Value: !Sub '${ConfigKey} ${ConfigSha256} ${ArtifactSha256} ${UserData}'
 ";
 
-fn policy(models: &str) -> String {
+pub(crate) fn policy(models: &str) -> String {
     serde_json::json!({
         "regions": { "us-east-1": {} },
         "models": { "allow": [models] },
