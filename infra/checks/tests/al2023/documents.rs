@@ -159,7 +159,7 @@ fn scripts_and_units_are_sound() {
 
 /// Runs a Python program on a file.
 fn python(program: &str, file: &Path) -> String {
-    let python = required("INFRA_CFN_LINT_PYTHON").unwrap();
+    let python = required("INFRA_AWS_MOCK_PYTHON").unwrap();
     run(Command::new(python).args(["-c", program]).arg(file).arg(here().join("cloudwatch-agent.schema.json")))
 }
 
