@@ -172,7 +172,7 @@ fn pages_named_in_infra_exist() {
 /// A price of the page's own table. A row may have several: symbols and prices are in the same order.
 fn price(page: &str, symbol: &str) -> f64 {
     let symbol = format!("`{symbol}`");
-    let found = page.lines().filter_map(|line| {
+    let found = page.lines().filter_map(|line| -> Option<f64> {
         let mut columns = line.strip_prefix("| ")?.split(" | ");
         let place = columns.next()?.split(", ").position(|one| one == symbol)?;
         columns.nth(1)?.split("; ").nth(place)?.parse().ok()

@@ -124,6 +124,7 @@ fn action_of(service: &str, verb: &str) -> Option<String> {
         ("sts", "get-caller-identity") => return None,
         ("s3", "cp") => return Some("s3:PutObject".to_owned()),
         ("s3api", "head-object") => return Some("s3:GetObject".to_owned()),
+        ("iam", "get-open-id-connect-provider") => return Some("iam:GetOpenIDConnectProvider".to_owned()),
         ("s3api", "head-bucket") => return Some("s3:ListBucket".to_owned()),
         _ => {}
     }
