@@ -224,6 +224,19 @@ def create_egress(p, _name):
     return created["SecurityGroupRules"][0]["SecurityGroupRuleId"]
 
 
+def create_ingress(p, _name):
+    """moto's own type does not know prefix lists."""
+    rule = {"IpProtocol": p["IpProtocol"], "FromPort": int(p["FromPort"]), "ToPort": int(p["ToPort"])}
+    if "SourcePrefixListId" in p:
+        rule["PrefixListIds"] = [{"PrefixListId": p["SourcePrefixListId"]}]
+    elif "CidrIp" in p:
+        rule["IpRanges"] = [{"CidrIp": p["CidrIp"]}]
+    else:
+        rule["UserIdGroupPairs"] = [{"GroupId": p["SourceSecurityGroupId"]}]
+    created = api("ec2").authorize_security_group_ingress(GroupId=p["GroupId"], IpPermissions=[rule])
+    return created["SecurityGroupRules"][0]["SecurityGroupRuleId"]
+
+
 DESTINATIONS = ("DestinationCidrBlock", "DestinationPrefixListId")
 
 
@@ -289,6 +302,9 @@ THROUGH_API = {
     "AWS::EC2::SecurityGroupEgress": (
         create_egress,
         lambda found, p: api("ec2").revoke_security_group_egress(GroupId=p["GroupId"], SecurityGroupRuleIds=[found])),
+    "AWS::EC2::SecurityGroupIngress": (
+        create_ingress,
+        lambda found, p: api("ec2").revoke_security_group_ingress(GroupId=p["GroupId"], SecurityGroupRuleIds=[found])),
     "AWS::EC2::SubnetRouteTableAssociation": (
         lambda p, _: api("ec2").associate_route_table(SubnetId=p["SubnetId"], RouteTableId=p["RouteTableId"])["AssociationId"],
         lambda found, _: api("ec2").disassociate_route_table(AssociationId=found)),

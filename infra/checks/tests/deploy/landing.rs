@@ -59,16 +59,79 @@ fn a_network_joins_a_transit_gateway() {
         assert!(through.iter().any(|route| route["DestinationCidrBlock"] == "10.80.0.0/16"), "{routes}");
         assert!(through.iter().any(|route| route["DestinationPrefixListId"] == list), "{routes}");
     }
-    let roles = made(&["iam", "list-roles", "--query", "Roles[].RoleName"]);
-    let flow = roles
+    let stack = ["cloudformation", "describe-stack-resources", "--stack-name", "bedrock-gateway-landing-network"];
+    let query = ["--logical-resource-id", "FlowLogRole", "--query", "StackResources[0].PhysicalResourceId"];
+    let flow = made(&[stack.as_slice(), &query].concat());
+    let flow = flow.as_str().unwrap();
+    let query = ["iam", "get-role", "--role-name", flow, "--query", "Role.PermissionsBoundary.PermissionsBoundaryArn"];
+    assert_eq!(made(&query), boundary);
+}
+
+/// A prefix list may call the gateway on both ports, and a name in a private zone leads to its load balancer.
+#[test]
+fn a_gateway_has_a_name_and_more_clients() {
+    let deployment = Deployment::start("named");
+    copy(&deployment, "templates/govcloud/network.yaml");
+    copy(&deployment, "templates/govcloud/gateway.yaml");
+    copy(&deployment, "instance/user-data");
+    let made = |arguments: &[&str]| deployment.aws.call(GovCloud, arguments).unwrap();
+    let zone = made(&[
+        "route53",
+        "create-hosted-zone",
+        "--name",
+        "example.com",
+        "--caller-reference",
+        "named",
+        "--query",
+        "HostedZone.Id",
+    ]);
+    let zone = zone.as_str().unwrap().trim_start_matches("/hostedzone/");
+    let list = made(&[
+        "ec2",
+        "create-managed-prefix-list",
+        "--prefix-list-name",
+        "more",
+        "--address-family",
+        "IPv4",
+        "--max-entries",
+        "5",
+        "--query",
+        "PrefixList.PrefixListId",
+    ]);
+    let list = list.as_str().unwrap();
+    let digest = "0".repeat(64);
+    let params = format!(
+        "VpcId=@{{govcloud/network.VpcId}}\nPrivateSubnetIds=@{{govcloud/network.PrivateSubnetIds}}\n\
+         LogKeyArn=@{{govcloud/network.LogKeyArn}}\nTableName=bedrock-gateway-named-audit\n\
+         TableArn=arn:aws-us-gov:dynamodb:us-gov-west-1:444455556666:table/bedrock-gateway-named-audit\n\
+         TableKeyArn=arn:aws-us-gov:kms:us-gov-west-1:444455556666:key/a\nClientCidr=10.80.0.0/16\n\
+         ArtifactBucket=artifacts\nArtifactKey=release/a\nArtifactSha256={digest}\nConfigKey=config/a\nConfigSha256={digest}\n\
+         UserData=@{{base64:infra/instance/user-data}}\nPlainListener=yes\nClientPrefixListId={list}\n\
+         DnsName=bedrock.example.com\nHostedZoneId={zone}\n"
+    );
+    deployment.environment("govcloud/network.params", "ArtifactBucket=artifacts\n");
+    deployment.environment("govcloud/gateway.params", &params);
+    deployment.environment("1.plan", "govcloud network\ngovcloud gateway\n");
+    deployment.succeeds(&["1", "--yes"]);
+
+    let records =
+        made(&["route53", "list-resource-record-sets", "--hosted-zone-id", zone, "--query", "ResourceRecordSets"]);
+    let balancer = deployment.output(GovCloud, "gateway", "NlbDnsName");
+    let mine = records.as_array().unwrap().iter().find(|record| record["Name"] == "bedrock.example.com.").unwrap();
+    assert_eq!((&mine["Type"], &mine["ResourceRecords"][0]["Value"]), (&"CNAME".into(), &balancer.into()));
+    let filter = "Name=description,Values=Clients of the Bedrock gateway";
+    let groups =
+        made(&["ec2", "describe-security-groups", "--filters", filter, "--query", "SecurityGroups[].IpPermissions[]"]);
+    let ports: Vec<i64> = groups
         .as_array()
         .unwrap()
         .iter()
-        .filter_map(|name| name.as_str())
-        .find(|name| name.contains("FlowLogRole"))
-        .unwrap();
-    let query = ["iam", "get-role", "--role-name", flow, "--query", "Role.PermissionsBoundary.PermissionsBoundaryArn"];
-    assert_eq!(made(&query), boundary);
+        .filter(|rule| {
+            rule["PrefixListIds"].as_array().is_some_and(|lists| lists.iter().any(|one| one["PrefixListId"] == list))
+        })
+        .filter_map(|rule| rule["FromPort"].as_i64())
+        .collect();
+    assert!(ports.contains(&443) && ports.contains(&80), "{groups}");
 }
 
 /// The example with literals for the outputs of a network stack that is not in its plans.
