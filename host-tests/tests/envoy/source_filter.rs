@@ -81,7 +81,7 @@ fn a_cluster_of_older_fields_works_without_it() {
 }
 
 #[test]
-fn refuses_calls_of_a_gateway_with_another_vm_id() {
+fn refuses_a_call_from_another_vm_id() {
     let (harness, sources, _dir) = with_imds(|cluster, _| {
         let filter = r#"{ name: own, typed_config: { "@type": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm, config: {
           root_id: source, failure_policy: FAIL_RELOAD, allow_on_headers_stop_iteration: true,

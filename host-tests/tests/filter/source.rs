@@ -98,7 +98,7 @@ fn headers_that_nobody_took_are_forgotten() {
 }
 
 #[test]
-fn a_cluster_without_the_filter_gets_the_headers() {
+fn a_cluster_without_a_filter_gets_headers() {
     let vm = filter().cluster("imds").start().unwrap();
     let mut document = configuration("gateway");
     document["credentials"] = json!({"source": "imds", "cluster": "imds", "role": "r"});
