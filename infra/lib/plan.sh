@@ -193,7 +193,6 @@ curl_config() {
 
 check_plan() {
     local kind rest words missing
-    check_unused
     : >"$work/before"
     while read -r kind rest; do
         read -ra words <<<"$rest"
@@ -234,6 +233,7 @@ check_plan() {
         *) fail "$plan: unknown step $kind; the steps are govcloud, commercial, release, tunnels, config and smoke" ;;
         esac
     done <"$work/plan"
+    check_unused
 }
 
 # resolve TEXT: prints it with each @{…} replaced by its output, key, digest or file.

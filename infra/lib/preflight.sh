@@ -147,14 +147,18 @@ simulate() {
 
 # check_rights PARTITION: simulates the calls that make the plan's resources (rights.tsv).
 check_rights() {
-    local partition=$1 region=$COMMERCIAL_REGION actions denied
+    local partition=$1 region=$COMMERCIAL_REGION actions denied role
     [[ $partition == govcloud ]] && region=$GOVCLOUD_REGION
     # shellcheck disable=SC2046 # one path a word
     sed -n 's/^    Type: \(AWS::[A-Za-z0-9:]*\)$/\1/p' $(stacks "$partition/[^ ]*" | cut -d' ' -f2) | sort -u >"$work/types"
     mapfile -t actions < <({
         awk -F'\t' 'NR == FNR { wanted[$1] = 1; next } $1 in wanted { print $2 }' "$work/types" "$infra/lib/rights.tsv"
-        printf '%s\n' cloudformation:CreateChangeSet cloudformation:ExecuteChangeSet iam:PassRole
-        [[ $partition != govcloud ]] || printf '%s\n' s3:PutObject s3:GetObject
+        # With a service role these are the deployer's rights, and the resources' its own.
+        service_role "$partition"
+        if ((${#role[@]} == 0)); then
+            printf '%s\n' cloudformation:CreateChangeSet cloudformation:ExecuteChangeSet iam:PassRole
+            [[ $partition != govcloud ]] || printf '%s\n' s3:PutObject s3:GetObject
+        fi
     } | tr ' ' '\n' | sort -u)
     if ! simulate "$partition" "$region" "${actions[@]}" >"$work/decisions" 2>"$work/reason"; then
         unknown rights "cannot simulate policies: $(reason)"

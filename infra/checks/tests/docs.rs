@@ -168,7 +168,6 @@ fn pages_named_in_infra_exist() {
     }
 }
 
-/// The words of a command, up to a comment or to the end of its code span.
 /// A price of the page's own table. A row may have several: symbols and prices are in the same order.
 fn price(page: &str, symbol: &str) -> f64 {
     let symbol = format!("`{symbol}`");
@@ -197,6 +196,7 @@ fn the_way_is_priced_both_ways() {
     assert!(guide.contains("costs.md#internet-or-between-regions"));
 }
 
+/// The words of a command, up to a comment or to the end of its code span.
 fn words(command: &str) -> Vec<&str> {
     let line = command.lines().next().unwrap_or_default();
     let line = line.split(['`', '#', '|', ';', ')', ',', ':']).next().unwrap_or_default();

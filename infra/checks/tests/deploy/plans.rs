@@ -60,6 +60,8 @@ fn names_each_mistake_before_any_change() {
     let (plan, params) = ("1.plan", "commercial/topic.params");
     deployment.environment("govcloud/topic.params", "Name=first\n");
     deployment.environment(plan, "govcloud topic\ncommercial topic\n");
+    // A file of parameters that one plan does not use is another's.
+    deployment.environment("9.plan", "govcloud topic\ncommercial topic\n");
     deployment.environment("empty.pem", "");
     deployment.environment("long.pem", &"x".repeat(4097));
     deployment.environment("key.pem", "-----BEGIN EC PRIVATE KEY-----\n");
@@ -110,11 +112,11 @@ fn names_each_mistake_before_any_change() {
         deployment.environment(plan, text);
         deployment.fails(&["1", "--yes"], part);
     }
-    deployment.fails(&["2", "--yes"], "no such plan; the plans are: 1.plan");
+    deployment.fails(&["2", "--yes"], "no such plan; the plans are: 1.plan 9.plan");
+    deployment.environment(plan, "govcloud topic\n");
     deployment.environment("govcloud/topics.params", "Name=first\n");
     deployment.fails(&["1", "--yes"], "topics.params: no plan of ");
     std::fs::remove_file(deployment.dir.join("infra/environments/mistyped/govcloud/topics.params")).unwrap();
-    deployment.environment(plan, "govcloud topic\n");
     for (from, to, part) in [
         ("GOVCLOUD_ACCOUNT=444455556666", "GOVCLOUD_ACCOUNT=444455556667", "belong to arn:aws-us-gov:"),
         ("COMMERCIAL_PROFILE=commercial", "COMMERCIAL_PROFILE=govcloud", "for commercial are not valid in its region"),
