@@ -145,7 +145,7 @@ check_stack() {
     done <"$work/given"
     while read -r key line; do
         [[ $key == Environment || $line == default ]] || grep -q "^$key=" "$work/given" ||
-            fail "$parameters: $key is missing: $file has no default for it$([[ -f $parameters ]] || printf '; there is no file %s' "$parameters")"
+            fail "$parameters: $key is missing: $file has no default for it$([[ -f $parameters ]] || printf '; no such file')"
     done <"$work/declared"
     printf '%s/%s %s\n' "$partition" "$stack" "$file" >>"$work/before"
 }

@@ -13,7 +13,7 @@ const CODEC: &str = "type.googleapis.com/envoy.extensions.filters.http.upstream_
 const KEY: &str = "typed_extension_protocol_options";
 const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 const OPTIONS_TYPE: &str = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
-/// Older fields of a cluster, which Envoy does not read beside `HttpProtocolOptions`.
+/// Older fields of a cluster, which Envoy ignores where `HttpProtocolOptions` is set.
 const OLDER: [&str; 5] = [
     "common_http_protocol_options",
     "http_protocol_options",

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use infra_checks::CFN_LINT_PYTHON;
-use lab::tools::{DEBIAN, required, root};
+use lab::tools::{required, root};
 use serde_json::Value;
 
 /// The parts are checked as the one program that they are: each uses variables of the others.
@@ -27,16 +27,10 @@ fn deploy_passes_shellcheck() {
         parts.iter().map(|part| std::fs::read_to_string(infra.join(format!("lib/{part}.sh"))).unwrap()).collect();
     let file = std::env::temp_dir().join(format!("deploy-{}.sh", std::process::id()));
     std::fs::write(&file, format!("{head}{text}{rest}")).unwrap();
-    let debian = required(DEBIAN).unwrap();
-    let mut shellcheck = Command::new(debian.join("usr/bin/shellcheck"));
-    let output = shellcheck
-        .arg("--shell=bash")
-        .arg(&file)
-        .env("LD_LIBRARY_PATH", debian.join("usr/lib/x86_64-linux-gnu"))
-        .output();
-    let output = output.unwrap();
+    let shellcheck = lab::machine::find().unwrap().file("usr/bin/shellcheck");
+    let output = Command::new(shellcheck).arg("--shell=bash").arg(&file).env("LANG", "C.UTF-8").output().unwrap();
     std::fs::remove_file(&file).unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(output.status.success(), "{output:?}");
 }
 
 /// AWS's resource schemas, which cfn-lint has, list the calls that create a resource.
