@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::clients::{assert_all_answered, call, python};
 use crate::harness::{Harness, Keys, eventually, text_of};
+use crate::istio::pod::wait_for_paths;
 
 const GET: &[u8] = b"GET /foundation-models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 
@@ -26,6 +27,8 @@ fn exchanges(harness: &Harness, count: usize) -> Vec<(u64, String, u64)> {
 /// Cuts one path after the other by `fault`: the first path that is left answers every call.
 fn calls_move_on(fault: PathFault) {
     let harness = Harness::new(Keys::LongLived, &["dx", "vpn", "internet"], |double| double, &[]);
+    // On a busy machine a first health check may come late, and the path would not be chosen.
+    wait_for_paths(|page| harness.gateway.admin(page));
     assert_eq!(harness.gateway.raw(GET).0, 200);
     harness.doubles[0].set_fault(fault.clone());
     for _ in 0..5 {
