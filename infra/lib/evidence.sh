@@ -157,7 +157,7 @@ break_path() {
 
 # evidence VERSION [PATH]: PATH is broken for a while.
 evidence() {
-    local partition stack file url path paths missing=0 answered failed table began report_file self_signed=no
+    local partition stack file url path paths missing=0 answered failed table began report_file self_signed
     read_plan "$1"
     check_plan
     [[ -n $SMOKE_MODEL && $SMOKE_MODEL != none ]] || fail "evidence needs a SMOKE_MODEL, to which it makes calls"
@@ -171,7 +171,7 @@ evidence() {
     done
     url=$(resolve "$SMOKE_URL") || exit 1
     table=$(resolve "@{govcloud/audit.TableName}") || exit 1
-    grep -q '^CertificateSecretArn=.' "$(parameters_of "${GATEWAY%%/*}" "${GATEWAY#*/}")" 2>/dev/null || self_signed=yes
+    self_signed=$(is_self_signed)
     began=$(date -u +%Y-%m-%dT%H:%M:%SZ)
     report_file=$PWD/evidence-$environment-$1-$(date -u +%Y%m%dT%H%M%SZ).md
     trap 'restore_path; rm -rf "$work"' EXIT

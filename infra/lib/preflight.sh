@@ -171,7 +171,7 @@ check_rights() {
     fi
     denied=$(awk -F'\t' '$2 != "allowed" { printf " %s", $1 }' "$work/decisions")
     if [[ -n $denied ]]; then
-        stop rights "$(caller "$partition") may not$denied" "$page_simulate"
+        stop rights "$(caller "$partition") may not$denied; a policy that names its resources does not count here, since the simulation has no names" "$page_simulate"
         return
     fi
     ok "rights of $(caller "$partition") for ${#actions[@]} calls in $region, by simulation"

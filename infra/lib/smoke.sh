@@ -41,14 +41,32 @@ healthy() {
         awk '$1 == "healthy" { healthy++ } NF { all++ } END { if (all) print healthy + 0, "of", all }'
 }
 
+# unreached_machines: fails with 1 if the load balancer finds no healthy machine, else with 2.
+unreached_machines() {
+    local machines
+    say "  not reached from here: $(tail -n1 "$work/error")"
+    machines=$(healthy)
+    if [[ $machines == "0 of "* ]]; then
+        say "  failed: its load balancer finds $machines machines healthy"
+        return 1
+    fi
+    say "  its load balancer finds ${machines:-an unknown number of} machines healthy; nothing was restored"
+    return 2
+}
+
+# is_self_signed: yes, if each machine makes its own certificate, which nobody can verify; else no.
+is_self_signed() {
+    if grep -q '^CertificateSecretArn=.' "$(parameters_of "${GATEWAY%%/*}" "${GATEWAY#*/}")" 2>/dev/null; then printf no; else printf yes; fi
+}
+
 # smoke: fails with 1 if the gateway answers wrongly, or not at all and its load balancer finds no healthy machine. Fails with 2 if
 # it cannot be reached from here, which says nothing about it: a failed connection is not a failed deployment.
 smoke() {
-    local url json='content-type: application/json' ended=0 start=$SECONDS limit machines self_signed=no
+    local url json='content-type: application/json' ended=0 start=$SECONDS limit self_signed
     url=$(resolve "$SMOKE_URL") || exit 1
     say "smoke test of $url"
-    if [[ $url == https://* ]] && ! grep -q '^CertificateSecretArn=.' "$(parameters_of "${GATEWAY%%/*}" "${GATEWAY#*/}")" 2>/dev/null; then
-        self_signed=yes
+    self_signed=$(is_self_signed)
+    if [[ $url == https://* && $self_signed == yes ]]; then
         say "  the machines' certificates are self-signed (no CertificateSecretArn): they are not verified"
     fi
     # A new load balancer's name takes minutes to resolve.
@@ -61,14 +79,8 @@ smoke() {
         sleep "$poll"
     done
     if ((ended == 2)); then
-        say "  not reached from here: $(tail -n1 "$work/error")"
-        machines=$(healthy)
-        if [[ $machines == "0 of "* ]]; then
-            say "  failed: its load balancer finds $machines machines healthy"
-            return 1
-        fi
-        say "  its load balancer finds ${machines:-an unknown number of} machines healthy; nothing was restored"
-        return 2
+        unreached_machines
+        return
     fi
     ((ended == 0)) || { say "  failed: a call that the filter must refuse"; return 1; }
     say "  an unknown operation is refused: $(sed -n 's/^x-amzn-errortype: *//Ip' "$work/headers" | tr -d '\r')"
@@ -77,8 +89,12 @@ smoke() {
         return 0
     fi
     call 200 '^content-type: application/json' -X POST -H "$json" "$url/model/$SMOKE_MODEL/converse" \
-        -d '{"messages":[{"role":"user","content":[{"text":"Say ok."}]}],"inferenceConfig":{"maxTokens":8}}' ||
-        { say "  failed: a call to $SMOKE_MODEL"; return 1; }
+        -d '{"messages":[{"role":"user","content":[{"text":"Say ok."}]}],"inferenceConfig":{"maxTokens":8}}' || ended=$?
+    if ((ended == 2)); then
+        unreached_machines
+        return
+    fi
+    ((ended == 0)) || { say "  failed: a call to $SMOKE_MODEL"; return 1; }
     say "  $SMOKE_MODEL answers"
 }
 

@@ -2,7 +2,7 @@
 
 use filter_core::names::Partition::GovCloud;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 
 use crate::deployment::{Deployment, SETTINGS};
 use crate::local::gateway;
@@ -65,6 +65,14 @@ fn restores_the_gateway_if_the_smoke_test_fails() {
     let second = running();
     assert_ne!(second, first);
 
+    // It is lost after the first answer, which says as little.
+    let listener = TcpListener::bind(address).unwrap();
+    let once = std::thread::spawn(move || answer(&listener.accept().unwrap().0, REFUSAL));
+    let (status, text) = deployment.status(&["1", "--yes"]);
+    once.join().unwrap();
+    assert_eq!(status, Some(3), "{text}");
+    assert!(text.contains("is refused: UnknownOperationException") && text.contains("nothing was restored"), "{text}");
+
     // The load balancer says the same: a failed deployment.
     deployment.environment("policy.json", &policy("cohere.*"));
     deployment.aws.set_state(GovCloud, &serde_json::json!({ "unhealthy": true })).unwrap();
@@ -99,12 +107,16 @@ fn target_group(deployment: &Deployment) -> String {
 }
 
 fn answer_503(listener: &TcpListener) {
-    for stream in listener.incoming() {
-        let mut stream = stream.unwrap();
-        let mut request = [0; 4096];
-        let _ = stream.read(&mut request);
-        let _ = stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-    }
+    let unavailable = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    listener.incoming().for_each(|stream| answer(&stream.unwrap(), unavailable));
+}
+
+const REFUSAL: &[u8] = b"HTTP/1.1 404 Not Found\r\nx-amzn-errortype: UnknownOperationException\r\n\
+    content-length: 0\r\nconnection: close\r\n\r\n";
+
+fn answer(mut stream: &TcpStream, response: &[u8]) {
+    let _ = stream.read(&mut [0; 4096]);
+    let _ = stream.write_all(response);
 }
 
 const GATEWAY: &str = "\
