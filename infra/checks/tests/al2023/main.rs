@@ -223,7 +223,8 @@ fn refuses_units_that_cannot_start() {
         return;
     }
     let collector = "bedrock-gateway-collector.service";
-    let cases: [(&str, &str, &str, &str); 4] = [
+    let dead = "the collector does not run: /var/log/bedrock-gateway/collector.log";
+    let cases: [(&str, &str, &str, &str); 5] = [
         (
             "path",
             "/audit-collector run",
@@ -232,7 +233,8 @@ fn refuses_units_that_cannot_start() {
         ),
         ("user", "User=bedrock-gateway", "User=bedrock", "User=bedrock: no such user"),
         ("directive", "ProtectHome=true", "ProtectHouse=true", "unknown directive ProtectHouse=true"),
-        ("ended", "Restart=always", "Restart=no", "the collector does not run: /var/log/bedrock-gateway/collector.log"),
+        ("ended", "Restart=always", "Restart=no", dead),
+        ("loops", "Restart=always", "Restart=always", dead),
     ];
     for (name, old, new, reason) in cases {
         let mut machine = small(name, false, |file, text| {
