@@ -17,6 +17,9 @@ pairs() {
     done <"$1"
 }
 
+settings=(GOVCLOUD_PROFILE GOVCLOUD_REGION GOVCLOUD_ACCOUNT GOVCLOUD_SERVICE_ROLE COMMERCIAL_PROFILE COMMERCIAL_REGION COMMERCIAL_ACCOUNT
+    COMMERCIAL_SERVICE_ROLE RELEASE BUCKET GATEWAY SMOKE_URL SMOKE_MODEL SMOKE_CURL_CONFIG)
+
 read_settings() {
     local file=$place/settings line key
     [[ -f $file ]] || fail "$file: no such file; copy infra/environments/example"
@@ -25,13 +28,8 @@ read_settings() {
     pairs "$file" >"$work/settings"
     while IFS= read -r line; do
         key=${line%%=*}
-        case $key in
-        GOVCLOUD_PROFILE | GOVCLOUD_REGION | GOVCLOUD_ACCOUNT | COMMERCIAL_PROFILE | COMMERCIAL_REGION | COMMERCIAL_ACCOUNT | \
-            GOVCLOUD_SERVICE_ROLE | COMMERCIAL_SERVICE_ROLE | RELEASE | BUCKET | GATEWAY | SMOKE_URL | SMOKE_MODEL | SMOKE_CURL_CONFIG)
-            printf -v "$key" '%s' "${line#*=}"
-            ;;
-        *) fail "$file: unknown setting $key" ;;
-        esac
+        [[ " ${settings[*]} " == *" $key "* ]] || fail "$file: unknown setting $key$(unknown_name "$key" "${settings[*]}")"
+        printf -v "$key" '%s' "${line#*=}"
     done <"$work/settings"
     for key in GOVCLOUD_REGION GOVCLOUD_ACCOUNT COMMERCIAL_REGION COMMERCIAL_ACCOUNT; do
         [[ -n ${!key} ]] || fail "$file: $key is missing"

@@ -4,7 +4,7 @@
 # A plan's lines: `PARTITION TEMPLATE [STACK]`, `release`, `tunnels SECRET NAME=CONNECTION...`, `config POLICY PATH...`, `smoke`.
 read_plan() {
     plan=$place/${1%.plan}.plan
-    [[ -f $plan ]] || fail "$plan: no such plan; the plans are:$(cd "$place" && printf ' %s' *.plan)"
+    [[ -f $plan ]] || fail "$plan: no such plan$(unknown_name "${1%.plan}" "$(cd "$place" && printf '%s\n' ./*.plan | sed -e 's|^./||' -e 's/\.plan$//')")"
     sed -e 's/[[:space:]]*#.*//' -e '/^[[:space:]]*$/d' "$plan" >"$work/plan"
     [[ -s $work/plan ]] || fail "$plan: it is empty"
 }
@@ -13,36 +13,16 @@ template_of() { printf '%s/templates/%s/%s.yaml' "$infra" "$1" "$2"; }
 parameters_of() { printf '%s/%s/%s.params' "$place" "$1" "$2"; }
 name_of() { printf 'bedrock-gateway-%s-%s' "$environment" "$1"; }
 
-# section TEMPLATE NAME: the keys of a top-level section, followed by `default` if the key's block has a Default.
-section() {
-    awk -v wanted="$2:" '
-        function flush() { if (key != "") print key, has; key = "" }
-        { sub(/\r$/, "") }
-        /^[A-Za-z]/ { flush(); inside = ($1 == wanted); next }
-        inside && /^  [A-Za-z0-9]+:/ { flush(); key = $1; sub(/:.*/, "", key); has = "" }
-        inside && key != "" && /(^    |[{,] *)Default:/ { has = "default" }
-        END { flush() }' "$1"
+# keys TEMPLATE SECTION: the names in a section. templates PARTITION: the templates. The others: what comes before here in the plan.
+keys() { section "$1" "$2" | cut -d' ' -f1; }
+templates() { (cd "$infra/templates/$1" && printf '%s\n' *.yaml) | sed 's/\.yaml$//'; }
+outputs_before() {
+    local stack template
+    while read -r stack template; do
+        if [[ $stack == */* ]]; then keys "$template" Outputs | sed "s|^|$stack.|"; fi
+    done <"$work/before"
 }
-
-# constraints TEMPLATE: what a template allows of its parameters' values, a line KEY WHAT TEXT each; WHAT is pattern, values or want.
-constraints() {
-    awk '
-        function unquoted(text) {
-            sub(/^ */, "", text); sub(/ *$/, "", text)
-            if (text ~ /^".*"$/) { text = substr(text, 2, length(text) - 2); gsub(/\\\\/, "\\", text); gsub(/\\"/, "\"", text) }
-            else if (text ~ /^\047.*\047$/) text = substr(text, 2, length(text) - 2)
-            return text
-        }
-        { sub(/\r$/, "") }
-        /^[A-Za-z]/ { inside = ($1 == "Parameters:"); next }
-        inside && /^  [A-Za-z0-9]+:/ { key = $1; sub(/:.*/, "", key) }
-        inside && /^    (AllowedPattern|AllowedValues|ConstraintDescription): / {
-            what = $1 == "AllowedPattern:" ? "pattern" : $1 == "AllowedValues:" ? "values" : "want"
-            text = $0; sub(/^ *[A-Za-z]+: /, "", text)
-            if (what == "values") { gsub(/[][",]/, " ", text); sub(/^ */, "", text); sub(/ *$/, "", text); gsub(/ +/, " ", text) }
-            print key "\t" what "\t" unquoted(text)
-        }' "$1"
-}
+stacks_before() { sed -n 's|^\([a-z]*/[^ ]*\) .*|\1|p' "$work/before"; }
 
 # check_value WHERE KEY VALUE: fails if the template refuses a value without references (constraints are in $work/constraints).
 # CloudFormation would refuse it too, but only after it made the stacks before this one.
@@ -89,7 +69,7 @@ check_file() {
 
 # check_references WHERE TEXT: checks that every @{…} names something earlier in the plan.
 check_references() {
-    local where=$1 rest=$2 reference stack output template
+    local where=$1 rest=$2 reference stack output template parameters lacks near
     while [[ $rest == *'@{'* ]]; do
         rest=${rest#*'@{'}
         [[ $rest == *\}* ]] || fail "$where: @{ is not closed by }"
@@ -101,7 +81,7 @@ check_references() {
         tunnels.*)
             grep -q '^tunnels ' "$work/before" || fail "$where: @{$reference} before the plan's tunnels"
             [[ " $(grep '^tunnels ' "$work/before") " == *" ${reference#tunnels.} "* ]] ||
-                fail "$where: @{$reference}: the tunnels are$(sed -n '/^tunnels /{ s/^tunnels//; s/ / tunnels./g; p; }' "$work/before")"
+                fail "$where: @{$reference}: no such tunnel$(unknown_name "$reference" "$(sed -n '/^tunnels /{ s/^tunnels//; s/ / tunnels./g; p; }' "$work/before")")"
             ;;
         base64:*)
             [[ -f $infra/../${reference#base64:} ]] || fail "$where: @{$reference}: no such file"
@@ -114,11 +94,18 @@ check_references() {
         govcloud/*.* | commercial/*.*)
             stack=${reference%%.*} output=${reference#*.}
             template=$(awk -v stack="$stack" '$1 == stack { print $2 }' "$work/before")
-            [[ -n $template ]] || fail "$where: @{$reference}: no stack $stack comes before it in $plan"
+            [[ -n $template ]] ||
+                fail "$where: @{$reference}: no stack $stack comes before it in $plan$(unknown_name "$stack" "$(stacks_before)")"
             section "$template" Outputs | grep -q "^$output " ||
-                fail "$where: @{$reference}: $template has no output $output; it has: $(section "$template" Outputs | tr -d '\n')"
+                fail "$where: @{$reference}: $template has no output $output$(unknown_name "$output" "$(keys "$template" Outputs)")"
+            parameters=$(parameters_of "${stack%%/*}" "${stack#*/}")
+            lacks=$(absent "$template" "$parameters" Outputs "$output") || exit 1
+            [[ -z $lacks ]] || fail "$where: @{$reference}: the stack $stack has this output only with $lacks in $parameters"
             ;;
-        *) fail "$where: @{$reference}: want PARTITION/STACK.Output, (release|config).(Key|Sha256), tunnels.NAME, base64:FILE, file:FILE, environment or outbound-issuer" ;;
+        *)
+            near=$(nearest "$reference" "release.Key release.Sha256 config.Key config.Sha256 environment outbound-issuer $(outputs_before)")
+            fail "$where: @{$reference}: want PARTITION/STACK.Output, (release|config).(Key|Sha256), tunnels.NAME, base64:FILE, file:FILE, environment or outbound-issuer${near:+; did you mean $near?}"
+            ;;
         esac
     done
 }
@@ -126,7 +113,7 @@ check_references() {
 check_stack() {
     local partition=$1 template=$2 stack=$3 file parameters line key
     file=$(template_of "$partition" "$template") parameters=$(parameters_of "$partition" "$stack")
-    [[ -f $file ]] || fail "$plan: $partition $template: no file $file"
+    [[ -f $file ]] || fail "$plan: $partition $template: no file $file$(unknown_name "$template" "$(templates "$partition")")"
     (($(wc -c <"$file") <= 51200)) || fail "$file: over 51,200 bytes, the limit of a change set"
     grep -q "^$partition/$stack " "$work/before" && fail "$plan: $partition/$stack is given twice"
     section "$file" Parameters >"$work/declared"
@@ -136,7 +123,7 @@ check_stack() {
     while IFS= read -r line; do
         key=${line%%=*}
         grep -q "^$key " "$work/declared" ||
-            fail "$parameters: $file has no parameter $key; it has: $(cut -d' ' -f1 "$work/declared" | tr '\n' ' ')"
+            fail "$parameters: $file has no parameter $key$(unknown_name "$key" "$(keys "$file" Parameters)")"
         [[ $key != Environment ]] || fail "$parameters: remove Environment; it is always the directory's name"
         [[ -n ${line#*=} ]] || grep -q "^$key default$" "$work/declared" ||
             fail "$parameters: $key is empty: $file has no default for it"
@@ -164,6 +151,11 @@ check_tunnels() {
     echo "tunnels$names" >>"$work/before"
 }
 
+# planned: the stacks of all plans of the environment.
+planned() {
+    cat "$place"/*.plan | awk '$1 == "govcloud" || $1 == "commercial" { print $1 "/" ($3 == "" || $3 ~ /^#/ ? $2 : $3) }' | sort -u
+}
+
 # check_unused: names a file of parameters that no plan of the environment uses.
 check_unused() {
     local file stack
@@ -171,9 +163,8 @@ check_unused() {
         [[ -f $file ]] || continue
         stack=${file#"$place"/}
         stack=${stack%.params}
-        if [[ $file != *.params ]] || ! cat "$place"/*.plan |
-            awk -v stack="$stack" '$1 "/" ($3 == "" || $3 ~ /^#/ ? $2 : $3) == stack { found = 1 } END { exit !found }'; then
-            fail "$file: no plan of $place has a stack $stack"
+        if [[ $file != *.params ]] || ! planned | grep -qxF "$stack"; then
+            fail "$file: no plan of $place has a stack $stack$(unknown_name "$stack" "$(planned)")"
         fi
     done
 }
@@ -228,9 +219,9 @@ check_plan() {
             [[ $SMOKE_URL =~ ^https?://[^\"]+$ ]] || fail "$place/settings: SMOKE_URL is $SMOKE_URL; want http:// or https:// and a host"
             missing=$(curl_config)
             [[ -z $missing ]] || fail "$place/settings: $missing"
-            grep -q "^$GATEWAY " "$work/before" || fail "$place/settings: GATEWAY: no stack ${GATEWAY:-(none)} comes before the plan's smoke"
+            grep -q "^$GATEWAY " "$work/before" || fail "$place/settings: GATEWAY: no stack ${GATEWAY:-(none)} comes before the plan's smoke$(unknown_name "$GATEWAY" "$(stacks_before)")"
             ;;
-        *) fail "$plan: unknown step $kind; the steps are govcloud, commercial, release, tunnels, config and smoke" ;;
+        *) fail "$plan: unknown step $kind$(unknown_name "$kind" "govcloud commercial release tunnels config smoke")" ;;
         esac
     done <"$work/plan"
     check_unused

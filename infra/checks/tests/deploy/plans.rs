@@ -31,7 +31,8 @@ fn outputs_feed_parameters() {
 
     let text = deployment.succeeds(&["status"]);
     assert!(text.contains("commercial/second ") && text.contains("UPDATE_COMPLETE"), "{text}");
-    deployment.fails(&["remove", "govcloud/second", "--yes"], ": no such stack");
+    deployment
+        .fails(&["remove", "govcloud/second", "--yes"], ": no such stack; there are: commercial/second govcloud/topic");
     let text = deployment.succeeds(&["remove", "commercial/second", "--yes"]);
     assert!(text.contains("- remove   Topic") && text.contains("commercial/second: removed"), "{text}");
     assert_eq!(deployment.stacks(Commercial), [""; 0]);
@@ -67,7 +68,10 @@ fn names_each_mistake_before_any_change() {
     deployment.environment("key.pem", "-----BEGIN EC PRIVATE KEY-----\n");
     deployment.environment("ca.der", "0\u{1}");
     for (text, part) in [
-        ("Naem=second\n", "has no parameter Naem; it has:"),
+        (
+            "Naem=second\n",
+            "has no parameter Naem; did you mean Name? There are: Kind Address Words Environment Name Label",
+        ),
         ("Label=second\n", "Name is missing"),
         ("Name=a\nName=b\n", "Name is given twice"),
         ("Name=a\nKind=fast\n", "topic.params: Kind is fast; want one of: slow slower"),
@@ -79,8 +83,14 @@ fn names_each_mistake_before_any_change() {
         ("Name=second \n", "topic.params:1: the value of Name ends in a blank"),
         ("Name=\n", "Name is empty"),
         ("Environment=x\nName=a\n", "remove Environment; it is always the directory's name"),
-        ("Name=@{govcloud/topic.TopicNaem}\n", "has no output TopicNaem; it has: TopicName TopicArn"),
-        ("Name=@{govcloud/tpoic.TopicName}\n", "no stack govcloud/tpoic comes before it"),
+        (
+            "Name=@{govcloud/topic.TopicNaem}\n",
+            "has no output TopicNaem; did you mean TopicName? There are: TopicName TopicArn",
+        ),
+        ("Name=@{govcloud/tpoic.TopicName}\n", "1.plan; did you mean govcloud/topic? There are: govcloud/topic"),
+        ("Name=@{govcloud/queue.TopicName}\n", "no stack govcloud/queue comes before it in "),
+        ("Name=@{govcloud.topic/TopicName}\n", "or outbound-issuer; did you mean govcloud/topic.TopicName?"),
+        ("Name=@{enviroment}\n", "or outbound-issuer; did you mean environment?"),
         ("Name=@{commercial/topic.TopicName}\n", "no stack commercial/topic comes before it"),
         ("Name=@{topic}\n", "want PARTITION/STACK.Output"),
         ("Name=@{config.Key}\n", "before the plan's config"),
@@ -101,9 +111,12 @@ fn names_each_mistake_before_any_change() {
     }
     deployment.environment(params, "Name=second\n");
     for (text, part) in [
-        ("govcloud topic\ngovcloud tpoic\n", "templates/govcloud/tpoic.yaml"),
+        ("govcloud topic\ngovcloud tpoic\n", "templates/govcloud/tpoic.yaml; did you mean topic? There are: topic"),
         ("govcloud topic\ngovcloud topic\n", "govcloud/topic is given twice"),
-        ("govcloud topic\ngvocloud topic\n", "unknown step gvocloud"),
+        (
+            "govcloud topic\ngvocloud topic\n",
+            "unknown step gvocloud; did you mean govcloud? There are: govcloud commercial release",
+        ),
         ("govcloud topic\nconfig\n", "want config POLICY PATH"),
         ("govcloud topic\nrelease\n", "RELEASE is missing"),
         ("govcloud topic\nsmoke\n", "SMOKE_URL is missing"),
@@ -112,16 +125,23 @@ fn names_each_mistake_before_any_change() {
         deployment.environment(plan, text);
         deployment.fails(&["1", "--yes"], part);
     }
-    deployment.fails(&["2", "--yes"], "no such plan; the plans are: 1.plan 9.plan");
+    deployment.fails(&["2", "--yes"], "no such plan; there are: 1 9");
     deployment.environment(plan, "govcloud topic\n");
     deployment.environment("govcloud/topics.params", "Name=first\n");
-    deployment.fails(&["1", "--yes"], "topics.params: no plan of ");
+    deployment.fails(
+        &["1", "--yes"],
+        " has a stack govcloud/topics; did you mean govcloud/topic? There are: commercial/topic govcloud/topic",
+    );
     std::fs::remove_file(deployment.dir.join("infra/environments/mistyped/govcloud/topics.params")).unwrap();
     for (from, to, part) in [
         ("GOVCLOUD_ACCOUNT=444455556666", "GOVCLOUD_ACCOUNT=444455556667", "belong to arn:aws-us-gov:"),
         ("COMMERCIAL_PROFILE=commercial", "COMMERCIAL_PROFILE=govcloud", "for commercial are not valid in its region"),
         ("GOVCLOUD_REGION=us-gov-west-1", "GOVCLOUD_REGION=us-east-1", "not a GovCloud region"),
-        ("COMMERCIAL_ACCOUNT=", "COMMERCIAL_ACOUNT=", "unknown setting COMMERCIAL_ACOUNT"),
+        (
+            "COMMERCIAL_ACCOUNT=",
+            "COMMERCIAL_ACOUNT=",
+            "unknown setting COMMERCIAL_ACOUNT; did you mean COMMERCIAL_ACCOUNT? There are: GOVCLOUD_PROFILE",
+        ),
     ] {
         deployment.environment("settings", &SETTINGS.replace(from, to));
         deployment.fails(&["1", "--yes"], part);

@@ -116,10 +116,10 @@ fn names_each_mistake_and_mismatch() {
         ),
         ("tunnels @{govcloud/secret.Arn} a=vpn-0123", "want NAME=@{commercial/STACK.Output}"),
         ("tunnels @{govcloud/secret.Arn} a=@{commercial/vpn.A} a=@{commercial/vpn.B}", "a is given twice"),
-        ("tunnels @{govcloud/secret.Arn} a=@{commercial/vpn.C}", "has no output C; it has: A B"),
+        ("tunnels @{govcloud/secret.Arn} a=@{commercial/vpn.C}", "has no output C; there are: A B"),
         (
             "tunnels @{govcloud/secret.Arn} a=@{commercial/vpn.A}",
-            "@{tunnels.B2}: the tunnels are tunnels.A1 tunnels.A2",
+            "@{tunnels.B2}: no such tunnel; did you mean tunnels.A2? There are: tunnels.A1 tunnels.A2",
         ),
         ("", "@{tunnels.A1} before the plan's tunnels"),
     ] {
