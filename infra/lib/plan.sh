@@ -182,9 +182,59 @@ curl_config() {
     done
 }
 
+# policy_regions POLICY: the regions of a policy in JSON or YAML.
+policy_regions() {
+    tr -d '\r' <"$1" | awk '
+        { text = text $0 "\n" }
+        /^regions:/ { inside = 1; sub(/^regions:/, ""); rest = $0; next }
+        inside && /^[^ #]/ { inside = 0 }
+        inside && /^ *[a-z"\047]/ {
+            match($0, /^ */)
+            if (!indent) indent = RLENGTH
+            if (RLENGTH == indent) { key = $1; gsub(/[":\047]/, "", key); print key }
+        }
+        END {
+            if (text ~ /^[ \n]*[{]/) { if (!match(text, /"regions"[ \n]*:[ \n]*[{]/)) exit; rest = substr(text, RSTART + RLENGTH - 1) }
+            for (i = 1; i <= length(rest); i++) {
+                letter = substr(rest, i, 1)
+                if (letter == "{") depth++
+                else if (letter == "}" && --depth == 0) exit
+                else if (depth == 1 && letter ~ /[a-z0-9-]/) key = key letter
+                if (letter == ":" && depth == 1) { print key; key = "" } else if (letter == "}" || letter == ",") key = ""
+            }
+        }'
+}
+
+# check_regions POLICY: the role of Commercial must allow the policy's regions, or calls that name no model are refused there.
+check_regions() {
+    local stack template parameters regions region
+    while read -r stack template; do
+        parameters=$(parameters_of commercial "${stack#*/}")
+        regions=$(given "$template" "$parameters" Regions)
+        if [[ -z $regions || $regions == *'@{'* ]]; then continue; fi
+        while read -r region; do
+            [[ ",$regions," == *",$region,"* ]] ||
+                fail "$parameters: Regions is $regions, without $region, which $1 calls: add it to one, or remove it from the other"
+        done < <(policy_regions "$1")
+    done < <(sed -n 's|^\(commercial/[^ ]* .*/commercial/identity\.yaml\)$|\1|p' "$work/before")
+}
+
+# check_smoke_model POLICY: what the policy says of SMOKE_MODEL. Asks the operator's program, which has the filter's own rules.
+check_smoke_model() {
+    [[ $SMOKE_MODEL != none ]] || return 0
+    sed -e 's/@{[^}]*Arn}/arn:aws:iam::111122223333:role\/placeholder/g' -e 's/@{[^}]*}/placeholder/g' "$1" >"$work/filled"
+    (unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_BEARER_TOKEN_BEDROCK
+        gateway explain --policy "$work/filled" "curl -X POST https://gateway.invalid/model/$SMOKE_MODEL/converse -d '{}'") \
+        >"$work/explained" 2>"$work/error" || fail "$place/settings: SMOKE_MODEL: $1 cannot explain a call to it: $(tail -n1 "$work/error")"
+    sed -n '/^Model$/,/^$/p' "$work/explained" >"$work/model"
+    ! grep -q '^  refused$' "$work/model" ||
+        fail "$place/settings: SMOKE_MODEL is $SMOKE_MODEL, which $1 refuses: $(sed -n 's/^    //p' "$work/model" | tail -n1)"
+}
+
 check_plan() {
-    local kind rest words missing
+    local kind rest words missing file
     : >"$work/before"
+    : >"$work/configs"
     while read -r kind rest; do
         read -ra words <<<"$rest"
         case $kind in
@@ -208,7 +258,9 @@ check_plan() {
             check_references "$plan: config" "$rest"
             check_references "$place/${words[0]}" "$(cat "$place/${words[0]}")"
             gateway check --placeholders "$place/${words[0]}" >"$work/checked" 2>&1 || fail "$(grep -v '^note: ' "$work/checked")"
+            check_regions "$place/${words[0]}"
             echo config >>"$work/before"
+            printf '%s\n' "$place/${words[0]}" >>"$work/configs"
             ;;
         smoke)
             [[ -n $SMOKE_URL ]] || fail "$place/settings: SMOKE_URL is missing: where the gateway is reached from here"
@@ -220,6 +272,7 @@ check_plan() {
             missing=$(curl_config)
             [[ -z $missing ]] || fail "$place/settings: $missing"
             grep -q "^$GATEWAY " "$work/before" || fail "$place/settings: GATEWAY: no stack ${GATEWAY:-(none)} comes before the plan's smoke$(unknown_name "$GATEWAY" "$(stacks_before)")"
+            while IFS= read -r file; do check_smoke_model "$file"; done <"$work/configs"
             ;;
         *) fail "$plan: unknown step $kind$(unknown_name "$kind" "govcloud commercial release tunnels config smoke")" ;;
         esac

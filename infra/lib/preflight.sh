@@ -41,11 +41,7 @@ value() {
     local template text
     template=$(awk -v stack="$1/$2" '$1 == stack { print $2 }' "$work/before")
     [[ -n $template ]] || return 0
-    text=$(sed -n "s/^$3=//p" "$(parameters_of "$1" "$2")" 2>/dev/null)
-    if [[ -z $text ]]; then
-        text=$(awk -v key="  $3:" '$0 == key { inside = 1; next } /^  [A-Za-z]/ { inside = 0 }
-            inside && $1 == "Default:" { sub(/^ *Default: */, ""); gsub(/"/, ""); print; exit }' "$template")
-    fi
+    text=$(given "$template" "$(parameters_of "$1" "$2")" "$3")
     if [[ $text == *'@{'* ]]; then text=$(resolve "$text" 2>/dev/null) || text=''; fi
     printf '%s' "$text"
 }

@@ -39,6 +39,14 @@ constraints() {
         }' "$1"
 }
 
+# given TEMPLATE PARAMETERS KEY: a parameter's text in a file of KEY=VALUE lines, else its default; empty if there is none.
+given() {
+    local text=''
+    if [[ -f $2 ]]; then text=$(sed -n "s/^$3=//p" "$2" | tr -d '\r'); fi
+    if [[ -z $text ]]; then text=$(constraints "$1" | awk -F'\t' -v key="$3" '$1 == key && $2 == "default" { print $3 }'); fi
+    printf '%s' "$text"
+}
+
 # truths TEMPLATE PARAMETERS: which of the template's conditions hold for a file of KEY=VALUE lines, a line NAME TRUTH HOW each. TRUTH
 # is yes, no, or ? where it depends on the text of an output that is not known yet. HOW is what to give to make it true.
 #

@@ -7,6 +7,7 @@ mod deployment;
 mod evidence;
 mod landing;
 mod local;
+mod models;
 mod plans;
 mod preflight;
 mod rollback;
