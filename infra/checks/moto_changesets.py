@@ -264,6 +264,29 @@ models.CloudFormationBackend.execute_change_set = execute_change_set
 parsing.MAX_UPDATE_ATTEMPTS = 3
 
 
+moto_create_response = responses.CloudFormationResponse.create_change_set
+
+
+def create_response(self):
+    """Former values are what the stack was given; moto takes lists as Python writes them. A former value that does not exist, or one
+    next to a new value, is refused: https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_Parameter.html"""
+    former = {}
+    if self._get_param("ChangeSetType", "CREATE") == "UPDATE":
+        former = self.cloudformation_backend.get_stack(self._get_param("StackName")).values
+    for parameter in self._get_param("Parameters", []):
+        if parameter.pop("UsePreviousValue", False) in (True, "true"):
+            key = parameter["ParameterKey"]
+            if parameter.get("ParameterValue"):
+                raise ValidationError(message=f"Invalid input for parameter key {key}. Cannot specify usePreviousValue as true and non empty value for a parameter")
+            if key not in former:
+                raise ValidationError(message=f"Invalid input for parameter key {key}. Cannot specify usePreviousValue as true for a parameter key not in the previous template")
+            parameter["ParameterValue"] = former[key]
+    return moto_create_response(self)
+
+
+responses.CloudFormationResponse.create_change_set = create_response
+
+
 def execute_response(self):
     self.cloudformation_backend.execute_change_set(
         change_set_name=self._get_param("ChangeSetName"), stack_name=self._get_param("StackName"),
@@ -273,3 +296,7 @@ def execute_response(self):
 
 responses.CloudFormationResponse.execute_change_set = execute_response
 models.Stack.stack_resources = property(lambda self: [one for one in self.resource_map.values() if one is not None])
+# What the stack was given, as text, of its present template's parameters: moto writes lists as Python does, and keeps the parameters
+# of former templates. https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_Stack.html
+models.Stack.parameter_list = property(
+    lambda self: [{"ParameterKey": key, "ParameterValue": value} for key, value in getattr(self, "values", {}).items()])

@@ -98,24 +98,33 @@ smoke() {
     say "  $SMOKE_MODEL answers"
 }
 
+# former_value KEY: a parameter's value before this run; fails if it had none.
+former_value() { awk -F'\t' -v key="$1" '$1 == key { print substr($0, length(key) + 2); found = 1 } END { exit !found }' "$work/former"; }
+
 # Gives the gateway its former release, user data and configuration; its other parameters stay. The user data belongs to the
-# release, since it names files of the archive.
+# release, since it names files of the archive. The template stays too, so its parameters are the present ones: AWS refuses the name
+# of one that the template lacks. https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_Parameter.html
 roll_back() {
-    local key value separator='' partition=${GATEWAY%%/*} stack=${GATEWAY#*/}
+    local key value former separator='' differs=no partition=${GATEWAY%%/*} stack=${GATEWAY#*/}
     [[ -s $work/former ]] || fail "the smoke test failed; nothing to restore: this run created $GATEWAY, or did not change it"
+    parameters "$partition" "$stack" >"$work/present"
     {
         printf '['
         while IFS=$'\t' read -r key value; do
             case $key in
             ConfigKey | ConfigSha256 | ArtifactKey | ArtifactSha256 | UserData)
-                printf '%s{"ParameterKey":"%s","ParameterValue":%s}' "$separator" "$key" "$(quoted "$value")"
+                former=$(former_value "$key") || former=$value
+                [[ $former == "$value" ]] || differs=yes
+                printf '%s{"ParameterKey":"%s","ParameterValue":%s}' "$separator" "$key" "$(quoted "$former")"
                 ;;
             *) printf '%s{"ParameterKey":"%s","UsePreviousValue":true}' "$separator" "$key" ;;
             esac
             separator=,
-        done <"$work/former"
+        done <"$work/present"
         printf ']'
     } >"$work/parameters.json"
+    [[ $differs == yes ]] ||
+        fail "the smoke test failed; nothing to restore: release and configuration are what they were, and this run changed other things of $GATEWAY"
     say "$GATEWAY: restoring its former release and configuration"
     yes=yes
     change "$partition" "$stack" UPDATE --use-previous-template --parameters "file://$work/parameters.json"

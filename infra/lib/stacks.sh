@@ -128,6 +128,12 @@ check_kept() {
     return $refused
 }
 
+# parameters PARTITION STACK: what a stack was given, a line KEY VALUE each.
+parameters() {
+    aws_in "$1" cloudformation describe-stacks --stack-name "$(name_of "$2")" --output text \
+        --query "Stacks[0].Parameters[].[ParameterKey, ParameterValue]"
+}
+
 deploy_stack() {
     local partition=$1 template stack=$3 kind=UPDATE
     template=$(template_of "$1" "$2")
@@ -145,8 +151,7 @@ deploy_stack() {
     esac
     write_parameters "$partition" "$stack" "$template"
     if [[ "$partition/$stack" == "$GATEWAY" && $kind == UPDATE ]]; then
-        aws_in "$partition" cloudformation describe-stacks --stack-name "$(name_of "$stack")" --output text \
-            --query "Stacks[0].Parameters[].[ParameterKey, ParameterValue]" >"$work/former"
+        parameters "$partition" "$stack" >"$work/former"
     fi
     change "$partition" "$stack" "$kind" --template-body "file://$template" --parameters "file://$work/parameters.json"
     if [[ "$partition/$stack" == "$GATEWAY" && $changed == no ]]; then rm -f "$work/former"; fi

@@ -107,14 +107,15 @@ fn target_group(deployment: &Deployment) -> String {
 }
 
 fn answer_503(listener: &TcpListener) {
-    let unavailable = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-    listener.incoming().for_each(|stream| answer(&stream.unwrap(), unavailable));
+    listener.incoming().for_each(|stream| answer(&stream.unwrap(), UNAVAILABLE));
 }
 
-const REFUSAL: &[u8] = b"HTTP/1.1 404 Not Found\r\nx-amzn-errortype: UnknownOperationException\r\n\
+pub(crate) const UNAVAILABLE: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+pub(crate) const REFUSAL: &[u8] = b"HTTP/1.1 404 Not Found\r\nx-amzn-errortype: UnknownOperationException\r\n\
     content-length: 0\r\nconnection: close\r\n\r\n";
 
-fn answer(mut stream: &TcpStream, response: &[u8]) {
+pub(crate) fn answer(mut stream: &TcpStream, response: &[u8]) {
     let _ = stream.read(&mut [0; 4096]);
     let _ = stream.write_all(response);
 }
