@@ -3,6 +3,7 @@ models, and quotas of EC2.
 
 A test sets the account's state in NAME.state.json, next to NAME.list. All keys are optional:
 
+    policy           the caller's policy, of Allow statements; all is allowed without one
     denied_actions   actions that the caller's policies do not allow
     denied_regions   regions that a service control policy denies
     models           model id -> {"access": false, "profile_only": true, "regions": [of its inference profile]}
@@ -11,6 +12,7 @@ A test sets the account's state in NAME.state.json, next to NAME.list. All keys 
     unhealthy        true: the load balancers find no target healthy
 """
 
+import fnmatch
 import json
 import os
 import re
@@ -85,17 +87,32 @@ def simulate(self):
         raise NoSuchEntity(f"The principal {source} cannot be found.")
     context = {entry["ContextKeyName"]: entry["ContextKeyValues"] for entry in self._get_param("ContextEntries") or []}
     regions = context.get("aws:RequestedRegion", [])
+    arns = self._get_param("ResourceArns") or ["*"]
     results = []
     for action in self._get_param("ActionNames"):
         region_denied = any(region in state().get("denied_regions", []) for region in regions)
-        denied = action in state().get("denied_actions", [])
+        decisions = {arn: "explicitDeny" if region_denied else "allowed" if permitted(action, arn) else "implicitDeny" for arn in arns}
+        denied = [arn for arn in arns if decisions[arn] != "allowed"]
         results.append({
             "EvalActionName": action,
-            "EvalResourceName": "*",
-            "EvalDecision": "explicitDeny" if region_denied else "implicitDeny" if denied else "allowed",
+            "EvalResourceName": (denied or arns)[0],
+            "EvalDecision": decisions[(denied or arns)[0]],
             "OrganizationsDecisionDetail": {"AllowedByOrganizations": not region_denied},
+            "ResourceSpecificResults": [{"EvalResourceName": arn, "EvalResourceDecision": decisions[arn]} for arn in arns],
         })
     return ActionResult({"EvaluationResults": results, "IsTruncated": False})
+
+
+def permitted(action, arn):
+    """A resource that is not given is `*`, which only `*` in a policy matches:
+    https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html"""
+    def matches(patterns, text):
+        return any(fnmatch.fnmatchcase(text, pattern) for pattern in ([patterns] if isinstance(patterns, str) else patterns))
+
+    if action in state().get("denied_actions", []):
+        return False
+    statements = state().get("policy", {"Statement": [{"Action": "*", "Resource": "*"}]})["Statement"]
+    return any(matches(one["Action"], action) and matches(one["Resource"], arn) for one in statements)
 
 
 IamResponse.simulate_principal_policy = simulate

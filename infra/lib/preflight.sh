@@ -131,46 +131,77 @@ caller() {
     esac
 }
 
-# simulate PARTITION REGION ACTION...: prints `ACTION DECISION ALLOWED-BY-SCP` lines.
+# simulate PARTITION ARNS ACTIONS: prints `ACTION DECISION ALLOWED-BY-SCP RESOURCE` lines; ARNS and ACTIONS are separated by blanks. The
+# decision of an action may be over all resources, and the resources' own decisions follow.
+# https://docs.aws.amazon.com/IAM/latest/APIReference/API_EvaluationResult.html
 simulate() {
-    local partition=$1 region=$2 arn
-    shift 2
-    arn=$(caller "$partition") || return 1
-    aws_in "$partition" iam simulate-principal-policy --policy-source-arn "$arn" --action-names "$@" --output text \
+    local partition=$1 region=$COMMERCIAL_REGION actions arns
+    [[ $partition == govcloud ]] && region=$GOVCLOUD_REGION
+    read -ra arns <<<"$2"
+    read -ra actions <<<"$3"
+    aws_in "$partition" iam simulate-principal-policy --policy-source-arn "$caller" --action-names "${actions[@]}" --output text \
+        --resource-arns "${arns[@]}" \
         --context-entries "ContextKeyName=aws:RequestedRegion,ContextKeyType=string,ContextKeyValues=$region" \
-        --query "EvaluationResults[].[EvalActionName, EvalDecision, OrganizationsDecisionDetail.AllowedByOrganizations]"
+        --query "EvaluationResults[].[EvalActionName, EvalDecision, OrganizationsDecisionDetail.AllowedByOrganizations, \
+            not_null(ResourceSpecificResults[?EvalResourceDecision!='allowed'].EvalResourceName | [0], EvalResourceName), \
+            length(not_null(ResourceSpecificResults, \`[]\`)[?EvalResourceDecision!='allowed'])]"
 }
 
-# check_rights PARTITION: simulates the calls that make the plan's resources (rights.tsv).
-check_rights() {
-    local partition=$1 region=$COMMERCIAL_REGION actions denied role
-    [[ $partition == govcloud ]] && region=$GOVCLOUD_REGION
-    # shellcheck disable=SC2046 # one path a word
-    sed -n 's/^    Type: \(AWS::[A-Za-z0-9:]*\)$/\1/p' $(stacks "$partition/[^ ]*" | cut -d' ' -f2) | sort -u >"$work/types"
-    mapfile -t actions < <({
-        awk -F'\t' 'NR == FNR { wanted[$1] = 1; next } $1 in wanted { print $2 }' "$work/types" "$infra/lib/rights.tsv"
+# wanted_rights PARTITION: the calls that make the plan's resources with these parameters (rights.tsv), a line ACTION RESOURCE each.
+wanted_rights() {
+    local partition=$1 stack file region=$COMMERCIAL_REGION account=$COMMERCIAL_ACCOUNT name=aws zone role
+    [[ $partition == govcloud ]] && region=$GOVCLOUD_REGION account=$GOVCLOUD_ACCOUNT name=aws-us-gov
+    while read -r stack file; do
+        zone=$(value "$partition" "${stack#*/}" HostedZoneId)
+        resources "$file" "$(parameters_of "$partition" "${stack#*/}")" "$(name_of "${stack#*/}")" |
+            awk -F'\t' -v stack="$(name_of "${stack#*/}")" -v zone="${zone:-*}" '
+                NR == FNR { actions[$1] = $2; arn[$1] = $3; next }
+                { split($0, part, " "); type = part[1]; count = split(actions[type], each, " "); text = arn[type]
+                  gsub(/[{]name[}]/, part[2], text); gsub(/[{]stack[}]/, stack, text); gsub(/[{]zone[}]/, zone, text)
+                  for (i = 1; i <= count; i++) print each[i], text
+                  if (type == "AWS::IAM::Role") print "iam:PassRole", text }' "$infra/lib/rights.tsv" -
         # With a service role these are the deployer's rights, and the resources' its own.
         service_role "$partition"
         if ((${#role[@]} == 0)); then
-            printf '%s\n' cloudformation:CreateChangeSet cloudformation:ExecuteChangeSet iam:PassRole
-            [[ $partition != govcloud ]] || printf '%s\n' s3:PutObject s3:GetObject
+            printf '%s arn:{partition}:cloudformation:{region}:{account}:stack/%s/*\n' \
+                cloudformation:CreateChangeSet "$(name_of "${stack#*/}")" cloudformation:ExecuteChangeSet "$(name_of "${stack#*/}")"
         fi
-    } | tr ' ' '\n' | sort -u)
-    if ! simulate "$partition" "$region" "${actions[@]}" >"$work/decisions" 2>"$work/reason"; then
-        unknown rights "cannot simulate policies: $(reason)"
+    done < <(stacks "$partition/[^ ]*") | sort -u | sed -e "s/{partition}/$name/; s/{region}/$region/g; s/{account}/$account/g; s/{environment}/$environment/g" |
+        sort -u
+}
+
+# check_rights PARTITION: simulates the calls that make the plan's resources, each on the resources that it makes. AWS's answer about
+# all resources would be no for a policy that names them.
+check_rights() {
+    local partition=$1 region=$COMMERCIAL_REGION actions arns denied caller count=0
+    [[ $partition == govcloud ]] && region=$GOVCLOUD_REGION
+    if ! caller=$(caller "$partition" 2>"$work/reason"); then
+        unknown rights "cannot find the caller: $(reason)"
         return
     fi
-    denied=$(awk -F'\t' '$3 == "False" { printf " %s", $1 }' "$work/decisions")
+    wanted_rights "$partition" >"$work/rights"
+    # Calls with the same resources are one question, and so are resources with the same calls.
+    awk '{ actions[$2] = actions[$2] " " $1 } END { for (arn in actions) print actions[arn] "\t" arn }' "$work/rights" | sort |
+        awk -F'\t' '{ arns[$1] = arns[$1] " " $2 } END { for (actions in arns) print arns[actions] "\t" actions }' | sort >"$work/questions"
+    : >"$work/decisions"
+    while IFS=$'\t' read -r arns actions; do
+        if ! simulate "$partition" "$arns" "$actions" >>"$work/decisions" 2>"$work/reason"; then
+            unknown rights "cannot simulate policies: $(reason)"
+            return
+        fi
+        count=$((count + $(wc -w <<<"$actions")))
+    done <"$work/questions"
+    denied=$(awk -F'\t' '$3 == "False" && !said[$1]++ { printf " %s", $1 }' "$work/decisions")
     if [[ -n $denied ]]; then
         stop rights "a service control policy denies$denied in $region" "$page_scp"
         return
     fi
-    denied=$(awk -F'\t' '$2 != "allowed" { printf " %s", $1 }' "$work/decisions")
+    denied=$(awk -F'\t' '($2 != "allowed" || $5 > 0) && !said[$1]++ { printf "%s %s on %s", separator, $1, $4; separator = "," }' "$work/decisions")
     if [[ -n $denied ]]; then
-        stop rights "$(caller "$partition") may not$denied; a policy that names its resources does not count here, since the simulation has no names" "$page_simulate"
+        stop rights "$caller may not$denied" "$page_simulate"
         return
     fi
-    ok "rights of $(caller "$partition") for ${#actions[@]} calls in $region, by simulation"
+    ok "rights of $caller for $count calls in $region, by simulation"
 }
 
 # check_quota PARTITION SERVICE CODE NAME USED WANTED

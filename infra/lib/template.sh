@@ -150,6 +150,36 @@ condition_of() {
         inside && /^    Condition: / { print $2; exit }' "$1"
 }
 
+# resources TEMPLATE PARAMETERS STACK: the resources that these parameters make, a line TYPE NAME each. Without a name of its own a resource
+# has CloudFormation's. https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-properties-name.html
+resources() {
+    truths "$1" "$2" >"$work/truths" || fail "$1: cannot read the condition $(cut -f1,3 "$work/truths" | tail -n1)"
+    printf '\tyes\n' >>"$work/truths"
+    tr -d '\r' <"$1" | awk -v stack="$3" -v environment="$environment" -v region="$region" -v account="$account" '
+        function flush() {
+            if (type != "" && truth[condition] != "no") print type, name == "" ? stack "-" key "-EXAMPLE" : name
+            type = name = condition = ""
+        }
+        NR == FNR { split($0, part, "\t"); truth[part[1]] = part[2]; next }
+        /^[A-Za-z]/ { flush(); within = ($1 == "Resources:"); next }
+        !within { next }
+        /^  [A-Za-z0-9]+:/ { flush(); key = $1; sub(/:.*/, "", key) }
+        /^    Type: / { type = $2 }
+        /^    Condition: / { condition = $2 }
+        /^      (TableName|LogGroupName|BucketName|RoleName|UserName|GroupName|TopicName|AlarmName|DashboardName|AliasName|InstanceProfileName|ManagedPolicyName|Name): / {
+            text = $0
+            if (text ~ /: !Sub$/) getline text
+            if (text ~ /!Ref AWS::StackName/) text = "\"${AWS::StackName}\""
+            if (text ~ /!Ref/) next
+            if (text ~ /"/) { sub(/^[^"]*"/, "", text); sub(/".*/, "", text) } else sub(/^[^:]*: */, "", text)
+            gsub(/[$][{]Environment[}]/, environment, text); gsub(/[$][{]AWS::Region[}]/, region, text)
+            gsub(/[$][{]AWS::AccountId[}]/, account, text); gsub(/[$][{]AWS::StackName[}]/, stack, text)
+            gsub(/[$][{][A-Za-z:]*[}]/, "EXAMPLE", text)
+            name = text
+        }
+        END { flush() }' "$work/truths" -
+}
+
 # absent TEMPLATE PARAMETERS SECTION KEY: what to give for an output or a resource that these parameters leave out; nothing if it exists.
 absent() {
     local condition

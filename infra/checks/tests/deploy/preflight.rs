@@ -1,6 +1,7 @@
 //! `infra/deploy … preflight`: each thing that would stop a deployment is named, with the page to read, and nothing is made.
 
 use filter_core::names::Partition::{Commercial, GovCloud};
+use lab::tools::root;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
 use serde_json::{Value, json};
 
@@ -218,9 +219,94 @@ fn preflight_names_what_would_stop_it() {
         &["STOP  credentials: the credentials for commercial are not valid", "ok    web identity tokens"],
     );
 
+    rights(&deployment);
     secrets(&deployment);
     anchor(&deployment);
     address(&deployment);
+}
+
+/// Rights are asked for on the resources that the parameters make.
+fn rights(deployment: &Deployment) {
+    let real = ["network", "audit", "gateway"];
+    for stack in real {
+        let file = format!("templates/govcloud/{stack}.yaml");
+        deployment.file(&file, &std::fs::read_to_string(root().join("infra").join(&file)).unwrap());
+    }
+    let network = |more: &str| {
+        deployment.environment("govcloud/network.params", &format!("ArtifactBucket=artifacts\nInternet=path\n{more}"));
+    };
+    let digest = "0".repeat(64);
+    let gateway = |more: &str| {
+        let text = format!(
+            "VpcId=@{{govcloud/network.VpcId}}\nPrivateSubnetIds=@{{govcloud/network.PrivateSubnetIds}}\n\
+             LogKeyArn=@{{govcloud/network.LogKeyArn}}\nTableName=@{{govcloud/audit.TableName}}\n\
+             TableArn=@{{govcloud/audit.TableArn}}\nTableKeyArn=@{{govcloud/audit.KeyArn}}\nClientCidr=10.80.0.0/16\n\
+             ArtifactBucket=artifacts\nArtifactKey=release/a\nArtifactSha256={digest}\nConfigKey=config/a\n\
+             ConfigSha256={digest}\nUserData=aaaa\n{more}"
+        );
+        deployment.environment("govcloud/gateway.params", &text);
+    };
+    deployment.environment("rights.plan", "govcloud network\ngovcloud audit\ngovcloud gateway\n");
+    deployment.environment("settings", &settings("https://gateway.example.com"));
+    network("");
+    gateway("");
+
+    // A policy that names its resources; what has no name of the deployment's is known by its type.
+    let resources = |table: &str| {
+        let of = |service: &str, rest: &str| format!("arn:aws-us-gov:{service}:us-gov-west-1:444455556666:{rest}");
+        let mut all: Vec<String> = [
+            ("cloudformation", "stack/bedrock-gateway-*"),
+            ("dynamodb", table),
+            ("logs", "log-group:/bedrock-gateway/*"),
+            ("ssm", "parameter/bedrock-gateway/*"),
+            ("kms", "alias/bedrock-gateway-*"),
+            ("autoscaling", "autoScalingGroup:*:autoScalingGroupName/bedrock-gateway-*"),
+            ("elasticloadbalancing", "loadbalancer/net/*"),
+            ("elasticloadbalancing", "targetgroup/*"),
+            ("ec2", "*/*"),
+        ]
+        .iter()
+        .map(|(service, rest)| of(service, rest))
+        .collect();
+        let iam = |rest: &str| format!("arn:aws-us-gov:iam::444455556666:{rest}/bedrock-gateway-*");
+        all.extend([iam("role"), iam("instance-profile")]);
+        json!({ "policy": { "Statement": [
+            { "Action": "*", "Resource": all },
+            { "Action": "kms:CreateKey", "Resource": "*" },
+        ] } })
+    };
+    state(deployment, &resources("table/bedrock-gateway-*"), &json!({}));
+    let text = deployment.succeeds(&["preflight", "rights"]);
+    assert!(text.contains("ok    rights of arn:aws-us-gov:iam::444455556666:user/deployer for "), "{text}");
+    state(deployment, &resources("table/another-*"), &json!({}));
+    let table = "table/bedrock-gateway-preflight-audit";
+    let found = format!(
+        "deployer may not dynamodb:CreateTable on arn:aws-us-gov:dynamodb:us-gov-west-1:444455556666:{table}\n"
+    );
+    stops(deployment, "rights", &[&found]);
+
+    // A transit gateway and Route 53 only with their parameters.
+    let denied = ["ec2:CreateTransitGatewayVpcAttachment", "route53:ChangeResourceRecordSets", "ec2:CreateNatGateway"];
+    state(deployment, &json!({ "denied_actions": &denied[..2] }), &json!({}));
+    deployment.succeeds(&["preflight", "rights"]);
+    network("TransitGatewayId=tgw-0123456789abcdef0\n");
+    gateway("DnsName=bedrock.example.com\nHostedZoneId=Z0123\n");
+    stops(
+        deployment,
+        "rights",
+        &[
+            "ec2:CreateTransitGatewayVpcAttachment on arn:aws-us-gov:ec2:us-gov-west-1:444455556666:transit-gateway-attachment/*",
+            "route53:ChangeResourceRecordSets on arn:aws-us-gov:route53:::hostedzone/Z0123",
+        ],
+    );
+    state(deployment, &json!({}), &json!({}));
+    for (stack, text) in [("network", NETWORK), ("gateway", GATEWAY)] {
+        deployment.file(&format!("templates/govcloud/{stack}.yaml"), text);
+    }
+    for file in ["rights.plan", "govcloud/network.params"] {
+        std::fs::remove_file(deployment.dir.join("infra/environments/preflight").join(file)).unwrap();
+    }
+    deployment.environment("govcloud/gateway.params", "ClientCidr=10.64.0.0/16\n");
 }
 
 /// The listener's certificate, and the clients' CA.

@@ -39,8 +39,8 @@ fn rights_are_those_of_the_resource_schemas() {
     let table = std::fs::read_to_string(root().join("infra/lib/rights.tsv")).unwrap();
     let rows: BTreeMap<&str, Vec<&str>> = table
         .lines()
-        .map(|line| line.split_once('\t').unwrap())
-        .map(|(kind, actions)| (kind, actions.split(' ').collect()))
+        .map(|line| line.splitn(3, '\t').collect::<Vec<_>>())
+        .map(|row| (row[0], row[1].split(' ').collect()))
         .collect();
     let python = required(CFN_LINT_PYTHON).unwrap();
     let schemas = python.parent().unwrap().join("../site/cfnlint/data/schemas");
