@@ -25,7 +25,7 @@ fn texts(value: &Value) -> Vec<&str> {
 #[test]
 fn no_wildcard_but_where_an_action_needs_it() {
     let policies = policies();
-    assert_eq!(policies.len(), 10);
+    assert_eq!(policies.len(), 14);
     for (name, policy) in policies {
         assert_eq!(policy["Version"], "2012-10-17", "{name}");
         for statement in policy["Statement"].as_array().unwrap() {
@@ -34,13 +34,16 @@ fn no_wildcard_but_where_an_action_needs_it() {
             // A service control policy allows nothing: it limits what an account's own policies allow.
             assert_eq!(statement["Effect"], if name.ends_with("-scp.json") { "Deny" } else { "Allow" }, "{name}");
             let any = texts(&statement["Resource"]).contains(&"*");
-            // Neither a token nor Bedrock's List operations have a resource type, nor all stacks at once.
+            // Neither a token nor Bedrock's List operations have a resource type, nor all stacks at once, a new key and EC2's
+            // descriptions.
             let has_none = [
                 "sts:GetWebIdentityToken",
                 "sts:TagGetWebIdentityToken",
                 "bedrock:GetFoundationModelAvailability",
                 "bedrock:ListFoundationModels",
                 "cloudformation:ListStacks",
+                "kms:CreateKey",
+                "ec2:DescribeVpcs",
             ]
             .iter()
             .any(|action| actions.contains(action));
@@ -200,6 +203,44 @@ fn deployers_may_what_deploy_calls() {
         assert!(missing.is_empty(), "{file} lacks {missing:?}");
         let spare: Vec<_> = allowed.difference(&wanted).filter(|action| !BESIDES.contains(&action.as_str())).collect();
         assert!(spare.is_empty(), "{file} allows {spare:?}, which infra/deploy does not call");
+    }
+}
+
+/// What a service role needs besides the calls of its resources' schemas: Secrets Manager makes a secret's value under the stack's
+/// key, <https://docs.aws.amazon.com/secretsmanager/latest/userguide/security-encryption.html>.
+const BESIDES_SCHEMAS: &[&str] = &["kms:Decrypt", "kms:GenerateDataKey"];
+
+/// A service role may create each resource of its partition's templates, and make no call that none of them has.
+#[test]
+fn service_roles_may_what_the_templates_need() {
+    let all: BTreeMap<String, Value> = policies().into_iter().collect();
+    let table = std::fs::read_to_string(root().join("infra/lib/rights.tsv")).unwrap();
+    let python = required(CFN_LINT_PYTHON).unwrap();
+    let schemas = python.parent().unwrap().join("../site/cfnlint/data/schemas");
+    let read = |file: &str| -> Value { serde_json::from_slice(&std::fs::read(schemas.join(file)).unwrap()).unwrap() };
+    let names = read("providers/us-east-1.json");
+    for own in ["govcloud", "commercial"] {
+        let allowed: BTreeSet<String> = ["", "-network"]
+            .iter()
+            .flat_map(|part| all[&format!("{own}-service-role{part}.json")]["Statement"].as_array().unwrap().clone())
+            .flat_map(|statement| texts(&statement["Action"]).into_iter().map(str::to_owned).collect::<Vec<_>>())
+            .collect();
+        let mut known: BTreeSet<String> = BESIDES_SCHEMAS.iter().map(|&action| action.to_owned()).collect();
+        for entry in std::fs::read_dir(root().join("infra/templates").join(own)).unwrap() {
+            let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+            let (_, resources) = text.split_once("\nResources:").unwrap();
+            for kind in resources.lines().filter_map(|line| line.strip_prefix("    Type: ")) {
+                let row = table.lines().find_map(|line| line.strip_prefix(&format!("{kind}\t"))).unwrap();
+                for action in row.split('\t').next().unwrap().split(' ') {
+                    assert!(allowed.contains(action), "{own}: {kind} needs {action}");
+                }
+                let schema = read(&format!("resources/{}.json", names[kind].as_str().unwrap()));
+                let handlers = schema["handlers"].as_object().unwrap().values();
+                known.extend(handlers.flat_map(|handler| texts(&handler["permissions"])).map(str::to_owned));
+            }
+        }
+        let spare: Vec<_> = allowed.difference(&known).collect();
+        assert!(spare.is_empty(), "{own}: no resource has the calls {spare:?}");
     }
 }
 

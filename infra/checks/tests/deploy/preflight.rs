@@ -251,51 +251,34 @@ fn rights(deployment: &Deployment) {
     network("");
     gateway("");
 
-    // A policy that names its resources; what has no name of the deployment's is known by its type.
-    let resources = |table: &str| {
-        let of = |service: &str, rest: &str| format!("arn:aws-us-gov:{service}:us-gov-west-1:444455556666:{rest}");
-        let mut all: Vec<String> = [
-            ("cloudformation", "stack/bedrock-gateway-*"),
-            ("dynamodb", table),
-            ("logs", "log-group:/bedrock-gateway/*"),
-            ("ssm", "parameter/bedrock-gateway/*"),
-            ("kms", "alias/bedrock-gateway-*"),
-            ("autoscaling", "autoScalingGroup:*:autoScalingGroupName/bedrock-gateway-*"),
-            ("elasticloadbalancing", "loadbalancer/net/*"),
-            ("elasticloadbalancing", "targetgroup/*"),
-            ("ec2", "*/*"),
-        ]
-        .iter()
-        .map(|(service, rest)| of(service, rest))
-        .collect();
-        let iam = |rest: &str| format!("arn:aws-us-gov:iam::444455556666:{rest}/bedrock-gateway-*");
-        all.extend([iam("role"), iam("instance-profile")]);
-        json!({ "policy": { "Statement": [
-            { "Action": "*", "Resource": all },
-            { "Action": "kms:CreateKey", "Resource": "*" },
-        ] } })
+    // The policies of a service role name their resources; here the deployer has them, and may deploy stacks.
+    let caller = |table: &str| {
+        let mut all = vec![json!({ "Action": "cloudformation:*", "Resource": "arn:*:stack/bedrock-gateway-*" })];
+        for part in ["", "-network"] {
+            let file = root().join(format!("infra/policies/govcloud-service-role{part}.json"));
+            let text = std::fs::read_to_string(file).unwrap().replace("table/bedrock-gateway-*", table);
+            let policy: Value = serde_json::from_str(&text).unwrap();
+            all.extend(policy.get("Statement").and_then(Value::as_array).unwrap().clone());
+        }
+        // A transit gateway and Route 53 are asked for only with their parameters.
+        let denied = ["ec2:CreateTransitGatewayVpcAttachment", "route53:ChangeResourceRecordSets"];
+        json!({ "policy": { "Statement": all }, "denied_actions": denied })
     };
-    state(deployment, &resources("table/bedrock-gateway-*"), &json!({}));
+    state(deployment, &caller("table/bedrock-gateway-*"), &json!({}));
     let text = deployment.succeeds(&["preflight", "rights"]);
     assert!(text.contains("ok    rights of arn:aws-us-gov:iam::444455556666:user/deployer for "), "{text}");
-    state(deployment, &resources("table/another-*"), &json!({}));
-    let table = "table/bedrock-gateway-preflight-audit";
-    let found = format!(
-        "deployer may not dynamodb:CreateTable on arn:aws-us-gov:dynamodb:us-gov-west-1:444455556666:{table}\n"
-    );
-    stops(deployment, "rights", &[&found]);
 
-    // A transit gateway and Route 53 only with their parameters.
-    let denied = ["ec2:CreateTransitGatewayVpcAttachment", "route53:ChangeResourceRecordSets", "ec2:CreateNatGateway"];
-    state(deployment, &json!({ "denied_actions": &denied[..2] }), &json!({}));
-    deployment.succeeds(&["preflight", "rights"]);
+    state(deployment, &caller("table/another-*"), &json!({}));
     network("TransitGatewayId=tgw-0123456789abcdef0\n");
     gateway("DnsName=bedrock.example.com\nHostedZoneId=Z0123\n");
+    let table = "table/bedrock-gateway-preflight-audit";
+    let found = format!("dynamodb:CreateTable on arn:aws-us-gov:dynamodb:us-gov-west-1:444455556666:{table}");
     stops(
         deployment,
         "rights",
         &[
             "ec2:CreateTransitGatewayVpcAttachment on arn:aws-us-gov:ec2:us-gov-west-1:444455556666:transit-gateway-attachment/*",
+            &found,
             "route53:ChangeResourceRecordSets on arn:aws-us-gov:route53:::hostedzone/Z0123",
         ],
     );
