@@ -4,7 +4,7 @@ the time.
     aws.py SOCKET       serves
     aws.py SOCKET -     the `aws` command: passes its arguments, environment and files on; exits with the call's status
 
-Each call runs the CLI's own `main` in a new process.
+Each call runs the CLI's own driver in a new process.
 """
 
 import array
@@ -29,9 +29,7 @@ def call(path, arguments):
         return ended[0] if ended else 255
 
 
-def handle(connection):
-    from awscli.clidriver import main
-
+def handle(connection, driver):
     head, ancillary, _, _ = connection.recvmsg(4, socket.CMSG_SPACE(12))
     files = array.array("i")
     files.frombytes(ancillary[0][2])
@@ -46,9 +44,10 @@ def handle(connection):
     os.environ.clear()
     os.environ.update(what["environment"], AWS_DATA_PATH=data)
     os.chdir(what["directory"])
-    sys.argv = ["aws", *what["arguments"]]
+    # Read again, by the call's own environment.
+    driver.session._config = driver.session._profile_map = None
     try:
-        ended = main()
+        ended = driver.main(what["arguments"])
     except SystemExit as end:
         ended = end.code if isinstance(end.code, int) else 1
     sys.stdout.flush()
@@ -82,6 +81,10 @@ def serve(path):
                   "sts get-caller-identity"):
         with open(os.devnull, "w", encoding="utf-8") as nothing, contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
             awscli.clidriver.create_clidriver().main([*words.split(), "--endpoint-url", "http://127.0.0.1:1", "--query", "X"])
+    # No call has used this one.
+    driver = awscli.clidriver.create_clidriver()
+    driver._get_command_table()
+    driver._get_argument_table()
     gc.freeze()
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -95,7 +98,7 @@ def serve(path):
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 server.close()
                 try:
-                    handle(connection)
+                    handle(connection, driver)
                 except BaseException:  # the fork must not continue as the server
                     traceback.print_exc()
                 finally:

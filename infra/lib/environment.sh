@@ -61,13 +61,14 @@ service_role() {
     if [[ $1 == commercial && -n $COMMERCIAL_SERVICE_ROLE ]]; then role=(--role-arn "$COMMERCIAL_SERVICE_ROLE"); fi
 }
 
-# A profile of another account would create everything again there.
+# check_account PARTITION: sets $arn to the caller. A profile of another account would create everything again there.
 check_account() {
-    local partition=$1 want arn
+    local partition=$1 want
     case $partition in
     govcloud) want="arn:aws-us-gov:sts::$GOVCLOUD_ACCOUNT:" ;;
     *) want="arn:aws:sts::$COMMERCIAL_ACCOUNT:" ;;
     esac
+    arn=''
     if ! arn=$(aws_in "$partition" sts get-caller-identity --query Arn --output text 2>"$work/error"); then
         ! grep -q InvalidClientTokenId "$work/error" ||
             fail "the credentials for $partition are not valid in its region: they have ended, or belong to another partition (profile ${partition^^}_PROFILE)"

@@ -29,9 +29,8 @@ stacks_before() { sed -n 's|^\([a-z]*/[^ ]*\) .*|\1|p' "$work/before"; }
 check_value() {
     local pattern values want one list
     [[ $3 != *'@{'* ]] || return 0
-    pattern=$(awk -F'\t' -v key="$2" '$1 == key && $2 == "pattern" { print $3 }' "$work/constraints")
-    values=$(awk -F'\t' -v key="$2" '$1 == key && $2 == "values" { print $3 }' "$work/constraints")
-    want=$(awk -F'\t' -v key="$2" '$1 == key && $2 == "want" { print $3 }' "$work/constraints")
+    IFS=$'\037' read -r pattern values want < <(awk -F'\t' -v key="$2" '
+        $1 == key { text[$2] = $3 } END { printf "%s\037%s\037%s\n", text["pattern"], text["values"], text["want"] }' "$work/constraints")
     if [[ -n $values ]]; then
         [[ -n $3 && " $values " == *" $3 "* ]] || fail "$1: $2 is ${3:-empty}; want one of: $values"
     fi

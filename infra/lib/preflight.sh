@@ -50,12 +50,12 @@ value() {
 stacks() { grep -E "^(govcloud|commercial)/[^ ]+ .*/templates/$1\.yaml$" "$work/before" || true; }
 
 preflight() {
-    local partition stack file reached
+    local partition stack file reached arn
     read_plan "$1"
     say "preflight of $environment at $1"
     say "the environment's files"
-    if (check_plan) 2>"$work/reason"; then
-        check_plan
+    if (check_plan && printf '%s' "$wants_issuer" >"$work/wants") 2>"$work/reason"; then
+        wants_issuer=$(cat "$work/wants")
         ok "plan, parameters and references"
     else
         stop plan "$(reason)" "$page_own, \"The environment\""
@@ -68,11 +68,12 @@ preflight() {
     reached=' '
     for partition in govcloud commercial; do
         say "$partition"
-        if ! (check_account "$partition") 2>"$work/reason"; then
+        if ! (check_account "$partition" && printf '%s' "$arn" >"$work/caller") 2>"$work/reason"; then
             stop credentials "$(reason)" "$page_own, \"The environment\""
             continue
         fi
-        ok "credentials of account $(aws_in "$partition" sts get-caller-identity --query Account --output text)"
+        arn=$(cat "$work/caller")
+        ok "credentials of account $(cut -d: -f5 <<<"$arn")"
         reached+="$partition "
         while read -r stack file; do
             look "$partition" "${stack#*/}"
@@ -112,15 +113,14 @@ preflight_end() {
 # --- rights and quotas -----------------------------------------------------------------------------------------------
 
 # caller PARTITION: the ARN of the IAM user or role that makes the resources: CloudFormation's service role, or the one behind the
-# credentials. Policy simulation wants no session's ARN.
+# credentials, whose ARN is $arn. Policy simulation wants no session's ARN.
 caller() {
-    local arn name role
+    local name role
     service_role "$1"
     if ((${#role[@]})); then
         printf '%s' "${role[1]}"
         return
     fi
-    arn=$(aws_in "$1" sts get-caller-identity --query Arn --output text)
     case $arn in
     *:assumed-role/*)
         # The session's ARN lacks the role's path.

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bedrock_gateway::process::{Process, on_path};
@@ -25,13 +26,35 @@ answer = client.converse(modelId="anthropic.claude-3-5-sonnet-20241022-v2:0", me
 print(answer["output"]["message"]["role"], answer["usage"]["outputTokens"])
 "#;
 
-/// The unpacked archive in a directory for one test, removed when it ends.
-struct Unpacked(PathBuf);
+/// A directory, removed when its last user ends.
+struct Directory(PathBuf);
 
-impl Drop for Unpacked {
+impl Drop for Directory {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// The archive, unpacked once for all tests that run at the same time.
+fn release() -> Arc<Directory> {
+    static SHARED: Mutex<Weak<Directory>> = Mutex::new(Weak::new());
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    shared.upgrade().unwrap_or_else(|| {
+        let release = Directory(target().join("tmp").join(format!("archive-release-{}", std::process::id())));
+        std::fs::create_dir_all(&release.0).unwrap();
+        let mut tar = Command::new("tar");
+        tar.arg("-xzf").arg(required("RELEASE_ARCHIVE").unwrap()).arg("-C").arg(&release.0);
+        assert!(tar.status().unwrap().success());
+        let release = Arc::new(release);
+        *shared = Arc::downgrade(&release);
+        release
+    })
+}
+
+/// The unpacked archive in a directory for one test.
+struct Unpacked {
+    dir: Directory,
+    _release: Arc<Directory>,
 }
 
 /// A gateway, and the double behind it.
@@ -51,20 +74,22 @@ impl Drop for Running {
 
 impl Unpacked {
     fn new(name: &str) -> Unpacked {
-        let unpacked = Unpacked(target().join("tmp").join(format!("archive-{name}-{}", std::process::id())));
-        let _ = std::fs::remove_dir_all(&unpacked.0);
-        for folder in ["home", "bin", "release"] {
-            std::fs::create_dir_all(unpacked.0.join(folder)).unwrap();
+        let dir = target().join("tmp").join(format!("archive-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        for folder in ["home", "bin"] {
+            std::fs::create_dir_all(dir.join(folder)).unwrap();
         }
-        let mut tar = Command::new("tar");
-        tar.arg("-xzf").arg(required("RELEASE_ARCHIVE").unwrap()).arg("-C").arg(unpacked.root());
-        assert!(tar.status().unwrap().success());
-        unpacked
+        // Links to the same files: the tests do not write into the release.
+        let release = release();
+        let mut copy = Command::new("cp");
+        copy.arg("-al").arg(&release.0).arg(dir.join("release"));
+        assert!(copy.status().unwrap().success());
+        Unpacked { dir: Directory(dir), _release: release }
     }
 
     /// The archive's top directory.
     fn root(&self) -> PathBuf {
-        self.0.join("release")
+        self.dir.0.join("release")
     }
 
     /// `program`, below the archive's top directory, with this `PATH`, an empty `HOME`, these variables and no others.
@@ -72,7 +97,7 @@ impl Unpacked {
         // `env -i`, since `Process` does not pass on that a command's environment was cleared.
         let mut command = Command::new("env");
         command.arg("-i").arg(format!("PATH={}", path.display()));
-        command.arg(format!("HOME={}", self.0.join("home").display()));
+        command.arg(format!("HOME={}", self.dir.0.join("home").display()));
         command.args(variables.iter().map(|(name, value)| format!("{name}={value}")));
         command.arg(program).current_dir(self.root());
         command
@@ -82,8 +107,8 @@ impl Unpacked {
     fn gateway(&self) -> (Running, String, String) {
         let mut double = Command::new(required(DOUBLE).unwrap());
         double.args(["serve", "--listen", "127.0.0.1:0", "--region", "us-east-1", "--path-name", "internet"]);
-        double.args(["--access-key", KEYS.0, "--secret-key", KEYS.1, "--tls-dir"]).arg(self.0.join("tls"));
-        let log = self.0.join("double.log");
+        double.args(["--access-key", KEYS.0, "--secret-key", KEYS.1, "--tls-dir"]).arg(self.dir.0.join("tls"));
+        let log = self.dir.0.join("double.log");
         let limit = Duration::from_secs(20);
         let (double, address) = Process::start_and_wait("bedrock-double", double, &log, limit).unwrap();
 
@@ -91,8 +116,8 @@ impl Unpacked {
         let mut up = self.command(&self.root(), &variables, "./bedrock-gateway");
         up.args(["up", "--listen", "127.0.0.1:0", "--concurrency", "1", "--region", "us-east-1"]);
         up.arg("--path").arg(format!("internet={address}"));
-        up.arg("--upstream-ca").arg(self.0.join("tls/ca.pem")).arg("--audit").arg(self.0.join("audit.db"));
-        let log = self.0.join("gateway.log");
+        up.arg("--upstream-ca").arg(self.dir.0.join("tls/ca.pem")).arg("--audit").arg(self.dir.0.join("audit.db"));
+        let log = self.dir.0.join("gateway.log");
         let limit = Duration::from_secs(60);
         let (gateway, ready) = Process::start_and_wait("bedrock-gateway", up, &log, limit).unwrap();
         let (plain, rest) = ready.split_once(' ').unwrap();
@@ -105,7 +130,7 @@ impl Unpacked {
         let page = std::fs::read_to_string(root().join("docs/deployment.md")).unwrap();
         let (_, list) = page.split_once("needs these programs on `PATH`").unwrap();
         let list = list.split("```").nth(1).unwrap();
-        let bin = self.0.join("bin");
+        let bin = self.dir.0.join("bin");
         for name in list.split_whitespace() {
             let file = if name == "aws" { aws.to_path_buf() } else { on_path(name).unwrap() };
             std::os::unix::fs::symlink(file, bin.join(name)).unwrap();
@@ -131,16 +156,16 @@ fn up_serves_boto3_from_the_archive_alone() {
 #[test]
 fn deploys_the_untouched_example() {
     let unpacked = Unpacked::new("deploy");
-    let aws = Aws::start(&unpacked.0.join("aws")).unwrap();
+    let aws = Aws::start(&unpacked.dir.0.join("aws")).unwrap();
     // As docs/deployment.md says, before the first deployment.
     aws.call(GovCloud, &["iam", "enable-outbound-web-identity-federation"]).unwrap();
     let (_running, _, url) = unpacked.gateway();
     // The archive is where the example's settings expect it.
     let name = format!("bedrock-gateway-{}-x86_64.tar.gz", env!("CARGO_PKG_VERSION"));
-    std::os::unix::fs::symlink(required("RELEASE_ARCHIVE").unwrap(), unpacked.0.join(name)).unwrap();
+    std::os::unix::fs::symlink(required("RELEASE_ARCHIVE").unwrap(), unpacked.dir.0.join(name)).unwrap();
     // The mock's load balancer has a name but no machines: curl takes this gateway for it.
     let address = url.strip_prefix("https://").unwrap();
-    std::fs::write(unpacked.0.join("home/.curlrc"), format!("connect-to = \"::{address}\"\n")).unwrap();
+    std::fs::write(unpacked.dir.0.join("home/.curlrc"), format!("connect-to = \"::{address}\"\n")).unwrap();
 
     let path = unpacked.documented_programs(&aws.cli());
     let mock = aws.environment();
