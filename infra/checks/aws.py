@@ -1,9 +1,9 @@
 """The AWS CLI, loaded once and forked for each call: `infra/deploy` makes hundreds of calls, and loading would take most of
 the time.
 
-    aws.py SOCKET       serves
-    aws.py SOCKET -     the `aws` command: passes its arguments, environment and files on; exits with the call's status
+    aws.py SOCKET
 
+`infra-checks aws SOCKET` is the `aws` command: it passes its arguments, environment and files on, and exits with the call's status.
 Each call runs the CLI's own driver in a new process.
 """
 
@@ -16,17 +16,6 @@ import signal
 import socket
 import sys
 import traceback
-
-
-def call(path, arguments):
-    with socket.socket(socket.AF_UNIX) as server:
-        server.connect(path)
-        what = json.dumps({"arguments": arguments, "environment": dict(os.environ), "directory": os.getcwd()}).encode()
-        files = array.array("i", [0, 1, 2])
-        server.sendmsg([len(what).to_bytes(4, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)])
-        server.sendall(what)
-        ended = server.recv(1)
-        return ended[0] if ended else 255
 
 
 def handle(connection, driver):
@@ -107,6 +96,4 @@ def serve(path):
 
 
 if __name__ == "__main__":
-    if sys.argv[2:3] == ["-"]:
-        sys.exit(call(sys.argv[1], sys.argv[3:]))
     serve(sys.argv[1])

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::template::{directory, region};
-use crate::{AWS_MOCK_PYTHON, Error};
+use crate::{AWS_MOCK_PYTHON, Error, aws_command};
 use bedrock_gateway::process::Process;
 use filter_core::names::Partition;
 use lab::tools::{GATEWAY, required, root};
@@ -74,7 +74,7 @@ impl Aws {
         command.arg(&script).arg(&socket);
         let mut cli = Process::start("the AWS CLI", command, &dir.join("cli.log"))?;
         wait(&mut cli, || socket.exists().then_some(()))?;
-        let line = format!("exec '{}' -IS '{}' '{}' - \"$@\"", python.display(), script.display(), socket.display());
+        let line = format!("exec '{}' aws '{}' \"$@\"", aws_command::program()?.display(), socket.display());
         write(&aws, &format!("#!/bin/sh\n{line}\n"))?;
         let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(&aws, executable).map_err(Error::file("cannot change", &aws))?;

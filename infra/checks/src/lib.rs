@@ -4,6 +4,7 @@
 //! `cargo xtask infra` runs them; it names the linters' and the mock's Python in the environment.
 #![forbid(unsafe_code)]
 
+pub mod aws_command;
 pub mod aws_mock;
 pub mod linters;
 pub mod policy_files;
