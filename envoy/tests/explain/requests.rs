@@ -141,7 +141,11 @@ fn the_cluster_of_core_is_listed() {
         (converse, Some("spiffe://example.org/ns/apps/sa/chat"), 2),
         ("curl gw/model/claude/converse -d {} -H 'x-amzn-bedrock-guardrailidentifier: g'", None, 2),
         ("curl gw/model/claude/converse-stream -d {}", None, 2),
-        ("curl gw/model/arn%3Aaws%3Abedrock%3Aus-west-2%3A1%3Aprofile%2Fus.anthropic.claude-x/invoke -d {}", None, 2),
+        (
+            "curl gw/model/arn%3Aaws%3Abedrock%3Aus-west-2%3A1%3Ainference-profile%2Fus.anthropic.claude-x/invoke -d {}",
+            None,
+            2,
+        ),
     ] {
         let config = Config::parse(text.as_bytes()).unwrap();
         let run = DryRun::new(&config, &policy, principal.map(str::to_owned), SystemTime::now(), &nothing).unwrap();

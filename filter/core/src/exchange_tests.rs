@@ -139,8 +139,9 @@ fn refuses_by_the_right_name() {
             "InvokeModelWithBidirectionalStream is not supported",
         ),
         (&[(":path", "/model/a.forbidden/converse")], 403, "AccessDeniedException", "'a.forbidden'"),
+        (&[(":path", "/model/a1b2c3d4e5f6/converse")], 403, "AccessDeniedException", "cannot tell which model"),
         (&[(":path", "/async-invoke")], 403, "AccessDeniedException", "StartAsyncInvoke names its model in the body"),
-        (&[(":path", "/model/x/converse-stream")], 403, "AccessDeniedException", "no route class"),
+        (&[(":path", "/model/a.x/converse-stream")], 403, "AccessDeniedException", "no route class"),
         (&[("content-length", "-1")], 400, "ValidationException", "'content-length'"),
         (&[("x-amzn-bedrock-trace", "twice")], 400, "ValidationException", "'x-amzn-bedrock-trace' is repeated"),
         (&[("content-encoding", "gzip")], 400, "ValidationException", "content-encoding"),
@@ -359,8 +360,8 @@ fn cluster_of(client: &mut Client, call: &Headers) -> String {
 
 #[test]
 fn regional_resources_go_to_their_region() {
-    let arn = "/model/arn:aws:bedrock:us-west-2:123456789012:inference-profile%2Fus.x/converse";
-    let elsewhere = "/model/arn:aws:bedrock:eu-west-1:123456789012:inference-profile%2Feu.x/converse";
+    let arn = "/model/arn:aws:bedrock:us-west-2:123456789012:inference-profile%2Fus.a.x/converse";
+    let elsewhere = "/model/arn:aws:bedrock:eu-west-1:123456789012:inference-profile%2Feu.a.x/converse";
     let guardrail = ("x-amzn-bedrock-guardrailidentifier", "abc");
     let regional = ("x-amzn-bedrock-guardrailidentifier", "arn:aws:bedrock:us-west-2:123456789012:guardrail/abc");
     let plain = (":path", "/model/anthropic.claude-v2:0/converse");

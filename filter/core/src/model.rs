@@ -102,6 +102,42 @@ pub fn without_geography(id: &str) -> Option<&str> {
     GEOGRAPHIES.contains(&prefix).then_some(rest)
 }
 
+/// Whether the id says which model runs: a foundation model's id or ARN, or a system-defined inference profile's of a known
+/// geography. All others stand for a model that only AWS knows: application inference profiles, provisioned, custom and
+/// imported models, deployments, prompts, prompt routers, endpoints of SageMaker (botocore 1.44.5: `InvokeModelIdentifier`).
+pub fn is_resolved(id: &str) -> bool {
+    let Some(arn) = id.strip_prefix("arn:") else { return is_bare(without_geography(id).unwrap_or(id)) };
+    let parts: Vec<&str> = arn.splitn(5, ':').collect();
+    let ["aws", "bedrock", _, account, resource] = parts.as_slice() else { return false };
+    match resource.split_once('/') {
+        Some(("foundation-model", model)) => account.is_empty() && is_bare(model),
+        Some(("inference-profile", profile)) => without_geography(profile).is_some_and(is_bare),
+        _ => false,
+    }
+}
+
+/// Whether an id is `PROVIDER.MODEL`. A further dot is part of a version, between two digits (`openai.gpt-5.4`): before a letter
+/// it follows a geography that is not known (`xx.anthropic.claude…`).
+fn is_bare(id: &str) -> bool {
+    let Some((provider, model)) = id.split_once('.') else { return false };
+    let is_name =
+        |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.:".contains(&b));
+    let ends_in_digit = |text: &str| text.bytes().next_back().is_some_and(|b| b.is_ascii_digit());
+    let begins_with_digit = |text: &str| text.bytes().next().is_some_and(|b| b.is_ascii_digit());
+    let parts: Vec<&str> = model.split('.').collect();
+    let versions = parts.windows(2).all(|pair| match pair {
+        [before, after] => ends_in_digit(before) && begins_with_digit(after),
+        _ => false,
+    });
+    // No provider is called as a geography is: `us.us.x` is not the model `us.x`.
+    !provider.is_empty() && !model.is_empty() && is_name(id) && versions && !GEOGRAPHIES.contains(&provider)
+}
+
+/// Whether a pattern names ids that are not [resolved](is_resolved) on purpose: it has no `*`, or it is of ARNs.
+pub fn vouches(pattern: &Pattern, id: &str) -> bool {
+    (!pattern.0.contains('*') || pattern.0.starts_with("arn:aws:")) && pattern.matches(id)
+}
+
 /// Compiles a list of patterns; `key` is the list's key in the document.
 pub(crate) fn patterns(key: &str, texts: &[String]) -> Result<Vec<Pattern>, ConfigError> {
     let compile = |(index, text): (usize, &String)| {
@@ -226,6 +262,87 @@ mod tests {
             assert!(names(id).any(|name| pattern.matches(name)), "{id}");
         }
         assert!(!names("meta.llama4").any(|name| pattern.matches(name)));
+    }
+
+    #[test]
+    fn only_visible_models_are_resolved() {
+        for (id, wanted) in [
+            ("anthropic.claude-v2", true),
+            ("anthropic.claude-v2:0:18k", true),
+            ("us.anthropic.claude-opus-5", true),
+            ("global.anthropic.claude-opus-5", true),
+            ("openai.gpt-5.4", true),
+            ("us.openai.gpt-5.6-luna", true),
+            ("ai21.jamba-1-5-large-v1:0", true),
+            ("arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-opus-5", true),
+            ("arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude-opus-5", true),
+            // Geographies that are not in the table.
+            ("sa.anthropic.claude-opus-5", false),
+            ("us-iso.anthropic.claude-opus-5", false),
+            ("sa.openai.gpt-5.4", false),
+            ("sa.ai21.jamba-1-5-large-v1:0", false),
+            ("us.sa.anthropic.claude-opus-5", false),
+            ("us.us.anthropic.claude-opus-5", false),
+            ("us.us.claude", false),
+            ("arn:aws:bedrock:us-east-1:123456789012:inference-profile/sa.anthropic.claude-opus-5", false),
+            // Resources whose model only AWS knows.
+            ("arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/a1b2c3d4e5f6", false),
+            ("arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/meta.llama4", false),
+            ("arn:aws:bedrock:us-east-1:123456789012:inference-profile/a1b2c3d4e5f6", false),
+            ("arn:aws:bedrock:us-east-1:123456789012:inference-profile/meta.llama4", false),
+            ("arn:aws:bedrock:us-east-1:123456789012:provisioned-model/a1b2c3d4e5f6", false),
+            ("arn:aws:bedrock:us-east-1:123456789012:custom-model/meta.llama4/a1b2c3d4e5f6", false),
+            ("arn:aws:bedrock:us-east-1:123456789012:custom-model-deployment/a1b2c3d4e5f6", false),
+            ("arn:aws:bedrock:us-east-1:123456789012:imported-model/a1b2c3d4e5f6", false),
+            ("arn:aws:bedrock:us-east-1:123456789012:prompt/ABCDEFGHIJ:1", false),
+            ("arn:aws:bedrock:us-east-1:123456789012:default-prompt-router/meta.llama:1", false),
+            ("arn:aws:bedrock:us-east-1:123456789012:prompt-router/a1b2c3d4e5f6", false),
+            ("arn:aws:sagemaker:us-east-1:123456789012:endpoint/meta.llama4", false),
+            // ARNs that are not what they look like.
+            ("arn:aws:bedrock:us-east-1:123456789012:foundation-model/meta.llama4", false),
+            ("arn:aws:bedrock:us-east-1::foundation-model/us.meta.llama4", false),
+            ("arn:aws:bedrock:us-east-1::foundation-model/a/meta.llama4", false),
+            ("arn:aws:sagemaker:us-east-1::foundation-model/meta.llama4", false),
+            ("arn:aws-cn:bedrock:cn-north-1::foundation-model/meta.llama4", false),
+            ("arn:aws:bedrock:us-east-1", false),
+            // Names of an account's own resources, and other spellings.
+            ("a1b2c3d4e5f6", false),
+            ("my-model", false),
+            ("meta.llama4/a1b2c3d4e5f6", false),
+            ("Anthropic.Claude-v2", false),
+            ("anthropic.claude_v2", false),
+            (".claude", false),
+            ("anthropic.", false),
+            ("", false),
+        ] {
+            assert_eq!(is_resolved(id), wanted, "{id}");
+        }
+    }
+
+    #[test]
+    fn the_examples_models_are_resolved() {
+        let example = include_str!("../../../envoy/example.yaml");
+        let ids: Vec<&str> =
+            example.split('"').filter(|id| id.contains('.') && !id.contains([' ', '/', '*'])).collect();
+        assert!(ids.len() > 80, "{}", ids.len());
+        ids.iter().for_each(|id| assert!(is_resolved(id), "{id}"));
+    }
+
+    #[test]
+    fn a_pattern_vouches_on_purpose_only() {
+        let arn = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/a1b2c3d4e5f6";
+        for (pattern, id, wanted) in [
+            (arn, arn, true),
+            ("arn:aws:bedrock:*:123456789012:application-inference-profile/*", arn, true),
+            ("arn:aws:bedrock:*:210987654321:application-inference-profile/*", arn, false),
+            ("*", arn, false),
+            ("arn:*", arn, false),
+            ("*a1b2c3d4e5f6", arn, false),
+            ("a1b2c3d4e5f6", "a1b2c3d4e5f6", true),
+            ("a1b2*", "a1b2c3d4e5f6", false),
+        ] {
+            assert_eq!(vouches(&Pattern::new(pattern), id), wanted, "{pattern}");
+        }
     }
 
     #[test]

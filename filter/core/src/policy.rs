@@ -50,6 +50,16 @@ pub enum ModelRefusal {
     /// The operator's policy does not allow it.
     #[error("the gateway's policy does not allow model '{0}'")]
     Policy(String),
+    /// It does not say which model runs, and a rule depends on that.
+    #[error(
+        "the gateway cannot tell which model '{id}' is, and {rule} depends on it: name a foundation model or a system-defined inference profile, or let the operator list '{id}' there"
+    )]
+    Unresolved {
+        /// What was named.
+        id: String,
+        /// The key of the rule.
+        rule: &'static str,
+    },
 }
 
 // === impl Policy ===
@@ -131,7 +141,30 @@ impl Policy {
     pub fn resolve_model(&self, asked: &str) -> Result<String, ModelRefusal> {
         let id = self.aliases.get(asked).map_or(asked, String::as_str);
         let id = model::to_commercial(id)?;
-        if self.allows(id) { Ok(id.to_owned()) } else { Err(ModelRefusal::Policy(id.to_owned())) }
+        if !self.allows(id) {
+            return Err(ModelRefusal::Policy(id.to_owned()));
+        }
+        match self.rule_that_needs_the_model(id) {
+            Some(rule) => Err(ModelRefusal::Unresolved { id: id.to_owned(), rule }),
+            None => Ok(id.to_owned()),
+        }
+    }
+
+    /// The key of a rule that depends on the model, if the id does not say which model runs and the rule does not name the id
+    /// itself. Without this, such an id would pass every `deny`, and fall through the classes that its model is confined to.
+    fn rule_that_needs_the_model(&self, id: &str) -> Option<&'static str> {
+        if model::is_resolved(id) {
+            return None;
+        }
+        let named = |patterns: &[Pattern]| patterns.iter().any(|pattern| model::vouches(pattern, id));
+        let restricts = !self.deny.is_empty() || !self.allow.iter().any(Pattern::takes_all);
+        if restricts && !named(&self.allow) {
+            return Some("`models.allow`");
+        }
+        let takes_all = |patterns: &&[Pattern]| patterns.iter().any(Pattern::takes_all);
+        let confined = || self.classes.iter().filter_map(RouteClass::models).filter(|patterns| !takes_all(patterns));
+        let depends = confined().next().is_some();
+        (depends && !confined().any(named)).then_some("`models` of a route class")
     }
 
     /// Whether any rule depends on the model. Then an operation that names its model where the gateway does not look

@@ -220,6 +220,76 @@ fn models_resolve_by_alias_partition_and_policy() {
     }
 }
 
+/// Forms of a model's name from which only AWS knows the model.
+const UNRESOLVED: [&str; 10] = [
+    "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/a1b2c3d4e5f6",
+    "arn:aws:bedrock:us-east-1:123456789012:provisioned-model/a1b2c3d4e5f6",
+    "arn:aws:bedrock:us-east-1:123456789012:custom-model/meta.llama4/a1b2c3d4e5f6",
+    "arn:aws:bedrock:us-east-1:123456789012:custom-model-deployment/a1b2c3d4e5f6",
+    "arn:aws:bedrock:us-east-1:123456789012:imported-model/a1b2c3d4e5f6",
+    "arn:aws:bedrock:us-east-1:123456789012:prompt/ABCDEFGHIJ:1",
+    "arn:aws:bedrock:us-east-1:123456789012:default-prompt-router/anthropic.claude:1",
+    "arn:aws:sagemaker:us-east-1:123456789012:endpoint/llama",
+    "sa.anthropic.claude-v2",
+    "a1b2c3d4e5f6",
+];
+
+#[test]
+fn refuses_models_that_only_aws_knows() {
+    let plain = json!([{"name": "any", "paths": ["internet"]}]);
+    let confined = json!([
+        {"name": "claude", "models": ["anthropic.*"], "paths": ["dx", "vpn"]},
+        {"name": "any", "paths": ["internet"]}
+    ]);
+    let all = json!([{"name": "models", "models": ["*"], "paths": ["dx"]}, {"name": "any", "paths": ["internet"]}]);
+    for (models, classes, rule) in [
+        (json!({}), &plain, None),
+        (json!({}), &all, None),
+        (json!({"deny": ["meta.*"]}), &plain, Some("`models.allow`")),
+        (json!({"allow": ["anthropic.*", "arn:*", "sa.*", "a1*"]}), &plain, Some("`models.allow`")),
+        (json!({}), &confined, Some("`models` of a route class")),
+        (json!({"deny": ["meta.*"]}), &confined, Some("`models.allow`")),
+    ] {
+        let mut document = base();
+        document["models"] = models;
+        document["route_classes"] = classes.clone();
+        let policy = load(&document).unwrap();
+        for id in UNRESOLVED {
+            match (policy.resolve_model(id), rule) {
+                (Ok(same), None) => assert_eq!(same, id),
+                (Err(ModelRefusal::Unresolved { id: named, rule: found }), Some(rule)) => {
+                    assert_eq!((named.as_str(), found), (id, rule), "{document}");
+                }
+                (Err(ModelRefusal::Policy(_)), Some(_)) => {}
+                (result, _) => panic!("{id}: {result:?}"),
+            }
+        }
+        assert!(policy.resolve_model("us.anthropic.claude-v2").is_ok());
+    }
+}
+
+#[test]
+fn an_operator_may_list_unresolved_models() {
+    let mut document = base();
+    document["models"] = json!({"deny": ["meta.*"]});
+    document["route_classes"] = json!([
+        {"name": "claude", "models": ["anthropic.*"], "paths": ["dx", "vpn"]},
+        {"name": "any", "paths": ["internet"]}
+    ]);
+    for id in UNRESOLVED {
+        let mut document = document.clone();
+        document["aliases"] = json!({"team": id});
+        assert_eq!(load(&document).unwrap_err().key, "aliases.team", "{id}");
+        document["models"]["allow"] = json!(["*", id]);
+        assert_eq!(load(&document).unwrap_err().key, "aliases.team", "{id}");
+        document["route_classes"][0]["models"] = json!(["anthropic.*", id]);
+        let policy = load(&document).unwrap();
+        assert_eq!(policy.resolve_model("team").as_deref(), Ok(id));
+        let subject = Subject { operation: Operation::Converse, model: Some(id), principal: None, body_bytes: None };
+        assert_eq!(policy.route_class(subject).map(RouteClass::name), Some("claude"));
+    }
+}
+
 #[test]
 fn profiles_are_the_regions_own_first() {
     let mut document = base();

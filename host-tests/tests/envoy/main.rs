@@ -13,6 +13,7 @@ mod cutover;
 mod failover;
 mod federation;
 mod harness;
+mod hostile;
 mod isolation;
 mod istio;
 mod keepalive;

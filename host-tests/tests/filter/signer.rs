@@ -195,7 +195,7 @@ fn a_region_may_have_profiles_of_its_own() {
 #[test]
 fn arns_queries_and_aliases_are_signed_as_sent() {
     let (gateway, signer) = both_roles();
-    let arn = "arn%3Aaws%3Abedrock%3Aus-east-1%3A111122223333%3Aapplication-inference-profile%2Fabc123";
+    let arn = "arn%3Aaws%3Abedrock%3Aus-east-1%3A111122223333%3Ainference-profile%2Fus.amazon.titan-lite-v1";
     for (method, path, body, sent) in [
         ("POST", format!("/model/{arn}/converse"), "{}", format!("/model/{arn}/converse")),
         (
