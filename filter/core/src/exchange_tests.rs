@@ -100,10 +100,10 @@ fn combined_signs_at_once_for_its_region() {
 #[test]
 fn a_get_goes_at_once_with_the_empty_hash() {
     let mut client = Client::new("gateway", "sigv4", Some(keys()));
-    let list = headers(&[(":method", "GET"), (":path", "/foundation-models?byProvider=x&byA=y")]);
+    let list = headers(&[(":method", "GET"), (":path", "/foundation-models?byProvider=x&byInferenceType=y")]);
     let forward = forwarded(client.headers(&list, true));
     assert_eq!(forward.headers.get_str(CLUSTER_HEADER), Some("bedrock.any.us-east-1"));
-    assert_eq!(forward.headers.get_str(":path"), Some("/foundation-models?byA=y&byProvider=x"));
+    assert_eq!(forward.headers.get_str(":path"), Some("/foundation-models?byInferenceType=y&byProvider=x"));
     let handoff: Handoff = serde_json::from_slice(&forward.states[0].1).unwrap();
     assert_eq!((handoff.body_sha256.as_deref(), handoff.content_length), (Some(EMPTY_SHA256), None));
 }

@@ -4,6 +4,7 @@
 //! from the template and the decoded labels, so that only one spelling (`:` → `%3A`, `/` → `%2F`) is ever signed.
 
 use crate::encoding::{self, DecodeError};
+use crate::query::{self, QueryProblem};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -39,7 +40,7 @@ pub enum Metering {
 }
 
 macro_rules! operations {
-    ($($(#[$doc:meta])* $name:ident: $service:ident $method:ident $template:literal $metering:ident $action:literal,)*) => {
+    ($($(#[$doc:meta])* $name:ident: $service:ident $method:ident $template:literal $metering:ident $action:literal $([$($parameter:literal)*])?,)*) => {
         /// A Bedrock API call.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -58,6 +59,7 @@ macro_rules! operations {
                         template: $template,
                         metering: Metering::$metering,
                         iam_action: $action,
+                        parameters: &[$($($parameter),*)?],
                     },)*
                 }
             }
@@ -72,6 +74,8 @@ struct Row {
     template: &'static str,
     metering: Metering,
     iam_action: &'static str,
+    /// Parameters of the query; none is a list.
+    parameters: &'static [&'static str],
 }
 
 operations! {
@@ -84,18 +88,36 @@ operations! {
     ApplyGuardrail: BedrockRuntime Post "/guardrail/{guardrailIdentifier}/version/{guardrailVersion}/apply" Free "bedrock:ApplyGuardrail",
     InvokeGuardrailChecks: BedrockRuntime Post "/guardrail-checks/invoke" Free "bedrock:InvokeGuardrailChecks",
     StartAsyncInvoke: BedrockRuntime Post "/async-invoke" Free "bedrock:InvokeModel",
-    ListAsyncInvokes: BedrockRuntime Get "/async-invoke" Free "bedrock:ListAsyncInvokes",
+    ListAsyncInvokes: BedrockRuntime Get "/async-invoke" Free "bedrock:ListAsyncInvokes" [
+        "submitTimeAfter" "submitTimeBefore" "statusEquals" "maxResults" "nextToken" "sortBy" "sortOrder"
+    ],
     GetAsyncInvoke: BedrockRuntime Get "/async-invoke/{invocationArn}" Free "bedrock:GetAsyncInvoke",
-    ListFoundationModels: Bedrock Get "/foundation-models" Free "bedrock:ListFoundationModels",
+    ListFoundationModels: Bedrock Get "/foundation-models" Free "bedrock:ListFoundationModels" [
+        "byProvider" "byCustomizationType" "byOutputModality" "byInferenceType"
+    ],
     GetFoundationModel: Bedrock Get "/foundation-models/{modelIdentifier}" Free "bedrock:GetFoundationModel",
     GetFoundationModelAvailability: Bedrock Get "/foundation-model-availability/{modelId}" Free "bedrock:GetFoundationModelAvailability",
-    ListInferenceProfiles: Bedrock Get "/inference-profiles" Free "bedrock:ListInferenceProfiles",
+    ListInferenceProfiles: Bedrock Get "/inference-profiles" Free "bedrock:ListInferenceProfiles" [
+        "maxResults" "nextToken" "type"
+    ],
     GetInferenceProfile: Bedrock Get "/inference-profiles/{inferenceProfileIdentifier}" Free "bedrock:GetInferenceProfile",
-    ListImportedModels: Bedrock Get "/imported-models" Free "bedrock:ListImportedModels",
-    ListCustomModels: Bedrock Get "/custom-models" Free "bedrock:ListCustomModels",
-    ListProvisionedModelThroughputs: Bedrock Get "/provisioned-model-throughputs" Free "bedrock:ListProvisionedModelThroughputs",
-    ListPromptRouters: Bedrock Get "/prompt-routers" Free "bedrock:ListPromptRouters",
-    ListMarketplaceModelEndpoints: Bedrock Get "/marketplace-model/endpoints" Free "bedrock:ListMarketplaceModelEndpoints",
+    ListImportedModels: Bedrock Get "/imported-models" Free "bedrock:ListImportedModels" [
+        "creationTimeBefore" "creationTimeAfter" "nameContains" "maxResults" "nextToken" "sortBy" "sortOrder"
+    ],
+    ListCustomModels: Bedrock Get "/custom-models" Free "bedrock:ListCustomModels" [
+        "creationTimeBefore" "creationTimeAfter" "nameContains" "baseModelArnEquals"
+        "foundationModelArnEquals" "maxResults" "nextToken" "sortBy" "sortOrder" "isOwned" "modelStatus"
+    ],
+    ListProvisionedModelThroughputs: Bedrock Get "/provisioned-model-throughputs" Free "bedrock:ListProvisionedModelThroughputs" [
+        "creationTimeAfter" "creationTimeBefore" "statusEquals" "modelArnEquals" "nameContains" "maxResults"
+        "nextToken" "sortBy" "sortOrder"
+    ],
+    ListPromptRouters: Bedrock Get "/prompt-routers" Free "bedrock:ListPromptRouters" [
+        "maxResults" "nextToken" "type"
+    ],
+    ListMarketplaceModelEndpoints: Bedrock Get "/marketplace-model/endpoints" Free "bedrock:ListMarketplaceModelEndpoints" [
+        "maxResults" "nextToken" "modelSourceIdentifier"
+    ],
 }
 
 /// The call that a request line asks for.
@@ -136,9 +158,9 @@ pub enum CallError {
         /// What is wrong with it.
         problem: LabelProblem,
     },
-    /// The query cannot be decoded.
-    #[error("The query string is malformed: {0}.")]
-    Query(DecodeError),
+    /// The query does not cross.
+    #[error(transparent)]
+    Query(#[from] QueryProblem),
 }
 
 /// What is wrong with a label.
@@ -283,7 +305,7 @@ impl Call {
             .filter(|operation| operation.method().as_str() == method)
             .find_map(|operation| Some((*operation, operation.labels(path)?)))
             .ok_or(CallError::Unknown)?;
-        Ok(Self { operation, labels: labels?, query: encoding::canonical_query(query).map_err(CallError::Query)? })
+        Ok(Self { operation, labels: labels?, query: query::canonical(query, operation.row().parameters)? })
     }
 
     /// Which regions can serve the call.

@@ -44,6 +44,44 @@ fn queries_cross_in_canonical_form() {
 }
 
 #[test]
+fn each_operation_has_its_own_parameters() {
+    let problem = |method: &str, path: &str| match Call::recognise(method, path) {
+        Ok(call) => call.query,
+        Err(error) => error.to_string(),
+    };
+    for (method, path, wanted) in [
+        ("GET", "/async-invoke?statusEquals=Completed&nextToken=a", "nextToken=a&statusEquals=Completed"),
+        ("GET", "/custom-models?isOwned=true", "isOwned=true"),
+        (
+            "GET",
+            "/imported-models?isOwned=true",
+            "The query has the parameter 'isOwned', which the operation does not have.",
+        ),
+        (
+            "GET",
+            "/foundation-models?nextToken=a",
+            "The query has the parameter 'nextToken', which the operation does not have.",
+        ),
+        (
+            "POST",
+            "/model/a.b/converse?nextToken=a",
+            "The query has the parameter 'nextToken', which the operation does not have.",
+        ),
+        (
+            "POST",
+            "/model/a.b/converse?X-Amz-Security-Token=a",
+            "The query has the parameter 'X-Amz-Security-Token' of a presigned URL. The gateway does not accept presigned URLs: it signs with its own credentials.",
+        ),
+    ] {
+        assert_eq!(problem(method, path), wanted, "{path}");
+    }
+    // No operation that has a body has a query.
+    assert!(
+        OPERATIONS.iter().all(|operation| operation.method() == Method::Get || operation.row().parameters.is_empty())
+    );
+}
+
+#[test]
 fn refuses_unknown_operations() {
     for (method, path) in [
         ("GET", "/"),

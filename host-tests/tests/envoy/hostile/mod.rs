@@ -2,6 +2,7 @@
 //! succeeds.
 
 mod models;
+mod queries;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
