@@ -74,7 +74,7 @@ impl Call {
         if headers.get(RETRY_HEADER).is_some() {
             host::remove_response_header(RETRY_HEADER)?;
         }
-        let decision = self.attempt.borrow().response(&headers, self.plugin.context(host::now()?));
+        let decision = self.attempt.borrow_mut().response(&headers, self.plugin.context(host::now()?));
         for sample in &decision.samples {
             self.plugin.metrics.add(sample);
         }
@@ -97,6 +97,16 @@ impl Waiter for Call {
                 fail(error);
                 false
             }
+        }
+    }
+}
+
+/// An attempt may end without a response: its client left, or its connection was lost.
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        let Some(call) = self.call.as_ref().filter(|call| call.attempt.borrow().is_trial()) else { return };
+        if let Ok(now) = host::now() {
+            call.attempt.borrow_mut().end(call.plugin.context(now));
         }
     }
 }

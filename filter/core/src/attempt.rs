@@ -44,6 +44,8 @@ struct Sent {
     /// The generation of the credentials; 0 where they are never fetched.
     generation: u64,
     facts: AttemptFacts,
+    /// Whether it is the trial of its region's breaker, and has no outcome yet.
+    trial: bool,
 }
 
 /// What to do after a response.
@@ -112,7 +114,11 @@ impl Attempt {
         tried.push(place(path, region.name()));
         let facts = AttemptFacts { tried, resigned: previous.resigned, ..facts };
         let state = to_json(&facts);
-        self.sent = Some(Sent { region: region.name().clone(), handoff, generation, facts });
+        let mut sent = Sent { region: region.name().clone(), handoff, generation, facts, trial: false };
+        // A body that still streams may never end, so a call with one is no trial.
+        let complete = sent.handoff.body_sha256.is_some() || sent.handoff.content_length == Some(0);
+        sent.trial = complete && sent.breaker(context).is_some_and(|breaker| breaker.begin_trial());
+        self.sent = Some(sent);
         Ok(RequestStep::Forward(Forward { headers, states: vec![(ATTEMPT_PROPERTY, state)], relayed: None }))
     }
 
@@ -139,25 +145,38 @@ impl Attempt {
 impl Attempt {
     /// Takes the response's headers, and tells the region's breaker. Throttling (429) and unavailability (503) are retried if
     /// an endpoint is left to try, a refused signature (403) once with new credentials or a corrected clock.
-    pub fn response(&self, headers: &Headers, context: Context<'_>) -> RetryDecision {
-        let Some(sent) = &self.sent else { return RetryDecision::default() };
-        match headers.get_str(":status").unwrap_or_default() {
-            "429" => Self::unavailable(sent, true, headers, context),
-            "503" => Self::unavailable(sent, false, headers, context),
-            "403" => Self::refused(sent, headers, context),
-            status => {
-                if status.starts_with('2')
-                    && let Some(breaker) = sent.breaker(sent.region.as_str(), context)
-                {
-                    breaker.succeeded();
-                }
-                RetryDecision::default()
+    pub fn response(&mut self, headers: &Headers, context: Context<'_>) -> RetryDecision {
+        let Some(sent) = &mut self.sent else { return RetryDecision::default() };
+        let status = headers.get_str(":status").unwrap_or_default();
+        if matches!(status, "429" | "503") {
+            sent.trial = false;
+            return Self::unavailable(sent, status == "429", headers, context);
+        }
+        // A refusal of the client's call is an answer too. Other failures say nothing about the region.
+        if status.starts_with(['2', '3', '4']) {
+            sent.trial = false;
+            if let Some(breaker) = sent.breaker(context) {
+                breaker.answered();
             }
+        }
+        sent.end_trial(context);
+        if status == "403" { Self::refused(sent, headers, context) } else { RetryDecision::default() }
+    }
+
+    /// Whether its end matters: see [`Attempt::end`].
+    pub fn is_trial(&self) -> bool {
+        self.sent.as_ref().is_some_and(|sent| sent.trial)
+    }
+
+    /// The attempt is over, with or without a response.
+    pub fn end(&mut self, context: Context<'_>) {
+        if let Some(sent) = &mut self.sent {
+            sent.end_trial(context);
         }
     }
 
     fn unavailable(sent: &Sent, throttled: bool, headers: &Headers, context: Context<'_>) -> RetryDecision {
-        let breaker = |region: &RegionName| sent.breaker(region.as_str(), context);
+        let breaker = |region: &RegionName| sent.breaker_in(region, context);
         let retry_after =
             headers.get_str("retry-after").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
         let opened = breaker(&sent.region).is_some_and(|breaker| breaker.failed(retry_after));
@@ -200,9 +219,23 @@ impl Attempt {
 }
 
 impl Sent {
-    /// The breaker of the call's model in a region; calls without a model have none.
-    fn breaker<'a>(&self, region: &str, context: Context<'a>) -> Option<Breaker<'a>> {
-        self.handoff.model().map(|model| Breaker::new(context.shared, region, model, context.now))
+    /// The breaker of the call's model in its region; calls without a model have none.
+    fn breaker<'a>(&self, context: Context<'a>) -> Option<Breaker<'a>> {
+        self.breaker_in(&self.region, context)
+    }
+
+    fn breaker_in<'a>(&self, region: &RegionName, context: Context<'a>) -> Option<Breaker<'a>> {
+        let model = self.handoff.model()?;
+        Some(Breaker::new(context.shared, region.as_str(), model, context.now))
+    }
+
+    /// Gives the trial away, if it has no outcome.
+    fn end_trial(&mut self, context: Context<'_>) {
+        if std::mem::take(&mut self.trial)
+            && let Some(breaker) = self.breaker(context)
+        {
+            breaker.release_trial();
+        }
     }
 }
 

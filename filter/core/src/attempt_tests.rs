@@ -1,4 +1,5 @@
 use super::*;
+use crate::credentials::{Credentials, Secret};
 use crate::shared::tests::Memory;
 use crate::testing::*;
 use serde_json::json;
@@ -100,4 +101,62 @@ fn a_wrong_clock_is_corrected_once() {
     let input = AttemptInput { previous: decision.state.as_deref(), ..input };
     assert_eq!(date(second.request(&converse(&[]), input, context)), "19941106T084937Z");
     assert!(!second.response(&response, context).retry);
+}
+
+/// Whatever a trial's outcome, the next call may go to the region, or finds it open: none is kept out until the trial expires.
+#[test]
+fn every_outcome_ends_a_trial() {
+    let policy = policy("signer", "sigv4");
+    let keys = keys();
+    let handoff = json!({"class": "any", "operation": "Converse", "labels": ["a.b"], "body_sha256": EMPTY_SHA256});
+    let text = handoff.to_string();
+    let input =
+        AttemptInput { handoff: Some(text.as_bytes()), previous: None, path: Some(b"dx"), region: Some(b"us-east-1") };
+    for (status, admitted, closed) in [
+        (Some("200"), true, true),
+        (Some("400"), true, true),
+        (Some("403"), true, true),
+        (Some("404"), true, true),
+        (Some("500"), true, false),
+        (Some("502"), true, false),
+        (Some("429"), false, false),
+        (Some("503"), false, false),
+        (None, true, false),
+    ] {
+        let context = context(&policy, Some(&keys));
+        Breaker::new(context.shared, "us-east-1", "a.b", NOW).failed(None);
+        let context = Context { now: NOW + Duration::from_secs(1), ..context };
+        let breaker = Breaker::new(context.shared, "us-east-1", "a.b", context.now);
+        let mut attempt = Attempt::default();
+        forwarded(attempt.request(&converse(&[]), input, context));
+        assert!(attempt.is_trial() && !breaker.admits(), "{status:?}");
+        if let Some(status) = status {
+            attempt.response(&headers(&[(":status", status)]), context);
+            assert!(!attempt.is_trial(), "{status}");
+        }
+        attempt.end(context);
+        assert_eq!((breaker.admits(), breaker.takes_retries()), (admitted, closed), "{status:?}");
+    }
+}
+
+#[test]
+fn a_body_that_streams_is_no_trial() {
+    let policy = policy("signer", "bearer");
+    let key = Credentials::ApiKey(Secret::new("ABSKexample"));
+    let context = context(&policy, Some(&key));
+    Breaker::new(context.shared, "us-east-1", "a.b", NOW).failed(None);
+    let context = Context { now: NOW + Duration::from_secs(1), ..context };
+    for (length, trial) in [(json!(20), false), (json!(null), false), (json!(0), true)] {
+        let handoff = json!({"class": "any", "operation": "Converse", "labels": ["a.b"], "content_length": length});
+        let text = handoff.to_string();
+        let input = AttemptInput {
+            handoff: Some(text.as_bytes()),
+            previous: None,
+            path: Some(b"dx"),
+            region: Some(b"us-east-1"),
+        };
+        let mut attempt = Attempt::default();
+        forwarded(attempt.request(&converse(&[]), input, context));
+        assert_eq!(attempt.is_trial(), trial, "{length}");
+    }
 }

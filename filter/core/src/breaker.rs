@@ -2,9 +2,11 @@
 //! route class has another.
 //!
 //! The breaker opens at the first such response, for a second or as long as `retry-after` says. Then one trial call may try: if
-//! it succeeds the breaker closes, if it fails the breaker opens for twice as long. All workers share it.
+//! the region answers it the breaker closes, if it fails the breaker opens for twice as long. The trial is the first attempt that
+//! is sent complete: a call whose body never ends keeps no other call away. All workers share the breakers.
 
 use crate::shared::{Shared, millis, update};
+use sha2::{Digest, Sha256};
 use std::time::{Duration, SystemTime};
 
 /// How long the breaker is open at first, in milliseconds.
@@ -15,14 +17,17 @@ const LONGEST_MS: u64 = 30_000;
 const TRIAL_MS: u64 = 5000;
 /// After this time of nothing but 429 and 503, a call is not retried in the same region.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Models share this many breakers in a region, so that clients cannot create keys without bound.
-const BUCKETS: u32 = 1024;
+/// A region's models are spread over this many keys, so that clients cannot create keys without bound.
+const KEYS: u64 = 256;
+/// Most models under a key. One more takes the place of the model whose breaker closes first.
+const MODELS: usize = 8;
 
 /// A model in a region.
 #[derive(Debug)]
 pub struct Breaker<'a> {
     shared: &'a dyn Shared,
     key: String,
+    id: [u8; 16],
     now: u64,
 }
 
@@ -35,34 +40,46 @@ struct Record {
     open_until: u64,
     /// How long it was opened for.
     backoff: u64,
-    /// Whether a trial call is under way.
-    trial: bool,
+    /// Until when a trial may take; 0: none is under way.
+    trial_until: u64,
 }
+
+/// The records of a key, each after the first 16 bytes of its model's SHA-256.
+type Records = Vec<([u8; 16], Record)>;
 
 impl<'a> Breaker<'a> {
     /// The breaker of a model in a region.
     pub fn new(shared: &'a dyn Shared, region: &str, model: &str, now: SystemTime) -> Self {
-        Self { shared, key: format!("breaker/{region}/{}", bucket(model)), now: millis(now) }
+        let digest = Sha256::digest(model.as_bytes());
+        let id = digest.first_chunk().copied().unwrap_or_default();
+        let key = digest.last_chunk().map_or(0, |tail| u64::from_le_bytes(*tail) % KEYS);
+        Self { shared, key: format!("breaker/{region}/{key}"), id, now: millis(now) }
     }
 
-    /// Whether a new call may go there. The first call after the open time gets `true`: it is the trial.
+    /// Whether a new call may go there: if the breaker is closed, or ready for a trial. It claims nothing.
     pub fn admits(&self) -> bool {
-        // The common case, which writes nothing.
         let record = self.record();
-        if record.backoff == 0 {
-            return true;
-        }
-        if self.now < record.open_until {
+        record.backoff == 0 || self.is_ready(record)
+    }
+
+    /// Records that an attempt is sent, complete. Returns whether it is the trial.
+    pub fn begin_trial(&self) -> bool {
+        // The common case, which writes nothing.
+        if self.record().backoff == 0 {
             return false;
         }
-        let claim = |value: Option<&[u8]>| {
-            let record = Record::read(value);
-            if self.now < record.open_until {
-                return (None, record.backoff == 0);
-            }
-            (Some(Record { open_until: self.now + TRIAL_MS, trial: true, ..record }.write()), true)
+        let claim = |record: Record| {
+            let claimed = record.backoff != 0 && self.is_ready(record);
+            (claimed.then(|| Record { trial_until: self.now + TRIAL_MS, ..record }), claimed)
         };
-        update(self.shared, &self.key, claim).unwrap_or(false)
+        self.change(claim).unwrap_or(false)
+    }
+
+    /// Records that the trial ended without an outcome: the next call is another.
+    pub fn release_trial(&self) {
+        let release = |record: Record| ((record.trial_until != 0).then_some(Record { trial_until: 0, ..record }), ());
+        // If other workers win every race, the trial expires.
+        let _ = self.change(release);
     }
 
     /// Whether a call that got 429 elsewhere may be retried here: not if the breaker is open,
@@ -80,32 +97,34 @@ impl<'a> Breaker<'a> {
     /// Records a 429 or 503 with its `retry-after`. Returns whether that opened the breaker.
     pub fn failed(&self, retry_after: Option<Duration>) -> bool {
         let requested = retry_after.map_or(0, |wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-        let open = |value: Option<&[u8]>| {
-            let record = Record::read(value);
+        let open = |record: Record| {
             let failing_since = if record.failing_since == 0 { self.now } else { record.failing_since };
             // Calls that were in flight when it opened add nothing.
-            if self.now < record.open_until && !record.trial {
-                return (Some(Record { failing_since, ..record }.write()), false);
+            if self.now < record.open_until {
+                return (Some(Record { failing_since, ..record }), false);
             }
             let backoff = (record.backoff * 2).max(FIRST_MS).max(requested).min(LONGEST_MS);
-            (Some(Record { failing_since, open_until: self.now + backoff, backoff, trial: false }.write()), true)
+            (Some(Record { failing_since, open_until: self.now + backoff, backoff, trial_until: 0 }), true)
         };
-        update(self.shared, &self.key, open).unwrap_or(false)
+        self.change(open).unwrap_or(false)
     }
 
-    /// Records a success.
-    pub fn succeeded(&self) {
+    /// Records an answer of the region: a success, or an error that is the client's.
+    pub fn answered(&self) {
         if self.record() == Record::default() {
             return;
         }
-        let close = |value: Option<&[u8]>| {
-            let record = Record::read(value);
-            let still_open = self.now < record.open_until && !record.trial;
+        let close = |record: Record| {
+            let still_open = self.now < record.open_until;
             let new = if still_open { Record { failing_since: 0, ..record } } else { Record::default() };
-            ((new != record).then(|| new.write()), ())
+            ((new != record).then_some(new), ())
         };
-        // If other workers win every race, the next success closes it.
-        let _ = update(self.shared, &self.key, close);
+        // If other workers win every race, the next answer closes it.
+        let _ = self.change(close);
+    }
+
+    fn is_ready(&self, record: Record) -> bool {
+        self.now >= record.open_until && self.now >= record.trial_until
     }
 
     fn is_hopeless(&self, record: Record) -> bool {
@@ -114,40 +133,57 @@ impl<'a> Breaker<'a> {
     }
 
     fn record(&self) -> Record {
-        Record::read(self.shared.get(&self.key).map(|(value, _)| value).as_deref())
+        self.own(&read(self.shared.get(&self.key).map(|(value, _)| value).as_deref()))
+    }
+
+    fn own(&self, records: &Records) -> Record {
+        records.iter().find(|(id, _)| *id == self.id).map(|(_, record)| *record).unwrap_or_default()
+    }
+
+    /// Changes the record: `change` returns the new one (`None`: it stays) and an outcome.
+    fn change<T>(&self, change: impl Fn(Record) -> (Option<Record>, T)) -> Option<T> {
+        update(self.shared, &self.key, |value| {
+            let mut records = read(value);
+            let (new, outcome) = change(self.own(&records));
+            let Some(new) = new else { return (None, outcome) };
+            records.retain(|(id, _)| *id != self.id);
+            if new != Record::default() {
+                if records.len() >= MODELS {
+                    records.sort_by_key(|(_, record)| record.open_until);
+                    records.remove(0);
+                }
+                records.push((self.id, new));
+            }
+            (Some(write(&records)), outcome)
+        })
     }
 }
 
-impl Record {
-    /// Three numbers of 8 bytes, little endian, and a byte; empty without a failure.
-    fn write(self) -> Vec<u8> {
-        if self == Self::default() {
-            return Vec::new();
-        }
-        let mut bytes = Vec::with_capacity(25);
-        for number in [self.failing_since, self.open_until, self.backoff] {
+/// Each id is followed by four numbers of 8 bytes, little endian.
+fn write(records: &Records) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(records.len() * 48);
+    for (id, record) in records {
+        bytes.extend_from_slice(id);
+        for number in [record.failing_since, record.open_until, record.backoff, record.trial_until] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
-        bytes.push(u8::from(self.trial));
-        bytes
     }
+    bytes
+}
 
-    fn read(value: Option<&[u8]>) -> Self {
-        let mut rest = value.unwrap_or_default();
+fn read(value: Option<&[u8]>) -> Records {
+    let (mut rest, mut records) = (value.unwrap_or_default(), Vec::new());
+    while let Some((id, tail)) = rest.split_first_chunk() {
+        rest = tail;
         let mut next = || {
             let (head, tail) = rest.split_first_chunk()?;
             rest = tail;
             Some(u64::from_le_bytes(*head))
         };
-        let [failing_since, open_until, backoff] = [(); 3].map(|()| next().unwrap_or(0));
-        Self { failing_since, open_until, backoff, trial: rest.first() == Some(&1) }
+        let [failing_since, open_until, backoff, trial_until] = [(); 4].map(|()| next().unwrap_or(0));
+        records.push((*id, Record { failing_since, open_until, backoff, trial_until }));
     }
-}
-
-/// FNV-1a, for its brevity: who makes models collide gains a shared breaker.
-fn bucket(model: &str) -> u32 {
-    let hash = model.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    hash % BUCKETS
+    records
 }
 
 #[cfg(test)]
@@ -162,37 +198,59 @@ mod tests {
     #[test]
     fn opens_at_once_and_then_admits_one_trial() {
         let memory = Memory::default();
-        assert!(at(&memory, 0).admits());
+        assert!(at(&memory, 0).admits() && !at(&memory, 0).begin_trial());
         assert!(at(&memory, 0).failed(None));
         assert!(!at(&memory, 10).failed(None), "it is open already");
-        assert!(!at(&memory, 999).admits());
-        assert!(at(&memory, 1000).admits(), "the trial");
-        assert!(!at(&memory, 1001).admits(), "one only");
+        assert!(!at(&memory, 999).admits() && !at(&memory, 999).begin_trial());
+        assert!(at(&memory, 1000).admits() && at(&memory, 1000).begin_trial(), "the trial");
+        assert!(!at(&memory, 1001).admits() && !at(&memory, 1001).begin_trial(), "one only");
         assert!(at(&memory, 1100).failed(None), "the trial failed");
         assert!(!at(&memory, 3099).admits(), "open for twice as long");
-        assert!(at(&memory, 3100).admits());
-        at(&memory, 3150).succeeded();
-        assert!(at(&memory, 3151).admits() && at(&memory, 3151).admits());
-        assert!(memory.get("breaker/us-east-1/".to_owned().as_str()).is_none());
+        assert!(at(&memory, 3100).begin_trial());
+        at(&memory, 3150).answered();
+        assert!(at(&memory, 3151).admits() && !at(&memory, 3151).begin_trial());
         assert!(memory.values.borrow().values().all(|(value, _)| value.is_empty()));
+    }
+
+    #[test]
+    fn calls_that_never_leave_claim_no_trial() {
+        let memory = Memory::default();
+        at(&memory, 0).failed(None);
+        for ms in 1000..3000 {
+            assert!(at(&memory, ms).admits(), "{ms}");
+        }
+        assert!(at(&memory, 3000).begin_trial());
+    }
+
+    #[test]
+    fn a_released_trial_gives_way_at_once() {
+        let memory = Memory::default();
+        at(&memory, 0).failed(None);
+        assert!(at(&memory, 1000).begin_trial());
+        at(&memory, 1010).release_trial();
+        assert!(at(&memory, 1010).begin_trial());
+        assert!(at(&memory, 1020).failed(None));
+        assert!(!at(&memory, 3019).admits(), "open for twice as long: the release forgets nothing");
+        at(&memory, 1500).release_trial();
+        assert!(!at(&memory, 3019).admits() && at(&memory, 3020).admits());
     }
 
     #[test]
     fn a_lost_trial_gives_way_to_another() {
         let memory = Memory::default();
         at(&memory, 0).failed(None);
-        assert!(at(&memory, 1000).admits());
-        assert!(!at(&memory, 5999).admits());
-        assert!(at(&memory, 6000).admits());
+        assert!(at(&memory, 1000).begin_trial());
+        assert!(!at(&memory, 5999).admits() && !at(&memory, 5999).begin_trial());
+        assert!(at(&memory, 6000).admits() && at(&memory, 6000).begin_trial());
     }
 
     #[test]
-    fn an_earlier_success_does_not_close_it() {
+    fn an_earlier_answer_does_not_close_it() {
         let memory = Memory::default();
         at(&memory, 0).failed(None);
-        at(&memory, 10).succeeded();
+        at(&memory, 10).answered();
         assert!(!at(&memory, 20).admits());
-        at(&memory, 1500).succeeded();
+        at(&memory, 1500).answered();
         assert!(at(&memory, 1501).admits());
     }
 
@@ -213,7 +271,7 @@ mod tests {
         for _ in 0..20 {
             at(&memory, now).failed(None);
             now += LONGEST_MS;
-            assert!(at(&memory, now).admits());
+            assert!(at(&memory, now).begin_trial());
         }
     }
 
@@ -224,21 +282,40 @@ mod tests {
         assert!(!at(&memory, 1999).hopeless());
         at(&memory, 1500).failed(None);
         assert!(at(&memory, 2000).hopeless());
-        at(&memory, 2001).succeeded();
+        at(&memory, 2001).answered();
         assert!(!at(&memory, 2002).hopeless());
         assert!(!at(&memory, 100).takes_retries() || at(&memory, 60_000).takes_retries());
     }
 
     #[test]
-    fn models_and_regions_have_bounded_own_keys() {
+    fn each_model_has_its_own_breaker() {
         let memory = Memory::default();
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
-        Breaker::new(&memory, "us-east-1", "a.b", now).failed(None);
-        assert!(Breaker::new(&memory, "us-west-2", "a.b", now).admits());
-        assert!(Breaker::new(&memory, "us-east-1", "c.d", now).admits());
-        for nth in 0..5000 {
-            Breaker::new(&memory, "us-east-1", &format!("x.{nth}"), now).failed(None);
+        let of = |region: &'static str, nth: u32| {
+            Breaker::new(&memory, region, &format!("x.{nth}"), SystemTime::UNIX_EPOCH + Duration::from_secs(1))
+        };
+        // More models than keys: some share one.
+        for nth in 0..400 {
+            of("us-east-1", nth).failed(None);
+            assert!(of("us-west-2", nth).admits(), "{nth}");
         }
-        assert!(memory.values.borrow().len() <= BUCKETS as usize);
+        for nth in 0..800 {
+            assert_eq!(of("us-east-1", nth).admits(), nth >= 400, "{nth}");
+        }
+        of("us-east-1", 7).shared.set(&of("us-east-1", 7).key, &[], None);
+        assert!(of("us-east-1", 7).admits());
+    }
+
+    #[test]
+    fn shared_data_stays_bounded() {
+        let memory = Memory::default();
+        for nth in 0..5000 {
+            let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_000 + nth);
+            let breaker = Breaker::new(&memory, "us-east-1", &format!("x.{nth}"), now);
+            breaker.failed(None);
+            assert!(!breaker.admits(), "{nth}");
+        }
+        let values = memory.values.borrow();
+        assert!(values.len() as u64 <= KEYS);
+        assert!(values.values().all(|(value, _)| value.len() <= MODELS * 48));
     }
 }

@@ -191,8 +191,7 @@ impl Exchange {
             return self.pass(end_of_stream, policy);
         }
         let caller = self.facts.principal.as_deref().unwrap_or(&self.facts.id);
-        let route = Route::choose(class, &call, &headers, (caller, &self.facts.id), context)?;
-        let pending = PendingCall { call, headers, route };
+        let pending = PendingCall { call, headers, route: Route::new(class, caller)? };
         if policy.auth == Auth::Bearer {
             let length = if end_of_stream { Some(0) } else { announced };
             return self.forward(pending.with_streaming_body(length), context.now, context);

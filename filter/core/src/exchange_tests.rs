@@ -389,6 +389,20 @@ fn a_throttled_region_is_passed_over() {
     assert_eq!(cluster_of(&mut client, &converse(&[])), "bedrock-runtime.any.us-east-1");
 }
 
+/// A call that only sends its headers must not keep others out of a region that is ready for a trial.
+#[test]
+fn incomplete_calls_keep_no_region_out_of_use() {
+    let mut client = Client::new("gateway", "sigv4", Some(keys()));
+    Breaker::new(&client.shared, "us-east-1", MODEL, client.now).failed(None);
+    client.now += std::time::Duration::from_secs(2);
+    for nth in 0..50 {
+        client.exchange = Exchange::new(format!("incomplete-{nth}"));
+        assert_eq!(client.headers(&converse(&[]), false), RequestStep::AwaitBody);
+    }
+    client.exchange = Exchange::new(ID.to_owned());
+    assert_eq!(cluster_of(&mut client, &converse(&[])), "bedrock-runtime.any.us-east-1");
+}
+
 #[test]
 fn a_throttled_caller_learns_when_to_retry() {
     let mut document = json!({

@@ -8,7 +8,7 @@ use crate::encoding::hex;
 use crate::envoy_names::{ATTEMPT_PROPERTY, CLASS_HEADER, CLASS_PROPERTY, CLUSTER_HEADER, RELAY_HEADER};
 use crate::handoff::{Handoff, hand_over, sign, to_json};
 use crate::headers::Headers;
-use crate::names::RegionName;
+use crate::names::{PathName, RegionName};
 use crate::operation::{Call, Method, Operation, RegionScope, arn_region};
 use crate::policy::Policy;
 use crate::reply::Refusal;
@@ -39,13 +39,13 @@ pub(crate) struct PreparedCall {
     content_length: Option<u64>,
 }
 
-/// Where a call is sent.
+/// What the headers decide of where a call is sent. The region is chosen when the call leaves, by what is known then.
 #[derive(Debug, Clone)]
 pub(crate) struct Route {
-    cluster: String,
     class: String,
-    only_region: Option<RegionName>,
     credentials: String,
+    /// The path that is tried first.
+    first: PathName,
 }
 
 // === recognition ===
@@ -78,17 +78,21 @@ pub(crate) fn content_length(headers: &Headers) -> Result<Option<u64>, Refusal> 
 // === impl Route ===
 
 impl Route {
-    /// Chooses where the call is tried first, and with it the cluster that tries the rest. `caller` decides the path, `id`
-    /// the region.
-    pub(crate) fn choose(
-        class: &RouteClass,
+    /// The route of a caller's call in its class.
+    pub(crate) fn new(class: &RouteClass, caller: &str) -> Result<Self, Refusal> {
+        let first = class.first_path(caller).ok_or_else(|| no_path(class.name()))?;
+        Ok(Self { class: class.name().to_owned(), credentials: class.credentials().to_owned(), first })
+    }
+
+    /// The cluster that tries the call, and the only region that may serve it. `id` decides the region.
+    fn cluster(
+        &self,
         call: &Call,
         headers: &Headers,
-        (caller, id): (&str, &str),
+        id: &str,
         context: Context<'_>,
-    ) -> Result<Self, Refusal> {
-        let no_path = || Refusal::NoPath { class: class.name().to_owned() };
-        let first = class.first_path(caller).ok_or_else(no_path)?;
+    ) -> Result<(String, Option<RegionName>), Refusal> {
+        let class = context.policy.class(&self.class).ok_or(Refusal::NoRouteClass)?;
         let scope = match headers.get_str(GUARDRAIL_HEADER) {
             // A guardrail is in one region, and the call with it.
             Some(guardrail) => arn_region(guardrail).map_or(RegionScope::First, RegionScope::Region),
@@ -97,14 +101,17 @@ impl Route {
         let admits = |region: &str| {
             call.model().is_none_or(|model| Breaker::new(context.shared, region, model, context.now).admits())
         };
-        let choice = class.choose_region(scope, id, admits).ok_or_else(no_path)?;
+        let choice = class.choose_region(scope, id, admits).ok_or_else(|| no_path(class.name()))?;
         let only_region = match choice {
             RegionChoice::Only(region) => Some(region.clone()),
             RegionChoice::From(_) => None,
         };
-        let cluster = class.cluster(call.operation.service(), first, choice);
-        Ok(Self { cluster, class: class.name().to_owned(), only_region, credentials: class.credentials().to_owned() })
+        Ok((class.cluster(call.operation.service(), self.first, choice), only_region))
     }
+}
+
+fn no_path(class: &str) -> Refusal {
+    Refusal::NoPath { class: class.to_owned() }
 }
 
 // === impl PendingCall ===
@@ -143,8 +150,9 @@ impl PreparedCall {
         credentials: &Credentials,
         context: Context<'_>,
     ) -> Result<Forward, Refusal> {
-        let Self { call: Call { operation, labels, query }, headers, route, body_sha256, content_length } = self;
-        let Route { cluster, class, only_region, .. } = route;
+        let Self { call, headers, route, body_sha256, content_length } = self;
+        let (cluster, only_region) = route.cluster(&call, &headers, exchange_id, context)?;
+        let (Call { operation, labels, query }, Route { class, .. }) = (call, route);
         let relay = context.policy.stream_relay.as_deref().filter(|_| operation.streams());
         let relayed = relay.map(|_| exchange_id.to_owned());
         let handoff = Handoff {

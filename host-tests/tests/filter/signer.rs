@@ -124,14 +124,19 @@ fn new_calls_pass_over_a_throttling_region() {
     attempt.request_headers(exchange.request_map(), false);
     assert!(retries(&attempt, "429"));
     assert_eq!(cluster(&passed(&gateway)), "bedrock-runtime.any.us-west-2");
-    // After a second one call tries the region; others wait for its result.
+    // After a second one attempt tries the region; others wait for its result.
     gateway.vm().advance(Duration::from_secs(1));
-    let trial = passed(&gateway);
-    assert_eq!(cluster(&trial), "bedrock-runtime.any.us-east-1");
-    assert_eq!(cluster(&passed(&gateway)), "bedrock-runtime.any.us-west-2");
-    let attempt = self::attempt(&signer, &trial, "us-east-1");
-    attempt.request_headers(trial.request_map(), false);
-    assert!(!retries(&attempt, "200"));
+    let trial = |gateway: &Plugin| {
+        let trial = passed(gateway);
+        assert_eq!(cluster(&trial), "bedrock-runtime.any.us-east-1");
+        let attempt = self::attempt(&signer, &trial, "us-east-1");
+        attempt.request_headers(trial.request_map(), false);
+        assert_eq!(cluster(&passed(gateway)), "bedrock-runtime.any.us-west-2");
+        attempt
+    };
+    // A trial whose client leaves gives way to another.
+    trial(&gateway).done();
+    assert!(!retries(&trial(&gateway), "200"));
     assert_eq!(cluster(&passed(&gateway)), "bedrock-runtime.any.us-east-1");
 }
 

@@ -192,7 +192,7 @@ impl RouteClass {
             RegionScope::Anywhere => {
                 let order = self.region_order(call_id);
                 let wanted = order.first().copied().unwrap_or(first);
-                // `admits` may count as a trial, and a lone region is called whatever it says.
+                // A lone region is called whatever `admits` says.
                 let several = order.len() > 1;
                 let admitted = several.then(|| order.iter().copied().find(|region| admits(region.as_str()))).flatten();
                 Some(RegionChoice::From(admitted.unwrap_or(wanted)))

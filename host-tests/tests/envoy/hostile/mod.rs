@@ -3,6 +3,7 @@
 
 mod models;
 mod queries;
+mod recovery;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
