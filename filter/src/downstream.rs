@@ -7,9 +7,10 @@ use crate::plugin::Plugin;
 use crate::relay_state::{self, RelayProgress};
 use crate::waiting::Waiter;
 use audit::ExchangeFacts;
-use filter_core::config::Role;
+use filter_core::config::{Principal, Role};
 use filter_core::envoy_names::{ATTEMPT_PROPERTY, ENDPOINT_PATH, ENDPOINT_REGION, EXCHANGE_PROPERTY};
 use filter_core::exchange::{Endpoint, Exchange};
+use filter_core::principal::PrincipalError;
 use filter_core::reply::Refusal;
 use filter_core::step::{RequestBodyMode, RequestEvent, RequestStep, ResponseBodyMode, ResponseEvent, ResponseStep};
 use proxy_wasm::traits::{Context, HttpContext};
@@ -99,9 +100,21 @@ impl Downstream {
         self.call.apply(step)
     }
 
-    fn principal(&self) -> Option<String> {
-        let sources = self.call.plugin.iter().flat_map(|plugin| &plugin.policy.principal);
-        sources.filter_map(|source| String::from_utf8(host::property(&source.property())?).ok()).next()
+    /// The name that the first source has.
+    fn principal(&self) -> Result<Option<String>, PrincipalError> {
+        for source in self.call.plugin.iter().flat_map(|plugin| &plugin.policy.principal) {
+            let value = match source {
+                // Without TLS, or without a certificate, Envoy has no such property, or none of a type that it can give.
+                Principal::Mtls {} => host::property(source.property()).unwrap_or_default(),
+                Principal::Jwt { .. } => {
+                    host::required_property(source.property()).map_err(|_| PrincipalError::Metadata)?
+                }
+            };
+            if let Some(name) = source.name(value)? {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
     }
 
     /// Gives the exchange what it has not seen of the body, of which `body_size` bytes are here.

@@ -244,6 +244,12 @@ pub(crate) fn property(path: &[&str]) -> Option<Vec<u8>> {
         .filter(|value| !value.is_empty())
 }
 
+/// A property of the stream; empty if it is absent.
+pub(crate) fn required_property(path: &[&str]) -> Result<Vec<u8>, HostError> {
+    let path = path.join("\0");
+    received("proxy_get_property", |data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) })
+}
+
 /// Attempts up to now, the current one included.
 pub(crate) fn attempts() -> u64 {
     property(ATTEMPTS).and_then(|value| value.try_into().ok()).map_or(0, u64::from_le_bytes)

@@ -16,6 +16,7 @@ use crate::metrics::{Observation, Sample};
 use crate::operation::Operation;
 use crate::pending::{PendingCall, PreparedCall, Route, content_length, recognise, resolve};
 use crate::policy::Policy;
+use crate::principal::PrincipalError;
 use crate::reply::Refusal;
 use crate::route::{RouteClass, Subject};
 use crate::step::{Context, RequestBodyMode, RequestEvent, RequestStep, ResponseBodyMode, ResponseEvent, ResponseStep};
@@ -148,17 +149,18 @@ impl Exchange {
     fn request_headers(
         &mut self,
         headers: &Headers,
-        principal: Option<String>,
+        principal: Result<Option<String>, PrincipalError>,
         end_of_stream: bool,
         context: Context<'_>,
     ) -> Result<RequestStep, Refusal> {
         let policy = context.policy;
         self.times.request = Some(context.now);
-        self.facts.principal = principal;
+        let principal = principal.map(|name| self.facts.principal = name);
         let call = recognise(headers)?;
         self.operation = Some(call.operation);
         self.facts.operation = Some(call.operation.name().to_owned());
         self.facts.model = call.model().map(str::to_owned);
+        principal?;
         if call.operation == Operation::InvokeModelWithBidirectionalStream {
             return Err(Refusal::Bidirectional(call.operation));
         }

@@ -3,6 +3,7 @@ use crate::breaker::Breaker;
 use crate::credentials::{Credentials, Secret};
 use crate::envoy_names::{ATTEMPT_PROPERTY, CLASS_PROPERTY, CLUSTER_HEADER, RELAY_HEADER};
 use crate::handoff::Handoff;
+use crate::principal::PrincipalError;
 use crate::testing::*;
 use audit::AttemptFacts;
 use serde_json::json;
@@ -230,7 +231,7 @@ fn refuses_without_credentials() {
 fn principals_choose_the_class() {
     let mut client = Client::new("gateway", "sigv4", Some(keys()));
     let (headers, principal) = (converse(&[]), Some("spiffe://secret/a".to_owned()));
-    client.request(RequestEvent::Headers { headers: &headers, principal, end_of_stream: false });
+    client.request(RequestEvent::Headers { headers: &headers, principal: Ok(principal), end_of_stream: false });
     let forward = forwarded(client.body(b"", true));
     assert_eq!(forward.headers.get_str(CLUSTER_HEADER), Some("bedrock-runtime.private-only"));
     assert_eq!(client.exchange.facts(true).principal.as_deref(), Some("spiffe://secret/a"));
@@ -401,6 +402,24 @@ fn incomplete_calls_keep_no_region_out_of_use() {
     }
     client.exchange = Exchange::new(ID.to_owned());
     assert_eq!(cluster_of(&mut client, &converse(&[])), "bedrock-runtime.any.us-east-1");
+}
+
+#[test]
+fn refuses_names_that_are_not_text() {
+    for (problem, message) in [
+        (PrincipalError::Claim { claim: "sub".to_owned(), kind: "a number" }, "the claim 'sub' of the caller's token"),
+        (PrincipalError::Certificate, "the URI in the caller's certificate"),
+        (PrincipalError::Metadata, "metadata"),
+    ] {
+        let mut client = Client::new("gateway", "sigv4", Some(keys()));
+        let headers = converse(&[]);
+        let event = RequestEvent::Headers { headers: &headers, principal: Err(problem), end_of_stream: false };
+        let reply = refused(client.request(event));
+        assert_eq!((reply.0, reply.1), (403, "AccessDeniedException"));
+        assert!(reply.2.contains(message), "{}", reply.2);
+        let facts = client.exchange.facts(true);
+        assert_eq!((facts.principal, facts.operation.as_deref()), (None, Some("Converse")));
+    }
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub mod names;
 pub mod operation;
 pub(crate) mod pending;
 pub mod policy;
+pub mod principal;
 pub mod query;
 pub mod region;
 pub mod relay;

@@ -3,6 +3,7 @@
 use crate::headers::Repeated;
 use crate::operation::{CallError, Operation};
 use crate::policy::ModelRefusal;
+use crate::principal::PrincipalError;
 use crate::sigv4::SignError;
 
 /// Why a call is not forwarded.
@@ -25,6 +26,9 @@ pub enum Refusal {
     /// The body is compressed.
     #[error("The request body has a content-encoding, which Bedrock does not accept: send it without.")]
     EncodedBody,
+    /// The caller's name cannot be used.
+    #[error("Access denied: {0}.")]
+    Principal(#[from] PrincipalError),
     /// A pseudo-header is missing or not text.
     #[error("The request is malformed: it has no usable {0}.")]
     RequestLine(&'static str),
@@ -131,7 +135,9 @@ impl Refusal {
             | Self::EncodedBody
             | Self::RequestLine(_) => (400, "ValidationException"),
             Self::BodyTooLong { .. } => (413, "ValidationException"),
-            Self::Model(_) | Self::HiddenModel(_) | Self::NoRouteClass => (403, "AccessDeniedException"),
+            Self::Model(_) | Self::HiddenModel(_) | Self::NoRouteClass | Self::Principal(_) => {
+                (403, "AccessDeniedException")
+            }
             Self::Throttled { .. } => (429, "ThrottlingException"),
             Self::NoCredentials
             | Self::PendingCredentials

@@ -3,6 +3,7 @@
 use crate::credentials::store::CredentialStore;
 use crate::headers::Headers;
 use crate::policy::Policy;
+use crate::principal::PrincipalError;
 use crate::reply::Reply;
 use crate::shared::Shared;
 use std::time::SystemTime;
@@ -28,7 +29,7 @@ pub enum RequestEvent<'a> {
         /// With pseudo-headers.
         headers: &'a Headers,
         /// The caller's name, as Envoy proved it.
-        principal: Option<String>,
+        principal: Result<Option<String>, PrincipalError>,
         /// Whether the request has no body.
         end_of_stream: bool,
     },

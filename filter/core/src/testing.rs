@@ -108,7 +108,7 @@ impl Client {
     }
 
     pub(crate) fn headers(&mut self, headers: &Headers, end_of_stream: bool) -> RequestStep {
-        self.request(RequestEvent::Headers { headers, principal: None, end_of_stream })
+        self.request(RequestEvent::Headers { headers, principal: Ok(None), end_of_stream })
     }
 
     pub(crate) fn body(&mut self, chunk: &[u8], end_of_stream: bool) -> RequestStep {

@@ -249,21 +249,56 @@ fn bearer_does_not_hold_the_body() {
     assert_eq!(refusal(&long).0, 413);
 }
 
+/// A field of a protobuf message: its number, and its content of less than 128 bytes.
+fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    [&[number << 3 | 2, content.len() as u8], content].concat()
+}
+
+/// A `google.protobuf.Value` that is a text.
+fn text(text: &str) -> Vec<u8> {
+    field(3, text.as_bytes())
+}
+
+/// Envoy's metadata of a call whose token has this `sub`, a `google.protobuf.Value`.
+fn token(sub: &[u8]) -> Vec<u8> {
+    let entry = |key: &str, value: &[u8]| field(1, &[field(1, key.as_bytes()), field(2, value)].concat());
+    let payload = field(5, &entry("sub", sub));
+    entry("envoy.filters.http.jwt_authn", &entry("jwt_payload", &payload))
+}
+
+#[test]
+fn refuses_principals_that_are_not_text() {
+    let gateway = gateway();
+    let (metadata, mtls) = (&["metadata"], &["connection", "uri_san_peer_certificate"]);
+    let number = [&[0x11], b"operator".as_slice()].concat();
+    for (exchange, message) in [
+        (gateway.stream().property(metadata, token(&number)), "the claim 'sub' of the caller's token is a number"),
+        (gateway.stream().property_status(metadata, Status::SerializationFailure), "metadata"),
+        (gateway.stream().property(mtls, b"\xff"), "the URI in the caller's certificate is not UTF-8"),
+    ] {
+        exchange.request_headers(converse(&[]), false);
+        let (status, error, body) = refusal(&exchange);
+        assert_eq!((status, error.as_str()), (403, "AccessDeniedException"), "{body}");
+        assert!(body.contains(message), "{body}");
+        assert_eq!(facts(&exchange)["principal"], Value::Null);
+    }
+}
+
 #[test]
 fn the_principal_from_the_mesh_sets_the_class() {
     let gateway = gateway();
-    let jwt = &["metadata", "filter_metadata", "envoy.filters.http.jwt_authn", "jwt_payload", "sub"];
+    let metadata = &["metadata"];
     let mtls = &["connection", "uri_san_peer_certificate"];
     let secret = "spiffe://mission.example/secret/app";
     for (exchange, principal, class) in [
         (gateway.stream().property(mtls, secret), json!(secret), "private-only"),
-        (gateway.stream().property(mtls, "").property(jwt, "alice"), json!("alice"), "any"),
-        (gateway.stream().property(mtls, "spiffe://x").property(jwt, secret), json!("spiffe://x"), "any"),
+        (gateway.stream().property(mtls, "").property(metadata, token(&text("alice"))), json!("alice"), "any"),
         (
-            gateway.stream().property(mtls, b"\xff").property_status(jwt, Status::SerializationFailure),
-            Value::Null,
+            gateway.stream().property(mtls, "spiffe://x").property(metadata, token(&text(secret))),
+            json!("spiffe://x"),
             "any",
         ),
+        (gateway.stream().property_status(mtls, Status::SerializationFailure), Value::Null, "any"),
         (gateway.stream(), Value::Null, "any"),
     ] {
         exchange.request_headers(converse(&[]), false);

@@ -161,7 +161,7 @@ pub enum Principal {
     Jwt {
         /// The filter's `payload_in_metadata`.
         payload: String,
-        /// The claim, a string (`sub`).
+        /// The claim (`sub`). A call whose claim is not text is refused.
         claim: String,
     },
 }
@@ -377,18 +377,6 @@ impl schemars::JsonSchema for Dscp {
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({ "type": "integer", "minimum": 0, "maximum": Dscp::MAX })
-    }
-}
-
-impl Principal {
-    /// The Envoy property (attribute path) that holds the name.
-    pub fn property(&self) -> Vec<&str> {
-        match self {
-            Self::Mtls {} => vec!["connection", "uri_san_peer_certificate"],
-            Self::Jwt { payload, claim } => {
-                vec!["metadata", "filter_metadata", "envoy.filters.http.jwt_authn", payload, claim]
-            }
-        }
     }
 }
 

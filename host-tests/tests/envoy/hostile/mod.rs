@@ -2,6 +2,7 @@
 //! succeeds.
 
 mod models;
+mod principals;
 mod queries;
 mod recovery;
 
