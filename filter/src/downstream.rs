@@ -149,7 +149,12 @@ impl Downstream {
 
 impl Downstream {
     fn read_response_headers(&self) -> Result<(), HostError> {
-        let headers = host::response_headers()?;
+        let mut headers = host::response_headers()?;
+        let restored = self.exchange().restored(&headers, host::response_code);
+        if let Some(restored) = restored {
+            host::set_response_headers(&restored)?;
+            headers = restored;
+        }
         // Envoy's own responses lack the id.
         if headers.get(REQUEST_ID).is_none()
             && let Err(error) = host::add_response_header(REQUEST_ID, self.exchange().request_id())
@@ -304,6 +309,9 @@ impl HttpContext for Downstream {
     /// Envoy writes its access logs after this.
     fn on_log(&mut self) {
         let mut facts = self.exchange().facts(self.response_complete);
+        if facts.error.is_none() && facts.operation.is_none() {
+            facts.error = self.exchange().envoys_error(host::response_code().unwrap_or(0)).map(str::to_owned);
+        }
         let progress = self.exchange().is_relayed().then(|| relay_state::progress(&facts.id));
         let id = facts.id.clone();
         let lost = |error| host::log(LogLevel::Error, &format!("audit facts of {id} are lost: {error}"));

@@ -143,6 +143,11 @@ pub(crate) fn set_request_headers(headers: &Headers) -> Result<(), HostError> {
     set_map(MapType::HttpRequestHeaders, headers.iter())
 }
 
+/// Replaces all response headers.
+pub(crate) fn set_response_headers(headers: &Headers) -> Result<(), HostError> {
+    set_map(MapType::HttpResponseHeaders, headers.iter())
+}
+
 /// Adds a header to the response.
 pub(crate) fn add_response_header(name: &str, value: &str) -> Result<(), HostError> {
     let status = unsafe {
@@ -248,6 +253,12 @@ pub(crate) fn property(path: &[&str]) -> Option<Vec<u8>> {
 pub(crate) fn required_property(path: &[&str]) -> Result<Vec<u8>, HostError> {
     let path = path.join("\0");
     received("proxy_get_property", |data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) })
+}
+
+/// The status of the response, as Envoy knows it.
+pub(crate) fn response_code() -> Option<u16> {
+    let code = property(&["response", "code"])?.try_into().ok().map(u64::from_le_bytes)?;
+    u16::try_from(code).ok()
 }
 
 /// Attempts up to now, the current one included.

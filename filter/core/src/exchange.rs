@@ -17,7 +17,7 @@ use crate::operation::Operation;
 use crate::pending::{PendingCall, PreparedCall, Route, content_length, recognise, resolve};
 use crate::policy::Policy;
 use crate::principal::PrincipalError;
-use crate::reply::Refusal;
+use crate::reply::{Refusal, is_grpc, restored};
 use crate::route::{RouteClass, Subject};
 use crate::step::{Context, RequestBodyMode, RequestEvent, RequestStep, ResponseBodyMode, ResponseEvent, ResponseStep};
 use crate::usage::Meter;
@@ -43,6 +43,10 @@ pub struct Exchange {
     /// The model as the policy means it.
     model: Option<String>,
     relay: Relay,
+    /// Whether Envoy turns its replies to this call into gRPC's form.
+    translated: bool,
+    /// The status of the gateway's own reply.
+    reply_status: Option<u16>,
 }
 
 /// Where the last attempt went, as Envoy reports it when the exchange is over.
@@ -131,6 +135,7 @@ impl Exchange {
     pub fn refuse(&mut self, refusal: &Refusal) -> RequestStep {
         let reply = refusal.reply();
         self.facts.error = Some(reply.error.to_owned());
+        self.reply_status = Some(reply.status);
         self.state = State::Refused;
         RequestStep::Reply(reply)
     }
@@ -155,12 +160,16 @@ impl Exchange {
     ) -> Result<RequestStep, Refusal> {
         let policy = context.policy;
         self.times.request = Some(context.now);
+        self.translated = is_grpc(headers);
         let principal = principal.map(|name| self.facts.principal = name);
         let call = recognise(headers)?;
         self.operation = Some(call.operation);
         self.facts.operation = Some(call.operation.name().to_owned());
         self.facts.model = call.model().map(str::to_owned);
         principal?;
+        if self.translated {
+            return Err(Refusal::Grpc);
+        }
         if call.operation == Operation::InvokeModelWithBidirectionalStream {
             return Err(Refusal::Bidirectional(call.operation));
         }
@@ -330,6 +339,14 @@ impl Exchange {
         }
     }
 
+    /// The headers of a reply that Envoy turned into gRPC's form, as they were meant. `envoys_status` asks for the status
+    /// of a reply of Envoy's own.
+    pub fn restored(&self, headers: &Headers, envoys_status: impl FnOnce() -> Option<u16>) -> Option<Headers> {
+        // No gRPC call is forwarded, so the response is a reply of the gateway's or Envoy's own.
+        let own = self.translated || self.reply_status.is_some();
+        own.then(|| restored(headers, self.reply_status.or_else(envoys_status)))?
+    }
+
     /// How the response's body is handled from now on.
     pub fn response_body_mode(&self) -> ResponseBodyMode {
         match self.relay {
@@ -403,6 +420,17 @@ impl Exchange {
     pub fn facts(&self, complete: bool) -> ExchangeFacts {
         let reading = self.meter.reading(complete);
         ExchangeFacts { usage: reading.usage, error: self.facts.error.clone().or(reading.error), ..self.facts.clone() }
+    }
+
+    /// The error of a request that Envoy refused before its filters: the one that `local_reply_config` gives its reply of this
+    /// status.
+    pub fn envoys_error(&self, status: u16) -> Option<&'static str> {
+        match (&self.state, self.times.request, status) {
+            (State::Start, None, 500..) => Some("ServiceUnavailableException"),
+            // Envoy's replies to gRPC's requests have the status 200.
+            (State::Start, None, 1..500) => Some("ValidationException"),
+            _ => None,
+        }
     }
 
     /// Settles the exchange when it is over: charges the caller's allowance, and returns what it adds to the metrics.

@@ -141,6 +141,7 @@ fn refuses_by_the_right_name() {
         ),
         (&[(":path", "/model/a.forbidden/converse")], 403, "AccessDeniedException", "'a.forbidden'"),
         (&[(":path", "/model/a1b2c3d4e5f6/converse")], 403, "AccessDeniedException", "cannot tell which model"),
+        (&[("content-type", "application/grpc")], 415, "ValidationException", "gRPC"),
         (&[(":path", "/async-invoke")], 403, "AccessDeniedException", "StartAsyncInvoke names its model in the body"),
         (&[(":path", "/model/a.x/converse-stream")], 403, "AccessDeniedException", "no route class"),
         (&[("content-length", "-1")], 400, "ValidationException", "'content-length'"),
@@ -420,6 +421,40 @@ fn refuses_names_that_are_not_text() {
         let facts = client.exchange.facts(true);
         assert_eq!((facts.principal, facts.operation.as_deref()), (None, Some("Converse")));
     }
+}
+
+#[test]
+fn only_own_replies_are_restored() {
+    let translated =
+        headers(&[(":status", "200"), ("grpc-status", "2"), ("grpc-message", "%7B%22message%22:%22m%22%7D")]);
+    let status = |client: &Client| client.exchange.restored(&translated, || Some(408));
+    let status = |client: &Client| status(client).map(|headers| headers.get_str(":status").map(str::to_owned));
+    let mut grpc = Client::new("gateway", "sigv4", Some(keys()));
+    refused(grpc.headers(&headers(&[(":method", "GET"), (":path", "/x"), ("content-type", "application/grpc")]), true));
+    assert_eq!(status(&grpc), Some(Some("404".to_owned())));
+    // Without its configuration the module does not look at the headers.
+    let mut unconfigured = Client::new("gateway", "sigv4", Some(keys()));
+    unconfigured.exchange.refuse(&Refusal::NotConfigured);
+    assert_eq!(status(&unconfigured), Some(Some("503".to_owned())));
+    let mut other = Client::new("gateway", "sigv4", Some(keys()));
+    other.headers(&converse(&[]), false);
+    assert_eq!(status(&other), None);
+}
+
+#[test]
+fn envoys_own_refusals_have_an_error() {
+    let client = Client::new("gateway", "sigv4", Some(keys()));
+    for (status, error) in [
+        (0, None),
+        (200, Some("ValidationException")),
+        (431, Some("ValidationException")),
+        (503, Some("ServiceUnavailableException")),
+    ] {
+        assert_eq!(client.exchange.envoys_error(status), error, "{status}");
+    }
+    let mut client = Client::new("gateway", "sigv4", Some(keys()));
+    client.headers(&converse(&[]), false);
+    assert_eq!(client.exchange.envoys_error(408), None);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The gateway's own replies, in Bedrock's form: the one table from error to reply.
 
-use crate::headers::Repeated;
+use crate::headers::{Headers, Repeated};
 use crate::operation::{CallError, Operation};
 use crate::policy::ModelRefusal;
 use crate::principal::PrincipalError;
@@ -26,6 +26,9 @@ pub enum Refusal {
     /// The body is compressed.
     #[error("The request body has a content-encoding, which Bedrock does not accept: send it without.")]
     EncodedBody,
+    /// The call is gRPC's.
+    #[error("The content type is gRPC's, which Bedrock does not accept: send application/json.")]
+    Grpc,
     /// The caller's name cannot be used.
     #[error("Access denied: {0}.")]
     Principal(#[from] PrincipalError),
@@ -134,6 +137,7 @@ impl Refusal {
             | Self::HeaderValue(_)
             | Self::EncodedBody
             | Self::RequestLine(_) => (400, "ValidationException"),
+            Self::Grpc => (415, "ValidationException"),
             Self::BodyTooLong { .. } => (413, "ValidationException"),
             Self::Model(_) | Self::HiddenModel(_) | Self::NoRouteClass | Self::Principal(_) => {
                 (403, "AccessDeniedException")
@@ -176,5 +180,93 @@ impl Reply {
     /// The body: `{"message": …}`.
     pub fn body(&self) -> Vec<u8> {
         serde_json::json!({ "message": self.message }).to_string().into_bytes()
+    }
+}
+
+// === gRPC ===
+
+/// Whether the content type is one of gRPC's (`application/grpc`, `application/grpc+proto`, `application/grpc-web` …).
+pub(crate) fn is_grpc(headers: &Headers) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    let types = headers.iter().filter(|(name, _)| *name == "content-type");
+    types
+        .map(|(_, value)| value.trim_ascii_start())
+        .any(|value| value.get(..GRPC.len()).is_some_and(|start| start.eq_ignore_ascii_case(GRPC)))
+}
+
+/// The headers of a reply before Envoy turned it into gRPC's form, in which every status is 200 and the body is gone. The message
+/// goes to the header from which AWS's SDK for Java reads it. `None` if Envoy did not turn it.
+pub(crate) fn restored(headers: &Headers, status: Option<u16>) -> Option<Headers> {
+    headers.get("grpc-status")?;
+    let status = status.filter(|status| (400..600).contains(status)).unwrap_or(503);
+    let mut restored = Headers::default();
+    restored.push(":status", status.to_string());
+    for (name, value) in headers.iter() {
+        match name {
+            ":status" | "content-type" | "grpc-status" => {}
+            "grpc-message" => restored.push("x-amzn-error-message", message(value)),
+            name => restored.push(name, value),
+        }
+    }
+    Some(restored)
+}
+
+/// The message of a body that Envoy percent-encoded.
+fn message(encoded: &[u8]) -> Vec<u8> {
+    let body =
+        std::str::from_utf8(encoded).ok().and_then(|text| crate::encoding::decode(text).ok()).unwrap_or_default();
+    let json = serde_json::from_str::<serde_json::Value>(&body).ok();
+    let message = json.as_ref().and_then(|json| json.get("message")?.as_str()).unwrap_or(&body);
+    message.bytes().map(|byte| if byte.is_ascii_graphic() || byte == b' ' { byte } else { b'?' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&str, &str)]) -> Headers {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect()
+    }
+
+    #[test]
+    fn every_spelling_of_grpcs_types_is_known() {
+        for (value, wanted) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc;charset=utf-8", true),
+            ("application/grpc-web", true),
+            ("APPLICATION/gRPC", true),
+            (" application/grpc", true),
+            ("application/grpc, application/json", true),
+            ("application/json", false),
+            ("application/gr", false),
+            ("", false),
+        ] {
+            assert_eq!(is_grpc(&headers(&[("content-type", value)])), wanted, "{value}");
+        }
+        assert!(!is_grpc(&Headers::default()));
+        let twice = [("content-type", "application/json"), ("content-type", "application/grpc")];
+        assert!(is_grpc(&headers(&twice)));
+    }
+
+    #[test]
+    fn a_translated_reply_is_restored() {
+        let translated = headers(&[
+            (":status", "200"),
+            ("content-type", "application/grpc"),
+            ("x-amzn-errortype", "ValidationException"),
+            ("grpc-status", "2"),
+            ("grpc-message", "{\"message\":\"100%25 wr\u{f6}ng\"}"),
+        ]);
+        let wanted = headers(&[
+            (":status", "415"),
+            ("x-amzn-errortype", "ValidationException"),
+            ("x-amzn-error-message", "100% wr??ng"),
+        ]);
+        assert_eq!(restored(&translated, Some(415)), Some(wanted));
+        for (status, wanted) in [(None, "503"), (Some(200), "503"), (Some(404), "404")] {
+            assert_eq!(restored(&translated, status).unwrap().get_str(":status"), Some(wanted));
+        }
+        assert_eq!(restored(&headers(&[(":status", "403")]), Some(403)), None);
     }
 }

@@ -1,6 +1,8 @@
 //! What hostile clients try: each case has its stated answer and its audit record, and a neighbour's ordinary call next to it
 //! succeeds.
 
+mod headers;
+mod http2;
 mod models;
 mod principals;
 mod queries;
