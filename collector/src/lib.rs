@@ -9,6 +9,7 @@ pub mod decode;
 pub mod deliver;
 pub mod hash;
 pub mod print;
+mod private_file;
 pub mod query;
 pub mod report;
 pub mod run;

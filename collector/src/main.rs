@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use audit::text::{visible, visible_json};
 use audit_collector::print::table;
 use audit_collector::query::{Query, Status, time_argument};
 use audit_collector::report::Report;
@@ -127,7 +128,7 @@ async fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("audit-collector: {error}");
+            eprintln!("audit-collector: {}", visible(&error.to_string()));
             ExitCode::FAILURE
         }
     }
@@ -209,7 +210,7 @@ async fn print(arguments: QueryArguments) -> Result<(), Failure> {
     let mut text = String::new();
     if arguments.json {
         for record in &records {
-            text += &serde_json::to_string(record)?;
+            text += &visible_json(&serde_json::to_string(record)?);
             text.push('\n');
         }
     } else if records.is_empty() {

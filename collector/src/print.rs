@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use audit::text::visible;
 use audit::{AuditRecord, Kind};
 use serde_json::Value;
 
@@ -20,14 +21,13 @@ const COLUMNS: [(&str, &str); 11] = [
     ("PRINCIPAL", "principal"),
 ];
 
-/// One line for each record, below the headings. Control characters are escaped, since clients choose some of the text
-/// and must not reach the reader's terminal.
+/// One line for each record, below the headings. Records of older releases may hold text that is not visible.
 pub fn table(records: &[AuditRecord]) -> String {
     let mut rows = vec![COLUMNS.map(|(heading, _)| heading.to_owned())];
     rows.extend(records.iter().map(|record| {
         let fields = serde_json::to_value(record).unwrap_or_default();
         COLUMNS.map(|(_, name)| match fields.get(name) {
-            Some(Value::String(text)) => escape(text),
+            Some(Value::String(text)) => visible(text).into_owned(),
             Some(Value::Number(number)) => number.to_string(),
             _ => "-".to_owned(),
         })
@@ -57,10 +57,6 @@ pub fn table(records: &[AuditRecord]) -> String {
 
 fn is_integer(name: &str) -> bool {
     AuditRecord::FIELDS.iter().any(|field| field.name == name && field.kind == Kind::Integer)
-}
-
-fn escape(text: &str) -> String {
-    text.chars().flat_map(|char| if char.is_control() { char.escape_default().collect() } else { vec![char] }).collect()
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use audit::text::visible;
+
 #[derive(Debug, Default)]
 pub struct Report {
     stored: AtomicU64,
@@ -118,6 +120,7 @@ impl Report {
 }
 
 fn say(level: &str, text: std::fmt::Arguments<'_>) {
+    let text = text.to_string();
     // eprintln panics if the reader of stderr is gone.
-    let _ = writeln!(std::io::stderr().lock(), "audit-collector {level} {text}");
+    let _ = writeln!(std::io::stderr().lock(), "audit-collector {level} {}", visible(&text));
 }

@@ -16,6 +16,29 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 #[test]
+fn output_escapes_hidden_characters() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.db");
+    let store = SqliteStore::open(&file).unwrap();
+    let mut bad = record("r", &ago(60));
+    // As an older release stored it.
+    bad.principal = Some("a\u{202e}b\u{200f}c\u{9b}d\0e".to_owned());
+    store.write(&Batch { records: vec![bad.clone()], ..Batch::default() }).unwrap();
+    for arguments in [&["query", "--sqlite"][..], &["query", "--json", "--sqlite"]] {
+        let output = program(arguments).arg(&file).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            text.contains("202e")
+                && text.contains("200f")
+                && text.chars().all(|char| char == '\n' || matches!(char, ' '..='~')),
+            "{text:?}"
+        );
+    }
+    let output = program(&["query", "--json", "--sqlite"]).arg(&file).output().unwrap();
+    assert_eq!(serde_json::from_slice::<AuditRecord>(&output.stdout).unwrap(), bad);
+}
+
+#[test]
 fn the_table_escapes_control_characters() {
     let mut bad = record("r", "2026-11-22T10:00:00.000Z");
     bad.model_sent = Some("a\u{1b}[2Jb\nc".to_owned());

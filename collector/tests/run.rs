@@ -124,3 +124,24 @@ async fn nothing_is_read_while_the_store_is_down() {
     wait_for("the last record", || ids(&store).len() == 61).await;
     terminate(child);
 }
+
+/// Old files included, which everyone may read.
+#[tokio::test]
+async fn only_the_owner_reads_what_it_writes() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (log, db) = (folder.path().join("access.log"), folder.path().join("a.db"));
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    for round in ["new", "old"] {
+        fs::write(&log, line(round)).unwrap();
+        let arguments = ["run", "--file", log.to_str().unwrap(), "--sqlite", db.to_str().unwrap()];
+        let (child, _) = start(&mut program(&arguments));
+        let store = SqliteStore::open_to_read(&db).unwrap();
+        wait_for("the record", || ids(&store).iter().any(|id| id == round)).await;
+        for name in ["a.db", "a.db-wal", "a.db-shm"] {
+            assert_eq!(mode(&folder.path().join(name)), 0o600, "{round} {name}");
+        }
+        terminate(child);
+        fs::set_permissions(&db, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+}

@@ -1,7 +1,7 @@
 //! An entry of Envoy's gRPC access log service.
 
 use audit::{ATTEMPT_STATE, AuditRecord, EXCHANGE_STATE, EnvoyEntry};
-use envoy_types::pb::envoy::config::core::v3::{Address, address};
+use envoy_types::pb::envoy::config::core::v3::{Address, address, socket_address};
 use envoy_types::pb::envoy::data::accesslog::v3::{AccessLogType, HttpAccessLogEntry, ResponseFlags};
 use envoy_types::pb::google::protobuf::{Any, BytesValue, Duration, StringValue};
 use prost::Message;
@@ -28,6 +28,7 @@ pub fn record(entry: &HttpAccessLogEntry) -> Result<AuditRecord, DecodeError> {
             whole.checked_add(time::Duration::nanoseconds(i64::from(start.nanos)))
         }),
         stream_id: present(Some(common.stream_id.clone())).or_else(|| tag("stream_id")),
+        peer: common.downstream_remote_address.as_ref().and_then(host_and_port),
         envoy: EnvoyEntry {
             source_address: common.downstream_remote_address.as_ref().and_then(host),
             status: response
@@ -72,6 +73,21 @@ fn host(address: &Address) -> Option<String> {
         address::Address::SocketAddress(socket) => present(Some(socket.address.clone())),
         address::Address::Pipe(pipe) => present(Some(pipe.path.clone())),
         address::Address::EnvoyInternalAddress(_) => None,
+    }
+}
+
+/// An address as `%DOWNSTREAM_REMOTE_ADDRESS%` prints it.
+fn host_and_port(address: &Address) -> Option<String> {
+    let host = host(address)?;
+    match address.address.as_ref()? {
+        address::Address::SocketAddress(socket) => match socket.port_specifier {
+            Some(socket_address::PortSpecifier::PortValue(port)) if host.contains(':') => {
+                Some(format!("[{host}]:{port}"))
+            }
+            Some(socket_address::PortSpecifier::PortValue(port)) => Some(format!("{host}:{port}")),
+            _ => Some(host),
+        },
+        _ => Some(host),
     }
 }
 

@@ -12,6 +12,7 @@ use super::{DecodeError, Entry, present, sorted};
 struct Line {
     start_time: Option<String>,
     source_address: Option<String>,
+    source: Option<String>,
     status: Option<u16>,
     flags: Option<String>,
     bytes_in: Option<u64>,
@@ -31,6 +32,7 @@ pub fn record(bytes: &[u8]) -> Result<AuditRecord, DecodeError> {
     let entry = Entry {
         start: line.start_time.and_then(|text| OffsetDateTime::parse(&text, &Rfc3339).ok()),
         stream_id: present(line.stream_id),
+        peer: present(line.source),
         envoy: EnvoyEntry {
             source_address: present(line.source_address),
             status: line.status.unwrap_or(0),

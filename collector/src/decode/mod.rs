@@ -7,6 +7,7 @@ pub mod line;
 use audit::{ATTEMPT_STATE, AttemptFacts, AuditRecord, EXCHANGE_STATE, EnvoyEntry, ExchangeFacts, ExchangeKey};
 use time::OffsetDateTime;
 
+use crate::hash::fnv1a;
 use crate::timestamp::timestamp;
 
 /// DynamoDB's limit for a hash key, in bytes. It applies to both stores, so that each accepts what the other accepts.
@@ -19,8 +20,6 @@ pub enum DecodeError {
     Line(#[source] serde_json::Error),
     #[error("start time is missing or not RFC 3339")]
     Time,
-    #[error("no request id of 1 to {MAX_ID} bytes")]
-    Id,
     #[error("filter state {key}: {cause}")]
     Facts { key: &'static str, cause: serde_json::Error },
     #[error("filter state {key} has type {type_url:?}")]
@@ -32,6 +31,8 @@ pub enum DecodeError {
 struct Entry {
     start: Option<OffsetDateTime>,
     stream_id: Option<String>,
+    /// The client's address with its port.
+    peer: Option<String>,
     envoy: EnvoyEntry,
     /// JSON of [`ExchangeFacts`].
     exchange: Option<Vec<u8>>,
@@ -44,14 +45,31 @@ impl Entry {
         let start = self.start.ok_or(DecodeError::Time)?;
         let exchange: ExchangeFacts = parse(self.exchange, EXCHANGE_STATE)?;
         let attempt: AttemptFacts = parse(self.attempt, ATTEMPT_STATE)?;
-        let request_id = present(Some(exchange.id.clone())).or(self.stream_id).filter(|id| id.len() <= MAX_ID);
+        let id = present(Some(exchange.id.clone())).or(self.stream_id);
+        let connection = id.is_none();
+        let request_id = match id {
+            Some(id) if id.len() <= MAX_ID => id,
+            other => own_id(start, self.peer.as_deref(), &self.envoy, other.as_deref()),
+        };
         let key = ExchangeKey {
-            request_id: request_id.ok_or(DecodeError::Id)?,
+            request_id,
+            connection,
             time: timestamp(start).ok_or(DecodeError::Time)?,
             epoch_seconds: u64::try_from(start.unix_timestamp()).map_err(|_| DecodeError::Time)?,
         };
         Ok(AuditRecord::new(key, self.envoy, exchange, attempt))
     }
+}
+
+/// An id for an entry without a usable one, so that no client can cause an entry that is rejected: Envoy has no stream id
+/// for a request whose headers it could not read. It is made of values that both sources have, so that an entry that comes
+/// again has the same id.
+fn own_id(start: OffsetDateTime, peer: Option<&str>, envoy: &EnvoyEntry, too_long: Option<&str>) -> String {
+    let peer = peer.or(envoy.source_address.as_deref()).unwrap_or_default();
+    let rest = format!("{} {} {} {too_long:?}", envoy.status, envoy.bytes_in, envoy.bytes_out);
+    // A Unix socket's address can be long.
+    let peer: String = peer.chars().take(64).collect();
+    format!("envoy-{}-{peer}-{:016x}", start.unix_timestamp_nanos(), fnv1a(rest.as_bytes()))
 }
 
 /// Envoy prints `-` or nothing for an absent value.

@@ -3,8 +3,11 @@
 /// Identifies an exchange and its start. The decoder checks both before it makes a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExchangeKey {
-    /// [`ExchangeFacts::id`](crate::ExchangeFacts::id), or Envoy's stream id where the filter left no facts.
+    /// [`ExchangeFacts::id`](crate::ExchangeFacts::id); Envoy's stream id where the filter left no facts; an id that the
+    /// decoder makes where Envoy has none either.
     pub request_id: String,
+    /// The entry belongs to a connection on which Envoy could read no request.
+    pub connection: bool,
     /// RFC 3339, UTC, milliseconds (`2026-01-02T03:04:05.678Z`).
     pub time: String,
     /// The same time in whole seconds since 1970.

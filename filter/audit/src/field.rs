@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::text::bounded;
+
 /// One field of [`AuditRecord`](crate::AuditRecord).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field {
@@ -60,30 +62,54 @@ impl fmt::Display for Source {
 }
 
 /// Maps a Rust type to its [`Kind`].
-pub(crate) trait FieldType {
+pub(crate) trait FieldType: Sized {
     const KIND: Kind;
     const OPTIONAL: bool = false;
+
+    /// The value as a record keeps it.
+    #[must_use]
+    fn kept(self) -> Self;
 }
 
 impl FieldType for String {
     const KIND: Kind = Kind::Text;
+
+    fn kept(self) -> Self {
+        bounded(self)
+    }
 }
 
 impl FieldType for u16 {
     const KIND: Kind = Kind::Integer;
+
+    fn kept(self) -> Self {
+        self
+    }
 }
 
 impl FieldType for u32 {
     const KIND: Kind = Kind::Integer;
+
+    fn kept(self) -> Self {
+        self
+    }
 }
 
 impl FieldType for u64 {
     const KIND: Kind = Kind::Integer;
+
+    fn kept(self) -> Self {
+        self
+    }
 }
 
 impl<T: FieldType> FieldType for Option<T> {
     const KIND: Kind = T::KIND;
     const OPTIONAL: bool = true;
+
+    fn kept(self) -> Self {
+        self.map(T::kept)
+    }
 }
 
 /// Declares a record: each row gives a field's meaning, name, type, source and value. Expands to the struct, its
@@ -118,10 +144,10 @@ macro_rules! audit_record {
                 },)+
             ];
 
-            /// The record of one finished exchange.
+            /// The record of one finished exchange. Its texts are [`bounded`](crate::text::bounded).
             #[must_use]
             pub fn new($($argument: $argument_type),+) -> Self {
-                Self { $($name: $value,)+ }
+                Self { $($name: <$type as FieldType>::kept($value),)+ }
             }
         }
     };

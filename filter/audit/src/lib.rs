@@ -12,6 +12,7 @@ mod facts;
 mod field;
 mod record;
 pub mod table;
+pub mod text;
 
 pub use entry::{EnvoyEntry, ExchangeKey};
 pub use facts::{ATTEMPT_STATE, AttemptFacts, EXCHANGE_STATE, ExchangeFacts, Relayed, Resigned, Usage};

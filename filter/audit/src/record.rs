@@ -16,7 +16,7 @@ audit_record! {
     AuditRecord(key: ExchangeKey, envoy: EnvoyEntry, exchange: ExchangeFacts, attempt: AttemptFacts)
 
     /// The key. The filter makes one for each exchange and never takes the client's `x-request-id`; Envoy's stream id if
-    /// the filter left no facts.
+    /// the filter left no facts; made of time and client address if Envoy has none.
     request_id: String = Gateway(key.request_id),
     /// When the request's first byte arrived: RFC 3339, UTC, milliseconds (`2026-01-02T03:04:05.678Z`).
     time: String = Envoy(key.time),
@@ -67,6 +67,9 @@ audit_record! {
     session: Option<String> = Signer(attempt.session),
     /// The claim `jti` of the web identity token that the session was issued for.
     token_id: Option<String> = Signer(attempt.token_id),
+    /// `connection` for an entry that belongs to no exchange: Envoy could read no request on the connection. Null for an
+    /// exchange.
+    kind: Option<String> = Collector(key.connection.then(|| "connection".to_owned())),
     /// When the record expires: 30 days after `time`, in epoch seconds.
     expires_at: u64 = Collector(key.epoch_seconds + RETENTION_DAYS * 86_400),
 }
@@ -79,7 +82,8 @@ mod tests {
     use crate::{Kind, Relayed, Usage};
 
     fn key(id: &str) -> ExchangeKey {
-        ExchangeKey { request_id: id.to_owned(), time: "1970-01-01T00:00:01.000Z".to_owned(), epoch_seconds: 1 }
+        let time = "1970-01-01T00:00:01.000Z".to_owned();
+        ExchangeKey { request_id: id.to_owned(), connection: false, time, epoch_seconds: 1 }
     }
 
     /// The numbers and texts of a JSON document.

@@ -1,12 +1,13 @@
 //! The checkpoint of a log, in the file `LOG.checkpoint.json`: DynamoDB has no transaction that could hold it.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
 use super::error::DynamoError;
-use super::paths::with_suffix;
 use crate::checkpoint::Checkpoint;
+use crate::private_file;
+use crate::store::paths::with_suffix;
 
 const SUFFIX: &str = ".checkpoint.json";
 
@@ -25,7 +26,7 @@ pub(super) fn write(log: &Path, checkpoint: Checkpoint) -> Result<(), DynamoErro
     let file = with_suffix(log, SUFFIX);
     let new = with_suffix(log, ".checkpoint.json.tmp");
     let replace = || {
-        let mut to = File::create(&new)?;
+        let mut to = private_file::create(&new)?;
         to.write_all(&serde_json::to_vec(&checkpoint)?)?;
         to.sync_data()?;
         fs::rename(&new, &file)

@@ -5,7 +5,6 @@
 pub mod checkpoint_file;
 mod error;
 mod item;
-mod paths;
 mod query;
 mod rejected_file;
 mod table;

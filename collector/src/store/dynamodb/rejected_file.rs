@@ -1,14 +1,14 @@
 //! The rejected entries of a log, in the file `LOG.rejected.jsonl`: the DynamoDB table holds records only.
 
-use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 
 use serde_json::json;
 
 use super::error::DynamoError;
-use super::paths::with_suffix;
 use crate::batch::Rejected;
+use crate::private_file;
+use crate::store::paths::with_suffix;
 
 /// Appends entries that cannot be decoded and records that the store refused.
 pub(super) fn append(log: &Path, rejected: &[Rejected], refused: &[(String, String)]) -> Result<(), DynamoError> {
@@ -24,6 +24,6 @@ pub(super) fn append(log: &Path, rejected: &[Rejected], refused: &[(String, Stri
         return Ok(());
     }
     let file = with_suffix(log, ".rejected.jsonl");
-    let append = || OpenOptions::new().create(true).append(true).open(&file)?.write_all(lines.as_bytes());
+    let append = || private_file::append(&file)?.write_all(lines.as_bytes());
     append().map_err(|cause| DynamoError::File { file: file.clone(), cause })
 }

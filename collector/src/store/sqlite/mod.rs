@@ -15,12 +15,16 @@ use time::OffsetDateTime;
 use self::schema::{VERSION, version};
 use crate::batch::{Batch, Rejected, Written};
 use crate::checkpoint::Checkpoint;
+use crate::private_file;
 use crate::query::Query;
+use crate::store::paths::with_suffix;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SqliteError {
     #[error("{0}: no such file; `audit-collector run --sqlite` creates it")]
     Missing(PathBuf),
+    #[error("{path}: {cause}")]
+    File { path: PathBuf, cause: std::io::Error },
     #[error("{path}: schema version {found}; this release supports version {VERSION}")]
     Version { path: PathBuf, found: i64 },
     #[error("{path}: {cause}")]
@@ -38,6 +42,12 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the file to write. Creates the file, its tables and missing columns.
     pub fn open(path: &Path) -> Result<Self, SqliteError> {
+        // SQLite gives its WAL files the mode of the database when it creates them.
+        let suffixed = |suffix| with_suffix(path, suffix);
+        private_file::append(path)
+            .and_then(|_| private_file::close_to_others(&suffixed("-wal")))
+            .and_then(|()| private_file::close_to_others(&suffixed("-shm")))
+            .map_err(|cause| SqliteError::File { path: path.to_owned(), cause })?;
         Self::with(path, OpenFlags::default(), |connection| {
             // WAL lets queries read while the collector writes. NORMAL may lose the last transactions when the machine
             // fails, records and checkpoint together: the log is then read again from the older checkpoint.

@@ -1,4 +1,4 @@
-//! Paths of the files next to a log.
+//! Paths of the files next to another.
 
 use std::path::{Path, PathBuf};
 
