@@ -376,6 +376,21 @@ fn services_leave_no_core_file() {
     }
 }
 
+// The agent sends the logs, so it has to run as root to read them.
+#[test]
+fn only_their_user_reads_the_logs() {
+    let files = std::fs::read_dir(root().join("infra/instance")).unwrap().map(|entry| entry.unwrap().path());
+    let texts = files.map(|file| (file.clone(), std::fs::read_to_string(file).unwrap_or_default()));
+    let writers: Vec<_> = texts.filter(|(_, text)| text.contains("ReadWritePaths=/var/log/bedrock-gateway")).collect();
+    assert_eq!(writers.len(), 4);
+    for (file, text) in writers {
+        assert!(text.lines().any(|line| line == "UMask=0077"), "{}", file.display());
+    }
+    let agent = std::fs::read_to_string(root().join("infra/instance/cloudwatch-agent.json")).unwrap();
+    let agent: serde_json::Value = serde_json::from_str(&agent).unwrap();
+    assert_eq!(agent["agent"]["run_as_user"], "root");
+}
+
 /// The last line that `metrics.py` wrote in `scratch`.
 fn metrics(scratch: &Scratch, admin: &str) -> serde_json::Value {
     let path = format!("{}:{}", scratch.0.display(), std::env::var("PATH").unwrap());
