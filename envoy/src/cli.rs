@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::document::Desk;
 use crate::explain::Explain;
 use crate::gateway::{self, Options};
 use crate::istio::{Image, Target};
@@ -154,6 +155,13 @@ struct Up {
     /// Where Envoy writes its access log [default: in the run's directory below --state].
     #[arg(long, value_name = "FILE")]
     access_log: Option<PathBuf>,
+    /// A host name that clients call the gateway by, besides `localhost`, IP addresses, Bedrock's own names and the
+    /// document's `hosts`. May be given more than once. Others are refused, because any web page can make this machine's browser call the gateway.
+    #[arg(long = "host", value_name = "NAME")]
+    hosts: Vec<String>,
+    /// A web page's origin (`https://app.example`) that may call, besides the document's `origins`. May be given more than once.
+    #[arg(long = "origin", value_name = "ORIGIN")]
+    origins: Vec<String>,
     /// Print Envoy's bootstrap instead of running it.
     #[arg(long)]
     print_config: bool,
@@ -250,6 +258,7 @@ impl Up {
             concurrency: self.concurrency,
             audit: self.audit,
             access_log: self.access_log,
+            desk: Desk { hosts: self.hosts, origins: self.origins },
             ..self.policy.options()?
         })
     }

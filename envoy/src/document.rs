@@ -55,6 +55,18 @@ pub struct Choices {
     pub regions: Vec<RegionName>,
     /// `BEDROCK_PATHS`.
     pub paths: Option<String>,
+    /// Who may call a gateway on a desk; `None`: what the document says.
+    pub desk: Option<Desk>,
+}
+
+/// The host names and web pages of a gateway on a desk, besides the document's. Without a document's `hosts`, other host names
+/// are refused: any page in the desk's browser can make it call the gateway.
+#[derive(Debug, Clone, Default)]
+pub struct Desk {
+    /// `--host`.
+    pub hosts: Vec<String>,
+    /// `--origin`.
+    pub origins: Vec<String>,
 }
 
 /// A document as it was read.
@@ -122,6 +134,10 @@ impl Written {
         let Written { name, text, mut config, shipped } = self;
         config.auth.get_or_insert(choices.auth);
         config.fips |= choices.fips;
+        if let Some(desk) = &choices.desk {
+            config.hosts.get_or_insert_default().extend(desk.hosts.iter().cloned());
+            config.origins.extend(desk.origins.iter().cloned());
+        }
         choose_regions(&mut config, &choices.regions);
         if shipped {
             profiles_of_the_united_states(&mut config);

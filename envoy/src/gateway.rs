@@ -11,7 +11,7 @@ use crate::base::Base;
 use crate::bootstrap::{self, Settings, discovery};
 use crate::change_error::ChangeError;
 use crate::credentials::{self, Environment};
-use crate::document::{self, Choices, Document, Written};
+use crate::document::{self, Choices, Desk, Document, Written};
 use crate::live::{Change, Live, Rendered};
 use crate::paths::{PathError, PathSpec};
 use crate::process::Process;
@@ -58,6 +58,8 @@ pub struct Options {
     pub regions: Vec<RegionName>,
     /// Whether the FIPS hosts are called, if the document does not say so.
     pub fips: bool,
+    /// The host names and web pages that may call, besides the document's.
+    pub desk: Desk,
     /// A file in place of `envoy/base.yaml`.
     pub base: Option<PathBuf>,
     /// Variables for Envoy in place of the environment's own (credentials of the demonstration); an empty one is unset.
@@ -374,7 +376,13 @@ fn plan(options: &Options, place: Place) -> Result<(Plan, Document, Option<Strin
         credentials::find(written.auth(), |name| own(name).or_else(|| std::env::var(name).ok()))?
     };
     let paths = own("BEDROCK_PATHS").or_else(|| std::env::var("BEDROCK_PATHS").ok()).filter(|paths| !paths.is_empty());
-    let choices = Choices { auth: found.auth, fips: options.fips, regions: options.regions.clone(), paths };
+    let choices = Choices {
+        auth: found.auth,
+        fips: options.fips,
+        regions: options.regions.clone(),
+        paths,
+        desk: Some(options.desk.clone()),
+    };
     let document = written.compile(&choices)?;
     let listen = options.listen.unwrap_or(loopback(0));
     let listen_tls = options.listen_tls.unwrap_or_else(|| next_to(listen));

@@ -5,14 +5,13 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::Error;
 use crate::base::Base;
 use crate::bootstrap::{self, Settings};
 use crate::document::{Choices, Written};
 use crate::gateway::{Options, loopback, paths_are_used, written};
 use crate::paths::PathSpec;
 use crate::platform::Platform;
-use crate::yaml;
+use crate::{Error, progress, yaml};
 use filter_core::config::Auth;
 
 /// The CA of client certificates; `infra/instance/install` writes it.
@@ -30,8 +29,9 @@ pub fn print_config(options: &Options, platform: Platform) -> Result<String, Err
 pub(crate) fn bootstrap(options: &Options, platform: Platform) -> Result<Value, Error> {
     let (base, written, _) = written(options)?;
     let auth = written.auth().unwrap_or(Auth::Sigv4);
-    let choices = Choices { auth, fips: options.fips, regions: options.regions.clone(), paths: None };
+    let choices = Choices { auth, fips: options.fips, regions: options.regions.clone(), paths: None, desk: None };
     let document = written.compile(&choices)?;
+    document.policy().warnings().iter().for_each(|warning| progress::note(&warning.to_string()));
     // Without the live feed: the collector reads the file, and with both it would write each record twice.
     let mut settings = settings(options.paths.clone(), None, platform);
     if let Some(ca) = &options.upstream_ca {
@@ -49,7 +49,7 @@ pub(crate) fn bootstrap(options: &Options, platform: Platform) -> Result<Value, 
 /// The shipped files are invalid; a test excludes it.
 pub fn standalone(platform: Platform) -> Result<Value, Error> {
     let base = Base::shipped()?;
-    let choices = Choices { auth: Auth::Sigv4, fips: false, regions: Vec::new(), paths: None };
+    let choices = Choices { auth: Auth::Sigv4, fips: false, regions: Vec::new(), paths: None, desk: None };
     let document = Written::example(&base)?.compile(&choices)?;
     let mut paths = vec![PathSpec::PUBLIC];
     for path in ["dx", "vpn"] {

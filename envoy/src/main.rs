@@ -3,6 +3,7 @@
 
 use std::process::ExitCode;
 
+use audit::text::visible_lines;
 use bedrock_gateway::cli::Cli;
 use clap::Parser;
 
@@ -10,7 +11,7 @@ fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", visible_lines(&error.to_string()));
             ExitCode::FAILURE
         }
     }

@@ -176,6 +176,11 @@ pub fn leave_no_core() {
     let _ = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(most), maximum: Some(most) });
 }
 
+/// From now on only this user can read the files that this process and its children create: logs and records name callers.
+pub fn keep_files_private() {
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+}
+
 /// Wraps the command in `setpriv --pdeathsig KILL`, which executes it with the same process id.
 fn with_parent_death_signal(command: Command) -> Command {
     let Some(setpriv) = on_path("setpriv").filter(|_| cfg!(target_os = "linux")) else {

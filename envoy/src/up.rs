@@ -16,6 +16,7 @@ use filter_core::names::PathName;
 pub fn run(options: &Options) -> Result<(), Error> {
     let signals = Signals::listen()?;
     process::leave_no_core();
+    process::keep_files_private();
     let mut gateway = Gateway::start(options, || signals.count() > 0)?;
     if !gateway.credentials.any {
         progress::note(

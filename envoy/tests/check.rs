@@ -170,7 +170,9 @@ fn mistakes_of_a_document_are_named() {
     for (from, to, start, says) in DOCUMENT {
         let file = dir.file("rules.json", &planted(POLICY, from, to));
         let found = faults(&[file], |_| {});
-        let said = found.first().unwrap_or_else(|| panic!("{to}: nothing was found"));
+        // A class that a caller leaves by proving no name is a note.
+        let said = found.iter().find(|said| !said.starts_with("note: "));
+        let said = said.unwrap_or_else(|| panic!("{to}: nothing was found"));
         assert!(said.starts_with(start) && said.contains(says), "{to}: {said}");
         // In the operator's words.
         for word in ["expected u", "struct ", "variant", "i64", "f64", "enum "] {
@@ -297,9 +299,12 @@ fn shipped_files_have_no_fault() {
         let applied: Vec<PathBuf> = files.iter().filter(|file| !file.ends_with(other)).cloned().collect();
         assert_eq!(applied.len(), files.len() - 1);
         let found = faults(&applied, |_| {});
-        // Its callers' names come from the mesh.
-        let note = "note: standalone.yaml:";
-        assert!(matches!(found.as_slice(), [only] if only.starts_with(note)), "{found:#?}");
+        // Its callers' names come from the mesh. The class that confines some of them lets nobody pass to the next.
+        let known = |note: &String| {
+            note.starts_with("note: standalone.yaml:")
+                || (note.starts_with("note: ") && note.contains("'private-only'"))
+        };
+        assert!(found.len() > 1 && found.iter().all(known), "{found:#?}");
     }
 }
 

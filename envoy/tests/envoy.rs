@@ -68,7 +68,7 @@ fn settings(dir: &Dir) -> Settings {
 }
 
 fn choices() -> Choices {
-    Choices { auth: Auth::Sigv4, fips: false, regions: Vec::new(), paths: None }
+    Choices { auth: Auth::Sigv4, fips: false, regions: Vec::new(), paths: None, desk: None }
 }
 
 fn render(settings: &Settings, choices: &Choices) -> Value {

@@ -14,6 +14,7 @@ pub(super) fn check(file: &File, envoy: Option<&File>, options: &Options, found:
     found.extend(values.flat_map(|value| regions::findings(value, &options.known_regions)).map(say));
     let Some(document) = mistakes::compile(file, found) else { return };
     found.extend(document.policy().findings().into_iter().map(say));
+    found.extend(document.policy().warnings().into_iter().map(|warning| say(warning).note()));
     if !options.paths.is_empty() {
         addresses(&at, &document, options, found);
     }

@@ -143,6 +143,9 @@ impl<'a> DryRun<'a> {
         headers.push(":method", request.method.as_str());
         headers.push(":scheme", "http");
         headers.push(":path", request.path.as_str());
+        // A record has no host, and was not refused for it.
+        let host = request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
+        headers.push(":authority", host.map_or(b"localhost".as_slice(), |(_, value)| value.as_slice()));
         for (name, value) in &request.headers {
             headers.push(name.as_str(), value.as_slice());
         }

@@ -25,6 +25,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::SystemTime;
 
+use audit::text::{visible_json, visible_lines};
 use filter_core::config::Auth;
 use filter_core::names::RegionName;
 use filter_core::policy::Policy;
@@ -99,9 +100,12 @@ impl Explain {
     pub fn run(&self, environment: Lookup<'_>) -> Result<String, crate::Error> {
         let report = self.report(environment)?;
         if self.json {
-            return serde_json::to_string_pretty(&report).map_err(|error| crate::Error::Failed(error.to_string()));
+            let json =
+                serde_json::to_string_pretty(&report).map_err(|error| crate::Error::Failed(error.to_string()))?;
+            return Ok(visible_json(&json));
         }
-        Ok(report.to_string().trim_end().to_owned())
+        // The record or the request may hold text that a client chose.
+        Ok(visible_lines(report.to_string().trim_end()).into_owned())
     }
 
     /// The report as data.
@@ -119,7 +123,7 @@ impl Explain {
             None => credentials::find(None, environment)?.auth,
         };
         let paths = environment("BEDROCK_PATHS").filter(|paths| !paths.is_empty());
-        let choices = Choices { auth, fips: false, regions: Vec::new(), paths: paths.clone() };
+        let choices = Choices { auth, fips: false, regions: Vec::new(), paths: paths.clone(), desk: None };
         let document = written.compile(&choices)?;
         // The filter reads BEDROCK_PATHS too, and refuses the calls of a class that it leaves without a path.
         let order = environment_order(paths.as_deref()).map_err(ExplainError::from)?;
@@ -132,9 +136,13 @@ impl Explain {
             Subject::Request(_) => None,
         };
         let principal = self.principal.clone().or(recorded);
+        let unnamed = principal.is_none();
         let run = DryRun::new(document.config(), &policy, principal, now, environment).map_err(ExplainError::from)?;
         let choice = Choice { paths: self.paths.clone(), region: self.region.clone(), aws };
         let mut report = Report::build(&run, &subject, &choice).map_err(ExplainError::from)?;
+        if unnamed {
+            report.notes.extend(policy.warnings().into_iter().map(|warning| warning.to_string()));
+        }
         if self.time.is_none() && aws_time.is_some() {
             report.notes.push("signed for the time in AWS's answer; give --time to compare the time too".to_owned());
         }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{base, cluster, endpoints, settings};
 
 fn choices() -> Choices {
-    Choices { auth: Auth::Sigv4, fips: false, regions: vec!["us-west-2".parse().unwrap()], paths: None }
+    Choices { auth: Auth::Sigv4, fips: false, regions: vec!["us-west-2".parse().unwrap()], paths: None, desk: None }
 }
 
 fn document(choices: &Choices) -> Document {

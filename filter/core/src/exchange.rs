@@ -170,6 +170,7 @@ impl Exchange {
         if self.translated {
             return Err(Refusal::Grpc);
         }
+        policy.access.check(headers, self.facts.principal.as_deref())?;
         if call.operation == Operation::InvokeModelWithBidirectionalStream {
             return Err(Refusal::Bidirectional(call.operation));
         }

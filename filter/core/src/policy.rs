@@ -1,7 +1,9 @@
 //! The configuration compiled into a policy that cannot be wrong: every name checked, every table closed.
 
 mod findings;
+mod warnings;
 
+use crate::access::Access;
 use crate::config::{Auth, Config, ConfigError, Principal, Role, at};
 use crate::credentials::source::CredentialSources;
 use crate::model::{self, GovOnly, Pattern, patterns};
@@ -23,6 +25,8 @@ pub struct Policy {
     pub auth: Auth,
     /// Where the caller's name comes from.
     pub principal: Vec<Principal>,
+    /// Who may call at all.
+    pub access: Access,
     /// The cluster that streams are sent through.
     pub stream_relay: Option<String>,
     /// Longest request body in bytes.
@@ -95,6 +99,7 @@ impl Policy {
             role: config.role,
             auth,
             principal: config.principal.clone(),
+            access: Access::compile(config)?,
             stream_relay: config.stream_relay.clone(),
             max_body_bytes: config.max_body_bytes,
             failback: Duration::from_secs(config.failback_seconds.into()),

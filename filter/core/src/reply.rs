@@ -1,5 +1,6 @@
 //! The gateway's own replies, in Bedrock's form: the one table from error to reply.
 
+use crate::access::AccessRefusal;
 use crate::headers::{Headers, Repeated};
 use crate::operation::{CallError, Operation};
 use crate::policy::ModelRefusal;
@@ -17,6 +18,9 @@ pub enum Refusal {
         "{0} is not supported by this gateway: bidirectional streams cannot be carried. Use ConverseStream or InvokeModelWithResponseStream."
     )]
     Bidirectional(Operation),
+    /// Who calls is refused, whatever is called.
+    #[error("Access denied: {0}.")]
+    Access(#[from] AccessRefusal),
     /// A header that crosses is repeated.
     #[error("The request is malformed: {0}.")]
     Repeated(#[from] Repeated),
@@ -139,7 +143,7 @@ impl Refusal {
             | Self::RequestLine(_) => (400, "ValidationException"),
             Self::Grpc => (415, "ValidationException"),
             Self::BodyTooLong { .. } => (413, "ValidationException"),
-            Self::Model(_) | Self::HiddenModel(_) | Self::NoRouteClass | Self::Principal(_) => {
+            Self::Access(_) | Self::Model(_) | Self::HiddenModel(_) | Self::NoRouteClass | Self::Principal(_) => {
                 (403, "AccessDeniedException")
             }
             Self::Throttled { .. } => (429, "ThrottlingException"),

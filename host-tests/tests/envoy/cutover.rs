@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Harness, Keys, eventually, required};
 
-const GET: &[u8] = b"GET /foundation-models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+const GET: &[u8] = b"GET /foundation-models HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
 
 /// A document with one class over two paths, tried first by these weights.
 fn weighted(dx: u32, vpn: u32) -> Value {
@@ -45,7 +45,7 @@ fn dripping() -> Vec<u8> {
     let text = "word ".repeat(30);
     let body = json!({ "messages": [{ "role": "user", "content": [{ "text": text }] }] }).to_string();
     format!(
-        "POST /model/fault.drip-100ms/converse-stream HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+        "POST /model/fault.drip-100ms/converse-stream HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
          content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     )

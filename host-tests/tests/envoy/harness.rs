@@ -145,6 +145,8 @@ impl Gateway {
         let mut command = Command::new(required("BEDROCK_GATEWAY_BIN"));
         let state = tempfile::tempdir().unwrap();
         command.args(["up", "--listen", "127.0.0.1:0", "--state"]).arg(state.path()).args(arguments);
+        // Names that raw requests of tests have.
+        command.args(["--host", "x", "--host", "evil.example", "--host", "one.host"]);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AWS_")) {
             command.env_remove(name);
         }

@@ -130,7 +130,7 @@ fn a_silent_call_has_packets_on_both_sides() {
                 paths[0].1 = upstream.address;
                 let envoy = gateway(&paths, &ca, shorten);
                 let downstream = Relay::to(plain(&envoy));
-                let answer = slow_call(downstream.address, "x", seconds);
+                let answer = slow_call(downstream.address, "localhost", seconds);
                 assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
                 for (relay, side) in [(downstream, "connected"), (upstream, "accepted")] {
                     let gap = relay.gap(side);
@@ -178,7 +178,7 @@ fn http2_clients_get_pings_and_keep_calls() {
     for (name, value) in [
         (":method", "POST"),
         (":scheme", "http"),
-        (":authority", "x"),
+        (":authority", "localhost"),
         (":path", "/model/fault.slow-3s/converse"),
         ("content-type", "application/json"),
     ] {

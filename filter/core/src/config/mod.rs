@@ -58,6 +58,16 @@ pub struct Config {
     /// Where the caller's name comes from; the first source that has one wins. Empty: callers have no name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub principal: Vec<Principal>,
+    /// Whether callers without a name are served.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub anonymous: Anonymous,
+    /// The host names that the gateway is called by, besides `localhost` and IP addresses; any name if left out. `*.` in front
+    /// takes every name below. A call with another host is refused: a web page whose name resolves to the gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<Vec<String>>,
+    /// The origins of web pages that may call (`https://app.example`); none if left out. SDKs outside a browser have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<String>,
     /// Which calls may take which paths; the first that matches wins. A call that none matches is refused.
     pub route_classes: Vec<RouteClass>,
     /// The cluster of the listener with the module's relay. Streams go through it, so that a stream whose upstream breaks off
@@ -148,6 +158,18 @@ pub struct Models {
     /// Patterns that a model must not match; they win over `allow`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<String>,
+}
+
+/// What happens to a caller without a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Anonymous {
+    /// It is served, by the first class without `principals` that takes its call.
+    #[default]
+    Allow,
+    /// Its calls are refused.
+    Refuse,
 }
 
 /// A source of the caller's name.

@@ -58,6 +58,37 @@ impl RouteClass {
             && covers_lengths(self.body_bytes, other.body_bytes)
     }
 
+    /// Whether a call may match both classes, as far as operations and models decide.
+    pub(crate) fn shares_calls_with(&self, other: &Self) -> bool {
+        let operations = other.possible_operations();
+        let models = match (&self.models, &other.models) {
+            (Some(own), Some(other)) => {
+                own.iter().any(|own| other.iter().any(|other| own.covers(other) || other.covers(own)))
+            }
+            _ => true,
+        };
+        models && self.possible_operations().iter().any(|operation| operations.contains(operation))
+    }
+
+    /// What a call has in this class that it lacks in another.
+    pub(crate) fn allows_more_than(&self, other: &Self) -> Option<String> {
+        let wider = |limit: Option<u64>, own: Option<u64>| limit.is_some_and(|limit| own.is_none_or(|own| own > limit));
+        let (limits, own) = (other.limits, self.limits);
+        if let Some(path) = self.own_paths.iter().find(|path| !other.own_paths.contains(path)) {
+            return Some(format!("path {path}"));
+        }
+        if let Some(region) = self.regions.iter().find(|region| !other.regions.contains(region)) {
+            return Some(format!("region {region}"));
+        }
+        if wider(limits.requests_per_minute.map(u64::from), own.requests_per_minute.map(u64::from)) {
+            return Some("more requests a minute".to_owned());
+        }
+        if wider(limits.tokens_per_minute.map(u64::from), own.tokens_per_minute.map(u64::from)) {
+            return Some("more tokens a minute".to_owned());
+        }
+        wider(other.bandwidth_kbps, self.bandwidth_kbps).then(|| "more bandwidth".to_owned())
+    }
+
     /// The operations of which a call could match, as far as the operation decides.
     fn possible_operations(&self) -> Vec<Operation> {
         OPERATIONS.iter().copied().filter(|operation| self.may_match(*operation)).collect()
