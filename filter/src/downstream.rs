@@ -148,7 +148,7 @@ impl Downstream {
 // === impl Downstream: the response ===
 
 impl Downstream {
-    fn read_response_headers(&self) -> Result<(), HostError> {
+    fn read_response_headers(&self) -> Result<Action, HostError> {
         let mut headers = host::response_headers()?;
         let restored = self.exchange().restored(&headers, host::response_code);
         if let Some(restored) = restored {
@@ -163,8 +163,11 @@ impl Downstream {
         }
         let mut exchange = self.exchange();
         let relayed = exchange.is_relayed() && relay_state::progress(exchange.request_id()).answered;
-        exchange.on_response(ResponseEvent::Headers { headers: &headers, relayed }, host::now()?);
-        Ok(())
+        let step = exchange.on_response(ResponseEvent::Headers { headers: &headers, relayed }, host::now()?);
+        let ResponseStep::Reply(reply) = step else { return Ok(Action::Continue) };
+        let id = exchange.request_id().to_owned();
+        drop(exchange);
+        Ok(send_reply(&reply, &id))
     }
 
     /// Shows the exchange the body, as long as it looks.
@@ -208,7 +211,7 @@ impl Downstream {
     fn rewritten(&self, event: ResponseEvent<'_>) -> Result<Option<Vec<u8>>, HostError> {
         match self.exchange().on_response(event, host::now()?) {
             ResponseStep::Replace(bytes) => Ok(Some(bytes)),
-            ResponseStep::Continue | ResponseStep::Reset => Ok(None),
+            ResponseStep::Continue | ResponseStep::Reply(_) | ResponseStep::Reset => Ok(None),
         }
     }
 }
@@ -275,10 +278,10 @@ impl HttpContext for Downstream {
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         self.response_complete = end_of_stream;
         // The response itself is complete; only the audit record lacks facts.
-        if let Err(error) = self.read_response_headers() {
+        self.read_response_headers().unwrap_or_else(|error| {
             host::log(LogLevel::Error, &format!("response headers are not read: {error}"));
-        }
-        Action::Continue
+            Action::Continue
+        })
     }
 
     fn on_http_response_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {

@@ -3,7 +3,7 @@
 use crate::host::{self, SharedData};
 use crate::memory::on_wiped_stack;
 use crate::plugin::Plugin;
-use filter_core::clock;
+use filter_core::clock::{self, Times};
 use filter_core::credentials::Fetched;
 use filter_core::credentials::call::{Call, CallOutcome};
 use filter_core::credentials::fetch::{Fetch, FetchError, Next};
@@ -57,7 +57,8 @@ impl Refresh {
         for name in plugin.credentials.due(&SharedData, now) {
             let Some(plan) = plugin.credentials.plan(name) else { continue };
             let mut fetch = Fetch::new(plan.clone());
-            let next = on_wiped_stack(|| fetch.next(CallOutcome::NoResponse, now));
+            let times = Times::at(&SharedData, now);
+            let next = on_wiped_stack(|| fetch.next(CallOutcome::NoResponse, times));
             self.proceed(plugin, name.to_owned(), fetch, next, now);
         }
     }
@@ -71,8 +72,8 @@ impl Refresh {
         let outcome = response
             .as_ref()
             .map_or(CallOutcome::NoResponse, |(headers, body)| CallOutcome::Response { headers, body });
-        let signed_for = clock::corrected(&SharedData, now);
-        let next = on_wiped_stack(|| fetch.next(outcome, signed_for));
+        let times = Times::at(&SharedData, now);
+        let next = on_wiped_stack(|| fetch.next(outcome, times));
         self.proceed(plugin, name, fetch, next, now);
     }
 

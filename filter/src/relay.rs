@@ -1,9 +1,10 @@
 //! The relay (`filter_core::relay`): its two places in Envoy.
 
-use crate::apply::{apply, fail};
+use crate::apply::{apply, fail, send_reply};
 use crate::host::{self, HostError};
 use crate::relay_state;
 use filter_core::envoy_names::RELAY_HEADER;
+use filter_core::exchange::changes_protocol;
 use filter_core::relay::{self, FirstBytes};
 use filter_core::reply::Refusal;
 use proxy_wasm::traits::{Context, HttpContext, StreamContext};
@@ -41,6 +42,10 @@ impl HttpContext for RelayHttp {
     }
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        // The gateway role's side of the relay is HTTP/1.0 and would wait for what follows.
+        if host::response_headers().is_ok_and(|headers| changes_protocol(&headers)) {
+            return send_reply(&Refusal::SwitchedProtocols.reply(), &self.id);
+        }
         relay_state::update(&self.id, |progress| progress.answered = true);
         self.note_end(end_of_stream);
         Action::Continue

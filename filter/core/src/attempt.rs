@@ -205,7 +205,7 @@ impl Attempt {
         let resigned = match error {
             _ if sent.facts.resigned.is_some() => None,
             "ExpiredTokenException" | "ExpiredToken" | "UnrecognizedClientException" | "InvalidClientTokenId" => {
-                let renewed = context.credentials.refused(set, context.shared, sent.generation);
+                let renewed = context.credentials.refused(set, context.shared, sent.generation, context.now);
                 renewed.then_some(Resigned::Credentials(sent.generation))
             }
             "InvalidSignatureException" | "SignatureDoesNotMatch" | "RequestTimeTooSkewed" | "RequestExpired" => {

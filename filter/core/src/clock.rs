@@ -15,6 +15,35 @@ const LEAST: Duration = Duration::from_secs(60);
 /// Ignore larger offsets; fix the host's clock.
 const MOST: Duration = Duration::from_secs(3600);
 
+/// The machine's time and the corrected one. A correction comes from a single response, which may be wrong: it may make a
+/// signature wrong, which the next refusal corrects, but must not make credentials expire, without which no call is sent and
+/// nothing is learned any more.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// As the machine has it.
+    pub machine: SystemTime,
+    /// What requests are signed with.
+    pub signing: SystemTime,
+}
+
+impl Times {
+    /// The corrected time of a moment.
+    pub fn at(shared: &dyn Shared, now: SystemTime) -> Self {
+        Self { machine: now, signing: corrected(shared, now) }
+    }
+
+    /// Whether something ended by both clocks.
+    pub fn are_after(self, end: SystemTime) -> bool {
+        end <= self.machine && end <= self.signing
+    }
+}
+
+impl From<SystemTime> for Times {
+    fn from(now: SystemTime) -> Self {
+        Self { machine: now, signing: now }
+    }
+}
+
 /// How far the machine's clock is behind (positive) or ahead (negative), in milliseconds; 0 if not known.
 pub fn offset_ms(shared: &dyn Shared) -> i64 {
     let kept = shared.get(KEY).and_then(|(value, _)| value.try_into().ok());

@@ -25,6 +25,8 @@ use audit::ExchangeFacts;
 use sha2::{Digest, Sha256};
 use std::time::SystemTime;
 
+/// 101 Switching Protocols (RFC 9110, section 15.2.2).
+const SWITCHING_PROTOCOLS: &[u8] = b"101";
 /// Bodies longer than this multiple of the limit get a reset, not a 413.
 const OVERLONG: u64 = 8;
 /// Longest request id of Bedrock's that is kept.
@@ -332,8 +334,7 @@ impl Exchange {
         match event {
             ResponseEvent::Headers { headers, relayed } => {
                 self.times.response = Some(now);
-                self.response_headers(headers, relayed);
-                ResponseStep::Continue
+                self.response_headers(headers, relayed)
             }
             ResponseEvent::Body { chunk } => self.response_body(chunk),
             ResponseEvent::End { complete } => self.response_end(complete),
@@ -357,12 +358,18 @@ impl Exchange {
         }
     }
 
-    fn response_headers(&mut self, headers: &Headers, relayed: bool) {
+    fn response_headers(&mut self, headers: &Headers, relayed: bool) -> ResponseStep {
         // The filter's own reply comes back through here too.
         if matches!(self.state, State::Refused) {
-            return;
+            return ResponseStep::Continue;
         }
         let status = headers.get_str(":status").and_then(|status| status.parse().ok()).unwrap_or(0);
+        if changes_protocol(headers) {
+            let reply = Refusal::SwitchedProtocols.reply();
+            self.facts.error = Some(reply.error.to_owned());
+            self.state = State::Refused;
+            return ResponseStep::Reply(reply);
+        }
         self.facts.upstream_id = headers.get_str("x-amzn-requestid").filter(|id| is_id(id)).map(str::to_owned);
         if status >= 400 {
             self.facts.error = headers.get_str("x-amzn-errortype").and_then(error_type);
@@ -373,6 +380,7 @@ impl Exchange {
         if relayed {
             self.relay = Relay::Streaming(FrameGuard::new(self.meter.reads_event_stream()));
         }
+        ResponseStep::Continue
     }
 
     fn response_body(&mut self, chunk: &[u8]) -> ResponseStep {
@@ -455,6 +463,12 @@ impl Exchange {
         }
         .samples()
     }
+}
+
+/// Whether a response asks to go on in another protocol. Envoy would carry bytes both ways from there on, and such a response
+/// has no end.
+pub fn changes_protocol(headers: &Headers) -> bool {
+    headers.get(":status") == Some(SWITCHING_PROTOCOLS)
 }
 
 fn is_id(text: &str) -> bool {

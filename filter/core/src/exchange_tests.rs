@@ -239,6 +239,18 @@ fn principals_choose_the_class() {
 }
 
 #[test]
+fn a_change_of_protocol_is_refused() {
+    let mut client = Client::new("gateway", "sigv4", Some(keys()));
+    client.headers(&converse(&[]), false);
+    client.body(b"{}", true);
+    let response = headers(&[(":status", "101"), ("upgrade", "websocket"), ("connection", "upgrade")]);
+    let step = client.response(ResponseEvent::Headers { headers: &response, relayed: false });
+    let ResponseStep::Reply(reply) = step else { panic!("{step:?}") };
+    assert_eq!((reply.status, reply.error), (502, "ServiceUnavailableException"));
+    assert_eq!(client.exchange.facts(true).error.as_deref(), Some("ServiceUnavailableException"));
+}
+
+#[test]
 fn responses_leave_their_facts() {
     let mut client = Client::new("gateway", "sigv4", Some(keys()));
     client.headers(&converse(&[]), false);

@@ -112,6 +112,9 @@ pub enum Refusal {
     /// A call of the host failed.
     #[error("The gateway failed inside Envoy ({0}). Nothing was sent.")]
     Host(String),
+    /// The upstream wants another protocol, which no client of the gateway has asked for.
+    #[error("Amazon Bedrock answered with a change of protocol (101), which the gateway does not carry.")]
+    SwitchedProtocols,
     /// Signing failed.
     #[error("{0}. Nothing was sent.")]
     Sign(#[from] SignError),
@@ -147,6 +150,7 @@ impl Refusal {
                 (403, "AccessDeniedException")
             }
             Self::Throttled { .. } => (429, "ThrottlingException"),
+            Self::SwitchedProtocols => (502, "ServiceUnavailableException"),
             Self::NoCredentials
             | Self::PendingCredentials
             | Self::ExpiredCredentials

@@ -112,6 +112,8 @@ pub enum ResponseStep {
     Continue,
     /// Replace the chunk with these bytes.
     Replace(Vec<u8>),
+    /// Reply this instead, and end the upstream's stream.
+    Reply(Reply),
     /// Reset the stream, so that the client does not see a clean end.
     Reset,
 }

@@ -11,11 +11,11 @@ use super::provider::{CertificatePlan, ContainerToken, FetchPlan, LocalEndpoint,
 use super::responses::{self, ResponseError};
 use super::session;
 use super::{Credentials, Fetched, Keys, Secret};
+use crate::clock::Times;
 use crate::encoding::{encode, hex};
 use crate::headers::Headers;
 use crate::sigv4::{self, Scope, Unsigned};
 use sha2::{Digest, Sha256};
-use std::time::SystemTime;
 
 /// Seconds that a session of the instance metadata service lives: a fetch takes a few.
 const IMDS_SESSION_SECONDS: &str = "60";
@@ -151,16 +151,16 @@ impl Fetch {
     ///
     /// # Errors
     /// [`FetchError`] names the call and what went wrong. The fetch is over then.
-    pub fn next(&mut self, outcome: CallOutcome<'_>, now: SystemTime) -> Result<Next, FetchError> {
+    pub fn next(&mut self, outcome: CallOutcome<'_>, now: impl Into<Times>) -> Result<Next, FetchError> {
         let step = std::mem::replace(&mut self.step, Step::Nothing);
         let name = step.name();
-        self.advance(step, outcome, now).map_err(|problem| {
+        self.advance(step, outcome, now.into()).map_err(|problem| {
             let step = if matches!(problem, Problem::Certificate(_)) { "certificate" } else { name };
             FetchError { step, problem }
         })
     }
 
-    fn advance(&mut self, step: Step, outcome: CallOutcome<'_>, now: SystemTime) -> Result<Next, Problem> {
+    fn advance(&mut self, step: Step, outcome: CallOutcome<'_>, now: Times) -> Result<Next, Problem> {
         if matches!(step, Step::Nothing) {
             return self.first_call(now).map(Next::Call);
         }
@@ -262,7 +262,7 @@ impl Fetch {
         }
     }
 
-    fn first_call(&mut self, now: SystemTime) -> Result<Call, Problem> {
+    fn first_call(&mut self, now: Times) -> Result<Call, Problem> {
         if let FetchPlan::RolesAnywhere { certificate: CertificatePlan::Given(material), session } = &self.plan {
             let (step, call) = create_session(session, material, now)?;
             self.step = step;
@@ -323,7 +323,7 @@ impl Fetch {
     }
 
     /// Local keys are the result, or sign the next request.
-    fn with_local_keys(&mut self, fetched: Fetched, now: SystemTime) -> Result<Next, Problem> {
+    fn with_local_keys(&mut self, fetched: Fetched, now: Times) -> Result<Next, Problem> {
         let Credentials::Keys(keys) = &fetched.credentials else { return done(fetched, now) };
         let (step, call) = match (&self.plan, self.secret()) {
             (_, Some(SecretPlan::Service { cluster, region, secret, .. })) => {
@@ -345,7 +345,7 @@ impl Fetch {
     }
 
     /// A secret holds the result, or the certificate that asks for a session.
-    fn with_secret(&mut self, body: &[u8], now: SystemTime) -> Result<Next, Problem> {
+    fn with_secret(&mut self, body: &[u8], now: Times) -> Result<Next, Problem> {
         let FetchPlan::RolesAnywhere { session, .. } = &self.plan else { return done(responses::secret(body)?, now) };
         let (step, call) = create_session(session, &responses::certificate(body)?, now)?;
         self.step = step;
@@ -370,11 +370,11 @@ const IMDS_HOST: &str = "169.254.169.254";
 fn create_session(
     session: &SessionRequest,
     material: &CertificateMaterial,
-    now: SystemTime,
+    now: Times,
 ) -> Result<(Step, Call), Problem> {
     let identity = SigningIdentity::parse(material)?;
-    let valid = identity.valid_at(now)?;
-    Ok((Step::Session { certificate: valid.validity() }, session.call(valid, now)?))
+    let valid = identity.valid_at(now.signing).or_else(|_| identity.valid_at(now.machine))?;
+    Ok((Step::Session { certificate: valid.validity() }, session.call(valid, now.signing)?))
 }
 
 fn signed(
@@ -383,7 +383,7 @@ fn signed(
     extra: &[(&str, &str)],
     body: String,
     keys: &Keys,
-    now: SystemTime,
+    now: Times,
 ) -> Result<Call, Problem> {
     let host = format!("{}.{}.amazonaws.com", scope.service, scope.region);
     let body_sha256 = hex(&Sha256::digest(&body));
@@ -393,7 +393,7 @@ fn signed(
         headers.push(*name, *value);
     }
     headers.push("content-length", body.len().to_string());
-    for (name, value) in sigv4::sign(unsigned, keys, scope, now)? {
+    for (name, value) in sigv4::sign(unsigned, keys, scope, now.signing)? {
         headers.push(name, value);
     }
     Ok(Call { cluster: cluster.to_owned(), headers, body: body.into_bytes() })
@@ -411,8 +411,8 @@ fn request(method: &str, host: &str, path: &str) -> Headers {
     headers
 }
 
-fn done(fetched: Fetched, now: SystemTime) -> Result<Next, Problem> {
-    if fetched.expires.is_some_and(|expires| expires <= now) {
+fn done(fetched: Fetched, now: Times) -> Result<Next, Problem> {
+    if fetched.expires.is_some_and(|expires| now.are_after(expires)) {
         return Err(Problem::Expired);
     }
     Ok(Next::Done(fetched))

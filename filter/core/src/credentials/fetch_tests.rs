@@ -3,7 +3,7 @@ use crate::config::{self, Auth};
 use crate::credentials::provider::Provider;
 use crate::credentials::source::Source;
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub(super) const KEYS: &str = r#"{"Code":"Success","AccessKeyId":"AKIDGOV","SecretAccessKey":"gov/secret","Token":"gov-token","Expiration":"2026-01-02T04:04:05Z"}"#;
 pub(super) const ROLE_KEYS: &str = "<AssumeRoleWithWebIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">
@@ -253,4 +253,33 @@ fn envoys_answer_is_not_the_services() {
         let own = run(plan, &[before, vec![(503, "<Error><Code>ServiceUnavailable</Code></Error>")]].concat());
         assert_eq!(own.1.unwrap_err(), format!("{step}: answered 503 ServiceUnavailable"));
     }
+}
+
+/// A correction of the clock comes from one response of an upstream, which may be wrong.
+#[test]
+fn a_wrong_correction_does_not_expire_keys() {
+    let plan = plan(&json!({"source": "imds", "cluster": "imds"}));
+    let keys = answer_keys(900);
+    for ahead in [-3600_i64, 0, 3600] {
+        let mut fetch = Fetch::new(plan.clone());
+        let by = Duration::from_secs(ahead.unsigned_abs());
+        let signing = if ahead < 0 { now() - by } else { now() + by };
+        let times = Times { machine: now(), signing };
+        let mut headers = Headers::default();
+        headers.push(":status", "200");
+        let mut answers = ["session", "role", &keys].into_iter();
+        let mut next = fetch.next(CallOutcome::NoResponse, times).unwrap();
+        while let Next::Call(_) = next {
+            let body = answers.next().unwrap().as_bytes();
+            next = fetch.next(CallOutcome::Response { headers: &headers, body }, times).unwrap();
+        }
+        assert!(matches!(next, Next::Done(_)), "{ahead}");
+    }
+}
+
+/// What a local endpoint answers, for keys that live so long.
+fn answer_keys(seconds: u64) -> String {
+    let ends = time::OffsetDateTime::from(now() + Duration::from_secs(seconds));
+    let ends = ends.format(&time::format_description::well_known::Rfc3339).unwrap();
+    format!(r#"{{"Code":"Success","AccessKeyId":"AKIA","SecretAccessKey":"s","Token":"t","Expiration":"{ends}"}}"#)
 }

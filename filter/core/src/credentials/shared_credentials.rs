@@ -22,6 +22,8 @@ const REFETCH_MS: u64 = 5 * 60 * 1000;
 const LEASE_MS: u64 = 6000;
 /// Waits after a failure: the first and the longest.
 const BACKOFF_MS: (u64, u64) = (500, 30_000);
+/// Waits between two fetches for credentials that Bedrock refuses: the first and the longest.
+const REFUSAL_MS: (u64, u64) = (10_000, 15 * 60 * 1000);
 /// How long a worker that has handed a fetch over leaves later ones to the others.
 const HANDOVER_MS: u64 = 2000;
 /// Keys are not used this shortly before they expire: a call has to arrive first.
@@ -80,6 +82,12 @@ struct Work {
     not_before: u64,
     /// A generation that Bedrock refused: it must be replaced now.
     refused: u64,
+    /// How many generations Bedrock has refused in a row.
+    #[serde(default)]
+    refusals: u32,
+    /// Until when a further refused generation is not replaced.
+    #[serde(default)]
+    keep_until: u64,
 }
 
 impl SharedCredentials {
@@ -208,14 +216,29 @@ impl SharedCredentials {
         });
     }
 
-    /// Marks credentials that Bedrock refused as expired or invalid: they are fetched again, once.
-    pub fn refused(&self, shared: &dyn Shared, generation: u64) {
+    /// Marks credentials that Bedrock refused as expired or invalid: they are fetched again, once. Returns whether a call may
+    /// wait for others. If Bedrock refuses one generation after the other, new ones do not help, and a wait that doubles is
+    /// between two fetches.
+    pub fn refused(&self, shared: &dyn Shared, generation: u64, now: SystemTime) -> bool {
+        let now = millis(now);
+        let current = self.cached(shared).map_or(0, |cached| cached.generation);
         let mark = |value: Option<&[u8]>| {
             let work = Work::read(value);
-            let new = Work { refused: generation, ..work };
-            ((new != work).then(|| new.write()), ())
+            // They are replaced already, or are being replaced.
+            if generation != current || work.refused == generation {
+                return (None, true);
+            }
+            if now < work.keep_until {
+                return (None, false);
+            }
+            let (first, longest) = REFUSAL_MS;
+            // It was quiet for long: this refusal is a new one.
+            let refusals =
+                if now < work.keep_until.saturating_add(longest) { work.refusals.saturating_add(1) } else { 1 };
+            let wait = first.saturating_mul(1 << (refusals - 1).min(16)).min(longest);
+            (Some(Work { refused: generation, refusals, keep_until: now + wait, ..work }.write()), true)
         };
-        let _ = update(shared, &self.work_key, mark);
+        update(shared, &self.work_key, mark).unwrap_or(false)
     }
 
     /// Changes the lease, if this worker still holds it.
@@ -420,13 +443,40 @@ mod tests {
         shared.due(&memory, at(0));
         shared.publish(&memory, &keys("a", None), at(0), 0.0);
         assert!(!shared.due(&memory, at(10)));
-        shared.refused(&memory, 1);
+        assert!(shared.refused(&memory, 1, at(10)));
         assert!(shared.due(&memory, at(11)) && !shared.due(&memory, at(12)));
         shared.publish(&memory, &keys("b", None), at(13), 0.0);
         // A call that used the old keys is late.
-        shared.refused(&memory, 1);
+        assert!(shared.refused(&memory, 1, at(13)));
         assert!(!shared.due(&memory, at(14)));
         assert_eq!(shared.cached(&memory).unwrap().generation, 2);
         assert!(shared.due(&memory, at(13 + REFETCH_MS)), "and fetched again in time");
+    }
+
+    #[test]
+    fn refused_again_and_again_backs_off() {
+        let memory = Memory::default();
+        let shared = SharedCredentials::new("default", 1);
+        shared.due(&memory, at(0));
+        shared.publish(&memory, &keys("a", None), at(0), 0.0);
+        let (mut fetches, mut resent) = (Vec::new(), 0);
+        // Ten calls a second, each refused, for ten minutes.
+        for now in (0..600_000).step_by(100) {
+            let generation = shared.cached(&memory).unwrap().generation;
+            resent += u32::from(shared.refused(&memory, generation, at(now)));
+            if shared.due(&memory, at(now)) {
+                fetches.push(now / 1000);
+                shared.publish(&memory, &keys("b", None), at(now), 0.0);
+            }
+        }
+        assert_eq!(fetches, [0, 10, 30, 70, 150, 310], "and every five minutes, as without refusals");
+        assert_eq!(resent, 6);
+        // An hour later a refusal is a new one.
+        let generation = shared.cached(&memory).unwrap().generation;
+        assert!(shared.refused(&memory, generation, at(3_600_000)));
+        assert!(shared.due(&memory, at(3_600_000)));
+        shared.publish(&memory, &keys("c", None), at(3_600_000), 0.0);
+        assert!(!shared.refused(&memory, generation + 1, at(3_609_000)));
+        assert!(shared.refused(&memory, generation + 1, at(3_610_000)));
     }
 }

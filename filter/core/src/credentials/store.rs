@@ -4,6 +4,7 @@ use super::provider::{FetchPlan, Provider};
 use super::shared_credentials::SharedCredentials;
 use super::source::CredentialSources;
 use super::{Credentials, Fetched};
+use crate::clock;
 use crate::config::{Auth, ConfigError};
 use crate::shared::Shared;
 use std::collections::BTreeMap;
@@ -66,7 +67,7 @@ impl CredentialStore {
             }
             Some((Provider::Fetched(_), fetched)) => match fetched.cached(shared) {
                 None => CredentialStatus::Pending,
-                Some(cached) if cached.usable(now) => {
+                Some(cached) if cached.usable(now) || cached.usable(clock::corrected(shared, now)) => {
                     CredentialStatus::Usable { credentials: cached.credentials, generation: cached.generation }
                 }
                 Some(_) => CredentialStatus::Expired,
@@ -128,13 +129,10 @@ impl CredentialStore {
         self.0.get(name).is_some_and(|(_, source)| source.hand_over(shared))
     }
 
-    /// As [`SharedCredentials::refused`]. `false`: the source cannot be fetched again.
-    pub fn refused(&self, name: &str, shared: &dyn Shared, generation: u64) -> bool {
+    /// As [`SharedCredentials::refused`]. `false`, too: the source cannot be fetched again.
+    pub fn refused(&self, name: &str, shared: &dyn Shared, generation: u64, now: SystemTime) -> bool {
         let source = self.fetched().find(|(known, ..)| *known == name);
-        if let Some((_, _, source)) = source {
-            source.refused(shared, generation);
-        }
-        source.is_some()
+        source.is_some_and(|(_, _, source)| source.refused(shared, generation, now))
     }
 
     /// How long the fetched credentials of each source may still be used, where they expire; zero where there are none.

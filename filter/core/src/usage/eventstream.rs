@@ -69,7 +69,9 @@ enum Payload {
     #[default]
     Ignored,
     /// ConverseStream's `metadata`.
-    Metadata(Box<Scanner>),
+    Metadata(Box<(Scanner, Tokens)>),
+    /// An exception's name.
+    Exception(String),
     /// InvokeModelWithResponseStream's `chunk`: `{"bytes": base64 of the model's own JSON}`.
     Chunk(Box<(Scanner, Inner)>),
 }
@@ -213,8 +215,8 @@ impl Frames {
             Part::Payload(left) => {
                 self.crc.update(piece);
                 match &mut self.payload {
-                    Payload::Ignored => {}
-                    Payload::Metadata(scanner) => scanner.feed(piece, &mut self.tokens),
+                    Payload::Ignored | Payload::Exception(_) => {}
+                    Payload::Metadata(metadata) => metadata.0.feed(piece, &mut metadata.1),
                     Payload::Chunk(chunk) => chunk.0.feed(piece, &mut chunk.1),
                 }
                 self.part = if complete { Part::Crc } else { Part::Payload(left.saturating_sub(piece.len() as u32)) };
@@ -251,8 +253,7 @@ impl Frames {
             (Some(b"event"), Some(b"metadata")) => Payload::Metadata(Box::default()),
             (Some(b"event"), Some(b"chunk")) => Payload::Chunk(Box::default()),
             (Some(b"exception" | b"error"), _) => {
-                self.exception.get_or_insert_with(|| exception_name(exception.or(code).unwrap_or(b"unknown")));
-                Payload::Ignored
+                Payload::Exception(exception_name(exception.or(code).unwrap_or(b"unknown")))
             }
             _ => Payload::Ignored,
         };
@@ -262,8 +263,12 @@ impl Frames {
         if self.crc.clone().finalize() != word(kept) {
             return Err(StreamError::MessageCrc);
         }
-        if let Payload::Chunk(chunk) = std::mem::take(&mut self.payload) {
-            self.tokens.merge(&chunk.1.tokens);
+        // Not before its CRC: a damaged frame says nothing.
+        match std::mem::take(&mut self.payload) {
+            Payload::Ignored => {}
+            Payload::Metadata(metadata) => self.tokens.merge(&metadata.1),
+            Payload::Chunk(chunk) => self.tokens.merge(&chunk.1.tokens),
+            Payload::Exception(name) => drop(self.exception.get_or_insert(name)),
         }
         Ok(Part::Prelude)
     }
@@ -322,6 +327,34 @@ impl<'a> Iterator for StringHeaders<'a> {
             if kind == STRING {
                 return Some((name, value));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_frame_counts_nothing() {
+        let metadata = |tokens: u64| {
+            let json = format!(r#"{{"usage":{{"inputTokens":{tokens},"outputTokens":{tokens}}}}}"#);
+            frame(&[(":message-type", "event"), (":event-type", "metadata")], json.as_bytes())
+        };
+        let exception = frame(&[(":message-type", "exception"), (":exception-type", "throttlingException")], b"{}");
+        for whole in [metadata(1_000_000), exception] {
+            for at in Prelude::LENGTH..whole.len() {
+                let mut damaged = whole.clone();
+                damaged[at] ^= 1;
+                let mut frames = Frames::default();
+                frames.feed(&metadata(7));
+                frames.feed(&damaged);
+                assert_eq!((frames.usage().input, frames.exception()), (Some(7), None), "byte {at}");
+                assert_eq!(frames.error(), Some(StreamError::MessageCrc), "byte {at}");
+            }
+            let mut frames = Frames::default();
+            frames.feed(&whole[..whole.len() - 1]);
+            assert_eq!((frames.usage().input, frames.exception()), (None, None), "no CRC yet");
         }
     }
 }
