@@ -319,6 +319,11 @@ pub(crate) fn reset_request() {
     let _ = unsafe { proxy_close_stream(StreamType::HttpRequest) };
 }
 
+/// Closes the connection of a network filter's context, after the callback that runs.
+pub(crate) fn close_connection() -> Result<(), HostError> {
+    check("proxy_close_stream", unsafe { proxy_close_stream(StreamType::Downstream) })
+}
+
 /// Resets the response.
 pub(crate) fn reset_response() {
     // If this fails, Envoy's timeouts end the paused response.

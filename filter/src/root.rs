@@ -1,5 +1,6 @@
 //! The root context: configuration, ticks and new streams. There is one for each place of the module in Envoy's configuration.
 
+use crate::connections::{self, Connection};
 use crate::downstream::Downstream;
 use crate::host::{self, SharedData};
 use crate::plugin::Plugin;
@@ -7,14 +8,19 @@ use crate::refresh::Refresh;
 use crate::relay::{RelayConnection, RelayHttp};
 use crate::source::{Place, Source};
 use crate::upstream::Upstream;
-use filter_core::config::{RelayPlace, Role, SourceCluster};
+use filter_core::config::{Connections, RelayPlace, Role, SourceCluster};
+use filter_core::connections::OpenConnections;
 use proxy_wasm::traits::{Context, HttpContext, RootContext, StreamContext};
 use proxy_wasm::types::{ContextType, LogLevel};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
 /// How often waiting calls look for credentials, and credentials are checked for their end.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How often silent connections are looked for.
+const CONNECTIONS_TICK: Duration = Duration::from_secs(1);
 
 /// Without a plugin it refuses every call.
 #[derive(Debug)]
@@ -23,19 +29,26 @@ pub(crate) struct Root {
     plugin: Option<Rc<Plugin>>,
     relay: Option<RelayPlace>,
     source: Option<Rc<Place>>,
+    connections: Option<connections::Shared>,
     refresh: Refresh,
 }
 
 impl Root {
     /// `id` is the host's number for the context.
     pub(crate) fn new(id: u32) -> Self {
-        Self { id, plugin: None, relay: None, source: None, refresh: Refresh::default() }
+        Self { id, plugin: None, relay: None, source: None, connections: None, refresh: Refresh::default() }
     }
 
     fn configure(&mut self, json: &[u8]) -> Result<(), String> {
         if let Some(place) = RelayPlace::parse(json) {
             self.relay = Some(place.map_err(|error| error.to_string())?);
             return Ok(());
+        }
+        if let Some(limits) = Connections::parse(json) {
+            let open = OpenConnections::new(limits.map_err(|error| error.to_string())?);
+            self.connections = Some(Rc::new(RefCell::new(open)));
+            let period = host::set_tick_period(CONNECTIONS_TICK);
+            return period.map_err(|error| format!("silent connections cannot be ended: {error}"));
         }
         if let Some(place) = SourceCluster::parse(json) {
             let place = place.map_err(|error| error.to_string())?;
@@ -74,6 +87,10 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
+        if let Some(open) = &self.connections {
+            connections::tick(open, self.id);
+            return;
+        }
         let Some(plugin) = &self.plugin else { return };
         // One fetch serves all roles: signers only read.
         if plugin.policy.role == Role::Signer {
@@ -98,12 +115,15 @@ impl RootContext for Root {
         })
     }
 
-    fn create_stream_context(&self, _: u32) -> Option<Box<dyn StreamContext>> {
+    fn create_stream_context(&self, context_id: u32) -> Option<Box<dyn StreamContext>> {
+        if let Some(open) = &self.connections {
+            return Some(Box::new(Connection::new(context_id, open)));
+        }
         Some(Box::new(RelayConnection::default()))
     }
 
     fn get_type(&self) -> Option<ContextType> {
-        Some(if self.relay == Some(RelayPlace::Connection) {
+        Some(if self.relay == Some(RelayPlace::Connection) || self.connections.is_some() {
             ContextType::StreamContext
         } else {
             ContextType::HttpContext

@@ -14,7 +14,7 @@ pub(crate) mod token_file;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use filter_core::config::{RelayPlace, SourceCluster};
+use filter_core::config::{Connections, RelayPlace, SourceCluster};
 use serde_json::{Map, Value, json};
 
 use crate::base::{Base, role_of};
@@ -81,13 +81,15 @@ pub fn render(base: &Base, settings: &Settings, document: &Document) -> Result<V
 }
 
 /// Whether a plugin is the relay. Its document holds only its place.
-fn is_relay(document: &str) -> bool {
+pub(crate) fn is_relay(document: &str) -> bool {
     RelayPlace::parse(document.as_bytes()).is_some()
 }
 
-/// Whether a plugin's document does not depend on the filter's: the relay's, and that of the filter in a source's cluster.
-fn is_fixed(document: &str) -> bool {
-    is_relay(document) || SourceCluster::parse(document.as_bytes()).is_some()
+/// Whether a plugin's document does not depend on the filter's: the relay's, that of the filter in a source's cluster, and that
+/// of the limits of connections.
+pub(crate) fn is_fixed(document: &str) -> bool {
+    let json = document.as_bytes();
+    is_relay(document) || SourceCluster::parse(json).is_some() || Connections::parse(json).is_some()
 }
 
 fn listeners(resources: &mut Value, settings: &Settings) -> Result<(), BootstrapError> {

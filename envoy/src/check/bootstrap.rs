@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use filter_core::config::{Auth, CertificateSource, Config, ConfigError, Credentials, RelayPlace, Role, SourceCluster};
+use filter_core::config::{
+    Auth, CertificateSource, Config, ConfigError, Connections, Credentials, RelayPlace, Role, SourceCluster,
+};
 use filter_core::policy::Policy;
 use serde_json::Value;
 
@@ -12,7 +14,9 @@ use super::{
     At, Fault, File, Options, ca, callers, cluster, did_you_mean, keepalive, mistakes, regions, routes, source_filters,
 };
 use crate::base::role_of;
+use crate::bootstrap::is_relay;
 use crate::document::Document;
+use crate::objects;
 use crate::source_clusters::{self, SourcesCluster};
 
 const HTTP_WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
@@ -87,6 +91,13 @@ fn wasm<'a>(at: &At<'_>, key: &str, value: &'a Value, plugins: &mut Vec<Plugin<'
     secrets(at, &key, config, found);
     let text = config.pointer("/configuration/value").and_then(Value::as_str).unwrap_or_default();
     if RelayPlace::parse(text.as_bytes()).is_some() {
+        return;
+    }
+    if let Some(Err(error)) = Connections::parse(text.as_bytes()) {
+        found.push(at.fault(&format!("{key}.configuration.value"), format!("{}: {}", error.key, error.detail())));
+        return;
+    }
+    if Connections::parse(text.as_bytes()).is_some() {
         return;
     }
     if let Some(document) = SourceCluster::parse(text.as_bytes()) {
@@ -180,7 +191,7 @@ fn listeners(at: &At<'_>, bootstrap: &Value, plugins: &[Plugin<'_>], found: &mut
     let listeners = bootstrap.pointer("/static_resources/listeners").and_then(Value::as_array);
     for (index, listener) in listeners.into_iter().flatten().enumerate() {
         let text = listener.to_string();
-        if !text.contains("cluster_header") || text.contains(NETWORK_WASM) {
+        if !text.contains("cluster_header") || objects::plugins(listener).into_iter().any(is_relay) {
             continue;
         }
         let key = format!("static_resources.listeners[{index}]");

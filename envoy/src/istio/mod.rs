@@ -31,6 +31,8 @@ const MANAGER: &str = "envoy.filters.network.http_connection_manager";
 const ROUTER: &str = "envoy.filters.http.router";
 /// The filter with the role `gateway`.
 const GATEWAY_FILTER: &str = "bedrock.gateway";
+/// The network filter that limits clients' connections.
+const CONNECTIONS_FILTER: &str = "bedrock.connections";
 
 /// Keys that Istio sets itself, or that a merge cannot carry.
 const NOT_MERGED: [&str; 5] = ["stat_prefix", "codec_type", "http_filters", "route_config", "@type"];
@@ -122,8 +124,11 @@ pub fn envoy_filter(mut bootstrap: Value) -> Result<String, BootstrapError> {
         .find(|listener| listener.get("name").and_then(Value::as_str) == Some("plain"))
         .ok_or(BootstrapError::Missing("listener named `plain`"))?;
     let manager = listener
-        .pointer("/filter_chains/0/filters/0/typed_config")
-        .and_then(Value::as_object)
+        .pointer("/filter_chains/0/filters")
+        .and_then(|filters| {
+            filters.as_array()?.iter().find(|filter| filter.get("name").is_some_and(|name| name == MANAGER))
+        })
+        .and_then(|manager| manager.get("typed_config")?.as_object())
         .ok_or(BootstrapError::Missing("connection manager in listener `plain`"))?;
     let clusters = bootstrap
         .pointer("/static_resources/clusters")
@@ -140,6 +145,7 @@ pub fn envoy_filter(mut bootstrap: Value) -> Result<String, BootstrapError> {
             ("MERGE", json!({ "name": MANAGER, "typed_config": manager_patch(manager) })),
         ),
     ];
+    patches.extend(connections_patch(listener));
     patches.extend(filter_patches(manager));
     patches.extend(route_patches(manager)?);
     patches.extend(listeners.iter().filter(|listener| listener.get("internal_listener").is_some()).map(|listener| {
@@ -195,6 +201,15 @@ fn listener_patch(listener: &Value) -> Patch {
         json!({ "context": "GATEWAY", "listener": { "portNumber": PORT } }),
         ("MERGE", Value::Object(merged)),
     )
+}
+
+/// The limits of clients' connections: the clients are the mesh's pods, by their addresses.
+fn connections_patch(listener: &Value) -> Option<Patch> {
+    let mut filters = listener.pointer("/filter_chains/0/filters")?.as_array()?.iter();
+    let filter = filters.find(|filter| filter.get("name").is_some_and(|name| name == CONNECTIONS_FILTER))?;
+    let why = "Limits what one client can hold of the process's connections.";
+    let value = with_mounted_module(filter.clone());
+    Some(Patch::new(why, "NETWORK_FILTER", at(json!({ "name": MANAGER })), ("INSERT_BEFORE", value)))
 }
 
 /// The connection manager's settings that a merge can carry. A merge cannot set `false`.

@@ -46,7 +46,7 @@ fn names(config: &Value) -> Vec<&str> {
 
 /// The routes of the plain listener.
 fn routes(config: &Value) -> &Vec<Value> {
-    let manager = &config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
+    let manager = &config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][1]["typed_config"];
     manager["route_config"]["virtual_hosts"][0]["routes"].as_array().unwrap()
 }
 

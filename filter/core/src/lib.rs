@@ -9,6 +9,7 @@ pub mod attempt;
 pub mod breaker;
 pub mod clock;
 pub mod config;
+pub mod connections;
 pub mod credentials;
 pub mod encoding;
 pub mod envoy_names;

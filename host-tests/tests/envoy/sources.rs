@@ -36,7 +36,12 @@ pub(crate) fn configuration(dir: &Path, sources: &Sources, secrets: u16, credent
 }
 
 /// A gateway of four workers whose keys come from `credentials`, and the doubles that they come from and go to.
-fn fetching(credentials: &str, lifetime: Duration, of_bedrock: bool, trouble: Trouble) -> (Harness, Sources, Keyring) {
+pub(crate) fn fetching(
+    credentials: &str,
+    lifetime: Duration,
+    of_bedrock: bool,
+    trouble: Trouble,
+) -> (Harness, Sources, Keyring) {
     let keyring = Keyring::default();
     let sources = Sources::start(lifetime, &keyring, of_bedrock).unwrap();
     sources.set_trouble(trouble);

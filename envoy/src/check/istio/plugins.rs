@@ -1,6 +1,6 @@
 //! WasmPlugins, Wasm filters in patches, and images: pinned, and refusing when they fail.
 
-use filter_core::config::{Auth, RelayPlace, Role, SourceCluster};
+use filter_core::config::{Auth, Role};
 use filter_core::policy::Policy;
 use serde_json::Value;
 
@@ -9,6 +9,7 @@ use super::super::{Fault, Options, did_you_mean, mistakes, regions};
 use super::access::overlap;
 use super::{NETWORK_WASM, Object, WASM, plain};
 use crate::base::role_of;
+use crate::bootstrap::is_fixed;
 
 /// A WasmPlugin: the module by digest, refusing when it fails, and a document that can do without holding bodies.
 pub(super) fn plugin(object: &Object<'_>, options: &Options, found: &mut Vec<Fault>) {
@@ -73,8 +74,7 @@ pub(super) fn filter(object: &Object<'_>, key: &str, value: &Value, options: &Op
     }
     let document = config.pointer("/configuration/value").and_then(Value::as_str).unwrap_or_default();
     // These decide nothing.
-    let bytes = document.as_bytes();
-    if RelayPlace::parse(bytes).is_none() && SourceCluster::parse(bytes).is_none() {
+    if !is_fixed(document) {
         policy(object, &format!("{key}.config.configuration.value"), document, options, found);
     }
 }

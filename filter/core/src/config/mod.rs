@@ -1,6 +1,7 @@
 //! The configuration as the operator writes it: one JSON document for every role. Unknown keys are refused, and errors name
 //! the key. [`Policy`](crate::policy::Policy) is compiled from it once.
 
+mod connections;
 mod error;
 mod json;
 mod locate;
@@ -10,6 +11,7 @@ mod source_cluster;
 mod sources;
 mod tagged;
 
+pub use connections::Connections;
 pub(crate) use error::at;
 pub use error::{ConfigError, Position};
 pub use locate::locate;
@@ -61,8 +63,8 @@ pub struct Config {
     /// Whether callers without a name are served.
     #[serde(default, skip_serializing_if = "is_default")]
     pub anonymous: Anonymous,
-    /// The host names that the gateway is called by, besides `localhost` and IP addresses; any name if left out. `*.` in front
-    /// takes every name below. A call with another host is refused: a web page whose name resolves to the gateway.
+    /// The host names that the gateway is called by, besides `localhost`, IP addresses and Bedrock's own names; any name
+    /// if left out. `*.` in front takes every name below. A call with another host is refused: a web page whose name resolves to the gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hosts: Option<Vec<String>>,
     /// The origins of web pages that may call (`https://app.example`); none if left out. SDKs outside a browser have none.

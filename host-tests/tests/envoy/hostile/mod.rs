@@ -1,12 +1,16 @@
 //! What hostile clients try: each case has its stated answer and its audit record, and a neighbour's ordinary call next to it
 //! succeeds.
 
+mod connections;
+mod desk;
+mod frames;
 mod headers;
 mod http2;
 mod models;
 mod principals;
 mod queries;
 mod recovery;
+mod upstream;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

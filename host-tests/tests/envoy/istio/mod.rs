@@ -238,8 +238,9 @@ fn envoy_takes_filters_that_istiod_serves() {
         let log = object.get_mut("path").filter(|path| path.as_str().is_some_and(|path| path.starts_with("/var/log")));
         log.into_iter().for_each(|path| *path = json!(dir.join("access.jsonl")));
     });
-    // The gateway filter, and the signer in each cluster; the relay's two filters stay in the bootstrap.
-    assert_eq!((by_name, modules), (5, 2));
+    // The gateway filter, and the signer in each cluster; the relay's two filters and the limits of connections stay in the
+    // bootstrap.
+    assert_eq!((by_name, modules), (5, 3));
     let file = dir.join("envoy.json");
     std::fs::write(&file, config.to_string()).unwrap();
     let output = Command::new(required("ENVOY_BIN"))

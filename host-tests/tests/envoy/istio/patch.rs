@@ -34,7 +34,13 @@ impl Proxy {
                 1
             }
             "NETWORK_FILTER" if operation == "MERGE" && fits => {
-                merge(&mut self.listener["filter_chains"][0]["filters"][0], value);
+                let at = self.manager_place();
+                merge(&mut self.listener["filter_chains"][0]["filters"][at], value);
+                1
+            }
+            "NETWORK_FILTER" if operation == "INSERT_BEFORE" && fits => {
+                let at = self.manager_place();
+                self.listener["filter_chains"][0]["filters"].as_array_mut().unwrap().insert(at, value.clone());
                 1
             }
             "HTTP_FILTER" if fits => {
@@ -139,7 +145,13 @@ impl Proxy {
     }
 
     pub(super) fn manager(&mut self) -> &mut Value {
-        &mut self.listener["filter_chains"][0]["filters"][0]["typed_config"]
+        let at = self.manager_place();
+        &mut self.listener["filter_chains"][0]["filters"][at]["typed_config"]
+    }
+
+    /// The connection manager's place among the network filters.
+    fn manager_place(&self) -> usize {
+        list(&self.listener["filter_chains"][0]["filters"]).position(|filter| filter["name"] == MANAGER).unwrap()
     }
 
     /// Whether a match names this proxy's routes: by `NAMESPACE/NAME` of the Gateway, which istiod reads from their name.

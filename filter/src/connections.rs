@@ -1,0 +1,81 @@
+//! The network filter that limits clients' connections (`filter_core::connections`).
+
+use crate::host::{self, HostError};
+use filter_core::connections::{Client, OpenConnections};
+use proxy_wasm::traits::{Context, StreamContext};
+use proxy_wasm::types::{Action, LogLevel};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// The open connections of the root context's listeners on this worker.
+pub(crate) type Shared = Rc<RefCell<OpenConnections>>;
+
+/// A client's connection. Dropped when the connection ends.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    id: u32,
+    open: Shared,
+    /// Set while it is counted.
+    client: Option<Client>,
+    heard: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(id: u32, open: &Shared) -> Self {
+        Self { id, open: Rc::clone(open), client: None, heard: false }
+    }
+
+    fn begin(&mut self) -> Result<Action, HostError> {
+        let address = host::property(&["source", "address"]);
+        let Some(client) = address.as_deref().and_then(Client::of) else { return Ok(Action::Continue) };
+        if self.open.borrow_mut().open(self.id, client, host::now()?) {
+            self.client = Some(client);
+            return Ok(Action::Continue);
+        }
+        host::close_connection()?;
+        Ok(Action::Pause)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(client) = self.client {
+            self.open.borrow_mut().close(self.id, client);
+        }
+    }
+}
+
+impl Context for Connection {}
+
+impl StreamContext for Connection {
+    fn on_new_connection(&mut self) -> Action {
+        self.begin().unwrap_or_else(|error| {
+            host::log(LogLevel::Error, &format!("a client's connection is not counted: {error}"));
+            Action::Continue
+        })
+    }
+
+    fn on_downstream_data(&mut self, _: usize, _: bool) -> Action {
+        if !std::mem::replace(&mut self.heard, true) {
+            self.open.borrow_mut().hear(self.id);
+        }
+        Action::Continue
+    }
+}
+
+/// Ends the connections that have been silent too long, and reports how many were refused. `root` is the context that calls.
+pub(crate) fn tick(open: &Shared, root: u32) {
+    let Ok(now) = host::now() else { return };
+    let late = open.borrow_mut().take_silent(now);
+    for id in &late {
+        let _ = host::set_context(*id).and_then(|()| host::close_connection());
+    }
+    if !late.is_empty() {
+        // If this fails, the next callback sets its own context.
+        let _ = host::set_context(root);
+    }
+    let refused = open.borrow_mut().take_refused();
+    if refused > 0 {
+        host::log(LogLevel::Warn, &format!("refused {refused} connections: their clients have as many as they may"));
+    }
+}
