@@ -32,7 +32,7 @@ pub(crate) fn apply_woken(
     apply: impl FnOnce(RequestStep) -> Action,
     fail: impl FnOnce(HostError) -> Action,
 ) -> bool {
-    if step == RequestStep::AwaitCredentials {
+    if matches!(step, RequestStep::AwaitCredentials | RequestStep::DiscardBody) {
         return true;
     }
     if apply(step) == Action::Continue

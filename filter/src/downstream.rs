@@ -1,12 +1,14 @@
 //! A stream of the downstream chain (roles `gateway` and `combined`).
 
 use crate::apply::{apply, apply_woken, reset_response, send_reply};
+use crate::buffered;
 use crate::host::{self, HostError};
 use crate::memory::on_wiped_stack;
 use crate::plugin::Plugin;
 use crate::relay_state::{self, RelayProgress};
 use crate::waiting::Waiter;
 use audit::ExchangeFacts;
+use filter_core::buffers::{Full, UNCOUNTED};
 use filter_core::config::{Principal, Role};
 use filter_core::envoy_names::{ATTEMPT_PROPERTY, ENDPOINT_PATH, ENDPOINT_REGION, EXCHANGE_PROPERTY};
 use filter_core::exchange::{Endpoint, Exchange};
@@ -35,7 +37,7 @@ pub(crate) struct Downstream {
 
 /// An exchange, which its root context wakes if it waits.
 #[derive(Debug)]
-struct Call {
+pub(crate) struct Call {
     plugin: Option<Rc<Plugin>>,
     exchange: RefCell<Exchange>,
 }
@@ -65,10 +67,31 @@ impl Call {
         self.refuse(&Refusal::Host(error.to_string()))
     }
 
-    fn refuse(&self, refusal: &Refusal) -> Action {
+    pub(crate) fn refuse(&self, refusal: &Refusal) -> Action {
         let mut exchange = self.exchange.borrow_mut();
         exchange.refuse(refusal);
         send_reply(&refusal.reply(), exchange.request_id())
+    }
+
+    /// Gives up the body that the stream with this context buffers.
+    pub(crate) fn evict(self: &Rc<Self>, context: u32, full: Full) -> bool {
+        let (Some(plugin), Ok(now)) = (&self.plugin, host::now()) else { return false };
+        let evicted = self.exchange.borrow_mut().evict(full, false, now);
+        if evicted {
+            let waiter: Rc<dyn Waiter> = Rc::<Self>::clone(self);
+            plugin.waiting.add(context, &waiter);
+        }
+        evicted
+    }
+
+    pub(crate) fn is_refused(&self) -> bool {
+        self.exchange.borrow().is_refused()
+    }
+
+    /// The caller's name, or its address. In the context of its stream.
+    pub(crate) fn caller(&self) -> String {
+        let name = self.exchange.borrow().principal().map(str::to_owned);
+        name.unwrap_or_else(host::source_address)
     }
 }
 
@@ -94,10 +117,31 @@ impl Downstream {
     fn on_request(&self, event: RequestEvent<'_>) -> Action {
         let step = self.call.on_request(event);
         if let (RequestStep::AwaitCredentials, Some(plugin)) = (&step, &self.call.plugin) {
-            let waiter: Rc<dyn Waiter> = Rc::<Call>::clone(&self.call);
-            plugin.waiting.add(self.context, &waiter);
+            plugin.waiting.add(self.context, &self.waiter());
         }
-        self.call.apply(step)
+        let action = self.call.apply(step);
+        buffered::follow(self.context, self.exchange().request_body_mode());
+        action
+    }
+
+    fn waiter(&self) -> Rc<dyn Waiter> {
+        Rc::<Call>::clone(&self.call)
+    }
+
+    /// Makes room for the bodies that are buffered. `action` is the current callback's, which changes if this call has to give
+    /// way.
+    fn keep_budgets(&self, action: Action) -> Action {
+        let Some(plugin) = &self.call.plugin else { return action };
+        let full = buffered::enforce(Some(self.context), self.context, &plugin.policy.budgets);
+        let Some(full) = full else { return action };
+        match host::now() {
+            Ok(now) if self.exchange().evict(full, true, now) => {
+                plugin.waiting.add(self.context, &self.waiter());
+                Action::Pause
+            }
+            Ok(_) => self.call.refuse(&Refusal::BuffersFull(full)),
+            Err(error) => self.call.fail(error),
+        }
     }
 
     /// The name that the first source has.
@@ -237,6 +281,7 @@ impl Downstream {
 impl Drop for Downstream {
     fn drop(&mut self) {
         relay_state::forget(self.exchange().request_id());
+        buffered::end(self.context);
     }
 }
 
@@ -249,7 +294,13 @@ impl HttpContext for Downstream {
         match host::request_headers() {
             Ok(headers) => {
                 let principal = self.principal();
-                self.on_request(RequestEvent::Headers { headers: &headers, principal, end_of_stream })
+                let action = self.on_request(RequestEvent::Headers { headers: &headers, principal, end_of_stream });
+                if self.exchange().is_refused() {
+                    return action;
+                }
+                buffered::begin(self.context, &self.call);
+                buffered::follow(self.context, self.exchange().request_body_mode());
+                self.keep_budgets(action)
             }
             Err(error) => self.call.fail(error),
         }
@@ -257,10 +308,20 @@ impl HttpContext for Downstream {
 
     fn on_http_request_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
         // `body_size` counts all of a buffered body, and the new part of any other.
-        if !matches!(self.exchange().request_body_mode(), RequestBodyMode::Hash | RequestBodyMode::Hold) {
+        let is_buffered = matches!(self.exchange().request_body_mode(), RequestBodyMode::Hash | RequestBodyMode::Hold);
+        if !is_buffered {
             self.seen = 0;
         }
-        let action = self.read_body(body_size, end_of_stream);
+        let new = body_size.saturating_sub(self.seen);
+        let whole = end_of_stream && self.seen == 0;
+        let mut action = self.read_body(body_size, end_of_stream);
+        if is_buffered && !(whole && new <= UNCOUNTED) && !self.exchange().is_refused() {
+            buffered::grow(self.context, &self.call, new);
+            buffered::follow(self.context, self.exchange().request_body_mode());
+            if !end_of_stream {
+                action = self.keep_budgets(action);
+            }
+        }
         if self.exchange().request_body_mode() != RequestBodyMode::Discard {
             return action;
         }

@@ -261,6 +261,12 @@ pub(crate) fn response_code() -> Option<u16> {
     u16::try_from(code).ok()
 }
 
+/// The client's address without its port; empty if Envoy knows none.
+pub(crate) fn source_address() -> String {
+    let address = property(&["source", "address"]).and_then(|value| String::from_utf8(value).ok()).unwrap_or_default();
+    address.rsplit_once(':').map_or(address.clone(), |(host, _)| host.to_owned())
+}
+
 /// Attempts up to now, the current one included.
 pub(crate) fn attempts() -> u64 {
     property(ATTEMPTS).and_then(|value| value.try_into().ok()).map_or(0, u64::from_le_bytes)

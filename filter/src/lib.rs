@@ -3,6 +3,7 @@
 // A leaf crate: nothing reads its documentation but its own source.
 
 mod apply;
+mod buffered;
 mod connections;
 mod downstream;
 mod host;

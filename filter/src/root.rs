@@ -1,5 +1,6 @@
 //! The root context: configuration, ticks and new streams. There is one for each place of the module in Envoy's configuration.
 
+use crate::buffered;
 use crate::connections::{self, Connection};
 use crate::downstream::Downstream;
 use crate::host::{self, SharedData};
@@ -12,7 +13,7 @@ use filter_core::config::{Connections, RelayPlace, Role, SourceCluster};
 use filter_core::connections::OpenConnections;
 use proxy_wasm::traits::{Context, HttpContext, RootContext, StreamContext};
 use proxy_wasm::types::{ContextType, LogLevel};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// How often silent connections are looked for.
 const CONNECTIONS_TICK: Duration = Duration::from_secs(1);
+/// The same while many calls wait to go on.
+const SOON: Duration = Duration::from_millis(5);
 
 /// Without a plugin it refuses every call.
 #[derive(Debug)]
@@ -31,12 +34,22 @@ pub(crate) struct Root {
     source: Option<Rc<Place>>,
     connections: Option<connections::Shared>,
     refresh: Refresh,
+    /// The period of ticks.
+    tick: Cell<Duration>,
 }
 
 impl Root {
     /// `id` is the host's number for the context.
     pub(crate) fn new(id: u32) -> Self {
-        Self { id, plugin: None, relay: None, source: None, connections: None, refresh: Refresh::default() }
+        Self {
+            id,
+            plugin: None,
+            relay: None,
+            source: None,
+            connections: None,
+            refresh: Refresh::default(),
+            tick: Cell::new(TICK),
+        }
     }
 
     fn configure(&mut self, json: &[u8]) -> Result<(), String> {
@@ -62,11 +75,24 @@ impl Root {
                 &format!("no Commercial credentials (`{source}`): every call that needs them is answered with 503"),
             );
         }
-        if plugin.credentials.fetches() {
-            host::set_tick_period(TICK).map_err(|error| format!("credentials cannot be fetched: {error}"))?;
+        // Role `gateway` also needs it to keep its budgets.
+        if plugin.credentials.fetches() || plugin.policy.role != Role::Signer {
+            host::set_tick_period(TICK).map_err(|error| format!("there are no ticks: {error}"))?;
         }
         self.plugin = Some(Rc::new(plugin));
         Ok(())
+    }
+}
+
+impl Root {
+    /// Wakes streams. If there are too many for one callback, the next tick comes soon.
+    fn wake(&self, plugin: &Plugin) {
+        let period = if plugin.waiting.look(self.id) { SOON } else { TICK };
+        if self.tick.replace(period) != period
+            && let Err(error) = host::set_tick_period(period)
+        {
+            host::log(LogLevel::Error, &format!("waiting calls go on late: {error}"));
+        }
     }
 }
 
@@ -75,7 +101,7 @@ impl Context for Root {
         let Some(plugin) = &self.plugin else { return };
         // Envoy reports a call without a response by a response without headers.
         self.refresh.on_response(plugin, token, (headers > 0).then_some(body_size));
-        plugin.waiting.look(self.id);
+        self.wake(plugin);
     }
 }
 
@@ -97,8 +123,10 @@ impl RootContext for Root {
             plugin.credentials.follow(&SharedData);
         } else {
             self.refresh.tick(plugin);
+            buffered::enforce(None, self.id, &plugin.policy.budgets);
         }
-        plugin.waiting.look(self.id);
+        self.wake(plugin);
+        buffered::settle();
     }
 
     fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {

@@ -6,6 +6,7 @@
 //! [`Handoff`](crate::handoff::Handoff) in Envoy's filter state, not in headers: headers that one attempt changed stay changed
 //! for the next.
 
+use crate::buffers::Full;
 use crate::config::Auth;
 use crate::credentials::store::CredentialStatus;
 use crate::frame_guard::{FrameGuard, StreamEnd};
@@ -23,12 +24,14 @@ use crate::step::{Context, RequestBodyMode, RequestEvent, RequestStep, ResponseB
 use crate::usage::Meter;
 use audit::ExchangeFacts;
 use sha2::{Digest, Sha256};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// 101 Switching Protocols (RFC 9110, section 15.2.2).
 const SWITCHING_PROTOCOLS: &[u8] = b"101";
 /// Bodies longer than this multiple of the limit get a reset, not a 413.
 const OVERLONG: u64 = 8;
+/// How long a call whose buffered body was dropped may go on sending before it is refused.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Longest request id of Bedrock's that is kept.
 const MAX_REQUEST_ID: usize = 64;
 /// What the client of a stream is told if it ends early.
@@ -83,10 +86,14 @@ enum State {
     Forwarded {
         length: u64,
     },
-    /// Too long. The body is read to its end before the reply: a client that is still sending would take the closed
-    /// connection for a network failure, and try again.
-    Overlong {
+    /// Refused, while the client is still sending. The body is read to its end before the reply, or `until` a time: the client
+    /// would take the closed connection for a network failure, and try again.
+    Discarding {
+        refusal: Refusal,
         length: u64,
+        until: Option<SystemTime>,
+        /// Whether the part that was buffered has been dropped. A client that sends nothing more gets its reply without it.
+        dropped: bool,
     },
     Refused,
 }
@@ -125,7 +132,7 @@ impl Exchange {
             }
             RequestEvent::Body { chunk, end_of_stream } => self.request_body(chunk, end_of_stream, context),
             RequestEvent::UnreadBody { length, end_of_stream } => {
-                self.count(length, context.policy).and_then(|()| self.pass(end_of_stream, context.policy))
+                self.count(length, context.policy).and_then(|()| self.pass(end_of_stream))
             }
             RequestEvent::Trailers => self.request_body(&[], true, context),
             RequestEvent::Tick => self.tick(context),
@@ -147,7 +154,7 @@ impl Exchange {
         match self.state {
             State::Hashing { .. } => RequestBodyMode::Hash,
             State::Waiting { .. } => RequestBodyMode::Hold,
-            State::Overlong { .. } => RequestBodyMode::Discard,
+            State::Discarding { .. } => RequestBodyMode::Discard,
             State::Start | State::Forwarded { .. } | State::Refused => RequestBodyMode::Stream,
         }
     }
@@ -201,8 +208,9 @@ impl Exchange {
             CredentialStatus::Pending | CredentialStatus::Usable { .. } => {}
         }
         if announced.is_some_and(|length| length > policy.max_body_bytes) {
-            self.state = State::Overlong { length: 0 };
-            return self.pass(end_of_stream, policy);
+            let refusal = Refusal::BodyTooLong { limit: policy.max_body_bytes };
+            self.state = State::Discarding { refusal, length: 0, until: None, dropped: true };
+            return self.pass(end_of_stream);
         }
         let caller = self.facts.principal.as_deref().unwrap_or(&self.facts.id);
         let pending = PendingCall { call, headers, route: Route::new(class, caller)? };
@@ -232,16 +240,16 @@ impl Exchange {
             }
             state => {
                 self.state = state;
-                self.pass(end_of_stream, context.policy)
+                self.pass(end_of_stream)
             }
         }
     }
 
     /// Takes a part of the body that is not read.
-    fn pass(&self, end_of_stream: bool, policy: &Policy) -> Result<RequestStep, Refusal> {
-        match self.state {
-            State::Overlong { .. } if end_of_stream => Err(Refusal::BodyTooLong { limit: policy.max_body_bytes }),
-            State::Overlong { .. } => Ok(RequestStep::DiscardBody),
+    fn pass(&self, end_of_stream: bool) -> Result<RequestStep, Refusal> {
+        match &self.state {
+            State::Discarding { refusal, .. } if end_of_stream => Err(refusal.clone()),
+            State::Discarding { .. } => Ok(RequestStep::DiscardBody),
             State::Waiting { .. } => Ok(RequestStep::AwaitCredentials),
             State::Start | State::Hashing { .. } | State::Forwarded { .. } | State::Refused => {
                 Ok(RequestStep::Continue)
@@ -249,7 +257,16 @@ impl Exchange {
         }
     }
 
-    /// Looks again for the credentials that a call waits for.
+    /// Gives up the body that is buffered, for other calls. `here`: in the callback of this stream, where it can be dropped at
+    /// once. A reply follows. Returns whether there was one.
+    pub fn evict(&mut self, full: Full, here: bool, now: SystemTime) -> bool {
+        let (State::Hashing { length, .. } | State::Waiting { length, .. }) = &self.state else { return false };
+        let (refusal, until) = (Refusal::BuffersFull(full), Some(now + PATIENCE));
+        self.state = State::Discarding { refusal, length: *length, until, dropped: here };
+        true
+    }
+
+    /// Looks again for the credentials that a call waits for, and for the time of a reply.
     fn tick(&mut self, context: Context<'_>) -> Result<RequestStep, Refusal> {
         match std::mem::take(&mut self.state) {
             State::Waiting { prepared, since, length: counted } => {
@@ -260,9 +277,13 @@ impl Exchange {
                 }
                 step
             }
+            State::Discarding { refusal, until: Some(until), dropped, .. } if !dropped || until <= context.now => {
+                Err(refusal)
+            }
             state => {
+                let waits = matches!(state, State::Discarding { .. });
                 self.state = state;
-                Ok(RequestStep::Continue)
+                Ok(if waits { RequestStep::DiscardBody } else { RequestStep::Continue })
             }
         }
     }
@@ -271,11 +292,14 @@ impl Exchange {
     /// one that has gone upstream is ended at once.
     fn count(&mut self, part: usize, policy: &Policy) -> Result<(), Refusal> {
         let limit = policy.max_body_bytes;
+        if let State::Discarding { dropped, .. } = &mut self.state {
+            *dropped = true;
+        }
         let (length, most) = match &mut self.state {
             State::Hashing { length, .. } | State::Forwarded { length } | State::Waiting { length, .. } => {
                 (length, limit)
             }
-            State::Overlong { length } => (length, limit.saturating_mul(OVERLONG)),
+            State::Discarding { length, .. } => (length, limit.saturating_mul(OVERLONG)),
             State::Start | State::Refused => return Ok(()),
         };
         *length = length.saturating_add(part as u64);
@@ -283,11 +307,12 @@ impl Exchange {
         if length <= most {
             return Ok(());
         }
+        let refusal = Refusal::BodyTooLong { limit };
         if matches!(self.state, State::Hashing { .. }) {
-            self.state = State::Overlong { length };
+            self.state = State::Discarding { refusal, length, until: None, dropped: true };
             return Ok(());
         }
-        Err(Refusal::BodyTooLong { limit })
+        Err(refusal)
     }
 
     /// Sends the call on. Without credentials it waits; it has waited from `since`.
@@ -423,6 +448,16 @@ impl Exchange {
     /// The request id: what the client sees, and the audit record's key.
     pub fn request_id(&self) -> &str {
         &self.facts.id
+    }
+
+    /// Whether the gateway has refused the call.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.state, State::Refused)
+    }
+
+    /// The caller's name, if it has one.
+    pub fn principal(&self) -> Option<&str> {
+        self.facts.principal.as_deref()
     }
 
     /// What is known of the exchange now. `complete` says whether the sender ended the response.

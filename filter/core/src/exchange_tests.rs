@@ -408,7 +408,7 @@ fn a_throttled_region_is_passed_over() {
 fn incomplete_calls_keep_no_region_out_of_use() {
     let mut client = Client::new("gateway", "sigv4", Some(keys()));
     Breaker::new(&client.shared, "us-east-1", MODEL, client.now).failed(None);
-    client.now += std::time::Duration::from_secs(2);
+    client.now += Duration::from_secs(2);
     for nth in 0..50 {
         client.exchange = Exchange::new(format!("incomplete-{nth}"));
         assert_eq!(client.headers(&converse(&[]), false), RequestStep::AwaitBody);
@@ -508,7 +508,7 @@ fn a_throttled_caller_learns_when_to_retry() {
 
 #[test]
 fn calls_wait_for_first_credentials_at_most() {
-    let seconds = std::time::Duration::from_secs;
+    let seconds = Duration::from_secs;
     for (after, comes) in [(1, true), (2, false)] {
         let (policy, store, shared_credentials) = fetched("gateway");
         let mut client = Client::of(policy, None);
@@ -536,7 +536,7 @@ fn refuses_when_credentials_expired() {
     let mut client = Client::of(policy, None);
     client.credentials = store;
     publish(&shared_credentials, &client.shared, NOW, 60);
-    client.now = NOW + std::time::Duration::from_secs(60);
+    client.now = NOW + Duration::from_secs(60);
     let reply = refused(client.headers(&converse(&[]), false));
     assert_eq!(reply.0, 503);
     assert!(reply.2.contains("have expired"), "{}", reply.2);

@@ -7,6 +7,7 @@
 pub mod access;
 pub mod attempt;
 pub mod breaker;
+pub mod buffers;
 pub mod clock;
 pub mod config;
 pub mod connections;

@@ -4,6 +4,7 @@ mod findings;
 mod warnings;
 
 use crate::access::Access;
+use crate::buffers::Budgets;
 use crate::config::{Auth, Config, ConfigError, Principal, Role, at};
 use crate::credentials::source::CredentialSources;
 use crate::model::{self, GovOnly, Pattern, patterns};
@@ -31,6 +32,8 @@ pub struct Policy {
     pub stream_relay: Option<String>,
     /// Longest request body in bytes.
     pub max_body_bytes: u64,
+    /// How much the bodies of all calls may occupy.
+    pub budgets: Budgets,
     /// How long a path must have been healthy before calls take it again.
     pub failback: Duration,
     /// Where credentials come from.
@@ -102,6 +105,7 @@ impl Policy {
             access: Access::compile(config)?,
             stream_relay: config.stream_relay.clone(),
             max_body_bytes: config.max_body_bytes,
+            budgets: Budgets::compile(&config.buffers, config.max_body_bytes)?,
             failback: Duration::from_secs(config.failback_seconds.into()),
             classes: route::compile(config, order)?,
             credential_sources,

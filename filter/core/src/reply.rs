@@ -1,6 +1,7 @@
 //! The gateway's own replies, in Bedrock's form: the one table from error to reply.
 
 use crate::access::AccessRefusal;
+use crate::buffers::Full;
 use crate::headers::{Headers, Repeated};
 use crate::operation::{CallError, Operation};
 use crate::policy::ModelRefusal;
@@ -70,6 +71,9 @@ pub enum Refusal {
         /// The limit in bytes.
         limit: u64,
     },
+    /// The bodies of all calls would occupy too much memory, and this call's owner has most of it.
+    #[error("{}. Nothing was sent. Try again when fewer calls are in flight.", full_budget(*.0))]
+    BuffersFull(Full),
     /// The gateway has no Commercial credentials.
     #[error("The gateway has no credentials for Commercial Bedrock. Nothing was sent.")]
     NoCredentials,
@@ -149,8 +153,8 @@ impl Refusal {
             Self::Access(_) | Self::Model(_) | Self::HiddenModel(_) | Self::NoRouteClass | Self::Principal(_) => {
                 (403, "AccessDeniedException")
             }
-            Self::Throttled { .. } => (429, "ThrottlingException"),
             Self::SwitchedProtocols => (502, "ServiceUnavailableException"),
+            Self::Throttled { .. } | Self::BuffersFull(Full::Connection | Full::Caller) => (429, "ThrottlingException"),
             Self::NoCredentials
             | Self::PendingCredentials
             | Self::ExpiredCredentials
@@ -160,14 +164,28 @@ impl Refusal {
             | Self::ForeignCall
             | Self::ForeignEndpoint { .. }
             | Self::NoPath { .. }
+            | Self::BuffersFull(Full::Process)
             | Self::Host(_)
             | Self::Sign(_) => (503, "ServiceUnavailableException"),
         };
         let retry_after = match self {
             Self::Throttled { seconds, .. } => Some(*seconds),
+            Self::BuffersFull(_) => Some(1),
             _ => None,
         };
         Reply { status, error, message: self.to_string(), retry_after }
+    }
+}
+
+fn full_budget(full: Full) -> &'static str {
+    match full {
+        Full::Connection => {
+            "Too many requests: the calls of this connection have more data in the gateway than it buffers for one"
+        }
+        Full::Caller => {
+            "Too many requests: the calls of this caller have more data in the gateway than it buffers for one"
+        }
+        Full::Process => "The gateway has no memory left for this call",
     }
 }
 

@@ -80,6 +80,9 @@ pub struct Config {
     #[serde(default = "default_max_body_bytes", skip_serializing_if = "is_default_max_body_bytes")]
     #[cfg_attr(test, schemars(extend("default" = default_max_body_bytes())))]
     pub max_body_bytes: u64,
+    /// How much the bodies of all calls together may occupy in Envoy's memory.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub buffers: Buffers,
     /// Where the Commercial credentials come from.
     #[serde(default, skip_serializing_if = "is_default")]
     pub credentials: Credentials,
@@ -272,6 +275,26 @@ pub struct Limits {
     /// when a call is over: a call may overdraw the allowance, and the next waits until the debt is paid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_per_minute: Option<u32>,
+}
+
+/// How much the bodies of all calls together may occupy in Envoy's memory. A call that exceeds a budget costs whoever uses most
+/// of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Buffers {
+    /// Bytes in all of Envoy; 268435456 (256 MiB) if left out, or `caller_bytes` if that is more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_bytes: Option<u64>,
+    /// Bytes of one caller; 134217728 (128 MiB) if left out, or `connection_bytes` if that is more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller_bytes: Option<u64>,
+    /// Bytes of one connection; 67108864 (64 MiB) if left out, or twice `max_body_bytes` if that is more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection_bytes: Option<u64>,
+    /// Calls at the same time, of which one caller may have half; 4096 if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls: Option<u64>,
 }
 
 /// Bounds of a body's length, in bytes, either included. A body of unannounced length (chunked) counts as longer than any.

@@ -6,6 +6,7 @@ mod desk;
 mod frames;
 mod headers;
 mod http2;
+mod memory;
 mod models;
 mod principals;
 mod queries;

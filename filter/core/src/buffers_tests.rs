@@ -1,0 +1,176 @@
+use super::*;
+use crate::shared::tests::Memory;
+use std::time::Duration;
+
+const LIMITS: Budgets = Budgets { total_bytes: 100, caller_bytes: 60, connection_bytes: 40, calls: 8 };
+const MIB: u64 = 1 << 20;
+
+/// A stream of a caller's connection that holds so many bytes.
+fn held(ledger: &mut Ledger, stream: Stream, (caller, connection): (&str, u64), bytes: u64) {
+    ledger.begin(stream);
+    ledger.own(stream, Owner::new(caller, connection));
+    ledger.grow(stream, bytes);
+}
+
+fn full(ledger: &Ledger, stream: Stream) -> Option<(Stream, Full)> {
+    ledger.full(Some(stream), &LIMITS).map(|evicted| (evicted.stream, evicted.full))
+}
+
+#[test]
+fn each_budget_costs_its_largest_stream() {
+    let mut ledger = Ledger::default();
+    held(&mut ledger, 1, ("a", 1), 25);
+    held(&mut ledger, 2, ("a", 1), 15);
+    assert_eq!(full(&ledger, 2), None);
+    ledger.grow(2, 1);
+    assert_eq!(full(&ledger, 2), Some((1, Full::Connection)));
+    ledger.end(1);
+    held(&mut ledger, 3, ("a", 2), 38);
+    held(&mut ledger, 4, ("a", 3), 7);
+    assert_eq!(full(&ledger, 4), Some((3, Full::Caller)), "the connection with most gives way");
+    ledger.end(3);
+    assert_eq!(full(&ledger, 4), None);
+}
+
+#[test]
+fn small_calls_pass_while_one_caller_fills_all() {
+    let mut ledger = Ledger::default();
+    held(&mut ledger, 1, ("a", 1), 40);
+    held(&mut ledger, 2, ("b", 2), 40);
+    held(&mut ledger, 3, ("c", 3), 20);
+    assert!(!ledger.is_full(&LIMITS));
+    held(&mut ledger, 4, ("d", 4), 1);
+    assert!(ledger.is_full(&LIMITS));
+    let (stream, kind) = full(&ledger, 4).unwrap();
+    assert!(kind == Full::Process && (stream == 1 || stream == 2), "{stream}");
+    // Calls that were sent do not give way; then the next does.
+    ledger.sent(1);
+    ledger.sent(2);
+    assert_eq!(full(&ledger, 4), Some((3, Full::Process)));
+    ledger.sent(3);
+    assert_eq!(full(&ledger, 4), Some((4, Full::Process)), "nobody else can");
+    ledger.dropped(4);
+    assert_eq!(full(&ledger, 4), None);
+}
+
+#[test]
+fn a_body_that_stays_counts_again() {
+    let mut ledger = Ledger::default();
+    held(&mut ledger, 1, ("a", 1), 30);
+    held(&mut ledger, 2, ("a", 1), 20);
+    assert_eq!(full(&ledger, 2), Some((1, Full::Connection)));
+    ledger.evict(1);
+    assert_eq!(full(&ledger, 2), None);
+    ledger.stays(1);
+    assert_eq!(full(&ledger, 2), Some((2, Full::Connection)), "a call gives way once");
+    ledger.dropped(2);
+    ledger.stays(2);
+    assert_eq!(full(&ledger, 2), None);
+}
+
+#[test]
+fn calls_without_a_body_are_bounded_too() {
+    let mut ledger = Ledger::default();
+    for stream in 0..8 {
+        ledger.begin(stream);
+    }
+    assert!(!ledger.is_full(&LIMITS));
+    ledger.begin(8);
+    assert!(ledger.is_full(&LIMITS));
+    assert_eq!(ledger.unowned().len(), 9);
+    assert_eq!(ledger.full(Some(8), &LIMITS), None, "no stream is known to belong to anybody");
+    for stream in ledger.unowned() {
+        ledger.own(stream, if stream == 8 { Owner::new("b", 2) } else { Owner::new("a", 1) });
+    }
+    let evicted = ledger.full(Some(8), &LIMITS).unwrap();
+    assert!(evicted.stream < 8 && evicted.full == Full::Process, "{evicted:?}");
+    // Half of the calls may be one caller's.
+    assert_eq!(full(&ledger, 0).unwrap().1, Full::Caller);
+}
+
+#[test]
+fn nothing_is_left_when_all_calls_are_over() {
+    let mut ledger = Ledger::default();
+    let mut random = 7_u64;
+    let mut next = |below: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % below
+    };
+    for _ in 0..20_000 {
+        let stream = next(40) as Stream;
+        match next(9) {
+            0 => ledger.begin(stream),
+            1 => ledger.own(stream, Owner::new(["a", "b", "c"][next(3) as usize], next(4))),
+            2 | 3 => ledger.grow(stream, next(9)),
+            4 => ledger.sent(stream),
+            5 => ledger.dropped(stream),
+            6 => ledger.evict(stream),
+            7 => ledger.stays(stream),
+            _ => ledger.end(stream),
+        }
+        let bytes: u64 = ledger.streams.values().map(|entry| entry.bytes).sum();
+        let leaving = ledger.streams.values().filter(|entry| entry.leaving.is_some()).count() as u64;
+        assert_eq!(ledger.leaving, leaving);
+        assert_eq!(ledger.sums, Sums { bytes, calls: ledger.streams.len() as u64 - leaving });
+        let owned: u64 = ledger.streams.values().filter(|entry| entry.owner.is_some()).map(|entry| entry.bytes).sum();
+        assert_eq!(ledger.callers.values().map(|caller| caller.sums.bytes).sum::<u64>(), owned);
+        let held = ledger.streams.values().filter(|entry| entry.owner.is_some() && entry.held).count();
+        let listed = ledger.callers.values().flat_map(|caller| caller.connections.values());
+        assert_eq!(listed.map(|connection| connection.held.len()).sum::<usize>(), held);
+        if let Some(evicted) = ledger.full(Some(stream), &LIMITS) {
+            ledger.end(evicted.stream);
+        }
+    }
+    for stream in 0..40 {
+        ledger.end(stream);
+    }
+    assert!(ledger.callers.is_empty() && ledger.unowned.is_empty() && ledger.sums == Sums::default());
+}
+
+#[test]
+fn workers_share_the_budget_of_the_process() {
+    let shared = Memory::default();
+    let limits = Budgets { total_bytes: 10 * MIB, caller_bytes: 8 * MIB, connection_bytes: 8 * MIB, calls: 1000 };
+    let at = |ms: u64| SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_000 + ms);
+    let (mut first, mut second) = (Ledger::default(), Ledger::default());
+    held(&mut first, 1, ("a", 1), 7 * MIB);
+    first.publish(1, &shared, at(0));
+    held(&mut second, 1, ("b", 9), 4 * MIB);
+    second.publish(2, &shared, at(1));
+    // The first is over its half, and gives way once it knows; the second is below its own.
+    assert!(!second.is_full(&limits));
+    first.publish(1, &shared, at(1000));
+    assert!(first.is_full(&limits));
+    assert_eq!(first.full(None, &limits), Some(Evicted { stream: 1, full: Full::Process }));
+    // A caller's bytes count on all workers.
+    held(&mut second, 2, ("a", 10), 2 * MIB);
+    assert_eq!(second.full(Some(2), &limits), Some(Evicted { stream: 2, full: Full::Caller }));
+    // A worker that crashed is forgotten.
+    second.publish(2, &shared, at(1000 + FORGOTTEN_MS));
+    assert_eq!(second.full(Some(2), &limits), None);
+    assert!(!second.is_full(&limits));
+}
+
+#[test]
+fn small_calls_publish_nothing() {
+    let shared = Memory::default();
+    let mut ledger = Ledger::default();
+    for stream in 0..50 {
+        ledger.begin(stream);
+        ledger.publish(1, &shared, SystemTime::UNIX_EPOCH);
+        ledger.end(stream);
+    }
+    ledger.publish(1, &shared, SystemTime::UNIX_EPOCH + Duration::from_secs(60));
+    assert!(shared.values.borrow().is_empty());
+}
+
+#[test]
+fn the_shared_value_survives_nonsense() {
+    let report = Report { worker: 1, at: 2, sums: Sums { bytes: 3, calls: 4 }, callers: vec![(5, 6), (7, 8)] };
+    let bytes = [report.write(), report.write()].concat();
+    assert_eq!(Report::read_all(&bytes), [report.clone(), report.clone()]);
+    for end in 0..bytes.len() {
+        assert!(Report::read_all(&bytes[..end]).len() < 2);
+    }
+    assert!(Report::read_all(&[0xff; 200]).len() < 5);
+}
