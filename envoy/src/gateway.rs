@@ -174,7 +174,8 @@ impl Gateway {
         std::fs::write(&config, bootstrap.to_string()).map_err(Error::file("cannot write", &config))?;
         let admin_file = run.join("admin");
         let mut command = Command::new(envoy);
-        command.arg("-c").arg(&config).arg("--admin-address-path").arg(&admin_file).args([
+        let log = run.join("envoy.log");
+        command.arg("-c").arg(&config).arg("--admin-address-path").arg(&admin_file).arg("--log-path").arg(&log).args([
             // Without shared memory, several gateways can run at the same time.
             "--disable-hot-restart",
             // What is not flushed is lost with a killed Envoy (the file's own comment says more).
@@ -193,7 +194,7 @@ impl Gateway {
                 command.env(name, value)
             };
         }
-        let envoy = Process::start("envoy", command, &run.join("envoy.log"))?;
+        let envoy = Process::start_quiet("envoy", command, &log)?;
         let mut gateway = Gateway {
             envoy,
             collector,

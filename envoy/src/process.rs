@@ -59,13 +59,30 @@ pub struct Process {
     log: PathBuf,
 }
 
+/// Where a program's stdout and stderr go.
+#[derive(Debug, Clone, Copy)]
+enum Output {
+    /// To its log.
+    Log,
+    /// stderr to its log; a line of stdout says that it is ready.
+    FirstLine,
+    /// Nowhere.
+    None,
+}
+
 impl Process {
     /// Starts `command` with its stderr (and stdout, unless `first_line` wants it) in the file `log`.
     ///
     /// On Linux `setpriv --pdeathsig` starts it, so that the kernel kills it when this process ends, even by `kill -9`.
     /// Without `setpriv`, a `kill -9` of this process leaves it running.
     pub fn start(name: &str, command: Command, log: &Path) -> Result<Process, ProcessError> {
-        Self::start_with(name, command, log, false)
+        Self::start_with(name, command, log, Output::Log)
+    }
+
+    /// Starts a `command` that writes the file `log` itself. What else it writes is dropped: when Envoy crashes, it writes parts of
+    /// requests to stderr.
+    pub fn start_quiet(name: &str, command: Command, log: &Path) -> Result<Process, ProcessError> {
+        Self::start_with(name, command, log, Output::None)
     }
 
     /// Like [`Process::start`], then waits for a line on stdout that starts with `ready`. Returns the rest of that
@@ -76,7 +93,7 @@ impl Process {
         log: &Path,
         limit: Duration,
     ) -> Result<(Process, String), ProcessError> {
-        let mut process = Self::start_with(name, command, log, true)?;
+        let mut process = Self::start_with(name, command, log, Output::FirstLine)?;
         let (sender, receiver) = mpsc::channel();
         if let Some(stdout) = process.child.stdout.take() {
             // Reads until the end: a full pipe would block the child.
@@ -102,14 +119,18 @@ impl Process {
         }
     }
 
-    fn start_with(name: &str, command: Command, log: &Path, pipe: bool) -> Result<Process, ProcessError> {
+    fn start_with(name: &str, command: Command, log: &Path, output: Output) -> Result<Process, ProcessError> {
         let failed = |source| ProcessError::Start { name: name.to_owned(), source };
         let file = File::create(log).map_err(failed)?;
         let mut command = with_parent_death_signal(command);
         // In its own process group, so that Ctrl-C reaches only this process, which then stops its children in order.
         command.process_group(0);
-        command.stdin(Stdio::null()).stderr(file.try_clone().map_err(failed)?);
-        command.stdout(if pipe { Stdio::piped() } else { Stdio::from(file) });
+        command.stdin(Stdio::null());
+        match output {
+            Output::Log => command.stderr(file.try_clone().map_err(failed)?).stdout(file),
+            Output::FirstLine => command.stderr(file).stdout(Stdio::piped()),
+            Output::None => command.stderr(Stdio::null()).stdout(Stdio::null()),
+        };
         let child = command.spawn().map_err(failed)?;
         Ok(Process { name: name.to_owned(), child, log: log.to_path_buf() })
     }

@@ -54,6 +54,8 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Soak {
+    /// Begin large calls on 200 connections and end none, for a minute (docs/security.md).
+    Bodies,
     /// Break the gateway's paths under load, in network namespaces (docs/chaos.md).
     #[command(disable_help_flag = true)]
     Chaos(Rest),
@@ -96,6 +98,7 @@ impl Cli {
                 artifacts::exec(workspace.command(artifacts::INFRA_CHECKS)?)
             }
             Command::Soak(Soak::Credentials) => test::soak("_under_load").map(|()| ExitCode::SUCCESS),
+            Command::Soak(Soak::Bodies) => test::soak("bodies_that_never_end").map(|()| ExitCode::SUCCESS),
             Command::Soak(Soak::Keepalive) => test::soak("keepalive").map(|()| ExitCode::SUCCESS),
             Command::Soak(Soak::Chaos(Rest { arguments })) => lab("chaos", arguments),
             Command::Soak(Soak::Vpn(Rest { arguments })) => lab("vpn", arguments),

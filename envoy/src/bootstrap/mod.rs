@@ -53,6 +53,10 @@ pub struct Settings {
     pub als: Option<SocketAddr>,
 }
 
+const HEAP_MONITOR: &str = "envoy.resource_monitors.fixed_heap";
+/// With 4096 calls at the same time, and 200 connections that fill their windows, Envoy's heap had some 300 MiB besides bodies.
+const HEAP_WITHOUT_BODIES: u64 = 768 << 20;
+
 /// Renders the bootstrap.
 ///
 /// # Errors
@@ -60,6 +64,7 @@ pub struct Settings {
 pub fn render(base: &Base, settings: &Settings, document: &Document) -> Result<Value, BootstrapError> {
     let mut config = base.config().clone();
     set_address(config.get_mut("admin").ok_or(BootstrapError::Missing("admin"))?, settings.admin);
+    heap(&mut config, document.policy().budgets.total_bytes)?;
     let resources = config.get_mut("static_resources").ok_or(BootstrapError::Missing("static_resources"))?;
     listeners(resources, settings)?;
     live_feed(resources, settings)?;
@@ -90,6 +95,16 @@ pub(crate) fn is_relay(document: &str) -> bool {
 pub(crate) fn is_fixed(document: &str) -> bool {
     let json = document.as_bytes();
     is_relay(document) || SourceCluster::parse(json).is_some() || Connections::parse(json).is_some()
+}
+
+/// Sets the limit of the heap: room for the bodies of all calls, and what Envoy uses besides.
+fn heap(config: &mut Value, bodies: u64) -> Result<(), BootstrapError> {
+    let monitors = config.pointer_mut("/overload_manager/resource_monitors").and_then(Value::as_array_mut);
+    let heap =
+        monitors.and_then(|monitors| find(monitors, HEAP_MONITOR)?.pointer_mut("/typed_config/max_heap_size_bytes"));
+    *heap.ok_or(BootstrapError::Missing("monitor `envoy.resource_monitors.fixed_heap` in `overload_manager`"))? =
+        json!(bodies.saturating_add(HEAP_WITHOUT_BODIES));
+    Ok(())
 }
 
 fn listeners(resources: &mut Value, settings: &Settings) -> Result<(), BootstrapError> {

@@ -158,6 +158,8 @@ fn a_crash_shows_no_secret() {
         let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
         let core: Vec<&str> = core.split_whitespace().collect();
         assert_eq!(core[4..6], ["1", "1"], "{limits}");
+        // There it writes parts of the request that it was about to read.
+        assert_eq!(std::fs::read_link(format!("/proc/{pid}/fd/2")).unwrap(), Path::new("/dev/null"));
         let folder = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap();
         assert!(Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status().unwrap().success());
         eventually("the end of up", || all.harness.gateway.said().contains("envoy ended").then_some(()));

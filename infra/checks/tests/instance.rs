@@ -376,6 +376,15 @@ fn services_leave_no_core_file() {
     }
 }
 
+#[test]
+fn a_crash_of_envoy_writes_no_request() {
+    let text = std::fs::read_to_string(instance("bedrock-gateway-envoy.service")).unwrap();
+    for wanted in ["StandardError=null", "StandardOutput=null", "MemoryMax=75%"] {
+        assert!(text.lines().any(|line| line == wanted), "{wanted}");
+    }
+    assert!(text.contains(" --log-path /var/log/bedrock-gateway/envoy.log "), "the backtrace goes to the log");
+}
+
 // The agent sends the logs, so it has to run as root to read them.
 #[test]
 fn only_their_user_reads_the_logs() {

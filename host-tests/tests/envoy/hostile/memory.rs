@@ -78,7 +78,7 @@ impl Attack {
         while !self.is_over() {
             let Ok(mut stream) = self.connect(address).await else { continue };
             let head = format!(
-                "POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                "POST {PATH} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
                 LENGTH + 1
             );
             if stream.write_all(head.as_bytes()).await.is_err() {
@@ -125,7 +125,7 @@ impl Attack {
 
     async fn calls(self, mut sender: hyper::client::conn::http2::SendRequest<Endless>) {
         while !self.is_over() {
-            let request = Request::post(format!("http://gateway{PATH}")).header("content-type", "application/json");
+            let request = Request::post(format!("http://127.0.0.1{PATH}")).header("content-type", "application/json");
             let call = sender.send_request(request.body(Endless::new()).unwrap());
             tokio::select! {
                 answer = call => match answer {
@@ -191,7 +191,7 @@ fn summary(answer: &str) -> String {
 /// Another client's ordinary calls, a hundred a second: how many succeeded, and what the others got.
 fn neighbour(harness: &Harness, over: &AtomicBool) -> (u64, Vec<String>) {
     let body = r#"{"messages":[{"role":"user","content":[{"text":"hello there"}]}]}"#;
-    let head = "host: x\r\nconnection: close\r\ncontent-type: application/json";
+    let head = "host: 127.0.0.1\r\nconnection: close\r\ncontent-type: application/json";
     let call = format!("POST {PATH} HTTP/1.1\r\n{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     let (mut served, mut failed) = (0, Vec::new());
     while !over.load(Ordering::Relaxed) {
