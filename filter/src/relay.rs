@@ -22,7 +22,9 @@ impl RelayHttp {
         self.id = headers.get_str(RELAY_HEADER).unwrap_or_default().to_owned();
         let call = relay_state::take(&self.id);
         if call.is_none() {
-            host::log(LogLevel::Error, &Refusal::NotRelayed.to_string());
+            // A client may leave while its call is on its way here.
+            let level = if relay_state::has_left(&self.id) { LogLevel::Debug } else { LogLevel::Error };
+            host::log(level, &Refusal::NotRelayed.to_string());
         }
         apply(relay::pass_on(&headers, call.as_ref()), &self.id)
     }

@@ -5,10 +5,15 @@
 
 use filter_core::step::RelayedCall;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+
+/// How many calls are remembered whose client left before the relay took them. The relay takes a call, or never gets it, within
+/// milliseconds.
+const MAX_LEFT: usize = 1024;
 
 thread_local! {
     static ENTRIES: RefCell<HashMap<String, RelayEntry>> = RefCell::default();
+    static LEFT: RefCell<VecDeque<String>> = RefCell::default();
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +69,18 @@ pub(crate) fn update(id: &str, change: impl FnOnce(&mut RelayProgress)) {
     });
 }
 
+/// Ends a call. If the relay has not taken it, its client has left.
 pub(crate) fn forget(id: &str) {
-    ENTRIES.with_borrow_mut(|entries| entries.remove(id));
+    let Some(RelayEntry { sent: Some(_), .. }) = ENTRIES.with_borrow_mut(|entries| entries.remove(id)) else { return };
+    LEFT.with_borrow_mut(|left| {
+        if left.len() >= MAX_LEFT {
+            left.pop_front();
+        }
+        left.push_back(id.to_owned());
+    });
+}
+
+/// Whether the client of a call left before the relay took it.
+pub(crate) fn has_left(id: &str) -> bool {
+    LEFT.with_borrow(|left| left.iter().any(|known| known == id))
 }

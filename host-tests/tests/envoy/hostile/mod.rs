@@ -10,6 +10,7 @@ mod memory;
 mod models;
 mod principals;
 mod queries;
+mod races;
 mod recovery;
 mod upstream;
 
