@@ -12,7 +12,7 @@ const PER_WORKER: usize = 500;
 const FLOOD: usize = 1_500;
 
 /// A connection from an address.
-fn connect(from: [u8; 4], to: SocketAddr) -> TcpStream {
+pub(super) fn connect(from: [u8; 4], to: SocketAddr) -> TcpStream {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
     let stream = runtime.block_on(async {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
@@ -24,7 +24,7 @@ fn connect(from: [u8; 4], to: SocketAddr) -> TcpStream {
     stream
 }
 
-fn address(url: &str) -> SocketAddr {
+pub(super) fn address(url: &str) -> SocketAddr {
     url.rsplit_once('/').unwrap().1.parse().unwrap()
 }
 

@@ -4,6 +4,7 @@
 mod connections;
 mod desk;
 mod frames;
+mod header_memory;
 mod headers;
 mod http2;
 mod memory;
