@@ -285,3 +285,18 @@ fn a_replaced_session_is_not_in_memory() {
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
+
+/// Each call reads the session from shared data: the host copies it into the module's memory.
+#[test]
+fn calls_leave_no_copy_of_their_session() {
+    for (name, source) in sources() {
+        let gateway = Gateway::new(&source);
+        let secrets = Secrets::new(1);
+        gateway.fetch(&secrets);
+        gateway.call(&secrets);
+        let held = gateway.left(&secrets);
+        assert!(held.contains_key("key") && held.contains_key("session token"), "{name}: {held:?}");
+        (0..20).for_each(|_| gateway.call(&secrets));
+        assert_eq!(gateway.left(&secrets), held, "{name}: 60 calls later");
+    }
+}

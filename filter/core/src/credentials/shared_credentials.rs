@@ -108,6 +108,8 @@ impl SharedCredentials {
     /// Replaces what this worker has read by what was published since. `None` if nothing was published.
     pub fn follow(&self, shared: &dyn Shared) -> Option<()> {
         let (value, version) = shared.get(&self.key)?;
+        // Each call gets its own copy from the host.
+        let value = Zeroizing::new(value);
         let mut cached = self.cached.borrow_mut();
         if cached.as_ref().is_none_or(|(known, _)| *known != version) {
             *cached =
