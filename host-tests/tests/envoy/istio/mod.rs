@@ -8,10 +8,11 @@ mod proxy;
 mod termination;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::io::{ErrorKind, Read as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bedrock_double::{EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY, Running};
 use serde_json::{Value, json};
@@ -270,6 +271,22 @@ fn keepalive_reaches_through_the_mesh() {
     let outside = relay.into_inner().unwrap();
     let gaps = [inside.gap("accepted"), inside.gap("connected"), outside.gap("accepted")];
     assert!(gaps.iter().all(|gap| *gap <= longest), "no packet for {gaps:?} s");
+}
+
+/// Istio's TLS inspector holds a connection back from the filter that counts it until the TLS hello has come. Envoy closes such a
+/// connection after its default of 15 s (`listener_filters_timeout`).
+#[test]
+fn the_mesh_closes_connections_without_hello() {
+    let egress = Egress::shipped();
+    let start = Instant::now();
+    let mut silent: Vec<TcpStream> =
+        (0..50).map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, egress.gateway.address.port())).unwrap()).collect();
+    for stream in &mut silent {
+        stream.set_read_timeout(Some(Duration::from_secs(25))).unwrap();
+        assert!(!matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock), "still open");
+    }
+    assert!((14..20).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    assert_eq!(converse().make(egress.workload("mission").address, GOVCLOUD).status, 200);
 }
 
 #[test]
