@@ -244,3 +244,55 @@ fn each_deploy_command_names_a_plan_or_stack() {
     }
     assert!(found > 5, "found only {found} deploy commands; this test may no longer recognise them");
 }
+
+/// Where the page's paths begin: the repository, or one of the two folders that it names.
+fn file_of(path: &str) -> Option<String> {
+    let places = ["", "host-tests/tests", "filter/core/src"].map(|folder| root().join(folder).join(path));
+    places.iter().find(|place| place.is_file()).map(|place| std::fs::read_to_string(place).unwrap())
+}
+
+/// Whether a file has this test: the attribute is in the lines before the function, which may have comments.
+fn has_test(file: &str, name: &str) -> bool {
+    let lines: Vec<&str> = file.lines().map(str::trim).collect();
+    let is_it = |line: &&str| {
+        let rest = line.trim_start_matches("async ").strip_prefix("fn ").and_then(|rest| rest.strip_prefix(name));
+        rest.is_some_and(|rest| rest.starts_with('('))
+    };
+    let Some(place) = lines.iter().position(is_it) else { return false };
+    let before = lines.iter().take(place).rev().take_while(|line| line.starts_with("#[") || line.starts_with("//"));
+    before.into_iter().any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"))
+}
+
+#[test]
+fn the_security_page_names_tests_that_exist() {
+    let page = read("docs/security.md");
+    let (mut tests, mut wrong) = (0, Vec::new());
+    for span in spans(&page).filter(|span| span.contains(".rs")) {
+        let (path, test) = span.split_once("::").unwrap_or((span, ""));
+        tests += usize::from(!test.is_empty());
+        match file_of(path) {
+            None => wrong.push(format!("{span}: no such file")),
+            Some(file) if !test.is_empty() && !has_test(&file, test) => wrong.push(format!("{span}: no such test")),
+            Some(_) => {}
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(tests > 80, "found only {tests} tests; this test may no longer recognise them");
+    let own = read("infra/checks/tests/docs.rs");
+    assert!(has_test(&own, "each_link_has_a_target") && !has_test(&own, "has_test") && !has_test(&own, "each_link"));
+}
+
+#[test]
+fn each_threat_has_a_control_and_a_test() {
+    let page = read("docs/security.md");
+    let section = page.split("\n## Threats, controls, tests\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| ")).collect();
+    let rows: Vec<&&str> = rows.iter().filter(|row| !row.starts_with("| threat |")).collect();
+    assert!(rows.len() > 30, "{}", rows.len());
+    for row in rows {
+        let columns: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [_, control, tests] = columns.as_slice() else { panic!("not three columns: {row}") };
+        assert!(!control.is_empty(), "no control: {row}");
+        assert!(spans(tests).any(|span| span.contains(".rs::")), "no test: {row}");
+    }
+}
