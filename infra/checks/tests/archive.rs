@@ -116,6 +116,8 @@ impl Unpacked {
         let mut up = self.command(&self.root(), &variables, "./bedrock-gateway");
         up.args(["up", "--listen", "127.0.0.1:0", "--concurrency", "1", "--region", "us-east-1"]);
         up.arg("--path").arg(format!("internet={address}"));
+        // The name of the mock's load balancer.
+        up.args(["--host", "*.us-gov-west-1.elb.amazonaws.com"]);
         up.arg("--upstream-ca").arg(self.dir.0.join("tls/ca.pem")).arg("--audit").arg(self.dir.0.join("audit.db"));
         let log = self.dir.0.join("gateway.log");
         let limit = Duration::from_secs(60);
