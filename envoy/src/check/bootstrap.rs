@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::routes::Clusters;
 use super::values::visit_objects;
 use super::{
-    At, Fault, File, Options, ca, callers, cluster, did_you_mean, keepalive, mistakes, regions, routes, source_filters,
+    At, Fault, File, Options, ca, callers, cluster, connections, did_you_mean, keepalive, mistakes, regions, routes,
+    source_filters,
 };
 use crate::base::role_of;
 use crate::bootstrap::is_relay;
@@ -196,6 +197,7 @@ fn listeners(at: &At<'_>, bootstrap: &Value, plugins: &[Plugin<'_>], found: &mut
         }
         let key = format!("static_resources.listeners[{index}]");
         keepalive::listener(at, &key, listener, found);
+        connections::listener(at, bootstrap, &key, listener, found);
         let inside = |plugin: &&Plugin<'_>| plugin.role != Role::Signer && plugin.key.starts_with(&format!("{key}."));
         let count = plugins.iter().filter(inside).count();
         if count != 1 {

@@ -7,6 +7,7 @@ mod bootstrap;
 mod ca;
 mod callers;
 mod cluster;
+mod connections;
 mod document;
 mod health;
 mod istio;

@@ -4,7 +4,7 @@ use bedrock_gateway::platform::Platform;
 
 use super::{Dir, Mistake, POLICY, faults, planted, shipped};
 
-const BOOTSTRAP: [Mistake; 42] = [
+const BOOTSTRAP: [Mistake; 44] = [
     (
         "failure_policy: FAIL_RELOAD",
         "failure_policy: FAIL_OPEN",
@@ -153,6 +153,18 @@ const BOOTSTRAP: [Mistake; 42] = [
         "keepalive_probes: 4 }",
         "standalone.yaml:",
         "keepalive_time: want 175 s or less, not the kernel's default",
+    ),
+    (
+        "- name: bedrock.connections",
+        "- name: another",
+        "standalone.yaml:",
+        "listeners[0].filter_chains[0].filters: no filter bedrock.connections: one client can take all connections",
+    ),
+    (
+        "\\\"per_client\\\": 500",
+        "\\\"per_client\\\": 10000",
+        "standalone.yaml:",
+        "per_client is 10000, and Envoy accepts 10000 connections",
     ),
     ("keepalive_time: 60", "keepalive_time: 300", "standalone.yaml:", "want 175 s or less, not 300"),
     (
