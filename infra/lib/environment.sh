@@ -34,12 +34,18 @@ read_settings() {
     for key in GOVCLOUD_REGION GOVCLOUD_ACCOUNT COMMERCIAL_REGION COMMERCIAL_ACCOUNT; do
         [[ -n ${!key} ]] || fail "$file: $key is missing"
     done
-    [[ $GOVCLOUD_REGION == us-gov-* ]] || fail "$file: GOVCLOUD_REGION is $GOVCLOUD_REGION, which is not a GovCloud region"
+    [[ $GOVCLOUD_ACCOUNT =~ ^[0-9]{12}$ ]] || fail "$file: GOVCLOUD_ACCOUNT is $GOVCLOUD_ACCOUNT; want 12 digits"
+    [[ $COMMERCIAL_ACCOUNT =~ ^[0-9]{12}$ ]] || fail "$file: COMMERCIAL_ACCOUNT is $COMMERCIAL_ACCOUNT; want 12 digits"
+    # https://docs.aws.amazon.com/govcloud-us/latest/UserGuide/govcloud-differences.html has these two; the form of the others is in
+    # https://docs.aws.amazon.com/global-infrastructure/latest/regions/aws-regions.html
+    [[ $GOVCLOUD_REGION =~ ^us-gov-(west|east)-1$ ]] || fail "$file: GOVCLOUD_REGION is $GOVCLOUD_REGION, which is not a GovCloud region"
     [[ -z $GOVCLOUD_SERVICE_ROLE || $GOVCLOUD_SERVICE_ROLE == "arn:aws-us-gov:iam::$GOVCLOUD_ACCOUNT:role/"?* ]] ||
         fail "$file: GOVCLOUD_SERVICE_ROLE is $GOVCLOUD_SERVICE_ROLE; want arn:aws-us-gov:iam::$GOVCLOUD_ACCOUNT:role/NAME"
     [[ -z $COMMERCIAL_SERVICE_ROLE || $COMMERCIAL_SERVICE_ROLE == "arn:aws:iam::$COMMERCIAL_ACCOUNT:role/"?* ]] ||
         fail "$file: COMMERCIAL_SERVICE_ROLE is $COMMERCIAL_SERVICE_ROLE; want arn:aws:iam::$COMMERCIAL_ACCOUNT:role/NAME"
     [[ $COMMERCIAL_REGION != us-gov-* ]] || fail "$file: COMMERCIAL_REGION is $COMMERCIAL_REGION, which is a GovCloud region"
+    [[ $COMMERCIAL_REGION =~ ^[a-z]{2}-(central|north|northeast|northwest|east|south|southeast|southwest|west)-[0-9]$ ]] ||
+        fail "$file: COMMERCIAL_REGION is $COMMERCIAL_REGION, which is not a region"
 }
 
 # aws_in PARTITION ARGUMENT...: runs the AWS CLI with that partition's profile and region.

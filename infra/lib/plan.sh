@@ -27,18 +27,21 @@ stacks_before() { sed -n 's|^\([a-z]*/[^ ]*\) .*|\1|p' "$work/before"; }
 # check_value WHERE KEY VALUE: fails if the template refuses a value without references (constraints are in $work/constraints).
 # CloudFormation would refuse it too, but only after it made the stacks before this one.
 check_value() {
-    local pattern values want one list
+    local pattern values want type one list=("$3")
     [[ $3 != *'@{'* ]] || return 0
-    IFS=$'\037' read -r pattern values want < <(awk -F'\t' -v key="$2" '
-        $1 == key { text[$2] = $3 } END { printf "%s\037%s\037%s\n", text["pattern"], text["values"], text["want"] }' "$work/constraints")
+    IFS=$'\037' read -r pattern values want type < <(awk -F'\t' -v key="$2" '
+        $1 == key { text[$2] = $3 } END { printf "%s\037%s\037%s\037%s\n", text["pattern"], text["values"], text["want"], text["type"] }' "$work/constraints")
     if [[ -n $values ]]; then
         [[ -n $3 && " $values " == *" $3 "* ]] || fail "$1: $2 is ${3:-empty}; want one of: $values"
     fi
     if [[ -n $pattern ]]; then
-        IFS=, read -ra list <<<"$3"
+        # The pattern of a list is that of each of its values.
+        # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/parameters-section-structure.html
+        if [[ $type == CommaDelimitedList ]]; then IFS=, read -ra list <<<"$3"; fi
         ((${#list[@]})) || list=('')
         for one in "${list[@]}"; do
-            [[ $one =~ ^($pattern)$ ]] || [[ $3 =~ ^($pattern)$ ]] || fail "$1: $2 is ${3:-empty}; want ${want:-$pattern}"
+            one=${one#"${one%%[! ]*}"} one=${one%"${one##*[! ]}"}
+            [[ $one =~ ^($pattern)$ ]] || fail "$1: $2 is ${3:-empty}; want ${want:-$pattern}"
         done
     fi
 }
@@ -88,7 +91,7 @@ check_references() {
                 fail "$where: @{$reference}: over 3,072 bytes without its comments; in base64 a parameter takes 4,096 characters"
             ;;
         file:*) check_file "$where" "${reference#file:}" ;;
-        environment) ;;
+        environment | govcloud-account | commercial-account) ;;
         outbound-issuer) wants_issuer=yes ;;
         govcloud/*.* | commercial/*.*)
             stack=${reference%%.*} output=${reference#*.}
@@ -102,8 +105,8 @@ check_references() {
             [[ -z $lacks ]] || fail "$where: @{$reference}: the stack $stack has this output only with $lacks in $parameters"
             ;;
         *)
-            near=$(nearest "$reference" "release.Key release.Sha256 config.Key config.Sha256 environment outbound-issuer $(outputs_before)")
-            fail "$where: @{$reference}: want PARTITION/STACK.Output, (release|config).(Key|Sha256), tunnels.NAME, base64:FILE, file:FILE, environment or outbound-issuer${near:+; did you mean $near?}"
+            near=$(nearest "$reference" "release.Key release.Sha256 config.Key config.Sha256 environment govcloud-account commercial-account outbound-issuer $(outputs_before)")
+            fail "$where: @{$reference}: want PARTITION/STACK.Output, (release|config).(Key|Sha256), tunnels.NAME, base64:FILE, file:FILE, environment, govcloud-account, commercial-account or outbound-issuer${near:+; did you mean $near?}"
             ;;
         esac
     done
@@ -181,6 +184,23 @@ curl_config() {
     done
 }
 
+# filled TEXT: the text with placeholders for the references, which have values only after a deployment.
+filled() { sed -e 's/@{[^}]*Arn}/arn:aws:iam::111122223333:role\/placeholder/g' -e 's/@{[^}]*}/placeholder.invalid/g' <<<"$1"; }
+
+# check_paths POLICY PATH...: fails if the policy cannot be rendered with the plan's paths. Writes notes, a line each, to $work/notes:
+# what `check` notes, and classes for which the plan has no address.
+check_paths() {
+    local policy=$1 path arguments=()
+    shift
+    for path in "$@"; do arguments+=(--path "$(filled "$path")"); done
+    sed -n 's/^note: //p' "$work/checked" >>"$work/notes"
+    filled "$(cat "$place/$policy")" >"$work/filled"
+    gateway render envoy --policy "$work/filled" "${arguments[@]}" >/dev/null 2>"$work/error" ||
+        fail "$plan: config $policy: $(sed -n "s|$work/filled|$place/$policy|; s/^error: //p" "$work/error")"
+    { gateway check "$work/filled" "${arguments[@]}" 2>&1 || true; } |
+        sed -n "s|$work/filled|$place/$policy|; s/no --path is given for/the plan has no address for/; s/^error: \(.*the plan has no address for .*\)/\1/p" >>"$work/notes"
+}
+
 # policy_regions POLICY: the regions of a policy in JSON or YAML.
 policy_regions() {
     tr -d '\r' <"$1" | awk '
@@ -221,7 +241,7 @@ check_regions() {
 # check_smoke_model POLICY: what the policy says of SMOKE_MODEL. Asks the operator's program, which has the filter's own rules.
 check_smoke_model() {
     [[ $SMOKE_MODEL != none ]] || return 0
-    sed -e 's/@{[^}]*Arn}/arn:aws:iam::111122223333:role\/placeholder/g' -e 's/@{[^}]*}/placeholder/g' "$1" >"$work/filled"
+    filled "$(cat "$1")" >"$work/filled"
     (unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_BEARER_TOKEN_BEDROCK
         gateway explain --policy "$work/filled" "curl -X POST https://gateway.invalid/model/$SMOKE_MODEL/converse -d '{}'") \
         >"$work/explained" 2>"$work/error" || fail "$place/settings: SMOKE_MODEL: $1 cannot explain a call to it: $(tail -n1 "$work/error")"
@@ -234,6 +254,7 @@ check_plan() {
     local kind rest words missing file
     : >"$work/before"
     : >"$work/configs"
+    : >"$work/notes"
     while read -r kind rest; do
         read -ra words <<<"$rest"
         case $kind in
@@ -256,7 +277,8 @@ check_plan() {
             check_references "$place/settings: BUCKET" "$BUCKET"
             check_references "$plan: config" "$rest"
             check_references "$place/${words[0]}" "$(cat "$place/${words[0]}")"
-            gateway check --placeholders "$place/${words[0]}" >"$work/checked" 2>&1 || fail "$(grep -v '^note: ' "$work/checked")"
+            gateway check --placeholders "$place/${words[0]}" >"$work/checked" 2>&1 || fail "$(grep -v '^note: ' "$work/checked" | sed -e 's/^error: //' -e '/^[0-9]* faults\{0,1\}$/d')"
+            check_paths "${words[@]}"
             check_regions "$place/${words[0]}"
             echo config >>"$work/before"
             printf '%s\n' "$place/${words[0]}" >>"$work/configs"
@@ -291,6 +313,8 @@ resolve() {
         file:*) value=$(tr -d '\r' <"$(file_of "${reference#file:}")") ;;
         base64:*) value=$(script "${reference#base64:}" | base64 | tr -d '\n') ;;
         environment) value=$environment ;;
+        govcloud-account) value=$GOVCLOUD_ACCOUNT ;;
+        commercial-account) value=$COMMERCIAL_ACCOUNT ;;
         outbound-issuer) value=$issuer ;;
         *)
             value=$(awk -F'\t' -v key="$reference" '$1 == key { print substr($0, length(key) + 2) }' "$work/known")

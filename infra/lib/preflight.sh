@@ -57,8 +57,9 @@ preflight() {
     if (check_plan && printf '%s' "$wants_issuer" >"$work/wants") 2>"$work/reason"; then
         wants_issuer=$(cat "$work/wants")
         ok "plan, parameters and references"
+        sed 's/^/  note  /' "$work/notes"
     else
-        stop plan "$(reason)" "$page_own, \"The environment\""
+        stop plan "$(sed -e 's/^deploy: //' -e '2,$s/^/        /' "$work/reason")" "$page_own, \"The environment\""
         preflight_end
     fi
     : >"$work/known"
@@ -76,7 +77,12 @@ preflight() {
         ok "credentials of account $(cut -d: -f5 <<<"$arn")"
         reached+="$partition "
         while read -r stack file; do
-            look "$partition" "${stack#*/}"
+            # A call that fails must not end the other questions.
+            if ! (look "$partition" "${stack#*/}" && printf '%s' "$status" >"$work/status") 2>"$work/reason"; then
+                stop "$stack" "cannot read the stack: $(reason)" "$page_own, \"Prerequisites\""
+                continue 2
+            fi
+            status=$(cat "$work/status")
             printf '%s\t%s\n' "$stack" "$status" >>"$work/states"
         done < <(stacks "$partition/[^ ]*")
         check_rights "$partition"

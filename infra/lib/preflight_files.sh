@@ -250,9 +250,24 @@ exists() {
     esac >/dev/null 2>&1
 }
 
+# wrong_identity: what commercial/identity is given that belongs to another environment or account, a line each. AWS accepts it, and
+# the gateway's calls are refused.
+wrong_identity() {
+    local given wanted one arns
+    given=$(value commercial identity GatewayRoleArn)
+    wanted=arn:aws-us-gov:iam::$GOVCLOUD_ACCOUNT:role/bedrock-gateway-$environment
+    [[ -z $given || $given == "$wanted" ]] || printf 'GatewayRoleArn of commercial/identity is %s; govcloud/gateway makes %s\n' "$given" "$wanted"
+    IFS=, read -ra arns <<<"$(value commercial identity ModelArns)"
+    for one in "${arns[@]}"; do
+        IFS=: read -r _ _ _ _ given _ <<<"$one"
+        [[ -z $given || $given == '*' || $given == "$COMMERCIAL_ACCOUNT" ]] ||
+            printf 'ModelArns of commercial/identity has %s, of account %s; this environment has %s\n' "${one# }" "$given" "$COMMERCIAL_ACCOUNT"
+    done
+}
+
 # check_names PARTITION: CloudFormation cannot create what exists. Tables, buckets, log groups and secrets outlive their stacks.
 check_names() {
-    local stack file type name count=0 failed=0 wanted given
+    local stack file type name count=0 failed=0
     while read -r stack file; do
         if grep -q "^$stack"$'\t.*COMPLETE' "$work/states"; then continue; fi
         while read -r type name; do
@@ -270,9 +285,7 @@ check_names() {
             --open-id-connect-provider-arn "arn:aws:iam::$COMMERCIAL_ACCOUNT:oidc-provider/$issuer" >/dev/null 2>&1; then
             stop names "commercial/identity: account $COMMERCIAL_ACCOUNT has a provider for $issuer already, perhaps of another environment" "$page_own, \"Prerequisites\""
         fi
-        given=$(value commercial identity GatewayRoleArn)
-        wanted=arn:aws-us-gov:iam::$GOVCLOUD_ACCOUNT:role/bedrock-gateway-$environment
-        [[ -z $given || $given == "$wanted" ]] ||
-            stop names "GatewayRoleArn of commercial/identity is $given; govcloud/gateway makes $wanted" "$page_own, \"The environment\""
+        wrong_identity >"$work/wrong"
+        while IFS= read -r name; do stop names "$name" "$page_own, \"The environment\""; done <"$work/wrong"
     fi
 }

@@ -40,8 +40,8 @@ render() {
     rm -rf "$work/config" && mkdir "$work/config"
     value=$(resolve "$(cat "$place/$policy")") || exit 1
     printf '%s\n' "$value" >"$work/policy.json"
-    gateway render envoy --policy "$work/policy.json" "${arguments[@]}" >"$work/config/envoy.json" ||
-        fail "$place/$policy: cannot render the policy"
+    gateway render envoy --policy "$work/policy.json" "${arguments[@]}" >"$work/config/envoy.json" 2>"$work/error" ||
+        fail "$place/$policy: cannot render the policy: $(grep -v '^note: ' "$work/error")"
     tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C "$work/config" -cf - envoy.json | gzip -n >"$work/config.tar.gz"
     upload config "$work/config.tar.gz"
 }

@@ -12,8 +12,8 @@ section() {
         END { flush() }' "$1"
 }
 
-# constraints TEMPLATE: what a template says of its parameters' values, a line KEY WHAT TEXT each; WHAT is pattern, values, want or
-# default.
+# constraints TEMPLATE: what a template says of its parameters' values, a line KEY WHAT TEXT each; WHAT is pattern, values, want, type
+# or default.
 constraints() {
     awk '
         function unquoted(text) {
@@ -31,6 +31,7 @@ constraints() {
                 print key "\tdefault\t" unquoted(text)
             }
         }
+        inside && /^    Type: / { print key "\ttype\t" $2 }
         inside && /^    (AllowedPattern|AllowedValues|ConstraintDescription|Default): / {
             what = $1 == "AllowedPattern:" ? "pattern" : $1 == "AllowedValues:" ? "values" : $1 == "Default:" ? "default" : "want"
             text = $0; sub(/^ *[A-Za-z]+: /, "", text)

@@ -93,6 +93,7 @@ fn names_each_mistake_before_any_change() {
         ("Name=@{enviroment}\n", "or outbound-issuer; did you mean environment?"),
         ("Name=@{commercial/topic.TopicName}\n", "no stack commercial/topic comes before it"),
         ("Name=@{topic}\n", "want PARTITION/STACK.Output"),
+        ("Name=a\nAddress=10.0.0.0/8,10.1.0.0/16\n", "Address is 10.0.0.0/8,10.1.0.0/16; want an IPv4 range"),
         ("Name=@{config.Key}\n", "before the plan's config"),
         ("Name=@{base64:infra/nothing}\n", ": no such file"),
         ("Name=@{file:nothing.pem}\n", "@{file:nothing.pem}: no file"),
@@ -126,6 +127,9 @@ fn names_each_mistake_before_any_change() {
         deployment.fails(&["1", "--yes"], part);
     }
     deployment.fails(&["2", "--yes"], "no such plan; there are: 1 9");
+    deployment.fails(&["1", "--yess"], "unknown option --yess");
+    deployment.fails(&["preflight"], "want preflight and a version");
+    deployment.fails(&["1", "preflight"], "or preflight, evidence, status or remove; found: 1 preflight");
     deployment.environment(plan, "govcloud topic\n");
     deployment.environment("govcloud/topics.params", "Name=first\n");
     deployment.fails(
@@ -137,6 +141,9 @@ fn names_each_mistake_before_any_change() {
         ("GOVCLOUD_ACCOUNT=444455556666", "GOVCLOUD_ACCOUNT=444455556667", "belong to arn:aws-us-gov:"),
         ("COMMERCIAL_PROFILE=commercial", "COMMERCIAL_PROFILE=govcloud", "for commercial are not valid in its region"),
         ("GOVCLOUD_REGION=us-gov-west-1", "GOVCLOUD_REGION=us-east-1", "not a GovCloud region"),
+        ("GOVCLOUD_REGION=us-gov-west-1", "GOVCLOUD_REGION=us-gov-wset-1", "not a GovCloud region"),
+        ("COMMERCIAL_REGION=us-east-1", "COMMERCIAL_REGION=us-esat-1", "us-esat-1, which is not a region"),
+        ("GOVCLOUD_ACCOUNT=444455556666", "GOVCLOUD_ACCOUNT=44445555666", "want 12 digits"),
         (
             "COMMERCIAL_ACCOUNT=",
             "COMMERCIAL_ACOUNT=",

@@ -219,10 +219,63 @@ fn preflight_names_what_would_stop_it() {
         &["STOP  credentials: the credentials for commercial are not valid", "ok    web identity tokens"],
     );
 
+    documents(&deployment);
     rights(&deployment);
     secrets(&deployment);
     anchor(&deployment);
     address(&deployment);
+}
+
+/// The policy and the accounts in parameters: each fault of the policy, and what is not a fault but has to be known.
+fn documents(deployment: &Deployment) {
+    deployment.environment("settings", &settings("https://@{govcloud/gateway.NlbDnsName}"));
+    let mut good: Value = serde_json::from_str(&policy("anthropic.*")).unwrap();
+    good.as_object_mut().unwrap().insert("principal".to_owned(), json!([{ "from": "mtls" }]));
+    let with = |key: &str, value: Value| {
+        let mut document = good.clone();
+        document.as_object_mut().unwrap().insert(key.to_owned(), value);
+        deployment.environment("policy.json", &document.to_string());
+    };
+    with("regions", json!({ "us-esat-1": {}, "us-wset-2": {} }));
+    stops(deployment, "1", &["STOP  plan: ", "policy.json:", "us-esat-1", "us-wset-2"]);
+    let classes = json!([{ "name": "private-only", "principals": ["x"], "paths": ["vpn"] }, { "name": "any", "paths": ["internet"] }]);
+    with("route_classes", classes);
+    let text = deployment.succeeds(&["preflight", "1"]);
+    for part in [
+        "  note  ",
+        "a caller without a name is not in class 'private-only'",
+        "policy.json:",
+        "the plan has no address for vpn: every call of class 'private-only' would get 503",
+    ] {
+        assert!(text.contains(part), "want {part:?} in: {text}");
+    }
+    deployment.environment("policy.json", &good.to_string());
+
+    let arn = "arn:aws:bedrock:us-east-1:222233334444:inference-profile/us.anthropic.*";
+    let identity = IDENTITY
+        .replace("  TrustAnchor", "  ModelArns:\n    Type: CommaDelimitedList\n    Default: none\n  TrustAnchor");
+    deployment.file("templates/commercial/identity.yaml", &identity);
+    let own = "arn:aws:bedrock:us-east-1:@{commercial-account}:inference-profile/us.anthropic.*";
+    for (arns, role) in [(format!("{own},{arn}"), "example"), (own.to_owned(), "@{environment}")] {
+        let role = format!("arn:aws-us-gov:iam::@{{govcloud-account}}:role/bedrock-gateway-{role}");
+        let text = format!("Issuer=@{{outbound-issuer}}\nGatewayRoleArn={role}\nModelArns={arns}\n");
+        deployment.environment("commercial/identity.params", &text);
+        if arns == own {
+            deployment.succeeds(&["preflight", "1"]);
+        } else {
+            let found = "of account 222233334444; this environment has 111122223333";
+            stops(deployment, "1", &["STOP  names: GatewayRoleArn", "STOP  names: ModelArns", found]);
+            deployment.fails(&["1", "--yes"], found);
+        }
+    }
+    deployment.environment("commercial/identity.params", "Issuer=@{outbound-issuer}\n");
+    deployment.file("templates/commercial/identity.yaml", IDENTITY);
+    // A path that does not exist is found before any change.
+    let plan = "commercial identity\nconfig policy.json internt\n";
+    deployment.environment("mistyped.plan", plan);
+    let found = "mistyped.plan: config policy.json: ";
+    stops(deployment, "mistyped", &[found, "unknown path 'internt'; known: dx, vpn, internet"]);
+    std::fs::remove_file(deployment.dir.join("infra/environments/preflight/mistyped.plan")).unwrap();
 }
 
 /// Rights are asked for on the resources that the parameters make.
