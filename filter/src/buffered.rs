@@ -19,13 +19,11 @@ struct Buffered {
     calls: HashMap<u32, Weak<Call>>,
     /// Streams that gave way and have not been refused yet.
     evicted: Vec<u32>,
-    /// This VM's number among the workers.
-    worker: u64,
 }
 
 impl Buffered {
     fn new() -> Self {
-        Self { ledger: Ledger::default(), calls: HashMap::new(), evicted: Vec::new(), worker: host::random() }
+        Self { ledger: Ledger::default(), calls: HashMap::new(), evicted: Vec::new() }
     }
 }
 
@@ -73,7 +71,7 @@ pub(crate) fn enforce(current: Option<u32>, home: u32, budgets: &Budgets) -> Opt
         if (current.is_none() || buffered.ledger.has_news())
             && let Ok(now) = host::now()
         {
-            buffered.ledger.publish(buffered.worker, &SharedData, now);
+            buffered.ledger.publish(host::worker(), &SharedData, now);
         }
         if buffered.ledger.is_full(budgets) {
             buffered.find_owners(home);

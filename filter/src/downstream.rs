@@ -294,7 +294,10 @@ impl HttpContext for Downstream {
         match host::request_headers() {
             Ok(headers) => {
                 let principal = self.principal();
-                let action = self.on_request(RequestEvent::Headers { headers: &headers, principal, end_of_stream });
+                let plugin = self.call.plugin.as_ref();
+                let address = plugin.filter(|plugin| plugin.policy.limits_callers()).map(|_| host::source_address());
+                let event = RequestEvent::Headers { headers: &headers, principal, end_of_stream, address };
+                let action = self.on_request(event);
                 if self.exchange().is_refused() {
                     return action;
                 }

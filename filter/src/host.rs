@@ -223,6 +223,15 @@ pub(crate) fn random() -> u64 {
     RandomState::new().hash_one(0_u8)
 }
 
+thread_local! {
+    static WORKER: u64 = random();
+}
+
+/// A number of this VM's own.
+pub(crate) fn worker() -> u64 {
+    WORKER.with(|worker| *worker)
+}
+
 /// 128 random bits in the form of a UUID (version 4).
 pub(crate) fn unique_id() -> String {
     let (high, low) = (random(), random());

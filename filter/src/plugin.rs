@@ -31,6 +31,12 @@ impl Plugin {
     }
 
     pub(crate) fn context(&self, now: SystemTime) -> Context<'_> {
-        Context { policy: &self.policy, credentials: &self.credentials, shared: &host::SharedData, now }
+        Context {
+            policy: &self.policy,
+            credentials: &self.credentials,
+            shared: &host::SharedData,
+            worker: host::worker(),
+            now,
+        }
     }
 }

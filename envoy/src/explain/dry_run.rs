@@ -130,7 +130,7 @@ impl<'a> DryRun<'a> {
     }
 
     fn context(&self) -> Context<'_> {
-        Context { policy: self.policy, credentials: &self.credentials, shared: &FreshData, now: self.now }
+        Context { policy: self.policy, credentials: &self.credentials, shared: &FreshData, worker: 1, now: self.now }
     }
 
     /// What the gateway role decides about a call.
@@ -174,7 +174,8 @@ impl<'a> DryRun<'a> {
 
     /// The step that decides the call, after its headers or after its body.
     fn step(&self, exchange: &mut Exchange, headers: &Headers, body: &[u8], end_of_stream: bool) -> RequestStep {
-        let event = RequestEvent::Headers { headers, principal: Ok(self.principal.clone()), end_of_stream };
+        let event =
+            RequestEvent::Headers { headers, principal: Ok(self.principal.clone()), end_of_stream, address: None };
         let step = exchange.on_request(event, self.context());
         let unread = RequestEvent::UnreadBody { length: body.len(), end_of_stream: true };
         match step {

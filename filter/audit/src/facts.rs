@@ -38,11 +38,18 @@ impl Usage {
             cache_write: self.cache_write.or(other.cache_write),
         }
     }
+}
 
-    /// Tokens that count towards Bedrock's quotas: cache reads do not.
-    pub fn quota_tokens(&self) -> u64 {
-        [self.input, self.output, self.cache_write].into_iter().flatten().fold(0, u64::saturating_add)
-    }
+/// Token counts that the gateway estimated from bytes, because the response did not report them to its end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Estimate {
+    /// Input tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<u64>,
+    /// Output tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<u64>,
 }
 
 /// Facts of the gateway role. An absent field is unknown, never zero.
@@ -72,6 +79,9 @@ pub struct ExchangeFacts {
     /// Token counts of the response.
     #[serde(default)]
     pub usage: Usage,
+    /// Estimates of counts that the response lacks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<Estimate>,
     /// Set for a call that went through the relay: Envoy's log has only the hop to the relay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relayed: Option<Relayed>,

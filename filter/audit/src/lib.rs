@@ -15,6 +15,6 @@ pub mod table;
 pub mod text;
 
 pub use entry::{EnvoyEntry, ExchangeKey};
-pub use facts::{ATTEMPT_STATE, AttemptFacts, EXCHANGE_STATE, ExchangeFacts, Relayed, Resigned, Usage};
+pub use facts::{ATTEMPT_STATE, AttemptFacts, EXCHANGE_STATE, Estimate, ExchangeFacts, Relayed, Resigned, Usage};
 pub use field::{Field, Kind, Source};
 pub use record::{AuditRecord, RETENTION_DAYS};

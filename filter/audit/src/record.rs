@@ -55,6 +55,10 @@ audit_record! {
     tokens_cache_read: Option<u64> = Gateway(exchange.usage.cache_read),
     /// Input tokens written to the prompt cache.
     tokens_cache_write: Option<u64> = Gateway(exchange.usage.cache_write),
+    /// Input tokens as the gateway estimated them from the request's bytes, if the response did not report them.
+    tokens_in_estimated: Option<u64> = Gateway(exchange.estimate.and_then(|estimate| estimate.input)),
+    /// Output tokens as the gateway estimated them from the response's bytes, if it ended before it reported them.
+    tokens_out_estimated: Option<u64> = Gateway(exchange.estimate.and_then(|estimate| estimate.output)),
     /// First byte of the request to last byte of the response, in milliseconds.
     latency_ms: u64 = Envoy(envoy.duration_ms),
     /// First byte of the request to first byte of the upstream's response, in milliseconds.
@@ -79,7 +83,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{Kind, Relayed, Usage};
+    use crate::{Estimate, Kind, Relayed, Usage};
 
     fn key(id: &str) -> ExchangeKey {
         let time = "1970-01-01T00:00:01.000Z".to_owned();
@@ -108,6 +112,7 @@ mod tests {
             upstream_id: text("the upstream id"),
             error: text("the error"),
             usage: Usage { input: Some(101), output: Some(102), cache_read: Some(103), cache_write: Some(104) },
+            estimate: Some(Estimate { input: Some(106), output: Some(107) }),
             relayed: Some(Relayed { path: text("the path"), attempts: 105 }),
         };
         // `tried` and `resigned` are for the next attempt.

@@ -14,10 +14,11 @@ use crate::handoff::crossing;
 use crate::headers::Headers;
 use crate::limits::Allowance;
 use crate::metrics::{Observation, Sample};
-use crate::operation::Operation;
+use crate::operation::{Metering, Operation};
 use crate::pending::{PendingCall, PreparedCall, Route, content_length, recognise, resolve};
 use crate::policy::Policy;
 use crate::principal::PrincipalError;
+use crate::quota::{self, Demand};
 use crate::reply::{Refusal, is_grpc, restored};
 use crate::route::{RouteClass, Subject};
 use crate::step::{Context, RequestBodyMode, RequestEvent, RequestStep, ResponseBodyMode, ResponseEvent, ResponseStep};
@@ -47,6 +48,11 @@ pub struct Exchange {
     operation: Option<Operation>,
     /// The model as the policy means it.
     model: Option<String>,
+    /// The client's address, where limits need it.
+    address: Option<String>,
+    spending: Spending,
+    /// Bytes of the request's body.
+    body_bytes: u64,
     relay: Relay,
     /// Whether Envoy turns its replies to this call into gRPC's form.
     translated: bool,
@@ -109,6 +115,15 @@ enum Relay {
     Streaming(FrameGuard),
 }
 
+/// What the call takes of its caller's allowance.
+#[derive(Debug, Default)]
+struct Spending {
+    taken: bool,
+    reserved: u64,
+    /// What the call asks for, if its class limits tokens.
+    demand: Option<Box<Demand>>,
+}
+
 #[derive(Debug, Default)]
 struct Times {
     request: Option<SystemTime>,
@@ -127,7 +142,8 @@ impl Exchange {
     /// Takes an event of the request.
     pub fn on_request(&mut self, event: RequestEvent<'_>, context: Context<'_>) -> RequestStep {
         let step = match event {
-            RequestEvent::Headers { headers, principal, end_of_stream } => {
+            RequestEvent::Headers { headers, principal, end_of_stream, address } => {
+                self.address = address;
                 self.request_headers(headers, principal, end_of_stream, context)
             }
             RequestEvent::Body { chunk, end_of_stream } => self.request_body(chunk, end_of_stream, context),
@@ -199,7 +215,10 @@ impl Exchange {
         let class = policy.route_class(subject).ok_or(Refusal::NoRouteClass)?;
         self.facts.class = Some(class.name().to_owned());
         if let Some(allowance) = self.allowance(class, context) {
-            allowance.take().map_err(|seconds| Refusal::Throttled { class: class.name().to_owned(), seconds })?;
+            allowance.take().map_err(|exhausted| Refusal::exhausted(class.name(), exhausted))?;
+            self.spending.taken = true;
+            let runs = class.limits().tokens_per_minute.is_some() && call.operation.metering() != Metering::Free;
+            self.spending.demand = runs.then(Box::default);
         }
         match context.credentials.status(class.credentials(), context.shared, context.now) {
             CredentialStatus::Missing => return Err(Refusal::NoCredentials),
@@ -216,6 +235,11 @@ impl Exchange {
         let pending = PendingCall { call, headers, route: Route::new(class, caller)? };
         if policy.auth == Auth::Bearer {
             let length = if end_of_stream { Some(0) } else { announced };
+            // The body streams past.
+            if let Some(demand) = &mut self.spending.demand {
+                **demand = Demand::of_length(length.unwrap_or_default());
+            }
+            self.reserve(context)?;
             return self.forward(pending.with_streaming_body(length), context.now, context);
         }
         self.state = State::Hashing { pending: Box::new(pending), hasher: Sha256::new(), length: 0 };
@@ -232,7 +256,11 @@ impl Exchange {
         match std::mem::take(&mut self.state) {
             State::Hashing { pending, mut hasher, length } => {
                 hasher.update(chunk);
+                if let Some(demand) = &mut self.spending.demand {
+                    demand.feed(chunk);
+                }
                 if end_of_stream {
+                    self.reserve(context)?;
                     return self.forward(pending.with_body(hasher, length), context.now, context);
                 }
                 self.state = State::Hashing { pending, hasher, length };
@@ -243,6 +271,23 @@ impl Exchange {
                 self.pass(end_of_stream)
             }
         }
+    }
+
+    /// Reserves the tokens that the call may use.
+    fn reserve(&mut self, context: Context<'_>) -> Result<(), Refusal> {
+        let Some(demand) = self.spending.demand.take() else { return Ok(()) };
+        let class = self.facts.class.as_deref().and_then(|name| context.policy.class(name));
+        let Some((class, allowance)) = class.and_then(|class| Some((class, self.allowance(class, context)?))) else {
+            return Ok(());
+        };
+        let tokens = demand.tokens(self.output_rate(context.policy));
+        let reserved = allowance.reserve(tokens);
+        self.spending.reserved = reserved.map_err(|exhausted| Refusal::exhausted(class.name(), exhausted))?;
+        Ok(())
+    }
+
+    fn output_rate(&self, policy: &Policy) -> u32 {
+        self.model.as_deref().map_or(1, |model| policy.output_rates.of(model))
     }
 
     /// Takes a part of the body that is not read.
@@ -292,6 +337,7 @@ impl Exchange {
     /// one that has gone upstream is ended at once.
     fn count(&mut self, part: usize, policy: &Policy) -> Result<(), Refusal> {
         let limit = policy.max_body_bytes;
+        self.body_bytes = self.body_bytes.saturating_add(part as u64);
         if let State::Discarding { dropped, .. } = &mut self.state {
             *dropped = true;
         }
@@ -346,8 +392,10 @@ impl Exchange {
     }
 
     fn allowance<'a>(&self, class: &RouteClass, context: Context<'a>) -> Option<Allowance<'a>> {
-        let caller = self.facts.principal.as_deref().unwrap_or_default();
-        Allowance::new(context.shared, class.limits(), class.name(), caller, context.now)
+        // No name begins with this byte.
+        let address = || format!("\0{}", self.address.as_deref().unwrap_or_default());
+        let caller = self.facts.principal.clone().unwrap_or_else(address);
+        Allowance::new((context.shared, context.worker), class.limits(), class.name(), &caller, context.now)
     }
 }
 
@@ -463,7 +511,12 @@ impl Exchange {
     /// What is known of the exchange now. `complete` says whether the sender ended the response.
     pub fn facts(&self, complete: bool) -> ExchangeFacts {
         let reading = self.meter.reading(complete);
-        ExchangeFacts { usage: reading.usage, error: self.facts.error.clone().or(reading.error), ..self.facts.clone() }
+        ExchangeFacts {
+            usage: reading.usage,
+            estimate: self.meter.estimate(self.body_bytes, complete),
+            error: self.facts.error.clone().or(reading.error),
+            ..self.facts.clone()
+        }
     }
 
     /// The error of a request that Envoy refused before its filters: the one that `local_reply_config` gives its reply of this
@@ -481,7 +534,8 @@ impl Exchange {
     pub fn settle(&self, facts: &ExchangeFacts, endpoint: Endpoint<'_>, context: Context<'_>) -> Vec<Sample> {
         let class = facts.class.as_deref().and_then(|name| context.policy.class(name));
         if let Some(allowance) = class.and_then(|class| self.allowance(class, context)) {
-            allowance.charge(facts.usage.quota_tokens());
+            let used = quota::charge(facts.usage, facts.estimate, self.output_rate(context.policy));
+            allowance.settle(self.spending.taken, self.spending.reserved, used);
         }
         let since = |end: SystemTime| end.duration_since(self.times.request?).ok();
         let model = self.model.as_deref().map(|id| if context.policy.names_model(id) { id } else { "other" });
@@ -520,3 +574,7 @@ fn error_type(value: &str) -> Option<String> {
 #[cfg(test)]
 #[path = "exchange_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "spending_tests.rs"]
+mod spending_tests;

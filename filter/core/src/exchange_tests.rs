@@ -232,7 +232,12 @@ fn refuses_without_credentials() {
 fn principals_choose_the_class() {
     let mut client = Client::new("gateway", "sigv4", Some(keys()));
     let (headers, principal) = (converse(&[]), Some("spiffe://secret/a".to_owned()));
-    client.request(RequestEvent::Headers { headers: &headers, principal: Ok(principal), end_of_stream: false });
+    client.request(RequestEvent::Headers {
+        headers: &headers,
+        principal: Ok(principal),
+        end_of_stream: false,
+        address: None,
+    });
     let forward = forwarded(client.body(b"", true));
     assert_eq!(forward.headers.get_str(CLUSTER_HEADER), Some("bedrock-runtime.private-only"));
     assert_eq!(client.exchange.facts(true).principal.as_deref(), Some("spiffe://secret/a"));
@@ -426,7 +431,8 @@ fn refuses_names_that_are_not_text() {
     ] {
         let mut client = Client::new("gateway", "sigv4", Some(keys()));
         let headers = converse(&[]);
-        let event = RequestEvent::Headers { headers: &headers, principal: Err(problem), end_of_stream: false };
+        let event =
+            RequestEvent::Headers { headers: &headers, principal: Err(problem), end_of_stream: false, address: None };
         let reply = refused(client.request(event));
         assert_eq!((reply.0, reply.1), (403, "AccessDeniedException"));
         assert!(reply.2.contains(message), "{}", reply.2);
@@ -496,8 +502,13 @@ fn a_throttled_caller_learns_when_to_retry() {
     assert_eq!(client.headers(&converse(&[]), false), RequestStep::AwaitBody);
     let mut facts = client.exchange.facts(true);
     facts.usage = audit::Usage { input: Some(50), output: Some(20), cache_read: Some(900), cache_write: Some(1) };
-    let context =
-        Context { policy: &client.policy, credentials: &client.credentials, shared: &client.shared, now: NOW };
+    let context = Context {
+        policy: &client.policy,
+        credentials: &client.credentials,
+        shared: &client.shared,
+        worker: 1,
+        now: NOW,
+    };
     client.exchange.settle(&facts, Endpoint::default(), context);
     client.exchange = Exchange::new(ID.to_owned());
     // 11 overdrawn and one wanted, at one a second.

@@ -27,6 +27,7 @@ pub(crate) mod pending;
 pub mod policy;
 pub mod principal;
 pub mod query;
+pub(crate) mod quota;
 pub mod region;
 pub mod relay;
 pub mod reply;

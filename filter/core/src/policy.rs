@@ -5,10 +5,11 @@ mod warnings;
 
 use crate::access::Access;
 use crate::buffers::Budgets;
-use crate::config::{Auth, Config, ConfigError, Principal, Role, at};
+use crate::config::{Auth, Config, ConfigError, Limits, Principal, Role, at};
 use crate::credentials::source::CredentialSources;
 use crate::model::{self, GovOnly, Pattern, patterns};
 use crate::names::{PathName, RegionName};
+use crate::quota::OutputRates;
 use crate::region::{self, Region};
 use crate::route::{self, Cluster, RouteClass, SERVICES, Subject};
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ pub struct Policy {
     pub max_body_bytes: u64,
     /// How much the bodies of all calls may occupy.
     pub budgets: Budgets,
+    pub(crate) output_rates: OutputRates,
     /// How long a path must have been healthy before calls take it again.
     pub failback: Duration,
     /// Where credentials come from.
@@ -106,6 +108,7 @@ impl Policy {
             stream_relay: config.stream_relay.clone(),
             max_body_bytes: config.max_body_bytes,
             budgets: Budgets::compile(&config.buffers, config.max_body_bytes)?,
+            output_rates: OutputRates::compile(&config.output_rates)?,
             failback: Duration::from_secs(config.failback_seconds.into()),
             classes: route::compile(config, order)?,
             credential_sources,
@@ -187,6 +190,11 @@ impl Policy {
     /// The classes, in order.
     pub fn classes(&self) -> &[RouteClass] {
         &self.classes
+    }
+
+    /// Whether a class has limits for each caller: then the address of a caller without a name matters.
+    pub fn limits_callers(&self) -> bool {
+        self.classes.iter().any(|class| class.limits() != Limits::default())
     }
 
     /// The class of a name.

@@ -3,6 +3,7 @@
 use crate::access::AccessRefusal;
 use crate::buffers::Full;
 use crate::headers::{Headers, Repeated};
+use crate::limits::Exhausted;
 use crate::operation::{CallError, Operation};
 use crate::policy::ModelRefusal;
 use crate::principal::PrincipalError;
@@ -64,6 +65,16 @@ pub enum Refusal {
         class: String,
         /// Seconds until a call is allowed again.
         seconds: u64,
+    },
+    /// The caller has as many calls in flight as it may have.
+    #[error(
+        "Too many requests: route class '{class}' of the gateway allows each of its callers {limit} calls at the same time. Nothing was sent."
+    )]
+    Busy {
+        /// The class.
+        class: String,
+        /// How many.
+        limit: u32,
     },
     /// The body is too long.
     #[error("The request body is longer than the {limit} bytes that this gateway carries.")]
@@ -138,6 +149,15 @@ pub struct Reply {
 }
 
 impl Refusal {
+    /// A caller's allowance in a class is used up.
+    pub(crate) fn exhausted(class: &str, exhausted: Exhausted) -> Self {
+        let class = class.to_owned();
+        match exhausted {
+            Exhausted::For(seconds) => Self::Throttled { class, seconds },
+            Exhausted::Calls(limit) => Self::Busy { class, limit },
+        }
+    }
+
     /// The reply to the client.
     pub fn reply(&self) -> Reply {
         let (status, error) = match self {
@@ -154,7 +174,9 @@ impl Refusal {
                 (403, "AccessDeniedException")
             }
             Self::SwitchedProtocols => (502, "ServiceUnavailableException"),
-            Self::Throttled { .. } | Self::BuffersFull(Full::Connection | Full::Caller) => (429, "ThrottlingException"),
+            Self::Throttled { .. } | Self::Busy { .. } | Self::BuffersFull(Full::Connection | Full::Caller) => {
+                (429, "ThrottlingException")
+            }
             Self::NoCredentials
             | Self::PendingCredentials
             | Self::ExpiredCredentials
@@ -170,7 +192,7 @@ impl Refusal {
         };
         let retry_after = match self {
             Self::Throttled { seconds, .. } => Some(*seconds),
-            Self::BuffersFull(_) => Some(1),
+            Self::BuffersFull(_) | Self::Busy { .. } => Some(1),
             _ => None,
         };
         Reply { status, error, message: self.to_string(), retry_after }

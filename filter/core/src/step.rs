@@ -17,6 +17,8 @@ pub struct Context<'a> {
     pub credentials: &'a CredentialStore,
     /// What all workers share.
     pub shared: &'a dyn Shared,
+    /// This VM's number among the workers.
+    pub worker: u64,
     /// The wall clock.
     pub now: SystemTime,
 }
@@ -32,6 +34,8 @@ pub enum RequestEvent<'a> {
         principal: Result<Option<String>, PrincipalError>,
         /// Whether the request has no body.
         end_of_stream: bool,
+        /// The client's address, where limits need it.
+        address: Option<String>,
     },
     /// The next bytes of a body in mode [`RequestBodyMode::Hash`].
     Body {

@@ -98,8 +98,13 @@ impl Client {
     }
 
     pub(crate) fn request(&mut self, event: RequestEvent<'_>) -> RequestStep {
-        let context =
-            Context { policy: &self.policy, credentials: &self.credentials, shared: &self.shared, now: self.now };
+        let context = Context {
+            policy: &self.policy,
+            credentials: &self.credentials,
+            shared: &self.shared,
+            worker: 1,
+            now: self.now,
+        };
         self.exchange.on_request(event, context)
     }
 
@@ -108,7 +113,7 @@ impl Client {
     }
 
     pub(crate) fn headers(&mut self, headers: &Headers, end_of_stream: bool) -> RequestStep {
-        self.request(RequestEvent::Headers { headers, principal: Ok(None), end_of_stream })
+        self.request(RequestEvent::Headers { headers, principal: Ok(None), end_of_stream, address: None })
     }
 
     pub(crate) fn body(&mut self, chunk: &[u8], end_of_stream: bool) -> RequestStep {
@@ -118,7 +123,7 @@ impl Client {
 
 pub(crate) fn context<'a>(policy: &'a Policy, credentials: Option<&'a Credentials>) -> Context<'a> {
     let credentials = Box::leak(Box::new(CredentialStore::fixed(credentials.cloned())));
-    Context { policy, credentials, shared: Box::leak(Box::<Memory>::default()), now: NOW }
+    Context { policy, credentials, shared: Box::leak(Box::<Memory>::default()), worker: 1, now: NOW }
 }
 
 /// A first attempt over Direct Connect.

@@ -8,15 +8,23 @@ pub mod json;
 
 use crate::headers::Headers;
 use crate::operation::Metering;
-use audit::Usage;
+use crate::quota;
+use audit::{Estimate, Usage};
 use eventstream::{Frames, StreamError};
 use json::{Path, Scanner, Sink};
+
+/// No call uses more tokens of a kind. A larger count is an error, which must not lock a caller out.
+const MOST_TOKENS: u64 = 100_000_000;
 
 /// Watches one response.
 #[derive(Debug, Default)]
 pub struct Meter {
     body: Body,
     headers: Usage,
+    /// Whether a model answers: with a success, to an operation that runs one.
+    runs: bool,
+    /// Bytes of the body, as far as it was read.
+    bytes: u64,
 }
 
 /// What a response reported.
@@ -43,7 +51,10 @@ impl Meter {
         if metering == Metering::Free || !(200..300).contains(&status) {
             return Self::default();
         }
-        let count = |name| headers.get(name).and_then(|value| std::str::from_utf8(value).ok()?.trim().parse().ok());
+        let count = |name| {
+            let value = headers.get(name).and_then(|value| std::str::from_utf8(value).ok()?.trim().parse().ok());
+            value.filter(|count| *count <= MOST_TOKENS)
+        };
         let counted = Usage {
             input: count("x-amzn-bedrock-input-token-count"),
             output: count("x-amzn-bedrock-output-token-count"),
@@ -59,7 +70,7 @@ impl Meter {
             }
             Metering::Json | Metering::EventStream | Metering::Free => Body::Unwatched,
         };
-        Self { body, headers: counted }
+        Self { body, headers: counted, runs: true, bytes: 0 }
     }
 
     /// Whether the body has counts; if not, the shell need not copy it.
@@ -74,6 +85,7 @@ impl Meter {
 
     /// Reads the next part of the body.
     pub fn feed(&mut self, chunk: &[u8]) {
+        self.bytes += chunk.len() as u64;
         match &mut self.body {
             Body::Unwatched => {}
             Body::Json(scanner, tokens) => scanner.feed(chunk, tokens),
@@ -95,6 +107,28 @@ impl Meter {
             }
         };
         Reading { usage: self.headers.or(&usage), error }
+    }
+
+    /// What a response did not report, estimated from the bytes of request and response. A stream whose client leaves before the
+    /// last frame costs as much as others, and so does a body that cannot be read. `None` if all was reported, or if the response is
+    /// complete and reports nothing, as for models that are not counted in tokens.
+    pub fn estimate(&self, request_bytes: u64, complete: bool) -> Option<Estimate> {
+        let Reading { usage, error } = self.reading(complete);
+        let is_stream = self.reads_event_stream();
+        let whole = complete
+            && match &self.body {
+                Body::Json(scanner, _) => !scanner.gave_up(),
+                // Each stream that ends well reports its counts.
+                Body::Stream(_) => error.is_none() && usage.output.is_some(),
+                Body::Unwatched => true,
+            };
+        let from_headers = self.headers.output.is_some();
+        if !self.runs || whole || from_headers {
+            return None;
+        }
+        let output = quota::output_of(self.bytes, is_stream).max(usage.output.unwrap_or_default());
+        let input = usage.input.is_none().then(|| quota::input_of(request_bytes));
+        Some(Estimate { input, output: Some(output) })
     }
 }
 
@@ -121,6 +155,9 @@ impl Tokens {
 
 impl Sink for Tokens {
     fn number(&mut self, path: &Path, value: u64) {
+        if value > MOST_TOKENS {
+            return;
+        }
         let plain = || path.last_under(&["usage"]).or_else(|| path.last_under(&["message", "usage"]));
         let (usage, key) = if let Some(key) = path.last_under(&["amazon-bedrock-invocationMetrics"]) {
             (&mut self.metrics, key)

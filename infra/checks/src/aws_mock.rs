@@ -17,7 +17,7 @@ use lab::tools::{GATEWAY, required, root};
 const ACCOUNTS: [(Partition, &str); 2] =
     [(Partition::GovCloud, "444455556666"), (Partition::Commercial, "111122223333")];
 /// Time for moto to load.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(180);
 
 /// Two accounts, one in each partition, that are independent of each other.
 #[derive(Debug)]

@@ -83,6 +83,10 @@ pub struct Config {
     /// How much the bodies of all calls together may occupy in Envoy's memory.
     #[serde(default, skip_serializing_if = "is_default")]
     pub buffers: Buffers,
+    /// How often output tokens count towards `tokens_per_minute`; the first match wins. They win over AWS's table, in which most
+    /// Claude models count five-fold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output_rates: Vec<OutputRate>,
     /// Where the Commercial credentials come from.
     #[serde(default, skip_serializing_if = "is_default")]
     pub credentials: Credentials,
@@ -263,7 +267,7 @@ pub enum Priority {
 #[serde(transparent)]
 pub struct Dscp(u8);
 
-/// What one caller may use, in a minute. Calls without a caller's name share one allowance.
+/// What one caller may use. A caller without a name is told by its address.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -271,10 +275,24 @@ pub struct Limits {
     /// Calls; as many may come at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<u32>,
-    /// Tokens, as Bedrock counts them for its quotas: input, output and written to the cache, not read from it. They are known
-    /// when a call is over: a call may overdraw the allowance, and the next waits until the debt is paid.
+    /// Tokens in a minute, as Bedrock counts them for its quotas: input, written to the cache, and output, which counts several times
+    /// for some models (`output_rates`). A call reserves its input and `max_tokens`; when it is over, what it used counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_per_minute: Option<u32>,
+    /// Calls at the same time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrent_calls: Option<u32>,
+}
+
+/// How often the output tokens of models count towards `tokens_per_minute`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct OutputRate {
+    /// Patterns of model ids.
+    pub models: Vec<String>,
+    /// 1 to 100.
+    pub rate: u32,
 }
 
 /// How much the bodies of all calls together may occupy in Envoy's memory. A call that exceeds a budget costs whoever uses most

@@ -132,6 +132,7 @@ fn check_limits(class: &config::RouteClass, key: &dyn Fn(&str) -> String) -> Res
         ("bandwidth_kbps", class.bandwidth_kbps),
         ("limits.requests_per_minute", class.limits.requests_per_minute.map(u64::from)),
         ("limits.tokens_per_minute", class.limits.tokens_per_minute.map(u64::from)),
+        ("limits.concurrent_calls", class.limits.concurrent_calls.map(u64::from)),
     ] {
         if value == Some(0) {
             return Err(at(key(name), ZERO));

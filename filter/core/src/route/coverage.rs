@@ -86,6 +86,9 @@ impl RouteClass {
         if wider(limits.tokens_per_minute.map(u64::from), own.tokens_per_minute.map(u64::from)) {
             return Some("more tokens a minute".to_owned());
         }
+        if wider(limits.concurrent_calls.map(u64::from), own.concurrent_calls.map(u64::from)) {
+            return Some("more calls at the same time".to_owned());
+        }
         wider(other.bandwidth_kbps, self.bandwidth_kbps).then(|| "more bandwidth".to_owned())
     }
 

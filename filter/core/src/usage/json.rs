@@ -6,7 +6,7 @@
 const DEPTH: usize = 3;
 /// Longest key that is remembered; no longer key is looked for.
 const KEY: usize = 40;
-/// Nesting that is followed (a bit each); beyond it the scanner gives up.
+/// Nesting whose objects and arrays are told apart (a bit each). Deeper, only brackets and strings matter.
 const MAX_NESTING: u32 = 64;
 
 /// Receives what the scanner finds.
@@ -51,7 +51,7 @@ enum State {
     String(Role, Escape),
     /// In a number: its value so far, `None` if it is not a whole number of 64 bits.
     Number(Option<u64>),
-    /// Too deep, or not JSON.
+    /// Not JSON.
     GivenUp,
 }
 
@@ -122,6 +122,11 @@ impl Scanner {
         }
     }
 
+    /// Whether it stopped because the text is not JSON.
+    pub fn gave_up(&self) -> bool {
+        matches!(self.state, State::GivenUp)
+    }
+
     fn between(&mut self, byte: u8) {
         match byte {
             b'{' => self.enter(true),
@@ -137,15 +142,18 @@ impl Scanner {
     }
 
     fn enter(&mut self, object: bool) {
-        if self.nesting == MAX_NESTING {
+        let Some(nesting) = self.nesting.checked_add(1) else {
             self.state = State::GivenUp;
             return;
+        };
+        let followed = self.nesting < MAX_NESTING;
+        if followed {
+            let bit = 1 << self.nesting;
+            self.objects = if object { self.objects | bit } else { self.objects & !bit };
         }
-        let bit = 1 << self.nesting;
-        self.objects = if object { self.objects | bit } else { self.objects & !bit };
-        self.nesting += 1;
+        self.nesting = nesting;
         self.path.push();
-        self.state = if object { State::BeforeKey } else { State::Between };
+        self.state = if object && followed { State::BeforeKey } else { State::Between };
     }
 
     fn leave(&mut self) {
@@ -160,7 +168,8 @@ impl Scanner {
     }
 
     fn in_object(&self) -> bool {
-        self.nesting.checked_sub(1).is_some_and(|top| self.objects >> top & 1 == 1)
+        let top = self.nesting.checked_sub(1).filter(|top| *top < MAX_NESTING);
+        top.is_some_and(|top| self.objects >> top & 1 == 1)
     }
 
     fn path_is_whole(&self) -> bool {
@@ -321,6 +330,10 @@ mod tests {
     #[test]
     fn garbage_and_depth_are_survived() {
         let deep = "[".repeat(100) + r#"{"usage":{"inputTokens":1}}"#;
+        let nested = |open: &str, close: &str| {
+            format!(r#"{{"a":{}1{},"usage":{{"inputTokens":3}}}}"#, open.repeat(500), close.repeat(500))
+        };
+        let (arrays, objects) = (nested("[", "]"), nested(r#"{"usage":"#, "}"));
         let long = format!(r#"{{"{}":1,"usage":{{"inputTokens":2}}}}"#, "k".repeat(1000));
         for (text, wanted) in [
             ("", None),
@@ -331,6 +344,8 @@ mod tests {
             ("\u{0}\u{1}\u{7f}", None),
             (deep.as_str(), None),
             (long.as_str(), Some(2)),
+            (arrays.as_str(), Some(3)),
+            (objects.as_str(), Some(3)),
         ] {
             let seen = scan(text, 7);
             let input = seen.0.iter().find(|(path, _)| path == "usage.inputTokens").map(|(_, value)| *value);

@@ -188,8 +188,11 @@ pub(crate) fn bootstrap(dir: &Path) -> String {
     let document = document.replace("@{commercial/identity.RoleArn}", "arn:aws:iam::111122223333:role/bedrock-gateway");
     write(dir, "policy.json", &document.replace("@{environment}", "prod"));
     let mut render = Command::new(required(GATEWAY).unwrap());
+    // Notes on the document go to stderr.
+    let file = dir.join("envoy.json");
     render.args(["render", "envoy", "--path", "internet", "--policy"]).arg(dir.join("policy.json"));
-    run(&mut render)
+    run(render.arg("--output").arg(&file));
+    std::fs::read_to_string(file).unwrap()
 }
 
 /// The certificate of the TLS listener: itself, and with its key.

@@ -1,0 +1,165 @@
+//! What calls take of their callers' allowances.
+
+use super::*;
+use crate::credentials::{Credentials, Secret};
+use crate::testing::{Client, ID, MODEL, converse, headers, keys};
+use serde_json::{Value, json};
+
+const BODY: &[u8] = br#"{"messages":[],"inferenceConfig":{"maxTokens":100}}"#;
+const STREAM: &[(&str, &str)] = &[(":status", "200"), ("content-type", "application/vnd.amazon.eventstream")];
+const JSON: &[(&str, &str)] = &[(":status", "200"), ("content-type", "application/json")];
+
+fn client(limits: &Value, auth: &str) -> Client {
+    let document = json!({
+        "role": "gateway", "auth": auth, "regions": {"us-east-1": {}},
+        "credentials": {"source": "environment"},
+        "route_classes": [{"name": "any", "paths": ["dx"], "limits": limits}]
+    });
+    let credentials = if auth == "bearer" { Credentials::ApiKey(Secret::new("k")) } else { keys() };
+    Client::of(Policy::parse(document.to_string().as_bytes(), None).unwrap(), Some(credentials))
+}
+
+fn request(path: &str) -> Headers {
+    let path = format!("/model/{MODEL}/{path}");
+    converse(&[])
+        .iter()
+        .map(|(name, value)| (name.to_owned(), if name == ":path" { path.as_bytes() } else { value }.to_vec()))
+        .collect()
+}
+
+/// Begins a call from an address. `None`: it was sent; else seconds until it may be tried again.
+fn begin(client: &mut Client, path: &str, address: &str) -> Option<u64> {
+    client.exchange = Exchange::new(ID.to_owned());
+    let headers = request(path);
+    let event = RequestEvent::Headers {
+        headers: &headers,
+        principal: Ok(None),
+        end_of_stream: false,
+        address: Some(address.to_owned()),
+    };
+    let mut step = client.request(event);
+    if step == RequestStep::AwaitBody {
+        step = client.body(BODY, true);
+    }
+    match step {
+        RequestStep::Forward(_) => None,
+        RequestStep::Reply(reply) => {
+            assert_eq!((reply.status, reply.error), (429, "ThrottlingException"), "{}", reply.message);
+            Some(reply.retry_after.unwrap())
+        }
+        step => panic!("{step:?}"),
+    }
+}
+
+/// Ends the call: the facts of its record.
+fn end(client: &mut Client, head: &[(&str, &str)], body: &[u8], complete: bool) -> ExchangeFacts {
+    client.response(ResponseEvent::Headers { headers: &headers(head), relayed: false });
+    client.response(ResponseEvent::Body { chunk: body });
+    let facts = client.exchange.facts(complete);
+    settle(client, &facts);
+    facts
+}
+
+fn settle(client: &mut Client, facts: &ExchangeFacts) {
+    let context = Context {
+        policy: &client.policy,
+        credentials: &client.credentials,
+        shared: &client.shared,
+        worker: 1,
+        now: client.now,
+    };
+    client.exchange.settle(facts, Endpoint::default(), context);
+}
+
+#[test]
+fn calls_in_flight_reserve_their_tokens() {
+    // A body of 51 bytes is 12 tokens, and the model's output counts once.
+    let mut client = client(&json!({"tokens_per_minute": 300}), "sigv4");
+    assert_eq!(begin(&mut client, "converse", "10.0.0.1"), None);
+    assert_eq!(begin(&mut client, "converse", "10.0.0.1"), None);
+    assert_eq!(begin(&mut client, "converse", "10.0.0.1"), Some(8), "76 left, 112 wanted, 5 in a second");
+    assert_eq!(begin(&mut client, "converse", "10.0.0.2"), None, "each address has its own");
+}
+
+#[test]
+fn what_was_used_replaces_the_reservation() {
+    let mut client = client(&json!({"tokens_per_minute": 120}), "sigv4");
+    let answer = br#"{"usage":{"inputTokens":3,"outputTokens":7,"totalTokens":10}}"#;
+    for _ in 0..2 {
+        assert_eq!(begin(&mut client, "converse", "a"), None);
+        let facts = end(&mut client, JSON, answer, true);
+        assert_eq!((facts.usage.output, facts.estimate), (Some(7), None));
+        client.now += Duration::from_secs(5);
+    }
+    // A refusal of Bedrock's costs nothing.
+    assert_eq!(begin(&mut client, "converse", "a"), None);
+    let facts = end(&mut client, &[(":status", "429"), ("content-type", "application/json")], b"{}", true);
+    assert_eq!((facts.usage, facts.estimate), (audit::Usage::default(), None));
+    assert_eq!(begin(&mut client, "converse", "a"), None);
+}
+
+#[test]
+fn a_stream_left_before_its_end_is_charged() {
+    let mut client = client(&json!({"tokens_per_minute": 120}), "sigv4");
+    assert_eq!(begin(&mut client, "converse-stream", "a"), None);
+    let facts = end(&mut client, STREAM, &[0; 6400], false);
+    assert_eq!(facts.estimate, Some(audit::Estimate { input: Some(12), output: Some(200) }));
+    assert_eq!(begin(&mut client, "converse-stream", "a"), Some(47), "92 overdrawn, one wanted, 2 in a second");
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_is_charged() {
+    for (head, body) in [
+        (JSON, &[b"{\"a\":1}}", &[b' '; 4000][..]].concat()),
+        // More than any model writes.
+        (STREAM, &vec![0; 12_800]),
+    ] {
+        let mut client = client(&json!({"tokens_per_minute": 120}), "sigv4");
+        assert_eq!(begin(&mut client, "converse", "a"), None);
+        let facts = end(&mut client, head, body, false);
+        assert!(facts.estimate.is_some_and(|estimate| estimate.output >= Some(400)), "{facts:?}");
+        assert!(begin(&mut client, "converse", "a").is_some_and(|seconds| seconds > 100));
+    }
+}
+
+#[test]
+fn a_nested_answer_is_read_to_its_counts() {
+    let mut client = client(&json!({"tokens_per_minute": 120}), "sigv4");
+    assert_eq!(begin(&mut client, "converse", "a"), None);
+    let nested =
+        format!(r#"{{"output":{}{},"usage":{{"inputTokens":500,"outputTokens":2}}}}"#, "[".repeat(90), "]".repeat(90));
+    assert_eq!(end(&mut client, JSON, nested.as_bytes(), true).usage.input, Some(500));
+    assert!(begin(&mut client, "converse", "a").is_some());
+}
+
+#[test]
+fn an_absurd_usage_locks_nobody_out() {
+    let mut client = client(&json!({"tokens_per_minute": 120}), "sigv4");
+    assert_eq!(begin(&mut client, "converse", "a"), None);
+    let answer = br#"{"usage":{"inputTokens":18446744073709551615,"outputTokens":18446744073709551615}}"#;
+    let facts = end(&mut client, JSON, answer, true);
+    assert_eq!(facts.usage, audit::Usage::default());
+    assert_eq!(begin(&mut client, "converse", "a"), None);
+}
+
+#[test]
+fn calls_at_the_same_time_are_limited() {
+    let mut client = client(&json!({"concurrent_calls": 2}), "sigv4");
+    assert_eq!(begin(&mut client, "converse", "a"), None);
+    assert_eq!(begin(&mut client, "converse", "a"), None);
+    let last = std::mem::replace(&mut client.exchange, Exchange::new(ID.to_owned()));
+    assert_eq!(begin(&mut client, "converse", "a"), Some(1));
+    let facts = client.exchange.facts(true);
+    settle(&mut client, &facts);
+    assert_eq!(begin(&mut client, "converse", "a"), Some(1), "a refused call was never counted");
+    client.exchange = last;
+    end(&mut client, JSON, b"{}", true);
+    assert_eq!(begin(&mut client, "converse", "a"), None);
+}
+
+#[test]
+fn a_streaming_body_reserves_by_its_length() {
+    let mut client = client(&json!({"tokens_per_minute": 6000}), "bearer");
+    assert_eq!(begin(&mut client, "converse", "a"), None);
+    assert_eq!(begin(&mut client, "converse", "a"), Some(22), "4096 of 6000 are reserved");
+}
