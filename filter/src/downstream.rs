@@ -22,6 +22,10 @@ use std::rc::Rc;
 
 /// Bodies are read in chunks of this size, so that a large one costs no more memory than a small one.
 const CHUNK: usize = 64 << 10;
+/// Headers up to this size are not counted: the limit of calls bounds them.
+const UNCOUNTED_HEADERS: usize = 8 << 10;
+/// Measured: 60 KB of headers take up to 250 KB while a call is held.
+const COPIES_OF_HEADERS: usize = 4;
 /// The header from which SDKs show the request's id.
 const REQUEST_ID: &str = "x-amzn-requestid";
 
@@ -302,6 +306,10 @@ impl HttpContext for Downstream {
                     return action;
                 }
                 buffered::begin(self.context, &self.call);
+                let size: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+                if size > UNCOUNTED_HEADERS {
+                    buffered::grow(self.context, &self.call, size * COPIES_OF_HEADERS);
+                }
                 buffered::follow(self.context, self.exchange().request_body_mode());
                 self.keep_budgets(action)
             }

@@ -11,6 +11,7 @@ mod memory;
 mod models;
 mod principals;
 mod queries;
+mod quota;
 mod races;
 mod recovery;
 mod upstream;
