@@ -77,7 +77,7 @@ impl Root {
         }
         // Role `gateway` also needs it to keep its budgets.
         if plugin.credentials.fetches() || plugin.policy.role != Role::Signer {
-            host::set_tick_period(TICK).map_err(|error| format!("there are no ticks: {error}"))?;
+            host::set_tick_period(TICK).map_err(|error| format!("Envoy refuses to tick: {error}"))?;
         }
         self.plugin = Some(Rc::new(plugin));
         Ok(())

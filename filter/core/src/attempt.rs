@@ -115,7 +115,7 @@ impl Attempt {
         let facts = AttemptFacts { tried, resigned: previous.resigned, ..facts };
         let state = to_json(&facts);
         let mut sent = Sent { region: region.name().clone(), handoff, generation, facts, trial: false };
-        // A body that still streams may never end, so a call with one is no trial.
+        // A body that still streams may never end, so a call with one is not a trial.
         let complete = sent.handoff.body_sha256.is_some() || sent.handoff.content_length == Some(0);
         sent.trial = complete && sent.breaker(context).is_some_and(|breaker| breaker.begin_trial());
         self.sent = Some(sent);

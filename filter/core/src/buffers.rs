@@ -3,7 +3,7 @@
 //! Envoy bounds what it buffers for one stream, and nothing that all streams buffer together. A call that is signed is
 //! buffered until its body is complete, so a client that begins many and completes none would fill the memory.
 //!
-//! A budget that is full costs whoever uses most of it: first the caller with the most bytes, then its connection with the
+//! A budget that is full takes from the one who uses most of it: first the caller with the most bytes, then its connection with the
 //! most, then the stream. So small calls pass while others fill the memory. Only calls that have not been sent give way.
 //!
 //! Each worker counts its own streams. It publishes its sums in steps of [`STEP`], so that a call with a small body costs no

@@ -21,8 +21,8 @@ pub(crate) fn program() -> Result<PathBuf, Error> {
     if here.file_name().is_some_and(|file| file == name) {
         return Ok(here);
     }
-    let beside = here.parent().and_then(Path::parent).unwrap_or(&here).join(name);
-    beside.is_file().then_some(beside).ok_or_else(|| Error::Failed(format!("{name} is not built")))
+    let next_to = here.parent().and_then(Path::parent).unwrap_or(&here).join(name);
+    next_to.is_file().then_some(next_to).ok_or_else(|| Error::Failed(format!("{name} is not built")))
 }
 
 /// Calls the server on the socket that the first argument names, with the other arguments; exits with the call's status.

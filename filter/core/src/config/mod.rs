@@ -295,8 +295,8 @@ pub struct OutputRate {
     pub rate: u32,
 }
 
-/// How much the bodies of all calls together may occupy in Envoy's memory. A call that exceeds a budget costs whoever uses most
-/// of it.
+/// How much the bodies of all calls together may occupy in Envoy's memory. Over a budget, the largest user of it gives
+/// way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]

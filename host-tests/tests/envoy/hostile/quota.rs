@@ -11,7 +11,11 @@ use super::{BODY, converse, records, send};
 /// A gateway whose classes have these limits, and a model that drips its stream.
 fn limited(limits: &str) -> Harness {
     let dir = tempfile::tempdir().unwrap();
-    let file = policy(dir.path(), "route_classes:\n", &format!("output_rates: []\nroute_classes:\n  - {{ name: limited, paths: [internet], limits: {limits} }}\n"));
+    let file = policy(
+        dir.path(),
+        "route_classes:\n",
+        &format!("output_rates: []\nroute_classes:\n  - {{ name: limited, paths: [internet], limits: {limits} }}\n"),
+    );
     Harness::new(Keys::LongLived, &["internet"], |double| double, &["--policy", &file])
 }
 

@@ -151,7 +151,7 @@ fn restores_the_real_gateway_template() {
     wanted["MinSize"] = json!("6");
     assert_eq!(restored, wanted);
 
-    // Another parameter changed: there is no former release to restore, and nothing is said to be.
+    // Another parameter changed: no former release has to be restored, and nothing is said to be.
     params("a", "New=new\nMinSize=4\n");
     let text = deployment.fails(&["1", "--yes"], "the smoke test failed; nothing to restore");
     assert!(text.contains("release and configuration are what they were") && !text.contains("restoring"), "{text}");
