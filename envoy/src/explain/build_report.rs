@@ -97,6 +97,7 @@ impl Report {
         report.limits = run.class(&decision).map(|class| Limits {
             requests_per_minute: class.limits().requests_per_minute,
             tokens_per_minute: class.limits().tokens_per_minute,
+            concurrent_calls: class.limits().concurrent_calls,
             max_body_bytes: run.policy.max_body_bytes,
             bandwidth_kbps: class.bandwidth_kbps(),
             dscp: class.dscp(),

@@ -83,6 +83,9 @@ pub struct Limits {
     pub requests_per_minute: Option<u32>,
     /// Tokens of one caller in a minute.
     pub tokens_per_minute: Option<u32>,
+    /// Calls of one caller at the same time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrent_calls: Option<u32>,
     /// Longest body in bytes.
     pub max_body_bytes: u64,
     /// KiB/s of all calls of the class together.

@@ -99,6 +99,9 @@ impl Text {
         };
         self.line(format_args!("requests: {}", per_minute(limits.requests_per_minute)));
         self.line(format_args!("tokens: {}", per_minute(limits.tokens_per_minute)));
+        if let Some(calls) = limits.concurrent_calls {
+            self.line(format_args!("calls at the same time: {calls} for each caller"));
+        }
         self.line(format_args!("body: at most {} bytes", limits.max_body_bytes));
         if let Some(rate) = limits.bandwidth_kbps {
             self.line(format_args!("bandwidth: {rate} KiB/s for all calls of the class"));
