@@ -1,22 +1,31 @@
 //! The bodies that this worker's streams buffer, and the streams that give way when there are too many.
 
-use crate::downstream::Call;
 use crate::host::{self, SharedData};
 use filter_core::buffers::{Budgets, Evicted, Full, Ledger, Owner};
 use filter_core::step::RequestBodyMode;
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::rc::{Rc, Weak};
 
 thread_local! {
     static BUFFERED: RefCell<Buffered> = RefCell::new(Buffered::new());
 }
 
+/// A call whose body may be buffered.
+pub(crate) trait Buffering: Debug {
+    /// Gives up the body that the stream with this context buffers. Returns whether there was one.
+    fn evict(self: Rc<Self>, context: u32, full: Full) -> bool;
+    fn is_refused(&self) -> bool;
+    /// The caller's name, or its address. In the context of its stream.
+    fn caller(&self) -> String;
+}
+
 /// All streams of this VM, whichever listener they came through.
 #[derive(Debug)]
 struct Buffered {
     ledger: Ledger,
-    calls: HashMap<u32, Weak<Call>>,
+    calls: HashMap<u32, Weak<dyn Buffering>>,
     /// Streams that gave way and have not been refused yet.
     evicted: Vec<u32>,
 }
@@ -28,7 +37,7 @@ impl Buffered {
 }
 
 /// Counts a call of the stream with this context.
-pub(crate) fn begin(context: u32, call: &Rc<Call>) {
+pub(crate) fn begin(context: u32, call: &Rc<dyn Buffering>) {
     BUFFERED.with_borrow_mut(|buffered| {
         buffered.ledger.begin(context);
         buffered.calls.insert(context, Rc::downgrade(call));
@@ -36,7 +45,7 @@ pub(crate) fn begin(context: u32, call: &Rc<Call>) {
 }
 
 /// Counts bytes of a call's body.
-pub(crate) fn grow(context: u32, call: &Call, by: usize) {
+pub(crate) fn grow(context: u32, call: &dyn Buffering, by: usize) {
     BUFFERED.with_borrow_mut(|buffered| {
         if !buffered.ledger.is_owned(context) {
             buffered.ledger.own(context, owner(call));
@@ -114,7 +123,7 @@ impl Buffered {
         for stream in &unowned {
             let call = self.calls.get(stream).and_then(Weak::upgrade);
             match call {
-                Some(call) if host::set_context(*stream).is_ok() => self.ledger.own(*stream, owner(&call)),
+                Some(call) if host::set_context(*stream).is_ok() => self.ledger.own(*stream, owner(call.as_ref())),
                 _ => self.ledger.end(*stream),
             }
         }
@@ -125,7 +134,7 @@ impl Buffered {
 }
 
 /// Whose the stream of the current context is.
-fn owner(call: &Call) -> Owner {
+fn owner(call: &dyn Buffering) -> Owner {
     let connection =
         host::property(&["connection", "id"]).and_then(|id| id.try_into().ok()).map_or(0, u64::from_le_bytes);
     Owner::new(&call.caller(), connection)

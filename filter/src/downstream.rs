@@ -1,7 +1,7 @@
 //! A stream of the downstream chain (roles `gateway` and `combined`).
 
 use crate::apply::{apply, apply_woken, reset_response, send_reply};
-use crate::buffered;
+use crate::buffered::{self, Buffering};
 use crate::host::{self, HostError};
 use crate::memory::on_wiped_stack;
 use crate::plugin::Plugin;
@@ -76,24 +76,24 @@ impl Call {
         exchange.refuse(refusal);
         send_reply(&refusal.reply(), exchange.request_id())
     }
+}
 
-    /// Gives up the body that the stream with this context buffers.
-    pub(crate) fn evict(self: &Rc<Self>, context: u32, full: Full) -> bool {
+impl Buffering for Call {
+    fn evict(self: Rc<Self>, context: u32, full: Full) -> bool {
         let (Some(plugin), Ok(now)) = (&self.plugin, host::now()) else { return false };
         let evicted = self.exchange.borrow_mut().evict(full, false, now);
         if evicted {
-            let waiter: Rc<dyn Waiter> = Rc::<Self>::clone(self);
+            let waiter: Rc<dyn Waiter> = Rc::<Self>::clone(&self);
             plugin.waiting.add(context, &waiter);
         }
         evicted
     }
 
-    pub(crate) fn is_refused(&self) -> bool {
+    fn is_refused(&self) -> bool {
         self.exchange.borrow().is_refused()
     }
 
-    /// The caller's name, or its address. In the context of its stream.
-    pub(crate) fn caller(&self) -> String {
+    fn caller(&self) -> String {
         let name = self.exchange.borrow().principal().map(str::to_owned);
         name.unwrap_or_else(host::source_address)
     }
@@ -305,10 +305,11 @@ impl HttpContext for Downstream {
                 if self.exchange().is_refused() {
                     return action;
                 }
-                buffered::begin(self.context, &self.call);
+                let call: Rc<dyn Buffering> = Rc::<Call>::clone(&self.call);
+                buffered::begin(self.context, &call);
                 let size: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
                 if size > UNCOUNTED_HEADERS {
-                    buffered::grow(self.context, &self.call, size * COPIES_OF_HEADERS);
+                    buffered::grow(self.context, self.call.as_ref(), size * COPIES_OF_HEADERS);
                 }
                 buffered::follow(self.context, self.exchange().request_body_mode());
                 self.keep_budgets(action)
@@ -327,7 +328,7 @@ impl HttpContext for Downstream {
         let whole = end_of_stream && self.seen == 0;
         let mut action = self.read_body(body_size, end_of_stream);
         if is_buffered && !(whole && new <= UNCOUNTED) && !self.exchange().is_refused() {
-            buffered::grow(self.context, &self.call, new);
+            buffered::grow(self.context, self.call.as_ref(), new);
             buffered::follow(self.context, self.exchange().request_body_mode());
             if !end_of_stream {
                 action = self.keep_budgets(action);
