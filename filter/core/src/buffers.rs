@@ -25,6 +25,8 @@ const CALLS_STEP: u64 = 64;
 const FORGOTTEN_MS: u64 = 5000;
 /// How often a worker repeats its sums.
 const REPEAT_MS: u64 = 1000;
+/// A caller with at most this part of the calls is not refused for those of others.
+const SMALL: u64 = 64;
 /// So many callers of each worker are published: those with most bytes.
 const CALLERS: usize = 16;
 const KEY: &str = "buffers";
@@ -101,6 +103,8 @@ struct Entry {
 #[derive(Debug, Default)]
 struct Caller {
     sums: Sums,
+    /// Calls that give way.
+    leaving: u64,
     connections: BTreeMap<u64, Connection>,
 }
 
@@ -193,6 +197,9 @@ impl Ledger {
         let (bytes, owner) = (std::mem::take(&mut entry.bytes), entry.owner);
         entry.leaving = Some(bytes);
         self.leaving += 1;
+        if let Some(caller) = owner.and_then(|owner| self.callers.get_mut(&owner.caller)) {
+            caller.leaving += 1;
+        }
         self.subtract(owner, Sums { bytes, calls: 1 });
     }
 
@@ -214,6 +221,9 @@ impl Ledger {
         self.sums.add(Sums { bytes, calls: 1 });
         if let Some(owner) = owner {
             self.connection(owner, Sums { bytes, calls: 1 });
+            if let Some(caller) = self.callers.get_mut(&owner.caller) {
+                caller.leaving = caller.leaving.saturating_sub(1);
+            }
         }
     }
 
@@ -243,6 +253,7 @@ impl Ledger {
         entry.owner = Some(owner);
         let Entry { bytes, held, leaving, .. } = *entry;
         if leaving.is_some() {
+            self.callers.entry(owner.caller).or_default().leaving += 1;
             return;
         }
         let connection = self.connection(owner, Sums { bytes, calls: 1 });
@@ -269,10 +280,10 @@ impl Ledger {
         }
     }
 
-    /// Whether a budget of the process is full, as far as this worker knows. [`Ledger::full`] then finds the streams that give
-    /// way, once each stream has an owner.
+    /// Whether a budget of the process is full, as far as this worker knows, or half of the calls are used. [`Ledger::full`] then
+    /// finds the streams that give way, once each stream has an owner.
     pub fn is_full(&self, budgets: &Budgets) -> bool {
-        self.over(budgets) != Sums::default()
+        self.over(budgets) != Sums::default() || self.sums.calls + self.leaving > budgets.calls / 2
     }
 
     /// The next stream that has to give way to a budget that `stream` or its connection or caller exceeds, or any stream does.
@@ -302,6 +313,7 @@ impl Ledger {
         // Calls that give way take a while to leave.
         if let Some(stream) = stream.filter(|_| self.leaving > budgets.calls)
             && self.streams.get(&stream).is_some_and(|entry| entry.held)
+            && !self.is_small(stream, budgets)
         {
             return Some(Evicted { stream, full: Full::Process });
         }
@@ -313,7 +325,15 @@ impl Ledger {
             Some(Evicted { stream, full: Full::Process })
         };
         let of_bytes = (over.bytes > 0).then(|| evicted(|sums| sums.bytes)).flatten();
-        of_bytes.or_else(|| (over.calls > 0).then(|| evicted(|sums| sums.calls)).flatten())
+        let of_calls = || evicted(|sums| sums.calls).filter(|evicted| !self.is_small(evicted.stream, budgets));
+        of_bytes.or_else(|| (over.calls > 0).then(of_calls).flatten())
+    }
+
+    /// Whether a stream's caller has so few calls that none is refused for the calls of others.
+    fn is_small(&self, stream: Stream, budgets: &Budgets) -> bool {
+        let owner = self.streams.get(&stream).and_then(|entry| entry.owner);
+        let caller = owner.and_then(|owner| self.callers.get(&owner.caller));
+        caller.is_some_and(|caller| caller.sums.calls + caller.leaving <= budgets.calls / SMALL)
     }
 
     /// Whether the sums have changed so much that other workers have to know.
@@ -394,7 +414,7 @@ impl Ledger {
                 caller.connections.remove(&owner.connection);
             }
         }
-        if caller.sums.calls == 0 {
+        if caller.sums.calls == 0 && caller.leaving == 0 {
             self.callers.remove(&owner.caller);
         }
     }

@@ -71,12 +71,16 @@ fn a_body_that_stays_counts_again() {
 #[test]
 fn calls_without_a_body_are_bounded_too() {
     let mut ledger = Ledger::default();
-    for stream in 0..8 {
+    for stream in 0..4 {
         ledger.begin(stream);
     }
     assert!(!ledger.is_full(&LIMITS));
+    for stream in 4..8 {
+        ledger.begin(stream);
+    }
+    assert!(ledger.is_full(&LIMITS), "from half of the calls on, each has an owner");
     ledger.begin(8);
-    assert!(ledger.is_full(&LIMITS));
+    assert!(ledger.over(&LIMITS).calls == 1);
     assert_eq!(ledger.unowned().len(), 9);
     assert_eq!(ledger.full(Some(8), &LIMITS), None, "no stream is known to belong to anybody");
     for stream in ledger.unowned() {
@@ -173,4 +177,28 @@ fn the_shared_value_survives_nonsense() {
         assert!(Report::read_all(&bytes[..end]).len() < 2);
     }
     assert!(Report::read_all(&[0xff; 200]).len() < 5);
+}
+
+#[test]
+fn calls_of_others_refuse_no_small_caller() {
+    let budgets = Budgets { calls: 128, ..LIMITS };
+    let mut ledger = Ledger::default();
+    // An attacker's calls give way for ever, and others have been sent.
+    for stream in 0..300 {
+        ledger.begin(stream);
+        ledger.own(stream, Owner::new("a", 1));
+        if stream % 2 == 0 { ledger.evict(stream) } else { ledger.sent(stream) }
+    }
+    ledger.begin(1000);
+    ledger.own(1000, Owner::new("a", 1));
+    assert!(ledger.full(Some(1000), &budgets).is_some());
+    ledger.end(1000);
+    for stream in 1001..1003 {
+        ledger.begin(stream);
+        ledger.own(stream, Owner::new("b", 2));
+        assert_eq!(ledger.full(Some(stream), &budgets), None);
+    }
+    ledger.begin(1003);
+    ledger.own(1003, Owner::new("b", 2));
+    assert!(ledger.full(Some(1003), &budgets).is_some(), "three are more than a 64th");
 }

@@ -23,7 +23,7 @@ use crate::reply::{Refusal, is_grpc, restored};
 use crate::route::{RouteClass, Subject};
 use crate::step::{Context, RequestBodyMode, RequestEvent, RequestStep, ResponseBodyMode, ResponseEvent, ResponseStep};
 use crate::usage::Meter;
-use audit::ExchangeFacts;
+use audit::{Estimate, ExchangeFacts};
 use sha2::{Digest, Sha256};
 use std::time::{Duration, SystemTime};
 
@@ -498,6 +498,13 @@ impl Exchange {
         &self.facts.id
     }
 
+    /// Whether the client left after its call was sent to a model, and before the response began.
+    fn is_abandoned(&self) -> bool {
+        matches!(self.state, State::Forwarded { .. })
+            && self.times.response.is_none()
+            && self.operation.is_some_and(|operation| operation.metering() != Metering::Free)
+    }
+
     /// Whether the gateway has refused the call.
     pub fn is_refused(&self) -> bool {
         matches!(self.state, State::Refused)
@@ -513,7 +520,11 @@ impl Exchange {
         let reading = self.meter.reading(complete);
         ExchangeFacts {
             usage: reading.usage,
-            estimate: self.meter.estimate(self.body_bytes, complete),
+            estimate: if self.is_abandoned() {
+                Some(Estimate { input: Some(quota::input_of(self.body_bytes)), output: None })
+            } else {
+                self.meter.estimate(self.body_bytes, complete)
+            },
             error: self.facts.error.clone().or(reading.error),
             ..self.facts.clone()
         }
@@ -535,6 +546,8 @@ impl Exchange {
         let class = facts.class.as_deref().and_then(|name| context.policy.class(name));
         if let Some(allowance) = class.and_then(|class| self.allowance(class, context)) {
             let used = quota::charge(facts.usage, facts.estimate, self.output_rate(context.policy));
+            // Nobody knows what the model wrote, so the reservation is used up.
+            let used = if self.is_abandoned() { used.max(self.spending.reserved) } else { used };
             allowance.settle(self.spending.taken, self.spending.reserved, used);
         }
         let since = |end: SystemTime| end.duration_since(self.times.request?).ok();

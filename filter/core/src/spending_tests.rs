@@ -103,7 +103,7 @@ fn a_stream_left_before_its_end_is_charged() {
     let mut client = client(&json!({"tokens_per_minute": 120}), "sigv4");
     assert_eq!(begin(&mut client, "converse-stream", "a"), None);
     let facts = end(&mut client, STREAM, &[0; 6400], false);
-    assert_eq!(facts.estimate, Some(audit::Estimate { input: Some(12), output: Some(200) }));
+    assert_eq!(facts.estimate, Some(Estimate { input: Some(12), output: Some(200) }));
     assert_eq!(begin(&mut client, "converse-stream", "a"), Some(47), "92 overdrawn, one wanted, 2 in a second");
 }
 
@@ -162,4 +162,14 @@ fn a_streaming_body_reserves_by_its_length() {
     let mut client = client(&json!({"tokens_per_minute": 6000}), "bearer");
     assert_eq!(begin(&mut client, "converse", "a"), None);
     assert_eq!(begin(&mut client, "converse", "a"), Some(22), "4096 of 6000 are reserved");
+}
+
+#[test]
+fn a_call_left_before_its_answer_is_charged() {
+    let mut client = client(&json!({"tokens_per_minute": 120}), "sigv4");
+    assert_eq!(begin(&mut client, "converse", "a"), None);
+    let facts = client.exchange.facts(false);
+    assert_eq!(facts.estimate, Some(Estimate { input: Some(12), output: None }));
+    settle(&mut client, &facts);
+    assert_eq!(begin(&mut client, "converse", "a"), Some(52), "8 of 120 are left, 112 wanted, 2 in a second");
 }
