@@ -1,8 +1,7 @@
-//! The bodies that this worker's streams buffer, and the streams that give way when there are too many.
+//! What this worker's streams occupy, and the streams that give way when it is too much.
 
 use crate::host::{self, SharedData};
-use filter_core::buffers::{Budgets, Evicted, Full, Ledger, Owner};
-use filter_core::step::RequestBodyMode;
+use filter_core::buffers::{Budgets, Evicted, Full, Ledger, Owner, Phase};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -14,9 +13,8 @@ thread_local! {
 
 /// A call whose body may be buffered.
 pub(crate) trait Buffering: Debug {
-    /// Gives up the body that the stream with this context buffers. Returns whether there was one.
-    fn evict(self: Rc<Self>, context: u32, full: Full) -> bool;
-    fn is_refused(&self) -> bool;
+    /// Gives up the body that the call buffers, in the callback of another.
+    fn evict(self: Rc<Self>, full: Full);
     /// The caller's name, or its address. In the context of its stream.
     fn caller(&self) -> String;
 }
@@ -26,21 +24,22 @@ pub(crate) trait Buffering: Debug {
 struct Buffered {
     ledger: Ledger,
     calls: HashMap<u32, Weak<dyn Buffering>>,
-    /// Streams that gave way and have not been refused yet.
-    evicted: Vec<u32>,
 }
 
 impl Buffered {
     fn new() -> Self {
-        Self { ledger: Ledger::default(), calls: HashMap::new(), evicted: Vec::new() }
+        Self { ledger: Ledger::default(), calls: HashMap::new() }
     }
 }
 
-/// Counts a call of the stream with this context.
-pub(crate) fn begin(context: u32, call: &Rc<dyn Buffering>) {
+/// Counts a call of the stream with this context, and these bytes of its headers.
+pub(crate) fn begin(context: u32, call: &Rc<dyn Buffering>, headers: usize) {
     BUFFERED.with_borrow_mut(|buffered| {
-        buffered.ledger.begin(context);
+        buffered.ledger.begin(context, headers as u64);
         buffered.calls.insert(context, Rc::downgrade(call));
+        if headers > 0 {
+            buffered.ledger.own(context, owner(call.as_ref()));
+        }
     });
 }
 
@@ -54,13 +53,25 @@ pub(crate) fn grow(context: u32, call: &dyn Buffering, by: usize) {
     });
 }
 
-/// Notes what became of a call: `mode` is how its body is handled from now on.
-pub(crate) fn follow(context: u32, mode: RequestBodyMode) {
-    BUFFERED.with_borrow_mut(|buffered| match mode {
-        RequestBodyMode::Hash | RequestBodyMode::Hold => {}
-        RequestBodyMode::Discard => buffered.ledger.dropped(context),
-        RequestBodyMode::Stream => buffered.ledger.sent(context),
-    });
+/// Notes how far a call is.
+pub(crate) fn note(context: u32, phase: Phase) {
+    BUFFERED.with_borrow_mut(|buffered| buffered.ledger.note(context, phase));
+}
+
+/// Whether the current call, which gives way, may wait for its reply until the client has sent what it is sending.
+pub(crate) fn may_wait(context: u32, budgets: &Budgets) -> bool {
+    BUFFERED.with_borrow(|buffered| buffered.ledger.may_wait(context, budgets))
+}
+
+/// Whether Envoy may keep a reply to the current stream until its client has read it. If not, the stream has to be reset.
+pub(crate) fn may_reply(context: u32, budgets: &Budgets) -> bool {
+    BUFFERED.with_borrow_mut(|buffered| {
+        if !buffered.ledger.has_unread(budgets) {
+            return true;
+        }
+        buffered.find_owners(context);
+        buffered.ledger.may_reply(context, budgets)
+    })
 }
 
 /// The call is over.
@@ -87,33 +98,15 @@ pub(crate) fn enforce(current: Option<u32>, home: u32, budgets: &Budgets) -> Opt
         }
         while let Some(Evicted { stream, full }) = buffered.ledger.full(current, budgets) {
             if current == Some(stream) {
-                buffered.ledger.dropped(stream);
-                buffered.evicted.push(stream);
                 return Some(full);
             }
-            buffered.ledger.evict(stream);
-            if let Some(call) = buffered.calls.get(&stream).and_then(Weak::upgrade)
-                && call.evict(stream, full)
-            {
-                buffered.evicted.push(stream);
+            buffered.ledger.note(stream, Phase::Leaving);
+            if let Some(call) = buffered.calls.get(&stream).and_then(Weak::upgrade) {
+                call.evict(full);
             }
         }
         None
     })
-}
-
-/// After waiting calls have looked: counts those that gave way and were refused by now.
-pub(crate) fn settle() {
-    BUFFERED.with_borrow_mut(|buffered| {
-        let Buffered { ledger, calls, evicted, .. } = buffered;
-        evicted.retain(|stream| {
-            let Some(call) = calls.get(stream).and_then(Weak::upgrade) else { return false };
-            if call.is_refused() {
-                ledger.stays(*stream);
-            }
-            !call.is_refused()
-        });
-    });
 }
 
 impl Buffered {

@@ -42,6 +42,7 @@ pub(crate) struct Downstream {
 /// An exchange, which its root context wakes if it waits.
 #[derive(Debug)]
 pub(crate) struct Call {
+    context: u32,
     plugin: Option<Rc<Plugin>>,
     exchange: RefCell<Exchange>,
 }
@@ -62,9 +63,23 @@ impl Call {
         }
     }
 
+    /// Carries out a step, and counts what the call occupies from then on.
     fn apply(&self, step: RequestStep) -> Action {
+        if matches!(step, RequestStep::Reply(_)) && !self.may_reply() {
+            host::reset_request();
+            return Action::Pause;
+        }
+        self.note();
         let applied = apply(step, self.exchange.borrow().request_id());
         applied.unwrap_or_else(|error| self.fail(error))
+    }
+
+    fn note(&self) {
+        buffered::note(self.context, self.exchange.borrow().phase());
+    }
+
+    fn may_reply(&self) -> bool {
+        self.plugin.as_ref().is_none_or(|plugin| buffered::may_reply(self.context, &plugin.policy.budgets))
     }
 
     fn fail(&self, error: HostError) -> Action {
@@ -72,25 +87,19 @@ impl Call {
     }
 
     pub(crate) fn refuse(&self, refusal: &Refusal) -> Action {
-        let mut exchange = self.exchange.borrow_mut();
-        exchange.refuse(refusal);
-        send_reply(&refusal.reply(), exchange.request_id())
+        let step = self.exchange.borrow_mut().refuse(refusal);
+        self.apply(step)
     }
 }
 
 impl Buffering for Call {
-    fn evict(self: Rc<Self>, context: u32, full: Full) -> bool {
-        let (Some(plugin), Ok(now)) = (&self.plugin, host::now()) else { return false };
-        let evicted = self.exchange.borrow_mut().evict(full, false, now);
-        if evicted {
+    fn evict(self: Rc<Self>, full: Full) {
+        if let (Some(plugin), Ok(now)) = (&self.plugin, host::now())
+            && self.exchange.borrow_mut().evict(full, now)
+        {
             let waiter: Rc<dyn Waiter> = Rc::<Self>::clone(&self);
-            plugin.waiting.add(context, &waiter);
+            plugin.waiting.add(self.context, &waiter);
         }
-        evicted
-    }
-
-    fn is_refused(&self) -> bool {
-        self.exchange.borrow().is_refused()
     }
 
     fn caller(&self) -> String {
@@ -111,7 +120,7 @@ impl Waiter for Call {
 impl Downstream {
     pub(crate) fn new(context: u32, plugin: Option<Rc<Plugin>>) -> Self {
         let exchange = RefCell::new(Exchange::new(host::unique_id()));
-        Self { context, call: Rc::new(Call { plugin, exchange }), seen: 0, response_complete: false }
+        Self { context, call: Rc::new(Call { context, plugin, exchange }), seen: 0, response_complete: false }
     }
 
     fn exchange(&self) -> RefMut<'_, Exchange> {
@@ -120,32 +129,46 @@ impl Downstream {
 
     fn on_request(&self, event: RequestEvent<'_>) -> Action {
         let step = self.call.on_request(event);
-        if let (RequestStep::AwaitCredentials, Some(plugin)) = (&step, &self.call.plugin) {
-            plugin.waiting.add(self.context, &self.waiter());
-        }
-        let action = self.call.apply(step);
-        buffered::follow(self.context, self.exchange().request_body_mode());
-        action
+        self.apply(step)
     }
 
-    fn waiter(&self) -> Rc<dyn Waiter> {
-        Rc::<Call>::clone(&self.call)
+    fn apply(&self, step: RequestStep) -> Action {
+        if matches!(step, RequestStep::AwaitCredentials) {
+            self.wait();
+        }
+        self.call.apply(step)
     }
 
-    /// Makes room for the bodies that are buffered. `action` is the current callback's, which changes if this call has to give
-    /// way.
-    fn keep_budgets(&self, action: Action) -> Action {
-        let Some(plugin) = &self.call.plugin else { return action };
-        let full = buffered::enforce(Some(self.context), self.context, &plugin.policy.budgets);
-        let Some(full) = full else { return action };
-        match host::now() {
-            Ok(now) if self.exchange().evict(full, true, now) => {
-                plugin.waiting.add(self.context, &self.waiter());
-                Action::Pause
-            }
-            Ok(_) => self.call.refuse(&Refusal::BuffersFull(full)),
-            Err(error) => self.call.fail(error),
+    /// Lets the root context look after this call on its ticks.
+    fn wait(&self) {
+        if let Some(plugin) = &self.call.plugin {
+            let waiter: Rc<dyn Waiter> = Rc::<Call>::clone(&self.call);
+            plugin.waiting.add(self.context, &waiter);
         }
+    }
+
+    /// Makes room for what is buffered. Returns the step if this call itself has to give way.
+    fn keep_budgets(&self) -> Option<RequestStep> {
+        let plugin = self.call.plugin.as_ref()?;
+        let full = buffered::enforce(Some(self.context), self.context, &plugin.policy.budgets)?;
+        let step = match host::now() {
+            Ok(now) => self.exchange().give_way(full, now),
+            Err(error) => self.exchange().refuse(&Refusal::Host(error.to_string())),
+        };
+        if step == RequestStep::DiscardBody {
+            self.wait();
+        }
+        Some(step)
+    }
+
+    /// Refuses a call that gives way at once if too many others wait for the end of their bodies.
+    fn hurry(&self) -> Option<RequestStep> {
+        let plugin = self.call.plugin.as_ref()?;
+        let waits = self.exchange().request_body_mode() == RequestBodyMode::Discard;
+        if !waits || buffered::may_wait(self.context, &plugin.policy.budgets) {
+            return None;
+        }
+        self.exchange().hurry()
     }
 
     /// The name that the first source has.
@@ -301,18 +324,17 @@ impl HttpContext for Downstream {
                 let plugin = self.call.plugin.as_ref();
                 let address = plugin.filter(|plugin| plugin.policy.limits_callers()).map(|_| host::source_address());
                 let event = RequestEvent::Headers { headers: &headers, principal, end_of_stream, address };
-                let action = self.on_request(event);
-                if self.exchange().is_refused() {
-                    return action;
-                }
+                let step = self.call.on_request(event);
                 let call: Rc<dyn Buffering> = Rc::<Call>::clone(&self.call);
-                buffered::begin(self.context, &call);
                 let size: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-                if size > UNCOUNTED_HEADERS {
-                    buffered::grow(self.context, self.call.as_ref(), size * COPIES_OF_HEADERS);
+                let counted = if size > UNCOUNTED_HEADERS { size * COPIES_OF_HEADERS } else { 0 };
+                buffered::begin(self.context, &call, counted);
+                // A call without a body gives way before it is sent.
+                if !matches!(step, RequestStep::Forward(_)) {
+                    self.call.note();
                 }
-                buffered::follow(self.context, self.exchange().request_body_mode());
-                self.keep_budgets(action)
+                let step = self.keep_budgets().unwrap_or(step);
+                self.apply(self.hurry().unwrap_or(step))
             }
             Err(error) => self.call.fail(error),
         }
@@ -329,9 +351,8 @@ impl HttpContext for Downstream {
         let mut action = self.read_body(body_size, end_of_stream);
         if is_buffered && !(whole && new <= UNCOUNTED) && !self.exchange().is_refused() {
             buffered::grow(self.context, self.call.as_ref(), new);
-            buffered::follow(self.context, self.exchange().request_body_mode());
-            if !end_of_stream {
-                action = self.keep_budgets(action);
+            if !end_of_stream && let Some(step) = self.keep_budgets() {
+                action = self.apply(step);
             }
         }
         if self.exchange().request_body_mode() != RequestBodyMode::Discard {

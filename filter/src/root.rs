@@ -126,7 +126,6 @@ impl RootContext for Root {
             buffered::enforce(None, self.id, &plugin.policy.budgets);
         }
         self.wake(plugin);
-        buffered::settle();
     }
 
     fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {

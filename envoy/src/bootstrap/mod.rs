@@ -55,7 +55,7 @@ pub struct Settings {
 
 const HEAP_MONITOR: &str = "envoy.resource_monitors.fixed_heap";
 /// With 4096 calls at the same time, and 200 connections that fill their windows, Envoy's heap had some 300 MiB besides bodies.
-const HEAP_WITHOUT_BODIES: u64 = 768 << 20;
+const HEAP_WITHOUT_BODIES: u64 = 1 << 30;
 
 /// Renders the bootstrap.
 ///

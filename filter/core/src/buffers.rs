@@ -1,16 +1,23 @@
-//! What the bodies of requests may occupy: budgets for a connection, a caller and the whole process.
+//! What the calls of clients may occupy: budgets for a connection, a caller and the whole process.
 //!
 //! Envoy bounds what it buffers for one stream, and nothing that all streams buffer together. A call that is signed is
-//! buffered until its body is complete, so a client that begins many and completes none would fill the memory.
+//! buffered until its body is complete, so a client that begins many and completes none would fill the memory. So would one that
+//! does not read its answers: Envoy keeps a call, with its headers, until its answer has been read.
 //!
 //! A budget that is full takes from the one who uses most of it: first the caller with the most bytes, then its connection with the
-//! most, then the stream. So small calls pass while others fill the memory. Only calls that have not been sent give way.
+//! most, then the stream. So small calls pass while others fill the memory. Only calls that have not been sent give way. They get
+//! a reply, unless their caller leaves so many replies unread that a further one would only be kept as well.
 //!
 //! Each worker counts its own streams. It publishes its sums in steps of [`STEP`], so that a call with a small body costs no
 //! access to shared data, and a worker whose VM crashed is forgotten.
 
+mod counts;
+mod published;
+
 use crate::config::{Buffers, ConfigError, at};
 use crate::shared::{Shared, millis, update};
+use counts::{Counts, Sums};
+use published::{CALLERS, Others, Report};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
@@ -25,16 +32,16 @@ const CALLS_STEP: u64 = 64;
 const FORGOTTEN_MS: u64 = 5000;
 /// How often a worker repeats its sums.
 const REPEAT_MS: u64 = 1000;
-/// A caller with at most this part of the calls is not refused for those of others.
+/// A caller with at most this part of the calls and bytes is not refused for those of others.
 const SMALL: u64 = 64;
-/// So many callers of each worker are published: those with most bytes.
-const CALLERS: usize = 16;
+/// Replies that are not read may occupy this part of a budget.
+const UNREAD: u64 = 2;
 const KEY: &str = "buffers";
 
 /// How much all streams together may occupy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budgets {
-    /// Bytes of bodies that Envoy buffers.
+    /// Bytes of bodies and large headers that Envoy keeps.
     pub total_bytes: u64,
     /// The same for one caller.
     pub caller_bytes: u64,
@@ -75,6 +82,22 @@ pub struct Evicted {
     pub full: Full,
 }
 
+/// How far a call is, as far as its memory is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Phase {
+    /// It has not been sent yet, and may give way.
+    #[default]
+    Held,
+    /// It has been sent. Its body still counts, because Envoy keeps it for retries.
+    Sent,
+    /// It gives way: neither the call nor its body counts, as it is about to be refused.
+    Leaving,
+    /// The same, and its body was dropped.
+    Dropped,
+    /// It was refused. It counts again: Envoy keeps it, and its body unless that was dropped, until the client has read the reply.
+    Refused,
+}
+
 /// The streams of one worker.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -82,51 +105,33 @@ pub struct Ledger {
     callers: BTreeMap<u64, Caller>,
     /// Streams whose owner is not known yet: those of short bodies never need one.
     unowned: BTreeSet<Stream>,
-    sums: Sums,
-    /// Calls that give way.
-    leaving: u64,
+    counts: Counts,
     published: Sums,
     published_at: u64,
     others: Others,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Entry {
     owner: Option<Owner>,
-    bytes: u64,
-    /// Whether it has not been sent yet.
-    held: bool,
-    /// Of a call that gives way: the bytes of its body, unless they have been dropped. Neither they nor the call count.
-    leaving: Option<u64>,
+    phase: Phase,
+    /// Bytes of its headers, as far as they count.
+    headers: u64,
+    /// Bytes of its body that are buffered.
+    body: u64,
 }
 
 #[derive(Debug, Default)]
 struct Caller {
-    sums: Sums,
-    /// Calls that give way.
-    leaving: u64,
+    counts: Counts,
     connections: BTreeMap<u64, Connection>,
 }
 
 #[derive(Debug, Default)]
 struct Connection {
-    sums: Sums,
-    /// Streams that may give way.
+    counts: Counts,
+    /// Streams that may give way, with their bytes.
     held: BTreeMap<Stream, u64>,
-}
-
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Sums {
-    bytes: u64,
-    calls: u64,
-}
-
-/// What the other workers had when this one last looked.
-#[derive(Debug, Default)]
-struct Others {
-    workers: u64,
-    sums: Sums,
-    callers: BTreeMap<u64, u64>,
 }
 
 // === impl Budgets ===
@@ -169,71 +174,48 @@ impl Owner {
 // === impl Ledger ===
 
 impl Ledger {
-    /// Counts a call whose body is not complete. It must [end](Ledger::end).
-    pub fn begin(&mut self, stream: Stream) {
-        if let std::collections::btree_map::Entry::Vacant(vacant) = self.streams.entry(stream) {
-            vacant.insert(Entry { owner: None, bytes: 0, held: true, leaving: None });
-            self.sums.calls += 1;
-            self.unowned.insert(stream);
+    /// Counts a call with these bytes of headers. It must [end](Ledger::end).
+    pub fn begin(&mut self, stream: Stream, headers: u64) {
+        if self.streams.contains_key(&stream) {
+            return;
         }
+        let entry = Entry { headers, ..Entry::default() };
+        self.streams.insert(stream, entry);
+        self.unowned.insert(stream);
+        self.add(stream, entry);
     }
 
-    /// The call has been sent: it does not give way any more. Its body still counts, because Envoy keeps it for retries.
-    pub fn sent(&mut self, stream: Stream) {
-        let Some(entry) = self.streams.get_mut(&stream) else { return };
-        entry.held = false;
-        if let Some(owner) = entry.owner
-            && let Some(connection) =
-                self.callers.get_mut(&owner.caller).and_then(|caller| caller.connections.get_mut(&owner.connection))
-        {
-            connection.held.remove(&stream);
-        }
-    }
-
-    /// The call gives way: it counts no more, as it is about to be refused.
-    pub fn evict(&mut self, stream: Stream) {
-        self.sent(stream);
-        let Some(entry) = self.streams.get_mut(&stream).filter(|entry| entry.leaving.is_none()) else { return };
-        let (bytes, owner) = (std::mem::take(&mut entry.bytes), entry.owner);
-        entry.leaving = Some(bytes);
-        self.leaving += 1;
-        if let Some(caller) = owner.and_then(|owner| self.callers.get_mut(&owner.caller)) {
-            caller.leaving += 1;
-        }
-        self.subtract(owner, Sums { bytes, calls: 1 });
-    }
-
-    /// The same, and the call's body was dropped.
-    pub fn dropped(&mut self, stream: Stream) {
-        self.evict(stream);
-        if let Some(entry) = self.streams.get_mut(&stream) {
-            entry.leaving = Some(0);
-        }
-    }
-
-    /// A call that gave way was refused. It counts again: Envoy keeps it, and its body, until the client has read the reply.
-    pub fn stays(&mut self, stream: Stream) {
-        let Some(entry) = self.streams.get_mut(&stream) else { return };
-        let Some(bytes) = entry.leaving.take() else { return };
-        entry.bytes = bytes;
-        let owner = entry.owner;
-        self.leaving -= 1;
-        self.sums.add(Sums { bytes, calls: 1 });
-        if let Some(owner) = owner {
-            self.connection(owner, Sums { bytes, calls: 1 });
-            if let Some(caller) = self.callers.get_mut(&owner.caller) {
-                caller.leaving = caller.leaving.saturating_sub(1);
+    /// Counts bytes of a call's body.
+    pub fn grow(&mut self, stream: Stream, by: u64) {
+        self.change(stream, |entry| {
+            if matches!(entry.phase, Phase::Held | Phase::Sent) {
+                entry.body += by;
             }
-        }
+        });
     }
 
-    /// The call is over.
-    pub fn end(&mut self, stream: Stream) {
-        self.stays(stream);
-        self.sent(stream);
+    /// Notes how far a call is.
+    pub fn note(&mut self, stream: Stream, phase: Phase) {
+        self.change(stream, |entry| {
+            entry.phase = phase;
+            if phase == Phase::Dropped {
+                entry.body = 0;
+            }
+        });
+    }
+
+    /// Says whose a stream is.
+    pub fn own(&mut self, stream: Stream, owner: Owner) {
         self.unowned.remove(&stream);
-        let Some(Entry { owner, bytes, .. }) = self.streams.remove(&stream) else { return };
-        self.subtract(owner, Sums { bytes, calls: 1 });
+        self.change(stream, |entry| entry.owner = entry.owner.or(Some(owner)));
+    }
+
+    /// The call is over, and Envoy has forgotten it.
+    pub fn end(&mut self, stream: Stream) {
+        self.unowned.remove(&stream);
+        if let Some(entry) = self.streams.remove(&stream) {
+            self.subtract(stream, entry);
+        }
     }
 
     /// Streams whose owner has to be given before [`Ledger::full`] is asked.
@@ -246,44 +228,10 @@ impl Ledger {
         self.streams.get(&stream).is_some_and(|entry| entry.owner.is_some())
     }
 
-    /// Says whose a stream is.
-    pub fn own(&mut self, stream: Stream, owner: Owner) {
-        self.unowned.remove(&stream);
-        let Some(entry) = self.streams.get_mut(&stream).filter(|entry| entry.owner.is_none()) else { return };
-        entry.owner = Some(owner);
-        let Entry { bytes, held, leaving, .. } = *entry;
-        if leaving.is_some() {
-            self.callers.entry(owner.caller).or_default().leaving += 1;
-            return;
-        }
-        let connection = self.connection(owner, Sums { bytes, calls: 1 });
-        if held {
-            connection.held.insert(stream, bytes);
-        }
-    }
-
-    /// Counts bytes of a call's body.
-    pub fn grow(&mut self, stream: Stream, by: u64) {
-        let Some(entry) = self.streams.get_mut(&stream).filter(|entry| entry.leaving.is_none()) else { return };
-        entry.bytes += by;
-        self.sums.bytes += by;
-        let Entry { owner, bytes, held, .. } = *entry;
-        let Some(owner) = owner else { return };
-        if let Some(caller) = self.callers.get_mut(&owner.caller) {
-            caller.sums.bytes += by;
-            if let Some(connection) = caller.connections.get_mut(&owner.connection) {
-                connection.sums.bytes += by;
-                if held {
-                    connection.held.insert(stream, bytes);
-                }
-            }
-        }
-    }
-
     /// Whether a budget of the process is full, as far as this worker knows, or half of the calls are used. [`Ledger::full`] then
     /// finds the streams that give way, once each stream has an owner.
     pub fn is_full(&self, budgets: &Budgets) -> bool {
-        self.over(budgets) != Sums::default() || self.sums.calls + self.leaving > budgets.calls / 2
+        self.over(budgets) != Sums::default() || self.counts.calls() > budgets.calls / 2
     }
 
     /// The next stream that has to give way to a budget that `stream` or its connection or caller exceeds, or any stream does.
@@ -292,27 +240,27 @@ impl Ledger {
             && let Some(caller) = self.callers.get(&owner.caller)
         {
             let connection = caller.connections.get(&owner.connection);
-            if let Some(connection) = connection.filter(|it| it.sums.bytes > budgets.connection_bytes)
+            if let Some(connection) = connection.filter(|it| it.counts.all.bytes > budgets.connection_bytes)
                 && let Some(stream) = connection.largest()
             {
                 return Some(Evicted { stream, full: Full::Connection });
             }
             let elsewhere = self.others.callers.get(&owner.caller).copied().unwrap_or_default();
-            if caller.sums.bytes + elsewhere > budgets.caller_bytes
+            if caller.counts.all.bytes + elsewhere > budgets.caller_bytes
                 && let Some(stream) = caller.largest(|sums| sums.bytes)
             {
                 return Some(Evicted { stream, full: Full::Caller });
             }
             // One caller leaves room for others.
-            if caller.sums.calls > budgets.calls / 2
+            if caller.counts.all.calls > budgets.calls / 2
                 && let Some(stream) = caller.largest(|sums| sums.calls)
             {
                 return Some(Evicted { stream, full: Full::Caller });
             }
         }
         // Calls that give way take a while to leave.
-        if let Some(stream) = stream.filter(|_| self.leaving > budgets.calls)
-            && self.streams.get(&stream).is_some_and(|entry| entry.held)
+        if let Some(stream) = stream.filter(|_| self.counts.leaving > budgets.calls)
+            && self.streams.get(&stream).is_some_and(|entry| entry.phase == Phase::Held)
             && !self.is_small(stream, budgets)
         {
             return Some(Evicted { stream, full: Full::Process });
@@ -320,26 +268,53 @@ impl Ledger {
         let over = self.over(budgets);
         let evicted = |weight: fn(&Sums) -> u64| {
             let mut callers: Vec<&Caller> = self.callers.values().collect();
-            callers.sort_by_key(|caller| std::cmp::Reverse(weight(&caller.sums)));
+            callers.sort_by_key(|caller| std::cmp::Reverse(weight(&caller.counts.all)));
             let stream = callers.into_iter().find_map(|caller| caller.largest(weight))?;
-            Some(Evicted { stream, full: Full::Process })
+            (!self.is_small(stream, budgets)).then_some(Evicted { stream, full: Full::Process })
         };
         let of_bytes = (over.bytes > 0).then(|| evicted(|sums| sums.bytes)).flatten();
-        let of_calls = || evicted(|sums| sums.calls).filter(|evicted| !self.is_small(evicted.stream, budgets));
-        of_bytes.or_else(|| (over.calls > 0).then(of_calls).flatten())
+        of_bytes.or_else(|| (over.calls > 0).then(|| evicted(|sums| sums.calls)).flatten())
     }
 
-    /// Whether a stream's caller has so few calls that none is refused for the calls of others.
+    /// Whether a call that gives way may wait for its reply until the client has sent what it is sending.
+    pub fn may_wait(&self, stream: Stream, budgets: &Budgets) -> bool {
+        let Some(caller) = self.caller_of(stream).filter(|_| !self.is_small(stream, budgets)) else { return true };
+        caller.counts.leaving <= budgets.calls / 4
+            && caller.counts.all.bytes <= budgets.caller_bytes
+            && self.counts.leaving <= budgets.calls
+            && self.over(budgets) == Sums::default()
+    }
+
+    /// Whether so many replies are not read that [`Ledger::may_reply`] has to be asked, once each stream has an owner.
+    pub fn has_unread(&self, budgets: &Budgets) -> bool {
+        self.counts.refused.calls > budgets.calls / SMALL || self.counts.refused.bytes > budgets.total_bytes / SMALL
+    }
+
+    /// Whether Envoy may keep a reply to a stream. If not, the stream has to be reset.
+    pub fn may_reply(&self, stream: Stream, budgets: &Budgets) -> bool {
+        let Some(caller) = self.caller_of(stream).filter(|_| !self.is_small(stream, budgets)) else { return true };
+        let workers = self.others.workers + 1;
+        let fits = |Sums { bytes, calls }, most: Sums| bytes <= most.bytes && calls <= most.calls;
+        let of_caller = Sums { bytes: budgets.caller_bytes / UNREAD, calls: budgets.calls / 2 / UNREAD };
+        let of_worker = Sums { bytes: budgets.total_bytes / UNREAD / workers, calls: budgets.calls / UNREAD / workers };
+        fits(caller.counts.refused, of_caller) && fits(self.counts.refused, of_worker)
+    }
+
+    /// Whether a stream's caller has so little that none of it is refused for what others have.
     fn is_small(&self, stream: Stream, budgets: &Budgets) -> bool {
-        let owner = self.streams.get(&stream).and_then(|entry| entry.owner);
-        let caller = owner.and_then(|owner| self.callers.get(&owner.caller));
-        caller.is_some_and(|caller| caller.sums.calls + caller.leaving <= budgets.calls / SMALL)
+        self.caller_of(stream).is_some_and(|Caller { counts, .. }| {
+            counts.calls() <= budgets.calls / SMALL && counts.all.bytes <= budgets.total_bytes / SMALL
+        })
+    }
+
+    fn caller_of(&self, stream: Stream) -> Option<&Caller> {
+        self.callers.get(&self.streams.get(&stream)?.owner?.caller)
     }
 
     /// Whether the sums have changed so much that other workers have to know.
     pub fn has_news(&self) -> bool {
-        let bytes = self.sums.bytes.abs_diff(self.published.bytes);
-        let calls = self.sums.calls.abs_diff(self.published.calls);
+        let bytes = self.counts.all.bytes.abs_diff(self.published.bytes);
+        let calls = self.counts.all.calls.abs_diff(self.published.calls);
         bytes >= STEP || calls >= CALLS_STEP
     }
 
@@ -349,7 +324,7 @@ impl Ledger {
         let now = millis(now);
         let waited = now.saturating_sub(self.published_at) >= REPEAT_MS;
         // Zero needs no repetition: it counts like a worker that is gone.
-        let repeat = waited && (self.published != Sums::default() || self.sums != Sums::default());
+        let repeat = waited && (self.published != Sums::default() || self.counts.all != Sums::default());
         if !self.has_news() && !repeat {
             return;
         }
@@ -366,7 +341,7 @@ impl Ledger {
         };
         if let Some(others) = update(shared, KEY, exchange) {
             self.others = Others::sum(&others);
-            self.published = self.sums;
+            self.published = self.counts.all;
             self.published_at = now;
         }
     }
@@ -377,8 +352,8 @@ impl Ledger {
         let workers = self.others.workers + 1;
         let allowed = |limit: u64, others: u64| (limit / workers).max(limit.saturating_sub(others));
         Sums {
-            bytes: self.sums.bytes.saturating_sub(allowed(budgets.total_bytes, self.others.sums.bytes)),
-            calls: self.sums.calls.saturating_sub(allowed(budgets.calls, self.others.sums.calls)),
+            bytes: self.counts.all.bytes.saturating_sub(allowed(budgets.total_bytes, self.others.sums.bytes)),
+            calls: self.counts.all.calls.saturating_sub(allowed(budgets.calls, self.others.sums.calls)),
         }
     }
 
@@ -386,118 +361,94 @@ impl Ledger {
         let mut callers: Vec<(u64, u64)> = self
             .callers
             .iter()
-            .map(|(caller, it)| (*caller, it.sums.bytes))
+            .map(|(caller, it)| (*caller, it.counts.all.bytes))
             .filter(|(_, bytes)| *bytes >= STEP)
             .collect();
         callers.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
         callers.truncate(CALLERS);
-        Report { worker, at, sums: self.sums, callers }
+        Report { worker, at, sums: self.counts.all, callers }
     }
 
-    /// Adds to what an owner has.
-    fn connection(&mut self, owner: Owner, sums: Sums) -> &mut Connection {
+    /// Changes what is known of a stream, and all sums with it.
+    fn change(&mut self, stream: Stream, change: impl FnOnce(&mut Entry)) {
+        let Some(entry) = self.streams.get_mut(&stream) else { return };
+        let before = *entry;
+        change(entry);
+        let after = *entry;
+        // The new first: a caller without calls is forgotten.
+        self.add(stream, after);
+        self.uncount(before);
+    }
+
+    fn add(&mut self, stream: Stream, entry: Entry) {
+        let counts = entry.counts();
+        self.counts.add(counts);
+        let Some(owner) = entry.owner else { return };
         let caller = self.callers.entry(owner.caller).or_default();
-        caller.sums.add(sums);
+        caller.counts.add(counts);
         let connection = caller.connections.entry(owner.connection).or_default();
-        connection.sums.add(sums);
-        connection
+        connection.counts.add(counts);
+        if entry.phase == Phase::Held {
+            connection.held.insert(stream, counts.all.bytes);
+        } else {
+            connection.held.remove(&stream);
+        }
     }
 
-    fn subtract(&mut self, owner: Option<Owner>, sums: Sums) {
-        self.sums.subtract(sums);
-        let Some(owner) = owner else { return };
+    fn subtract(&mut self, stream: Stream, entry: Entry) {
+        if let Some(owner) = entry.owner
+            && let Some(connection) =
+                self.callers.get_mut(&owner.caller).and_then(|caller| caller.connections.get_mut(&owner.connection))
+        {
+            connection.held.remove(&stream);
+        }
+        self.uncount(entry);
+    }
+
+    fn uncount(&mut self, entry: Entry) {
+        let counts = entry.counts();
+        self.counts.subtract(counts);
+        let Some(owner) = entry.owner else { return };
         let Some(caller) = self.callers.get_mut(&owner.caller) else { return };
-        caller.sums.subtract(sums);
+        caller.counts.subtract(counts);
         if let Some(connection) = caller.connections.get_mut(&owner.connection) {
-            connection.sums.subtract(sums);
-            if connection.sums.calls == 0 {
+            connection.counts.subtract(counts);
+            if connection.counts == Counts::default() {
                 caller.connections.remove(&owner.connection);
             }
         }
-        if caller.sums.calls == 0 && caller.leaving == 0 {
+        if caller.counts == Counts::default() {
             self.callers.remove(&owner.caller);
         }
     }
 }
 
-// === impl Caller, Connection, Sums ===
+// === impl Entry, Caller, Connection ===
+
+impl Entry {
+    fn counts(&self) -> Counts {
+        let all = Sums { bytes: self.headers + self.body, calls: 1 };
+        match self.phase {
+            Phase::Held | Phase::Sent => Counts { all, ..Counts::default() },
+            Phase::Refused => Counts { all, refused: all, ..Counts::default() },
+            Phase::Leaving | Phase::Dropped => {
+                Counts { all: Sums { bytes: self.headers, calls: 0 }, leaving: 1, ..Counts::default() }
+            }
+        }
+    }
+}
 
 impl Caller {
     /// The largest stream that may give way, of the connection with most that has one.
     fn largest(&self, weight: impl Fn(&Sums) -> u64) -> Option<Stream> {
         let candidates = self.connections.values().filter(|connection| !connection.held.is_empty());
-        candidates.max_by_key(|connection| weight(&connection.sums))?.largest()
+        candidates.max_by_key(|connection| weight(&connection.counts.all))?.largest()
     }
 }
 
 impl Connection {
     fn largest(&self) -> Option<Stream> {
         self.held.iter().max_by_key(|(_, bytes)| **bytes).map(|(stream, _)| *stream)
-    }
-}
-
-impl Sums {
-    fn add(&mut self, other: Self) {
-        self.bytes += other.bytes;
-        self.calls += other.calls;
-    }
-
-    fn subtract(&mut self, other: Self) {
-        self.bytes = self.bytes.saturating_sub(other.bytes);
-        self.calls = self.calls.saturating_sub(other.calls);
-    }
-}
-
-// === the shared value ===
-
-/// What one worker has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Report {
-    worker: u64,
-    /// In milliseconds since 1970.
-    at: u64,
-    sums: Sums,
-    /// Bytes by caller.
-    callers: Vec<(u64, u64)>,
-}
-
-impl Report {
-    /// Numbers of 8 bytes, little endian: worker, time, bytes, calls, the number of callers, then each with its bytes.
-    fn write(&self) -> Vec<u8> {
-        let Sums { bytes, calls } = self.sums;
-        let head = [self.worker, self.at, bytes, calls, self.callers.len() as u64];
-        let callers = self.callers.iter().flat_map(|(caller, bytes)| [*caller, *bytes]);
-        head.into_iter().chain(callers).flat_map(u64::to_le_bytes).collect()
-    }
-
-    fn read(bytes: &mut &[u8]) -> Option<Self> {
-        let mut next = || {
-            let (head, tail) = bytes.split_first_chunk()?;
-            *bytes = tail;
-            Some(u64::from_le_bytes(*head))
-        };
-        let (worker, at) = (next()?, next()?);
-        let sums = Sums { bytes: next()?, calls: next()? };
-        let callers = (0..next()?.min(CALLERS as u64)).map(|_| Some((next()?, next()?))).collect::<Option<_>>()?;
-        Some(Self { worker, at, sums, callers })
-    }
-
-    fn read_all(mut bytes: &[u8]) -> Vec<Self> {
-        std::iter::from_fn(|| Self::read(&mut bytes)).collect()
-    }
-}
-
-impl Others {
-    fn sum(reports: &[Report]) -> Self {
-        let mut others = Self::default();
-        for report in reports.iter().filter(|report| report.sums != Sums::default()) {
-            others.workers += 1;
-            others.sums.add(report.sums);
-            for (caller, bytes) in &report.callers {
-                *others.callers.entry(*caller).or_default() += bytes;
-            }
-        }
-        others
     }
 }
 

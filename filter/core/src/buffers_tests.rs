@@ -7,7 +7,7 @@ const MIB: u64 = 1 << 20;
 
 /// A stream of a caller's connection that holds so many bytes.
 fn held(ledger: &mut Ledger, stream: Stream, (caller, connection): (&str, u64), bytes: u64) {
-    ledger.begin(stream);
+    ledger.begin(stream, 0);
     ledger.own(stream, Owner::new(caller, connection));
     ledger.grow(stream, bytes);
 }
@@ -44,12 +44,12 @@ fn small_calls_pass_while_one_caller_fills_all() {
     let (stream, kind) = full(&ledger, 4).unwrap();
     assert!(kind == Full::Process && (stream == 1 || stream == 2), "{stream}");
     // Calls that were sent do not give way; then the next does.
-    ledger.sent(1);
-    ledger.sent(2);
+    ledger.note(1, Phase::Sent);
+    ledger.note(2, Phase::Sent);
     assert_eq!(full(&ledger, 4), Some((3, Full::Process)));
-    ledger.sent(3);
+    ledger.note(3, Phase::Sent);
     assert_eq!(full(&ledger, 4), Some((4, Full::Process)), "nobody else can");
-    ledger.dropped(4);
+    ledger.note(4, Phase::Dropped);
     assert_eq!(full(&ledger, 4), None);
 }
 
@@ -59,12 +59,12 @@ fn a_body_that_stays_counts_again() {
     held(&mut ledger, 1, ("a", 1), 30);
     held(&mut ledger, 2, ("a", 1), 20);
     assert_eq!(full(&ledger, 2), Some((1, Full::Connection)));
-    ledger.evict(1);
+    ledger.note(1, Phase::Leaving);
     assert_eq!(full(&ledger, 2), None);
-    ledger.stays(1);
+    ledger.note(1, Phase::Refused);
     assert_eq!(full(&ledger, 2), Some((2, Full::Connection)), "a call gives way once");
-    ledger.dropped(2);
-    ledger.stays(2);
+    ledger.note(2, Phase::Dropped);
+    ledger.note(2, Phase::Refused);
     assert_eq!(full(&ledger, 2), None);
 }
 
@@ -72,14 +72,14 @@ fn a_body_that_stays_counts_again() {
 fn calls_without_a_body_are_bounded_too() {
     let mut ledger = Ledger::default();
     for stream in 0..4 {
-        ledger.begin(stream);
+        ledger.begin(stream, 0);
     }
     assert!(!ledger.is_full(&LIMITS));
     for stream in 4..8 {
-        ledger.begin(stream);
+        ledger.begin(stream, 0);
     }
     assert!(ledger.is_full(&LIMITS), "from half of the calls on, each has an owner");
-    ledger.begin(8);
+    ledger.begin(8, 0);
     assert!(ledger.over(&LIMITS).calls == 1);
     assert_eq!(ledger.unowned().len(), 9);
     assert_eq!(ledger.full(Some(8), &LIMITS), None, "no stream is known to belong to anybody");
@@ -103,22 +103,26 @@ fn nothing_is_left_when_all_calls_are_over() {
     for _ in 0..20_000 {
         let stream = next(40) as Stream;
         match next(9) {
-            0 => ledger.begin(stream),
+            0 => ledger.begin(stream, next(5)),
             1 => ledger.own(stream, Owner::new(["a", "b", "c"][next(3) as usize], next(4))),
             2 | 3 => ledger.grow(stream, next(9)),
-            4 => ledger.sent(stream),
-            5 => ledger.dropped(stream),
-            6 => ledger.evict(stream),
-            7 => ledger.stays(stream),
+            4 => ledger.note(stream, Phase::Sent),
+            5 => ledger.note(stream, Phase::Dropped),
+            6 => ledger.note(stream, Phase::Leaving),
+            7 => ledger.note(stream, Phase::Refused),
             _ => ledger.end(stream),
         }
-        let bytes: u64 = ledger.streams.values().map(|entry| entry.bytes).sum();
-        let leaving = ledger.streams.values().filter(|entry| entry.leaving.is_some()).count() as u64;
-        assert_eq!(ledger.leaving, leaving);
-        assert_eq!(ledger.sums, Sums { bytes, calls: ledger.streams.len() as u64 - leaving });
-        let owned: u64 = ledger.streams.values().filter(|entry| entry.owner.is_some()).map(|entry| entry.bytes).sum();
-        assert_eq!(ledger.callers.values().map(|caller| caller.sums.bytes).sum::<u64>(), owned);
-        let held = ledger.streams.values().filter(|entry| entry.owner.is_some() && entry.held).count();
+        let sum = |entries: &mut dyn Iterator<Item = &Entry>| {
+            entries.fold(Counts::default(), |mut counts, entry| {
+                counts.add(entry.counts());
+                counts
+            })
+        };
+        assert_eq!(ledger.counts, sum(&mut ledger.streams.values()));
+        let mut owned = Counts::default();
+        ledger.callers.values().for_each(|caller| owned.add(caller.counts));
+        assert_eq!(owned, sum(&mut ledger.streams.values().filter(|entry| entry.owner.is_some())));
+        let held = ledger.streams.values().filter(|entry| entry.owner.is_some() && entry.phase == Phase::Held).count();
         let listed = ledger.callers.values().flat_map(|caller| caller.connections.values());
         assert_eq!(listed.map(|connection| connection.held.len()).sum::<usize>(), held);
         if let Some(evicted) = ledger.full(Some(stream), &LIMITS) {
@@ -128,7 +132,7 @@ fn nothing_is_left_when_all_calls_are_over() {
     for stream in 0..40 {
         ledger.end(stream);
     }
-    assert!(ledger.callers.is_empty() && ledger.unowned.is_empty() && ledger.sums == Sums::default());
+    assert!(ledger.callers.is_empty() && ledger.unowned.is_empty() && ledger.counts == Counts::default());
 }
 
 #[test]
@@ -160,7 +164,7 @@ fn small_calls_publish_nothing() {
     let shared = Memory::default();
     let mut ledger = Ledger::default();
     for stream in 0..50 {
-        ledger.begin(stream);
+        ledger.begin(stream, 0);
         ledger.publish(1, &shared, SystemTime::UNIX_EPOCH);
         ledger.end(stream);
     }
@@ -185,20 +189,91 @@ fn calls_of_others_refuse_no_small_caller() {
     let mut ledger = Ledger::default();
     // An attacker's calls give way for ever, and others have been sent.
     for stream in 0..300 {
-        ledger.begin(stream);
+        ledger.begin(stream, 0);
         ledger.own(stream, Owner::new("a", 1));
-        if stream % 2 == 0 { ledger.evict(stream) } else { ledger.sent(stream) }
+        ledger.note(stream, if stream % 2 == 0 { Phase::Leaving } else { Phase::Sent })
     }
-    ledger.begin(1000);
+    ledger.begin(1000, 0);
     ledger.own(1000, Owner::new("a", 1));
     assert!(ledger.full(Some(1000), &budgets).is_some());
     ledger.end(1000);
     for stream in 1001..1003 {
-        ledger.begin(stream);
+        ledger.begin(stream, 0);
         ledger.own(stream, Owner::new("b", 2));
         assert_eq!(ledger.full(Some(stream), &budgets), None);
     }
-    ledger.begin(1003);
+    ledger.begin(1003, 0);
     ledger.own(1003, Owner::new("b", 2));
     assert!(ledger.full(Some(1003), &budgets).is_some(), "three are more than a 64th");
+}
+
+#[test]
+fn headers_count_until_the_call_is_over() {
+    let mut ledger = Ledger::default();
+    ledger.begin(1, 10);
+    ledger.own(1, Owner::new("a", 1));
+    ledger.grow(1, 5);
+    let counted = |ledger: &Ledger| ledger.counts.all.bytes;
+    assert_eq!(counted(&ledger), 15);
+    ledger.note(1, Phase::Leaving);
+    assert_eq!(counted(&ledger), 10);
+    ledger.note(1, Phase::Dropped);
+    ledger.note(1, Phase::Refused);
+    assert_eq!((counted(&ledger), ledger.counts.refused), (10, Sums { bytes: 10, calls: 1 }));
+    ledger.end(1);
+    assert_eq!(counted(&ledger), 0);
+}
+
+#[test]
+fn unread_replies_end_in_resets() {
+    let budgets = Budgets { total_bytes: 12_800, caller_bytes: 6400, connection_bytes: 6400, calls: 128 };
+    let refuse = |ledger: &mut Ledger, stream: Stream, caller: &str, headers: u64| {
+        ledger.begin(stream, headers);
+        ledger.own(stream, Owner::new(caller, 1));
+        ledger.note(stream, Phase::Refused);
+        ledger.may_reply(stream, &budgets)
+    };
+    // By their number: a quarter of the calls for one caller, half for all.
+    let mut ledger = Ledger::default();
+    let replies = (0..100).take_while(|stream| refuse(&mut ledger, *stream, "a", 0)).count();
+    assert_eq!(replies, 32);
+    assert!(ledger.has_unread(&budgets) && refuse(&mut ledger, 200, "b", 0), "others get theirs");
+    // By their bytes.
+    let mut ledger = Ledger::default();
+    let replies = (0..100).take_while(|stream| refuse(&mut ledger, *stream, "a", 400)).count();
+    assert_eq!(replies, 8);
+    // When they have been read, there is room again.
+    for stream in 0..5 {
+        ledger.end(stream);
+    }
+    assert!(refuse(&mut ledger, 300, "a", 400));
+}
+
+#[test]
+fn unread_answers_refuse_no_small_caller() {
+    let budgets = Budgets { total_bytes: 6400, caller_bytes: 6400, connection_bytes: 6400, calls: 1280 };
+    let mut ledger = Ledger::default();
+    ledger.begin(1, 9000);
+    ledger.own(1, Owner::new("a", 1));
+    ledger.note(1, Phase::Sent);
+    held(&mut ledger, 2, ("b", 2), 50);
+    assert_eq!(ledger.full(Some(2), &budgets), None);
+    held(&mut ledger, 3, ("b", 2), 51);
+    assert!(ledger.full(Some(3), &budgets).is_some());
+}
+
+#[test]
+fn few_calls_wait_for_the_end_of_their_bodies() {
+    let budgets = Budgets { total_bytes: 6400, caller_bytes: 6400, connection_bytes: 6400, calls: 128 };
+    let give_way = |ledger: &mut Ledger, stream: Stream, caller: &str, headers: u64| {
+        ledger.begin(stream, headers);
+        ledger.own(stream, Owner::new(caller, 1));
+        ledger.note(stream, Phase::Dropped);
+        ledger.may_wait(stream, &budgets)
+    };
+    let mut ledger = Ledger::default();
+    assert_eq!((0..100).take_while(|stream| give_way(&mut ledger, *stream, "a", 0)).count(), 32);
+    assert!(give_way(&mut ledger, 200, "b", 0));
+    let mut ledger = Ledger::default();
+    assert_eq!((0..100).take_while(|stream| give_way(&mut ledger, *stream, "a", 400)).count(), 16, "by their headers");
 }

@@ -6,7 +6,7 @@
 //! [`Handoff`](crate::handoff::Handoff) in Envoy's filter state, not in headers: headers that one attempt changed stay changed
 //! for the next.
 
-use crate::buffers::Full;
+use crate::buffers::{Full, Phase};
 use crate::config::Auth;
 use crate::credentials::store::CredentialStatus;
 use crate::frame_guard::{FrameGuard, StreamEnd};
@@ -175,6 +175,17 @@ impl Exchange {
         }
     }
 
+    /// How far the call is, as far as its memory is concerned.
+    pub fn phase(&self) -> Phase {
+        match self.state {
+            State::Start | State::Hashing { .. } | State::Waiting { .. } => Phase::Held,
+            State::Forwarded { .. } => Phase::Sent,
+            State::Discarding { dropped: false, .. } => Phase::Leaving,
+            State::Discarding { dropped: true, .. } => Phase::Dropped,
+            State::Refused => Phase::Refused,
+        }
+    }
+
     /// Cleans, recognises, decides. The first act on a request is to drop every header that is not known to cross.
     fn request_headers(
         &mut self,
@@ -302,12 +313,32 @@ impl Exchange {
         }
     }
 
-    /// Gives up the body that is buffered, for other calls. `here`: in the callback of this stream, where it can be dropped at
-    /// once. A reply follows. Returns whether there was one.
-    pub fn evict(&mut self, full: Full, here: bool, now: SystemTime) -> bool {
+    /// Gives way to other calls, in the callback of this stream, before the call is sent. What is buffered is dropped at once; the
+    /// reply follows when the client has sent what it is sending.
+    pub fn give_way(&mut self, full: Full, now: SystemTime) -> RequestStep {
+        if self.discard(full, true, now) {
+            return RequestStep::DiscardBody;
+        }
+        self.relay = Relay::Unused;
+        self.refuse(&Refusal::BuffersFull(full))
+    }
+
+    /// Refuses a call that gives way, while its client is still sending.
+    pub fn hurry(&mut self) -> Option<RequestStep> {
+        let State::Discarding { refusal, .. } = &self.state else { return None };
+        let refusal = refusal.clone();
+        Some(self.refuse(&refusal))
+    }
+
+    /// Gives way in the callback of another stream. Returns whether the call was buffered; then ticks have to look after it.
+    pub fn evict(&mut self, full: Full, now: SystemTime) -> bool {
+        self.discard(full, false, now)
+    }
+
+    fn discard(&mut self, full: Full, dropped: bool, now: SystemTime) -> bool {
         let (State::Hashing { length, .. } | State::Waiting { length, .. }) = &self.state else { return false };
         let (refusal, until) = (Refusal::BuffersFull(full), Some(now + PATIENCE));
-        self.state = State::Discarding { refusal, length: *length, until, dropped: here };
+        self.state = State::Discarding { refusal, length: *length, until, dropped };
         true
     }
 

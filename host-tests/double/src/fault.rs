@@ -23,6 +23,8 @@ pub enum ModelFault {
     Truncate,
     /// `bad-crc`: one frame of a stream fails its CRC.
     BadCrc,
+    /// `large-Nk`: the answer is at least N KiB long. White space follows the JSON; a stream repeats a frame.
+    Large(usize),
     /// `no-usage`: no token counts in headers, JSON or stream.
     NoUsage,
 }
@@ -57,6 +59,9 @@ impl ModelFault {
         }
         if let Some(exception) = name.strip_prefix("stream-exception-") {
             return Some(Self::StreamException(exception.to_owned()));
+        }
+        if let Some(size) = name.strip_prefix("large-") {
+            return size.strip_suffix('k')?.parse().ok().map(|kib: usize| Self::Large(kib << 10));
         }
         if let Some(duration) = name.strip_prefix("slow-") {
             return parse_duration(duration).map(Self::Slow);
@@ -161,6 +166,8 @@ mod tests {
                 "fault.stream-exception-modelStreamErrorException",
                 Some(ModelFault::StreamException("modelStreamErrorException".into())),
             ),
+            ("fault.large-64k", Some(ModelFault::Large(65_536))),
+            ("fault.large-64", None),
             ("fault.reset-midstream", Some(ModelFault::ResetMidstream)),
             ("fault.", None),
             ("silent", None),

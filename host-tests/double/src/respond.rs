@@ -164,6 +164,15 @@ fn spoil(mut answer: Answer, fault: &ModelFault, streams: bool) -> Answer {
                 *frame = with_bad_crc(frame.to_vec()).into();
             }
         }
+        ModelFault::Large(size) => {
+            let filler = match answer.body.get(half) {
+                Some(Step::Send(frame)) if streams => frame.clone(),
+                _ => vec![b' '; (*size).min(64 << 10)].into(),
+            };
+            let at = if streams { half } else { answer.body.len() };
+            let times = size.div_ceil(filler.len());
+            answer.body.splice(at..at, std::iter::repeat_n(Step::Send(filler), times));
+        }
         ModelFault::Truncate | ModelFault::ResetMidstream => {
             answer.body.truncate(half + 1);
             if let Some(Step::Send(last)) = answer.body.last_mut() {
