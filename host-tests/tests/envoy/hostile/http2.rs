@@ -1,4 +1,4 @@
-//! gRPC's calls over HTTP/2, frame by frame.
+//! HTTP/2 frame by frame, and gRPC's calls over it.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -7,33 +7,46 @@ use std::time::Duration;
 use super::{MODEL, assert_no_reload, path_of, records};
 use crate::harness::{Harness, Keys};
 
-const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const SETTINGS: u8 = 4;
+pub(super) const END_STREAM: u8 = 1;
+pub(super) const END_HEADERS: u8 = 4;
+/// What a client sends first (RFC 9113, section 3.4).
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-fn write_frame(stream: &mut TcpStream, kind: u8, flags: u8, on: u8, payload: &[u8]) {
+/// A frame (RFC 9113, section 4.1).
+pub(super) fn frame(kind: u8, flags: u8, on: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    stream.write_all(&[length[1], length[2], length[3], kind, flags, 0, 0, 0, on]).unwrap();
-    stream.write_all(payload).unwrap();
+    [&[length[1], length[2], length[3], kind, flags], &on.to_be_bytes()[..], payload].concat()
+}
+
+/// Headers as literals without indexing (RFC 7541, section 6.2.2).
+pub(super) fn literals(headers: &[(&str, &str)]) -> Vec<u8> {
+    headers.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
+}
+
+/// A string's length, in a prefix of seven bits (RFC 7541, section 5.1), and the string.
+pub(super) fn text(text: &str) -> Vec<u8> {
+    let mut bytes = vec![u8::try_from(text.len().min(127)).unwrap()];
+    if let Some(mut rest) = text.len().checked_sub(127) {
+        while rest > 127 {
+            bytes.push((rest & 127) as u8 | 128);
+            rest >>= 7;
+        }
+        bytes.push(rest as u8);
+    }
+    bytes.extend(text.as_bytes());
+    bytes
 }
 
 /// Sends the headers of a call without a body, and waits for the end of the answer.
 fn call(harness: &Harness, headers: &[(&str, &str)]) {
     let mut stream = TcpStream::connect(harness.gateway.http.strip_prefix("http://").unwrap()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
-    write_frame(&mut stream, SETTINGS, 0, 0, &[]);
-    let mut block = Vec::new();
-    for (name, value) in headers {
-        // A literal without indexing (RFC 7541, section 6.2.2).
-        block.push(0);
-        for text in [name, value] {
-            block.push(u8::try_from(text.len()).unwrap());
-            block.extend(text.as_bytes());
-        }
-    }
-    write_frame(&mut stream, HEADERS, END_HEADERS | END_STREAM, 1, &block);
+    let settings = frame(SETTINGS, 0, 0, &[]);
+    let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &literals(headers));
+    stream.write_all(&[PREFACE, &settings, &request].concat()).unwrap();
     loop {
         let mut head = [0; 9];
         stream.read_exact(&mut head).unwrap();

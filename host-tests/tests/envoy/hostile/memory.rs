@@ -238,7 +238,7 @@ impl Drop for Limit {
     }
 }
 
-fn rss_mib(pid: u32) -> u64 {
+pub(super) fn rss_mib(pid: u32) -> u64 {
     let status = text_of(Path::new(&format!("/proc/{pid}/status")));
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
     line.trim().trim_end_matches(" kB").parse().unwrap_or(0) / 1024
@@ -265,7 +265,6 @@ fn bodies_that_never_end_cost_no_call() {
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut peak = before;
-    let mut said = 0;
     let (served, failed) = std::thread::scope(|scope| {
         let neighbour = scope.spawn(|| neighbour(&harness, &attack.over));
         runtime.block_on(async {
@@ -283,8 +282,6 @@ fn bodies_that_never_end_cost_no_call() {
             while start.elapsed() < scale.time || (!filled() && start.elapsed() < Duration::from_secs(60)) {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 peak = peak.max(rss_mib(pid));
-                if rss_mib(pid) == 0 { let l = logs(&harness); drop(l); for e in std::fs::read_dir(harness.gateway.run_dir()).unwrap() { let p = e.unwrap().path(); let t = String::from_utf8_lossy(&std::fs::read(&p).unwrap_or_default()).into_owned(); eprintln!("FILE {p:?} {}", t.len()); if p.to_string_lossy().ends_with("log") { let n: String = t.chars().rev().take(9000).collect::<Vec<_>>().into_iter().rev().collect(); eprintln!("{n}"); } } eprintln!("SAID {}", harness.gateway.said()); let _ = std::process::Command::new("sh").args(["-c", "dmesg | tail -5; cat /sys/fs/cgroup/memory/bedrock-gateway-*/memory.failcnt /sys/fs/cgroup/memory/bedrock-gateway-*/memory.max_usage_in_bytes"]).status(); std::process::exit(3); }
-if start.elapsed().as_secs() != said { said = start.elapsed().as_secs(); eprintln!("{said} rss {}", rss_mib(pid)); }
             }
         });
         attack.over.store(true, Ordering::Relaxed);

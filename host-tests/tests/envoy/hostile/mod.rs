@@ -14,6 +14,7 @@ mod queries;
 mod quota;
 mod races;
 mod recovery;
+mod unread;
 mod upstream;
 
 use std::collections::BTreeMap;
