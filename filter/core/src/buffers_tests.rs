@@ -191,7 +191,7 @@ fn calls_of_others_refuse_no_small_caller() {
     for stream in 0..300 {
         ledger.begin(stream, 0);
         ledger.own(stream, Owner::new("a", 1));
-        ledger.note(stream, if stream % 2 == 0 { Phase::Leaving } else { Phase::Sent })
+        ledger.note(stream, if stream % 2 == 0 { Phase::Leaving } else { Phase::Sent });
     }
     ledger.begin(1000, 0);
     ledger.own(1000, Owner::new("a", 1));
