@@ -11,7 +11,7 @@ use super::{MODEL, assert_no_reload, converse, path_of, send};
 use crate::harness::{Harness, Keys};
 
 #[test]
-fn incomplete_calls_keep_no_region_away() {
+fn no_clients_fault_keeps_a_region_away() {
     let dir = tempfile::tempdir().unwrap();
     let policy = dir.path().join("policy.json");
     let document = json!({
@@ -34,9 +34,11 @@ fn incomplete_calls_keep_no_region_away() {
     assert!(!in_east(), "the breaker is open");
     harness.doubles[0].set_fault(PathFault::None);
 
-    // Calls without their bodies, five a second and more, from before the breaker is ready for a trial.
+    // Calls without their bodies, and with empty ones, which Bedrock refuses: five a second and more, from before the breaker is
+    // ready for a trial.
     let address = harness.gateway.http.strip_prefix("http://").unwrap().to_owned();
     let head = format!("POST {} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n", path_of(MODEL));
+    let empty = format!("POST {} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n", path_of(MODEL));
     let start = Instant::now();
     let mut held = Vec::new();
     let mut back = None;
@@ -46,10 +48,12 @@ fn incomplete_calls_keep_no_region_away() {
             stream.write_all(head.as_bytes()).unwrap();
             held.push(stream);
         }
-        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(send(&harness, empty.as_bytes()).status, 400);
         if in_east() {
             back = Some(start.elapsed());
         }
+        // The breaker gets ready for a trial here, before such calls.
+        std::thread::sleep(Duration::from_millis(100));
     }
     let back = back.unwrap_or_else(|| panic!("not back after {:?} and {} calls", start.elapsed(), held.len()));
     assert!(back < Duration::from_secs(4), "{back:?}");
