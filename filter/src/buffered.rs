@@ -2,6 +2,7 @@
 
 use crate::host::{self, SharedData};
 use filter_core::buffers::{Budgets, Evicted, Full, Ledger, Owner, Phase};
+use filter_core::caller::Caller;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -15,8 +16,8 @@ thread_local! {
 pub(crate) trait Buffering: Debug {
     /// Gives up the body that the call buffers, in the callback of another.
     fn evict(self: Rc<Self>, full: Full);
-    /// The caller's name, or its address. In the context of its stream.
-    fn caller(&self) -> String;
+    /// Who calls. In the context of its stream.
+    fn caller(&self) -> Caller;
 }
 
 /// All streams of this VM, whichever listener they came through.

@@ -1,7 +1,8 @@
 //! The network filter that limits clients' connections (`filter_core::connections`).
 
 use crate::host::{self, HostError};
-use filter_core::connections::{Client, OpenConnections};
+use filter_core::caller::Address;
+use filter_core::connections::OpenConnections;
 use proxy_wasm::traits::{Context, StreamContext};
 use proxy_wasm::types::{Action, LogLevel};
 use std::cell::RefCell;
@@ -16,7 +17,7 @@ pub(crate) struct Connection {
     id: u32,
     open: Shared,
     /// Set while it is counted.
-    client: Option<Client>,
+    client: Option<Address>,
     heard: bool,
 }
 
@@ -26,8 +27,7 @@ impl Connection {
     }
 
     fn begin(&mut self) -> Result<Action, HostError> {
-        let address = host::property(&["source", "address"]);
-        let Some(client) = address.as_deref().and_then(Client::of) else { return Ok(Action::Continue) };
+        let Some(client) = host::source_address() else { return Ok(Action::Continue) };
         if self.open.borrow_mut().open(self.id, client, host::now()?) {
             self.client = Some(client);
             return Ok(Action::Continue);

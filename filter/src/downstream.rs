@@ -9,6 +9,7 @@ use crate::relay_state::{self, RelayProgress};
 use crate::waiting::Waiter;
 use audit::ExchangeFacts;
 use filter_core::buffers::{Full, UNCOUNTED};
+use filter_core::caller::Caller;
 use filter_core::config::{Principal, Role};
 use filter_core::envoy_names::{ATTEMPT_PROPERTY, ENDPOINT_PATH, ENDPOINT_REGION, EXCHANGE_PROPERTY};
 use filter_core::exchange::{Endpoint, Exchange};
@@ -102,9 +103,8 @@ impl Buffering for Call {
         }
     }
 
-    fn caller(&self) -> String {
-        let name = self.exchange.borrow().principal().map(str::to_owned);
-        name.unwrap_or_else(host::source_address)
+    fn caller(&self) -> Caller {
+        self.exchange.borrow().caller(host::source_address)
     }
 }
 
@@ -322,7 +322,8 @@ impl HttpContext for Downstream {
             Ok(headers) => {
                 let principal = self.principal();
                 let plugin = self.call.plugin.as_ref();
-                let address = plugin.filter(|plugin| plugin.policy.limits_callers()).map(|_| host::source_address());
+                let address =
+                    plugin.filter(|plugin| plugin.policy.limits_callers()).and_then(|_| host::source_address());
                 let event = RequestEvent::Headers { headers: &headers, principal, end_of_stream, address };
                 let step = self.call.on_request(event);
                 let call: Rc<dyn Buffering> = Rc::<Call>::clone(&self.call);

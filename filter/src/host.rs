@@ -4,6 +4,7 @@
 //! of other callers.
 #![allow(unsafe_code)]
 
+use filter_core::caller::Address;
 use filter_core::credentials::call::Call;
 use filter_core::envoy_names::ATTEMPTS;
 use filter_core::headers::Headers;
@@ -270,10 +271,9 @@ pub(crate) fn response_code() -> Option<u16> {
     u16::try_from(code).ok()
 }
 
-/// The client's address without its port; empty if Envoy knows none.
-pub(crate) fn source_address() -> String {
-    let address = property(&["source", "address"]).and_then(|value| String::from_utf8(value).ok()).unwrap_or_default();
-    address.rsplit_once(':').map_or(address.clone(), |(host, _)| host.to_owned())
+/// The client's address.
+pub(crate) fn source_address() -> Option<Address> {
+    property(&["source", "address"]).as_deref().and_then(Address::of)
 }
 
 /// Attempts up to now, the current one included.

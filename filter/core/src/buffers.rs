@@ -14,6 +14,7 @@
 mod counts;
 mod published;
 
+use crate::caller;
 use crate::config::{Buffers, ConfigError, at};
 use crate::shared::{Shared, millis, update};
 use counts::{Counts, Sums};
@@ -164,9 +165,11 @@ impl Budgets {
 // === impl Owner ===
 
 impl Owner {
-    /// `caller` is the caller's name, or its address if it has none.
-    pub fn new(caller: &str, connection: u64) -> Self {
-        let digest = Sha256::digest(caller.as_bytes());
+    /// Who calls, and over which connection.
+    pub fn new(caller: &caller::Caller, connection: u64) -> Self {
+        let mut hasher = Sha256::new();
+        caller.hash(&mut hasher);
+        let digest = hasher.finalize();
         Self { caller: digest.first_chunk().map_or(0, |head| u64::from_le_bytes(*head)), connection }
     }
 }

@@ -5,10 +5,14 @@ use std::time::Duration;
 const LIMITS: Budgets = Budgets { total_bytes: 100, caller_bytes: 60, connection_bytes: 40, calls: 8 };
 const MIB: u64 = 1 << 20;
 
+fn owner(caller: &str, connection: u64) -> Owner {
+    Owner::new(&caller::Caller::named(caller), connection)
+}
+
 /// A stream of a caller's connection that holds so many bytes.
 fn held(ledger: &mut Ledger, stream: Stream, (caller, connection): (&str, u64), bytes: u64) {
     ledger.begin(stream, 0);
-    ledger.own(stream, Owner::new(caller, connection));
+    ledger.own(stream, owner(caller, connection));
     ledger.grow(stream, bytes);
 }
 
@@ -84,7 +88,7 @@ fn calls_without_a_body_are_bounded_too() {
     assert_eq!(ledger.unowned().len(), 9);
     assert_eq!(ledger.full(Some(8), &LIMITS), None, "no stream is known to belong to anybody");
     for stream in ledger.unowned() {
-        ledger.own(stream, if stream == 8 { Owner::new("b", 2) } else { Owner::new("a", 1) });
+        ledger.own(stream, if stream == 8 { owner("b", 2) } else { owner("a", 1) });
     }
     let evicted = ledger.full(Some(8), &LIMITS).unwrap();
     assert!(evicted.stream < 8 && evicted.full == Full::Process, "{evicted:?}");
@@ -104,7 +108,7 @@ fn nothing_is_left_when_all_calls_are_over() {
         let stream = next(40) as Stream;
         match next(9) {
             0 => ledger.begin(stream, next(5)),
-            1 => ledger.own(stream, Owner::new(["a", "b", "c"][next(3) as usize], next(4))),
+            1 => ledger.own(stream, owner(["a", "b", "c"][next(3) as usize], next(4))),
             2 | 3 => ledger.grow(stream, next(9)),
             4 => ledger.note(stream, Phase::Sent),
             5 => ledger.note(stream, Phase::Dropped),
@@ -190,20 +194,20 @@ fn calls_of_others_refuse_no_small_caller() {
     // An attacker's calls give way for ever, and others have been sent.
     for stream in 0..300 {
         ledger.begin(stream, 0);
-        ledger.own(stream, Owner::new("a", 1));
+        ledger.own(stream, owner("a", 1));
         ledger.note(stream, if stream % 2 == 0 { Phase::Leaving } else { Phase::Sent });
     }
     ledger.begin(1000, 0);
-    ledger.own(1000, Owner::new("a", 1));
+    ledger.own(1000, owner("a", 1));
     assert!(ledger.full(Some(1000), &budgets).is_some());
     ledger.end(1000);
     for stream in 1001..1003 {
         ledger.begin(stream, 0);
-        ledger.own(stream, Owner::new("b", 2));
+        ledger.own(stream, owner("b", 2));
         assert_eq!(ledger.full(Some(stream), &budgets), None);
     }
     ledger.begin(1003, 0);
-    ledger.own(1003, Owner::new("b", 2));
+    ledger.own(1003, owner("b", 2));
     assert!(ledger.full(Some(1003), &budgets).is_some(), "three are more than a 64th");
 }
 
@@ -211,7 +215,7 @@ fn calls_of_others_refuse_no_small_caller() {
 fn headers_count_until_the_call_is_over() {
     let mut ledger = Ledger::default();
     ledger.begin(1, 10);
-    ledger.own(1, Owner::new("a", 1));
+    ledger.own(1, owner("a", 1));
     ledger.grow(1, 5);
     let counted = |ledger: &Ledger| ledger.counts.all.bytes;
     assert_eq!(counted(&ledger), 15);
@@ -229,7 +233,7 @@ fn unread_replies_end_in_resets() {
     let budgets = Budgets { total_bytes: 12_800, caller_bytes: 6400, connection_bytes: 6400, calls: 128 };
     let refuse = |ledger: &mut Ledger, stream: Stream, caller: &str, headers: u64| {
         ledger.begin(stream, headers);
-        ledger.own(stream, Owner::new(caller, 1));
+        ledger.own(stream, owner(caller, 1));
         ledger.note(stream, Phase::Refused);
         ledger.may_reply(stream, &budgets)
     };
@@ -254,7 +258,7 @@ fn unread_answers_refuse_no_small_caller() {
     let budgets = Budgets { total_bytes: 6400, caller_bytes: 6400, connection_bytes: 6400, calls: 1280 };
     let mut ledger = Ledger::default();
     ledger.begin(1, 9000);
-    ledger.own(1, Owner::new("a", 1));
+    ledger.own(1, owner("a", 1));
     ledger.note(1, Phase::Sent);
     held(&mut ledger, 2, ("b", 2), 50);
     assert_eq!(ledger.full(Some(2), &budgets), None);
@@ -267,7 +271,7 @@ fn few_calls_wait_for_the_end_of_their_bodies() {
     let budgets = Budgets { total_bytes: 6400, caller_bytes: 6400, connection_bytes: 6400, calls: 128 };
     let give_way = |ledger: &mut Ledger, stream: Stream, caller: &str, headers: u64| {
         ledger.begin(stream, headers);
-        ledger.own(stream, Owner::new(caller, 1));
+        ledger.own(stream, owner(caller, 1));
         ledger.note(stream, Phase::Dropped);
         ledger.may_wait(stream, &budgets)
     };

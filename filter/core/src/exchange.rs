@@ -7,6 +7,7 @@
 //! for the next.
 
 use crate::buffers::{Full, Phase};
+use crate::caller::{Address, Caller};
 use crate::config::Auth;
 use crate::credentials::store::CredentialStatus;
 use crate::frame_guard::{FrameGuard, StreamEnd};
@@ -49,7 +50,7 @@ pub struct Exchange {
     /// The model as the policy means it.
     model: Option<String>,
     /// The client's address, where limits need it.
-    address: Option<String>,
+    address: Option<Address>,
     spending: Spending,
     /// Bytes of the request's body.
     body_bytes: u64,
@@ -423,9 +424,7 @@ impl Exchange {
     }
 
     fn allowance<'a>(&self, class: &RouteClass, context: Context<'a>) -> Option<Allowance<'a>> {
-        // No name begins with this byte.
-        let address = || format!("\0{}", self.address.as_deref().unwrap_or_default());
-        let caller = self.facts.principal.clone().unwrap_or_else(address);
+        let caller = self.caller(|| self.address);
         Allowance::new((context.shared, context.worker), class.limits(), class.name(), &caller, context.now)
     }
 }
@@ -541,9 +540,9 @@ impl Exchange {
         matches!(self.state, State::Refused)
     }
 
-    /// The caller's name, if it has one.
-    pub fn principal(&self) -> Option<&str> {
-        self.facts.principal.as_deref()
+    /// Who calls: `address` is asked for if the caller has no name.
+    pub fn caller(&self, address: impl FnOnce() -> Option<Address>) -> Caller {
+        self.facts.principal.as_deref().map_or_else(|| Caller::nameless(address()), Caller::named)
     }
 
     /// What is known of the exchange now. `complete` says whether the sender ended the response.

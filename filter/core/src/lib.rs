@@ -8,6 +8,7 @@ pub mod access;
 pub mod attempt;
 pub mod breaker;
 pub mod buffers;
+pub mod caller;
 pub mod clock;
 pub mod config;
 pub mod connections;

@@ -5,6 +5,7 @@
 //! be more, so a bucket may be overdrawn; the next call waits until the debt is paid. All workers share the buckets, in a table of
 //! fixed size.
 
+use crate::caller::Caller;
 use crate::config::Limits;
 use crate::shared::{Shared, millis, update};
 use sha2::{Digest, Sha256};
@@ -71,14 +72,14 @@ impl<'a> Allowance<'a> {
         (shared, worker): (&'a dyn Shared, u64),
         limits: Limits,
         class: &str,
-        caller: &str,
+        caller: &Caller,
         now: SystemTime,
     ) -> Option<Self> {
         limits.requests_per_minute.or(limits.tokens_per_minute).or(limits.concurrent_calls)?;
         let mut hasher = Sha256::new();
         hasher.update((class.len() as u64).to_le_bytes());
         hasher.update(class.as_bytes());
-        hasher.update(caller.as_bytes());
+        caller.hash(&mut hasher);
         let digest = hasher.finalize();
         let id = digest.first_chunk().copied().unwrap_or_default();
         let first_slot = digest.last_chunk().map_or(0, |tail| u64::from_le_bytes(*tail) % SLOTS);
@@ -250,7 +251,7 @@ mod tests {
 
     fn allowance<'a>(memory: &'a Memory, limits: Limits, caller: &str, ms: u64) -> Allowance<'a> {
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_000 + ms);
-        Allowance::new((memory, 1), limits, "any", caller, now).unwrap()
+        Allowance::new((memory, 1), limits, "any", &Caller::named(caller), now).unwrap()
     }
 
     #[test]
@@ -308,7 +309,7 @@ mod tests {
         let of = |worker, ms: u64| {
             let limits = Limits { concurrent_calls: Some(3), ..Limits::default() };
             let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_000 + ms);
-            Allowance::new((&memory, worker), limits, "any", "a", now).unwrap()
+            Allowance::new((&memory, worker), limits, "any", &Caller::named("a"), now).unwrap()
         };
         assert_eq!((of(1, 0).take(), of(1, 0).take(), of(2, 0).take()), (Ok(()), Ok(()), Ok(())));
         assert_eq!(of(3, 0).take(), Err(Exhausted::Calls(3)));
@@ -330,8 +331,8 @@ mod tests {
         assert!(allowance(&memory, limits, "a", 0).take().is_err());
         assert_eq!(allowance(&memory, limits, "b", 0).take(), Ok(()));
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
-        assert_eq!(Allowance::new((&memory, 1), limits, "bulk", "a", now).unwrap().take(), Ok(()));
-        assert!(Allowance::new((&memory, 1), Limits::default(), "any", "a", now).is_none());
+        assert_eq!(Allowance::new((&memory, 1), limits, "bulk", &Caller::named("a"), now).unwrap().take(), Ok(()));
+        assert!(Allowance::new((&memory, 1), Limits::default(), "any", &Caller::named("a"), now).is_none());
     }
 
     #[test]

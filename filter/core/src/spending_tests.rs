@@ -35,7 +35,7 @@ fn begin(client: &mut Client, path: &str, address: &str) -> Option<u64> {
         headers: &headers,
         principal: Ok(None),
         end_of_stream: false,
-        address: Some(address.to_owned()),
+        address: Address::of(address.as_bytes()),
     };
     let mut step = client.request(event);
     if step == RequestStep::AwaitBody {
@@ -75,10 +75,13 @@ fn settle(client: &mut Client, facts: &ExchangeFacts) {
 fn calls_in_flight_reserve_their_tokens() {
     // A body of 51 bytes is 12 tokens, and the model's output counts once.
     let mut client = client(&json!({"tokens_per_minute": 300}), "sigv4");
-    assert_eq!(begin(&mut client, "converse", "10.0.0.1"), None);
-    assert_eq!(begin(&mut client, "converse", "10.0.0.1"), None);
-    assert_eq!(begin(&mut client, "converse", "10.0.0.1"), Some(8), "76 left, 112 wanted, 5 in a second");
-    assert_eq!(begin(&mut client, "converse", "10.0.0.2"), None, "each address has its own");
+    assert_eq!(begin(&mut client, "converse", "10.0.0.1:1"), None);
+    assert_eq!(begin(&mut client, "converse", "10.0.0.1:1"), None);
+    assert_eq!(begin(&mut client, "converse", "10.0.0.1:1"), Some(8), "76 left, 112 wanted, 5 in a second");
+    assert_eq!(begin(&mut client, "converse", "10.0.0.2:1"), None, "each address has its own");
+    assert_eq!(begin(&mut client, "converse", "[fd00::1]:1"), None);
+    assert_eq!(begin(&mut client, "converse", "[fd00::2]:1"), None);
+    assert_eq!(begin(&mut client, "converse", "[fd00::3]:1"), Some(8), "a network is one client");
 }
 
 #[test]

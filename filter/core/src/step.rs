@@ -1,5 +1,6 @@
 //! The data between core and shell: events, steps and the context of a decision.
 
+use crate::caller::Address;
 use crate::credentials::store::CredentialStore;
 use crate::headers::Headers;
 use crate::policy::Policy;
@@ -35,7 +36,7 @@ pub enum RequestEvent<'a> {
         /// Whether the request has no body.
         end_of_stream: bool,
         /// The client's address, where limits need it.
-        address: Option<String>,
+        address: Option<Address>,
     },
     /// The next bytes of a body in mode [`RequestBodyMode::Hash`].
     Body {
