@@ -191,7 +191,7 @@ impl Downstream {
     /// Gives the exchange what it has not seen of the body, of which `body_size` bytes are here.
     fn read_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
         let mut mode = self.exchange().request_body_mode();
-        while mode == RequestBodyMode::Hash {
+        while matches!(mode, RequestBodyMode::Hash | RequestBodyMode::Observe) {
             let wanted = body_size.saturating_sub(self.seen).min(CHUNK);
             let chunk = match host::request_body(self.seen, wanted) {
                 Ok(chunk) if chunk.len() == wanted => chunk,
@@ -205,7 +205,8 @@ impl Downstream {
             let last = self.seen >= body_size;
             let action = self.on_request(RequestEvent::Body { chunk: &chunk, end_of_stream: last && end_of_stream });
             mode = self.exchange().request_body_mode();
-            if last || !matches!(mode, RequestBodyMode::Hash | RequestBodyMode::Discard) {
+            let goes_on = [RequestBodyMode::Hash, RequestBodyMode::Observe, RequestBodyMode::Discard].contains(&mode);
+            if last || !goes_on {
                 return action;
             }
         }

@@ -170,8 +170,10 @@ impl Exchange {
     pub fn request_body_mode(&self) -> RequestBodyMode {
         match self.state {
             State::Hashing { .. } => RequestBodyMode::Hash,
+            State::Waiting { .. } if self.spending.demand.is_some() => RequestBodyMode::Hash,
             State::Waiting { .. } => RequestBodyMode::Hold,
             State::Discarding { .. } => RequestBodyMode::Discard,
+            State::Forwarded { .. } if self.spending.demand.is_some() => RequestBodyMode::Observe,
             State::Start | State::Forwarded { .. } | State::Refused => RequestBodyMode::Stream,
         }
     }
@@ -247,11 +249,11 @@ impl Exchange {
         let pending = PendingCall { call, headers, route: Route::new(class, caller)? };
         if policy.auth == Auth::Bearer {
             let length = if end_of_stream { Some(0) } else { announced };
-            // The body streams past.
+            // The body is read as it passes.
             if let Some(demand) = &mut self.spending.demand {
-                **demand = Demand::of_length(length.unwrap_or_default());
+                **demand = Demand::streaming(length);
             }
-            self.reserve(context)?;
+            self.reserve(end_of_stream, context)?;
             return self.forward(pending.with_streaming_body(length), context.now, context);
         }
         self.state = State::Hashing { pending: Box::new(pending), hasher: Sha256::new(), length: 0 };
@@ -272,11 +274,20 @@ impl Exchange {
                     demand.feed(chunk);
                 }
                 if end_of_stream {
-                    self.reserve(context)?;
+                    self.reserve(true, context)?;
                     return self.forward(pending.with_body(hasher, length), context.now, context);
                 }
                 self.state = State::Hashing { pending, hasher, length };
                 Ok(RequestStep::AwaitBody)
+            }
+            state @ (State::Waiting { .. } | State::Forwarded { .. }) => {
+                self.state = state;
+                let more = self.spending.demand.as_mut().is_some_and(|demand| demand.feed(chunk));
+                // Its last bytes do not pass before all is reserved.
+                if more || end_of_stream {
+                    self.reserve(end_of_stream, context)?;
+                }
+                self.pass(end_of_stream)
             }
             state => {
                 self.state = state;
@@ -285,16 +296,20 @@ impl Exchange {
         }
     }
 
-    /// Reserves the tokens that the call may use.
-    fn reserve(&mut self, context: Context<'_>) -> Result<(), Refusal> {
-        let Some(demand) = self.spending.demand.take() else { return Ok(()) };
+    /// Reserves the tokens that the call may use, as far as its body is known.
+    fn reserve(&mut self, complete: bool, context: Context<'_>) -> Result<(), Refusal> {
+        let Some(mut demand) = self.spending.demand.take() else { return Ok(()) };
+        if complete {
+            demand.end();
+        }
         let class = self.facts.class.as_deref().and_then(|name| context.policy.class(name));
         let Some((class, allowance)) = class.and_then(|class| Some((class, self.allowance(class, context)?))) else {
             return Ok(());
         };
         let tokens = demand.tokens(self.output_rate(context.policy));
-        let reserved = allowance.reserve(tokens);
+        let reserved = allowance.reserve(self.spending.reserved, tokens);
         self.spending.reserved = reserved.map_err(|exhausted| Refusal::exhausted(class.name(), exhausted))?;
+        self.spending.demand = Some(demand).filter(|_| !complete);
         Ok(())
     }
 

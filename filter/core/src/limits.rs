@@ -96,7 +96,7 @@ impl<'a> Allowance<'a> {
             if let Some(limit) = self.limits.concurrent_calls.filter(|limit| flying >= u64::from(*limit)) {
                 return Err(Exhausted::Calls(limit));
             }
-            self.wait(bucket, 1.0)?;
+            self.wait(bucket, 1.0, 1.0)?;
             bucket.requests -= 1.0;
             if self.limits.concurrent_calls.is_some() {
                 self.flying(bucket, |calls| calls.saturating_add(1));
@@ -105,16 +105,18 @@ impl<'a> Allowance<'a> {
         })
     }
 
-    /// Reserves tokens: as many as a minute has, if these are more. Returns how many.
+    /// Reserves tokens for a call that has `reserved` some: as many as a minute has, if these are more. Returns how many are
+    /// reserved now.
     ///
     /// # Errors
     /// What is used up.
-    pub fn reserve(&self, tokens: u64) -> Result<u64, Exhausted> {
+    pub fn reserve(&self, reserved: u64, tokens: u64) -> Result<u64, Exhausted> {
         let Some(limit) = self.limits.tokens_per_minute else { return Ok(0) };
         let tokens = tokens.min(limit.into());
+        let Some(more) = tokens.checked_sub(reserved).filter(|more| *more > 0) else { return Ok(reserved) };
         self.change(|bucket| {
-            self.wait(bucket, tokens as f64)?;
-            bucket.tokens -= tokens as f64;
+            self.wait(bucket, 0.0, more as f64)?;
+            bucket.tokens -= more as f64;
             Ok(tokens)
         })
     }
@@ -156,13 +158,13 @@ impl<'a> Allowance<'a> {
         }
     }
 
-    /// Fails with how long it takes until a call with so many tokens may be made.
-    fn wait(&self, bucket: &TokenBucket, tokens: f64) -> Result<(), Exhausted> {
+    /// Fails with how long it takes until there are so many calls and tokens.
+    fn wait(&self, bucket: &TokenBucket, calls: f64, tokens: f64) -> Result<(), Exhausted> {
         let until = |level: f64, needed: f64, per_minute: Option<u32>| {
-            per_minute.map_or(0.0, |rate| (needed - level).max(0.0) * MINUTE_MS / f64::from(rate))
+            let lacking = if needed > 0.0 { (needed - level).max(0.0) } else { 0.0 };
+            per_minute.map_or(0.0, |rate| lacking * MINUTE_MS / f64::from(rate))
         };
-        // A reservation is for a call that was taken.
-        let calls = if tokens > 1.0 { 0.0 } else { until(bucket.requests, 1.0, self.limits.requests_per_minute) };
+        let calls = until(bucket.requests, calls, self.limits.requests_per_minute);
         let wait = calls.max(until(bucket.tokens, tokens, self.limits.tokens_per_minute));
         if wait > 0.0 { Err(Exhausted::For((wait / 1000.0).ceil().max(1.0) as u64)) } else { Ok(()) }
     }
@@ -283,14 +285,14 @@ mod tests {
     fn calls_in_flight_cannot_overdraw() {
         let memory = Memory::default();
         let of = |ms| allowance(&memory, limits(None, Some(600)), "a", ms);
-        assert_eq!((of(0).reserve(400), of(0).reserve(300)), (Ok(400), Err(Exhausted::For(10))));
+        assert_eq!((of(0).reserve(0, 400), of(0).reserve(0, 300)), (Ok(400), Err(Exhausted::For(10))));
         // A call for more than a minute's worth needs all of it.
-        assert_eq!(of(0).reserve(10_000), Err(Exhausted::For(40)));
+        assert_eq!(of(0).reserve(0, 10_000), Err(Exhausted::For(40)));
         // It used less than it reserved.
         of(0).settle(true, 400, 100);
-        assert_eq!((of(0).reserve(500), of(0).take()), (Ok(500), Err(Exhausted::For(1))));
+        assert_eq!((of(0).reserve(0, 500), of(0).take()), (Ok(500), Err(Exhausted::For(1))));
         of(0).settle(true, 500, 0);
-        assert_eq!(of(60_000).reserve(10_000), Ok(600));
+        assert_eq!(of(60_000).reserve(0, 10_000), Ok(600));
     }
 
     #[test]

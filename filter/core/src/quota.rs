@@ -25,7 +25,8 @@ const RATES: &[(&str, u32)] = &[
     ("anthropic.claude-*", 5),
 ];
 const MAX_RATE: u32 = 100;
-/// Keys by which models and operations are told how long an answer may be.
+/// Keys by which models and operations are told how long an answer may be
+/// (<https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html> and its pages, and Converse's `inferenceConfig`).
 const LIMITS: &[&[&str]] = &[
     &["inferenceConfig", "maxTokens"],
     &["inferenceConfig", "max_new_tokens"],
@@ -33,9 +34,24 @@ const LIMITS: &[&[&str]] = &[
     &["max_tokens"],
     &["max_completion_tokens"],
     &["max_tokens_to_sample"],
+    &["max_new_tokens"],
     &["max_gen_len"],
     &["maxTokens"],
+    &["maxTokenCount"],
 ];
+/// Keys by which models are asked for several answers: `n` of
+/// [OpenAI](https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-openai.html) and
+/// [Jamba](https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-jamba.html), `num_generations` of
+/// [Cohere](https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-cohere-command.html), `numResults` of
+/// [Jurassic-2](https://docs.ai21.com/docs/j2-complete-api-ref). No page of AWS's has the others.
+const ANSWERS: &[&[&str]] =
+    &[&["n"], &["num_generations"], &["numResults"], &["num_results"], &["candidateCount"], &["best_of"]];
+/// No known model gives more answers: OpenAI's `n` may be 128.
+const MAX_ANSWERS: u64 = 128;
+/// Where Converse has a model's own parameters.
+const MODELS_OWN: &str = "additionalModelRequestFields";
+/// A body of unknown length is reserved in parts of so many bytes, before they pass.
+const PART: u64 = 16 << 10;
 
 /// How often output tokens count, by model.
 #[derive(Debug)]
@@ -45,12 +61,19 @@ pub(crate) struct OutputRates(Vec<(Pattern, u32)>);
 #[derive(Debug, Default)]
 pub(crate) struct Demand {
     scanner: Scanner,
-    output: OutputLimit,
+    output: Output,
+    /// Bytes that have passed.
     bytes: u64,
+    /// Bytes that are reserved for, if the body passes while it is read.
+    expected: u64,
 }
 
+/// How much a call may be answered.
 #[derive(Debug, Default)]
-struct OutputLimit(Option<u64>);
+struct Output {
+    tokens: Option<u64>,
+    answers: Option<u64>,
+}
 
 // === impl OutputRates ===
 
@@ -85,27 +108,43 @@ impl OutputRates {
 // === impl Demand ===
 
 impl Demand {
-    pub(crate) fn of_length(bytes: u64) -> Self {
-        Self { bytes, ..Self::default() }
+    /// Of a body that passes while it is read: its length, if it is known.
+    pub(crate) fn streaming(length: Option<u64>) -> Self {
+        Self { expected: length.unwrap_or(PART), ..Self::default() }
     }
 
-    /// Reads on in the request's body.
-    pub(crate) fn feed(&mut self, chunk: &[u8]) {
-        self.bytes += chunk.len() as u64;
+    /// Reads on in the request's body. Returns whether the bytes are more than is reserved for.
+    pub(crate) fn feed(&mut self, chunk: &[u8]) -> bool {
+        self.bytes = self.bytes.saturating_add(chunk.len() as u64);
         self.scanner.feed(chunk, &mut self.output);
+        let more = self.bytes > self.expected;
+        if more {
+            self.expected = self.bytes.saturating_add(PART);
+        }
+        more
+    }
+
+    /// The body is complete.
+    pub(crate) fn end(&mut self) {
+        self.expected = self.bytes;
     }
 
     /// The tokens to reserve.
     pub(crate) fn tokens(&self, rate: u32) -> u64 {
-        let output = self.output.0.unwrap_or(DEFAULT_OUTPUT);
-        input_of(self.bytes).saturating_add(output.saturating_mul(rate.into()))
+        let answers = self.output.answers.unwrap_or(1).clamp(1, MAX_ANSWERS);
+        let output = self.output.tokens.unwrap_or(DEFAULT_OUTPUT).saturating_mul(answers);
+        input_of(self.expected).saturating_add(output.saturating_mul(rate.into()))
     }
 }
 
-impl Sink for OutputLimit {
+/// Of several values the largest counts: which of them a model takes is not documented.
+impl Sink for Output {
     fn number(&mut self, path: &Path, value: u64) {
-        if LIMITS.iter().any(|keys| path.is(keys)) {
-            self.0 = Some(self.0.map_or(value, |known| known.max(value)));
+        let names = |keys: &&[&str]| path.is_in(MODELS_OWN, keys);
+        if LIMITS.iter().any(names) {
+            self.tokens = self.tokens.max(Some(value));
+        } else if ANSWERS.iter().any(names) {
+            self.answers = self.answers.max(Some(value));
         }
     }
 }
@@ -163,16 +202,47 @@ mod tests {
             (r#"{"max_tokens":7,"messages":[{"max_tokens":9}]}"#, 7),
             (r#"{"textGenerationConfig":{"maxTokenCount":50}}"#, 50),
             (r#"{"max_tokens":5,"max_tokens":80}"#, 80),
+            (r#"{"inferenceConfig":{"maxTokens":10},"additionalModelRequestFields":{"max_tokens":900}}"#, 900),
+            (r#"{"additionalModelRequestFields":{"max_tokens":9},"inferenceConfig":{"maxTokens":10}}"#, 10),
+            (r#"{"additionalModelRequestFields":{"inferenceConfig":{"max_new_tokens":900}}}"#, 900),
+            (r#"{"additionalModelRequestFields":{"textGenerationConfig":{"maxTokenCount":900}}}"#, 900),
+            (r#"{"additionalModelRequestFields":{"max_completion_tokens":900}}"#, 900),
+            (r#"{"additionalModelRequestFields":{"max_gen_len":900}}"#, 900),
+            (r#"{"additionalModelRequestFields":{"maxTokenCount":900}}"#, 900),
+            (r#"{"additionalModelRequestFields":{"other":{"max_tokens":900}}}"#, DEFAULT_OUTPUT),
+            (r#"{"max_tokens":10,"n":16}"#, 160),
+            (r#"{"num_generations":5,"max_tokens":10}"#, 50),
+            (r#"{"maxTokens":10,"numResults":3,"n":1}"#, 30),
+            (r#"{"max_tokens":10,"n":18446744073709551615}"#, 1280),
+            (r#"{"max_tokens":10,"n":0}"#, 10),
+            (r#"{"additionalModelRequestFields":{"n":2}}"#, 2 * DEFAULT_OUTPUT),
+            (r#"{"messages":[{"n":16}]}"#, DEFAULT_OUTPUT),
             (r#"{"messages":[{"content":[{"text":"\"max_tokens\":1"}]}]}"#, DEFAULT_OUTPUT),
             ("not JSON", DEFAULT_OUTPUT),
         ] {
             for piece in [1, 7, 1000] {
                 let mut demand = Demand::default();
-                body.as_bytes().chunks(piece).for_each(|chunk| demand.feed(chunk));
+                body.as_bytes().chunks(piece).for_each(|chunk| _ = demand.feed(chunk));
+                demand.end();
                 assert_eq!(demand.tokens(5), body.len() as u64 / 4 + 5 * tokens, "{body}");
             }
         }
-        assert_eq!(Demand::of_length(u64::MAX).tokens(1), MAX_INPUT + DEFAULT_OUTPUT);
+        assert_eq!(Demand::streaming(Some(u64::MAX)).tokens(1), MAX_INPUT + DEFAULT_OUTPUT);
+    }
+
+    #[test]
+    fn bytes_are_reserved_before_they_pass() {
+        let mut demand = Demand::streaming(None);
+        for part in 0..100 {
+            let reserved = demand.tokens(1);
+            let more = demand.feed(&[b' '; 1000]);
+            assert!(demand.tokens(1) >= DEFAULT_OUTPUT + (part + 1) * 250);
+            assert_eq!(more, demand.tokens(1) > reserved, "{part}");
+        }
+        demand.end();
+        assert_eq!(demand.tokens(1), DEFAULT_OUTPUT + 25_000);
+        let mut known = Demand::streaming(Some(5000));
+        assert!(!known.feed(&[b' '; 5000]));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::credentials::{Credentials, Secret};
-use crate::testing::{Client, ID, MODEL, converse, headers, keys};
+use crate::testing::{Client, ID, MODEL, converse, fetched, headers, keys};
 use serde_json::{Value, json};
 
 const BODY: &[u8] = br#"{"messages":[],"inferenceConfig":{"maxTokens":100}}"#;
@@ -163,8 +163,69 @@ fn calls_at_the_same_time_are_limited() {
 #[test]
 fn a_streaming_body_reserves_by_its_length() {
     let mut client = client(&json!({"tokens_per_minute": 6000}), "bearer");
-    assert_eq!(begin(&mut client, "converse", "a"), None);
-    assert_eq!(begin(&mut client, "converse", "a"), Some(22), "4096 of 6000 are reserved");
+    for (length, wanted) in [("4000", "it is sent"), ("4000", "5096 of 6000 are reserved")] {
+        let step = begin_streaming(&mut client, Some(length));
+        assert_eq!(matches!(step, RequestStep::Forward(_)), wanted == "it is sent", "{wanted}: {step:?}");
+    }
+}
+
+/// Begins a call whose body passes while it is read; `length` is announced. Returns its step.
+fn begin_streaming(client: &mut Client, length: Option<&str>) -> RequestStep {
+    client.exchange = Exchange::new(ID.to_owned());
+    let length = length.map(|length| ("content-length", length));
+    let headers = converse(length.as_slice());
+    client.headers(&headers, false)
+}
+
+fn error(step: RequestStep) -> &'static str {
+    match step {
+        RequestStep::Reply(reply) => reply.error,
+        step => panic!("{step:?}"),
+    }
+}
+
+#[test]
+fn a_streaming_body_reserves_as_it_passes() {
+    let mut client = client(&json!({"tokens_per_minute": 30_000}), "bearer");
+    begin_streaming(&mut client, Some("40000"));
+    let step = begin_streaming(&mut client, None);
+    assert!(matches!(step, RequestStep::Forward(_)), "{step:?}");
+    assert_eq!(client.exchange.request_body_mode(), RequestBodyMode::Observe);
+    // The first call has 14,096 tokens and this one's answer 4096, so 11,808 are left for its body: 47,232 bytes.
+    for _ in 0..5 {
+        assert_eq!(client.body(&[b' '; 8192], false), RequestStep::Continue);
+    }
+    assert_eq!(error(client.body(&[b' '; 8192], false)), "ThrottlingException");
+    let facts = client.exchange.facts(false);
+    settle(&mut client, &facts);
+    let step = begin_streaming(&mut client, Some("51"));
+    assert!(matches!(step, RequestStep::Forward(_)), "it cost nothing: {step:?}");
+}
+
+#[test]
+fn a_streaming_bodys_limit_is_read() {
+    let mut client = client(&json!({"tokens_per_minute": 20_000}), "bearer");
+    let body = br#"{"max_tokens":19000}"#;
+    begin_streaming(&mut client, Some("20"));
+    assert_eq!(client.body(body, true), RequestStep::Continue);
+    assert_eq!(client.exchange.request_body_mode(), RequestBodyMode::Stream);
+    assert_eq!(error(begin_streaming(&mut client, Some("20"))), "ThrottlingException");
+    client.now += Duration::from_secs(30);
+    let step = begin_streaming(&mut client, Some("20"));
+    assert!(matches!(step, RequestStep::Forward(_)), "{step:?}");
+    assert_eq!(error(client.body(body, true)), "ThrottlingException", "it is refused before its last bytes pass");
+}
+
+#[test]
+fn a_body_is_read_while_credentials_are_awaited() {
+    let mut client = client(&json!({"tokens_per_minute": 20_000}), "bearer");
+    client.credentials = fetched("gateway").1;
+    let step = begin_streaming(&mut client, Some("20"));
+    assert_eq!(step, RequestStep::AwaitCredentials);
+    assert_eq!(client.exchange.request_body_mode(), RequestBodyMode::Hash);
+    assert_eq!(client.body(br#"{"max_tokens":19000}"#, true), RequestStep::AwaitCredentials);
+    assert_eq!(client.exchange.request_body_mode(), RequestBodyMode::Hold);
+    assert_eq!(error(begin_streaming(&mut client, Some("20"))), "ThrottlingException");
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub enum RequestEvent<'a> {
         /// The client's address, where limits need it.
         address: Option<Address>,
     },
-    /// The next bytes of a body in mode [`RequestBodyMode::Hash`].
+    /// The next bytes of a body in mode [`RequestBodyMode::Hash`] or [`RequestBodyMode::Observe`].
     Body {
         /// Bytes that no earlier event had.
         chunk: &'a [u8],
@@ -84,6 +84,8 @@ pub enum RequestBodyMode {
     Hold,
     /// It is dropped as it arrives; its length is given as [`RequestEvent::UnreadBody`].
     Discard,
+    /// It streams through, and every byte is given as [`RequestEvent::Body`].
+    Observe,
     /// It streams through; its length is given as [`RequestEvent::UnreadBody`].
     Stream,
 }

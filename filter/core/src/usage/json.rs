@@ -221,6 +221,13 @@ impl Path {
         self.depth == keys.len() && self.keys.iter().zip(keys).all(|(key, wanted)| key.is(wanted))
     }
 
+    /// Whether the keys are exactly these, from the top or in the object `parent`.
+    pub fn is_in(&self, parent: &str, keys: &[&str]) -> bool {
+        let [first, below @ ..] = &self.keys;
+        let below = below.iter().zip(keys).all(|(key, wanted)| key.is(wanted));
+        self.is(keys) || (below && first.is(parent) && self.depth == keys.len() + 1)
+    }
+
     /// The last key, if those before it are `parents`.
     pub fn last_under(&self, parents: &[&str]) -> Option<&str> {
         let above = self.keys.get(..parents.len())?;
