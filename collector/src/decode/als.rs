@@ -29,6 +29,7 @@ pub fn record(entry: &HttpAccessLogEntry) -> Result<AuditRecord, DecodeError> {
         }),
         stream_id: present(Some(common.stream_id.clone())).or_else(|| tag("stream_id")),
         peer: common.downstream_remote_address.as_ref().and_then(host_and_port),
+        details: response.and_then(|response| present(Some(response.response_code_details.clone()))),
         envoy: EnvoyEntry {
             source_address: common.downstream_remote_address.as_ref().and_then(host),
             status: response

@@ -15,6 +15,7 @@ struct Line {
     source: Option<String>,
     status: Option<u16>,
     flags: Option<String>,
+    details: Option<String>,
     bytes_in: Option<u64>,
     bytes_out: Option<u64>,
     duration_ms: Option<u64>,
@@ -33,6 +34,7 @@ pub fn record(bytes: &[u8]) -> Result<AuditRecord, DecodeError> {
         start: line.start_time.and_then(|text| OffsetDateTime::parse(&text, &Rfc3339).ok()),
         stream_id: present(line.stream_id),
         peer: present(line.source),
+        details: present(line.details),
         envoy: EnvoyEntry {
             source_address: present(line.source_address),
             status: line.status.unwrap_or(0),

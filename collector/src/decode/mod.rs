@@ -13,6 +13,10 @@ use crate::timestamp::timestamp;
 /// DynamoDB's limit for a hash key, in bytes. It applies to both stores, so that each accepts what the other accepts.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>
 const MAX_ID: usize = 2048;
+/// Envoy's details of a request that its overload manager refused. No filter saw it, and Envoy 1.40 sets no flag.
+const OVERLOAD: &str = "overload";
+/// The error that `local_reply_config` gives the answer.
+const OVERLOAD_ERROR: &str = "ServiceUnavailableException";
 
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
@@ -33,6 +37,8 @@ struct Entry {
     stream_id: Option<String>,
     /// The client's address with its port.
     peer: Option<String>,
+    /// Envoy's details of the response.
+    details: Option<String>,
     envoy: EnvoyEntry,
     /// JSON of [`ExchangeFacts`].
     exchange: Option<Vec<u8>>,
@@ -43,10 +49,14 @@ struct Entry {
 impl Entry {
     fn record(self) -> Result<AuditRecord, DecodeError> {
         let start = self.start.ok_or(DecodeError::Time)?;
-        let exchange: ExchangeFacts = parse(self.exchange, EXCHANGE_STATE)?;
+        let mut exchange: ExchangeFacts = parse(self.exchange, EXCHANGE_STATE)?;
         let attempt: AttemptFacts = parse(self.attempt, ATTEMPT_STATE)?;
         let id = present(Some(exchange.id.clone())).or(self.stream_id);
-        let connection = id.is_none();
+        let overloaded = self.details.as_deref() == Some(OVERLOAD);
+        if overloaded {
+            exchange.error.get_or_insert_with(|| OVERLOAD_ERROR.to_owned());
+        }
+        let connection = id.is_none() && !overloaded;
         let request_id = match id {
             Some(id) if id.len() <= MAX_ID => id,
             other => own_id(start, self.peer.as_deref(), &self.envoy, other.as_deref()),

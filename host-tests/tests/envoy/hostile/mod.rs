@@ -9,6 +9,7 @@ mod headers;
 mod http2;
 mod memory;
 mod models;
+mod overload;
 mod principals;
 mod queries;
 mod quota;
