@@ -160,6 +160,11 @@ impl Attempt {
             }
         }
         sent.end_trial(context);
+        if status.starts_with('2')
+            && let Some(class) = context.policy.class(&sent.handoff.class)
+        {
+            context.credentials.accepted(class.credentials(), context.shared, sent.generation, context.now);
+        }
         if status == "403" { Self::refused(sent, headers, context) } else { RetryDecision::default() }
     }
 

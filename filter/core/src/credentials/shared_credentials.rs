@@ -24,6 +24,9 @@ const LEASE_MS: u64 = 6000;
 const BACKOFF_MS: (u64, u64) = (500, 30_000);
 /// Waits between two fetches for credentials that Bedrock refuses: the first and the longest.
 const REFUSAL_MS: (u64, u64) = (10_000, 15 * 60 * 1000);
+/// How often the longest of these waits may have refusals forgotten because of a success: an upstream that refuses some calls and
+/// accepts others must not cost a fetch for each.
+const FORGIVEN: u32 = 8;
 /// How long a worker that has handed a fetch over leaves later ones to the others.
 const HANDOVER_MS: u64 = 2000;
 /// Keys are not used this shortly before they expire: a call has to arrive first.
@@ -42,6 +45,8 @@ pub struct SharedCredentials {
     hands_over: Cell<bool>,
     /// Since when such a worker has seen that a fetch is due, in milliseconds since 1970.
     due_since: Cell<Option<u64>>,
+    /// The last generation that this worker has seen Bedrock accept, of those that replaced refused ones.
+    accepted: Cell<u64>,
 }
 
 /// Credentials, and how long they last.
@@ -56,6 +61,8 @@ pub struct CachedCredentials {
     /// When the certificate ends that they were fetched with, in the same unit; `None`: there is none.
     pub certificate_ends: Option<u64>,
     refresh_at: u64,
+    /// Whether Bedrock refused the ones before.
+    follows_refusal: bool,
 }
 
 /// The form in shared data. That is memory of Envoy, and its admin pages do not show it.
@@ -71,6 +78,8 @@ struct Published {
     // An older module publishes none.
     #[serde(default)]
     session: Session,
+    #[serde(default)]
+    follows_refusal: bool,
 }
 
 /// Which worker fetches, and when the next try may start.
@@ -88,6 +97,11 @@ struct Work {
     /// Until when a further refused generation is not replaced.
     #[serde(default)]
     keep_until: u64,
+    /// How often refusals were forgotten since `forgiven_since`.
+    #[serde(default)]
+    forgiven: u32,
+    #[serde(default)]
+    forgiven_since: u64,
 }
 
 impl SharedCredentials {
@@ -95,8 +109,8 @@ impl SharedCredentials {
     pub fn new(name: &str, holder: u64) -> Self {
         let key = format!("credentials/{name}");
         let work_key = format!("{key}/work");
-        let (hands_over, due_since) = Default::default();
-        Self { key, work_key, holder, cached: RefCell::default(), hands_over, due_since }
+        let (cached, hands_over, due_since, accepted) = Default::default();
+        Self { key, work_key, holder, cached, hands_over, due_since, accepted }
     }
 
     /// The credentials that were fetched last, expired or not.
@@ -190,6 +204,7 @@ impl SharedCredentials {
             secret,
             session_token,
             session,
+            follows_refusal: self.work(shared).refusals > 0,
         };
         // A struct of texts and numbers: serialising it cannot fail.
         let bytes = Zeroizing::new(serde_json::to_vec(&published).unwrap_or_default());
@@ -243,6 +258,34 @@ impl SharedCredentials {
         update(shared, &self.work_key, mark).unwrap_or(false)
     }
 
+    /// Bedrock accepted a call with these credentials. If they replaced refused ones, the refusals are forgotten: the next one is
+    /// a new one.
+    pub fn accepted(&self, shared: &dyn Shared, generation: u64, now: SystemTime) {
+        let replaced = |cached: &CachedCredentials| cached.generation == generation && cached.follows_refusal;
+        // The common cases ask for no shared data.
+        if !self.cached.borrow().as_ref().is_some_and(|(_, cached)| replaced(cached))
+            || self.accepted.replace(generation) == generation
+        {
+            return;
+        }
+        let now = millis(now);
+        let forget = |value: Option<&[u8]>| {
+            let work = Work::read(value);
+            let (_, longest) = REFUSAL_MS;
+            let (forgiven, forgiven_since) = match now.saturating_sub(work.forgiven_since) < longest {
+                true => (work.forgiven, work.forgiven_since),
+                false => (0, now),
+            };
+            // They may have been refused since.
+            if work.refusals == 0 || work.refused == generation || forgiven >= FORGIVEN {
+                return (None, ());
+            }
+            let forgiven = forgiven + 1;
+            (Some(Work { refusals: 0, keep_until: 0, forgiven, forgiven_since, ..work }.write()), ())
+        };
+        let _ = update(shared, &self.work_key, forget);
+    }
+
     /// Changes the lease, if this worker still holds it.
     fn change_lease(&self, shared: &dyn Shared, change: impl Fn(Work) -> Work) {
         let end = |value: Option<&[u8]>| {
@@ -293,6 +336,7 @@ impl Published {
             expires: self.expires,
             certificate_ends: self.certificate_ends,
             refresh_at: self.refresh_at,
+            follows_refusal: self.follows_refusal,
         }
     }
 }
@@ -480,5 +524,47 @@ mod tests {
         shared.publish(&memory, &keys("c", None), at(3_600_000), 0.0);
         assert!(!shared.refused(&memory, generation + 1, at(3_609_000)));
         assert!(shared.refused(&memory, generation + 1, at(3_610_000)));
+    }
+
+    #[test]
+    fn a_success_ends_the_wait_for_new_keys() {
+        let memory = Memory::default();
+        let workers = [SharedCredentials::new("default", 1), SharedCredentials::new("default", 2)];
+        let [first, other] = &workers;
+        first.due(&memory, at(0));
+        first.publish(&memory, &keys("a", None), at(0), 0.0);
+        // Revoked again and again, two seconds apart; a call succeeds with each new key.
+        for round in 1..=8 {
+            let now = round * 2000;
+            let generation = first.cached(&memory).unwrap().generation;
+            assert!(first.refused(&memory, generation, at(now)), "{round}");
+            assert!(first.due(&memory, at(now)), "{round}");
+            first.publish(&memory, &keys("b", None), at(now), 0.0);
+            // The old key's last answers prove nothing.
+            other.cached(&memory).unwrap();
+            other.accepted(&memory, generation, at(now));
+            assert!(!other.refused(&memory, generation + 1, at(now)), "{round}");
+            other.accepted(&memory, generation + 1, at(now));
+        }
+    }
+
+    #[test]
+    fn some_successes_do_not_end_the_wait_for_ever() {
+        let memory = Memory::default();
+        let shared = SharedCredentials::new("default", 1);
+        shared.due(&memory, at(0));
+        shared.publish(&memory, &keys("a", None), at(0), 0.0);
+        let mut fetches = 0;
+        // For 14 minutes each second call is refused, and the others are answered.
+        for now in (0..840_000).step_by(100) {
+            let generation = shared.cached(&memory).unwrap().generation;
+            if shared.refused(&memory, generation, at(now)) && shared.due(&memory, at(now)) {
+                fetches += 1;
+                shared.publish(&memory, &keys("b", None), at(now), 0.0);
+            }
+            let generation = shared.cached(&memory).unwrap().generation;
+            shared.accepted(&memory, generation, at(now));
+        }
+        assert!(fetches <= FORGIVEN + 8, "{fetches}");
     }
 }

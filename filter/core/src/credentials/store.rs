@@ -135,6 +135,13 @@ impl CredentialStore {
         source.is_some_and(|(_, _, source)| source.refused(shared, generation, now))
     }
 
+    /// As [`SharedCredentials::accepted`].
+    pub fn accepted(&self, name: &str, shared: &dyn Shared, generation: u64, now: SystemTime) {
+        if let Some((_, source)) = self.0.get(name) {
+            source.accepted(shared, generation, now);
+        }
+    }
+
     /// How long the fetched credentials of each source may still be used, where they expire; zero where there are none.
     pub fn left(&self, shared: &dyn Shared, now: SystemTime) -> Vec<(&str, Duration)> {
         let left =
