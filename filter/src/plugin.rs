@@ -5,12 +5,18 @@ use crate::metrics::Metrics;
 use crate::waiting::Waiting;
 use filter_core::config::ConfigError;
 use filter_core::credentials::store::CredentialStore;
+use filter_core::limits::Worker;
 use filter_core::policy::Policy;
 use filter_core::step::Context;
+use std::rc::Rc;
 use std::time::SystemTime;
 
 /// The environment variable that orders the paths.
 const PATH_ORDER: &str = "BEDROCK_PATHS";
+
+thread_local! {
+    static WORKER: Rc<Worker> = Rc::new(Worker::new(host::worker()));
+}
 
 #[derive(Debug)]
 pub(crate) struct Plugin {
@@ -19,6 +25,8 @@ pub(crate) struct Plugin {
     pub metrics: Metrics,
     /// Streams that wait for credentials.
     pub waiting: Waiting,
+    /// The same for all places of the module in this VM.
+    pub worker: Rc<Worker>,
 }
 
 impl Plugin {
@@ -27,7 +35,8 @@ impl Plugin {
         let policy = Policy::parse(json, environment(PATH_ORDER).as_deref())?;
         let credentials =
             CredentialStore::resolve(&policy.credential_sources, policy.auth, host::random(), &environment)?;
-        Ok(Self { policy, credentials, metrics: Metrics::default(), waiting: Waiting::default() })
+        let worker = WORKER.with(Rc::clone);
+        Ok(Self { policy, credentials, metrics: Metrics::default(), waiting: Waiting::default(), worker })
     }
 
     pub(crate) fn context(&self, now: SystemTime) -> Context<'_> {
@@ -35,7 +44,7 @@ impl Plugin {
             policy: &self.policy,
             credentials: &self.credentials,
             shared: &host::SharedData,
-            worker: host::worker(),
+            worker: &self.worker,
             now,
         }
     }

@@ -124,6 +124,9 @@ impl RootContext for Root {
         } else {
             self.refresh.tick(plugin);
             buffered::enforce(None, self.id, &plugin.policy.budgets);
+            if let Ok(now) = host::now() {
+                plugin.worker.tick(&SharedData, now);
+            }
         }
         self.wake(plugin);
     }

@@ -11,6 +11,7 @@ use filter_core::credentials::{Credentials, Keys};
 use filter_core::envoy_names::{CLUSTER_HEADER, HANDOFF_PROPERTY};
 use filter_core::exchange::Exchange;
 use filter_core::headers::Headers;
+use filter_core::limits::Worker;
 use filter_core::names::PathName;
 use filter_core::operation::{OPERATIONS, Operation};
 use filter_core::policy::Policy;
@@ -51,6 +52,7 @@ pub struct DryRun<'a> {
     /// Whether the environment has no credentials, and the example is used.
     pub example_key: bool,
     credentials: CredentialStore,
+    worker: Worker,
 }
 
 /// What the gateway role decides.
@@ -126,11 +128,17 @@ impl<'a> DryRun<'a> {
         let sets = config.credential_sets.keys().map(|name| (name.clone(), source.clone())).collect();
         let sources = CredentialSources::compile(&source, &sets, policy.auth)?;
         let credentials = CredentialStore::resolve(&sources, policy.auth, 1, &lookup)?;
-        Ok(Self { config, policy, principal, now, example_key, credentials })
+        Ok(Self { config, policy, principal, now, example_key, credentials, worker: Worker::new(1) })
     }
 
     fn context(&self) -> Context<'_> {
-        Context { policy: self.policy, credentials: &self.credentials, shared: &FreshData, worker: 1, now: self.now }
+        Context {
+            policy: self.policy,
+            credentials: &self.credentials,
+            shared: &FreshData,
+            worker: &self.worker,
+            now: self.now,
+        }
     }
 
     /// What the gateway role decides about a call.

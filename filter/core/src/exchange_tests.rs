@@ -506,7 +506,7 @@ fn a_throttled_caller_learns_when_to_retry() {
         policy: &client.policy,
         credentials: &client.credentials,
         shared: &client.shared,
-        worker: 1,
+        worker: &client.worker,
         now: NOW,
     };
     client.exchange.settle(&facts, Endpoint::default(), context);

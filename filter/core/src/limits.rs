@@ -3,12 +3,14 @@
 //!
 //! A call reserves tokens when it is sent ([`quota`](crate::quota)). When it is over, what it used replaces the reservation. That may
 //! be more, so a bucket may be overdrawn; the next call waits until the debt is paid. All workers share the buckets, in a table of
-//! fixed size.
+//! fixed size. Each [`Worker`] knows which calls are its own, and repeats that while they last.
 
 use crate::caller::Caller;
 use crate::config::Limits;
 use crate::shared::{Shared, millis, update};
 use sha2::{Digest, Sha256};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 /// Slots of the table: so many callers can be counted separately at a time.
@@ -18,17 +20,38 @@ const PROBES: u64 = 4;
 const MINUTE_MS: f64 = 60_000.0;
 /// The largest debt, in minutes' worth: one call must not lock a caller out for longer than an hour.
 const MOST_DEBT: f64 = 60.0;
-/// A worker that began or ended no call of a caller for so long has none in flight, or its VM crashed.
-const FORGOTTEN_MS: u64 = 600_000;
+/// A worker that has not repeated for so long that it has calls of a caller has none: its VM crashed.
+const FORGOTTEN_MS: u64 = 60_000;
+/// How often a worker repeats it.
+const REPEAT_MS: u64 = 15_000;
 /// Workers that are counted separately.
 const WORKERS: usize = 128;
+
+/// This VM among the workers.
+#[derive(Debug)]
+pub struct Worker {
+    number: u64,
+    open: RefCell<BTreeMap<[u8; 16], Open>>,
+}
+
+/// The calls of this worker that take from one allowance.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    limits: Limits,
+    first_slot: u64,
+    /// Calls in flight, if their number is limited.
+    calls: u64,
+    /// Tokens that ended calls have to pay (or get back) and the bucket does not have yet.
+    owed: f64,
+    /// When the bucket had both last; `None`: it does not.
+    written: Option<u64>,
+}
 
 /// The allowance of a caller in a route class.
 #[derive(Debug)]
 pub struct Allowance<'a> {
     shared: &'a dyn Shared,
-    /// This VM's number among the workers.
-    worker: u64,
+    worker: &'a Worker,
     limits: Limits,
     id: [u8; 16],
     first_slot: u64,
@@ -62,14 +85,36 @@ struct TokenBucket {
 struct InFlight {
     worker: u64,
     calls: u64,
-    /// When it last began or ended one.
+    /// When it last said so.
     at: u64,
 }
 
+// === impl Worker ===
+
+impl Worker {
+    /// A worker without calls. `number` must differ from that of any other.
+    pub fn new(number: u64) -> Self {
+        Self { number, open: RefCell::default() }
+    }
+
+    /// Repeats what the calls of this worker have, and what other workers kept it from writing. To be called on each tick.
+    pub fn tick(&self, shared: &dyn Shared, now: SystemTime) {
+        let now = millis(now);
+        let late = |open: &Open| open.written.is_none_or(|written| now.saturating_sub(written) >= REPEAT_MS);
+        let due: Vec<([u8; 16], Open)> =
+            self.open.borrow().iter().filter(|(_, open)| late(open)).map(|(id, open)| (*id, *open)).collect();
+        for (id, Open { limits, first_slot, .. }) in due {
+            Allowance { shared, worker: self, limits, id, first_slot, now }.write_own();
+        }
+    }
+}
+
+// === impl Allowance ===
+
 impl<'a> Allowance<'a> {
-    /// The allowance of `caller` in `class`; `None` where the class sets no limits. `worker` is this VM's number among the workers.
+    /// The allowance of `caller` in `class`; `None` where the class sets no limits.
     pub fn new(
-        (shared, worker): (&'a dyn Shared, u64),
+        (shared, worker): (&'a dyn Shared, &'a Worker),
         limits: Limits,
         class: &str,
         caller: &Caller,
@@ -99,10 +144,16 @@ impl<'a> Allowance<'a> {
             self.wait(bucket, 1.0, 1.0)?;
             bucket.requests -= 1.0;
             if self.limits.concurrent_calls.is_some() {
-                self.flying(bucket, |calls| calls.saturating_add(1));
+                self.set_own(bucket, self.own().calls + 1);
             }
             Ok(())
-        })
+        })?;
+        if self.limits.concurrent_calls.is_some() {
+            let own = self.own();
+            let written = Some(self.now).filter(|_| own.owed == 0.0);
+            self.keep(Open { calls: own.calls + 1, written, ..own });
+        }
+        Ok(())
     }
 
     /// Reserves tokens for a call that has `reserved` some: as many as a minute has, if these are more. Returns how many are
@@ -128,14 +179,39 @@ impl<'a> Allowance<'a> {
         if !flew && reserved == used {
             return;
         }
+        let own = self.own();
+        let calls = if flew { own.calls.saturating_sub(1) } else { own.calls };
+        self.keep(Open { calls, owed: own.owed + used as f64 - reserved as f64, ..own });
+        self.write_own();
+    }
+
+    /// What this worker's calls have of the allowance.
+    fn own(&self) -> Open {
+        let none = Open { limits: self.limits, first_slot: self.first_slot, calls: 0, owed: 0.0, written: None };
+        self.worker.open.borrow().get(&self.id).copied().unwrap_or(none)
+    }
+
+    fn keep(&self, own: Open) {
+        self.worker.open.borrow_mut().insert(self.id, own);
+    }
+
+    /// Writes what this worker's calls have. If other workers win every race, a tick tries again.
+    fn write_own(&self) {
+        let own = self.own();
         let [_, most] = self.capacity();
-        let _ = self.change(|bucket| {
-            bucket.tokens = (bucket.tokens + reserved as f64 - used as f64).clamp(-most * MOST_DEBT, most);
-            if flew {
-                self.flying(bucket, |calls| calls.saturating_sub(1));
+        let write = |value: Option<&[u8]>| {
+            let mut bucket = self.bucket(value);
+            bucket.tokens = (bucket.tokens - own.owed).clamp(-most * MOST_DEBT, most);
+            self.set_own(&mut bucket, own.calls);
+            (Some(self.write(bucket)), ())
+        };
+        match update(self.shared, &self.slot(), write) {
+            Some(()) if own.calls == 0 => {
+                self.worker.open.borrow_mut().remove(&self.id);
             }
-            Ok(())
-        });
+            Some(()) => self.keep(Open { owed: 0.0, written: Some(self.now), ..own }),
+            None => self.keep(Open { written: None, ..own }),
+        }
     }
 
     fn change<T>(&self, change: impl Fn(&mut TokenBucket) -> Result<T, Exhausted>) -> Result<T, Exhausted> {
@@ -148,13 +224,11 @@ impl<'a> Allowance<'a> {
         update(self.shared, &self.slot(), update_slot).unwrap_or(Err(Exhausted::For(1)))
     }
 
-    /// Changes the number of this worker's calls in flight.
-    fn flying(&self, bucket: &mut TokenBucket, change: impl Fn(u64) -> u64) {
-        let own = bucket.in_flight.iter().position(|worker| worker.worker == self.worker);
-        let calls = own.map_or(0, |index| bucket.in_flight.remove(index).calls);
-        let calls = change(calls);
+    /// Sets the number of this worker's calls in flight.
+    fn set_own(&self, bucket: &mut TokenBucket, calls: u64) {
+        bucket.in_flight.retain(|worker| worker.worker != self.worker.number);
         if calls > 0 && bucket.in_flight.len() < WORKERS {
-            bucket.in_flight.push(InFlight { worker: self.worker, calls, at: self.now });
+            bucket.in_flight.push(InFlight { worker: self.worker.number, calls, at: self.now });
         }
     }
 
@@ -242,127 +316,5 @@ impl TokenBucket {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::shared::tests::Memory;
-    use std::time::Duration;
-
-    fn limits(requests: Option<u32>, tokens: Option<u32>) -> Limits {
-        Limits { requests_per_minute: requests, tokens_per_minute: tokens, concurrent_calls: None }
-    }
-
-    fn allowance<'a>(memory: &'a Memory, limits: Limits, caller: &str, ms: u64) -> Allowance<'a> {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_000 + ms);
-        Allowance::new((memory, 1), limits, "any", &Caller::named(caller), now).unwrap()
-    }
-
-    #[test]
-    fn a_burst_is_followed_by_even_refill() {
-        let memory = Memory::default();
-        let of = |ms| allowance(&memory, limits(Some(10), None), "a", ms);
-        for _ in 0..10 {
-            assert_eq!(of(0).take(), Ok(()));
-        }
-        assert_eq!(of(0).take(), Err(Exhausted::For(6)));
-        assert_eq!(of(5001).take(), Err(Exhausted::For(1)));
-        assert_eq!(of(6000).take(), Ok(()));
-        assert_eq!(of(6000).take(), Err(Exhausted::For(6)));
-        assert_eq!(of(600_000).take(), Ok(()));
-    }
-
-    #[test]
-    fn tokens_are_charged_at_the_end() {
-        let memory = Memory::default();
-        let of = |ms| allowance(&memory, limits(None, Some(600)), "a", ms);
-        assert_eq!((of(0).take(), of(0).take()), (Ok(()), Ok(())));
-        of(0).settle(true, 0, 700);
-        // 100 overdrawn and one wanted, at ten a second.
-        assert_eq!(of(0).take(), Err(Exhausted::For(11)));
-        assert_eq!(of(10_200).take(), Ok(()));
-    }
-
-    #[test]
-    fn calls_in_flight_cannot_overdraw() {
-        let memory = Memory::default();
-        let of = |ms| allowance(&memory, limits(None, Some(600)), "a", ms);
-        assert_eq!((of(0).reserve(0, 400), of(0).reserve(0, 300)), (Ok(400), Err(Exhausted::For(10))));
-        // A call for more than a minute's worth needs all of it.
-        assert_eq!(of(0).reserve(0, 10_000), Err(Exhausted::For(40)));
-        // It used less than it reserved.
-        of(0).settle(true, 400, 100);
-        assert_eq!((of(0).reserve(0, 500), of(0).take()), (Ok(500), Err(Exhausted::For(1))));
-        of(0).settle(true, 500, 0);
-        assert_eq!(of(60_000).reserve(0, 10_000), Ok(600));
-    }
-
-    #[test]
-    fn no_usage_locks_a_caller_out() {
-        let memory = Memory::default();
-        let of = |ms| allowance(&memory, limits(None, Some(600)), "a", ms);
-        of(0).settle(true, 0, u64::MAX);
-        of(0).settle(true, 0, u64::MAX);
-        assert_eq!(of(0).take(), Err(Exhausted::For(3601)));
-        assert_eq!(of(3_601_000).take(), Ok(()));
-    }
-
-    #[test]
-    fn calls_at_the_same_time_are_counted() {
-        let memory = Memory::default();
-        let of = |worker, ms: u64| {
-            let limits = Limits { concurrent_calls: Some(3), ..Limits::default() };
-            let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_000 + ms);
-            Allowance::new((&memory, worker), limits, "any", &Caller::named("a"), now).unwrap()
-        };
-        assert_eq!((of(1, 0).take(), of(1, 0).take(), of(2, 0).take()), (Ok(()), Ok(()), Ok(())));
-        assert_eq!(of(3, 0).take(), Err(Exhausted::Calls(3)));
-        of(2, 1).settle(true, 0, 900);
-        assert_eq!((of(3, 1).take(), of(3, 1).take()), (Ok(()), Err(Exhausted::Calls(3))));
-        of(3, 2).settle(false, 0, 0);
-        assert_eq!(of(3, 2).take(), Err(Exhausted::Calls(3)), "a call that was refused is not counted");
-        // The first worker's VM crashed: its calls are forgotten.
-        of(3, FORGOTTEN_MS - 1).settle(true, 0, 0);
-        assert_eq!(of(2, FORGOTTEN_MS).take(), Ok(()));
-        assert_eq!(of(2, FORGOTTEN_MS).take(), Ok(()));
-    }
-
-    #[test]
-    fn callers_and_classes_are_separate() {
-        let memory = Memory::default();
-        let limits = limits(Some(1), None);
-        assert_eq!(allowance(&memory, limits, "a", 0).take(), Ok(()));
-        assert!(allowance(&memory, limits, "a", 0).take().is_err());
-        assert_eq!(allowance(&memory, limits, "b", 0).take(), Ok(()));
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
-        assert_eq!(Allowance::new((&memory, 1), limits, "bulk", &Caller::named("a"), now).unwrap().take(), Ok(()));
-        assert!(Allowance::new((&memory, 1), Limits::default(), "any", &Caller::named("a"), now).is_none());
-    }
-
-    #[test]
-    fn the_table_is_bounded_and_keeps_debtors() {
-        let memory = Memory::default();
-        let limits = limits(Some(1), None);
-        assert_eq!(allowance(&memory, limits, "first", 0).take(), Ok(()));
-        for nth in 0..2000 {
-            assert_eq!(allowance(&memory, limits, &format!("p{nth}"), 0).take(), Ok(()), "{nth}");
-        }
-        assert!(allowance(&memory, limits, "first", 1).take().is_err());
-        assert!(memory.values.borrow().len() as u64 <= SLOTS);
-        // If all slots of a caller are taken, it takes the one that is full soonest.
-        let caller = allowance(&memory, limits, "late", 10);
-        for probe in 0..PROBES {
-            let taken = TokenBucket {
-                id: [9; 16],
-                requests: 0.0,
-                tokens: 0.0,
-                at: 0,
-                full_at: 2_000_000 - probe,
-                in_flight: Vec::new(),
-            };
-            let key = format!("limit/{}", (caller.first_slot + probe) % SLOTS);
-            memory.set(&key, &taken.write(), None);
-        }
-        assert_eq!(caller.slot(), format!("limit/{}", (caller.first_slot + PROBES - 1) % SLOTS));
-        assert_eq!(caller.take(), Ok(()));
-        assert!(caller.take().is_err());
-    }
-}
+#[path = "limits_tests.rs"]
+mod tests;

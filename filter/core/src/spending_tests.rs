@@ -65,7 +65,7 @@ fn settle(client: &mut Client, facts: &ExchangeFacts) {
         policy: &client.policy,
         credentials: &client.credentials,
         shared: &client.shared,
-        worker: 1,
+        worker: &client.worker,
         now: client.now,
     };
     client.exchange.settle(facts, Endpoint::default(), context);

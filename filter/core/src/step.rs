@@ -3,6 +3,7 @@
 use crate::caller::Address;
 use crate::credentials::store::CredentialStore;
 use crate::headers::Headers;
+use crate::limits::Worker;
 use crate::policy::Policy;
 use crate::principal::PrincipalError;
 use crate::reply::Reply;
@@ -18,8 +19,8 @@ pub struct Context<'a> {
     pub credentials: &'a CredentialStore,
     /// What all workers share.
     pub shared: &'a dyn Shared,
-    /// This VM's number among the workers.
-    pub worker: u64,
+    /// This VM among the workers.
+    pub worker: &'a Worker,
     /// The wall clock.
     pub now: SystemTime,
 }

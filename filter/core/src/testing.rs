@@ -6,6 +6,7 @@ use crate::credentials::store::CredentialStore;
 use crate::credentials::{Credentials, Fetched, Keys, Secret, Session};
 use crate::exchange::Exchange;
 use crate::headers::Headers;
+use crate::limits::Worker;
 use crate::policy::Policy;
 use crate::shared::tests::Memory;
 use crate::step::{Context, Forward, RequestEvent, RequestStep, ResponseEvent, ResponseStep};
@@ -84,6 +85,7 @@ pub(crate) struct Client {
     pub(crate) policy: Policy,
     pub(crate) credentials: CredentialStore,
     pub(crate) shared: Memory,
+    pub(crate) worker: Worker,
     pub(crate) now: SystemTime,
 }
 
@@ -94,7 +96,14 @@ impl Client {
 
     pub(crate) fn of(policy: Policy, credentials: Option<Credentials>) -> Self {
         let credentials = CredentialStore::fixed(credentials);
-        Self { exchange: Exchange::new(ID.to_owned()), policy, credentials, shared: Memory::default(), now: NOW }
+        Self {
+            exchange: Exchange::new(ID.to_owned()),
+            policy,
+            credentials,
+            shared: Memory::default(),
+            worker: Worker::new(1),
+            now: NOW,
+        }
     }
 
     pub(crate) fn request(&mut self, event: RequestEvent<'_>) -> RequestStep {
@@ -102,7 +111,7 @@ impl Client {
             policy: &self.policy,
             credentials: &self.credentials,
             shared: &self.shared,
-            worker: 1,
+            worker: &self.worker,
             now: self.now,
         };
         self.exchange.on_request(event, context)
@@ -121,9 +130,13 @@ impl Client {
     }
 }
 
+pub(crate) fn worker() -> &'static Worker {
+    Box::leak(Box::new(Worker::new(1)))
+}
+
 pub(crate) fn context<'a>(policy: &'a Policy, credentials: Option<&'a Credentials>) -> Context<'a> {
     let credentials = Box::leak(Box::new(CredentialStore::fixed(credentials.cloned())));
-    Context { policy, credentials, shared: Box::leak(Box::<Memory>::default()), worker: 1, now: NOW }
+    Context { policy, credentials, shared: Box::leak(Box::<Memory>::default()), worker: worker(), now: NOW }
 }
 
 /// A first attempt over Direct Connect.
