@@ -129,7 +129,5 @@ impl Buffered {
 
 /// Whose the stream of the current context is.
 fn owner(call: &dyn Buffering) -> Owner {
-    let connection =
-        host::property(&["connection", "id"]).and_then(|id| id.try_into().ok()).map_or(0, u64::from_le_bytes);
-    Owner::new(&call.caller(), connection)
+    Owner::new(&call.caller(), host::connection().unwrap_or_default())
 }

@@ -6,10 +6,16 @@ use filter_core::connections::OpenConnections;
 use proxy_wasm::traits::{Context, StreamContext};
 use proxy_wasm::types::{Action, LogLevel};
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 
 /// The open connections of the root context's listeners on this worker.
 pub(crate) type Shared = Rc<RefCell<OpenConnections>>;
+
+thread_local! {
+    /// The connections without a request, by Envoy's number.
+    static SILENT: RefCell<HashMap<u64, (Shared, u32)>> = RefCell::default();
+}
 
 /// A client's connection. Dropped when the connection ends.
 #[derive(Debug)]
@@ -18,18 +24,27 @@ pub(crate) struct Connection {
     open: Shared,
     /// Set while it is counted.
     client: Option<Address>,
-    heard: bool,
+    /// Envoy's number.
+    number: Option<u64>,
 }
 
 impl Connection {
     pub(crate) fn new(id: u32, open: &Shared) -> Self {
-        Self { id, open: Rc::clone(open), client: None, heard: false }
+        Self { id, open: Rc::clone(open), client: None, number: None }
     }
 
     fn begin(&mut self) -> Result<Action, HostError> {
         let Some(client) = host::source_address() else { return Ok(Action::Continue) };
         if self.open.borrow_mut().open(self.id, client, host::now()?) {
             self.client = Some(client);
+            self.number = host::connection();
+            match self.number {
+                Some(number) => {
+                    SILENT.with_borrow_mut(|silent| silent.insert(number, (Rc::clone(&self.open), self.id)));
+                }
+                // Its requests could not be told from others'.
+                None => self.open.borrow_mut().hear(self.id),
+            }
             return Ok(Action::Continue);
         }
         host::close_connection()?;
@@ -39,6 +54,9 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        if let Some(number) = self.number {
+            SILENT.with_borrow_mut(|silent| silent.remove(&number));
+        }
         if let Some(client) = self.client {
             self.open.borrow_mut().close(self.id, client);
         }
@@ -54,16 +72,21 @@ impl StreamContext for Connection {
             Action::Continue
         })
     }
-
-    fn on_downstream_data(&mut self, _: usize, _: bool) -> Action {
-        if !std::mem::replace(&mut self.heard, true) {
-            self.open.borrow_mut().hear(self.id);
-        }
-        Action::Continue
-    }
 }
 
-/// Ends the connections that have been silent too long, and reports how many were refused. `root` is the context that calls.
+/// The connection of the current stream has sent a request. Its bytes alone prove nothing: a line end, or a part of HTTP/2's
+/// preface, begins no request, and Envoy waits for one without limit.
+pub(crate) fn hear() {
+    SILENT.with_borrow_mut(|silent| {
+        if !silent.is_empty()
+            && let Some((open, id)) = host::connection().and_then(|number| silent.remove(&number))
+        {
+            open.borrow_mut().hear(id);
+        }
+    });
+}
+
+/// Ends the connections that have sent no request for too long, and reports how many were refused. `root` is the context that calls.
 pub(crate) fn tick(open: &Shared, root: u32) {
     let Ok(now) = host::now() else { return };
     let late = open.borrow_mut().take_silent(now);

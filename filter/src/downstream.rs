@@ -2,6 +2,7 @@
 
 use crate::apply::{apply, apply_woken, reset_response, send_reply};
 use crate::buffered::{self, Buffering};
+use crate::connections;
 use crate::host::{self, HostError};
 use crate::memory::on_wiped_stack;
 use crate::plugin::Plugin;
@@ -319,6 +320,7 @@ impl Context for Downstream {}
 
 impl HttpContext for Downstream {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        connections::hear();
         match host::request_headers() {
             Ok(headers) => {
                 let principal = self.principal();
@@ -407,6 +409,8 @@ impl HttpContext for Downstream {
 
     /// Envoy writes its access logs after this.
     fn on_log(&mut self) {
+        // A filter before this one may have answered.
+        connections::hear();
         let mut facts = self.exchange().facts(self.response_complete);
         if facts.error.is_none() && facts.operation.is_none() {
             facts.error = self.exchange().envoys_error(host::response_code().unwrap_or(0)).map(str::to_owned);

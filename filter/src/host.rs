@@ -271,6 +271,11 @@ pub(crate) fn response_code() -> Option<u16> {
     u16::try_from(code).ok()
 }
 
+/// Envoy's number for the client's connection.
+pub(crate) fn connection() -> Option<u64> {
+    property(&["connection", "id"])?.try_into().ok().map(u64::from_le_bytes)
+}
+
 /// The client's address.
 pub(crate) fn source_address() -> Option<Address> {
     property(&["source", "address"]).as_deref().and_then(Address::of)

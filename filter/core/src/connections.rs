@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 pub struct OpenConnections {
     limits: Connections,
     by_client: HashMap<Address, u32>,
-    /// The connections that have sent nothing, with the time of their beginning.
+    /// The connections that have sent no request, with the time of their beginning.
     silent: BTreeMap<u32, SystemTime>,
     refused: u64,
 }
@@ -35,7 +35,7 @@ impl OpenConnections {
         true
     }
 
-    /// The connection has sent something.
+    /// The connection has sent a request.
     pub fn hear(&mut self, id: u32) {
         self.silent.remove(&id);
     }
@@ -53,7 +53,7 @@ impl OpenConnections {
 
     /// The connections that have been silent too long. Each is returned once.
     pub fn take_silent(&mut self, now: SystemTime) -> Vec<u32> {
-        let limit = Duration::from_secs(self.limits.first_bytes_seconds.into());
+        let limit = Duration::from_secs(self.limits.first_request_seconds.into());
         let is_late = |begun: SystemTime| now.duration_since(begun).is_ok_and(|silence| silence >= limit);
         self.silent.extract_if(.., |_, begun| is_late(*begun)).map(|(id, _)| id).collect()
     }
@@ -73,7 +73,7 @@ impl OpenConnections {
 mod tests {
     use super::*;
 
-    const LIMITS: Connections = Connections { per_client: 3, first_bytes_seconds: 30 };
+    const LIMITS: Connections = Connections { per_client: 3, first_request_seconds: 30 };
 
     fn client(text: &str) -> Address {
         Address::of(text.as_bytes()).unwrap()
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_says_nothing_is_ended_once() {
+    fn a_connection_without_request_is_ended_once() {
         let mut open = OpenConnections::new(LIMITS);
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         let (a, b) = (client("10.0.0.1:1"), client("10.0.0.2:1"));

@@ -72,6 +72,16 @@ fn a_client_that_says_nothing_is_cut_off() {
     let mut without_hello = connect([127, 0, 1, 4], address(&harness.gateway.https));
     let mut without_end = connect([127, 0, 1, 5], address(&harness.gateway.http));
     without_end.write_all(b"GET /elsewhere HTTP/1.1\r\nhost: localhost\r\nx: ").unwrap();
+    // What begins no request is nothing, too.
+    let settings: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let without_request = [(6, &b"\r\n"[..]), (7, &settings[..12]), (8, settings)].map(|(host, bytes)| {
+        let mut stream = connect([127, 0, 1, host], address(&harness.gateway.http));
+        stream.write_all(bytes).unwrap();
+        stream
+    });
+    let mut idle = connect([127, 0, 1, 9], address(&harness.gateway.http));
+    idle.write_all(b"GET /elsewhere HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    assert!(idle.read(&mut [0; 4096]).unwrap() > 0);
     let end = |stream: &mut TcpStream| {
         let mut answer = Vec::new();
         let result = stream.read_to_end(&mut answer);
@@ -84,4 +94,13 @@ fn a_client_that_says_nothing_is_cut_off() {
     assert!(seconds < 20 && answer.starts_with("HTTP/1.1 408"), "headers that do not end: {seconds} s {answer}");
     let (seconds, _) = end(&mut silent);
     assert!((29..40).contains(&seconds), "nothing: {seconds} s");
+    for mut stream in without_request {
+        let (seconds, _) = end(&mut stream);
+        assert!((29..40).contains(&seconds), "no request: {seconds} s");
+    }
+    while let Ok(1..) = {
+        idle.set_nonblocking(true).unwrap();
+        idle.read(&mut [0; 4096])
+    } {}
+    assert!(is_open(&idle), "one that had its answer");
 }
