@@ -13,15 +13,15 @@ use crate::credentials::store::CredentialStatus;
 use crate::frame_guard::{FrameGuard, StreamEnd};
 use crate::handoff::crossing;
 use crate::headers::Headers;
-use crate::limits::Allowance;
 use crate::metrics::{Observation, Sample};
 use crate::operation::{Metering, Operation};
 use crate::pending::{PendingCall, PreparedCall, Route, content_length, recognise, resolve};
 use crate::policy::Policy;
 use crate::principal::PrincipalError;
-use crate::quota::{self, Demand};
+use crate::quota;
 use crate::reply::{Refusal, is_grpc, restored};
-use crate::route::{RouteClass, Subject};
+use crate::route::Subject;
+use crate::spending::Spending;
 use crate::step::{Context, RequestBodyMode, RequestEvent, RequestStep, ResponseBodyMode, ResponseEvent, ResponseStep};
 use crate::usage::Meter;
 use audit::{Estimate, ExchangeFacts};
@@ -49,8 +49,6 @@ pub struct Exchange {
     operation: Option<Operation>,
     /// The model as the policy means it.
     model: Option<String>,
-    /// The client's address, where limits need it.
-    address: Option<Address>,
     spending: Spending,
     /// Bytes of the request's body.
     body_bytes: u64,
@@ -116,15 +114,6 @@ enum Relay {
     Streaming(FrameGuard),
 }
 
-/// What the call takes of its caller's allowance.
-#[derive(Debug, Default)]
-struct Spending {
-    taken: bool,
-    reserved: u64,
-    /// What the call asks for, if its class limits tokens.
-    demand: Option<Box<Demand>>,
-}
-
 #[derive(Debug, Default)]
 struct Times {
     request: Option<SystemTime>,
@@ -144,8 +133,7 @@ impl Exchange {
     pub fn on_request(&mut self, event: RequestEvent<'_>, context: Context<'_>) -> RequestStep {
         let step = match event {
             RequestEvent::Headers { headers, principal, end_of_stream, address } => {
-                self.address = address;
-                self.request_headers(headers, principal, end_of_stream, context)
+                self.request_headers(headers, (principal, address), end_of_stream, context)
             }
             RequestEvent::Body { chunk, end_of_stream } => self.request_body(chunk, end_of_stream, context),
             RequestEvent::UnreadBody { length, end_of_stream } => {
@@ -170,10 +158,10 @@ impl Exchange {
     pub fn request_body_mode(&self) -> RequestBodyMode {
         match self.state {
             State::Hashing { .. } => RequestBodyMode::Hash,
-            State::Waiting { .. } if self.spending.demand.is_some() => RequestBodyMode::Hash,
+            State::Waiting { .. } if self.spending.reads_body() => RequestBodyMode::Hash,
             State::Waiting { .. } => RequestBodyMode::Hold,
             State::Discarding { .. } => RequestBodyMode::Discard,
-            State::Forwarded { .. } if self.spending.demand.is_some() => RequestBodyMode::Observe,
+            State::Forwarded { .. } if self.spending.reads_body() => RequestBodyMode::Observe,
             State::Start | State::Forwarded { .. } | State::Refused => RequestBodyMode::Stream,
         }
     }
@@ -193,7 +181,7 @@ impl Exchange {
     fn request_headers(
         &mut self,
         headers: &Headers,
-        principal: Result<Option<String>, PrincipalError>,
+        (principal, address): (Result<Option<String>, PrincipalError>, Option<Address>),
         end_of_stream: bool,
         context: Context<'_>,
     ) -> Result<RequestStep, Refusal> {
@@ -228,12 +216,8 @@ impl Exchange {
         };
         let class = policy.route_class(subject).ok_or(Refusal::NoRouteClass)?;
         self.facts.class = Some(class.name().to_owned());
-        if let Some(allowance) = self.allowance(class, context) {
-            allowance.take().map_err(|exhausted| Refusal::exhausted(class.name(), exhausted))?;
-            self.spending.taken = true;
-            let runs = class.limits().tokens_per_minute.is_some() && call.operation.metering() != Metering::Free;
-            self.spending.demand = runs.then(Box::default);
-        }
+        let output_rate = self.model.as_deref().map_or(1, |model| policy.output_rates.of(model));
+        self.spending.take(class, self.caller(|| address), call.operation, output_rate, context)?;
         match context.credentials.status(class.credentials(), context.shared, context.now) {
             CredentialStatus::Missing => return Err(Refusal::NoCredentials),
             CredentialStatus::Expired => return Err(Refusal::ExpiredCredentials),
@@ -249,11 +233,7 @@ impl Exchange {
         let pending = PendingCall { call, headers, route: Route::new(class, caller)? };
         if policy.auth == Auth::Bearer {
             let length = if end_of_stream { Some(0) } else { announced };
-            // The body is read as it passes.
-            if let Some(demand) = &mut self.spending.demand {
-                **demand = Demand::streaming(length);
-            }
-            self.reserve(end_of_stream, context)?;
+            self.spending.stream(length, end_of_stream, context)?;
             return self.forward(pending.with_streaming_body(length), context.now, context);
         }
         self.state = State::Hashing { pending: Box::new(pending), hasher: Sha256::new(), length: 0 };
@@ -270,11 +250,8 @@ impl Exchange {
         match std::mem::take(&mut self.state) {
             State::Hashing { pending, mut hasher, length } => {
                 hasher.update(chunk);
-                if let Some(demand) = &mut self.spending.demand {
-                    demand.feed(chunk);
-                }
+                self.spending.read_held(chunk, end_of_stream, context)?;
                 if end_of_stream {
-                    self.reserve(true, context)?;
                     return self.forward(pending.with_body(hasher, length), context.now, context);
                 }
                 self.state = State::Hashing { pending, hasher, length };
@@ -282,11 +259,7 @@ impl Exchange {
             }
             state @ (State::Waiting { .. } | State::Forwarded { .. }) => {
                 self.state = state;
-                let more = self.spending.demand.as_mut().is_some_and(|demand| demand.feed(chunk));
-                // Its last bytes do not pass before all is reserved.
-                if more || end_of_stream {
-                    self.reserve(end_of_stream, context)?;
-                }
+                self.spending.read_passing(chunk, end_of_stream, context)?;
                 self.pass(end_of_stream)
             }
             state => {
@@ -294,27 +267,6 @@ impl Exchange {
                 self.pass(end_of_stream)
             }
         }
-    }
-
-    /// Reserves the tokens that the call may use, as far as its body is known.
-    fn reserve(&mut self, complete: bool, context: Context<'_>) -> Result<(), Refusal> {
-        let Some(mut demand) = self.spending.demand.take() else { return Ok(()) };
-        if complete {
-            demand.end();
-        }
-        let class = self.facts.class.as_deref().and_then(|name| context.policy.class(name));
-        let Some((class, allowance)) = class.and_then(|class| Some((class, self.allowance(class, context)?))) else {
-            return Ok(());
-        };
-        let tokens = demand.tokens(self.output_rate(context.policy));
-        let reserved = allowance.reserve(self.spending.reserved, tokens);
-        self.spending.reserved = reserved.map_err(|exhausted| Refusal::exhausted(class.name(), exhausted))?;
-        self.spending.demand = Some(demand).filter(|_| !complete);
-        Ok(())
-    }
-
-    fn output_rate(&self, policy: &Policy) -> u32 {
-        self.model.as_deref().map_or(1, |model| policy.output_rates.of(model))
     }
 
     /// Takes a part of the body that is not read.
@@ -436,11 +388,6 @@ impl Exchange {
                 Ok(RequestStep::Forward(forward))
             }
         }
-    }
-
-    fn allowance<'a>(&self, class: &RouteClass, context: Context<'a>) -> Option<Allowance<'a>> {
-        let caller = self.caller(|| self.address);
-        Allowance::new((context.shared, context.worker), class.limits(), class.name(), &caller, context.now)
     }
 }
 
@@ -588,13 +535,7 @@ impl Exchange {
 
     /// Settles the exchange when it is over: charges the caller's allowance, and returns what it adds to the metrics.
     pub fn settle(&self, facts: &ExchangeFacts, endpoint: Endpoint<'_>, context: Context<'_>) -> Vec<Sample> {
-        let class = facts.class.as_deref().and_then(|name| context.policy.class(name));
-        if let Some(allowance) = class.and_then(|class| self.allowance(class, context)) {
-            let used = quota::charge(facts.usage, facts.estimate, self.output_rate(context.policy));
-            // Nobody knows what the model wrote, so the reservation is used up.
-            let used = if self.is_abandoned() { used.max(self.spending.reserved) } else { used };
-            allowance.settle(self.spending.taken, self.spending.reserved, used);
-        }
+        self.spending.settle(facts, self.is_abandoned(), context);
         let since = |end: SystemTime| end.duration_since(self.times.request?).ok();
         let model = self.model.as_deref().map(|id| if context.policy.names_model(id) { id } else { "other" });
         Observation {
@@ -632,7 +573,3 @@ fn error_type(value: &str) -> Option<String> {
 #[cfg(test)]
 #[path = "exchange_tests.rs"]
 mod tests;
-
-#[cfg(test)]
-#[path = "spending_tests.rs"]
-mod spending_tests;

@@ -35,6 +35,7 @@ pub mod reply;
 pub mod route;
 pub mod shared;
 pub mod sigv4;
+pub(crate) mod spending;
 pub mod step;
 pub mod usage;
 

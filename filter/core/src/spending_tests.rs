@@ -1,9 +1,15 @@
 //! What calls take of their callers' allowances.
 
-use super::*;
+use crate::caller::Address;
 use crate::credentials::{Credentials, Secret};
+use crate::exchange::{Endpoint, Exchange};
+use crate::headers::Headers;
+use crate::policy::Policy;
+use crate::step::{Context, RequestBodyMode, RequestEvent, RequestStep, ResponseEvent};
 use crate::testing::{Client, ID, MODEL, converse, fetched, headers, keys};
+use audit::{Estimate, ExchangeFacts};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 const BODY: &[u8] = br#"{"messages":[],"inferenceConfig":{"maxTokens":100}}"#;
 const STREAM: &[(&str, &str)] = &[(":status", "200"), ("content-type", "application/vnd.amazon.eventstream")];
