@@ -6,6 +6,7 @@ moto_changesets.py makes CloudFormation behave as at AWS:
 - creating a change set refuses unknown, missing and disallowed parameters;
 - a change set lists changes and replacements, by the resource schemas of cfn-lint; one without changes fails;
 - a failed stack is rolled back, and its events have the cause;
+- a deletion keeps what outlives its stack, and one that fails leaves the stack;
 - `AWS::Partition` is the region's partition.
 
 moto_resources.py adds resource types:

@@ -248,6 +248,7 @@ def roll_back(stack, kind, former, token):
     if kind == "CREATE":
         created = stack.resource_map._parsed_resources
         stack.resource_map._resource_json_map = {n: j for n, j in stack.resource_map._resource_json_map.items() if n in created}
+        stack.resource_map.rolls_back = True
         stack.resource_map.delete()
         stack.status = "ROLLBACK_COMPLETE"
     else:
@@ -258,6 +259,52 @@ def roll_back(stack, kind, former, token):
     event(stack, stack.status, token)
 
 
+def delete_resources(resource_map):
+    """As moto's, but it keeps what `RetainExceptOnCreate` keeps, and an error names the resource.
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-attribute-deletionpolicy.html"""
+    # A failed first creation removes what was created.
+    kept = ("Retain",) if resource_map.rolls_back else ("Retain", "RetainExceptOnCreate")
+    left = {name: json for name, json in resource_map._resource_json_map.items() if json.get("DeletionPolicy") not in kept}
+    failure = None
+    # What others depend on is deleted in a later round.
+    while left:
+        before = len(left)
+        for name, resource_json in list(left.items()):
+            resource = resource_map._parsed_resources.get(name)
+            try:
+                if resource is not None and not isinstance(resource, str):
+                    resource_map._delete_resource(resource, resource_json)
+                    resource_map._parsed_resources.pop(name)
+                del left[name]
+            except Exception as error:  # moto raises many types
+                failure = Failure(name, resource_json["Type"], "DELETE_FAILED", error)
+        if len(left) == before:
+            raise failure
+
+
+def delete_stack(self, name_or_stack_id):
+    """As moto's, but a stack of which a resource cannot be deleted stays, as `DELETE_FAILED`:
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/troubleshooting.html"""
+    for stack in [one for one in self.stacks.values() if name_or_stack_id in (one.name, one.stack_id)]:
+        event(stack, "DELETE_IN_PROGRESS", None, "User Initiated")
+        try:
+            stack.resource_map.delete()
+        except Failure as failure:
+            event(stack, failure.status, None, str(failure), failure.logical_id, failure.resource_type)
+            stack.status = failure.status
+            event(stack, stack.status, None)
+            continue
+        stack.status = "DELETE_COMPLETE"
+        event(stack, stack.status, None)
+        del self.stacks[stack.stack_id]
+        self.deleted_stacks[stack.stack_id] = stack
+        for export in stack.exports:
+            self.exports.pop(export.name, None)
+
+
+parsing.ResourceMap.rolls_back = False
+parsing.ResourceMap.delete = delete_resources
+models.CloudFormationBackend.delete_stack = delete_stack
 models.CloudFormationBackend.create_change_set = create_change_set
 models.CloudFormationBackend.execute_change_set = execute_change_set
 # moto repeats an update up to five times and drops the errors.

@@ -510,6 +510,16 @@ VPCEndPoint.get_cfn_attribute = endpoint_attribute
 VPCEndPoint.delete = lambda self, *_: self.ec2_backend.delete_vpc_endpoints([self.id])
 VPCEndPoint.has_cfn_attr = classmethod(lambda _, attribute: attribute in ("DnsEntries", "Id"))
 
+# moto's stacks leave these behind.
+for resource_type, remove in {
+    "AWS::EC2::FlowLog": lambda found: api("ec2").delete_flow_logs(FlowLogIds=[found]),
+    "AWS::EC2::InternetGateway": lambda found: api("ec2").delete_internet_gateway(InternetGatewayId=found),
+    "AWS::EC2::NatGateway": lambda found: api("ec2").delete_nat_gateway(NatGatewayId=found),
+    "AWS::EC2::VPNGateway": lambda found: api("ec2").delete_vpn_gateway(VpnGatewayId=found),
+    "AWS::IAM::ManagedPolicy": lambda found: api("iam").delete_policy(PolicyArn=found),
+}.items():
+    parsing.get_model_map()[resource_type].delete = lambda self, *_, remove=remove: remove(self.physical_resource_id)
+
 
 # moto's key expects tags in the format of KMS's API, which differs from that of templates.
 create_key = Key.create_from_cloudformation_json.__func__

@@ -157,3 +157,33 @@ fn restores_the_real_gateway_template() {
     assert!(text.contains("release and configuration are what they were") && !text.contains("restoring"), "{text}");
     assert_eq!(given().1["MinSize"], "4");
 }
+
+#[test]
+fn removal_keeps_what_outlives_its_stack() {
+    let deployment = Deployment::start("outlive");
+    let audit = std::fs::read_to_string(root().join("infra/templates/govcloud/audit.yaml")).unwrap();
+    deployment.file("templates/govcloud/audit.yaml", &audit);
+    deployment.environment("1.plan", "govcloud audit\n");
+    deployment.succeeds(&["1", "--yes"]);
+    let text = deployment.succeeds(&["remove", "govcloud/audit", "--yes"]);
+    assert!(text.ends_with("govcloud/audit: removed\n"), "{text}");
+    assert!(deployment.stacks(GovCloud).is_empty());
+    let table = ["dynamodb", "describe-table", "--table-name", "bedrock-gateway-outlive-audit"];
+    assert!(deployment.aws.raw(GovCloud, &table).unwrap().status.success());
+    // Its name is in use.
+    deployment.fails(&["1", "--yes"], "govcloud/audit: ROLLBACK_COMPLETE. First to fail: Table AWS::DynamoDB::Table");
+
+    // A table that does not outlive its stack, and that AWS does not delete.
+    let protected = audit.replace("    DeletionPolicy: RetainExceptOnCreate\n", "").replace("-audit\"", "-protected\"");
+    deployment.file("templates/govcloud/protected.yaml", &protected);
+    deployment.environment("2.plan", "govcloud protected\n");
+    deployment.succeeds(&["2", "--yes"]);
+    let remove = ["remove", "govcloud/protected", "--yes"];
+    let text = deployment.fails(&remove, "govcloud/protected: DELETE_FAILED. First to fail: Table ");
+    assert!(text.contains("DeletionProtectionEnabled"), "{text}");
+    deployment.fails(&["2", "--yes"], "govcloud/protected: DELETE_FAILED: repair it by hand");
+    let name = "bedrock-gateway-outlive-protected";
+    let unprotect = ["dynamodb", "update-table", "--no-deletion-protection-enabled", "--table-name", name];
+    deployment.aws.call(GovCloud, &unprotect).unwrap();
+    deployment.succeeds(&remove);
+}
