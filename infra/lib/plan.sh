@@ -264,7 +264,7 @@ check_plan() {
             ;;
         release)
             [[ -n $RELEASE ]] || fail "$place/settings: RELEASE is missing: the release archive (docs/deployment.md)"
-            [[ -f $RELEASE ]] || fail "$place/settings: RELEASE: no file $RELEASE (relative to $PWD)"
+            check_release
             check_references "$place/settings: BUCKET" "$BUCKET"
             [[ -n $BUCKET ]] || fail "$place/settings: BUCKET is missing"
             echo release >>"$work/before"

@@ -5,6 +5,26 @@ digest() {
     if command -v sha256sum >/dev/null; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d' ' -f1
 }
 
+# check_release: fails unless RELEASE is a whole release archive for the machines' processor. A machine would refuse another one after
+# minutes. Notes an archive of another release than the scripts and templates here.
+check_release() {
+    local where="$place/settings: RELEASE: $RELEASE" file
+    [[ -f $RELEASE ]] || fail "$place/settings: RELEASE: no file $RELEASE (relative to $PWD)"
+    tar -tzf "$RELEASE" >"$work/listed" 2>"$work/error" || fail "$where is not a whole tar.gz archive: $(head -n1 "$work/error")"
+    for file in SHA256SUMS audit-collector bedrock_filter.wasm envoy infra/instance/install infra/vpn/install; do
+        grep -qxF "./$file" "$work/listed" || fail "$where is not a release archive of this project: it has no $file"
+    done
+    # Bytes 19 and 20 of an ELF file name the processor, 62 for x86-64: https://refspecs.linuxfoundation.org/elf/gabi4+/ch4.eheader.html
+    if ! grep -qs '^InstanceType=' "$(parameters_of "${GATEWAY%%/*}" "${GATEWAY#*/}")" &&
+        [[ $( (tar -xzOf "$RELEASE" ./audit-collector 2>/dev/null || true) | head -c 20 | tail -c 2 | base64) != PgA= ]]; then
+        fail "$where is not for x86-64, which the machines have; for others set InstanceType and ImageId"
+    fi
+    tar -xzOf "$RELEASE" ./SHA256SUMS | grep -E ' infra/(deploy$|lib/|templates/|(instance|vpn)/user-data$)' >"$work/sums" || true
+    if [[ -s $work/sums ]] && ! (cd "$infra/.." && sha256sum --check --status "$work/sums" 2>/dev/null); then
+        printf '%s is not the release of this infra/deploy: their scripts or templates differ. Use the infra/deploy of the archive\n' "$where" >>"$work/notes"
+    fi
+}
+
 # upload KIND FILE: uploads it under its SHA-256, unless the bucket has that key already.
 upload() {
     local kind=$1 file=$2 bucket sum key

@@ -8,6 +8,7 @@ pub mod aws_command;
 pub mod aws_mock;
 pub mod linters;
 pub mod policy_files;
+pub mod release;
 pub mod rules;
 pub mod template;
 mod upgrade_test;

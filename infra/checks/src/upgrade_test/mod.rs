@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::aws_mock::{Aws, Unsupported, write};
-use crate::Error;
+use crate::{Error, release as archive};
 use bedrock_gateway::gateway::{Gateway, Options};
 use bedrock_gateway::programs::Programs;
 use bedrock_gateway::progress;
@@ -216,7 +216,7 @@ fn environment(from: &Path, to: &Path, address: SocketAddr) -> Result<(), Error>
         }
     }
     let release = to.join("release.tar.gz");
-    write(&release, "a release\n")?;
+    archive::placeholder(&release, archive::X86_64, "", "")?;
     let settings = to.join("settings");
     let text = std::fs::read_to_string(&settings).map_err(Error::file("cannot read", &settings))?;
     let lines = text.lines().map(|line| match line.split_once('=') {

@@ -1,6 +1,7 @@
 //! What landing zones ask of the real templates and of the example.
 
 use filter_core::names::Partition::GovCloud;
+use infra_checks::release::{X86_64, placeholder};
 use lab::tools::root;
 
 use crate::deployment::Deployment;
@@ -184,9 +185,9 @@ fn the_examples_comments_are_parameters() {
 
 /// The example's settings, with a release that exists.
 fn settings(deployment: &Deployment, environment: &str) -> String {
-    deployment.environment("release.tar.gz", "none");
     let settings = std::fs::read_to_string(root().join("infra/environments/example/settings")).unwrap();
     let release = deployment.dir.join(format!("infra/environments/{environment}/release.tar.gz"));
+    placeholder(&release, X86_64, "", "").unwrap();
     settings.replace("../bedrock-gateway-0.1.0-x86_64.tar.gz", release.to_str().unwrap())
 }
 

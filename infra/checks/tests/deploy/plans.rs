@@ -1,6 +1,7 @@
 //! Plans, parameters and references: what they deploy, and that a mistake is named before anything changes.
 
 use filter_core::names::Partition::{Commercial, GovCloud};
+use infra_checks::release::{AARCH64, X86_64, placeholder};
 
 use crate::deployment::{Deployment, SETTINGS, TOPIC};
 
@@ -158,6 +159,37 @@ fn names_each_mistake_before_any_change() {
     deployment.environment("settings", SETTINGS);
     deployment.environment("govcloud/topic.params", "Name=First\n");
     deployment.fails(&["1", "--yes"], "lower-case letters and hyphens");
+}
+
+/// Before any change: a machine would refuse the archive after minutes.
+#[test]
+fn names_a_release_that_is_not_one() {
+    let deployment = Deployment::start("release");
+    deployment.file("templates/govcloud/topic.yaml", TOPIC);
+    deployment.environment("govcloud/topic.params", "Name=released\n");
+    deployment.environment("1.plan", "govcloud topic\nrelease\n");
+    let archive = deployment.dir.join("release.tar.gz");
+    deployment.environment("settings", &format!("{SETTINGS}BUCKET=artifacts\nRELEASE={}\n", archive.display()));
+    let refused = |part: &str| {
+        deployment.fails(&["1", "--yes"], part);
+        assert_eq!(deployment.stacks(GovCloud), Vec::<String>::new());
+    };
+    refused("RELEASE: no file ");
+    std::fs::write(&archive, "not an archive").unwrap();
+    refused("release.tar.gz is not a whole tar.gz archive");
+    placeholder(&archive, X86_64, "bedrock_filter.wasm", "").unwrap();
+    refused("release.tar.gz is not a release archive of this project: it has no bedrock_filter.wasm");
+    placeholder(&archive, AARCH64, "", "").unwrap();
+    refused("release.tar.gz is not for x86-64, which the machines have");
+    placeholder(&archive, X86_64, "", "").unwrap();
+    let whole = std::fs::read(&archive).unwrap();
+    std::fs::write(&archive, &whole[..whole.len() - 9]).unwrap();
+    refused("release.tar.gz is not a whole tar.gz archive");
+
+    let sums = format!("{}  infra/deploy\n", "0".repeat(64));
+    placeholder(&archive, X86_64, "", &sums).unwrap();
+    let text = deployment.fails(&["1", "--yes"], "note: ");
+    assert!(text.contains("is not the release of this infra/deploy"), "{text}");
 }
 
 /// CloudFormation creates the resources with a role of its own, so the deployer needs no rights for them.

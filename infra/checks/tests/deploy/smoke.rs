@@ -1,6 +1,7 @@
 //! The plan's step `smoke`, against the real Envoy with a double of Bedrock behind it.
 
 use filter_core::names::Partition::GovCloud;
+use infra_checks::release::{X86_64, placeholder};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
@@ -26,7 +27,7 @@ fn restores_the_gateway_if_the_smoke_test_fails() {
     );
     deployment.file("user-data", "#!/bin/sh\n");
     let release = deployment.dir.join("release.tar.gz");
-    std::fs::write(&release, "an archive").unwrap();
+    placeholder(&release, X86_64, "", "").unwrap();
     let settings = |url: &str| {
         format!(
             "{SETTINGS}RELEASE={}\nBUCKET=@{{govcloud/bucket.Name}}\nGATEWAY=govcloud/gateway\nSMOKE_URL={url}\n\
