@@ -196,13 +196,12 @@ check_trust_anchor() {
 # --- the gateway's address -------------------------------------------------------------------------------------------
 
 check_address() {
-    local url host ended=0 options=(--silent --show-error --connect-timeout 5 --max-time 15 --output /dev/null --insecure) config
+    local url host ended outcome=0 self_signed config
     config=$(curl_config)
     if [[ -n $config ]]; then
         stop address "$config" "$page_own, \"The environment\""
         return
     fi
-    if [[ -n $SMOKE_CURL_CONFIG ]]; then options+=(--config "$SMOKE_CURL_CONFIG"); fi
     host=$(smoke_host)
     if [[ $reached != *' govcloud '* || -z $GATEWAY ]]; then
         unknown address "GovCloud was not asked"
@@ -212,12 +211,15 @@ check_address() {
         return
     fi
     url=$(resolve "$SMOKE_URL") || exit 1
-    curl "${options[@]}" "$url/" 2>"$work/reason" || ended=$?
-    case $ended in
-    0) ok "$host answers" ;;
-    6) stop address "$host has no DNS name here: make a record for it that leads to $(resolve "@{$GATEWAY.NlbDnsName}" 2>/dev/null)" "$page_own, \"Certificates\"" ;;
-    5 | 7 | 28 | 97) stop address "$host cannot be reached from here: $(reason). The load balancer is internal; run this where ClientCidr's network is" "$page_own, \"The environment\"" ;;
-    *) stop address "$host: $(reason)" "$page_own, \"The environment\"" ;;
+    self_signed=$(is_self_signed)
+    refused_call "$url" >"$work/reason" || outcome=$?
+    case "$outcome $ended" in
+    "0 "*) ok "$host answers as the gateway does" ;;
+    "2 6") stop address "$host has no DNS name here: $(remedy "$host")" "$page_own, \"Certificates\"" ;;
+    # A deployment may be about to bring the certificate.
+    "2 60") unknown address "$host: $(curl_said). Until this version's certificate is deployed this may be the former one; else $(remedy "$host")" ;;
+    "2 "*) stop address "$host cannot be reached from here: $(curl_said). The load balancer is internal; run this where ClientCidr's network is" "$page_own, \"The environment\"" ;;
+    *) stop address "$host does not answer as the gateway does: $(sed 's/^ *//' "$work/reason")" "$page_own, \"Rollback\"" ;;
     esac
 }
 

@@ -5,10 +5,14 @@
 # here. https://curl.se/docs/manpage.html, "EXIT CODES".
 declare -A unreached=([2]=1 [5]=1 [26]=1 [6]=1 [7]=1 [35]=1 [51]=1 [53]=1 [54]=1 [58]=1 [59]=1 [60]=1 [66]=1 [77]=1 [80]=1 [82]=1 [83]=1 [91]=1 [97]=1)
 
+# curl_said: what curl says went wrong. It may add lines of advice.
+curl_said() { grep -m1 '^curl: ' "$work/error" || tail -n1 "$work/error"; }
+
 # call EXPECTED-STATUS LINE ARGUMENT...: sends one request; its status must match, and its headers must have LINE. Fails with 2 if
-# no HTTP server was reached.
+# no HTTP server was reached. Sets $ended to curl's exit status.
 call() {
-    local wanted=$1 line=$2 out code connected ended=0
+    local wanted=$1 line=$2 out code connected
+    ended=0
     shift 2
     # HTTP/1.1: the filter answers before the body ends, after which Envoy resets the stream of HTTP/2, and curl 7.88 takes that for a
     # failure now and then ("Stream error in the HTTP/2 framing layer", 92).
@@ -23,7 +27,7 @@ call() {
     if ((ended != 0)); then
         # 28 is a time-out, before the connection or after it.
         if [[ -n ${unreached[$ended]:-} ]] || { ((ended == 28)) && [[ $connected =~ ^[0.]+$ ]]; }; then return 2; fi
-        say "  $(tail -n1 "$work/error")"
+        say "  $(curl_said)"
         return 1
     fi
     # shellcheck disable=SC2053 # a pattern
@@ -31,6 +35,11 @@ call() {
         say "  status $code: $(head -c 300 "$work/body")"
         return 1
     fi
+}
+
+# refused_call URL: a call that the filter refuses. Only the filter answers in this form, and it sends nothing to Bedrock.
+refused_call() {
+    call '4??' '^x-amzn-errortype:' -X POST -H 'content-type: application/json' -d '{}' "$1/model/smoke-test/no-such-operation"
 }
 
 # healthy: what the load balancer says of the gateway's machines: "HEALTHY of ALL", or nothing if it cannot be asked.
@@ -43,10 +52,21 @@ healthy() {
         awk '$1 == "healthy" { healthy++ } NF { all++ } END { if (all) print healthy + 0, "of", all }'
 }
 
+# remedy HOST: what to do where curl ended with $ended.
+remedy() {
+    case $ended in
+    6) printf 'make a DNS record of %s that leads to %s, or set connect-to in the file of SMOKE_CURL_CONFIG' "$1" \
+        "$( (resolve "@{$GATEWAY.NlbDnsName}") 2>/dev/null || printf 'the load balancer')" ;;
+    60) printf 'set cacert in the file of SMOKE_CURL_CONFIG to the CA of the certificate of %s' "$1" ;;
+    esac
+}
+
 # unreached_machines: fails with 1 if the load balancer finds no healthy machine, else with 2.
 unreached_machines() {
-    local machines
-    say "  not reached from here: $(tail -n1 "$work/error")"
+    local machines todo
+    say "  not reached from here: $(curl_said)"
+    todo=$(remedy "$(smoke_host)")
+    [[ -z $todo ]] || say "  $todo (docs/deployment.md, \"Certificates\")"
     machines=$(healthy)
     if [[ $machines == "0 of "* ]]; then
         say "  failed: its load balancer finds $machines machines healthy"
@@ -64,7 +84,7 @@ is_self_signed() {
 # smoke: fails with 1 if the gateway answers wrongly, or not at all and its load balancer finds no healthy machine. Fails with 2 if
 # it cannot be reached from here, which says nothing about it: a failed connection is not a failed deployment.
 smoke() {
-    local url json='content-type: application/json' ended=0 start=$SECONDS limit self_signed
+    local url json='content-type: application/json' ended outcome start=$SECONDS limit self_signed
     url=$(resolve "$SMOKE_URL") || exit 1
     say "smoke test of $url"
     self_signed=$(is_self_signed)
@@ -74,29 +94,28 @@ smoke() {
     # A new load balancer's name takes minutes to resolve.
     limit=$(awk -v poll="$poll" 'BEGIN { print int(60 * poll) }')
     while :; do
-        # Only the filter answers in this form, and it sends nothing to Bedrock.
-        ended=0
-        call '4??' '^x-amzn-errortype:' -X POST -H "$json" -d '{}' "$url/model/smoke-test/no-such-operation" || ended=$?
-        if ((ended != 2 || SECONDS - start >= limit)); then break; fi
+        outcome=0
+        refused_call "$url" || outcome=$?
+        if ((outcome != 2 || SECONDS - start >= limit)); then break; fi
         sleep "$poll"
     done
-    if ((ended == 2)); then
+    if ((outcome == 2)); then
         unreached_machines
         return
     fi
-    ((ended == 0)) || { say "  failed: a call that the filter must refuse"; return 1; }
+    ((outcome == 0)) || { say "  failed: a call that the filter must refuse"; return 1; }
     say "  an unknown operation is refused: $(sed -n 's/^x-amzn-errortype: *//Ip' "$work/headers" | tr -d '\r')"
     if [[ $SMOKE_MODEL == none ]]; then
         say "  no call to Bedrock: SMOKE_MODEL is none"
         return 0
     fi
     call 200 '^content-type: application/json' -X POST -H "$json" "$url/model/$SMOKE_MODEL/converse" \
-        -d '{"messages":[{"role":"user","content":[{"text":"Say ok."}]}],"inferenceConfig":{"maxTokens":8}}' || ended=$?
-    if ((ended == 2)); then
+        -d '{"messages":[{"role":"user","content":[{"text":"Say ok."}]}],"inferenceConfig":{"maxTokens":8}}' || outcome=$?
+    if ((outcome == 2)); then
         unreached_machines
         return
     fi
-    ((ended == 0)) || { say "  failed: a call to $SMOKE_MODEL"; return 1; }
+    ((outcome == 0)) || { say "  failed: a call to $SMOKE_MODEL"; return 1; }
     say "  $SMOKE_MODEL answers"
 }
 

@@ -6,7 +6,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
 use serde_json::{Value, json};
 
 use crate::deployment::{Deployment, SETTINGS};
-use crate::smoke::policy;
+use crate::smoke::{REFUSAL, UNAVAILABLE, answer, policy};
 
 const MODEL: &str = "anthropic.claude-haiku-4-5-20251001-v1:0";
 const NETWORK: &str = "\
@@ -450,12 +450,24 @@ fn address(deployment: &Deployment) {
     stops(
         deployment,
         "gateway",
-        &["gateway.invalid has no DNS name here: make a record for it that leads to nowhere.invalid"],
+        &["gateway.invalid has no DNS name here: make a DNS record of gateway.invalid that leads to nowhere.invalid"],
     );
     // A port on which nobody listens.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     deployment.environment("settings", &settings(&format!("https://{free}")));
     stops(deployment, "gateway", &["127.0.0.1 cannot be reached from here"]);
+    // Any proxy may answer under the name.
+    for (response, part) in [
+        (UNAVAILABLE, "STOP  address: 127.0.0.1 does not answer as the gateway does: status 503"),
+        (REFUSAL, "ok    127.0.0.1 answers as the gateway does"),
+    ] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        deployment.environment("settings", &settings(&format!("http://{}", listener.local_addr().unwrap())));
+        let once = std::thread::spawn(move || answer(&listener.accept().unwrap().0, response));
+        let (_, text) = deployment.status(&["preflight", "gateway"]);
+        once.join().unwrap();
+        assert!(text.contains(part), "want {part:?} in: {text}");
+    }
     let text = format!("{}SMOKE_CURL_CONFIG=/nowhere/curlrc\n", settings("https://gateway.invalid"));
     deployment.environment("settings", &text);
     stops(deployment, "gateway", &["SMOKE_CURL_CONFIG: no file /nowhere/curlrc"]);

@@ -94,6 +94,38 @@ fn restores_the_gateway_if_the_smoke_test_fails() {
     deployment.fails(&["1", "--yes"], "nothing to restore");
 }
 
+/// The smoke test verifies an own certificate, also where its name does not resolve yet.
+#[test]
+fn verifies_an_own_certificate() {
+    let deployment = Deployment::start("own-certificate");
+    let (_doubles, gateway) = gateway(&deployment.dir, &["internet"]);
+    let template = "Parameters:\n  CertificateSecretArn: { Type: String }\nResources:\n  Running:\n    Type: AWS::SSM::Parameter\n    \
+        Properties: { Name: /own, Type: String, Value: !Ref CertificateSecretArn }\nOutputs:\n  NlbDnsName:\n    Value: nowhere.invalid\n";
+    deployment.file("templates/govcloud/gateway.yaml", template);
+    deployment.environment("govcloud/gateway.params", "CertificateSecretArn=a-secret\n");
+    deployment.environment("1.plan", "govcloud gateway\nsmoke\n");
+    let config = deployment.dir.join("curl.config");
+    let run = |host: &str, options: &str| {
+        let url = format!("SMOKE_URL=https://{host}\nSMOKE_MODEL={MODEL}\nSMOKE_CURL_CONFIG={}\n", config.display());
+        deployment.environment("settings", &format!("{SETTINGS}GATEWAY=govcloud/gateway\n{url}"));
+        std::fs::write(&config, options).unwrap();
+        deployment.status(&["1", "--yes"])
+    };
+    let ca = format!("cacert = {}\n", gateway.ca.display());
+    let connect = format!("connect-to = \"localhost:443:{}\"\n", gateway.tls);
+    let (status, text) = run("gateway.invalid", &ca);
+    assert_eq!(status, Some(3), "{text}");
+    let record = "make a DNS record of gateway.invalid that leads to nowhere.invalid, or set connect-to";
+    assert!(text.contains("Could not resolve host: gateway.invalid") && text.contains(record), "{text}");
+    let (status, text) = run("localhost", &connect);
+    assert_eq!(status, Some(3), "{text}");
+    let trust = "set cacert in the file of SMOKE_CURL_CONFIG to the CA of the certificate of localhost";
+    assert!(text.contains("not reached from here: curl: (60) ") && text.contains(trust), "{text}");
+    let (status, text) = run("localhost", &format!("{ca}{connect}"));
+    assert_eq!(status, Some(0), "{text}");
+    assert!(text.contains(&format!("{MODEL} answers")) && !text.contains("self-signed"), "{text}");
+}
+
 /// The full name of a target group with one machine.
 fn target_group(deployment: &Deployment) -> String {
     let call = |arguments: &[&str]| deployment.aws.call(GovCloud, arguments).unwrap();
