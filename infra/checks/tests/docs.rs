@@ -245,6 +245,19 @@ fn each_deploy_command_names_a_plan_or_stack() {
     assert!(found > 5, "found only {found} deploy commands; this test may no longer recognise them");
 }
 
+/// The guide's reader has a profile for each partition, and no default one.
+#[test]
+fn each_aws_command_of_the_guide_has_a_profile() {
+    let guide = read("docs/deployment.md");
+    let lines = guide
+        .lines()
+        .filter(|line| (line.starts_with("aws ") && !line.starts_with("aws awk ")) || line.starts_with("   aws "));
+    let commands: Vec<&str> = spans(&guide).filter(|span| span.starts_with("aws ")).chain(lines).collect();
+    assert!(commands.len() > 15, "found only {} commands", commands.len());
+    let without: Vec<_> = commands.iter().filter(|command| !command.contains("--profile ")).collect();
+    assert!(without.is_empty(), "{without:#?}");
+}
+
 /// Where the page's paths begin: the repository, or one of the two folders that it names.
 fn file_of(path: &str) -> Option<String> {
     let places = ["", "host-tests/tests", "filter/core/src"].map(|folder| root().join(folder).join(path));
