@@ -46,7 +46,9 @@ write_parameters() {
 ask() {
     [[ $yes == no ]] || return 0
     local answer=''
-    { read -r -p "$1 [y/N] " answer </dev/tty; } 2>/dev/null || fail "$1 No terminal to ask on: give --yes"
+    { : </dev/tty; } 2>/dev/null || fail "$1 No terminal to ask on: give --yes"
+    printf '%s [y/N] ' "$1" >/dev/tty
+    read -r answer </dev/tty || printf '\n' >/dev/tty
     [[ $answer == [yY] || $answer == yes ]]
 }
 

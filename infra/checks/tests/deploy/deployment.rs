@@ -5,8 +5,9 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use filter_core::names::Partition::{self, GovCloud};
+use infra_checks::AWS_MOCK_PYTHON;
 use infra_checks::aws_mock::Aws;
-use lab::tools::root;
+use lab::tools::{required, root};
 
 pub(crate) const SETTINGS: &str = "\
 GOVCLOUD_PROFILE=govcloud
@@ -37,6 +38,28 @@ Outputs:
   TopicArn:
     Value: !Ref Topic
 ";
+
+/// Runs a program on a terminal of its own, and types an answer when the output ends in a question; after 60 s without output it ends.
+const TERMINAL: &str = r#"
+import os, pty, select, sys
+child, terminal = pty.fork()
+if child == 0:
+    os.execv(sys.argv[2], sys.argv[2:])
+said = b""
+while select.select([terminal], [], [], 60)[0]:
+    try:
+        more = os.read(terminal, 4096)
+    except OSError:
+        break
+    said += more
+    if said.endswith(b"[y/N] "):
+        os.write(terminal, sys.argv[1].encode() + b"\n")
+else:
+    os.kill(child, 9)
+sys.stdout.buffer.write(said.replace(b"\r", b""))
+sys.stdout.flush()
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 255)
+"#;
 
 /// The mock, which takes seconds to load. It ends with the last test that uses it.
 pub(crate) struct Mock {
@@ -147,6 +170,19 @@ impl Deployment {
         let output = self.aws.deploy(&self.script(), &[&[self.name], arguments].concat()).unwrap();
         let text = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// As [`Deployment::status`], on a terminal on which `answer` is typed when it is asked.
+    pub(crate) fn on_terminal(&self, arguments: &[&str], answer: &str) -> (Option<i32>, String) {
+        let python = required(AWS_MOCK_PYTHON).unwrap();
+        let file = self.dir.join("terminal");
+        let program = format!("#!{}\n{TERMINAL}", python.display());
+        std::fs::write(&file, program).unwrap();
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let script = self.script();
+        let arguments = [&[answer, script.to_str().unwrap(), self.name], arguments].concat();
+        let output = self.aws.deploy(&file, &arguments).unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     pub(crate) fn succeeds(&self, arguments: &[&str]) -> String {

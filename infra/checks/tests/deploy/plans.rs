@@ -161,6 +161,25 @@ fn names_each_mistake_before_any_change() {
     deployment.fails(&["1", "--yes"], "lower-case letters and hyphens");
 }
 
+#[test]
+fn asks_on_the_terminal_before_a_change() {
+    let deployment = Deployment::start("asks");
+    deployment.file("templates/govcloud/topic.yaml", TOPIC);
+    deployment.environment("govcloud/topic.params", "Name=asked\n");
+    deployment.environment("1.plan", "govcloud topic\n");
+    let question = "Make this change to govcloud/topic? [y/N] ";
+    let (status, text) = deployment.on_terminal(&["1"], "n");
+    assert_eq!(status, Some(1), "{text}");
+    assert!(text.contains(question) && text.contains("govcloud/topic is left as it was"), "{text}");
+    assert!(!deployment.topics().contains("asks-asked"));
+    let (status, text) = deployment.on_terminal(&["1"], "y");
+    assert_eq!(status, Some(0), "{text}");
+    assert!(text.contains(question) && text.ends_with("asks is at 1\n"), "{text}");
+    let (status, text) = deployment.on_terminal(&["remove", "govcloud/topic"], "y");
+    assert_eq!(status, Some(0), "{text}");
+    assert!(text.contains("Remove govcloud/topic? Stacks that use its outputs lose these resources. [y/N] "), "{text}");
+}
+
 /// Before any change: a machine would refuse the archive after minutes.
 #[test]
 fn names_a_release_that_is_not_one() {
