@@ -5,11 +5,11 @@ as AWS's does.
 import logging
 import re
 
-from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 from moto_resources import HERE, THROUGH_API, Failure, replacement, report, text
 from moto.cloudformation import models, parsing, responses
 from moto.cloudformation.exceptions import ValidationError
 from moto.iam.models import iam_backends
+from resource_schemas import SCHEMAS
 
 
 def check_parameters(template, given):
@@ -126,7 +126,7 @@ def modified(old, new):
     while True:
         more = dict(found)
         for name in (one for one in new if one in old):
-            schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema(HERE.REGION, new[name]["Type"]).schema
+            schema = SCHEMAS.get_resource_schema(HERE.REGION, new[name]["Type"]).schema
             fixed = {path.split("/")[2] for path in schema.get("createOnlyProperties", [])}
             for key, value in new[name]["Properties"].items():
                 for of, attribute in references(value):

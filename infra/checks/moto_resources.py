@@ -13,11 +13,11 @@ import uuid
 import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 from moto.cloudformation import parsing
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.vpcs import VPCEndPoint
 from moto.kms.models import Key
+from resource_schemas import SCHEMAS
 
 
 class HERE:
@@ -45,7 +45,7 @@ def replacement(old, new):
     """Whether an update replaces the resource, by its type's schema: `True`, `Conditional` or `False`."""
     if old["Type"] != new["Type"]:
         return "True"
-    schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema(HERE.REGION, new["Type"]).schema
+    schema = SCHEMAS.get_resource_schema(HERE.REGION, new["Type"]).schema
 
     def differs(kind):
         names = {path.split("/")[2] for path in schema.get(kind, [])}
@@ -413,7 +413,7 @@ def class_of(resource_type):
         return through_api(resource_type)
     known = parsing.get_model_map().get(resource_type)
     if known is None:
-        PROVIDER_SCHEMA_MANAGER.get_resource_schema(HERE.REGION, resource_type)  # raises where AWS has no such type there
+        SCHEMAS.get_resource_schema(HERE.REGION, resource_type)  # raises where AWS has no such type there
         return placeholder_of(resource_type)
     return known
 
