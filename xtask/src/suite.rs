@@ -20,6 +20,7 @@ pub(crate) const THREADS: &str = "RUST_TEST_THREADS";
 pub(crate) fn command(arguments: &[&str], environment: &[(&'static str, PathBuf)]) -> Command {
     let mut command = artifacts::cargo();
     command.args(arguments).envs(environment.iter().cloned());
+    artifacts::keep_bytecode(&mut command);
     if std::env::var_os(THREADS).is_none() && environment.iter().all(|(name, _)| *name != THREADS) {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         command.env(THREADS, (2 * cores).to_string());
