@@ -133,6 +133,19 @@ fn a_gateway_has_a_name_and_more_clients() {
         .filter_map(|rule| rule["FromPort"].as_i64())
         .collect();
     assert!(ports.contains(&443) && ports.contains(&80), "{groups}");
+
+    // A machine reads its settings once, so a changed value has to replace the machines.
+    let secret = "arn:aws-us-gov:secretsmanager:us-gov-west-1:444455556666:secret:bedrock/named/tls-AbCdEf";
+    for key in ["CertificateSecretArn", "ClientCaSecretArn", "TableName"] {
+        let value = if key == "TableName" { "another" } else { secret };
+        let others: String =
+            params.lines().filter(|line| !line.starts_with(key)).map(|line| format!("{line}\n")).collect();
+        deployment.environment("govcloud/gateway.params", &format!("{others}{key}={value}\n"));
+        let text = deployment.fails(&["1"], "No terminal to ask on");
+        for resource in ["Settings", "Template", "Group"] {
+            assert!(text.contains(&format!("~ change   {resource} ")), "{key}, {resource}: {text}");
+        }
+    }
 }
 
 /// The example with literals for the outputs of a network stack that is not in its plans.
