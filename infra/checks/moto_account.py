@@ -210,12 +210,17 @@ class Published:
 
 def parameters(self, names):
     found = parameters_of(self, names)
-    if not state().get("no_images"):
-        found.update({name: Published(name) for name in names if name not in found and PUBLISHED.fullmatch(name)})
+    found.update({name: published(name) for name in names if name not in found and published(name)})
     return found
 
 
+def published(name):
+    return None if state().get("no_images") or not PUBLISHED.fullmatch(name) else Published(name)
+
+
+parameter_of = SimpleSystemManagerBackend.get_parameter
 SimpleSystemManagerBackend.get_parameters = parameters
+SimpleSystemManagerBackend.get_parameter = lambda self, name: parameter_of(self, name) or published(name)
 
 
 # --- Elastic Load Balancing ------------------------------------------------------------------------------------------------

@@ -143,6 +143,10 @@ def create_connection(p, _name):
         {"OutsideIpAddress": f"203.0.113.{len(connections) * 2 + number}", "TunnelInsideCidr": tunnel["TunnelInsideCidr"],
          "PreSharedKey": tunnel.get("PreSharedKey") or "".join(random.choices(letters, k=32))}
         for number, tunnel in enumerate(p["VpnTunnelOptionsSpecifications"])]}
+    # No tunnel of the mock is up.
+    connections[found].vgw_telemetry = [
+        {"OutsideIpAddress": tunnel["OutsideIpAddress"], "Status": "DOWN", "StatusMessage": "", "AcceptedRouteCount": 0}
+        for tunnel in connections[found].options["TunnelOptions"]]
     return found
 
 
@@ -427,7 +431,12 @@ update_resource = parsing.parse_and_update_resource
 def create_named(logical_id, resource_json, resources_map, **where):
     """As moto's, but an error names the resource."""
     try:
-        return create_resource(logical_id, resource_json, resources_map, **where)
+        found = create_resource(logical_id, resource_json, resources_map, **where)
+        # A stack's tags are those of its resources, and moto's stacks tag moto's own types only:
+        # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-properties-resource-tags.html
+        if found is not None and resource_json["Type"] in THROUGH_API and resource_json["Type"].startswith("AWS::EC2::"):
+            ec2_backends[HERE.ACCOUNT][HERE.REGION].create_tags([found.physical_resource_id], dict(resources_map.tags))
+        return found
     except Failure:
         raise
     except Exception as error:  # moto raises many types
