@@ -4,6 +4,7 @@
 
 mod metrics;
 mod planted;
+mod settings;
 mod small;
 
 use std::collections::BTreeMap;
