@@ -54,9 +54,16 @@ healthy() {
 
 # remedy HOST: what to do where curl ended with $ended.
 remedy() {
+    local balancer
+    balancer=$( (resolve "@{$GATEWAY.NlbDnsName}") 2>/dev/null || printf 'the load balancer')
     case $ended in
-    6) printf 'make a DNS record of %s that leads to %s, or set connect-to in the file of SMOKE_CURL_CONFIG' "$1" \
-        "$( (resolve "@{$GATEWAY.NlbDnsName}") 2>/dev/null || printf 'the load balancer')" ;;
+    6)
+        if [[ $1 == "$balancer" ]]; then
+            printf 'a new load balancer has its name after minutes: wait, or run this where names of AWS are resolved'
+        else
+            printf 'make a DNS record of %s that leads to %s, or set connect-to in the file of SMOKE_CURL_CONFIG' "$1" "$balancer"
+        fi
+        ;;
     60) printf 'set cacert in the file of SMOKE_CURL_CONFIG to the CA of the certificate of %s' "$1" ;;
     esac
 }

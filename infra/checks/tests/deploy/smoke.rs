@@ -117,6 +117,10 @@ fn verifies_an_own_certificate() {
     assert_eq!(status, Some(3), "{text}");
     let record = "make a DNS record of gateway.invalid that leads to nowhere.invalid, or set connect-to";
     assert!(text.contains("Could not resolve host: gateway.invalid") && text.contains(record), "{text}");
+    let (status, text) = run("@{govcloud/gateway.NlbDnsName}", &ca);
+    assert_eq!(status, Some(3), "{text}");
+    assert!(text.contains("a new load balancer has its name after minutes"), "{text}");
+    assert!(text.ends_with("run this again where https://nowhere.invalid is reached\n"), "{text}");
     let (status, text) = run("localhost", &connect);
     assert_eq!(status, Some(3), "{text}");
     let trust = "set cacert in the file of SMOKE_CURL_CONFIG to the CA of the certificate of localhost";
