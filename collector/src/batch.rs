@@ -9,6 +9,8 @@ use crate::checkpoint::Checkpoint;
 
 /// DynamoDB's limit for `BatchWriteItem`.
 pub const BATCH_ITEMS: usize = 25;
+/// Lines of the log that are one batch, and one transaction.
+pub const BATCH_LINES: usize = 500;
 /// How long a batch that is not full waits for more entries.
 pub const BATCH_WAIT: Duration = Duration::from_millis(200);
 /// Bytes of a rejected entry's content that are kept.
@@ -17,7 +19,7 @@ const REJECTED_BYTES: usize = 4096;
 /// Written as a whole, or written again.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// At most [`BATCH_ITEMS`].
+    /// At most [`BATCH_LINES`].
     pub records: Vec<AuditRecord>,
     pub rejected: Vec<Rejected>,
     /// The log's path, and how far it is read once this batch is stored.

@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ pub struct Report {
     dropped: AtomicU64,
     dropped_reported: AtomicU64,
     skipped: AtomicU64,
+    gaps: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,17 +32,37 @@ pub struct Counts {
     pub dropped: u64,
     /// Access log service entries that are not the end of an HTTP exchange.
     pub skipped: u64,
+    /// Parts of the log of which lines may be lost.
+    pub gaps: u64,
 }
 
-/// A change of the log that may mean a gap.
+/// A change of the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Notice {
-    #[error("rotated at offset {offset}")]
-    Rotated { offset: u64 },
+    #[error("reading {} from its start", name.display())]
+    Opened { name: PathBuf },
+    #[error("{} is read to its end, offset {offset}", name.display())]
+    Finished { name: PathBuf, offset: u64 },
+    #[error("{} repeats a part that was read up to offset {offset}; reading goes on there", name.display())]
+    Continued { name: PathBuf, offset: u64 },
+    #[error("{} is older than the checkpoint of an older release, and taken as read", name.display())]
+    TakenAsRead { name: PathBuf },
     #[error("truncated or overwritten after offset {offset}; lines written after the last read are lost")]
     Truncated { offset: u64 },
-    #[error("the checkpoint's file (inode {inode}) is missing; its lines after offset {offset} may be lost")]
-    Gone { inode: u64, offset: u64 },
+    #[error(
+        "a part of the log (inode {inode}) is missing: {unread} bytes after offset {offset} were not read, and those \
+         written later"
+    )]
+    Gone { inode: u64, offset: u64, unread: u64 },
+    #[error("{} is not read: {reason}", name.display())]
+    NotRead { name: PathBuf, reason: String },
+}
+
+impl Notice {
+    /// Whether lines may be lost.
+    pub fn is_gap(&self) -> bool {
+        matches!(self, Self::Truncated { .. } | Self::Gone { .. } | Self::NotRead { .. })
+    }
 }
 
 impl Report {
@@ -52,6 +73,7 @@ impl Report {
             rejected: self.rejected.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),
             skipped: self.skipped.load(Ordering::Relaxed),
+            gaps: self.gaps.load(Ordering::Relaxed),
         }
     }
 
@@ -100,7 +122,10 @@ impl Report {
     }
 
     pub fn notice(&self, file: &Path, notice: &Notice) {
-        let level = if matches!(notice, Notice::Rotated { .. }) { "info" } else { "warn" };
+        if notice.is_gap() {
+            self.gaps.fetch_add(1, Ordering::Relaxed);
+        }
+        let level = if notice.is_gap() || matches!(notice, Notice::TakenAsRead { .. }) { "warn" } else { "info" };
         say(level, format_args!("{}: {notice}", file.display()));
     }
 
@@ -109,11 +134,11 @@ impl Report {
     }
 
     pub fn summary(&self) {
-        let Counts { stored, repeated, rejected, dropped, skipped } = self.counts();
+        let Counts { stored, repeated, rejected, dropped, skipped, gaps } = self.counts();
         say(
             "info",
             format_args!(
-                "stored {stored} ({repeated} repeated), rejected {rejected}, dropped {dropped}, skipped {skipped}"
+                "stored {stored} ({repeated} repeated), rejected {rejected}, dropped {dropped}, skipped {skipped}, gaps {gaps}"
             ),
         );
     }

@@ -162,7 +162,7 @@ fn a_batch_is_one_transaction() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.db");
     let store = SqliteStore::open(&path).unwrap();
-    let at = |offset| Checkpoint { inode: 1, offset, head: u64::MAX, head_bytes: 3 };
+    let at = |offset| Checkpoint { inode: 1, offset, head: u64::MAX, head_bytes: 3, parts: Vec::new() };
     let log = Path::new("/var/log/access.log");
     let write = |id: &str, offset| Batch {
         records: vec![record(id, &ago(1))],

@@ -4,11 +4,12 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use audit_collector::report::Notice;
 use audit_collector::source::log_file::{BadLine, Line};
-use audit_collector::source::tail::{Polled, Tail};
+use audit_collector::source::tail::{Polled, Tail, Times};
 use tempfile::TempDir;
 
 fn append(path: &Path, text: &str) {
@@ -21,15 +22,24 @@ fn log() -> (TempDir, PathBuf) {
     (folder, path)
 }
 
+/// As the program follows a log, with shorter times.
+fn follow(path: &Path) -> Tail {
+    Tail::with_times(path, None, TIMES)
+}
+
+const TIMES: Times =
+    Times { scan: Duration::ZERO, settle: Duration::from_millis(100), quiet: Duration::from_millis(300) };
+
 fn texts(polled: &Polled) -> Vec<String> {
     polled.lines.iter().map(|line| String::from_utf8(line.content.as_ref().unwrap().clone()).unwrap()).collect()
 }
 
-/// Polls until there are lines or notices, for at most five seconds.
+/// Polls until there are lines or gaps, for at most five seconds.
 fn next(tail: &mut Tail) -> Polled {
     let start = Instant::now();
     loop {
-        let polled = tail.poll(25).unwrap();
+        let mut polled = tail.poll(25).unwrap();
+        polled.notices.retain(Notice::is_gap);
         if !polled.lines.is_empty() || !polled.notices.is_empty() {
             return polled;
         }
@@ -41,7 +51,7 @@ fn next(tail: &mut Tail) -> Polled {
 #[test]
 fn waits_for_a_file_that_does_not_exist_yet() {
     let (_folder, path) = log();
-    let mut tail = Tail::new(&path, None);
+    let mut tail = follow(&path);
     assert!(tail.poll(25).unwrap().lines.is_empty());
     assert_eq!(tail.checkpoint(), None);
     append(&path, "one\n");
@@ -51,7 +61,7 @@ fn waits_for_a_file_that_does_not_exist_yet() {
 #[test]
 fn an_unfinished_line_waits_for_its_newline() {
     let (_folder, path) = log();
-    let mut tail = Tail::new(&path, None);
+    let mut tail = follow(&path);
     append(&path, "one\ntw");
     assert_eq!(texts(&next(&mut tail)), ["one"]);
     assert!(tail.poll(25).unwrap().lines.is_empty());
@@ -64,7 +74,7 @@ fn an_unfinished_line_waits_for_its_newline() {
 fn returns_no_more_than_max_lines() {
     let (_folder, path) = log();
     append(&path, &(0..60).map(|n| format!("{n}\n")).collect::<String>());
-    let mut tail = Tail::new(&path, None);
+    let mut tail = follow(&path);
     let counts: Vec<_> = (0..4).map(|_| tail.poll(25).unwrap().lines.len()).collect();
     assert_eq!(counts, [25, 25, 10, 0]);
 }
@@ -73,7 +83,7 @@ fn returns_no_more_than_max_lines() {
 fn a_restart_continues_at_the_checkpoint() {
     let (_folder, path) = log();
     append(&path, "one\ntwo\nthree\n");
-    let mut tail = Tail::new(&path, None);
+    let mut tail = follow(&path);
     assert_eq!(texts(&tail.poll(2).unwrap()), ["one", "two"]);
     let mut again = Tail::new(&path, tail.checkpoint());
     append(&path, "four\n");
@@ -81,52 +91,10 @@ fn a_restart_continues_at_the_checkpoint() {
 }
 
 #[test]
-fn rotation_by_rename_loses_nothing() {
-    let (folder, path) = log();
-    append(&path, "one\n");
-    let mut tail = Tail::new(&path, None);
-    assert_eq!(texts(&next(&mut tail)), ["one"]);
-    let old = folder.path().join("access.log.1");
-    fs::rename(&path, &old).unwrap();
-    // Envoy writes to the renamed file until it reopens its logs; the new file may exist before that.
-    append(&path, "three\n");
-    assert!(tail.poll(25).unwrap().lines.is_empty(), "the old file must be quiet first");
-    append(&old, "two\n");
-    assert_eq!(texts(&next(&mut tail)), ["two"]);
-    assert_eq!(next(&mut tail).notices, [Notice::Rotated { offset: 8 }]);
-    assert_eq!(texts(&next(&mut tail)), ["three"]);
-}
-
-#[test]
-fn rotations_during_a_stop_are_read_in_order() {
-    let (folder, path) = log();
-    let pause = || std::thread::sleep(Duration::from_millis(30));
-    append(&path, "one\ntwo\n");
-    let mut tail = Tail::new(&path, None);
-    assert_eq!(texts(&tail.poll(1).unwrap()), ["one"]);
-    let checkpoint = tail.checkpoint();
-    drop(tail);
-    pause();
-    fs::rename(&path, folder.path().join("access.log.2")).unwrap();
-    append(&path, "three\n");
-    pause();
-    fs::rename(&path, folder.path().join("access.log.1")).unwrap();
-    append(&path, "four\n");
-    append(&folder.path().join("access.log.0.gz"), "compressed\n");
-    append(&folder.path().join("access.log.rejected.jsonl"), "ours\n");
-    let mut tail = Tail::new(&path, checkpoint);
-    let mut read = Vec::new();
-    while read.len() < 3 {
-        read.extend(texts(&next(&mut tail)));
-    }
-    assert_eq!(read, ["two", "three", "four"]);
-}
-
-#[test]
 fn reports_a_checkpoint_whose_file_is_missing() {
     let (_folder, path) = log();
     append(&path, "one\n");
-    let mut tail = Tail::new(&path, None);
+    let mut tail = follow(&path);
     tail.poll(25).unwrap();
     let checkpoint = tail.checkpoint().unwrap();
     fs::remove_file(&path).unwrap();
@@ -135,7 +103,7 @@ fn reports_a_checkpoint_whose_file_is_missing() {
     append(&path, "two\n");
     let polled = next(&mut Tail::new(&path, Some(checkpoint)));
     assert_eq!(texts(&polled), ["two"]);
-    let [Notice::Gone { offset: 4, .. } | Notice::Truncated { offset: 4 }] = polled.notices[..] else {
+    let [Notice::Gone { offset: 4, unread: 0, .. } | Notice::Truncated { offset: 4 }] = polled.notices[..] else {
         panic!("{:?}", polled.notices)
     };
 }
@@ -144,7 +112,7 @@ fn reports_a_checkpoint_whose_file_is_missing() {
 fn reports_truncation_also_after_a_restart() {
     let (_folder, path) = log();
     append(&path, "one\ntwo\n");
-    let mut tail = Tail::new(&path, None);
+    let mut tail = follow(&path);
     tail.poll(25).unwrap();
     let checkpoint = tail.checkpoint();
     fs::write(&path, "new\n").unwrap();
@@ -159,7 +127,7 @@ fn reports_truncation_also_after_a_restart() {
 fn reports_truncation_of_a_file_that_grew_again() {
     let (_folder, path) = log();
     append(&path, "one\ntwo\n");
-    let mut tail = Tail::new(&path, None);
+    let mut tail = follow(&path);
     tail.poll(25).unwrap();
     fs::write(&path, "another beginning\n").unwrap();
     let polled = next(&mut tail);
@@ -171,7 +139,7 @@ fn reports_truncation_of_a_file_that_grew_again() {
 fn a_line_too_long_is_reported_and_skipped() {
     let (_folder, path) = log();
     append(&path, &format!("one\n{}\ntwo\n", "x".repeat(3_000_000)));
-    let mut tail = Tail::new(&path, None);
+    let mut tail = follow(&path);
     let polled = next(&mut tail);
     let [first, long, last] = &polled.lines[..] else { panic!("{} lines", polled.lines.len()) };
     assert_eq!(first.content, Ok(b"one".to_vec()));
@@ -183,12 +151,15 @@ fn a_line_too_long_is_reported_and_skipped() {
 fn reports_a_rotated_file_that_ends_in_a_line() {
     let (folder, path) = log();
     append(&path, "one\ntw");
-    let mut tail = Tail::new(&path, None);
+    let mut tail = follow(&path);
     next(&mut tail);
-    fs::rename(&path, folder.path().join("access.log.1")).unwrap();
+    let old = folder.path().join("access.log.1");
+    fs::rename(&path, &old).unwrap();
     append(&path, "three\n");
-    let broken = Line { file: path.clone(), offset: 4, content: Err(BadLine::Unfinished) };
-    assert_eq!(next(&mut tail).lines, [broken]);
-    assert_eq!(next(&mut tail).notices, [Notice::Rotated { offset: 6 }]);
     assert_eq!(texts(&next(&mut tail)), ["three"]);
+    // Its rest may come until it was quiet for the stated time.
+    append(&old, "o\nfo");
+    assert_eq!(texts(&next(&mut tail)), ["two"]);
+    let broken = Line { file: Arc::new(path), offset: 8, content: Err(BadLine::Unfinished) };
+    assert_eq!(next(&mut tail).lines, [broken]);
 }

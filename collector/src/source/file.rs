@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::log_file::Line;
 use super::tail::Tail;
-use crate::batch::{BATCH_ITEMS, BATCH_WAIT, Batch, Rejected};
+use crate::batch::{BATCH_LINES, BATCH_WAIT, Batch, Rejected};
 use crate::decode;
 use crate::deliver::deliver;
 use crate::report::Report;
@@ -18,9 +18,10 @@ use crate::store::Store;
 pub async fn follow(path: &Path, mut tail: Tail, store: &Store, report: &Report, mut stop: watch::Receiver<bool>) {
     // A lasting failure is reported once, not at each poll.
     let mut last_error = String::new();
+    let mut stored = None;
     loop {
         let stopping = *stop.borrow();
-        let polled = match tail.poll(BATCH_ITEMS) {
+        let polled = match tail.poll(BATCH_LINES) {
             Ok(polled) => {
                 last_error.clear();
                 polled
@@ -37,16 +38,21 @@ pub async fn follow(path: &Path, mut tail: Tail, store: &Store, report: &Report,
         for notice in &polled.notices {
             report.notice(path, notice);
         }
-        let full = polled.lines.len() >= BATCH_ITEMS;
-        let mut batch = Batch { checkpoint: tail.checkpoint().map(|at| (path.to_owned(), at)), ..Batch::default() };
+        let full = polled.lines.len() >= BATCH_LINES;
+        let checkpoint = tail.checkpoint();
+        let moved = checkpoint != stored;
+        let at = checkpoint.clone().map(|checkpoint| (path.to_owned(), checkpoint));
+        let mut batch = Batch { checkpoint: at, ..Batch::default() };
         for line in polled.lines {
             decode_into(&mut batch, line);
         }
-        if (!batch.is_empty() || !polled.notices.is_empty())
-            && let Err(error) = deliver(store, &batch, report, &mut stop, Duration::ZERO).await
-        {
-            report.failed("stopped before every line was stored; the next start continues at the checkpoint", &error);
-            return;
+        if moved || !batch.is_empty() {
+            if let Err(error) = deliver(store, &batch, report, &mut stop, Duration::ZERO).await {
+                report
+                    .failed("stopped before every line was stored; the next start continues at the checkpoint", &error);
+                return;
+            }
+            stored = checkpoint;
         }
         if full {
             continue;

@@ -2,6 +2,9 @@
 
 pub mod als;
 pub mod buffer;
+mod content;
 pub mod file;
+mod folder;
 pub mod log_file;
+mod part;
 pub mod tail;

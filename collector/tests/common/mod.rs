@@ -23,6 +23,14 @@ pub(crate) fn line(id: &str) -> String {
     format!("{line}\n")
 }
 
+/// A line whose first kilobyte is that of every other one, as with an application inference profile's ARN.
+pub(crate) fn line_like_others(id: &str) -> String {
+    let line = line(id);
+    let (before, after) = line.split_once("us.sonnet").unwrap();
+    assert!(before.len() < 40, "the attempt comes first: {line}");
+    format!("{before}{}{after}", "arn:aws:bedrock:us-east-1:111122223333:application-inference-profile/".repeat(15))
+}
+
 /// A record of `time` (RFC 3339, milliseconds).
 pub(crate) fn record(id: &str, time: &str) -> AuditRecord {
     let seconds = OffsetDateTime::parse(time, &Rfc3339).unwrap().unix_timestamp();

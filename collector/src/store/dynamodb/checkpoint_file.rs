@@ -22,12 +22,12 @@ pub fn read(log: &Path) -> Result<Option<Checkpoint>, DynamoError> {
 }
 
 /// Replaces the file by a rename: after a crash it holds the old or the new checkpoint.
-pub(super) fn write(log: &Path, checkpoint: Checkpoint) -> Result<(), DynamoError> {
+pub(super) fn write(log: &Path, checkpoint: &Checkpoint) -> Result<(), DynamoError> {
     let file = with_suffix(log, SUFFIX);
     let new = with_suffix(log, ".checkpoint.json.tmp");
     let replace = || {
         let mut to = private_file::create(&new)?;
-        to.write_all(&serde_json::to_vec(&checkpoint)?)?;
+        to.write_all(&serde_json::to_vec(checkpoint)?)?;
         to.sync_data()?;
         fs::rename(&new, &file)
     };

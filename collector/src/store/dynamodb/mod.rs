@@ -69,7 +69,7 @@ impl DynamoStore {
         let written = self.put(&batch.records).await?;
         if let Some((log, checkpoint)) = &batch.checkpoint {
             rejected_file::append(log, &batch.rejected, &written.refused)?;
-            checkpoint_file::write(log, *checkpoint)?;
+            checkpoint_file::write(log, checkpoint)?;
         }
         Ok(written)
     }
