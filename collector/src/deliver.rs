@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -27,6 +28,8 @@ pub async fn deliver(
         let error = match store.write(batch).await {
             Ok(written) => {
                 report.stored(written.stored, written.repeated);
+                let now = u64::try_from(OffsetDateTime::now_utc().unix_timestamp()).unwrap_or(0);
+                report.expired(batch.records.iter().filter(|record| record.expires_at <= now).count() as u64);
                 for rejected in &batch.rejected {
                     report.rejected(&rejected.source, &rejected.file, rejected.offset, &rejected.reason);
                 }

@@ -5,6 +5,7 @@
 pub mod backoff;
 pub mod batch;
 pub mod checkpoint;
+pub mod clock;
 pub mod decode;
 pub mod deliver;
 pub mod hash;

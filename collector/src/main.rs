@@ -8,13 +8,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use audit::text::{visible, visible_json};
+use audit_collector::clock::Reading;
 use audit_collector::print::table;
 use audit_collector::query::{Query, Status, time_argument};
 use audit_collector::report::Report;
 use audit_collector::run::{Sources, run};
 use audit_collector::store::Store;
 use audit_collector::store::dynamodb::{DynamoError, DynamoStore};
-use audit_collector::store::sqlite::SqliteStore;
+use audit_collector::store::sqlite::{PurgeLimits, Purged, SqliteError, SqliteStore};
 use clap::{Args, Parser, Subcommand};
 use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -36,6 +37,28 @@ enum Command {
     Run(RunArguments),
     /// Print records, newest first
     Query(QueryArguments),
+    /// Delete expired records now, which `run` does every hour
+    Purge(PurgeArguments),
+}
+
+#[derive(Args)]
+struct PurgeArguments {
+    /// SQLite file that holds the records; DynamoDB deletes expired items by itself
+    #[arg(long, value_name = "FILE")]
+    sqlite: PathBuf,
+    #[command(flatten)]
+    share: ShareArguments,
+    /// Believe the clock although it jumped ahead
+    #[arg(long)]
+    trust_clock: bool,
+}
+
+#[derive(Args)]
+struct ShareArguments {
+    /// Percent of the records that one purge may delete; it deletes nothing if more have expired
+    #[arg(long = "purge-share", visible_alias = "share", value_name = "PERCENT", default_value_t = 10,
+          value_parser = clap::value_parser!(u8).range(0..=100))]
+    share: u8,
 }
 
 #[derive(Args)]
@@ -50,6 +73,8 @@ struct RunArguments {
     /// Write this file when logs are read and the store is found, for a container's startup probe
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
+    #[command(flatten)]
+    share: ShareArguments,
 }
 
 #[derive(Args)]
@@ -124,6 +149,7 @@ async fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(arguments) => collect(arguments).await,
         Command::Query(arguments) => print(arguments).await,
+        Command::Purge(arguments) => purge(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -168,7 +194,8 @@ async fn collect(arguments: RunArguments) -> Result<(), Failure> {
         }
         let _ = stop.send(true);
     });
-    let sources = Sources { als: arguments.sources.als, file: arguments.sources.file };
+    let purge = PurgeLimits { share: arguments.share.share, trust_clock: false };
+    let sources = Sources { als: arguments.sources.als, file: arguments.sources.file, purge };
     run(&sources, &store, report, stopped, |sources| {
         if let Some(file) = ready_file
             && let Err(error) = std::fs::write(file, sources)
@@ -179,6 +206,19 @@ async fn collect(arguments: RunArguments) -> Result<(), Failure> {
         let _ = writeln!(stdout, "ready {sources} {name}").and_then(|()| stdout.flush());
     })
     .await?;
+    Ok(())
+}
+
+fn purge(arguments: &PurgeArguments) -> Result<(), Failure> {
+    if !arguments.sqlite.exists() {
+        return Err(SqliteError::Missing(arguments.sqlite.clone()).into());
+    }
+    let store = SqliteStore::open(&arguments.sqlite)?;
+    let limits = PurgeLimits { share: arguments.share.share, trust_clock: arguments.trust_clock };
+    match store.purge(&Reading::now(), limits, || false)? {
+        deleted @ Purged::Deleted(_) => writeln!(std::io::stdout(), "{deleted}")?,
+        refused => return Err(refused.to_string().into()),
+    }
     Ok(())
 }
 

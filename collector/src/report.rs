@@ -18,6 +18,8 @@ pub struct Report {
     dropped_reported: AtomicU64,
     skipped: AtomicU64,
     gaps: AtomicU64,
+    expired: AtomicU64,
+    expired_reported: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub struct Counts {
     pub skipped: u64,
     /// Parts of the log of which lines may be lost.
     pub gaps: u64,
+    /// Stored records that had expired by then: queries do not show them, and the next purge deletes them.
+    pub expired: u64,
 }
 
 /// A change of the log.
@@ -74,6 +78,7 @@ impl Report {
             dropped: self.dropped.load(Ordering::Relaxed),
             skipped: self.skipped.load(Ordering::Relaxed),
             gaps: self.gaps.load(Ordering::Relaxed),
+            expired: self.expired.load(Ordering::Relaxed),
         }
     }
 
@@ -109,6 +114,28 @@ impl Report {
         }
     }
 
+    /// Prints the first expired record at once; [`Self::print_expired`] prints later ones.
+    pub fn expired(&self, count: u64) {
+        if count > 0 && self.expired.fetch_add(count, Ordering::Relaxed) == 0 {
+            self.print_expired();
+        }
+    }
+
+    /// Prints the number of expired records if it grew since the last print.
+    pub fn print_expired(&self) {
+        let expired = self.expired.load(Ordering::Relaxed);
+        if self.expired_reported.swap(expired, Ordering::Relaxed) != expired {
+            say(
+                "warn",
+                format_args!(
+                    "{expired} records so far are older than {} days, and deleted soon: old parts of the log, or a wrong \
+                     clock",
+                    audit::RETENTION_DAYS
+                ),
+            );
+        }
+    }
+
     pub fn skipped(&self, count: u64) {
         self.skipped.fetch_add(count, Ordering::Relaxed);
     }
@@ -134,11 +161,11 @@ impl Report {
     }
 
     pub fn summary(&self) {
-        let Counts { stored, repeated, rejected, dropped, skipped, gaps } = self.counts();
+        let Counts { stored, repeated, rejected, dropped, skipped, gaps, expired } = self.counts();
         say(
             "info",
             format_args!(
-                "stored {stored} ({repeated} repeated), rejected {rejected}, dropped {dropped}, skipped {skipped}, gaps {gaps}"
+                "stored {stored} ({repeated} repeated), rejected {rejected}, dropped {dropped}, skipped {skipped}, gaps {gaps}, expired {expired}"
             ),
         );
     }

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::clock::Reading;
 use crate::report::{Counts, Report};
 use crate::source::buffer::{self, Buffer};
 use crate::source::tail::Tail;
 use crate::source::{als, file};
-use crate::store::{Store, StoreError};
+use crate::store::{PurgeLimits, Purged, Store, StoreError};
 
 /// How often expired records are deleted.
 const PURGE_INTERVAL: Duration = Duration::from_secs(3600);
@@ -26,6 +26,8 @@ pub struct Sources {
     pub als: Option<SocketAddr>,
     /// The access log.
     pub file: Option<PathBuf>,
+    /// What a purge may do.
+    pub purge: PurgeLimits,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -88,13 +90,14 @@ pub async fn run(
             file::follow(path, tail, store, &report, stop.clone()).await;
         }
     };
-    let upkeep = upkeep(store, &report);
+    let upkeep = upkeep(store, &report, sources.purge, stop.clone());
     let work = async { tokio::join!(live, ledger).0 };
     let result = tokio::select! {
         result = work => result,
         () = upkeep => Ok(0),
     };
     report.print_dropped();
+    report.print_expired();
     report.summary();
     match result? {
         0 => Ok(report.counts()),
@@ -103,17 +106,23 @@ pub async fn run(
 }
 
 /// Runs periodic work; never returns.
-async fn upkeep(store: &Store, report: &Report) {
+async fn upkeep(store: &Store, report: &Arc<Report>, limits: PurgeLimits, stop: watch::Receiver<bool>) {
     let mut purge = tokio::time::interval(PURGE_INTERVAL);
     let mut drops = tokio::time::interval(DROPS_INTERVAL);
     loop {
         tokio::select! {
             _ = purge.tick() => {
-                if let Err(error) = store.purge(OffsetDateTime::now_utc()) {
-                    report.failed("deleting expired records", &error);
-                }
+                let (store, report, stop) = (store.clone(), Arc::clone(report), stop.clone());
+                tokio::task::spawn_blocking(move || match store.purge(&Reading::now(), limits, || *stop.borrow()) {
+                    Ok(None | Some(Purged::Deleted(_))) => {}
+                    Ok(Some(refused)) => report.failed("deleting expired records", &refused),
+                    Err(error) => report.failed("deleting expired records", &error),
+                });
             }
-            _ = drops.tick() => report.print_dropped(),
+            _ = drops.tick() => {
+                report.print_dropped();
+                report.print_expired();
+            }
         }
     }
 }

@@ -66,7 +66,7 @@ async fn start(store: Store) -> Running {
     let (ready, sources) = oneshot::channel();
     let to_run = Arc::clone(&report);
     let ended = tokio::spawn(async move {
-        let sources = Sources { als: Some("127.0.0.1:0".parse().unwrap()), file: None };
+        let sources = Sources { als: Some("127.0.0.1:0".parse().unwrap()), file: None, ..Sources::default() };
         run(&sources, &store, to_run, stopped, |sources| ready.send(sources.to_owned()).unwrap()).await
     });
     let address = sources.await.unwrap().strip_prefix("als=").unwrap().parse().unwrap();
@@ -96,7 +96,7 @@ async fn stores_several_streams_and_stops_while_open() {
     .await;
     running.stop.send(true).unwrap();
     let counts = tokio::time::timeout(Duration::from_secs(5), running.ended).await.unwrap().unwrap().unwrap();
-    assert_eq!(counts, Counts { stored: 120, repeated: 30, rejected: 1, dropped: 0, skipped: 2, gaps: 0 });
+    assert_eq!(counts, Counts { stored: 120, repeated: 30, rejected: 1, dropped: 0, skipped: 2, gaps: 0, expired: 0 });
     let query = Query { limit: 1000, ..Query::default() };
     assert_eq!(db.query(&query, OffsetDateTime::now_utc()).unwrap().len(), 90);
 }

@@ -147,17 +147,6 @@ fn queries_filter_and_return_newest_first() {
 }
 
 #[test]
-fn expired_records_are_hidden_then_deleted() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(&folder.path().join("a.db")).unwrap();
-    let month = 30 * 86_400;
-    store.write(&batch(vec![record("gone", &ago(month + 60)), record("kept", &ago(month - 3600))])).unwrap();
-    assert_eq!(ids(&store, &all()), ["kept"]);
-    assert_eq!(store.purge(OffsetDateTime::now_utc()).unwrap(), 1);
-    assert_eq!(store.purge(OffsetDateTime::now_utc()).unwrap(), 0);
-}
-
-#[test]
 fn a_batch_is_one_transaction() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.db");
@@ -190,6 +179,6 @@ fn refuses_a_missing_file_and_a_foreign_one() {
     rusqlite::Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 7; CREATE TABLE t (a)").unwrap();
     for result in [SqliteStore::open(&path), SqliteStore::open_to_read(&path)] {
         let error = result.unwrap_err().to_string();
-        assert!(error.ends_with("schema version 7; this release supports version 1"), "{error}");
+        assert!(error.contains("schema version 7: a newer release of audit-collector wrote it"), "{error}");
     }
 }

@@ -7,10 +7,12 @@ pub mod sqlite;
 use std::path::Path;
 
 use audit::AuditRecord;
+pub use sqlite::{PurgeLimits, Purged};
 use time::OffsetDateTime;
 
 use crate::batch::{Batch, Written};
 use crate::checkpoint::Checkpoint;
+use crate::clock::Reading;
 use crate::query::Query;
 
 #[derive(Debug, thiserror::Error)]
@@ -57,11 +59,16 @@ impl Store {
         })
     }
 
-    /// Deletes expired records and returns their number. DynamoDB's TTL does it by itself.
-    pub fn purge(&self, now: OffsetDateTime) -> Result<u64, StoreError> {
+    /// Deletes expired records, until `stopped`. None with DynamoDB, whose TTL does it by itself.
+    pub fn purge(
+        &self,
+        now: &Reading,
+        limits: PurgeLimits,
+        stopped: impl Fn() -> bool,
+    ) -> Result<Option<Purged>, StoreError> {
         Ok(match self {
-            Self::Sqlite(store) => store.purge(now)?,
-            Self::DynamoDb(_) => 0,
+            Self::Sqlite(store) => Some(store.purge(now, limits, stopped)?),
+            Self::DynamoDb(_) => None,
         })
     }
 }

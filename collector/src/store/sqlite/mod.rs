@@ -1,5 +1,6 @@
 //! Records in a SQLite file. A batch and its checkpoint are one transaction, so that they agree after a crash.
 
+mod purge;
 mod schema;
 
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, pa
 use serde_json::Value;
 use time::OffsetDateTime;
 
+pub use self::purge::{PurgeLimits, Purged};
 use self::schema::{VERSION, version};
 use crate::batch::{Batch, Rejected, Written};
 use crate::checkpoint::Checkpoint;
@@ -25,8 +27,13 @@ pub enum SqliteError {
     Missing(PathBuf),
     #[error("{path}: {cause}")]
     File { path: PathBuf, cause: std::io::Error },
-    #[error("{path}: schema version {found}; this release supports version {VERSION}")]
-    Version { path: PathBuf, found: i64 },
+    #[error(
+        "{path}: schema version {found}: a newer release of audit-collector wrote it; this one reads versions up to \
+         {VERSION}. Use the newer release"
+    )]
+    Newer { path: PathBuf, found: i64 },
+    #[error("{0}: it holds no audit records: `audit-collector run --sqlite` creates its tables")]
+    Empty(PathBuf),
     #[error("{path}: {cause}")]
     Sql { path: PathBuf, cause: rusqlite::Error },
     #[error("{path}: cannot read a row: {cause}")]
@@ -75,8 +82,11 @@ impl SqliteStore {
         connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
         prepare(&connection).map_err(failed)?;
         let found = version(&connection).map_err(failed)?;
-        if found != VERSION {
-            return Err(SqliteError::Version { path: path.to_owned(), found });
+        if found > VERSION {
+            return Err(SqliteError::Newer { path: path.to_owned(), found });
+        }
+        if found < 1 {
+            return Err(SqliteError::Empty(path.to_owned()));
         }
         Ok(Self { path: path.to_owned(), connection: Arc::new(Mutex::new(connection)) })
     }
@@ -170,18 +180,6 @@ impl SqliteStore {
             }
         }
         Ok(found)
-    }
-
-    /// Deletes expired records, and rejected entries as old. Returns the number of records.
-    pub fn purge(&self, now: OffsetDateTime) -> Result<u64, SqliteError> {
-        let retention = i64::try_from(audit::RETENTION_DAYS * 86_400).unwrap_or(i64::MAX);
-        let connection = self.lock();
-        let purge = || {
-            let records = connection.execute("DELETE FROM records WHERE expires_at <= ?", [now.unix_timestamp()])?;
-            connection.execute("DELETE FROM rejected WHERE seen_at <= ?", [now.unix_timestamp() - retention])?;
-            Ok(records as u64)
-        };
-        purge().map_err(|cause| self.failed(cause))
     }
 
     /// A poisoned lock is safe to use: the panic rolled its transaction back.

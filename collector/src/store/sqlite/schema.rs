@@ -3,37 +3,55 @@
 use audit::{AuditRecord, Field, Kind, table};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
+/// Each brings a file one version further. The first creates the tables.
+const STEPS: [fn(&Connection) -> rusqlite::Result<()>; 2] = [create, add_clock];
 /// `PRAGMA user_version` of the file. A new record field does not change it: [`prepare`] adds the column.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = STEPS.len() as i64;
 
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
-/// Creates the tables in an empty file, and adds columns that an older release did not have. A file of another version
-/// stays as it is.
+/// Brings a file of an older release, or an empty one, to this version. A newer file stays as it is.
 pub(super) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
-    match version(connection)? {
-        0 => create(connection),
-        VERSION => add_columns(connection),
-        _ => Ok(()),
+    if version(connection)? < VERSION {
+        // Asked again inside the transaction: another collector may have done it.
+        let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+        let found = usize::try_from(version(&transaction)?).unwrap_or(0);
+        for step in STEPS.iter().skip(found) {
+            step(&transaction)?;
+        }
+        transaction.pragma_update(None, "user_version", VERSION)?;
+        transaction.commit()?;
     }
+    if version(connection)? == VERSION { add_columns(connection) } else { Ok(()) }
 }
 
 fn create(connection: &Connection) -> rusqlite::Result<()> {
     let columns: Vec<_> = AuditRecord::FIELDS.iter().map(column).collect();
     connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE;
-         CREATE TABLE IF NOT EXISTS records ({}) STRICT;
+        "CREATE TABLE IF NOT EXISTS records ({}) STRICT;
          CREATE INDEX IF NOT EXISTS records_by_time ON records (time);
          CREATE INDEX IF NOT EXISTS records_by_expiry ON records (expires_at);
          CREATE TABLE IF NOT EXISTS checkpoints (log TEXT NOT NULL PRIMARY KEY, state TEXT NOT NULL) STRICT;
          CREATE TABLE IF NOT EXISTS rejected (
            seen_at INTEGER NOT NULL, source TEXT NOT NULL, file TEXT NOT NULL, start INTEGER NOT NULL,
-           reason TEXT NOT NULL, content TEXT NOT NULL) STRICT;
-         PRAGMA user_version = {VERSION};
-         COMMIT;",
+           reason TEXT NOT NULL, content TEXT NOT NULL) STRICT;",
         columns.join(", ")
+    ))
+}
+
+/// The last reading of the clock that a purge believed; at first the time of the newest record. The indexes are those that
+/// purges need.
+fn add_clock(connection: &Connection) -> rusqlite::Result<()> {
+    let retention = audit::RETENTION_DAYS * 86_400;
+    connection.execute_batch(&format!(
+        "CREATE TABLE clock (
+           id INTEGER PRIMARY KEY CHECK (id = 1), wall INTEGER NOT NULL, boot TEXT, since_boot INTEGER NOT NULL) STRICT;
+         INSERT INTO clock SELECT 1, max(expires_at) - {retention}, NULL, 0 FROM records HAVING count(*) > 0;
+         CREATE INDEX IF NOT EXISTS records_by_expiry ON records (expires_at);
+         CREATE INDEX IF NOT EXISTS records_by_time ON records (time);
+         CREATE INDEX IF NOT EXISTS rejected_by_age ON rejected (seen_at);"
     ))
 }
 

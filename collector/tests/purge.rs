@@ -1,0 +1,138 @@
+//! What a purge of the SQLite store deletes, and what it refuses to.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail")]
+
+mod common;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use audit_collector::batch::Batch;
+use audit_collector::clock::{Reading, SinceBoot};
+use audit_collector::query::Query;
+use audit_collector::store::sqlite::{PurgeLimits, Purged, SqliteStore};
+use common::program::{program, start, terminate};
+use common::{ago, line, record, wait_for};
+use time::OffsetDateTime;
+
+const DAY: i64 = 86_400;
+
+fn store(path: &Path, ages: impl Iterator<Item = i64>) -> SqliteStore {
+    let store = SqliteStore::open(path).unwrap();
+    let records = ages.enumerate().map(|(n, age)| record(&format!("r{n}"), &ago(age))).collect();
+    store.write(&Batch { records, ..Batch::default() }).unwrap();
+    store
+}
+
+fn rows(path: &Path) -> i64 {
+    let db = rusqlite::Connection::open(path).unwrap();
+    db.query_row("SELECT count(*) FROM records", [], |row| row.get(0)).unwrap()
+}
+
+fn later(seconds: i64, boot: &str, passed: i64) -> Reading {
+    let since_boot = Some(SinceBoot { boot: boot.to_owned(), seconds: 1_000_000 + passed });
+    Reading { wall: OffsetDateTime::now_utc().unix_timestamp() + seconds, since_boot }
+}
+
+fn purge(store: &SqliteStore, now: &Reading) -> Purged {
+    store.purge(now, PurgeLimits::default(), || false).unwrap()
+}
+
+#[test]
+fn expired_records_are_hidden_then_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder.path().join("a.db"), [30 * DAY + 60, 30 * DAY - 3600].into_iter());
+    let query = Query { limit: 10, ..Query::default() };
+    assert_eq!(store.query(&query, OffsetDateTime::now_utc()).unwrap().len(), 1);
+    assert_eq!(purge(&store, &Reading::now()), Purged::Deleted(1));
+    assert_eq!(purge(&store, &Reading::now()), Purged::Deleted(0));
+}
+
+#[test]
+fn a_clock_that_jumped_deletes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let store = store(&path, (0..1000).map(|n| n * DAY * 29 / 1000));
+    assert_eq!(purge(&store, &later(0, "one", 0)), Purged::Deleted(0));
+    for (days, boot, passed) in [(31, "one", 3600), (2, "one", 3600), (31, "two", 10), (8, "two", 10)] {
+        let Purged::ClockAhead(_) = purge(&store, &later(days * DAY, boot, passed)) else { panic!("{days} {boot}") };
+    }
+    assert_eq!(rows(&path), 1000);
+    // Corrected, it goes on; so it does when time passed.
+    assert_eq!(purge(&store, &later(7200, "one", 7200)), Purged::Deleted(0));
+    assert_eq!(purge(&store, &later(2 * DAY, "one", 2 * DAY)), Purged::Deleted(34));
+    let told = PurgeLimits { share: 100, trust_clock: true };
+    assert_eq!(store.purge(&later(40 * DAY, "three", 0), told, || false).unwrap(), Purged::Deleted(966));
+}
+
+#[test]
+fn an_older_releases_file_is_guarded_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    drop(store(&path, (0..1000).map(|n| n * 60)));
+    let db = rusqlite::Connection::open(&path).unwrap();
+    db.execute_batch("DROP TABLE clock; DROP INDEX rejected_by_age; PRAGMA user_version = 1").unwrap();
+    let store = SqliteStore::open(&path).unwrap();
+    let Purged::ClockAhead(_) = purge(&store, &later(31 * DAY, "one", 0)) else { panic!("believed") };
+    assert_eq!(rows(&path), 1000);
+}
+
+#[test]
+fn a_large_share_is_deleted_only_when_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let store = store(&path, (0..200).map(|n| if n < 60 { 31 * DAY } else { 60 }));
+    let refused = Purged::TooMany { table: "records", expired: 60, rows: 200, share: 10 };
+    assert_eq!(purge(&store, &Reading::now()), refused);
+    let output = program(&["purge", "--sqlite", path.to_str().unwrap()]).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && stderr.contains("60 of 200 rows of records have expired"), "{stderr}");
+    let output = program(&["purge", "--sqlite", path.to_str().unwrap(), "--share", "50"]).output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "deleted 60 expired records\n");
+    assert_eq!(rows(&path), 140);
+}
+
+#[tokio::test]
+async fn expired_lines_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, db) = (folder.path().join("access.log"), folder.path().join("a.db"));
+    let year = OffsetDateTime::now_utc().year();
+    let old = line("old").replace(&format!("\"{year}-"), &format!("\"{}-", year - 1));
+    std::fs::write(&log, old + &line("new")).unwrap();
+    let arguments = ["run", "--file", log.to_str().unwrap(), "--sqlite", db.to_str().unwrap()];
+    let (child, _) = start(&mut program(&arguments));
+    let store = SqliteStore::open_to_read(&db).unwrap();
+    let query = Query { limit: 10, ..Query::default() };
+    wait_for("the records", || store.query(&query, OffsetDateTime::now_utc()).unwrap().len() == 1).await;
+    let stderr = terminate(child);
+    assert!(
+        stderr.contains("warn 1 records so far are older than 30 days") && stderr.contains("expired 1"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn writes_do_not_wait_for_a_purge() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let store = SqliteStore::open(&path).unwrap();
+    for chunk in 0..100 {
+        let records = (0..1000).map(|n| record(&format!("r{chunk}-{n}"), &ago(31 * DAY))).collect();
+        store.write(&Batch { records, ..Batch::default() }).unwrap();
+    }
+    let purged = store.clone();
+    let all = PurgeLimits { share: 100, trust_clock: false };
+    let purging = std::thread::spawn(move || purged.purge(&Reading::now(), all, || false).unwrap());
+    let (mut longest, mut count) = (Duration::ZERO, 0);
+    while !purging.is_finished() {
+        let start = Instant::now();
+        store.write(&Batch { records: vec![record(&format!("w{count}"), &ago(1))], ..Batch::default() }).unwrap();
+        longest = longest.max(start.elapsed());
+        count += 1;
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(purging.join().unwrap(), Purged::Deleted(100_000));
+    println!("{count} writes, the longest waited {longest:?}");
+    // 100 ms on a machine that does nothing else.
+    assert!(count > 20 && longest < Duration::from_millis(500), "{count} writes, the longest waited {longest:?}");
+    assert_eq!(rows(&path), count);
+}
