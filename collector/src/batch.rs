@@ -1,5 +1,6 @@
 //! What sources hand to stores, and what stores report back.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ pub const BATCH_ITEMS: usize = 25;
 pub const BATCH_LINES: usize = 500;
 /// How long a batch that is not full waits for more entries.
 pub const BATCH_WAIT: Duration = Duration::from_millis(200);
-/// Bytes of a rejected entry's content that are kept.
-const REJECTED_BYTES: usize = 4096;
+/// Bytes of a rejected entry's content that are kept. Envoy's lines are shorter.
+const REJECTED_BYTES: usize = 64 * 1024;
 
 /// Written as a whole, or written again.
 #[derive(Debug, Default)]
@@ -36,8 +37,10 @@ pub struct Rejected {
     /// The line's byte offset, or the entry's number in its stream.
     pub offset: u64,
     pub reason: String,
-    /// The first 4 KiB, as text.
-    pub content: String,
+    /// The line, or the encoded `HTTPAccessLogEntry`: its first 64 KiB.
+    pub content: Vec<u8>,
+    /// `content` is all of it, so that it can be decoded again.
+    pub whole: bool,
 }
 
 /// A store's result for a batch.
@@ -47,8 +50,10 @@ pub struct Written {
     pub stored: u64,
     /// Records that the store was seen to have already.
     pub repeated: u64,
-    /// Records that the store can never accept: request id and reason.
+    /// Records that the store can never accept: request id and reason. The store keeps them with the rejected entries.
     pub refused: Vec<(String, String)>,
+    /// Rejected entries that could not be kept, and why.
+    pub lost: Option<(usize, String)>,
 }
 
 impl Batch {
@@ -67,7 +72,13 @@ impl Written {
 
 impl Rejected {
     pub fn new(source: &str, file: String, offset: u64, reason: String, content: &[u8]) -> Self {
-        let content = String::from_utf8_lossy(content.get(..REJECTED_BYTES).unwrap_or(content)).into_owned();
-        Self { source: source.to_owned(), file, offset, reason, content }
+        let kept = content.get(..REJECTED_BYTES).unwrap_or(content);
+        let whole = !content.is_empty() && kept.len() == content.len();
+        Self { source: source.to_owned(), file, offset, reason, content: kept.to_vec(), whole }
+    }
+
+    /// The content for people.
+    pub fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.content)
     }
 }

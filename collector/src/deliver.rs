@@ -36,6 +36,9 @@ pub async fn deliver(
                 for (id, reason) in &written.refused {
                     report.refused(id, reason);
                 }
+                if let Some((count, error)) = &written.lost {
+                    report.failed(&format!("{count} rejected entries are not kept"), error);
+                }
                 if failures > 0 {
                     report.store_up(failures);
                 }

@@ -12,6 +12,7 @@ pub mod hash;
 pub mod print;
 mod private_file;
 pub mod query;
+pub mod rejected;
 pub mod report;
 pub mod run;
 pub mod source;

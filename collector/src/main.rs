@@ -1,9 +1,9 @@
 //! The command line of `audit-collector`.
 #![forbid(unsafe_code)]
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use audit::text::{visible, visible_json};
 use audit_collector::clock::Reading;
 use audit_collector::print::table;
 use audit_collector::query::{Query, Status, time_argument};
+use audit_collector::rejected::{RejectedError, list_file, list_sqlite, retry_file, retry_sqlite};
 use audit_collector::report::Report;
 use audit_collector::run::{Sources, run};
 use audit_collector::store::Store;
@@ -39,6 +40,45 @@ enum Command {
     Query(QueryArguments),
     /// Delete expired records now, which `run` does every hour
     Purge(PurgeArguments),
+    /// Entries that could not be decoded, and records that a store refused
+    Rejected {
+        #[command(subcommand)]
+        action: RejectedAction,
+    },
+}
+
+#[derive(Subcommand)]
+enum RejectedAction {
+    /// Print them, oldest first
+    List {
+        #[command(flatten)]
+        place: RejectedArguments,
+        /// Print JSON, one entry a line, with its content
+        #[arg(long)]
+        json: bool,
+    },
+    /// Store those that can be decoded now, by a newer release perhaps; the others stay
+    Retry {
+        #[command(flatten)]
+        place: RejectedArguments,
+        /// DynamoDB table for the records of --rejected-file
+        #[arg(long, value_name = "TABLE", requires = "rejected_file")]
+        dynamodb: Option<String>,
+        /// DynamoDB endpoint, instead of the region's own
+        #[arg(long, value_name = "URL", requires = "dynamodb")]
+        endpoint_url: Option<String>,
+    },
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct RejectedArguments {
+    /// SQLite file that holds them
+    #[arg(long, value_name = "FILE")]
+    sqlite: Option<PathBuf>,
+    /// File that `run --dynamodb` keeps them in: LOG.rejected.jsonl
+    #[arg(long, value_name = "FILE")]
+    rejected_file: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -73,6 +113,10 @@ struct RunArguments {
     /// Write this file when logs are read and the store is found, for a container's startup probe
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
+    /// Keep rejected entries in this file, with --dynamodb [default: LOG.rejected.jsonl, or TABLE.rejected.jsonl without
+    /// --file]
+    #[arg(long, value_name = "FILE", conflicts_with = "sqlite")]
+    rejected_file: Option<PathBuf>,
     #[command(flatten)]
     share: ShareArguments,
 }
@@ -150,6 +194,7 @@ async fn main() -> ExitCode {
         Command::Run(arguments) => collect(arguments).await,
         Command::Query(arguments) => print(arguments).await,
         Command::Purge(arguments) => purge(&arguments),
+        Command::Rejected { action } => rejected(action).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -171,7 +216,12 @@ async fn collect(arguments: RunArguments) -> Result<(), Failure> {
         (Some(file), _) => (Store::Sqlite(SqliteStore::open(file)?), format!("sqlite={}", file.display())),
         (None, table) => {
             let table = table.as_deref().unwrap_or_default();
-            let store = DynamoStore::connect(table, arguments.store.endpoint_url.as_deref()).await?;
+            let mut store = DynamoStore::connect(table, arguments.store.endpoint_url.as_deref()).await?;
+            let next_to = |log: &PathBuf| PathBuf::from(format!("{}.rejected.jsonl", log.display()));
+            let log = arguments.sources.file.as_ref();
+            if let Some(file) = arguments.rejected_file.clone().or_else(|| log.map(next_to)) {
+                store = store.with_rejected(file);
+            }
             if arguments.create_table {
                 store.create_table().await?;
             }
@@ -222,6 +272,39 @@ fn purge(arguments: &PurgeArguments) -> Result<(), Failure> {
     Ok(())
 }
 
+async fn rejected(action: RejectedAction) -> Result<(), Failure> {
+    let stdout = &mut std::io::stdout().lock();
+    let retried = match action {
+        RejectedAction::List { place, json } => {
+            let listed = match (&place.sqlite, &place.rejected_file) {
+                (Some(file), _) => list_sqlite(&SqliteStore::open_to_read(file)?, json, stdout),
+                (None, file) => list_file(file.as_deref().unwrap_or(Path::new("")), json, stdout),
+            };
+            return match listed {
+                Err(RejectedError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+                Ok(0) => {
+                    eprintln!("no rejected entries");
+                    Ok(())
+                }
+                listed => Ok(listed.map(|_| ())?),
+            };
+        }
+        RejectedAction::Retry { place, dynamodb, endpoint_url } => {
+            match (&place.sqlite, &place.rejected_file, dynamodb) {
+                (Some(file), ..) if file.exists() => retry_sqlite(&SqliteStore::open(file)?)?,
+                (Some(file), ..) => return Err(SqliteError::Missing(file.clone()).into()),
+                (None, Some(file), Some(table)) => {
+                    let store = DynamoStore::connect(&table, endpoint_url.as_deref()).await?;
+                    retry_file(&store.with_rejected(file.clone()), file).await?
+                }
+                _ => return Err("--rejected-file needs --dynamodb TABLE for the records".into()),
+            }
+        }
+    };
+    writeln!(stdout, "stored {}, still rejected {}", retried.stored, retried.left)?;
+    Ok(())
+}
+
 async fn print(arguments: QueryArguments) -> Result<(), Failure> {
     let now = OffsetDateTime::now_utc();
     let time = |name: &str, text: Option<String>| match text {
@@ -260,7 +343,7 @@ async fn print(arguments: QueryArguments) -> Result<(), Failure> {
     }
     // A reader that stops early (`| head`) is not a failure.
     match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
 }

@@ -70,7 +70,11 @@ fn an_older_releases_file_is_guarded_at_once() {
     let path = folder.path().join("a.db");
     drop(store(&path, (0..1000).map(|n| n * 60)));
     let db = rusqlite::Connection::open(&path).unwrap();
-    db.execute_batch("DROP TABLE clock; DROP INDEX rejected_by_age; PRAGMA user_version = 1").unwrap();
+    db.execute_batch(
+        "DROP TABLE clock; DROP INDEX rejected_by_age; ALTER TABLE rejected DROP COLUMN raw;
+         ALTER TABLE rejected DROP COLUMN whole; PRAGMA user_version = 1",
+    )
+    .unwrap();
     let store = SqliteStore::open(&path).unwrap();
     let Purged::ClockAhead(_) = purge(&store, &later(31 * DAY, "one", 0)) else { panic!("believed") };
     assert_eq!(rows(&path), 1000);

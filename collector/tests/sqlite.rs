@@ -111,6 +111,7 @@ fn refuses_another_exchange_under_a_stored_id() {
     let other = rusqlite::Connection::open(&path).unwrap();
     let kept: String = other.query_row("SELECT content FROM rejected", [], |row| row.get(0)).unwrap();
     assert!(kept.contains(r#""request_id":"r-1""#), "{kept}");
+    assert!(store.rejected(0, 10).unwrap()[0].entry.whole);
 }
 
 #[test]

@@ -4,9 +4,15 @@
 pub mod als;
 pub mod line;
 
+use audit::text::visible_json;
 use audit::{ATTEMPT_STATE, AttemptFacts, AuditRecord, EXCHANGE_STATE, EnvoyEntry, ExchangeFacts, ExchangeKey};
+use envoy_types::pb::envoy::data::accesslog::v3::HttpAccessLogEntry;
+use prost::Message;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
+use crate::batch::Rejected;
 use crate::hash::fnv1a;
 use crate::timestamp::timestamp;
 
@@ -28,6 +34,8 @@ pub enum DecodeError {
     Facts { key: &'static str, cause: serde_json::Error },
     #[error("filter state {key} has type {type_url:?}")]
     FactsType { key: &'static str, type_url: String },
+    #[error("the entry was not kept as a whole")]
+    Cut,
 }
 
 /// An access log entry whose filter state is not parsed yet.
@@ -49,8 +57,10 @@ struct Entry {
 impl Entry {
     fn record(self) -> Result<AuditRecord, DecodeError> {
         let start = self.start.ok_or(DecodeError::Time)?;
-        let mut exchange: ExchangeFacts = parse(self.exchange, EXCHANGE_STATE)?;
-        let attempt: AttemptFacts = parse(self.attempt, ATTEMPT_STATE)?;
+        let mut other = Map::new();
+        let mut exchange: ExchangeFacts = parse(self.exchange, EXCHANGE_STATE, &mut other)?;
+        let attempt: AttemptFacts = parse(self.attempt, ATTEMPT_STATE, &mut other)?;
+        let other = (!other.is_empty()).then(|| visible_json(&Value::Object(other).to_string()));
         let id = present(Some(exchange.id.clone())).or(self.stream_id);
         let overloaded = self.details.as_deref() == Some(OVERLOAD);
         if overloaded {
@@ -67,7 +77,7 @@ impl Entry {
             time: timestamp(start).ok_or(DecodeError::Time)?,
             epoch_seconds: u64::try_from(start.unix_timestamp()).map_err(|_| DecodeError::Time)?,
         };
-        Ok(AuditRecord::new(key, self.envoy, exchange, attempt))
+        Ok(AuditRecord::new(key, self.envoy, exchange, attempt, other))
     }
 }
 
@@ -94,7 +104,90 @@ fn sorted(flags: &str) -> String {
     flags.join(",")
 }
 
-fn parse<T: serde::de::DeserializeOwned + Default>(json: Option<Vec<u8>>, key: &'static str) -> Result<T, DecodeError> {
+/// What a newer filter added, or writes in another form, goes to `other`: an older collector must not reject its entries.
+fn parse<T: DeserializeOwned + Default>(
+    json: Option<Vec<u8>>,
+    key: &'static str,
+    other: &mut Map<String, Value>,
+) -> Result<T, DecodeError> {
     let Some(json) = json else { return Ok(T::default()) };
-    serde_json::from_slice(&json).map_err(|cause| DecodeError::Facts { key, cause })
+    let mut unknown = Vec::new();
+    let mut reader = serde_json::Deserializer::from_slice(&json);
+    let read = serde_ignored::deserialize(&mut reader, |path| unknown.push(keys(&path)));
+    let failed = |cause| DecodeError::Facts { key, cause };
+    let name = key.rsplit('.').next().unwrap_or(key);
+    match read.and_then(|facts| reader.end().map(|()| facts)) {
+        Ok(facts) if unknown.is_empty() => Ok(facts),
+        Ok(facts) => {
+            let whole: Value = serde_json::from_slice(&json).map_err(failed)?;
+            for path in unknown {
+                keep(other.entry(name).or_insert_with(|| Value::Object(Map::new())), &path, &whole);
+            }
+            Ok(facts)
+        }
+        Err(cause) => {
+            let Ok(mut facts) = serde_json::from_slice::<Map<String, Value>>(&json) else { return Err(failed(cause)) };
+            let mut base = facts.clone();
+            base.retain(|name, _| NEEDED.contains(&name.as_str()));
+            let mut strange = Map::new();
+            facts.retain(|name, value| {
+                let mut one = base.clone();
+                one.insert(name.clone(), value.clone());
+                let fits = base.contains_key(name) || serde_json::from_value::<T>(Value::Object(one)).is_ok();
+                if !fits {
+                    strange.insert(name.clone(), value.clone());
+                }
+                fits
+            });
+            if strange.is_empty() {
+                return Err(failed(cause));
+            }
+            let rest = parse(Some(Value::Object(facts).to_string().into_bytes()), key, other)?;
+            if let Value::Object(kept) = other.entry(name).or_insert_with(|| Value::Object(Map::new())) {
+                kept.extend(strange);
+            }
+            Ok(rest)
+        }
+    }
+}
+
+/// Without these, facts are not facts.
+const NEEDED: [&str; 2] = ["id", "region"];
+
+/// The keys that lead to a value.
+fn keys(path: &serde_ignored::Path<'_>) -> Vec<String> {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => Vec::new(),
+        Path::Seq { parent, .. }
+        | Path::Some { parent }
+        | Path::NewtypeStruct { parent }
+        | Path::NewtypeVariant { parent } => keys(parent),
+        Path::Map { parent, key } => keys(parent).into_iter().chain([key.clone()]).collect(),
+    }
+}
+
+/// Copies the value at a path.
+fn keep(to: &mut Value, path: &[String], from: &Value) {
+    let [key, rest @ ..] = path else { return };
+    let (Some(from), Value::Object(to)) = (from.get(key), to) else { return };
+    if rest.is_empty() {
+        to.insert(key.clone(), from.clone());
+    } else {
+        keep(to.entry(key).or_insert_with(|| Value::Object(Map::new())), rest, from);
+    }
+}
+
+/// Decodes an entry that was rejected, by an older release perhaps.
+pub fn again(rejected: &Rejected) -> Result<AuditRecord, DecodeError> {
+    match rejected.source.as_str() {
+        _ if !rejected.whole => Err(DecodeError::Cut),
+        "file" => line::record(&rejected.content),
+        "als" => {
+            let entry = HttpAccessLogEntry::decode(rejected.content.as_slice()).map_err(|_| DecodeError::Cut)?;
+            als::record(&entry)
+        }
+        // A record that the store refused.
+        _ => serde_json::from_slice(&rejected.content).map_err(DecodeError::Line),
+    }
 }

@@ -55,8 +55,8 @@ impl Service {
         self.buffer.push(match decode::als::record(entry) {
             Ok(record) => Item::Record(Box::new(record)),
             Err(error) => {
-                let content = format!("{} bytes of HTTPAccessLogEntry", entry.encoded_len());
-                let rejected = Rejected::new("als", log.to_owned(), number, error.to_string(), content.as_bytes());
+                let content = entry.encode_to_vec();
+                let rejected = Rejected::new("als", log.to_owned(), number, error.to_string(), &content);
                 Item::Rejected(Box::new(rejected))
             }
         });

@@ -11,7 +11,6 @@ pub const ATTEMPT_STATE: &str = "wasm.bedrock.attempt";
 /// Token counts of one exchange, as Bedrock reports them: `input` excludes tokens read from or written to the prompt
 /// cache.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Usage {
     /// Input tokens that were not cached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,7 +41,6 @@ impl Usage {
 
 /// Token counts that the gateway estimated from bytes, because the response did not report them to its end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Estimate {
     /// Input tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -13,7 +13,9 @@ pub const RETENTION_DAYS: u64 = 30;
 // follow these rows. A new field must be an Option: older records lack it.
 audit_record! {
     /// One exchange, as the collector stores it.
-    AuditRecord(key: ExchangeKey, envoy: EnvoyEntry, exchange: ExchangeFacts, attempt: AttemptFacts)
+    AuditRecord(
+        key: ExchangeKey, envoy: EnvoyEntry, exchange: ExchangeFacts, attempt: AttemptFacts, other: Option<String>,
+    )
 
     /// The key. The filter makes one for each exchange and never takes the client's `x-request-id`; Envoy's stream id if
     /// the filter left no facts; made of time and client address if Envoy has none.
@@ -74,6 +76,8 @@ audit_record! {
     /// `connection` for an entry that belongs to no exchange: Envoy could read no request on the connection. Null for an
     /// exchange.
     kind: Option<String> = Collector(key.connection.then(|| "connection".to_owned())),
+    /// Facts of a newer filter that this release has no field for, as JSON (`{"exchange":{"usage":{"reasoning":5}}}`).
+    other_facts: Option<String> = Collector(other),
     /// When the record expires: 30 days after `time`, in epoch seconds.
     expires_at: u64 = Collector(key.epoch_seconds + RETENTION_DAYS * 86_400),
 }
@@ -126,7 +130,7 @@ mod tests {
             resigned: None,
         };
         let facts = json!([exchange, attempt]);
-        let record = AuditRecord::new(key("the id"), EnvoyEntry::default(), exchange, attempt);
+        let record = AuditRecord::new(key("the id"), EnvoyEntry::default(), exchange, attempt, None);
         let record = serde_json::to_value(record).unwrap();
         for fact in leaves(&facts) {
             assert!(leaves(&record).contains(&fact), "{fact} is not in {record}");
@@ -155,6 +159,7 @@ mod tests {
     #[test]
     fn a_record_expires_after_30_days() {
         let facts = (ExchangeFacts::default(), AttemptFacts::default());
-        assert_eq!(AuditRecord::new(key("r"), EnvoyEntry::default(), facts.0, facts.1).expires_at, 1 + 30 * 86_400);
+        let record = AuditRecord::new(key("r"), EnvoyEntry::default(), facts.0, facts.1, None);
+        assert_eq!(record.expires_at, 1 + 30 * 86_400);
     }
 }

@@ -6,11 +6,12 @@ pub mod checkpoint_file;
 mod error;
 mod item;
 mod query;
-mod rejected_file;
+pub mod rejected_file;
 mod table;
 mod write;
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use aws_config::timeout::TimeoutConfig;
@@ -21,7 +22,7 @@ use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
-use crate::batch::{Batch, Written};
+use crate::batch::{Batch, Rejected, Written};
 
 pub use error::DynamoError;
 pub use item::{SHARDS, shard_of};
@@ -31,6 +32,8 @@ pub struct DynamoStore {
     client: Client,
     table: String,
     region: String,
+    /// Holds rejected entries.
+    rejected: PathBuf,
 }
 
 impl DynamoStore {
@@ -56,7 +59,14 @@ impl DynamoStore {
 
     /// `region` is for messages only.
     pub fn new(client: Client, table: &str, region: &str) -> Self {
-        Self { client, table: table.to_owned(), region: region.to_owned() }
+        let rejected = PathBuf::from(format!("{table}.rejected.jsonl"));
+        Self { client, table: table.to_owned(), region: region.to_owned(), rejected }
+    }
+
+    /// Keeps rejected entries in that file, instead of `TABLE.rejected.jsonl` in the working folder.
+    #[must_use]
+    pub fn with_rejected(self, rejected: PathBuf) -> Self {
+        Self { rejected, ..self }
     }
 
     pub fn client(&self) -> &Client {
@@ -66,9 +76,21 @@ impl DynamoStore {
     /// Writes the records, then rejected entries and the checkpoint to the files next to the log. After a crash in
     /// between, the same records are written again under the same keys.
     pub async fn write(&self, batch: &Batch) -> Result<Written, DynamoError> {
-        let written = self.put(&batch.records).await?;
+        let mut written = self.put(&batch.records).await?;
+        let conflicts = batch.records.iter().filter_map(|record| {
+            let (id, reason) = written.refused.iter().find(|(id, _)| *id == record.request_id)?;
+            let content = serde_json::to_vec(record).unwrap_or_default();
+            Some(Rejected::new("store", id.clone(), 0, reason.clone(), &content))
+        });
+        let rejected: Vec<_> = batch.rejected.iter().cloned().chain(conflicts).collect();
+        match (rejected_file::append(&self.rejected, &rejected), &batch.checkpoint) {
+            (Ok(()), _) => {}
+            // The line is still in the log.
+            (Err(error), Some(_)) => return Err(error),
+            // The feed goes on without.
+            (Err(error), None) => written.lost = Some((rejected.len(), error.to_string())),
+        }
         if let Some((log, checkpoint)) = &batch.checkpoint {
-            rejected_file::append(log, &batch.rejected, &written.refused)?;
             checkpoint_file::write(log, checkpoint)?;
         }
         Ok(written)

@@ -1,6 +1,7 @@
 //! Records in a SQLite file. A batch and its checkpoint are one transaction, so that they agree after a crash.
 
 mod purge;
+mod rejected;
 mod schema;
 
 use std::path::{Path, PathBuf};
@@ -9,11 +10,13 @@ use std::time::Duration;
 
 use audit::AuditRecord;
 use rusqlite::types::{ToSql, Value as Sql};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params, params_from_iter};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Statement, TransactionBehavior, params, params_from_iter};
 use serde_json::Value;
 use time::OffsetDateTime;
 
 pub use self::purge::{PurgeLimits, Purged};
+use self::rejected::Reject;
+pub use self::rejected::{KeptEntry, Retried};
 use self::schema::{VERSION, version};
 use crate::batch::{Batch, Rejected, Written};
 use crate::checkpoint::Checkpoint;
@@ -98,30 +101,27 @@ impl SqliteStore {
             let mut written = Written::default();
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let seen_at = OffsetDateTime::now_utc().unix_timestamp();
-            let mut insert = transaction.prepare(&insert())?;
-            let mut stored_time = transaction.prepare("SELECT time FROM records WHERE request_id = ?")?;
-            let mut reject = transaction.prepare("INSERT INTO rejected VALUES (?, ?, ?, ?, ?, ?)")?;
+            let mut insert = Insert::prepare(&transaction)?;
+            let mut reject = Reject::prepare(&transaction)?;
             for record in &batch.records {
-                // A stored record is never overwritten. The same exchange arrives again from the other source or after
-                // a restart. A different one under the same id (Envoy may be configured to trust clients' ids) goes to
-                // the rejected entries.
-                if insert.execute(params_from_iter(values(record)))? == 0 {
-                    let stored: String = stored_time.query_row([&record.request_id], |row| row.get(0))?;
-                    if stored != record.time {
+                match insert.execute(record)? {
+                    Inserted::New => {}
+                    Inserted::Repeated => written.repeated += 1,
+                    Inserted::Conflict { stored } => {
                         let reason = Written::id_conflict(&stored);
-                        let content = serde_json::to_string(record).map_err(to_sql_error)?;
-                        reject.execute(params![seen_at, "store", record.request_id, 0, reason, content])?;
-                        written.refused.push((record.request_id.clone(), reason));
+                        let content = serde_json::to_vec(record).map_err(to_sql_error)?;
+                        let id = record.request_id.clone();
+                        reject.execute(seen_at, &Rejected::new("store", id.clone(), 0, reason.clone(), &content))?;
+                        written.refused.push((id, reason));
                         continue;
                     }
-                    written.repeated += 1;
                 }
                 written.stored += 1;
             }
-            for Rejected { source, file, offset, reason, content } in &batch.rejected {
-                reject.execute(params![seen_at, source, file, offset.cast_signed(), reason, content])?;
+            for rejected in &batch.rejected {
+                reject.execute(seen_at, rejected)?;
             }
-            drop((insert, stored_time, reject));
+            drop((insert, reject));
             if let Some((log, checkpoint)) = &batch.checkpoint {
                 let state = serde_json::to_string(checkpoint).map_err(to_sql_error)?;
                 transaction
@@ -196,14 +196,39 @@ impl SqliteStore {
     }
 }
 
-fn insert() -> String {
-    let names: Vec<_> = AuditRecord::FIELDS.iter().map(|field| field.name).collect();
-    let marks = vec!["?"; names.len()];
-    format!(
-        "INSERT INTO records ({}) VALUES ({}) ON CONFLICT (request_id) DO NOTHING",
-        names.join(", "),
-        marks.join(", ")
-    )
+/// A stored record is never overwritten. The same exchange arrives again from the other source or after a restart. A
+/// different one under the same id (Envoy may be configured to trust clients' ids) goes to the rejected entries.
+struct Insert<'c> {
+    insert: Statement<'c>,
+    stored_time: Statement<'c>,
+}
+
+enum Inserted {
+    New,
+    Repeated,
+    Conflict { stored: String },
+}
+
+impl<'c> Insert<'c> {
+    fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
+        let names: Vec<_> = AuditRecord::FIELDS.iter().map(|field| field.name).collect();
+        let marks = vec!["?"; names.len()];
+        let insert = format!(
+            "INSERT INTO records ({}) VALUES ({}) ON CONFLICT (request_id) DO NOTHING",
+            names.join(", "),
+            marks.join(", ")
+        );
+        let stored_time = connection.prepare("SELECT time FROM records WHERE request_id = ?")?;
+        Ok(Self { insert: connection.prepare(&insert)?, stored_time })
+    }
+
+    fn execute(&mut self, record: &AuditRecord) -> rusqlite::Result<Inserted> {
+        if self.insert.execute(params_from_iter(values(record)))? > 0 {
+            return Ok(Inserted::New);
+        }
+        let stored: String = self.stored_time.query_row([&record.request_id], |row| row.get(0))?;
+        Ok(if stored == record.time { Inserted::Repeated } else { Inserted::Conflict { stored } })
+    }
 }
 
 /// A record's values in the order of [`AuditRecord::FIELDS`].

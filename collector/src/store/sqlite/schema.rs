@@ -4,7 +4,7 @@ use audit::{AuditRecord, Field, Kind, table};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 /// Each brings a file one version further. The first creates the tables.
-const STEPS: [fn(&Connection) -> rusqlite::Result<()>; 2] = [create, add_clock];
+const STEPS: [fn(&Connection) -> rusqlite::Result<()>; 3] = [create, add_clock, keep_rejected];
 /// `PRAGMA user_version` of the file. A new record field does not change it: [`prepare`] adds the column.
 pub(super) const VERSION: i64 = STEPS.len() as i64;
 
@@ -53,6 +53,16 @@ fn add_clock(connection: &Connection) -> rusqlite::Result<()> {
          CREATE INDEX IF NOT EXISTS records_by_time ON records (time);
          CREATE INDEX IF NOT EXISTS rejected_by_age ON rejected (seen_at);"
     ))
+}
+
+/// Older releases kept the first 4 KiB as text.
+fn keep_rejected(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(
+        "ALTER TABLE rejected ADD COLUMN raw BLOB;
+         ALTER TABLE rejected ADD COLUMN whole INTEGER NOT NULL DEFAULT 0;
+         UPDATE rejected SET raw = CAST(content AS BLOB), whole = length(CAST(content AS BLOB)) BETWEEN 1 AND 4095
+           WHERE source <> 'als';",
+    )
 }
 
 fn add_columns(connection: &Connection) -> rusqlite::Result<()> {
