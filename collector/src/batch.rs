@@ -8,9 +8,9 @@ use audit::AuditRecord;
 
 use crate::checkpoint::Checkpoint;
 
-/// DynamoDB's limit for `BatchWriteItem`.
+/// Feed entries that are stored without waiting for more.
 pub const BATCH_ITEMS: usize = 25;
-/// Lines of the log that are one batch, and one transaction.
+/// Most entries of one batch, and of one transaction.
 pub const BATCH_LINES: usize = 500;
 /// How long a batch that is not full waits for more entries.
 pub const BATCH_WAIT: Duration = Duration::from_millis(200);

@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::backoff::back_off;
 use crate::batch::Batch;
 use crate::report::Report;
 use crate::store::{Store, StoreError};
 
-/// Retries with back-off. Once `stop` is true it gives up after `grace`.
+/// Retries with back-off. Once `stop` is true it gives up after `grace`, in the middle of an attempt too.
 ///
 /// # Errors
 /// The last [`StoreError`], after `stop` only. The batch is not stored then.
@@ -22,8 +21,28 @@ pub async fn deliver(
     stop: &mut watch::Receiver<bool>,
     grace: Duration,
 ) -> Result<(), StoreError> {
+    let mut stopped = stop.clone();
+    let given_up = async {
+        if stopped.wait_for(|stop| *stop).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(grace).await;
+    };
+    let mut last = StoreError::Stopped;
+    tokio::select! {
+        () = attempts(store, batch, report, stop, &mut last) => Ok(()),
+        () = given_up => Err(last),
+    }
+}
+
+async fn attempts(
+    store: &Store,
+    batch: &Batch,
+    report: &Report,
+    stop: &mut watch::Receiver<bool>,
+    last: &mut StoreError,
+) {
     let mut failures = 0;
-    let mut deadline = None;
     loop {
         let error = match store.write(batch).await {
             Ok(written) => {
@@ -42,19 +61,16 @@ pub async fn deliver(
                 if failures > 0 {
                     report.store_up(failures);
                 }
-                return Ok(());
+                return;
             }
             Err(error) => error,
         };
         failures += 1;
-        let stopping = *stop.borrow();
-        if stopping && *deadline.get_or_insert_with(|| Instant::now() + grace) <= Instant::now() {
-            return Err(error);
-        }
         let wait = back_off(failures);
         report.store_down(&error, wait);
-        if stopping {
-            tokio::time::sleep(wait.min(grace)).await;
+        *last = error;
+        if *stop.borrow() {
+            tokio::time::sleep(wait).await;
         } else {
             // A stop ends the wait early, for one more attempt.
             let _ = tokio::time::timeout(wait, stop.changed()).await;

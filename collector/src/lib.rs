@@ -16,5 +16,6 @@ pub mod rejected;
 pub mod report;
 pub mod run;
 pub mod source;
+pub mod stderr;
 pub mod store;
 pub mod timestamp;

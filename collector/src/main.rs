@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use audit::text::{visible, visible_json};
 use audit_collector::clock::Reading;
@@ -14,13 +15,17 @@ use audit_collector::query::{Query, Status, time_argument};
 use audit_collector::rejected::{RejectedError, list_file, list_sqlite, retry_file, retry_sqlite};
 use audit_collector::report::Report;
 use audit_collector::run::{Sources, run};
-use audit_collector::store::Store;
+use audit_collector::stderr;
 use audit_collector::store::dynamodb::{DynamoError, DynamoStore};
 use audit_collector::store::sqlite::{PurgeLimits, Purged, SqliteError, SqliteStore};
+use audit_collector::store::{Checked, Store};
 use clap::{Args, Parser, Subcommand};
 use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+
+/// How long a start may read SQLite's file for damage. Meanwhile the log waits.
+const CHECK_AT_START: Duration = Duration::from_secs(20);
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -196,13 +201,15 @@ async fn main() -> ExitCode {
         Command::Purge(arguments) => purge(&arguments),
         Command::Rejected { action } => rejected(action).await,
     };
-    match result {
+    let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("audit-collector: {}", visible(&error.to_string()));
+            stderr::line(format!("audit-collector: {}\n", visible(&error.to_string())));
             ExitCode::FAILURE
         }
-    }
+    };
+    stderr::flush();
+    code
 }
 
 async fn collect(arguments: RunArguments) -> Result<(), Failure> {
@@ -234,6 +241,9 @@ async fn collect(arguments: RunArguments) -> Result<(), Failure> {
             (Store::DynamoDb(store), format!("dynamodb={table}"))
         }
     };
+    if store.check_pages(Some(CHECK_AT_START))? == Checked::Unfinished {
+        report.failed("store", &"it is too large to be checked for damage at the start; the next check is in a day");
+    }
     let (stop, stopped) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -250,7 +260,7 @@ async fn collect(arguments: RunArguments) -> Result<(), Failure> {
         if let Some(file) = ready_file
             && let Err(error) = std::fs::write(file, sources)
         {
-            eprintln!("audit-collector: --ready-file {}: {error}", file.display());
+            stderr::line(format!("audit-collector: --ready-file {}: {error}\n", file.display()));
         }
         let mut stdout = std::io::stdout().lock();
         let _ = writeln!(stdout, "ready {sources} {name}").and_then(|()| stdout.flush());
@@ -283,7 +293,7 @@ async fn rejected(action: RejectedAction) -> Result<(), Failure> {
             return match listed {
                 Err(RejectedError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
                 Ok(0) => {
-                    eprintln!("no rejected entries");
+                    stderr::line("no rejected entries\n".to_owned());
                     Ok(())
                 }
                 listed => Ok(listed.map(|_| ())?),
@@ -337,7 +347,7 @@ async fn print(arguments: QueryArguments) -> Result<(), Failure> {
             text.push('\n');
         }
     } else if records.is_empty() {
-        eprintln!("no records match");
+        stderr::line("no records match\n".to_owned());
     } else {
         text = table(&records);
     }

@@ -2,12 +2,13 @@
 //! decoded may hold anything; the `rejected` table keeps it.
 
 use std::fmt::Display;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use audit::text::visible;
+
+use crate::stderr;
 
 #[derive(Debug, Default)]
 pub struct Report {
@@ -156,6 +157,10 @@ impl Report {
         say(level, format_args!("{}: {notice}", file.display()));
     }
 
+    pub fn stopped_in_backlog(&self, file: &Path) {
+        say("info", format_args!("{}: stopped before its end; the next start reads on there", file.display()));
+    }
+
     pub fn failed(&self, what: &str, error: &dyn Display) {
         say("warn", format_args!("{what}: {error}"));
     }
@@ -173,6 +178,5 @@ impl Report {
 
 fn say(level: &str, text: std::fmt::Arguments<'_>) {
     let text = text.to_string();
-    // eprintln panics if the reader of stderr is gone.
-    let _ = writeln!(std::io::stderr().lock(), "audit-collector {level} {}", visible(&text));
+    stderr::line(format!("audit-collector {level} {}\n", visible(&text)));
 }

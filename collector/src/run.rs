@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::clock::Reading;
 use crate::report::{Counts, Report};
@@ -17,6 +18,10 @@ use crate::store::{PurgeLimits, Purged, Store, StoreError};
 
 /// How often expired records are deleted.
 const PURGE_INTERVAL: Duration = Duration::from_secs(3600);
+/// How often the store's file is looked for.
+const PLACE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the store's file is read for damage; a start does it too.
+const PAGES_INTERVAL: Duration = Duration::from_secs(86_400);
 /// How often new drops are reported.
 const DROPS_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -39,6 +44,9 @@ pub enum RunError {
     /// Fatal: reading from the start instead would hide it.
     #[error("checkpoint: {0}")]
     Checkpoint(#[from] StoreError),
+    /// The next start reads the log from its start.
+    #[error(transparent)]
+    Store(StoreError),
     #[error("lost {0} access log service entries: the store was down at the stop")]
     Lost(u64),
 }
@@ -94,7 +102,7 @@ pub async fn run(
     let work = async { tokio::join!(live, ledger).0 };
     let result = tokio::select! {
         result = work => result,
-        () = upkeep => Ok(0),
+        error = upkeep => return Err(RunError::Store(error)),
     };
     report.print_dropped();
     report.print_expired();
@@ -105,12 +113,28 @@ pub async fn run(
     }
 }
 
-/// Runs periodic work; never returns.
-async fn upkeep(store: &Store, report: &Arc<Report>, limits: PurgeLimits, stop: watch::Receiver<bool>) {
+/// Runs periodic work, until the store's file is gone.
+async fn upkeep(store: &Store, report: &Arc<Report>, limits: PurgeLimits, stop: watch::Receiver<bool>) -> StoreError {
     let mut purge = tokio::time::interval(PURGE_INTERVAL);
     let mut drops = tokio::time::interval(DROPS_INTERVAL);
+    let mut place = tokio::time::interval(PLACE_INTERVAL);
+    let mut pages = tokio::time::interval_at(Instant::now() + PAGES_INTERVAL, PAGES_INTERVAL);
     loop {
         tokio::select! {
+            _ = place.tick() => {
+                if let Err(error) = store.check_place() {
+                    return error;
+                }
+            }
+            _ = pages.tick() => {
+                let (store, report) = (store.clone(), Arc::clone(report));
+                // A thread that the end of the program does not wait for.
+                std::thread::spawn(move || {
+                    if let Err(error) = store.check_pages(None) {
+                        report.failed("store", &error);
+                    }
+                });
+            }
             _ = purge.tick() => {
                 let (store, report, stop) = (store.clone(), Arc::clone(report), stop.clone());
                 tokio::task::spawn_blocking(move || match store.purge(&Reading::now(), limits, || *stop.borrow()) {

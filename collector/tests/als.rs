@@ -13,7 +13,7 @@ use audit_collector::query::Query;
 use audit_collector::report::{Counts, Report};
 use audit_collector::run::{RunError, Sources, run};
 use audit_collector::source::als;
-use audit_collector::source::buffer::Buffer;
+use audit_collector::source::buffer::{Buffer, Capacity};
 use audit_collector::store::Store;
 use audit_collector::store::sqlite::SqliteStore;
 use common::wait_for;
@@ -123,7 +123,7 @@ async fn a_full_buffer_drops_and_counts_the_oldest() {
     let folder = tempfile::tempdir().unwrap();
     let db = SqliteStore::open(&folder.path().join("a.db")).unwrap();
     let report = Arc::new(Report::default());
-    let buffer = Arc::new(Buffer::new(10, Arc::clone(&report)));
+    let buffer = Arc::new(Buffer::new(Capacity { entries: 10, bytes: 1 << 20 }, Arc::clone(&report)));
     let (stop, stopped) = watch::channel(false);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -139,4 +139,30 @@ async fn a_full_buffer_drops_and_counts_the_oldest() {
         db.query(&query, OffsetDateTime::now_utc()).unwrap().into_iter().map(|record| record.request_id).collect();
     kept.sort();
     assert_eq!(kept, (15..25).map(|number| format!("e{number}")).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_entries_fill_the_buffer_earlier() {
+    let report = Arc::new(Report::default());
+    let buffer = Arc::new(Buffer::new(Capacity { entries: 10_000, bytes: 200_000 }, Arc::clone(&report)));
+    let (stop, stopped) = watch::channel(false);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(als::serve(listener, Arc::clone(&buffer), stopped.clone()));
+    let stream = open(address).await;
+    // Entries that cannot be decoded are kept as they are; here 20 kB each.
+    for number in 0..50 {
+        let mut large = entry(&format!("e{number:02}{}", "x".repeat(20_000)));
+        large.common_properties.as_mut().unwrap().start_time = None;
+        stream.send(message(vec![large])).await.unwrap();
+    }
+    wait_for("drops", || report.counts().dropped >= 40).await;
+    stop.send(true).unwrap();
+    serving.await.unwrap().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let db = SqliteStore::open(&folder.path().join("a.db")).unwrap();
+    assert_eq!(buffer.drain(&Store::Sqlite(db.clone()), stopped).await, 0);
+    let kept = db.rejected(0, 100).unwrap();
+    assert!((5..10).contains(&kept.len()), "{}", kept.len());
+    assert_eq!(kept.len() as u64 + report.counts().dropped, 50);
 }

@@ -2,20 +2,21 @@
 //! dropped and counted.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use audit::AuditRecord;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
-use crate::batch::{BATCH_ITEMS, BATCH_WAIT, Batch, Rejected};
+use crate::batch::{BATCH_ITEMS, BATCH_LINES, BATCH_WAIT, Batch, Rejected};
 use crate::deliver::deliver;
 use crate::report::Report;
 use crate::store::Store;
 
-/// Some 10 MB; a minute at 160 calls a second.
-pub const CAPACITY: usize = 10_000;
-/// How long a stop waits for a store that is down before the buffer's entries are lost.
+/// What the buffer holds at most: a minute at 160 calls a second.
+pub const CAPACITY: Capacity = Capacity { entries: 10_000, bytes: 32 << 20 };
+/// How long a stop waits for a store that is down or slow before the buffer's entries are lost.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -24,24 +25,45 @@ pub(super) enum Item {
     Rejected(Box<Rejected>),
 }
 
+#[derive(Debug, Clone, Copy)]
+pub struct Capacity {
+    pub entries: usize,
+    /// Of the entries' texts. Clients choose some of these.
+    pub bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Items {
+    queue: VecDeque<Item>,
+    bytes: usize,
+}
+
 #[derive(Debug)]
 pub struct Buffer {
-    items: Mutex<VecDeque<Item>>,
+    items: Mutex<Items>,
     pushed: Notify,
-    capacity: usize,
+    capacity: Capacity,
     report: Arc<Report>,
 }
 
 impl Buffer {
-    /// `capacity` is a number of entries.
-    pub fn new(capacity: usize, report: Arc<Report>) -> Self {
+    pub fn new(capacity: Capacity, report: Arc<Report>) -> Self {
         Self { items: Mutex::default(), pushed: Notify::new(), capacity, report }
     }
 
     /// Moves entries to the store until `stop` is true and the buffer is empty. Returns the number of entries lost
     /// because the store stayed down.
     pub async fn drain(&self, store: &Store, mut stop: watch::Receiver<bool>) -> u64 {
+        let mut deadline = None;
         loop {
+            // A store that is slow, too.
+            if *stop.borrow() && *deadline.get_or_insert_with(|| Instant::now() + STOP_GRACE) <= Instant::now() {
+                let lost = self.len() as u64;
+                if lost > 0 {
+                    self.report.failed("stopped, access log service entries lost", &lost);
+                }
+                return lost;
+            }
             if self.len() == 0 {
                 if *stop.borrow() {
                     return 0;
@@ -70,12 +92,15 @@ impl Buffer {
     }
 
     pub(super) fn push(&self, item: Item) {
-        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
-        if items.len() >= self.capacity {
-            items.pop_front();
+        let mut items = self.lock();
+        let bytes = item.bytes();
+        while items.queue.len() >= self.capacity.entries || items.bytes + bytes > self.capacity.bytes {
+            let Some(oldest) = items.queue.pop_front() else { break };
+            items.bytes -= oldest.bytes();
             self.report.dropped();
         }
-        items.push_back(item);
+        items.bytes += bytes;
+        items.queue.push_back(item);
         drop(items);
         self.pushed.notify_one();
     }
@@ -85,10 +110,13 @@ impl Buffer {
     }
 
     fn take(&self) -> Batch {
-        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = items.len().min(BATCH_ITEMS);
+        let mut items = self.lock();
+        let count = items.queue.len().min(BATCH_LINES);
         let mut batch = Batch::default();
-        for item in items.drain(..count) {
+        let taken: Vec<_> = items.queue.drain(..count).collect();
+        items.bytes -= taken.iter().map(Item::bytes).sum::<usize>();
+        drop(items);
+        for item in taken {
             match item {
                 Item::Record(record) => batch.records.push(*record),
                 Item::Rejected(rejected) => batch.rejected.push(*rejected),
@@ -98,6 +126,20 @@ impl Buffer {
     }
 
     fn len(&self) -> usize {
-        self.items.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.lock().queue.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Items> {
+        self.items.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Item {
+    /// What it takes in memory, about.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Record(record) => size_of::<AuditRecord>() + record.text_bytes(),
+            Self::Rejected(rejected) => size_of::<Rejected>() + rejected.content.len() + rejected.reason.len(),
+        }
     }
 }

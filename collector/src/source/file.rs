@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::log_file::Line;
 use super::tail::Tail;
@@ -14,13 +15,21 @@ use crate::deliver::deliver;
 use crate::report::Report;
 use crate::store::Store;
 
+/// How long a stop waits until the lines are stored that were written before. The next start reads the rest.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
 /// Follows the log until `stop`. `path` is also the checkpoint's key.
 pub async fn follow(path: &Path, mut tail: Tail, store: &Store, report: &Report, mut stop: watch::Receiver<bool>) {
     // A lasting failure is reported once, not at each poll.
     let mut last_error = String::new();
     let mut stored = None;
+    let mut deadline = None;
     loop {
         let stopping = *stop.borrow();
+        if stopping && *deadline.get_or_insert_with(|| Instant::now() + STOP_GRACE) <= Instant::now() {
+            report.stopped_in_backlog(path);
+            return;
+        }
         let polled = match tail.poll(BATCH_LINES) {
             Ok(polled) => {
                 last_error.clear();
@@ -47,7 +56,7 @@ pub async fn follow(path: &Path, mut tail: Tail, store: &Store, report: &Report,
             decode_into(&mut batch, line);
         }
         if moved || !batch.is_empty() {
-            if let Err(error) = deliver(store, &batch, report, &mut stop, Duration::ZERO).await {
+            if let Err(error) = deliver(store, &batch, report, &mut stop, STOP_GRACE).await {
                 report
                     .failed("stopped before every line was stored; the next start continues at the checkpoint", &error);
                 return;

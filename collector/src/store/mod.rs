@@ -5,9 +5,10 @@ mod paths;
 pub mod sqlite;
 
 use std::path::Path;
+use std::time::Duration;
 
 use audit::AuditRecord;
-pub use sqlite::{PurgeLimits, Purged};
+pub use sqlite::{Checked, PurgeLimits, Purged};
 use time::OffsetDateTime;
 
 use crate::batch::{Batch, Written};
@@ -21,6 +22,8 @@ pub enum StoreError {
     Sqlite(#[from] sqlite::SqliteError),
     #[error(transparent)]
     DynamoDb(#[from] dynamodb::DynamoError),
+    #[error("stopped during a write")]
+    Stopped,
 }
 
 #[derive(Debug, Clone)]
@@ -41,6 +44,22 @@ impl Store {
             Self::Sqlite(store) => tokio::task::block_in_place(|| store.write(batch))?,
             Self::DynamoDb(store) => store.write(batch).await?,
         })
+    }
+
+    /// Fails if what is written is lost: SQLite's file is not in its place any more.
+    pub fn check_place(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(store) => Ok(store.check_place()?),
+            Self::DynamoDb(_) => Ok(()),
+        }
+    }
+
+    /// Reads all of SQLite's file, for damage.
+    pub fn check_pages(&self, limit: Option<Duration>) -> Result<Checked, StoreError> {
+        match self {
+            Self::Sqlite(store) => Ok(store.check_pages(limit)?),
+            Self::DynamoDb(_) => Ok(Checked::Whole),
+        }
     }
 
     /// How far the log at that path was read.

@@ -69,6 +69,11 @@ pub(crate) trait FieldType: Sized {
     /// The value as a record keeps it.
     #[must_use]
     fn kept(self) -> Self;
+
+    /// Bytes of text, outside the value itself.
+    fn text_bytes(&self) -> usize {
+        0
+    }
 }
 
 impl FieldType for String {
@@ -76,6 +81,10 @@ impl FieldType for String {
 
     fn kept(self) -> Self {
         bounded(self)
+    }
+
+    fn text_bytes(&self) -> usize {
+        self.len()
     }
 }
 
@@ -109,6 +118,10 @@ impl<T: FieldType> FieldType for Option<T> {
 
     fn kept(self) -> Self {
         self.map(T::kept)
+    }
+
+    fn text_bytes(&self) -> usize {
+        self.as_ref().map_or(0, T::text_bytes)
     }
 }
 
@@ -148,6 +161,12 @@ macro_rules! audit_record {
             #[must_use]
             pub fn new($($argument: $argument_type),+) -> Self {
                 Self { $($name: <$type as FieldType>::kept($value),)+ }
+            }
+
+            /// Bytes of all texts.
+            #[must_use]
+            pub fn text_bytes(&self) -> usize {
+                0 $(+ self.$name.text_bytes())+
             }
         }
     };

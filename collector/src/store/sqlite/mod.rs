@@ -1,5 +1,6 @@
 //! Records in a SQLite file. A batch and its checkpoint are one transaction, so that they agree after a crash.
 
+mod health;
 mod purge;
 mod rejected;
 mod schema;
@@ -10,10 +11,13 @@ use std::time::Duration;
 
 use audit::AuditRecord;
 use rusqlite::types::{ToSql, Value as Sql};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Statement, TransactionBehavior, params, params_from_iter};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Statement, TransactionBehavior, params, params_from_iter,
+};
 use serde_json::Value;
 use time::OffsetDateTime;
 
+pub use self::health::Checked;
 pub use self::purge::{PurgeLimits, Purged};
 use self::rejected::Reject;
 pub use self::rejected::{KeptEntry, Retried};
@@ -39,6 +43,16 @@ pub enum SqliteError {
     Empty(PathBuf),
     #[error("{path}: {cause}")]
     Sql { path: PathBuf, cause: rusqlite::Error },
+    #[error(
+        "{path}: the database is damaged: {reason}. Move it away and start again: a new one is made of the log, as far back \
+         as its parts go. `sqlite3 FILE .recover` may save older records"
+    )]
+    Damaged { path: PathBuf, reason: String },
+    #[error(
+        "{0}: the database was deleted or replaced. Put it back, or start again: a new one is made of the log, as far back as \
+         its parts go"
+    )]
+    Replaced(PathBuf),
     #[error("{path}: cannot read a row: {cause}")]
     Row { path: PathBuf, cause: serde_json::Error },
 }
@@ -46,6 +60,8 @@ pub enum SqliteError {
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
     path: PathBuf,
+    /// Device and inode.
+    place: (u64, u64),
     connection: Arc<Mutex<Connection>>,
 }
 
@@ -80,7 +96,12 @@ impl SqliteStore {
         flags: OpenFlags,
         prepare: impl FnOnce(&Connection) -> rusqlite::Result<()>,
     ) -> Result<Self, SqliteError> {
-        let failed = |cause| SqliteError::Sql { path: path.to_owned(), cause };
+        let failed = |cause: rusqlite::Error| match cause.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                SqliteError::Damaged { path: path.to_owned(), reason: cause.to_string() }
+            }
+            _ => SqliteError::Sql { path: path.to_owned(), cause },
+        };
         let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
         connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
         prepare(&connection).map_err(failed)?;
@@ -91,7 +112,9 @@ impl SqliteStore {
         if found < 1 {
             return Err(SqliteError::Empty(path.to_owned()));
         }
-        Ok(Self { path: path.to_owned(), connection: Arc::new(Mutex::new(connection)) })
+        let place = health::place(path).map_err(|cause| SqliteError::File { path: path.to_owned(), cause })?;
+        let place = place.ok_or_else(|| SqliteError::Replaced(path.to_owned()))?;
+        Ok(Self { path: path.to_owned(), place, connection: Arc::new(Mutex::new(connection)) })
     }
 
     /// Writes records, rejected entries and the checkpoint in one transaction: all of them, or on error none.
