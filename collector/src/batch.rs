@@ -50,8 +50,9 @@ pub struct Written {
     pub stored: u64,
     /// Records that the store was seen to have already.
     pub repeated: u64,
-    /// Records that the store can never accept: request id and reason. The store keeps them with the rejected entries.
-    pub refused: Vec<(String, String)>,
+    /// Records that the store can never accept, with the request id as `file`. The store keeps them with the rejected
+    /// entries.
+    pub refused: Vec<Rejected>,
     /// Rejected entries that could not be kept, and why.
     pub lost: Option<(usize, String)>,
 }
@@ -63,10 +64,45 @@ impl Batch {
     }
 }
 
+/// What came of one record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inserted {
+    New,
+    /// The store had it.
+    Repeated,
+    /// The store has another one under its id, for this reason.
+    Conflict(String),
+}
+
+impl Inserted {
+    /// What came of a record whose id `stored` has already. Fields that one of them lacks do not differ: another release
+    /// may have stored it.
+    pub fn compare(stored: &AuditRecord, record: &AuditRecord) -> Self {
+        if stored.time != record.time {
+            return Self::Conflict(format!("its request id belongs to another exchange, of {}", stored.time));
+        }
+        match stored.differing_field(record) {
+            None => Self::Repeated,
+            Some(field) => Self::Conflict(format!("the stored record of its exchange has another {field}")),
+        }
+    }
+}
+
 impl Written {
-    /// The reason for refusing a record whose id another exchange, of time `stored`, has already.
-    pub fn id_conflict(stored: &str) -> String {
-        format!("its request id belongs to another exchange, of {stored}")
+    pub fn count(&mut self, record: &AuditRecord, inserted: Inserted) {
+        match inserted {
+            Inserted::New => self.stored += 1,
+            Inserted::Repeated => {
+                self.stored += 1;
+                self.repeated += 1;
+            }
+            Inserted::Conflict(reason) => self.refuse(record, reason),
+        }
+    }
+
+    pub fn refuse(&mut self, record: &AuditRecord, reason: String) {
+        let content = serde_json::to_vec(record).unwrap_or_default();
+        self.refused.push(Rejected::new("store", record.request_id.clone(), 0, reason, &content));
     }
 }
 

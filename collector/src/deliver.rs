@@ -52,8 +52,8 @@ async fn attempts(
                 for rejected in &batch.rejected {
                     report.rejected(&rejected.source, &rejected.file, rejected.offset, &rejected.reason);
                 }
-                for (id, reason) in &written.refused {
-                    report.refused(id, reason);
+                for refused in &written.refused {
+                    report.refused(&refused.file, &refused.reason);
                 }
                 if let Some((count, error)) = &written.lost {
                     report.failed(&format!("{count} rejected entries are not kept"), error);

@@ -1,16 +1,17 @@
 //! The command line of `audit-collector`.
 #![forbid(unsafe_code)]
 
-use std::io::{ErrorKind, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use audit::AuditRecord;
 use audit::text::{visible, visible_json};
 use audit_collector::clock::Reading;
-use audit_collector::print::table;
+use audit_collector::print::Table;
 use audit_collector::query::{Query, Status, time_argument};
 use audit_collector::rejected::{RejectedError, list_file, list_sqlite, retry_file, retry_sqlite};
 use audit_collector::report::Report;
@@ -25,7 +26,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 /// How long a start may read SQLite's file for damage. Meanwhile the log waits.
-const CHECK_AT_START: Duration = Duration::from_secs(20);
+const CHECK_AT_START: Duration = Duration::from_secs(5);
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -339,21 +340,28 @@ async fn print(arguments: QueryArguments) -> Result<(), Failure> {
             Store::DynamoDb(DynamoStore::connect(table, arguments.store.endpoint_url.as_deref()).await?)
         }
     };
-    let records = store.query(&query, now).await?;
-    let mut text = String::new();
-    if arguments.json {
-        for record in &records {
-            text += &visible_json(&serde_json::to_string(record)?);
-            text.push('\n');
-        }
-    } else if records.is_empty() {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let (mut rows, mut result) = (Table::default(), Ok(()));
+    let each = |record: AuditRecord| {
+        result = if arguments.json {
+            serde_json::to_string(&record).map_err(Into::into).and_then(|json| writeln!(out, "{}", visible_json(&json)))
+        } else {
+            rows.add(&record, &mut out)
+        };
+        result.is_ok()
+    };
+    let found = store.scan(&query, now, each).await?;
+    let written = result.and_then(|()| rows.end(&mut out)).and_then(|()| out.flush());
+    match written {
+        // A reader that stops early (`| head`) is not a failure.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+        written => written?,
+    }
+    if found.more {
+        let limit = query.limit;
+        stderr::line(format!("{limit} records printed, more match: --limit takes more, --until goes back in time\n"));
+    } else if found.count == 0 && !arguments.json {
         stderr::line("no records match\n".to_owned());
-    } else {
-        text = table(&records);
     }
-    // A reader that stops early (`| head`) is not a failure.
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
+    Ok(())
 }

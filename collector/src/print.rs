@@ -1,6 +1,6 @@
 //! Prints records for people.
 
-use std::fmt::Write;
+use std::io::{self, Write};
 
 use audit::text::visible;
 use audit::{AuditRecord, Kind};
@@ -21,38 +21,59 @@ const COLUMNS: [(&str, &str); 11] = [
     ("PRINCIPAL", "principal"),
 ];
 
-/// One line for each record, below the headings. Records of older releases may hold text that is not visible.
-pub fn table(records: &[AuditRecord]) -> String {
-    let mut rows = vec![COLUMNS.map(|(heading, _)| heading.to_owned())];
-    rows.extend(records.iter().map(|record| {
+/// Records whose texts set the widths of the columns. Later lines may be wider.
+const MEASURED: usize = 1_000;
+
+/// Writes one line for each record, below the headings.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// The lines that wait for their widths.
+    waiting: Vec<[String; COLUMNS.len()]>,
+    widths: Option<[usize; COLUMNS.len()]>,
+}
+
+impl Table {
+    /// Records of older releases may hold text that is not visible.
+    pub fn add(&mut self, record: &AuditRecord, to: &mut impl Write) -> io::Result<()> {
         let fields = serde_json::to_value(record).unwrap_or_default();
-        COLUMNS.map(|(_, name)| match fields.get(name) {
+        let row = COLUMNS.map(|(_, name)| match fields.get(name) {
             Some(Value::String(text)) => visible(text).into_owned(),
             Some(Value::Number(number)) => number.to_string(),
             _ => "-".to_owned(),
-        })
-    }));
-    let mut widths = [0; COLUMNS.len()];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+        });
+        if let Some(widths) = self.widths {
+            return print(&row, widths, to);
         }
+        self.waiting.push(row);
+        if self.waiting.len() == MEASURED { self.begin(to) } else { Ok(()) }
     }
-    let mut out = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (((_, name), cell), width) in COLUMNS.iter().zip(row).zip(widths) {
-            let gap = if line.is_empty() { "" } else { "  " };
-            let _ = if is_integer(name) {
-                write!(line, "{gap}{cell:>width$}")
-            } else {
-                write!(line, "{gap}{cell:<width$}")
-            };
+
+    /// Writes what still waits.
+    pub fn end(&mut self, to: &mut impl Write) -> io::Result<()> {
+        if self.widths.is_none() && !self.waiting.is_empty() { self.begin(to) } else { Ok(()) }
+    }
+
+    fn begin(&mut self, to: &mut impl Write) -> io::Result<()> {
+        let headings = COLUMNS.map(|(heading, _)| heading.to_owned());
+        let mut widths = [0; COLUMNS.len()];
+        for row in self.waiting.iter().chain([&headings]) {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
         }
-        out.push_str(line.trim_end());
-        out.push('\n');
+        self.widths = Some(widths);
+        print(&headings, widths, to)?;
+        std::mem::take(&mut self.waiting).iter().try_for_each(|row| print(row, widths, to))
     }
-    out
+}
+
+fn print(row: &[String; COLUMNS.len()], widths: [usize; COLUMNS.len()], to: &mut impl Write) -> io::Result<()> {
+    let mut line = String::new();
+    for (((_, name), cell), width) in COLUMNS.iter().zip(row).zip(widths) {
+        let gap = if line.is_empty() { "" } else { "  " };
+        line += &if is_integer(name) { format!("{gap}{cell:>width$}") } else { format!("{gap}{cell:<width$}") };
+    }
+    writeln!(to, "{}", line.trim_end())
 }
 
 fn is_integer(name: &str) -> bool {

@@ -34,6 +34,14 @@ pub enum Status {
     Class(u16),
 }
 
+/// What a scan found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Found {
+    pub count: usize,
+    /// More records match than the limit allows.
+    pub more: bool,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum ArgumentError {
     #[error("expected a time (2026-01-02T03:04:05Z) or an age (90s, 15m, 2h, 7d)")]
@@ -66,6 +74,23 @@ impl std::str::FromStr for Status {
     fn from_str(text: &str) -> Result<Self, ArgumentError> {
         let class = text.strip_suffix("xx").map(|class| class.parse().map(Self::Class));
         class.unwrap_or_else(|| text.parse().map(Self::Is)).map_err(|_| ArgumentError::Status)
+    }
+}
+
+impl Found {
+    /// Hands on a matching record. False ends the scan: there are enough, or `each` wants no more.
+    pub(crate) fn next(
+        &mut self,
+        limit: usize,
+        record: AuditRecord,
+        each: &mut impl FnMut(AuditRecord) -> bool,
+    ) -> bool {
+        self.more = self.count >= limit;
+        if self.more {
+            return false;
+        }
+        self.count += 1;
+        each(record)
     }
 }
 

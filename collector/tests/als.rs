@@ -6,7 +6,7 @@ mod common;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use audit_collector::query::Query;
@@ -35,7 +35,9 @@ fn entry(id: &str) -> HttpAccessLogEntry {
     let common = entry.common_properties.as_mut().unwrap();
     common.filter_state_objects = HashMap::new();
     common.stream_id = id.to_owned();
-    common.start_time.as_mut().unwrap().seconds = OffsetDateTime::now_utc().unix_timestamp();
+    // The same for both entries of an id.
+    static START: LazyLock<i64> = LazyLock::new(|| OffsetDateTime::now_utc().unix_timestamp());
+    common.start_time.as_mut().unwrap().seconds = *START;
     entry
 }
 

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use audit::AuditRecord;
-use audit_collector::batch::Batch;
+use audit_collector::batch::{Batch, Rejected};
 use audit_collector::deliver::deliver;
 use audit_collector::query::{Query, Status};
 use audit_collector::report::Report;
@@ -96,7 +96,7 @@ async fn stores_every_field_and_merges_duplicates() {
     let written = store.write(&batch(vec![full.clone(), bare.clone(), other, full.clone()])).await.unwrap();
     assert_eq!((written.stored, written.repeated), (3, 1));
     let reason = format!("its request id belongs to another exchange, of {}", full.time);
-    assert_eq!(written.refused, [("full".to_owned(), reason)]);
+    assert_eq!((written.refused[0].file.as_str(), written.refused[0].reason.as_str()), ("full", reason.as_str()));
     assert_eq!(store.query(&all(), OffsetDateTime::now_utc()).await.unwrap(), [full.clone(), bare]);
     let item = store.client().get_item().table_name("whole").key("request_id", text("full")).send().await.unwrap();
     let item = item.item.unwrap();
@@ -129,9 +129,7 @@ async fn queries_span_days_and_skip_expired_records() {
     records[40].status = 400;
     records.push(record("expired", &ago(month + 60)));
     records.push(record("expires", &ago(month - 3600)));
-    for chunk in records.chunks(25) {
-        store.write(&batch(chunk.to_vec())).await.unwrap();
-    }
+    store.write(&batch(records)).await.unwrap();
     let in_order: Vec<_> = (0..60).map(|n| format!("r{n:02}")).chain(["expires".to_owned()]).collect();
     assert_eq!(ids(&store, &all()).await, in_order);
     assert_eq!(ids(&store, &Query { limit: 14, ..all() }).await, in_order[..14]);
@@ -153,32 +151,63 @@ async fn refuses_a_large_item_and_stores_the_rest() {
     fits.principal = Some("x".repeat(398 * 1024));
     let written = store.write(&batch(vec![large, fits])).await.unwrap();
     assert_eq!(written.stored, 1);
-    let [(id, reason)] = &written.refused[..] else { panic!("{:?}", written.refused) };
-    assert_eq!(id, "large");
-    assert!(reason.ends_with("bytes exceeds DynamoDB's limit of 409600"), "{reason}");
+    let [refused] = &written.refused[..] else { panic!("{:?}", written.refused) };
+    assert_eq!(refused.file, "large");
+    assert!(refused.reason.ends_with("bytes exceeds DynamoDB's limit of 409600"), "{}", refused.reason);
     assert_eq!(ids(&store, &all()).await, ["fits"]);
 }
 
+/// The access log service authenticates nobody: an entry of it may have any id.
 #[tokio::test(flavor = "multi_thread")]
-async fn sends_unprocessed_items_until_accepted() {
-    let sizes = Arc::new(Mutex::new(Vec::new()));
-    let seen = Arc::clone(&sizes);
+async fn a_stored_record_is_never_replaced() {
+    let store = table("kept").await;
+    let first = record("r", &ago(60));
+    store.write(&batch(vec![first.clone()])).await.unwrap();
+    let forged = AuditRecord { principal: Some("spiffe://mesh/ns/other/sa/other".to_owned()), ..first.clone() };
+    let later = record("r", &ago(10));
+    for (other, wanted) in [(forged, "another principal"), (later, "belongs to another exchange")] {
+        let written = store.write(&batch(vec![other.clone()])).await.unwrap();
+        assert_eq!((written.stored, written.refused.len()), (0, 1));
+        assert!(written.refused[0].reason.contains(wanted), "{}", written.refused[0].reason);
+        assert_eq!(serde_json::from_slice::<AuditRecord>(&written.refused[0].content).unwrap(), other);
+    }
+    // What comes again passes; one that an older release stored, too.
+    let newer = AuditRecord { token_id: Some("known now".to_owned()), ..first.clone() };
+    for again in [first.clone(), newer] {
+        let written = store.write(&batch(vec![again])).await.unwrap();
+        assert_eq!((written.stored, written.repeated, written.refused.len()), (1, 1, 0));
+    }
+    assert_eq!(store.query(&all(), OffsetDateTime::now_utc()).await.unwrap(), [first]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uses_conditional_puts_only() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let calls = Arc::clone(&seen);
     let rule = move |target: &str, body: &mut Value| {
-        if target != "BatchWriteItem" {
-            return None;
-        }
-        let items = body["RequestItems"]["unprocessed"].as_array_mut().unwrap();
-        seen.lock().unwrap().push(items.len());
-        // DynamoDB accepts ten and returns the rest.
-        let left = items.split_off(items.len().min(10));
-        Some(Answer::Unprocessed(if left.is_empty() { json!({}) } else { json!({"unprocessed": left}) }))
+        calls.lock().unwrap().push((target.to_owned(), body["ConditionExpression"].clone()));
+        None
     };
-    let store = behind_proxy("unprocessed", Arc::new(rule)).await;
-    let records: Vec<_> = (0..25).map(|n| record(&format!("r{n:02}"), &ago(n))).collect();
-    let written = store.write(&batch(records.clone())).await.unwrap();
-    assert_eq!(written.stored, 25);
-    assert_eq!(*sizes.lock().unwrap(), [25, 15, 5]);
-    assert_eq!(store.query(&all(), OffsetDateTime::now_utc()).await.unwrap(), records);
+    let store = behind_proxy("conditional", Arc::new(rule)).await;
+    store.write(&batch((0..30).map(|n| record(&format!("r{n}"), &ago(n))).collect())).await.unwrap();
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.len(), 30);
+    assert!(
+        seen.iter().all(|(call, condition)| call == "PutItem" && condition == "attribute_not_exists(#key)"),
+        "{seen:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keeps_eighty_puts_in_flight() {
+    let late = |target: &str, _: &mut Value| (target == "PutItem").then_some(Answer::Late(Duration::from_millis(500)));
+    let store = behind_proxy("in-flight", Arc::new(late)).await;
+    let records: Vec<_> = (0..480).map(|n| record(&format!("r{n:03}"), &ago(n))).collect();
+    let start = std::time::Instant::now();
+    assert_eq!(store.write(&batch(records)).await.unwrap().stored, 480);
+    // Six rounds of 80 take three seconds; one after the other takes four minutes.
+    let took = start.elapsed();
+    assert!(took < Duration::from_millis(4_500), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -186,34 +215,90 @@ async fn retries_after_throttling() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let rule = move |target: &str, _: &mut Value| {
-        // The SDK makes three attempts a call, so seven refusals fail two calls and delay a third.
-        (target == "BatchWriteItem" && counted.fetch_add(1, Ordering::SeqCst) < 7).then(|| {
+        // The SDK makes three attempts a call.
+        (target == "PutItem" && counted.fetch_add(1, Ordering::SeqCst) < 11).then(|| {
             let kind = "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException";
             Answer::Instead(400, json!({"__type": kind, "message": "slow down"}))
         })
     };
-    let store = Store::DynamoDb(behind_proxy("throttled", Arc::new(rule)).await);
-    let batch = batch((0..3).map(|n| record(&format!("r{n}"), &ago(n))).collect());
-    let error = store.write(&batch).await.unwrap_err().to_string();
-    assert_eq!(error, "DynamoDB BatchWriteItem: ProvisionedThroughputExceededException: slow down");
-    let report = Report::default();
-    let (_stop, mut stopped) = watch::channel(false);
-    deliver(&store, &batch, &report, &mut stopped, Duration::ZERO).await.unwrap();
-    assert_eq!(report.counts().stored, 3);
-    assert_eq!(calls.load(Ordering::SeqCst), 8);
-    assert_eq!(store.query(&all(), OffsetDateTime::now_utc()).await.unwrap(), batch.records);
+    let store = behind_proxy("throttled", Arc::new(rule)).await;
+    let records: Vec<_> = (0..3).map(|n| record(&format!("r{n}"), &ago(n))).collect();
+    assert_eq!(store.write(&batch(records.clone())).await.unwrap().stored, 3);
+    assert!(calls.load(Ordering::SeqCst) >= 14);
+    assert_eq!(store.query(&all(), OffsetDateTime::now_utc()).await.unwrap(), records);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn never_counts_items_not_accepted() {
-    let rule = |target: &str, body: &mut Value| {
-        (target == "BatchWriteItem")
-            .then(|| Answer::Instead(200, json!({"UnprocessedItems": body["RequestItems"].clone()})))
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let rule = move |target: &str, body: &mut Value| {
+        let down = target == "PutItem"
+            && body["Item"]["request_id"]["S"] == "r1"
+            && counted.fetch_add(1, Ordering::SeqCst) < 4;
+        down.then(|| Answer::Instead(400, json!({"__type": "com.amazon#AccessDeniedException", "message": "no"})))
     };
-    let store = behind_proxy("refused", Arc::new(rule)).await;
-    let error = store.write(&batch(vec![record("r", &ago(1))])).await.unwrap_err().to_string();
-    assert_eq!(error, "DynamoDB BatchWriteItem: 1 items still unprocessed after 8 attempts");
-    assert!(ids(&store, &all()).await.is_empty());
+    let store = Store::DynamoDb(behind_proxy("refused", Arc::new(rule)).await);
+    let batch = batch((0..3).map(|n| record(&format!("r{n}"), &ago(n))).collect());
+    let error = store.write(&batch).await.unwrap_err().to_string();
+    assert_eq!(error, "DynamoDB PutItem: AccessDeniedException: no");
+    let report = Report::default();
+    let (_stop, mut stopped) = watch::channel(false);
+    deliver(&store, &batch, &report, &mut stopped, Duration::ZERO).await.unwrap();
+    assert_eq!(report.counts().stored, 3);
+    let Store::DynamoDb(store) = store else { panic!("another store") };
+    assert_eq!(store.query(&all(), OffsetDateTime::now_utc()).await.unwrap(), batch.records);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_show_records_from_the_future() {
+    let store = table("future").await;
+    let far = record("far", &ago(-40 * 86_400));
+    let near = record("near", &ago(-86_400 - 3600));
+    let now = record("now", &ago(1));
+    store.write(&batch(vec![now, near, far])).await.unwrap();
+    assert_eq!(ids(&store, &all()).await, ["far", "near", "now"]);
+    assert_eq!(ids(&store, &Query { limit: 2, ..all() }).await, ["far", "near"]);
+    assert_eq!(ids(&store, &Query { until: Some(ago(-2 * 86_400)), ..all() }).await, ["near", "now"]);
+    assert_eq!(ids(&store, &Query { since: Some(ago(-2 * 86_400)), ..all() }).await, ["far"]);
+    // Later its time has come, and it is in order.
+    let later = OffsetDateTime::now_utc() + time::Duration::days(2);
+    let found = store.query(&all(), later).await.unwrap();
+    assert_eq!(found.iter().map(|record| record.request_id.as_str()).collect::<Vec<_>>(), ["far", "near", "now"]);
+    let mut count = 0;
+    let query = Query { limit: 2, ..all() };
+    let found = store.scan(&query, OffsetDateTime::now_utc(), |_| {
+        count += 1;
+        true
+    });
+    assert!(found.await.unwrap().more);
+    assert_eq!(count, 2);
+}
+
+/// An entry of the feed has no log that still has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn rejected_feed_entries_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rejected.jsonl");
+    let store = table("feed").await.with_rejected(file.clone());
+    let content: Vec<u8> = (0..=255).collect();
+    let rejected = vec![Rejected::new("als", "bedrock-audit".to_owned(), 7, "why".to_owned(), &content)];
+    store.write(&Batch { rejected: rejected.clone(), ..Batch::default() }).await.unwrap();
+    let mut kept = Vec::new();
+    audit_collector::store::dynamodb::rejected_file::read(&file, |_, entry| kept.push(entry)).unwrap();
+    assert_eq!(kept, rejected);
+    // Read again: this one stays, a line that an older release refused does not.
+    let line = line("again");
+    let again = Rejected::new("file", "access.log".to_owned(), 0, "older".to_owned(), line.as_bytes());
+    store.write(&Batch { rejected: vec![again], ..Batch::default() }).await.unwrap();
+    let retried = audit_collector::rejected::retry_file(&store, &file).await.unwrap();
+    assert_eq!((retried.stored, retried.left), (1, 1));
+    assert_eq!(ids(&store, &all()).await, ["again"]);
+    assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), 1);
+    // Nowhere to keep it is no reason to stop the feed.
+    let store = store.with_rejected("/nowhere/rejected.jsonl".into());
+    let written = store.write(&Batch { rejected, ..Batch::default() }).await.unwrap();
+    assert_eq!(written.lost.unwrap().0, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

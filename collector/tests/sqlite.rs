@@ -31,10 +31,14 @@ fn a_stored_record_is_never_overwritten() {
     let store = SqliteStore::open(&folder.path().join("a.db")).unwrap();
     let first = record("r-1", &ago(60));
     let second = audit::AuditRecord { status: 500, ..first.clone() };
-    let written = store.write(&batch(vec![first.clone(), second.clone()])).unwrap();
-    assert_eq!((written.stored, written.repeated), (2, 1));
-    let written = store.write(&batch(vec![second])).unwrap();
+    let written = store.write(&batch(vec![first.clone(), first.clone(), second.clone()])).unwrap();
+    assert_eq!((written.stored, written.repeated, written.refused.len()), (2, 1, 1));
+    let written = store.write(&batch(vec![second, first.clone()])).unwrap();
     assert_eq!((written.stored, written.repeated), (1, 1));
+    assert_eq!(written.refused[0].reason, "the stored record of its exchange has another status");
+    // A release that did not know a field.
+    let older = audit::AuditRecord { principal: None, ..first.clone() };
+    assert_eq!(store.write(&batch(vec![older])).unwrap().repeated, 1);
     assert_eq!(store.query(&all(), OffsetDateTime::now_utc()).unwrap(), [first]);
 }
 
@@ -107,7 +111,7 @@ fn refuses_another_exchange_under_a_stored_id() {
     let written = store.write(&batch(vec![first.clone(), second])).unwrap();
     assert_eq!((written.stored, written.repeated), (1, 0));
     let reason = format!("its request id belongs to another exchange, of {}", first.time);
-    assert_eq!(written.refused, [("r-1".to_owned(), reason)]);
+    assert_eq!((written.refused[0].file.as_str(), written.refused[0].reason.as_str()), ("r-1", reason.as_str()));
     let other = rusqlite::Connection::open(&path).unwrap();
     let kept: String = other.query_row("SELECT content FROM rejected", [], |row| row.get(0)).unwrap();
     assert!(kept.contains(r#""request_id":"r-1""#), "{kept}");

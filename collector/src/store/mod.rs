@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use crate::batch::{Batch, Written};
 use crate::checkpoint::Checkpoint;
 use crate::clock::Reading;
-use crate::query::Query;
+use crate::query::{Found, Query};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -33,8 +33,8 @@ pub enum Store {
 }
 
 impl Store {
-    /// Writes a batch. What happens to a record whose id is stored already differs: SQLite keeps the first record,
-    /// DynamoDB the last.
+    /// Writes a batch. A stored record is never replaced: one that comes again is counted, and another one under its id is
+    /// refused.
     ///
     /// # Errors
     /// The batch, or a part of it, is not stored and must be written again.
@@ -70,11 +70,16 @@ impl Store {
         })
     }
 
-    /// Matching records that have not expired, newest first.
-    pub async fn query(&self, query: &Query, now: OffsetDateTime) -> Result<Vec<AuditRecord>, StoreError> {
+    /// Hands matching records that have not expired to `each`, newest first, until it returns false.
+    pub async fn scan(
+        &self,
+        query: &Query,
+        now: OffsetDateTime,
+        each: impl FnMut(AuditRecord) -> bool,
+    ) -> Result<Found, StoreError> {
         Ok(match self {
-            Self::Sqlite(store) => store.query(query, now)?,
-            Self::DynamoDb(store) => store.query(query, now).await?,
+            Self::Sqlite(store) => store.scan(query, now, each)?,
+            Self::DynamoDb(store) => store.scan(query, now, each).await?,
         })
     }
 

@@ -62,5 +62,6 @@ pub(crate) fn store(table: &str, port: u16) -> DynamoStore {
         .endpoint_url(format!("http://127.0.0.1:{port}"))
         .http_client(http_client())
         .build();
-    DynamoStore::new(Client::from_conf(config), table, REGION)
+    let rejected = std::env::temp_dir().join(format!("{table}-{}.rejected.jsonl", std::process::id()));
+    DynamoStore::new(Client::from_conf(config), table, REGION).with_rejected(rejected)
 }

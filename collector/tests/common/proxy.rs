@@ -1,20 +1,21 @@
 //! An HTTP/1.1 proxy in front of DynamoDB Local that throttles and fails as DynamoDB does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Decides on a request by its operation (`BatchWriteItem`) and body, which it may change. None passes the response
+/// Decides on a request by its operation (`PutItem`) and body, which it may change. None passes the response
 /// through.
 pub(crate) type Rule = dyn Fn(&str, &mut Value) -> Option<Answer> + Send + Sync;
 
 pub(crate) enum Answer {
     /// Answers with this status and body; DynamoDB gets nothing.
     Instead(u16, Value),
-    /// Adds these as `UnprocessedItems` to DynamoDB's response.
-    Unprocessed(Value),
+    /// Accepts after that time; DynamoDB gets nothing.
+    Late(Duration),
 }
 
 /// Starts a proxy to the DynamoDB that listens on `upstream`. Returns the proxy's port.
@@ -36,10 +37,9 @@ async fn serve(mut client: TcpStream, upstream: u16, rule: Arc<Rule>) {
         let mut body: Value = serde_json::from_slice(&body).unwrap();
         let (status, response) = match rule(target.rsplit('.').next().unwrap(), &mut body) {
             Some(Answer::Instead(status, response)) => (status, response),
-            Some(Answer::Unprocessed(items)) => {
-                let (status, mut response) = forward(upstream, &head, &body).await;
-                response["UnprocessedItems"] = items;
-                (status, response)
+            Some(Answer::Late(time)) => {
+                tokio::time::sleep(time).await;
+                (200, Value::Object(serde_json::Map::new()))
             }
             None => forward(upstream, &head, &body).await,
         };

@@ -70,6 +70,9 @@ pub(crate) trait FieldType: Sized {
     #[must_use]
     fn kept(self) -> Self;
 
+    /// Whether both are known, and differ.
+    fn differs(&self, other: &Self) -> bool;
+
     /// Bytes of text, outside the value itself.
     fn text_bytes(&self) -> usize {
         0
@@ -83,6 +86,10 @@ impl FieldType for String {
         bounded(self)
     }
 
+    fn differs(&self, other: &Self) -> bool {
+        self != other
+    }
+
     fn text_bytes(&self) -> usize {
         self.len()
     }
@@ -94,6 +101,10 @@ impl FieldType for u16 {
     fn kept(self) -> Self {
         self
     }
+
+    fn differs(&self, other: &Self) -> bool {
+        self != other
+    }
 }
 
 impl FieldType for u32 {
@@ -101,6 +112,10 @@ impl FieldType for u32 {
 
     fn kept(self) -> Self {
         self
+    }
+
+    fn differs(&self, other: &Self) -> bool {
+        self != other
     }
 }
 
@@ -110,6 +125,10 @@ impl FieldType for u64 {
     fn kept(self) -> Self {
         self
     }
+
+    fn differs(&self, other: &Self) -> bool {
+        self != other
+    }
 }
 
 impl<T: FieldType> FieldType for Option<T> {
@@ -118,6 +137,10 @@ impl<T: FieldType> FieldType for Option<T> {
 
     fn kept(self) -> Self {
         self.map(T::kept)
+    }
+
+    fn differs(&self, other: &Self) -> bool {
+        self.as_ref().zip(other.as_ref()).is_some_and(|(value, other)| value.differs(other))
     }
 
     fn text_bytes(&self) -> usize {
@@ -161,6 +184,15 @@ macro_rules! audit_record {
             #[must_use]
             pub fn new($($argument: $argument_type),+) -> Self {
                 Self { $($name: <$type as FieldType>::kept($value),)+ }
+            }
+
+            /// A field that both have, with different values.
+            #[must_use]
+            pub fn differing_field(&self, other: &Self) -> Option<&'static str> {
+                $(if self.$name.differs(&other.$name) {
+                    return Some(stringify!($name));
+                })+
+                None
             }
 
             /// Bytes of all texts.

@@ -11,8 +11,6 @@ pub enum DynamoError {
     /// `cause` is AWS's code and message, or the connection's error.
     #[error("DynamoDB {call}: {cause}")]
     Call { call: &'static str, cause: String },
-    #[error("DynamoDB BatchWriteItem: {left} items still unprocessed after {attempts} attempts")]
-    Unprocessed { left: usize, attempts: u32 },
     #[error("table {table}: cannot read an item: {cause}")]
     Item { table: String, cause: serde_json::Error },
     #[error("no AWS region: set AWS_REGION")]

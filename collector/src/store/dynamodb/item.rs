@@ -5,24 +5,33 @@ use std::collections::HashMap;
 use audit::{AuditRecord, table as names};
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::{Map, Value};
+use time::OffsetDateTime;
 
 use crate::hash::fnv1a;
+use crate::timestamp::timestamp;
 
 pub(super) type Item = HashMap<String, AttributeValue>;
 
 /// Shards of a day in the index by time. A query reads each of them.
 pub const SHARDS: u64 = 16;
+/// Instead of the day, in the index's hash key of records whose time is a day ahead or more: a query reads each of its
+/// days, and these shards.
+pub(super) const FUTURE: &str = "future";
 /// DynamoDB's limit for an item, in bytes of its names and values.
 pub(super) const MAX_ITEM: usize = 400 * 1024;
 const DAY: usize = "2026-11-22".len();
 
 /// The index's hash key: the day of `time`, and a shard that follows from the id alone.
 pub fn shard_of(time: &str, request_id: &str) -> String {
-    format!("{}#{:02}", time.get(..DAY).unwrap_or(time), fnv1a(request_id.as_bytes()) % SHARDS)
+    format!("{}#{:02}", time.get(..DAY).unwrap_or(time), shard(request_id))
+}
+
+fn shard(request_id: &str) -> u64 {
+    fnv1a(request_id.as_bytes()) % SHARDS
 }
 
 /// Null fields become no attribute.
-pub(super) fn from_record(record: &AuditRecord) -> Item {
+pub(super) fn from_record(record: &AuditRecord, now: OffsetDateTime) -> Item {
     let mut item = Item::new();
     if let Ok(Value::Object(fields)) = serde_json::to_value(record) {
         for (name, value) in fields {
@@ -34,7 +43,13 @@ pub(super) fn from_record(record: &AuditRecord) -> Item {
             item.insert(name, value);
         }
     }
-    item.insert(names::INDEX_HASH.to_owned(), AttributeValue::S(shard_of(&record.time, &record.request_id)));
+    let ahead = timestamp(now + time::Duration::days(1)).is_some_and(|tomorrow| record.time > tomorrow);
+    let shard = if ahead {
+        format!("{FUTURE}#{:02}", shard(&record.request_id))
+    } else {
+        shard_of(&record.time, &record.request_id)
+    };
+    item.insert(names::INDEX_HASH.to_owned(), AttributeValue::S(shard));
     item
 }
 

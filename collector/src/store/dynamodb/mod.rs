@@ -22,7 +22,7 @@ use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
-use crate::batch::{Batch, Rejected, Written};
+use crate::batch::{Batch, Written};
 
 pub use error::DynamoError;
 pub use item::{SHARDS, shard_of};
@@ -77,12 +77,7 @@ impl DynamoStore {
     /// between, the same records are written again under the same keys.
     pub async fn write(&self, batch: &Batch) -> Result<Written, DynamoError> {
         let mut written = self.put(&batch.records).await?;
-        let conflicts = batch.records.iter().filter_map(|record| {
-            let (id, reason) = written.refused.iter().find(|(id, _)| *id == record.request_id)?;
-            let content = serde_json::to_vec(record).unwrap_or_default();
-            Some(Rejected::new("store", id.clone(), 0, reason.clone(), &content))
-        });
-        let rejected: Vec<_> = batch.rejected.iter().cloned().chain(conflicts).collect();
+        let rejected: Vec<_> = batch.rejected.iter().chain(&written.refused).cloned().collect();
         match (rejected_file::append(&self.rejected, &rejected), &batch.checkpoint) {
             (Ok(()), _) => {}
             // The line is still in the log.

@@ -1,68 +1,100 @@
-//! Puts records until DynamoDB has accepted every item.
+//! Puts records, and never replaces one.
+//!
+//! Each put has the condition that no item has its key. `BatchWriteItem` takes no conditions, and its right includes
+//! deletion (<https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteItem.html>). If there is an
+//! item, DynamoDB returns it, without a read
+//! (<https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_PutItem.html>, `ReturnValuesOnConditionCheckFailure`):
+//! the same record came again, or another one wants its key.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use audit::AuditRecord;
-use aws_sdk_dynamodb::types::{PutRequest, WriteRequest};
+use aws_sdk_dynamodb::error::ProvideErrorMetadata;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::types::ReturnValuesOnConditionCheckFailure;
+use time::OffsetDateTime;
+use tokio::task::JoinSet;
 
 use super::error::DynamoError;
 use super::{DynamoStore, item};
 use crate::backoff::back_off;
-use crate::batch::{BATCH_ITEMS, Written};
+use crate::batch::{Inserted, Written};
 
-/// Attempts before the batch fails; their back-off adds up to some 12 s.
+/// Puts that are in flight. At 10 ms each that is some 9,600 a second.
+const IN_FLIGHT: usize = 96;
+/// Attempts of a throttled put before the batch fails; their back-off adds up to some 12 s.
 const ATTEMPTS: u32 = 8;
+/// How DynamoDB asks for fewer calls.
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html>
+const THROTTLED: [&str; 3] = ["ProvisionedThroughputExceededException", "RequestLimitExceeded", "ThrottlingException"];
 
 impl DynamoStore {
-    /// Sends items that DynamoDB leaves unprocessed (its way to throttle a batch) again, with back-off. Counts only
-    /// accepted ones.
+    /// Counts only accepted records. On an error some of them may be stored.
     pub(super) async fn put(&self, records: &[AuditRecord]) -> Result<Written, DynamoError> {
+        let now = OffsetDateTime::now_utc();
         let mut written = Written::default();
-        // DynamoDB rejects a batch that has two items of one key. The first is kept, as in SQLite.
-        let mut seen = HashMap::new();
-        let mut requests = Vec::new();
+        // Concurrent puts of one key have no order: the first of a batch is put.
+        let mut firsts: HashMap<&str, &AuditRecord> = HashMap::new();
+        let mut puts = JoinSet::new();
         for record in records {
-            let first = *seen.entry(record.request_id.as_str()).or_insert(record);
-            if first.time != record.time {
-                written.refused.push((record.request_id.clone(), Written::id_conflict(&first.time)));
-                continue;
-            }
+            let first = *firsts.entry(record.request_id.as_str()).or_insert(record);
             if !std::ptr::eq(first, record) {
-                written.stored += 1;
-                written.repeated += 1;
+                written.count(record, Inserted::compare(first, record));
                 continue;
             }
-            let item = item::from_record(record);
+            let item = item::from_record(record, now);
             let size = item::size(&item);
             if size > item::MAX_ITEM {
                 let reason = format!("its item of {size} bytes exceeds DynamoDB's limit of {}", item::MAX_ITEM);
-                written.refused.push((record.request_id.clone(), reason));
+                written.refuse(record, reason);
                 continue;
             }
-            let put = PutRequest::builder().set_item(Some(item)).build();
-            let put = put.map_err(|error| DynamoError::Call { call: "BatchWriteItem", cause: error.to_string() })?;
-            requests.push(WriteRequest::builder().put_request(put).build());
+            if puts.len() >= IN_FLIGHT
+                && let Some(put) = puts.join_next().await
+            {
+                finish(put, &mut written)?;
+            }
+            let (store, record) = (self.clone(), Arc::new(record.clone()));
+            puts.spawn(async move { store.put_new(&record, item).await.map(|inserted| (record, inserted)) });
         }
-        for chunk in requests.chunks(BATCH_ITEMS) {
-            self.put_all(chunk.to_vec()).await?;
-            written.stored += chunk.len() as u64;
+        while let Some(put) = puts.join_next().await {
+            finish(put, &mut written)?;
         }
         Ok(written)
     }
 
-    async fn put_all(&self, mut left: Vec<WriteRequest>) -> Result<(), DynamoError> {
-        for attempt in 1..=ATTEMPTS {
-            let request = HashMap::from([(self.table.clone(), std::mem::take(&mut left))]);
-            let output = self.client.batch_write_item().set_request_items(Some(request)).send().await;
-            let output = output.map_err(|error| self.failed("BatchWriteItem", &error))?;
-            left = output.unprocessed_items.unwrap_or_default().into_values().flatten().collect();
-            if left.is_empty() {
-                return Ok(());
+    async fn put_new(&self, record: &AuditRecord, item: item::Item) -> Result<Inserted, DynamoError> {
+        let mut attempt = 1;
+        loop {
+            let put = self
+                .client
+                .put_item()
+                .table_name(&self.table)
+                .set_item(Some(item.clone()))
+                .condition_expression("attribute_not_exists(#key)")
+                .expression_attribute_names("#key", audit::table::KEY)
+                .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+            let Err(error) = put.send().await else { return Ok(Inserted::New) };
+            if let Some(PutItemError::ConditionalCheckFailedException(exists)) = error.as_service_error() {
+                let stored = exists.item().map(|item| self.record(item)).transpose()?;
+                let unseen = || Inserted::Conflict("the table has an item under its request id".to_owned());
+                return Ok(stored.map_or_else(unseen, |stored| Inserted::compare(&stored, record)));
             }
-            if attempt < ATTEMPTS {
-                tokio::time::sleep(back_off(attempt)).await;
+            if attempt == ATTEMPTS || !error.code().is_some_and(|code| THROTTLED.contains(&code)) {
+                return Err(self.failed("PutItem", &error));
             }
+            tokio::time::sleep(back_off(attempt)).await;
+            attempt += 1;
         }
-        Err(DynamoError::Unprocessed { left: left.len(), attempts: ATTEMPTS })
     }
+}
+
+type Put = Result<Result<(Arc<AuditRecord>, Inserted), DynamoError>, tokio::task::JoinError>;
+
+fn finish(put: Put, written: &mut Written) -> Result<(), DynamoError> {
+    let put = put.map_err(|error| DynamoError::Call { call: "PutItem", cause: error.to_string() })?;
+    let (record, inserted) = put?;
+    written.count(&record, inserted);
+    Ok(())
 }

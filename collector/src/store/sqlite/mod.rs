@@ -2,6 +2,7 @@
 
 mod health;
 mod purge;
+mod query;
 mod rejected;
 mod schema;
 
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use audit::AuditRecord;
-use rusqlite::types::{ToSql, Value as Sql};
+use rusqlite::types::Value as Sql;
 use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension, Statement, TransactionBehavior, params, params_from_iter,
 };
@@ -22,10 +23,9 @@ pub use self::purge::{PurgeLimits, Purged};
 use self::rejected::Reject;
 pub use self::rejected::{KeptEntry, Retried};
 use self::schema::{VERSION, version};
-use crate::batch::{Batch, Rejected, Written};
+use crate::batch::{Batch, Inserted, Written};
 use crate::checkpoint::Checkpoint;
 use crate::private_file;
-use crate::query::Query;
 use crate::store::paths::with_suffix;
 
 #[derive(Debug, thiserror::Error)]
@@ -127,21 +127,9 @@ impl SqliteStore {
             let mut insert = Insert::prepare(&transaction)?;
             let mut reject = Reject::prepare(&transaction)?;
             for record in &batch.records {
-                match insert.execute(record)? {
-                    Inserted::New => {}
-                    Inserted::Repeated => written.repeated += 1,
-                    Inserted::Conflict { stored } => {
-                        let reason = Written::id_conflict(&stored);
-                        let content = serde_json::to_vec(record).map_err(to_sql_error)?;
-                        let id = record.request_id.clone();
-                        reject.execute(seen_at, &Rejected::new("store", id.clone(), 0, reason.clone(), &content))?;
-                        written.refused.push((id, reason));
-                        continue;
-                    }
-                }
-                written.stored += 1;
+                written.count(record, insert.execute(record)?);
             }
-            for rejected in &batch.rejected {
+            for rejected in batch.rejected.iter().chain(&written.refused) {
                 reject.execute(seen_at, rejected)?;
             }
             drop((insert, reject));
@@ -169,42 +157,6 @@ impl SqliteStore {
         state.map(|state| serde_json::from_str(&state)).transpose().map_err(|cause| self.bad_row(cause))
     }
 
-    /// Matching records that have not expired, newest first.
-    pub fn query(&self, query: &Query, now: OffsetDateTime) -> Result<Vec<AuditRecord>, SqliteError> {
-        // `*`: a file that an older release wrote lacks columns until a collector opens it to write.
-        let sql = "SELECT * FROM records WHERE expires_at > ?1 AND (?2 IS NULL OR request_id = ?2) \
-                   AND time >= ?3 AND time < ?4 ORDER BY time DESC, request_id";
-        let connection = self.lock();
-        let mut statement = connection.prepare(sql).map_err(|cause| self.failed(cause))?;
-        let bounds: [&dyn ToSql; 4] = [
-            &now.unix_timestamp(),
-            &query.request_id,
-            &query.since.as_deref().unwrap_or(""),
-            // `~` sorts after every digit, so after every time.
-            &query.until.as_deref().unwrap_or("~"),
-        ];
-        let mut rows = statement.query(bounds).map_err(|cause| self.failed(cause))?;
-        let mut found = Vec::new();
-        while found.len() < query.limit
-            && let Some(row) = rows.next().map_err(|cause| self.failed(cause))?
-        {
-            let mut fields = serde_json::Map::new();
-            for (at, name) in row.as_ref().column_names().enumerate() {
-                let value = match row.get::<_, Sql>(at).map_err(|cause| self.failed(cause))? {
-                    Sql::Integer(number) => number.into(),
-                    Sql::Text(text) => text.into(),
-                    Sql::Null | Sql::Real(_) | Sql::Blob(_) => Value::Null,
-                };
-                fields.insert(name.to_owned(), value);
-            }
-            let record = serde_json::from_value(Value::Object(fields)).map_err(|cause| self.bad_row(cause))?;
-            if query.matches(&record) {
-                found.push(record);
-            }
-        }
-        Ok(found)
-    }
-
     /// A poisoned lock is safe to use: the panic rolled its transaction back.
     fn lock(&self) -> MutexGuard<'_, Connection> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
@@ -223,13 +175,7 @@ impl SqliteStore {
 /// different one under the same id (Envoy may be configured to trust clients' ids) goes to the rejected entries.
 struct Insert<'c> {
     insert: Statement<'c>,
-    stored_time: Statement<'c>,
-}
-
-enum Inserted {
-    New,
-    Repeated,
-    Conflict { stored: String },
+    stored: Statement<'c>,
 }
 
 impl<'c> Insert<'c> {
@@ -241,16 +187,17 @@ impl<'c> Insert<'c> {
             names.join(", "),
             marks.join(", ")
         );
-        let stored_time = connection.prepare("SELECT time FROM records WHERE request_id = ?")?;
-        Ok(Self { insert: connection.prepare(&insert)?, stored_time })
+        let stored = connection.prepare("SELECT * FROM records WHERE request_id = ?")?;
+        Ok(Self { insert: connection.prepare(&insert)?, stored })
     }
 
     fn execute(&mut self, record: &AuditRecord) -> rusqlite::Result<Inserted> {
         if self.insert.execute(params_from_iter(values(record)))? > 0 {
             return Ok(Inserted::New);
         }
-        let stored: String = self.stored_time.query_row([&record.request_id], |row| row.get(0))?;
-        Ok(if stored == record.time { Inserted::Repeated } else { Inserted::Conflict { stored } })
+        let stored = self.stored.query_row([&record.request_id], query::fields)?;
+        let stored = serde_json::from_value(stored).map_err(to_sql_error)?;
+        Ok(Inserted::compare(&stored, record))
     }
 }
 

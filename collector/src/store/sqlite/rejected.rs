@@ -5,8 +5,8 @@ use std::fmt::Display;
 use audit::AuditRecord;
 use rusqlite::{Connection, Row, Statement, TransactionBehavior, params};
 
-use super::{Insert, Inserted, SqliteError, SqliteStore};
-use crate::batch::{Rejected, Written};
+use super::{Insert, SqliteError, SqliteStore};
+use crate::batch::{Inserted, Rejected};
 
 /// Entries of one transaction.
 const STEP: usize = 200;
@@ -82,7 +82,7 @@ impl SqliteStore {
                     let reason = match decode(entry) {
                         Ok(record) => match insert.execute(&record)? {
                             Inserted::New | Inserted::Repeated => None,
-                            Inserted::Conflict { stored } => Some(Written::id_conflict(&stored)),
+                            Inserted::Conflict(reason) => Some(reason),
                         },
                         Err(error) => Some(error.to_string()),
                     };

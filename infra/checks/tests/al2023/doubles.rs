@@ -433,15 +433,28 @@ impl State {
             "dynamodb:DescribeTable" if body["TableName"] == TABLE => {
                 json!({"Table": {"TableName": TABLE, "TableStatus": "ACTIVE"}})
             }
-            // Developer Guide, BatchWriteItem: at most 25 requests.
-            "dynamodb:BatchWriteItem" => match body["RequestItems"][TABLE].as_array().filter(|items| items.len() <= 25)
-            {
-                Some(items) => {
-                    self.items.lock().unwrap().extend(items.iter().map(|item| item["PutRequest"]["Item"].clone()));
-                    json!({"UnprocessedItems": {}})
+            // A put without a condition would replace a record.
+            "dynamodb:PutItem" if body["TableName"] == TABLE => {
+                let item = &body["Item"];
+                let names = &body["ExpressionAttributeNames"];
+                if body["ConditionExpression"] != "attribute_not_exists(#key)" || names["#key"] != "request_id" {
+                    return (400, br#"{"__type":"ValidationException","message":"no condition"}"#.to_vec());
                 }
-                None => return (400, br#"{"__type":"ResourceNotFoundException","message":"no such table"}"#.to_vec()),
-            },
+                let mut items = self.items.lock().unwrap();
+                if let Some(stored) = items.iter().find(|stored| stored["request_id"] == item["request_id"]) {
+                    // API reference, PutItem: `ReturnValuesOnConditionCheckFailure`.
+                    let mut error = json!({
+                        "__type": "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException",
+                        "message": "The conditional request failed",
+                    });
+                    if body["ReturnValuesOnConditionCheckFailure"] == "ALL_OLD" {
+                        error["Item"] = stored.clone();
+                    }
+                    return (400, error.to_string().into_bytes());
+                }
+                items.push(item.clone());
+                json!({})
+            }
             _ => return (400, br#"{"__type":"ResourceNotFoundException","message":"no such table"}"#.to_vec()),
         };
         (200, answer.to_string().into_bytes())
