@@ -28,6 +28,17 @@ pub enum Kind {
     Integer,
 }
 
+/// A field's value in a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldValue<'a> {
+    /// Not known.
+    Null,
+    /// UTF-8 text.
+    Text(&'a str),
+    /// An unsigned integer.
+    Integer(u64),
+}
+
 /// The component that a field's value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -70,13 +81,7 @@ pub(crate) trait FieldType: Sized {
     #[must_use]
     fn kept(self) -> Self;
 
-    /// Whether both are known, and differ.
-    fn differs(&self, other: &Self) -> bool;
-
-    /// Bytes of text, outside the value itself.
-    fn text_bytes(&self) -> usize {
-        0
-    }
+    fn value(&self) -> FieldValue<'_>;
 }
 
 impl FieldType for String {
@@ -86,12 +91,8 @@ impl FieldType for String {
         bounded(self)
     }
 
-    fn differs(&self, other: &Self) -> bool {
-        self != other
-    }
-
-    fn text_bytes(&self) -> usize {
-        self.len()
+    fn value(&self) -> FieldValue<'_> {
+        FieldValue::Text(self)
     }
 }
 
@@ -102,8 +103,8 @@ impl FieldType for u16 {
         self
     }
 
-    fn differs(&self, other: &Self) -> bool {
-        self != other
+    fn value(&self) -> FieldValue<'_> {
+        FieldValue::Integer((*self).into())
     }
 }
 
@@ -114,8 +115,8 @@ impl FieldType for u32 {
         self
     }
 
-    fn differs(&self, other: &Self) -> bool {
-        self != other
+    fn value(&self) -> FieldValue<'_> {
+        FieldValue::Integer((*self).into())
     }
 }
 
@@ -126,8 +127,8 @@ impl FieldType for u64 {
         self
     }
 
-    fn differs(&self, other: &Self) -> bool {
-        self != other
+    fn value(&self) -> FieldValue<'_> {
+        FieldValue::Integer(*self)
     }
 }
 
@@ -139,12 +140,8 @@ impl<T: FieldType> FieldType for Option<T> {
         self.map(T::kept)
     }
 
-    fn differs(&self, other: &Self) -> bool {
-        self.as_ref().zip(other.as_ref()).is_some_and(|(value, other)| value.differs(other))
-    }
-
-    fn text_bytes(&self) -> usize {
-        self.as_ref().map_or(0, T::text_bytes)
+    fn value(&self) -> FieldValue<'_> {
+        self.as_ref().map_or(FieldValue::Null, T::value)
     }
 }
 
@@ -186,19 +183,25 @@ macro_rules! audit_record {
                 Self { $($name: <$type as FieldType>::kept($value),)+ }
             }
 
+            /// The values in the order of [`Self::FIELDS`].
+            #[must_use]
+            pub fn values(&self) -> [FieldValue<'_>; Self::FIELDS.len()] {
+                [$(self.$name.value(),)+]
+            }
+
             /// A field that both have, with different values.
             #[must_use]
             pub fn differing_field(&self, other: &Self) -> Option<&'static str> {
-                $(if self.$name.differs(&other.$name) {
-                    return Some(stringify!($name));
-                })+
-                None
+                let mut pairs = Self::FIELDS.iter().zip(self.values().into_iter().zip(other.values()));
+                let differ = |a, b| a != FieldValue::Null && b != FieldValue::Null && a != b;
+                pairs.find(|(_, (a, b))| differ(*a, *b)).map(|(field, _)| field.name)
             }
 
             /// Bytes of all texts.
             #[must_use]
             pub fn text_bytes(&self) -> usize {
-                0 $(+ self.$name.text_bytes())+
+                let texts = self.values().into_iter();
+                texts.map(|value| if let FieldValue::Text(text) = value { text.len() } else { 0 }).sum()
             }
         }
     };

@@ -16,5 +16,5 @@ pub mod text;
 
 pub use entry::{EnvoyEntry, ExchangeKey};
 pub use facts::{ATTEMPT_STATE, AttemptFacts, EXCHANGE_STATE, Estimate, ExchangeFacts, Relayed, Resigned, Usage};
-pub use field::{Field, Kind, Source};
+pub use field::{Field, FieldValue, Kind, Source};
 pub use record::{AuditRecord, RETENTION_DAYS};

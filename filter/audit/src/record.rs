@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::entry::{EnvoyEntry, ExchangeKey};
 use crate::facts::{AttemptFacts, ExchangeFacts};
-use crate::field::{Field, FieldType, Source, audit_record};
+use crate::field::{Field, FieldType, FieldValue, Source, audit_record};
 
 /// Days after which a record expires.
 pub const RETENTION_DAYS: u64 = 30;
@@ -154,6 +154,23 @@ mod tests {
         assert_eq!((field("time").kind, field("time").optional), (Kind::Text, false));
         assert_eq!((field("status").kind, field("status").optional), (Kind::Integer, false));
         assert_eq!((field("tokens_in").kind, field("tokens_in").optional), (Kind::Integer, true));
+    }
+
+    #[test]
+    fn values_are_those_of_the_json() {
+        let record =
+            AuditRecord { principal: Some("p".to_owned()), status: 200, bytes_in: 5, ..AuditRecord::default() };
+        let json = serde_json::to_value(&record).unwrap();
+        for (field, value) in AuditRecord::FIELDS.iter().zip(record.values()) {
+            let wanted = match value {
+                FieldValue::Null => Value::Null,
+                FieldValue::Text(text) => text.into(),
+                FieldValue::Integer(number) => number.into(),
+            };
+            assert_eq!(json[field.name], wanted, "{}", field.name);
+        }
+        let other = AuditRecord { principal: None, bytes_in: 6, ..record.clone() };
+        assert_eq!((record.differing_field(&other), record.differing_field(&record)), (Some("bytes_in"), None));
     }
 
     #[test]

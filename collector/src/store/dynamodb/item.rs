@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use audit::{AuditRecord, table as names};
+use audit::{AuditRecord, FieldValue, table as names};
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
@@ -33,15 +33,13 @@ fn shard(request_id: &str) -> u64 {
 /// Null fields become no attribute.
 pub(super) fn from_record(record: &AuditRecord, now: OffsetDateTime) -> Item {
     let mut item = Item::new();
-    if let Ok(Value::Object(fields)) = serde_json::to_value(record) {
-        for (name, value) in fields {
-            let value = match value {
-                Value::String(text) => AttributeValue::S(text),
-                Value::Number(number) => AttributeValue::N(number.to_string()),
-                _ => continue,
-            };
-            item.insert(name, value);
-        }
+    for (field, value) in AuditRecord::FIELDS.iter().zip(record.values()) {
+        let value = match value {
+            FieldValue::Null => continue,
+            FieldValue::Text(text) => AttributeValue::S(text.to_owned()),
+            FieldValue::Integer(number) => AttributeValue::N(number.to_string()),
+        };
+        item.insert(field.name.to_owned(), value);
     }
     let ahead = timestamp(now + time::Duration::days(1)).is_some_and(|tomorrow| record.time > tomorrow);
     let shard = if ahead {

@@ -10,12 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use audit::AuditRecord;
-use rusqlite::types::Value as Sql;
+use audit::{AuditRecord, FieldValue};
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension, Statement, TransactionBehavior, params, params_from_iter,
 };
-use serde_json::Value;
 use time::OffsetDateTime;
 
 pub use self::health::Checked;
@@ -192,7 +191,7 @@ impl<'c> Insert<'c> {
     }
 
     fn execute(&mut self, record: &AuditRecord) -> rusqlite::Result<Inserted> {
-        if self.insert.execute(params_from_iter(values(record)))? > 0 {
+        if self.insert.execute(params_from_iter(record.values().map(Param)))? > 0 {
             return Ok(Inserted::New);
         }
         let stored = self.stored.query_row([&record.request_id], query::fields)?;
@@ -201,16 +200,17 @@ impl<'c> Insert<'c> {
     }
 }
 
-/// A record's values in the order of [`AuditRecord::FIELDS`].
-fn values(record: &AuditRecord) -> Vec<Sql> {
-    let fields = serde_json::to_value(record).unwrap_or_default();
-    let value = |name: &str| match fields.get(name) {
-        Some(Value::String(text)) => Sql::Text(text.clone()),
-        // SQLite's integers are signed. No count comes near 2^63.
-        Some(Value::Number(number)) => Sql::Integer(number.as_i64().unwrap_or(i64::MAX)),
-        _ => Sql::Null,
-    };
-    AuditRecord::FIELDS.iter().map(|field| value(field.name)).collect()
+/// A value as SQLite takes it. Its integers are signed; no count comes near 2^63.
+struct Param<'a>(FieldValue<'a>);
+
+impl ToSql for Param<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self.0 {
+            FieldValue::Null => ValueRef::Null,
+            FieldValue::Text(text) => ValueRef::Text(text.as_bytes()),
+            FieldValue::Integer(number) => ValueRef::Integer(i64::try_from(number).unwrap_or(i64::MAX)),
+        }))
+    }
 }
 
 fn to_sql_error(cause: serde_json::Error) -> rusqlite::Error {
