@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use common::line_like_others as line;
-use common::program::{program, start, terminate};
+use common::program::{PROGRAM, program, start, terminate};
 use tempfile::TempDir;
 
 struct Log {
@@ -262,6 +262,31 @@ async fn compressed_parts_are_continued() {
     assert!(stderr.contains("stored 100 (0 repeated)") && stderr.contains("gaps 0"), "{stderr}");
     let child = log.run();
     tokio::time::sleep(Duration::from_millis(2500)).await;
+    let stderr = terminate(child);
+    assert!(stderr.contains("stored 0 (0 repeated)") && stderr.contains("gaps 0"), "{stderr}");
+}
+
+/// More than may be open at a time.
+#[tokio::test]
+async fn reads_hundreds_of_parts() {
+    let mut log = Log::new();
+    for part in 0..400 {
+        log.append(&format!(".{part}"), 2);
+    }
+    log.append("", 1);
+    let (log_name, db) = (log.path.display(), log.db());
+    let run = format!("ulimit -n 200; exec '{}' run --file '{log_name}' --sqlite '{}'", PROGRAM, db.display());
+    let mut command = Command::new("sh");
+    let child = start(command.args(["-c", &run]).stdout(Stdio::piped()).stderr(Stdio::piped())).0;
+    log.assert_stored().await;
+    // A part that was closed grows.
+    log.append(".7", 5);
+    log.append(".399", 5);
+    log.assert_stored().await;
+    let stderr = terminate(child);
+    assert!(stderr.contains("(0 repeated)") && stderr.contains("gaps 0"), "{stderr}");
+    let child = log.run();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
     let stderr = terminate(child);
     assert!(stderr.contains("stored 0 (0 repeated)") && stderr.contains("gaps 0"), "{stderr}");
 }

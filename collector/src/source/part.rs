@@ -81,7 +81,7 @@ impl Part {
     pub(super) fn seen(&mut self, entry: &Entry) {
         if (self.entry.len, self.entry.mtime) != (entry.len, entry.mtime) {
             self.changed = Instant::now();
-            self.done = false;
+            (self.done, self.at_end) = (false, false);
         }
         self.entry = entry.clone();
         self.unlinked = false;
@@ -117,6 +117,11 @@ impl Part {
         self.entry.packing.is_some()
             || self.changed.elapsed() >= time
             || (!self.unlinked && since_write().is_some_and(|age| age >= time))
+    }
+
+    /// Read to its end and closed, to be opened again when it grows.
+    pub(super) fn rests(&self) -> bool {
+        self.file.is_none() && self.at_end && !self.done
     }
 
     pub(super) fn is_unread(&self) -> bool {

@@ -157,7 +157,7 @@ impl Tail {
             Err(error) => {
                 let offset = part.mark.at;
                 // A compressed file cannot be read on behind an error. It is read again if it changes.
-                (part.done, part.file) = (part.entry.packing.is_some(), None);
+                (part.done, part.at_end, part.file) = (part.entry.packing.is_some(), false, None);
                 let name = part.entry.name.clone();
                 self.fail(polled, &name, &format!("cannot read on at offset {offset}: {error}"));
             }
@@ -176,7 +176,9 @@ impl Tail {
         self.release_copies(&listing.entries, polled);
         self.take_as_read(&listing.entries, polled);
         for entry in &listing.entries {
-            if !self.parts.iter().any(|part| part.is_at(entry))
+            let known = self.parts.iter().any(|part| part.is_at(entry));
+            if !known
+                && (entry.live || self.may_open())
                 && let Err(error) = self.add(entry, &listing.entries, polled)
             {
                 self.fail(polled, &entry.name, &error.to_string());
@@ -230,7 +232,10 @@ impl Tail {
                 }
             }
             let verify = part.done && first && part.entry.packing.is_none();
-            if part.file.is_none() && (verify || (!part.done && open < MAX_OPEN)) {
+            if part.rests() && part.mark.at == part.entry.len && part.is_quiet(self.times.quiet) {
+                part.done = true;
+            }
+            if part.file.is_none() && (verify || (!part.done && !part.at_end && open < MAX_OPEN)) {
                 match part.open() {
                     Ok(true) if part.done => part.file = None,
                     Ok(true) => open += 1,
@@ -243,6 +248,21 @@ impl Tail {
             }
             self.parts.push(part);
         }
+    }
+
+    /// Whether another file may be opened. If too many are, those that are read to their ends are closed.
+    fn may_open(&mut self) -> bool {
+        let mut open = self.parts.iter().filter(|part| part.file.is_some()).count();
+        if open >= MAX_OPEN {
+            for part in self.parts.iter_mut().filter(|part| {
+                let finished = part.file.as_ref().is_some_and(|file| !file.has_unfinished_line());
+                finished && part.at_end && part.copy_of.is_none() && !part.unlinked && !part.entry.live
+            }) {
+                part.file = None;
+                open -= 1;
+            }
+        }
+        open < MAX_OPEN
     }
 
     /// Copies wait while what they repeat is read. Compares them again, and lets those go whose original has ended.

@@ -3,8 +3,10 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_audit-collector");
+
 pub(crate) fn program(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_audit-collector"));
+    let mut command = Command::new(PROGRAM);
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
