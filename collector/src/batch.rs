@@ -64,7 +64,7 @@ impl Batch {
     }
 }
 
-/// What came of one record.
+/// The outcome of one record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Inserted {
     New,
@@ -75,7 +75,7 @@ pub enum Inserted {
 }
 
 impl Inserted {
-    /// What came of a record whose id `stored` has already. Fields that one of them lacks do not differ: another release
+    /// The outcome of a record whose id `stored` has already. Fields that one of them lacks do not differ: another release
     /// may have stored it.
     pub fn compare(stored: &AuditRecord, record: &AuditRecord) -> Self {
         if stored.time != record.time {

@@ -295,7 +295,7 @@ async fn rejected_feed_entries_are_kept() {
     assert_eq!((retried.stored, retried.left), (1, 1));
     assert_eq!(ids(&store, &all()).await, ["again"]);
     assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), 1);
-    // Nowhere to keep it is no reason to stop the feed.
+    // The feed goes on if the entry cannot be kept.
     let store = store.with_rejected("/nowhere/rejected.jsonl".into());
     let written = store.write(&Batch { rejected, ..Batch::default() }).await.unwrap();
     assert_eq!(written.lost.unwrap().0, 1);

@@ -118,7 +118,7 @@ fn says_that_more_records_match() {
     }
 }
 
-/// A large `--limit` is no reason to hold the records in memory.
+/// A large `--limit` does not hold the records in memory.
 #[test]
 fn records_are_printed_as_they_are_found() {
     let folder = tempfile::tempdir().unwrap();

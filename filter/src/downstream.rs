@@ -39,6 +39,8 @@ pub(crate) struct Downstream {
     /// Bytes of the buffered request body that the exchange has seen.
     seen: usize,
     response_complete: bool,
+    /// Whether the request's headers came here.
+    heard: bool,
 }
 
 /// An exchange, which its root context wakes if it waits.
@@ -121,7 +123,13 @@ impl Waiter for Call {
 impl Downstream {
     pub(crate) fn new(context: u32, plugin: Option<Rc<Plugin>>) -> Self {
         let exchange = RefCell::new(Exchange::new(host::unique_id()));
-        Self { context, call: Rc::new(Call { context, plugin, exchange }), seen: 0, response_complete: false }
+        Self {
+            context,
+            call: Rc::new(Call { context, plugin, exchange }),
+            seen: 0,
+            response_complete: false,
+            heard: false,
+        }
     }
 
     fn exchange(&self) -> RefMut<'_, Exchange> {
@@ -321,6 +329,7 @@ impl Context for Downstream {}
 impl HttpContext for Downstream {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         connections::hear();
+        self.heard = true;
         match host::request_headers() {
             Ok(headers) => {
                 let principal = self.principal();
@@ -409,8 +418,10 @@ impl HttpContext for Downstream {
 
     /// Envoy writes its access logs after this.
     fn on_log(&mut self) {
-        // A filter before this one may have answered.
-        connections::hear();
+        // A filter before this one may have answered. Headers that never ended are not a request.
+        if !self.heard && host::request_headers().is_ok_and(|headers| headers.iter().next().is_some()) {
+            connections::hear();
+        }
         let mut facts = self.exchange().facts(self.response_complete);
         if facts.error.is_none() && facts.operation.is_none() {
             facts.error = self.exchange().envoys_error(host::response_code().unwrap_or(0)).map(str::to_owned);

@@ -33,8 +33,8 @@ const CALLS_STEP: u64 = 64;
 const FORGOTTEN_MS: u64 = 5000;
 /// How often a worker repeats its sums.
 const REPEAT_MS: u64 = 1000;
-/// A caller with at most this part of the calls and bytes is not refused for those of others.
-const SMALL: u64 = 64;
+/// However many callers there are, each has this part of the calls and bytes for itself.
+const LEAST_SHARE: u64 = 64;
 /// Replies that are not read may occupy this part of a budget.
 const UNREAD: u64 = 2;
 const KEY: &str = "buffers";
@@ -248,14 +248,14 @@ impl Ledger {
             {
                 return Some(Evicted { stream, full: Full::Connection });
             }
-            let elsewhere = self.others.callers.get(&owner.caller).copied().unwrap_or_default();
-            if caller.counts.all.bytes + elsewhere > budgets.caller_bytes
+            let elsewhere = self.elsewhere(owner);
+            if caller.counts.all.bytes + elsewhere.bytes > budgets.caller_bytes
                 && let Some(stream) = caller.largest(|sums| sums.bytes)
             {
                 return Some(Evicted { stream, full: Full::Caller });
             }
             // One caller leaves room for others.
-            if caller.counts.all.calls > budgets.calls / 2
+            if caller.counts.all.calls + elsewhere.calls > budgets.calls / 2
                 && let Some(stream) = caller.largest(|sums| sums.calls)
             {
                 return Some(Evicted { stream, full: Full::Caller });
@@ -264,7 +264,7 @@ impl Ledger {
         // Calls that give way take a while to leave.
         if let Some(stream) = stream.filter(|_| self.counts.leaving > budgets.calls)
             && self.streams.get(&stream).is_some_and(|entry| entry.phase == Phase::Held)
-            && !self.is_small(stream, budgets)
+            && !self.is_within_share(stream, budgets)
         {
             return Some(Evicted { stream, full: Full::Process });
         }
@@ -273,7 +273,7 @@ impl Ledger {
             let mut callers: Vec<&Caller> = self.callers.values().collect();
             callers.sort_by_key(|caller| std::cmp::Reverse(weight(&caller.counts.all)));
             let stream = callers.into_iter().find_map(|caller| caller.largest(weight))?;
-            (!self.is_small(stream, budgets)).then_some(Evicted { stream, full: Full::Process })
+            (!self.is_within_share(stream, budgets)).then_some(Evicted { stream, full: Full::Process })
         };
         let of_bytes = (over.bytes > 0).then(|| evicted(|sums| sums.bytes)).flatten();
         of_bytes.or_else(|| (over.calls > 0).then(|| evicted(|sums| sums.calls)).flatten())
@@ -281,33 +281,47 @@ impl Ledger {
 
     /// Whether a call that gives way may wait for its reply until the client has sent what it is sending.
     pub fn may_wait(&self, stream: Stream, budgets: &Budgets) -> bool {
-        let Some(caller) = self.caller_of(stream).filter(|_| !self.is_small(stream, budgets)) else { return true };
-        caller.counts.leaving <= budgets.calls / 4
-            && caller.counts.all.bytes <= budgets.caller_bytes
-            && self.counts.leaving <= budgets.calls
-            && self.over(budgets) == Sums::default()
+        let Some(caller) = self.caller_of(stream) else { return true };
+        let own = caller.counts.leaving <= budgets.calls / 4 && caller.counts.all.bytes <= budgets.caller_bytes;
+        let all = self.counts.leaving <= budgets.calls && self.over(budgets) == Sums::default();
+        own && (all || self.is_within_share(stream, budgets))
     }
 
     /// Whether so many replies are not read that [`Ledger::may_reply`] has to be asked, once each stream has an owner.
     pub fn has_unread(&self, budgets: &Budgets) -> bool {
-        self.counts.refused.calls > budgets.calls / SMALL || self.counts.refused.bytes > budgets.total_bytes / SMALL
+        self.counts.refused.calls > budgets.calls / LEAST_SHARE
+            || self.counts.refused.bytes > budgets.total_bytes / LEAST_SHARE
     }
 
     /// Whether Envoy may keep a reply to a stream. If not, the stream has to be reset.
     pub fn may_reply(&self, stream: Stream, budgets: &Budgets) -> bool {
-        let Some(caller) = self.caller_of(stream).filter(|_| !self.is_small(stream, budgets)) else { return true };
+        let Some(caller) = self.caller_of(stream) else { return true };
         let workers = self.others.workers + 1;
         let fits = |Sums { bytes, calls }, most: Sums| bytes <= most.bytes && calls <= most.calls;
         let of_caller = Sums { bytes: budgets.caller_bytes / UNREAD, calls: budgets.calls / 2 / UNREAD };
         let of_worker = Sums { bytes: budgets.total_bytes / UNREAD / workers, calls: budgets.calls / UNREAD / workers };
-        fits(caller.counts.refused, of_caller) && fits(self.counts.refused, of_worker)
+        fits(caller.counts.refused, of_caller)
+            && (fits(self.counts.refused, of_worker) || self.is_within_share(stream, budgets))
     }
 
-    /// Whether a stream's caller has so little that none of it is refused for what others have.
-    fn is_small(&self, stream: Stream, budgets: &Budgets) -> bool {
-        self.caller_of(stream).is_some_and(|Caller { counts, .. }| {
-            counts.calls() <= budgets.calls / SMALL && counts.all.bytes <= budgets.total_bytes / SMALL
-        })
+    /// Whether a stream's caller has at most an equal share of all calls and bytes, so that none of it is refused for what others
+    /// have. What cannot give way, such as answers that are not read, would otherwise cost the calls of those who have less.
+    fn is_within_share(&self, stream: Stream, budgets: &Budgets) -> bool {
+        let owner = self.streams.get(&stream).and_then(|entry| entry.owner);
+        let Some((owner, Caller { counts, .. })) = owner.and_then(|it| Some((it, self.callers.get(&it.caller)?)))
+        else {
+            return false;
+        };
+        let elsewhere = self.others.callers.keys().filter(|caller| !self.callers.contains_key(caller));
+        let callers = ((self.callers.len() + elsewhere.count()) as u64).min(LEAST_SHARE);
+        let more = self.elsewhere(owner);
+        counts.calls() + more.calls <= budgets.calls / callers
+            && counts.all.bytes + more.bytes <= budgets.total_bytes / callers
+    }
+
+    /// What an owner's caller has on other workers.
+    fn elsewhere(&self, owner: Owner) -> Sums {
+        self.others.callers.get(&owner.caller).copied().unwrap_or_default()
     }
 
     fn caller_of(&self, stream: Stream) -> Option<&Caller> {
@@ -361,13 +375,13 @@ impl Ledger {
     }
 
     fn report(&self, worker: u64, at: u64) -> Report {
-        let mut callers: Vec<(u64, u64)> = self
+        let mut callers: Vec<(u64, Sums)> = self
             .callers
             .iter()
-            .map(|(caller, it)| (*caller, it.counts.all.bytes))
-            .filter(|(_, bytes)| *bytes >= STEP)
+            .map(|(caller, it)| (*caller, it.counts.all))
+            .filter(|(_, sums)| sums.bytes >= STEP || sums.calls >= CALLS_STEP)
             .collect();
-        callers.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        callers.sort_by_key(|(_, sums)| std::cmp::Reverse(*sums));
         callers.truncate(CALLERS);
         Report { worker, at, sums: self.counts.all, callers }
     }

@@ -16,6 +16,10 @@ fn held(ledger: &mut Ledger, stream: Stream, (caller, connection): (&str, u64), 
     ledger.grow(stream, bytes);
 }
 
+fn full_of(ledger: &Ledger, stream: Stream, budgets: &Budgets) -> Option<Stream> {
+    ledger.full(Some(stream), budgets).map(|evicted| evicted.stream)
+}
+
 fn full(ledger: &Ledger, stream: Stream) -> Option<(Stream, Full)> {
     ledger.full(Some(stream), &LIMITS).map(|evicted| (evicted.stream, evicted.full))
 }
@@ -50,10 +54,10 @@ fn small_calls_pass_while_one_caller_fills_all() {
     // Calls that were sent do not give way; then the next does.
     ledger.note(1, Phase::Sent);
     ledger.note(2, Phase::Sent);
+    assert_eq!(full(&ledger, 4), None, "who has less than a quarter does not give way for others");
+    ledger.grow(3, 6);
     assert_eq!(full(&ledger, 4), Some((3, Full::Process)));
-    ledger.note(3, Phase::Sent);
-    assert_eq!(full(&ledger, 4), Some((4, Full::Process)), "nobody else can");
-    ledger.note(4, Phase::Dropped);
+    ledger.note(3, Phase::Dropped);
     assert_eq!(full(&ledger, 4), None);
 }
 
@@ -157,8 +161,27 @@ fn workers_share_the_budget_of_the_process() {
     // A caller's bytes count on all workers.
     held(&mut second, 2, ("a", 10), 2 * MIB);
     assert_eq!(second.full(Some(2), &limits), Some(Evicted { stream: 2, full: Full::Caller }));
+    // And its calls.
+    let half = Budgets { calls: 200, ..limits };
+    for stream in 10..90 {
+        first.begin(stream, 0);
+        first.own(stream, owner("a", 1));
+        second.begin(stream, 0);
+        second.own(stream, owner("a", 11));
+    }
+    first.publish(1, &shared, at(1001));
+    assert_eq!(second.full(Some(10), &Budgets { caller_bytes: 90 * MIB, total_bytes: 90 * MIB, ..half }), None);
+    second.publish(2, &shared, at(1001));
+    let evicted = second.full(Some(10), &Budgets { caller_bytes: 90 * MIB, total_bytes: 90 * MIB, ..half });
+    assert_eq!(evicted.unwrap().full, Full::Caller);
+    for stream in 10..90 {
+        first.end(stream);
+        second.end(stream);
+    }
+    first.publish(1, &shared, at(1002));
+    second.publish(2, &shared, at(1002));
     // A worker that crashed is forgotten.
-    second.publish(2, &shared, at(1000 + FORGOTTEN_MS));
+    second.publish(2, &shared, at(1002 + FORGOTTEN_MS));
     assert_eq!(second.full(Some(2), &limits), None);
     assert!(!second.is_full(&limits));
 }
@@ -178,7 +201,12 @@ fn small_calls_publish_nothing() {
 
 #[test]
 fn the_shared_value_survives_nonsense() {
-    let report = Report { worker: 1, at: 2, sums: Sums { bytes: 3, calls: 4 }, callers: vec![(5, 6), (7, 8)] };
+    let report = Report {
+        worker: 1,
+        at: 2,
+        sums: Sums { bytes: 3, calls: 4 },
+        callers: vec![(5, Sums { bytes: 6, calls: 7 }), (8, Sums::default())],
+    };
     let bytes = [report.write(), report.write()].concat();
     assert_eq!(Report::read_all(&bytes), [report.clone(), report.clone()]);
     for end in 0..bytes.len() {
@@ -188,7 +216,7 @@ fn the_shared_value_survives_nonsense() {
 }
 
 #[test]
-fn calls_of_others_refuse_no_small_caller() {
+fn calls_of_others_refuse_nobody_in_its_share() {
     let budgets = Budgets { calls: 128, ..LIMITS };
     let mut ledger = Ledger::default();
     // An attacker's calls give way for ever, and others have been sent.
@@ -201,14 +229,15 @@ fn calls_of_others_refuse_no_small_caller() {
     ledger.own(1000, owner("a", 1));
     assert!(ledger.full(Some(1000), &budgets).is_some());
     ledger.end(1000);
-    for stream in 1001..1003 {
+    let begin = |ledger: &mut Ledger, stream| {
         ledger.begin(stream, 0);
         ledger.own(stream, owner("b", 2));
-        assert_eq!(ledger.full(Some(stream), &budgets), None);
+        ledger.full(Some(stream), &budgets)
+    };
+    for stream in 1001..1065 {
+        assert_eq!(begin(&mut ledger, stream), None);
     }
-    ledger.begin(1003, 0);
-    ledger.own(1003, owner("b", 2));
-    assert!(ledger.full(Some(1003), &budgets).is_some(), "three are more than a 64th");
+    assert!(begin(&mut ledger, 1065).is_some(), "65 are more than half");
 }
 
 #[test]
@@ -254,16 +283,25 @@ fn unread_replies_end_in_resets() {
 }
 
 #[test]
-fn unread_answers_refuse_no_small_caller() {
+fn unread_answers_leave_others_their_share() {
     let budgets = Budgets { total_bytes: 6400, caller_bytes: 6400, connection_bytes: 6400, calls: 1280 };
     let mut ledger = Ledger::default();
     ledger.begin(1, 9000);
     ledger.own(1, owner("a", 1));
     ledger.note(1, Phase::Sent);
-    held(&mut ledger, 2, ("b", 2), 50);
+    held(&mut ledger, 2, ("b", 2), 3200);
     assert_eq!(ledger.full(Some(2), &budgets), None);
-    held(&mut ledger, 3, ("b", 2), 51);
+    held(&mut ledger, 3, ("b", 2), 1);
     assert!(ledger.full(Some(3), &budgets).is_some());
+    // However many callers there are, each has a 64th.
+    ledger.end(2);
+    ledger.end(3);
+    for stream in 100..300 {
+        held(&mut ledger, stream, (&stream.to_string(), stream.into()), 100);
+        assert_eq!(full_of(&ledger, stream, &budgets), None);
+    }
+    held(&mut ledger, 300, ("300", 300), 101);
+    assert!(full_of(&ledger, 300, &budgets).is_some());
 }
 
 #[test]

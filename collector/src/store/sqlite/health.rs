@@ -17,7 +17,7 @@ pub enum Checked {
     Unfinished,
 }
 
-/// Device and inode. None if there is no such file.
+/// Device and inode. None if the file does not exist.
 pub(super) fn place(path: &Path) -> io::Result<Option<(u64, u64)>> {
     match fs::metadata(path) {
         Ok(data) => Ok(Some((data.dev(), data.ino()))),

@@ -23,7 +23,7 @@ pub struct KeptEntry {
     pub entry: Rejected,
 }
 
-/// What came of reading rejected entries again.
+/// The outcome of reading rejected entries again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Retried {
     /// Now records, and no longer among the rejected entries.

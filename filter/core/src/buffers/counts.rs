@@ -1,7 +1,7 @@
 //! Sums over calls.
 
 /// Calls and their bytes.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Sums {
     pub bytes: u64,
     pub calls: u64,

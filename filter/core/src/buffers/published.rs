@@ -13,8 +13,7 @@ pub(super) struct Report {
     /// In milliseconds since 1970.
     pub at: u64,
     pub sums: Sums,
-    /// Bytes by caller.
-    pub callers: Vec<(u64, u64)>,
+    pub callers: Vec<(u64, Sums)>,
 }
 
 /// What the other workers had when this one last looked.
@@ -22,17 +21,18 @@ pub(super) struct Report {
 pub(super) struct Others {
     pub workers: u64,
     pub sums: Sums,
-    pub callers: BTreeMap<u64, u64>,
+    pub callers: BTreeMap<u64, Sums>,
 }
 
 // === impl Report, Others ===
 
 impl Report {
-    /// Numbers of 8 bytes, little endian: worker, time, bytes, calls, the number of callers, then each with its bytes.
+    /// Numbers of 8 bytes, little endian: worker, time, bytes, calls, the number of callers, then each with its bytes
+    /// and calls.
     pub(super) fn write(&self) -> Vec<u8> {
         let Sums { bytes, calls } = self.sums;
         let head = [self.worker, self.at, bytes, calls, self.callers.len() as u64];
-        let callers = self.callers.iter().flat_map(|(caller, bytes)| [*caller, *bytes]);
+        let callers = self.callers.iter().flat_map(|(caller, sums)| [*caller, sums.bytes, sums.calls]);
         head.into_iter().chain(callers).flat_map(u64::to_le_bytes).collect()
     }
 
@@ -44,7 +44,9 @@ impl Report {
         };
         let (worker, at) = (next()?, next()?);
         let sums = Sums { bytes: next()?, calls: next()? };
-        let callers = (0..next()?.min(CALLERS as u64)).map(|_| Some((next()?, next()?))).collect::<Option<_>>()?;
+        let caller_count = next()?.min(CALLERS as u64);
+        let mut caller = |_| Some((next()?, Sums { bytes: next()?, calls: next()? }));
+        let callers = (0..caller_count).map(&mut caller).collect::<Option<_>>()?;
         Some(Self { worker, at, sums, callers })
     }
 
@@ -59,8 +61,8 @@ impl Others {
         for report in reports.iter().filter(|report| report.sums != Sums::default()) {
             others.workers += 1;
             others.sums.add(report.sums);
-            for (caller, bytes) in &report.callers {
-                *others.callers.entry(*caller).or_default() += bytes;
+            for (caller, sums) in &report.callers {
+                others.callers.entry(*caller).or_default().add(*sums);
             }
         }
         others

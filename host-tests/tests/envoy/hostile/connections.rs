@@ -74,11 +74,15 @@ fn a_client_that_says_nothing_is_cut_off() {
     without_end.write_all(b"GET /elsewhere HTTP/1.1\r\nhost: localhost\r\nx: ").unwrap();
     // What begins no request is nothing, too.
     let settings: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-    let without_request = [(6, &b"\r\n"[..]), (7, &settings[..12]), (8, settings)].map(|(host, bytes)| {
-        let mut stream = connect([127, 0, 1, host], address(&harness.gateway.http));
-        stream.write_all(bytes).unwrap();
-        stream
-    });
+    // Envoy answers such headers after 10 s with 408, and leaves the connection open.
+    let headers = super::http2::literals(&[(":method", "GET"), (":scheme", "http"), (":path", "/")]);
+    let endless = [settings, &super::http2::frame(super::http2::HEADERS, 0, 1, &headers)].concat();
+    let without_request =
+        [(6, &b"\r\n"[..]), (7, &settings[..12]), (8, settings), (10, &endless)].map(|(host, bytes)| {
+            let mut stream = connect([127, 0, 1, host], address(&harness.gateway.http));
+            stream.write_all(bytes).unwrap();
+            stream
+        });
     let mut idle = connect([127, 0, 1, 9], address(&harness.gateway.http));
     idle.write_all(b"GET /elsewhere HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     assert!(idle.read(&mut [0; 4096]).unwrap() > 0);

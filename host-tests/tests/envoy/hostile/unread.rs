@@ -13,6 +13,8 @@ use crate::harness::{Harness, Keys};
 
 /// `SETTINGS_INITIAL_WINDOW_SIZE` (RFC 9113, section 6.5.2) of zero.
 const NO_WINDOW: &[u8] = &[0, 4, 0, 0, 0, 0];
+/// Bytes of a neighbour's large body.
+const LARGE: usize = BODY.len() - "hello there".len() + (20 << 20);
 /// Calls of one connection: Envoy accepts 128 at once.
 const CALLS: u32 = 100;
 /// A reference to the newest entry of the table of headers (RFC 7541, sections 2.3.3 and 6.1).
@@ -114,12 +116,14 @@ fn attacks() -> [Attack; 4] {
 #[test]
 fn answers_that_are_not_read_cost_no_call() {
     let neighbour = converse(&path_of(MODEL), "content-type: application/json\r\n");
+    let large = String::from_utf8(neighbour.clone()).unwrap().replace("hello there", &"a".repeat(20 << 20));
+    let large = large.replace(&format!("content-length: {}", BODY.len()), &format!("content-length: {LARGE}"));
     for attack in attacks() {
         let harness = Harness::new(Keys::LongLived, &["internet"], |double| double, &["--concurrency", "2"]);
         let to = address(&harness.gateway.http);
         let (mut open, mut calls) = (Vec::new(), 0);
         for _ in 0..attack.connections {
-            open.push(attack.begin([127, 0, 3, 1], to));
+            open.push(attack.begin([127, 0, 3, 1 + (open.len() % 2) as u8], to));
             if open.len() % 6 == 0 {
                 let answer = send(&harness, &neighbour);
                 assert_eq!(answer.status, 200, "{}: the neighbour got {answer:?}", attack.name);
@@ -129,11 +133,11 @@ fn answers_that_are_not_read_cost_no_call() {
         let used = rss_mib(harness.gateway.envoy_pid());
         println!("{}: {used} MiB", attack.name);
         assert!(used < attack.bound, "{}: {used} MiB", attack.name);
-        for _ in 0..10 {
-            let answer = send(&harness, &neighbour);
+        for call in [neighbour.as_slice(); 10].into_iter().chain([large.as_bytes()]) {
+            let answer = send(&harness, call);
             assert_eq!(answer.status, 200, "{}: the neighbour got {answer:?}", attack.name);
         }
-        calls += 10 + open.len() * CALLS as usize;
+        calls += 11 + open.len() * CALLS as usize;
         drop(open);
         let unnamed = records(&harness, calls).into_iter().filter(|(facts, _)| facts["id"].as_str().is_none());
         assert_eq!(unnamed.count(), 0, "{}: each call has its record", attack.name);
