@@ -418,8 +418,8 @@ impl HttpContext for Downstream {
 
     /// Envoy writes its access logs after this.
     fn on_log(&mut self) {
-        // A filter before this one may have answered. Headers that never ended are not a request.
-        if !self.heard && host::request_headers().is_ok_and(|headers| headers.iter().next().is_some()) {
+        // A filter before this one may have answered. Headers that did not end in time (408) are not a request.
+        if !self.heard && host::response_code().is_some_and(|code| code != 0 && code != 408) {
             connections::hear();
         }
         let mut facts = self.exchange().facts(self.response_complete);
