@@ -207,7 +207,9 @@ async fn copytruncate_with_equal_beginnings() {
             log.append("", 20);
             log.copy_and_truncate(".1");
             log.append("", 200);
-            log.run()
+            let child = log.run();
+            log.assert_stored().await;
+            child
         };
         log.append("", 20);
         log.copy_and_truncate(".2");

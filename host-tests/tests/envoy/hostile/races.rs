@@ -64,8 +64,9 @@ fn leaves_no_error_line(keys: Keys) {
             scope.spawn(move || leave(address, number));
         }
     });
-    let neighbour = send(&harness, &converse(&path_of(MODEL), "content-type: application/json\r\n"));
-    assert_eq!(neighbour.status, 200, "{neighbour:?}");
+    // On a busy machine health checks can be late, too.
+    let call = converse(&path_of(MODEL), "content-type: application/json\r\n");
+    crate::harness::eventually("the neighbour's call", || (send(&harness, &call).status == 200).then_some(()));
     records(&harness, usize::try_from(STREAMS).unwrap() + 1);
     assert_eq!(errors(&harness), Vec::<String>::new());
     assert_no_reload(&harness);
