@@ -3,28 +3,21 @@
 
 use std::io::Write as _;
 use std::net::TcpStream;
-use std::path::Path;
 use std::time::Duration;
 
 use super::connections::{address, connect};
+use super::memory::rss_mib;
 use super::{MODEL, assert_no_reload, converse, path_of, send};
-use crate::harness::{Harness, Keys, eventually, text_of};
+use crate::harness::{Harness, Keys, eventually};
 
 /// Connections at once, of clients with 250 each.
-const CONNECTIONS: usize = 2_000;
+const CONNECTIONS: u64 = 2_000;
 /// Bytes of headers on each: just below the limit (60 KiB).
 const HEADERS: usize = 60_000;
 
-/// Envoy's resident memory in MiB.
-fn resident(harness: &Harness) -> usize {
-    let status = text_of(Path::new(&format!("/proc/{}/status", harness.gateway.envoy_pid())));
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().split(' ').next().unwrap().parse::<usize>().unwrap() / 1024
-}
-
 /// Opens connections, sends the headers on each, without their end if `whole` is false, and closes them. Returns Envoy's
-/// memory before that.
-fn flood(harness: &Harness, whole: bool) -> usize {
+/// memory in MiB before that.
+fn flood(harness: &Harness, whole: bool) -> u64 {
     let to = address(&harness.gateway.http);
     let mut request = format!("POST {} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n", path_of(MODEL));
     while request.len() < HEADERS {
@@ -38,7 +31,7 @@ fn flood(harness: &Harness, whole: bool) -> usize {
         open.push(stream);
     }
     std::thread::sleep(Duration::from_secs(1));
-    let highest = resident(harness);
+    let highest = rss_mib(harness.gateway.envoy_pid());
     drop(open);
     eventually("closed connections", || {
         let stats = harness.gateway.admin("/stats?filter=http.gateway.downstream_cx_active");
@@ -50,7 +43,7 @@ fn flood(harness: &Harness, whole: bool) -> usize {
 #[test]
 fn closed_connections_leave_memory_for_others() {
     let harness = Harness::new(Keys::LongLived, &["internet"], |double| double, &["--concurrency", "2"]);
-    let start = resident(&harness);
+    let start = rss_mib(harness.gateway.envoy_pid());
     // In KiB for each connection. If it did not use memory again, four floods would take more than three times as much.
     for (whole, bound) in [(false, 120), (true, 250)] {
         for number in 0..4 {
