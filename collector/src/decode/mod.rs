@@ -5,7 +5,9 @@ pub mod als;
 pub mod line;
 
 use audit::text::visible_json;
-use audit::{ATTEMPT_STATE, AttemptFacts, AuditRecord, EXCHANGE_STATE, EnvoyEntry, ExchangeFacts, ExchangeKey};
+use audit::{
+    ATTEMPT_STATE, AttemptFacts, AuditRecord, EXCHANGE_STATE, EnvoyEntry, ExchangeFacts, ExchangeKey, RecordKind,
+};
 use envoy_types::pb::envoy::data::accesslog::v3::HttpAccessLogEntry;
 use prost::Message;
 use serde::de::DeserializeOwned;
@@ -73,7 +75,7 @@ impl Entry {
         };
         let key = ExchangeKey {
             request_id,
-            connection,
+            kind: connection.then_some(RecordKind::Connection),
             time: timestamp(start).ok_or(DecodeError::Time)?,
             epoch_seconds: u64::try_from(start.unix_timestamp()).map_err(|_| DecodeError::Time)?,
         };

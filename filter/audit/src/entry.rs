@@ -6,12 +6,49 @@ pub struct ExchangeKey {
     /// [`ExchangeFacts::id`](crate::ExchangeFacts::id); Envoy's stream id where the filter left no facts; an id that the
     /// decoder makes where Envoy has none either.
     pub request_id: String,
-    /// The entry belongs to a connection on which Envoy could read no request.
-    pub connection: bool,
+    /// What the record describes, if it is not an exchange that Envoy logged.
+    pub kind: Option<RecordKind>,
     /// RFC 3339, UTC, milliseconds (`2026-01-02T03:04:05.678Z`).
     pub time: String,
     /// The same time in whole seconds since 1970.
     pub epoch_seconds: u64,
+}
+
+/// What a record describes that is not of an exchange which Envoy logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordKind {
+    /// A connection on which Envoy could read no request.
+    Connection,
+    /// An exchange with an intent, of whose end nothing is known.
+    OutcomeUnknown,
+    /// An exchange whose end the gateway reported, and Envoy's log does not have.
+    Unlogged,
+    /// A worker's VM started.
+    VmStart,
+    /// A worker's VM ended.
+    VmEnd,
+    /// Envoy started.
+    EnvoyStart,
+    /// Envoy ended.
+    EnvoyEnd,
+    /// Exchanges of a VM that have no record, though later ones have.
+    Hole,
+}
+
+impl RecordKind {
+    /// The value of the record's field `kind`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::OutcomeUnknown => "outcome_unknown",
+            Self::Unlogged => "unlogged",
+            Self::VmStart => "vm_start",
+            Self::VmEnd => "vm_end",
+            Self::EnvoyStart => "envoy_start",
+            Self::EnvoyEnd => "envoy_end",
+            Self::Hole => "hole",
+        }
+    }
 }
 
 /// Envoy's own measurements of an exchange, read from either access log.

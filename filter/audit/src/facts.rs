@@ -83,6 +83,51 @@ pub struct ExchangeFacts {
     /// Set for a call that went through the relay: Envoy's log has only the hop to the relay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relayed: Option<Relayed>,
+    /// How the route class is audited; absent for the default, `best_effort`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditMode>,
+    /// The VM that handled the call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm: Option<VmFacts>,
+}
+
+/// What a route class demands of the audit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuditMode {
+    /// A call leaves only once the collector has its intent on disk.
+    Required,
+    /// A call leaves without waiting; lost records are counted.
+    #[default]
+    BestEffort,
+    /// The collector keeps no record.
+    Off,
+}
+
+impl AuditMode {
+    /// Its name in configuration and records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Required => "required",
+            Self::BestEffort => "best_effort",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// A worker's VM and its counters, when it logged the call. The counters begin with the VM.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmFacts {
+    /// The VM's random id.
+    pub id: String,
+    /// The random id that all VMs of one Envoy process share.
+    pub envoy: String,
+    /// Calls that began.
+    pub begun: u64,
+    /// Calls that were logged, this one included: its number in the VM, from 1 without gaps.
+    pub logged: u64,
+    /// Calls that have begun and are not logged yet.
+    pub in_flight: u64,
 }
 
 /// The upstream side of a relayed call.

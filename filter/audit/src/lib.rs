@@ -10,11 +10,14 @@
 mod entry;
 mod facts;
 mod field;
+pub mod notice;
 mod record;
 pub mod table;
 pub mod text;
 
-pub use entry::{EnvoyEntry, ExchangeKey};
-pub use facts::{ATTEMPT_STATE, AttemptFacts, EXCHANGE_STATE, Estimate, ExchangeFacts, Relayed, Resigned, Usage};
+pub use entry::{EnvoyEntry, ExchangeKey, RecordKind};
+pub use facts::{
+    ATTEMPT_STATE, AttemptFacts, AuditMode, EXCHANGE_STATE, Estimate, ExchangeFacts, Relayed, Resigned, Usage, VmFacts,
+};
 pub use field::{Field, FieldValue, Kind, Source};
 pub use record::{AuditRecord, RETENTION_DAYS};

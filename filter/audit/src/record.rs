@@ -73,9 +73,28 @@ audit_record! {
     session: Option<String> = Signer(attempt.session),
     /// The claim `jti` of the web identity token that the session was issued for.
     token_id: Option<String> = Signer(attempt.token_id),
-    /// `connection` for an entry that belongs to no exchange: Envoy could read no request on the connection. Null for an
-    /// exchange.
-    kind: Option<String> = Collector(key.connection.then(|| "connection".to_owned())),
+    /// How the route class is audited, if not by the default: `required` or `off`.
+    audit: Option<String> = Gateway(exchange.audit.map(|mode| mode.name().to_owned())),
+    /// The random id of the worker's VM that handled the call.
+    vm: Option<String> = Gateway(exchange.vm.as_ref().map(|vm| vm.id.clone())),
+    /// The random id of the Envoy process.
+    envoy: Option<String> = Gateway(exchange.vm.as_ref().map(|vm| vm.envoy.clone())),
+    /// Calls that the VM had begun when it logged this one.
+    vm_begun: Option<u64> = Gateway(exchange.vm.as_ref().map(|vm| vm.begun)),
+    /// This call's number among those that the VM logged: a number that no record has is a lost record.
+    vm_logged: Option<u64> = Gateway(exchange.vm.as_ref().map(|vm| vm.logged)),
+    /// Calls that the VM had in flight when it logged this one.
+    vm_in_flight: Option<u64> = Gateway(exchange.vm.as_ref().map(|vm| vm.in_flight)),
+    /// What the record describes, if not an exchange that Envoy logged: `connection` (Envoy could read no request on it),
+    /// `outcome_unknown` (a call that left, of whose end nothing is known), `unlogged` (its end is known from the gateway
+    /// alone), `vm_start`, `vm_end`, `envoy_start`, `envoy_end`, `hole` (records that are missing).
+    kind: Option<String> = Collector(key.kind.map(|kind| kind.name().to_owned())),
+    /// Records that are missing, of a `hole`, `vm_end` or `envoy_end`.
+    lost: Option<u64> = Collector(None),
+    /// The upper bound of `lost`, if the number is not known exactly.
+    lost_at_most: Option<u64> = Collector(None),
+    /// Until when records may be missing, from `time` on.
+    until: Option<String> = Collector(None),
     /// Facts of a newer filter that this release has no field for, as JSON (`{"exchange":{"usage":{"reasoning":5}}}`).
     other_facts: Option<String> = Collector(other),
     /// When the record expires: 30 days after `time`, in epoch seconds.
@@ -87,11 +106,11 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{Estimate, Kind, Relayed, Usage};
+    use crate::{AuditMode, Estimate, Kind, Relayed, Usage, VmFacts};
 
     fn key(id: &str) -> ExchangeKey {
         let time = "1970-01-01T00:00:01.000Z".to_owned();
-        ExchangeKey { request_id: id.to_owned(), connection: false, time, epoch_seconds: 1 }
+        ExchangeKey { request_id: id.to_owned(), kind: None, time, epoch_seconds: 1 }
     }
 
     /// The numbers and texts of a JSON document.
@@ -118,6 +137,14 @@ mod tests {
             usage: Usage { input: Some(101), output: Some(102), cache_read: Some(103), cache_write: Some(104) },
             estimate: Some(Estimate { input: Some(106), output: Some(107) }),
             relayed: Some(Relayed { path: text("the path"), attempts: 105 }),
+            audit: Some(AuditMode::Required),
+            vm: Some(VmFacts {
+                id: "the vm".to_owned(),
+                envoy: "the envoy".to_owned(),
+                begun: 108,
+                logged: 109,
+                in_flight: 110,
+            }),
         };
         // `tried` and `resigned` are for the next attempt.
         let attempt = AttemptFacts {
