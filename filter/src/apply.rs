@@ -10,7 +10,11 @@ use proxy_wasm::types::{Action, LogLevel};
 pub(crate) fn apply(step: RequestStep, request_id: &str) -> Result<Action, HostError> {
     match step {
         RequestStep::Continue => Ok(Action::Continue),
-        RequestStep::AwaitBody | RequestStep::AwaitCredentials | RequestStep::DiscardBody => Ok(Action::Pause),
+        RequestStep::AwaitBody
+        | RequestStep::AwaitCredentials
+        | RequestStep::RecordIntent(_)
+        | RequestStep::AwaitIntent
+        | RequestStep::DiscardBody => Ok(Action::Pause),
         RequestStep::Reply(reply) => Ok(send_reply(&reply, request_id)),
         RequestStep::Forward(forward) => {
             // The headers last: a failure after them would leave the request ready to go.

@@ -2,25 +2,29 @@
 
 use crate::apply::{apply, apply_woken, reset_response, send_reply};
 use crate::buffered::{self, Buffering};
+use crate::collector::{self, Intending};
 use crate::connections;
 use crate::host::{self, HostError};
 use crate::memory::on_wiped_stack;
 use crate::plugin::Plugin;
 use crate::relay_state::{self, RelayProgress};
 use crate::waiting::Waiter;
-use audit::ExchangeFacts;
+use audit::notice::{End, Intent};
+use audit::{AttemptFacts, ExchangeFacts};
 use filter_core::buffers::{Full, UNCOUNTED};
 use filter_core::caller::Caller;
 use filter_core::config::{Principal, Role};
 use filter_core::envoy_names::{ATTEMPT_PROPERTY, ENDPOINT_PATH, ENDPOINT_REGION, EXCHANGE_PROPERTY};
 use filter_core::exchange::{Endpoint, Exchange};
+use filter_core::intent::IntentError;
 use filter_core::principal::PrincipalError;
 use filter_core::reply::Refusal;
+use filter_core::shared::millis;
 use filter_core::step::{RequestBodyMode, RequestEvent, RequestStep, ResponseBodyMode, ResponseEvent, ResponseStep};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, LogLevel};
 use std::cell::{RefCell, RefMut};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 /// Bodies are read in chunks of this size, so that a large one costs no more memory than a small one.
 const CHUNK: usize = 64 << 10;
@@ -46,6 +50,7 @@ pub(crate) struct Downstream {
 /// An exchange, which its root context wakes if it waits.
 #[derive(Debug)]
 pub(crate) struct Call {
+    this: Weak<Self>,
     context: u32,
     plugin: Option<Rc<Plugin>>,
     exchange: RefCell<Exchange>,
@@ -69,6 +74,9 @@ impl Call {
 
     /// Carries out a step, and counts what the call occupies from then on.
     fn apply(&self, step: RequestStep) -> Action {
+        if let RequestStep::RecordIntent(intent) = step {
+            return self.record(*intent);
+        }
         if matches!(step, RequestStep::Reply(_)) && !self.may_reply() {
             host::reset_request();
             return Action::Pause;
@@ -76,6 +84,38 @@ impl Call {
         self.note();
         let applied = apply(step, self.exchange.borrow().request_id());
         applied.unwrap_or_else(|error| self.fail(error))
+    }
+
+    /// Asks the collector to record the intent.
+    fn record(&self, intent: Intent) -> Action {
+        let Some(plugin) = &self.plugin else { return self.refuse(&Refusal::NotConfigured) };
+        self.note();
+        let this: Weak<dyn Intending> = Weak::<Self>::clone(&self.this);
+        if let Err(error) = collector::record(plugin, self.context, this, intent) {
+            let step = self.on_intent(Err(error));
+            return step.map_or(Action::Pause, |step| self.apply(step));
+        }
+        Action::Pause
+    }
+
+    fn on_intent(&self, answer: Result<(), IntentError>) -> Option<RequestStep> {
+        let mut exchange = self.exchange.borrow_mut();
+        match (&self.plugin, host::now()) {
+            (Some(plugin), Ok(now)) if plugin.policy.role == Role::Combined => {
+                on_wiped_stack(|| exchange.on_intent(answer, plugin.context(now)))
+            }
+            (Some(plugin), Ok(now)) => exchange.on_intent(answer, plugin.context(now)),
+            (None, _) => Some(exchange.refuse(&Refusal::NotConfigured)),
+            (_, Err(error)) => Some(exchange.refuse(&Refusal::Host(error.to_string()))),
+        }
+    }
+
+    /// Lets the root context look after this call on its ticks.
+    fn wait(&self) {
+        if let (Some(plugin), Some(this)) = (&self.plugin, self.this.upgrade()) {
+            let waiter: Rc<dyn Waiter> = this;
+            plugin.waiting.add(self.context, &waiter);
+        }
     }
 
     fn note(&self) {
@@ -98,11 +138,10 @@ impl Call {
 
 impl Buffering for Call {
     fn evict(self: Rc<Self>, full: Full) {
-        if let (Some(plugin), Ok(now)) = (&self.plugin, host::now())
+        if let (Some(_), Ok(now)) = (&self.plugin, host::now())
             && self.exchange.borrow_mut().evict(full, now)
         {
-            let waiter: Rc<dyn Waiter> = Rc::<Self>::clone(&self);
-            plugin.waiting.add(self.context, &waiter);
+            self.wait();
         }
     }
 
@@ -118,14 +157,25 @@ impl Waiter for Call {
     }
 }
 
+impl Intending for Call {
+    fn answered(self: Rc<Self>, answer: Result<(), IntentError>) {
+        if let Some(step) = self.on_intent(answer)
+            && apply_woken(step, |step| self.apply(step), |error| self.fail(error))
+        {
+            self.wait();
+        }
+    }
+}
+
 // === impl Downstream: the request ===
 
 impl Downstream {
     pub(crate) fn new(context: u32, plugin: Option<Rc<Plugin>>) -> Self {
+        collector::begin();
         let exchange = RefCell::new(Exchange::new(host::unique_id()));
         Self {
             context,
-            call: Rc::new(Call { context, plugin, exchange }),
+            call: Rc::new_cyclic(|this| Call { this: Weak::clone(this), context, plugin, exchange }),
             seen: 0,
             response_complete: false,
             heard: false,
@@ -143,17 +193,9 @@ impl Downstream {
 
     fn apply(&self, step: RequestStep) -> Action {
         if matches!(step, RequestStep::AwaitCredentials) {
-            self.wait();
+            self.call.wait();
         }
         self.call.apply(step)
-    }
-
-    /// Lets the root context look after this call on its ticks.
-    fn wait(&self) {
-        if let Some(plugin) = &self.call.plugin {
-            let waiter: Rc<dyn Waiter> = Rc::<Call>::clone(&self.call);
-            plugin.waiting.add(self.context, &waiter);
-        }
     }
 
     /// Makes room for what is buffered. Returns the step if this call itself has to give way.
@@ -165,7 +207,7 @@ impl Downstream {
             Err(error) => self.exchange().refuse(&Refusal::Host(error.to_string())),
         };
         if step == RequestStep::DiscardBody {
-            self.wait();
+            self.call.wait();
         }
         Some(step)
     }
@@ -300,6 +342,18 @@ impl Downstream {
 // === impl Downstream: the end ===
 
 impl Downstream {
+    /// Lets the collector know the end of a call of which it has an intent.
+    fn report_end(&self, facts: &ExchangeFacts, progress: Option<&RelayProgress>) {
+        let own = host::property(&[ATTEMPT_PROPERTY]);
+        let attempt = progress.and_then(|progress| progress.attempt.as_ref()).or(own.as_ref());
+        collector::end(End {
+            time_ms: host::now().map(millis).unwrap_or_default(),
+            status: host::response_code().unwrap_or_default(),
+            exchange: facts.clone(),
+            attempt: attempt.and_then(|json| AttemptFacts::from_json(json)),
+        });
+    }
+
     fn add_metrics(&self, facts: &ExchangeFacts, progress: Option<&RelayProgress>) {
         let (Some(plugin), Ok(now)) = (&self.call.plugin, host::now()) else { return };
         let text = |path| host::property(path).and_then(|value| String::from_utf8(value).ok());
@@ -319,17 +373,27 @@ impl Drop for Downstream {
     fn drop(&mut self) {
         relay_state::forget(self.exchange().request_id());
         buffered::end(self.context);
+        collector::forget(self.context);
     }
 }
 
 // === callbacks ===
 
-impl Context for Downstream {}
+impl Context for Downstream {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, _body_size: usize, _trailers: usize) {
+        if let Some(plugin) = self.call.plugin.clone() {
+            collector::on_response(&plugin, token, headers > 0, self.context);
+        }
+    }
+}
 
 impl HttpContext for Downstream {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         connections::hear();
         self.heard = true;
+        if let Some(plugin) = &self.call.plugin {
+            collector::announce(plugin, self.context);
+        }
         match host::request_headers() {
             Ok(headers) => {
                 let principal = self.principal();
@@ -433,6 +497,10 @@ impl HttpContext for Downstream {
             host::set_property(ATTEMPT_PROPERTY, attempt).unwrap_or_else(lost);
         }
         facts.relayed = progress.as_ref().map(RelayProgress::facts);
+        facts.vm = Some(collector::log());
+        if self.exchange().has_intent() {
+            self.report_end(&facts, progress.as_ref());
+        }
         host::set_property(EXCHANGE_PROPERTY, &facts.to_json()).unwrap_or_else(lost);
         self.add_metrics(&facts, progress.as_ref());
     }

@@ -218,6 +218,11 @@ pub(crate) fn call_response(body_size: usize) -> Result<(Headers, Zeroizing<Vec<
     Ok((headers(MapType::HttpCallResponseHeaders)?, body))
 }
 
+/// The status of the response to a call, in its callback.
+pub(crate) fn call_status() -> Option<u16> {
+    headers(MapType::HttpCallResponseHeaders).ok()?.get_str(":status")?.parse().ok()
+}
+
 /// 64 random bits.
 pub(crate) fn random() -> u64 {
     // The standard library seeds each hasher from WASI's random source, which saves a crate.

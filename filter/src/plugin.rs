@@ -25,18 +25,20 @@ pub(crate) struct Plugin {
     pub metrics: Metrics,
     /// Streams that wait for credentials.
     pub waiting: Waiting,
+    /// The root context of this place of the module.
+    pub root: u32,
     /// The same for all places of the module in this VM.
     pub worker: Rc<Worker>,
 }
 
 impl Plugin {
-    pub(crate) fn load(json: &[u8]) -> Result<Self, ConfigError> {
+    pub(crate) fn load(json: &[u8], root: u32) -> Result<Self, ConfigError> {
         let environment = |name: &str| std::env::var(name).ok();
         let policy = Policy::parse(json, environment(PATH_ORDER).as_deref())?;
         let credentials =
             CredentialStore::resolve(&policy.credential_sources, policy.auth, host::random(), &environment)?;
         let worker = WORKER.with(Rc::clone);
-        Ok(Self { policy, credentials, metrics: Metrics::default(), waiting: Waiting::default(), worker })
+        Ok(Self { policy, credentials, metrics: Metrics::default(), waiting: Waiting::default(), root, worker })
     }
 
     pub(crate) fn context(&self, now: SystemTime) -> Context<'_> {

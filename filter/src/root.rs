@@ -1,6 +1,7 @@
 //! The root context: configuration, ticks and new streams. There is one for each place of the module in Envoy's configuration.
 
 use crate::buffered;
+use crate::collector;
 use crate::connections::{self, Connection};
 use crate::downstream::Downstream;
 use crate::host::{self, SharedData};
@@ -68,12 +69,15 @@ impl Root {
             self.source = Some(Rc::new(Place::new(place.source_cluster)));
             return Ok(());
         }
-        let plugin = Plugin::load(json).map_err(|error| error.to_string())?;
+        let plugin = Plugin::load(json, self.id).map_err(|error| error.to_string())?;
         if let Some(source) = plugin.credentials.missing() {
             host::log(
                 LogLevel::Warn,
                 &format!("no Commercial credentials (`{source}`): every call that needs them is answered with 503"),
             );
+        }
+        if plugin.policy.role != Role::Signer {
+            collector::start();
         }
         // Role `gateway` also needs it to keep its budgets.
         if plugin.credentials.fetches() || plugin.policy.role != Role::Signer {
@@ -99,6 +103,9 @@ impl Root {
 impl Context for Root {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _trailers: usize) {
         let Some(plugin) = &self.plugin else { return };
+        if collector::on_response(plugin, token, headers > 0, self.id) {
+            return;
+        }
         // Envoy reports a call without a response by a response without headers.
         self.refresh.on_response(plugin, token, (headers > 0).then_some(body_size));
         self.wake(plugin);
@@ -126,6 +133,7 @@ impl RootContext for Root {
             buffered::enforce(None, self.id, &plugin.policy.budgets);
             if let Ok(now) = host::now() {
                 plugin.worker.tick(&SharedData, now);
+                collector::tick(plugin, now);
             }
         }
         self.wake(plugin);

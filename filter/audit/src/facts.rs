@@ -173,6 +173,13 @@ pub struct AttemptFacts {
     pub resigned: Option<Resigned>,
 }
 
+impl AttemptFacts {
+    /// Reads the filter state of an attempt; `None` if it is not one.
+    pub fn from_json(json: &[u8]) -> Option<Self> {
+        serde_json::from_slice(json).ok()
+    }
+}
+
 /// Why a call was signed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -52,3 +52,22 @@ pub struct End {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<AttemptFacts>,
 }
+
+impl Intent {
+    /// One line of compact JSON.
+    pub fn to_json(&self) -> Vec<u8> {
+        json(self)
+    }
+}
+
+impl VmReport {
+    /// One line of compact JSON.
+    pub fn to_json(&self) -> Vec<u8> {
+        json(self)
+    }
+}
+
+fn json(notice: &impl Serialize) -> Vec<u8> {
+    // Serialising texts and numbers cannot fail.
+    serde_json::to_vec(notice).unwrap_or_default()
+}

@@ -13,6 +13,7 @@ use crate::credentials::store::CredentialStatus;
 use crate::frame_guard::{FrameGuard, StreamEnd};
 use crate::handoff::crossing;
 use crate::headers::Headers;
+use crate::intent::{IntentError, IntentState, mode_fact};
 use crate::metrics::{Observation, Sample};
 use crate::operation::{Metering, Operation};
 use crate::pending::{PendingCall, PreparedCall, Route, content_length, recognise, resolve};
@@ -21,9 +22,11 @@ use crate::principal::PrincipalError;
 use crate::quota;
 use crate::reply::{Refusal, is_grpc, restored};
 use crate::route::Subject;
+use crate::shared::millis;
 use crate::spending::Spending;
 use crate::step::{Context, RequestBodyMode, RequestEvent, RequestStep, ResponseBodyMode, ResponseEvent, ResponseStep};
 use crate::usage::Meter;
+use audit::notice::Intent;
 use audit::{Estimate, ExchangeFacts};
 use sha2::{Digest, Sha256};
 use std::time::{Duration, SystemTime};
@@ -50,6 +53,7 @@ pub struct Exchange {
     /// The model as the policy means it.
     model: Option<String>,
     spending: Spending,
+    intent: IntentState,
     /// Bytes of the request's body.
     body_bytes: u64,
     relay: Relay,
@@ -81,7 +85,7 @@ enum State {
         hasher: Sha256,
         length: u64,
     },
-    /// Complete, but for credentials.
+    /// Complete, but for credentials or its intent.
     Waiting {
         prepared: Box<PreparedCall>,
         since: SystemTime,
@@ -216,6 +220,8 @@ impl Exchange {
         };
         let class = policy.route_class(subject).ok_or(Refusal::NoRouteClass)?;
         self.facts.class = Some(class.name().to_owned());
+        self.facts.audit = mode_fact(class.audit());
+        self.intent = IntentState::of(class.audit());
         let output_rate = self.model.as_deref().map_or(1, |model| policy.output_rates.of(model));
         self.spending.take(class, self.caller(|| address), call.operation, output_rate, context)?;
         match context.credentials.status(class.credentials(), context.shared, context.now) {
@@ -274,6 +280,7 @@ impl Exchange {
         match &self.state {
             State::Discarding { refusal, .. } if end_of_stream => Err(refusal.clone()),
             State::Discarding { .. } => Ok(RequestStep::DiscardBody),
+            State::Waiting { .. } if self.intent == IntentState::Asked => Ok(RequestStep::AwaitIntent),
             State::Waiting { .. } => Ok(RequestStep::AwaitCredentials),
             State::Start | State::Hashing { .. } | State::Forwarded { .. } | State::Refused => {
                 Ok(RequestStep::Continue)
@@ -360,6 +367,34 @@ impl Exchange {
         Err(refusal)
     }
 
+    /// What a call without an intent waits for; `None`: it may leave.
+    fn await_intent(&mut self) -> Option<RequestStep> {
+        match self.intent {
+            IntentState::Unneeded | IntentState::Recorded => None,
+            IntentState::Needed => {
+                self.intent = IntentState::Asked;
+                let time_ms = self.times.request.map_or(0, millis);
+                Some(RequestStep::RecordIntent(Box::new(Intent { time_ms, exchange: self.facts(false) })))
+            }
+            IntentState::Asked => Some(RequestStep::AwaitIntent),
+        }
+    }
+
+    /// Takes the collector's answer to the intent. `None`: the call does not wait for it any more.
+    pub fn on_intent(&mut self, answer: Result<(), IntentError>, context: Context<'_>) -> Option<RequestStep> {
+        let (State::Waiting { .. }, IntentState::Asked) = (&self.state, self.intent) else { return None };
+        Some(match answer {
+            Ok(()) => {
+                self.intent = IntentState::Recorded;
+                self.on_request(RequestEvent::Tick, context)
+            }
+            Err(error) => {
+                let class = self.facts.class.clone().unwrap_or_default();
+                self.refuse(&Refusal::NoIntent { class, error })
+            }
+        })
+    }
+
     /// Sends the call on. Without credentials it waits; it has waited from `since`.
     fn forward(
         &mut self,
@@ -380,6 +415,10 @@ impl Exchange {
                 Ok(RequestStep::AwaitCredentials)
             }
             CredentialStatus::Usable { credentials, .. } => {
+                if let Some(step) = self.await_intent() {
+                    self.state = State::Waiting { prepared: Box::new(prepared), since, length: 0 };
+                    return Ok(step);
+                }
                 let forward = prepared.depart(&self.facts.id, &credentials, context)?;
                 if forward.relayed.is_some() {
                     self.relay = Relay::Requested;
@@ -495,6 +534,11 @@ impl Exchange {
         matches!(self.state, State::Forwarded { .. })
             && self.times.response.is_none()
             && self.operation.is_some_and(|operation| operation.metering() != Metering::Free)
+    }
+
+    /// Whether the collector may have an intent of the call, and has to be told of its end.
+    pub fn has_intent(&self) -> bool {
+        self.intent.was_asked()
     }
 
     /// Whether the gateway has refused the call.

@@ -19,6 +19,7 @@ pub mod exchange;
 pub mod frame_guard;
 pub mod handoff;
 pub mod headers;
+pub mod intent;
 pub mod limits;
 pub mod metrics;
 pub mod model;
@@ -38,6 +39,7 @@ pub mod sigv4;
 pub(crate) mod spending;
 pub mod step;
 pub mod usage;
+pub mod vm;
 
 #[cfg(test)]
 mod testing;

@@ -101,6 +101,16 @@ pub fn breaker_opened(region: &str) -> Sample {
     Sample { name: format!("bedrock_breaker_opened;region={region}"), kind: Kind::Counter, value: 1 }
 }
 
+/// The audit collector was asked to record an intent. `outcome`: `recorded`, `refused` or `unanswered`.
+pub fn intent(outcome: &str) -> Sample {
+    Sample { name: format!("bedrock_audit_intents;type={outcome}"), kind: Kind::Counter, value: 1 }
+}
+
+/// The audit collector did not take a report of this VM.
+pub fn report_failed() -> Sample {
+    Sample { name: "bedrock_audit_report_failures".to_owned(), kind: Kind::Counter, value: 1 }
+}
+
 /// How long a source's credentials may still be used.
 pub fn credentials_left(source: &str, left: Duration) -> Sample {
     Sample {

@@ -5,7 +5,7 @@ mod warnings;
 
 use crate::access::Access;
 use crate::buffers::Budgets;
-use crate::config::{Auth, Config, ConfigError, Limits, Principal, Role, at};
+use crate::config::{self, Auth, Config, ConfigError, Limits, Principal, Role, at};
 use crate::credentials::source::CredentialSources;
 use crate::model::{self, GovOnly, Pattern, patterns};
 use crate::names::{PathName, RegionName};
@@ -13,6 +13,7 @@ use crate::quota::OutputRates;
 use crate::region::{self, Region};
 use crate::route::{self, Cluster, RouteClass, SERVICES, Subject};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// An Envoy set up as documented cannot buffer longer bodies.
@@ -40,6 +41,8 @@ pub struct Policy {
     pub failback: Duration,
     /// Where credentials come from.
     pub credential_sources: CredentialSources,
+    /// The audit collector.
+    pub audit: Option<Collector>,
     /// How long a call waits for the first credentials.
     pub credentials_wait: Duration,
     regions: BTreeMap<RegionName, Region>,
@@ -48,6 +51,15 @@ pub struct Policy {
     allow: Vec<Pattern>,
     deny: Vec<Pattern>,
     classes: Vec<RouteClass>,
+}
+
+/// The audit collector, as the gateway role reaches it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Collector {
+    /// The cluster of its socket.
+    pub cluster: String,
+    /// How long a call waits for its intent.
+    pub deadline: Duration,
 }
 
 /// Why a model is refused.
@@ -69,6 +81,32 @@ pub enum ModelRefusal {
         /// The key of the rule.
         rule: &'static str,
     },
+}
+
+// === impl Collector ===
+
+impl Collector {
+    /// The bounds of [`Collector::deadline`], in milliseconds.
+    const DEADLINES: RangeInclusive<u32> = 10..=60_000;
+
+    fn compile(config: &config::Audit) -> Result<Self, ConfigError> {
+        check_own_cluster("audit.cluster", &config.cluster)?;
+        if !Self::DEADLINES.contains(&config.deadline_ms) {
+            let (least, most) = (Self::DEADLINES.start(), Self::DEADLINES.end());
+            let problem = format!("want a whole number from {least} to {most}, not {}", config.deadline_ms);
+            return Err(at("audit.deadline_ms", problem));
+        }
+        Ok(Self { cluster: config.cluster.clone(), deadline: Duration::from_millis(config.deadline_ms.into()) })
+    }
+}
+
+/// Refuses a cluster's name that is one of Bedrock's clusters.
+fn check_own_cluster(key: &str, name: &str) -> Result<(), ConfigError> {
+    let service = name.split('.').next().unwrap_or_default();
+    if name.is_empty() || SERVICES.iter().any(|known| known.name() == service) {
+        return Err(at(key, "name a cluster of its own, which is none of Bedrock's"));
+    }
+    Ok(())
 }
 
 // === impl Policy ===
@@ -112,6 +150,7 @@ impl Policy {
             failback: Duration::from_secs(config.failback_seconds.into()),
             classes: route::compile(config, order)?,
             credential_sources,
+            audit: config.audit.as_ref().map(Collector::compile).transpose()?,
             credentials_wait: Duration::from_millis(config.credentials_wait_ms.into()),
             regions,
             own_region: config.region.clone(),
@@ -228,10 +267,7 @@ impl Policy {
 
     fn check_stream_relay(&self) -> Result<(), ConfigError> {
         let Some(name) = &self.stream_relay else { return Ok(()) };
-        let service = name.split('.').next().unwrap_or_default();
-        if name.is_empty() || SERVICES.iter().any(|known| known.name() == service) {
-            return Err(at("stream_relay", "name a cluster of its own, which is none of Bedrock's"));
-        }
+        check_own_cluster("stream_relay", name)?;
         if self.role == Role::Combined {
             return Err(at("stream_relay", "role `combined` signs by itself and has no relay: leave the key out"));
         }

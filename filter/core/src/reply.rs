@@ -3,6 +3,7 @@
 use crate::access::AccessRefusal;
 use crate::buffers::Full;
 use crate::headers::{Headers, Repeated};
+use crate::intent::IntentError;
 use crate::limits::Exhausted;
 use crate::operation::{CallError, Operation};
 use crate::policy::ModelRefusal;
@@ -85,6 +86,16 @@ pub enum Refusal {
     /// The bodies of all calls would occupy too much memory, and this call's owner has most of it.
     #[error("{}. Nothing was sent. Try again when fewer calls are in flight.", full_budget(*.0))]
     BuffersFull(Full),
+    /// The audit collector has no intent of the call on disk, and the call's class requires it.
+    #[error(
+        "Route class '{class}' of the gateway sends no call that is not recorded for audit first, and {error}. Nothing was sent."
+    )]
+    NoIntent {
+        /// The class.
+        class: String,
+        /// Why.
+        error: IntentError,
+    },
     /// The gateway has no Commercial credentials.
     #[error("The gateway has no credentials for Commercial Bedrock. Nothing was sent.")]
     NoCredentials,
@@ -187,12 +198,13 @@ impl Refusal {
             | Self::ForeignEndpoint { .. }
             | Self::NoPath { .. }
             | Self::BuffersFull(Full::Process)
+            | Self::NoIntent { .. }
             | Self::Host(_)
             | Self::Sign(_) => (503, "ServiceUnavailableException"),
         };
         let retry_after = match self {
             Self::Throttled { seconds, .. } => Some(*seconds),
-            Self::BuffersFull(_) | Self::Busy { .. } => Some(1),
+            Self::BuffersFull(_) | Self::Busy { .. } | Self::NoIntent { .. } => Some(1),
             _ => None,
         };
         Reply { status, error, message: self.to_string(), retry_after }

@@ -8,6 +8,7 @@ use crate::policy::Policy;
 use crate::principal::PrincipalError;
 use crate::reply::Reply;
 use crate::shared::Shared;
+use audit::notice::Intent;
 use std::time::SystemTime;
 
 /// What a decision may depend on besides its event.
@@ -68,6 +69,10 @@ pub enum RequestStep {
     AwaitBody,
     /// Buffer headers and body until a tick finds credentials.
     AwaitCredentials,
+    /// Ask the collector to record the intent, and buffer headers and body until it answers.
+    RecordIntent(Box<Intent>),
+    /// Buffer headers and body until the collector answers.
+    AwaitIntent,
     /// Hold the headers and drop the buffered body: a reply follows when the body is over.
     DiscardBody,
     /// Replace the headers, set the filter states, let the request go.

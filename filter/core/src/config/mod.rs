@@ -93,6 +93,9 @@ pub struct Config {
     /// Further sources by name, for route classes of other accounts or roles.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub credential_sets: BTreeMap<String, Credentials>,
+    /// The audit collector. Left out, it gets no intents and no counters, and lost records are found by the access log alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
     /// How long a call waits for the first credentials, in milliseconds; 2000 if left out.
     #[serde(default = "default_credentials_wait_ms", skip_serializing_if = "is_default_credentials_wait_ms")]
     #[cfg_attr(test, schemars(extend("default" = default_credentials_wait_ms())))]
@@ -248,6 +251,36 @@ pub struct RouteClass {
     /// The source of the class's credentials, of `credential_sets`; `credentials` if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<String>,
+    /// What the class demands of the audit.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub audit: AuditMode,
+}
+
+/// What a route class demands of the audit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum AuditMode {
+    /// A call leaves only once the collector has it on disk. Needs the document's `audit`.
+    Required,
+    /// A call leaves without waiting; records that are lost are counted.
+    #[default]
+    BestEffort,
+    /// The collector keeps no record of the class's calls.
+    Off,
+}
+
+/// The audit collector, as the gateway role reaches it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// The cluster of the collector's socket (`audit-collector run --intents`).
+    pub cluster: String,
+    /// How long a call of a class with `audit: required` waits for its intent, in milliseconds, 10 to 60000; 2000 if left out.
+    #[serde(default = "default_deadline_ms", skip_serializing_if = "is_default_deadline_ms")]
+    #[cfg_attr(test, schemars(extend("default" = default_deadline_ms())))]
+    pub deadline_ms: u32,
 }
 
 /// Envoy's routing priority.
@@ -463,6 +496,14 @@ const fn default_credentials_wait_ms() -> u32 {
 
 fn is_default_credentials_wait_ms(value: &u32) -> bool {
     *value == default_credentials_wait_ms()
+}
+
+const fn default_deadline_ms() -> u32 {
+    2000
+}
+
+fn is_default_deadline_ms(value: &u32) -> bool {
+    *value == default_deadline_ms()
 }
 
 const fn default_failback_seconds() -> u32 {

@@ -37,8 +37,9 @@ fn full() -> Value {
             "name": "full", "models": ["*"], "operations": ["Converse"], "principals": ["p"], "streaming": false,
             "body_bytes": {"min": 1, "max": 2}, "paths": ["dx", "vpn"], "weights": {"dx": 1}, "regions": ["us-west-2"],
             "region_weights": {"us-west-2": 1}, "priority": "high", "dscp": 46, "bandwidth_kbps": 8,
-            "limits": {"requests_per_minute": 1, "tokens_per_minute": 2, "concurrent_calls": 3}, "credentials": "federated"
+            "limits": {"requests_per_minute": 1, "tokens_per_minute": 2, "concurrent_calls": 3}, "credentials": "federated", "audit": "required"
         }],
+        "audit": {"cluster": "audit", "deadline_ms": 11},
         "output_rates": [{"models": ["c*"], "rate": 2}],
         "buffers": {"total_bytes": 4, "caller_bytes": 3, "connection_bytes": 2, "calls": 1},
         "stream_relay": "streams", "max_body_bytes": 9, "credentials_wait_ms": 8,

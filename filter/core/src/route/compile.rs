@@ -1,7 +1,7 @@
 //! Compiles route classes, and the environment's order of paths.
 
 use super::RouteClass;
-use crate::config::{self, Config, ConfigError, at};
+use crate::config::{self, AuditMode, Config, ConfigError, at};
 use crate::credentials::source;
 use crate::model::patterns;
 use crate::names::{PathName, RegionName};
@@ -73,6 +73,7 @@ fn class_of(
         bandwidth_kbps: class.bandwidth_kbps,
         limits: class.limits,
         credentials: credentials_of(class, config, key)?,
+        audit: audit_of(class, config, key)?,
     })
 }
 
@@ -94,6 +95,19 @@ fn regions_of(
     }
     check_repetition(&key("regions"), "region", regions)?;
     Ok(regions.clone())
+}
+
+fn audit_of(
+    class: &config::RouteClass,
+    config: &Config,
+    key: &dyn Fn(&str) -> String,
+) -> Result<AuditMode, ConfigError> {
+    if class.audit == AuditMode::Required && config.audit.is_none() {
+        let problem = "`required` needs the collector: name the cluster of its socket in the key `audit` of the document \
+                       (`audit: {cluster: audit}`)";
+        return Err(at(key("audit"), problem));
+    }
+    Ok(class.audit)
 }
 
 fn credentials_of(

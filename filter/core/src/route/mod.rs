@@ -11,7 +11,7 @@ pub(crate) use compile::compile;
 pub use compile::{ENVIRONMENT_KEY, environment_order};
 pub(crate) use coverage::findings;
 
-use crate::config::{BodyBytes, Dscp, Limits, Priority};
+use crate::config::{AuditMode, BodyBytes, Dscp, Limits, Priority};
 use crate::model::{self, Pattern};
 use crate::names::{PathName, RegionName};
 use crate::operation::{Operation, RegionScope, Service};
@@ -43,6 +43,7 @@ pub struct RouteClass {
     bandwidth_kbps: Option<u64>,
     limits: Limits,
     credentials: String,
+    audit: AuditMode,
 }
 
 /// What a route class is matched against.
@@ -117,6 +118,11 @@ impl RouteClass {
     /// The name of its source of credentials in the credential store.
     pub fn credentials(&self) -> &str {
         &self.credentials
+    }
+
+    /// What it demands of the audit.
+    pub fn audit(&self) -> AuditMode {
+        self.audit
     }
 
     /// The patterns of models that it takes; `None`: all.
