@@ -1,5 +1,5 @@
 //! Makes audit records of Envoy's access logs: [`source`] (gRPC access log service, JSON log file) → [`decode`] →
-//! [`store`] (SQLite, DynamoDB); [`query`] reads them. `docs/audit.md` says what each source guarantees.
+//! [`store`] (SQLite, DynamoDB); [`query`] reads them. [`ledger`] keeps the intents of calls, and what is missing. `docs/audit.md` says what each source guarantees.
 #![forbid(unsafe_code)]
 
 pub mod backoff;
@@ -9,6 +9,7 @@ pub mod clock;
 pub mod decode;
 pub mod deliver;
 pub mod hash;
+pub mod ledger;
 pub mod print;
 mod private_file;
 pub mod query;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use audit::AuditRecord;
 use audit::text::{visible, visible_json};
 use audit_collector::clock::Reading;
+use audit_collector::ledger::Ledger;
 use audit_collector::print::Table;
 use audit_collector::query::{Query, Status, time_argument};
 use audit_collector::rejected::{RejectedError, list_file, list_sqlite, retry_file, retry_sqlite};
@@ -125,6 +126,19 @@ struct RunArguments {
     rejected_file: Option<PathBuf>,
     #[command(flatten)]
     share: ShareArguments,
+    #[command(flatten)]
+    ledger: LedgerArguments,
+}
+
+#[derive(Args)]
+struct LedgerArguments {
+    /// Take intents and reports of gateways at this Unix socket
+    #[arg(long, value_name = "SOCKET")]
+    intents: Option<PathBuf>,
+    /// SQLite file for intents, and for what each gateway has logged [default: LOG.ledger.db, or DATABASE.ledger.db without
+    /// --file]
+    #[arg(long, value_name = "FILE")]
+    ledger: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -255,8 +269,18 @@ async fn collect(arguments: RunArguments) -> Result<(), Failure> {
         }
         let _ = stop.send(true);
     });
-    let purge = PurgeLimits { share: arguments.share.share, trust_clock: false };
-    let sources = Sources { als: arguments.sources.als, file: arguments.sources.file, purge };
+    let next_to = arguments.sources.file.as_ref().or(arguments.store.place.sqlite.as_ref());
+    let next_to = next_to.map(|file| PathBuf::from(format!("{}.ledger.db", file.display())));
+    let Some(ledger) = arguments.ledger.ledger.or(next_to) else {
+        return Err("--als with --dynamodb needs --ledger FILE: which calls are recorded is kept there".into());
+    };
+    let sources = Sources {
+        als: arguments.sources.als,
+        file: arguments.sources.file,
+        purge: PurgeLimits { share: arguments.share.share, trust_clock: false },
+        ledger: Some(Ledger::open(&ledger)?),
+        intents: arguments.ledger.intents,
+    };
     run(&sources, &store, report, stopped, |sources| {
         if let Some(file) = ready_file
             && let Err(error) = std::fs::write(file, sources)

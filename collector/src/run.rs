@@ -10,6 +10,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clock::Reading;
+use crate::ledger::server::Server;
+use crate::ledger::{Ledger, LedgerError, SocketError};
 use crate::report::{Counts, Report};
 use crate::source::buffer::{self, Buffer};
 use crate::source::tail::Tail;
@@ -33,6 +35,10 @@ pub struct Sources {
     pub file: Option<PathBuf>,
     /// What a purge may do.
     pub purge: PurgeLimits,
+    /// Keeps intents.
+    pub ledger: Option<Ledger>,
+    /// The Unix socket for intents, which needs a ledger.
+    pub intents: Option<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +53,10 @@ pub enum RunError {
     /// The next start reads the log from its start.
     #[error(transparent)]
     Store(StoreError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Intents(#[from] SocketError),
     #[error("lost {0} access log service entries: the store was down at the stop")]
     Lost(u64),
 }
@@ -76,6 +86,13 @@ pub async fn run(
         }
         None => None,
     };
+    let server = match (&sources.intents, &sources.ledger) {
+        (Some(path), Some(ledger)) => {
+            names.push(format!("intents={}", path.display()));
+            Some((Server::listen(path)?, ledger.clone()))
+        }
+        _ => None,
+    };
     ready(&names.join(" "));
 
     let buffer = Arc::new(Buffer::new(buffer::CAPACITY, Arc::clone(&report)));
@@ -98,11 +115,16 @@ pub async fn run(
             file::follow(path, tail, store, &report, stop.clone()).await;
         }
     };
-    let upkeep = upkeep(store, &report, sources.purge, stop.clone());
-    let work = async { tokio::join!(live, ledger).0 };
+    let intents = async {
+        if let Some((server, ledger)) = server {
+            server.serve(ledger, stop.clone()).await;
+        }
+    };
+    let upkeep = upkeep(store, &report, sources, stop.clone());
+    let work = async { tokio::join!(live, ledger, intents).0 };
     let result = tokio::select! {
         result = work => result,
-        error = upkeep => return Err(RunError::Store(error)),
+        error = upkeep => return Err(error),
     };
     report.print_dropped();
     report.print_expired();
@@ -113,8 +135,9 @@ pub async fn run(
     }
 }
 
-/// Runs periodic work, until the store's file is gone.
-async fn upkeep(store: &Store, report: &Arc<Report>, limits: PurgeLimits, stop: watch::Receiver<bool>) -> StoreError {
+/// Runs periodic work, until the file of the store or of the ledger is gone.
+async fn upkeep(store: &Store, report: &Arc<Report>, sources: &Sources, stop: watch::Receiver<bool>) -> RunError {
+    let limits = sources.purge;
     let mut purge = tokio::time::interval(PURGE_INTERVAL);
     let mut drops = tokio::time::interval(DROPS_INTERVAL);
     let mut place = tokio::time::interval(PLACE_INTERVAL);
@@ -123,7 +146,10 @@ async fn upkeep(store: &Store, report: &Arc<Report>, limits: PurgeLimits, stop: 
         tokio::select! {
             _ = place.tick() => {
                 if let Err(error) = store.check_place() {
-                    return error;
+                    return RunError::Store(error);
+                }
+                if let Some(Err(error)) = sources.ledger.as_ref().map(Ledger::check_place) {
+                    return error.into();
                 }
             }
             _ = pages.tick() => {

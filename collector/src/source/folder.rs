@@ -7,8 +7,18 @@ use std::{fs, io};
 use super::content::Packing;
 
 /// What this program writes next to a log. The database may be there too.
-const OWN: [&str; 6] =
-    [".checkpoint.json", ".checkpoint.json.tmp", ".rejected.jsonl", ".rejected.jsonl.retry", ".db-wal", ".db-shm"];
+const OWN: [&str; 10] = [
+    ".checkpoint.json",
+    ".checkpoint.json.tmp",
+    ".rejected.jsonl",
+    ".rejected.jsonl.retry",
+    ".db-wal",
+    ".db-shm",
+    ".ledger.db",
+    ".ledger.db-wal",
+    ".ledger.db-shm",
+    ".ledger.db.lock",
+];
 /// Extensions of files that share a log's name, and that do not belong to it or cannot be read.
 const NOT_READ: [&str; 14] =
     ["Z", "bz2", "csv", "db", "json", "jsonl", "lz4", "lzma", "part", "sqlite", "swp", "tmp", "xz", "zip"];

@@ -1,7 +1,7 @@
 //! Where records are kept: [`sqlite`], an embedded file, or [`dynamodb`].
 
 pub mod dynamodb;
-mod paths;
+pub(crate) mod paths;
 pub mod sqlite;
 
 use std::path::Path;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// `access.log` and `.tmp` → `access.log.tmp`.
-pub(super) fn with_suffix(log: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn with_suffix(log: &Path, suffix: &str) -> PathBuf {
     let mut name = log.as_os_str().to_owned();
     name.push(suffix);
     name.into()

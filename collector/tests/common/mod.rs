@@ -1,6 +1,7 @@
 //! Shared test data.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod gateway;
 pub(crate) mod program;
 
 use std::time::Duration;

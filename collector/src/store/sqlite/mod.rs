@@ -18,6 +18,7 @@ use rusqlite::{
 use time::OffsetDateTime;
 
 pub use self::health::Checked;
+pub(crate) use self::health::{Place, PlaceError};
 pub use self::purge::{PurgeLimits, Purged};
 use self::rejected::Reject;
 pub use self::rejected::{KeptEntry, Retried};
@@ -58,9 +59,7 @@ pub enum SqliteError {
 
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
-    path: PathBuf,
-    /// Device and inode.
-    place: (u64, u64),
+    place: Place,
     connection: Arc<Mutex<Connection>>,
 }
 
@@ -111,9 +110,11 @@ impl SqliteStore {
         if found < 1 {
             return Err(SqliteError::Empty(path.to_owned()));
         }
-        let place = health::place(path).map_err(|cause| SqliteError::File { path: path.to_owned(), cause })?;
-        let place = place.ok_or_else(|| SqliteError::Replaced(path.to_owned()))?;
-        Ok(Self { path: path.to_owned(), place, connection: Arc::new(Mutex::new(connection)) })
+        let place = Place::of(path).map_err(|error| match error {
+            PlaceError::Replaced => SqliteError::Replaced(path.to_owned()),
+            PlaceError::Io(cause) => SqliteError::File { path: path.to_owned(), cause },
+        })?;
+        Ok(Self { place, connection: Arc::new(Mutex::new(connection)) })
     }
 
     /// Writes records, rejected entries and the checkpoint in one transaction: all of them, or on error none.
@@ -156,17 +157,21 @@ impl SqliteStore {
         state.map(|state| serde_json::from_str(&state)).transpose().map_err(|cause| self.bad_row(cause))
     }
 
+    fn path(&self) -> &Path {
+        self.place.path()
+    }
+
     /// A poisoned lock is safe to use: the panic rolled its transaction back.
     fn lock(&self) -> MutexGuard<'_, Connection> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failed(&self, cause: rusqlite::Error) -> SqliteError {
-        SqliteError::Sql { path: self.path.clone(), cause }
+        SqliteError::Sql { path: self.path().to_owned(), cause }
     }
 
     fn bad_row(&self, cause: serde_json::Error) -> SqliteError {
-        SqliteError::Row { path: self.path.clone(), cause }
+        SqliteError::Row { path: self.path().to_owned(), cause }
     }
 }
 

@@ -72,7 +72,7 @@ impl SqliteStore {
         }
         let tables = [("records", "expires_at", now.wall), ("rejected", "seen_at", now.wall - retention)];
         // Another connection counts, so that writes do not wait.
-        let reader = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
+        let reader = Connection::open_with_flags(self.path(), OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
         for (table, column, limit) in tables {
             let count = |condition: &str| -> rusqlite::Result<u64> {
                 let sql = format!("SELECT count(*) FROM {table} WHERE {condition}");
