@@ -6,6 +6,7 @@ use filter_core::config::Role;
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
+use crate::bootstrap::AUDIT_CLUSTER;
 use crate::bootstrap_error::BootstrapError;
 use crate::objects::{for_each_object, plugins};
 use crate::position::{not_yaml, place};
@@ -72,6 +73,13 @@ impl Base {
         let clusters = self.config.pointer("/static_resources/clusters").and_then(Value::as_array);
         let internal = |cluster: &&Value| cluster.to_string().contains("\"envoy_internal_address\"");
         clusters.into_iter().flatten().find(internal)?.get("name")?.as_str()
+    }
+
+    /// Name of the cluster of the audit collector's socket, if there is one.
+    pub fn collector(&self) -> Option<&str> {
+        let clusters = self.config.pointer("/static_resources/clusters").and_then(Value::as_array);
+        let mut names = clusters.into_iter().flatten().filter_map(|cluster| cluster.get("name")?.as_str());
+        names.find(|name| *name == AUDIT_CLUSTER)
     }
 
     /// Removes a listener.

@@ -44,6 +44,11 @@ pub enum BootstrapError {
         files: [String; 2],
     },
     /// No cluster has the name of the relay for streams.
+    #[error(
+        "the Envoy configuration has no cluster `{0}`, which `audit.cluster` names: add it, or leave the key `audit` out"
+    )]
+    NoCollector(String),
+    /// It has no cluster for the relay.
     #[error("the Envoy configuration has no cluster `{0}`, which `stream_relay` names; leave the key out")]
     NoRelay(String),
     /// Envoy would refuse a body before the filter does.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use filter_core::config::{Auth, Config, ConfigError, Credentials, Position, Principal, Region, Role};
+use filter_core::config::{
+    Audit, AuditMode, Auth, Config, ConfigError, Credentials, Position, Principal, Region, Role,
+};
 use filter_core::names::{PathName, RegionName};
 use filter_core::policy::Policy;
 use filter_core::route::environment_order;
@@ -55,6 +57,8 @@ pub struct Choices {
     pub regions: Vec<RegionName>,
     /// `BEDROCK_PATHS`.
     pub paths: Option<String>,
+    /// Whether a collector runs: without one, its cluster is not there.
+    pub audited: bool,
     /// Who may call a gateway on a desk; `None`: what the document says.
     pub desk: Option<Desk>,
 }
@@ -75,6 +79,8 @@ pub struct Written {
     name: String,
     text: String,
     config: Config,
+    /// Whether its collector is the one that this program starts, or the machine has.
+    collector: bool,
     shipped: bool,
 }
 
@@ -113,7 +119,12 @@ impl Written {
             Some(relay) => Some(config.stream_relay.unwrap_or_else(|| relay.to_owned())),
             None => None,
         };
-        Ok(Written { name, text: text.to_owned(), config, shipped: false })
+        let own = base.collector();
+        let collector = own.is_some() && config.audit.as_ref().is_none_or(|audit| Some(audit.cluster.as_str()) == own);
+        if let (true, Some(cluster)) = (collector, own) {
+            config.audit.get_or_insert_with(|| Audit::new(cluster));
+        }
+        Ok(Written { name, text: text.to_owned(), config, collector, shipped: false })
     }
 
     /// How it wants to authenticate, if it says so.
@@ -131,18 +142,21 @@ impl Written {
     /// # Errors
     /// [`DocumentError::Key`].
     pub fn compile(self, choices: &Choices) -> Result<Document, DocumentError> {
-        let Written { name, text, mut config, shipped } = self;
+        let Written { name, text, mut config, collector, shipped } = self;
         config.auth.get_or_insert(choices.auth);
         config.fips |= choices.fips;
         if let Some(desk) = &choices.desk {
             config.hosts.get_or_insert_default().extend(desk.hosts.iter().cloned());
             config.origins.extend(desk.origins.iter().cloned());
         }
+        let failed = |error| key(&name, &text, error);
         choose_regions(&mut config, &choices.regions);
         if shipped {
             profiles_of_the_united_states(&mut config);
         }
-        let failed = |error| key(&name, &text, error);
+        if collector && !choices.audited {
+            audited_by_nobody(&mut config).map_err(failed)?;
+        }
         let order = environment_order(choices.paths.as_deref()).map_err(failed)?;
         // Once with the variable, for what is wrong with it or with a document that it changes.
         let mut policy = Policy::compile(&config, order.as_deref()).map_err(failed)?;
@@ -190,6 +204,15 @@ impl Document {
     pub fn text(&self, role: Role) -> String {
         Config { role, ..self.config.clone() }.to_json()
     }
+}
+
+/// Takes the collector out of a document. A class that requires it is refused.
+fn audited_by_nobody(config: &mut Config) -> Result<(), ConfigError> {
+    config.audit = None;
+    let required = config.route_classes.iter().position(|class| class.audit == AuditMode::Required);
+    let Some(index) = required else { return Ok(()) };
+    let problem = "`required` needs a collector, and none runs here: start one with `--audit FILE`";
+    Err(ConfigError::new(format!("route_classes[{index}].audit"), problem))
 }
 
 /// The document as JSON, which is what the filter reads.

@@ -1,6 +1,7 @@
 //! A running gateway: Envoy with the module and, where wanted, the collector.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -115,6 +116,7 @@ struct Place {
     access_log: PathBuf,
     admin: SocketAddr,
     als: SocketAddr,
+    intents: PathBuf,
 }
 
 /// The bootstrap that [`Gateway::start`] would run, as Envoy reads it (JSON, which is YAML too).
@@ -124,6 +126,7 @@ pub fn print_config(options: &Options) -> Result<String, Error> {
         access_log: options.programs.state()?.join("up/access.jsonl"),
         admin: loopback(9901),
         als: loopback(18090),
+        intents: options.programs.state()?.join("up/audit.sock"),
     };
     let (plan, document, _) = plan(options, place)?;
     let bootstrap = plan.render(&document)?;
@@ -148,6 +151,7 @@ impl Gateway {
             access_log: run.join("access.jsonl"),
             admin: loopback(0),
             als: loopback(net::free_port()?),
+            intents: socket(&run)?,
         };
         let (plan, document, text) = plan(options, place)?;
         let mut bootstrap = plan.render(&document)?;
@@ -155,7 +159,7 @@ impl Gateway {
         let collector = match (&options.audit, plan.settings.als) {
             (Some(audit), Some(als)) => {
                 let program = options.programs.collector()?;
-                Some(start_collector(&program, audit, als, &plan.settings.access_log, &run)?)
+                Some(start_collector(&program, audit, als, &plan.settings, &run)?)
             }
             _ => None,
         };
@@ -382,6 +386,7 @@ fn plan(options: &Options, place: Place) -> Result<(Plan, Document, Option<Strin
         fips: options.fips,
         regions: options.regions.clone(),
         paths,
+        audited: options.audit.is_some(),
         desk: Some(options.desk.clone()),
     };
     let document = written.compile(&choices)?;
@@ -403,6 +408,7 @@ fn plan(options: &Options, place: Place) -> Result<(Plan, Document, Option<Strin
         },
         access_log: options.access_log.as_deref().map_or(place.access_log, absolute),
         als: options.audit.as_ref().map(|_| place.als),
+        intents: options.audit.as_ref().map(|_| place.intents),
     };
     let abroad = document.regions().find(|region| !document::in_the_united_states(region));
     if let Some(region) = abroad.filter(|_| options.policy.is_none()) {
@@ -443,14 +449,28 @@ fn start_collector(
     program: &Path,
     audit: &Path,
     als: SocketAddr,
-    access_log: &Path,
+    settings: &Settings,
     run: &Path,
 ) -> Result<Process, Error> {
     let mut command = Command::new(program);
-    command.args(["run", "--als", &als.to_string(), "--file"]).arg(access_log).arg("--sqlite").arg(audit);
+    command.args(["run", "--als", &als.to_string(), "--file"]).arg(&settings.access_log).arg("--sqlite").arg(audit);
+    if let Some(socket) = &settings.intents {
+        command.arg("--intents").arg(socket).arg("--ledger").arg(audit.with_added_extension("ledger.db"));
+    }
     let log = run.join("collector.log");
     let (collector, _) = Process::start_and_wait("audit-collector", command, &log, COLLECTOR_START)?;
     Ok(collector)
+}
+
+/// The collector's socket: in the run's directory, unless its path is too long for a socket (unix(7): 107 bytes).
+fn socket(run: &Path) -> Result<PathBuf, Error> {
+    let socket = run.join("audit.sock");
+    if socket.as_os_str().len() <= 107 {
+        return Ok(socket);
+    }
+    let folder = std::env::temp_dir().join(format!("bedrock-gateway-{}", std::process::id()));
+    std::fs::DirBuilder::new().mode(0o700).create(&folder).map_err(Error::file("cannot create", &folder))?;
+    Ok(folder.join("audit.sock"))
 }
 
 /// A directory of this process in `state/KIND`; those of processes that have ended are removed.

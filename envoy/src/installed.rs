@@ -29,7 +29,8 @@ pub fn print_config(options: &Options, platform: Platform) -> Result<String, Err
 pub(crate) fn bootstrap(options: &Options, platform: Platform) -> Result<Value, Error> {
     let (base, written, _) = written(options)?;
     let auth = written.auth().unwrap_or(Auth::Sigv4);
-    let choices = Choices { auth, fips: options.fips, regions: options.regions.clone(), paths: None, desk: None };
+    let choices =
+        Choices { auth, fips: options.fips, regions: options.regions.clone(), paths: None, audited: true, desk: None };
     let document = written.compile(&choices)?;
     document.policy().warnings().iter().for_each(|warning| progress::note(&warning.to_string()));
     // Without the live feed: the collector reads the file, and with both it would write each record twice.
@@ -49,7 +50,8 @@ pub(crate) fn bootstrap(options: &Options, platform: Platform) -> Result<Value, 
 /// The shipped files are invalid; a test excludes it.
 pub fn standalone(platform: Platform) -> Result<Value, Error> {
     let base = Base::shipped()?;
-    let choices = Choices { auth: Auth::Sigv4, fips: false, regions: Vec::new(), paths: None, desk: None };
+    let choices =
+        Choices { auth: Auth::Sigv4, fips: false, regions: Vec::new(), paths: None, audited: true, desk: None };
     let document = Written::example(&base)?.compile(&choices)?;
     let mut paths = vec![PathSpec::PUBLIC];
     for path in ["dx", "vpn"] {
@@ -78,6 +80,7 @@ const STANDALONE: &str = "\
 #   /etc/bedrock-gateway/bedrock_filter.wasm      the module
 #   /etc/bedrock-gateway/tls/{cert,key}.pem       the certificate of the TLS listener
 #   /var/log/bedrock-gateway/                     the directory of the access log
+#   /run/bedrock-gateway/audit.sock               the collector's socket (`audit-collector run --intents`)
 #   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for temporary keys, AWS_SESSION_TOKEN in Envoy's environment
 #     (or AWS_BEARER_TOKEN_BEDROCK, with `auth: bearer`): credentials of the Commercial partition
 #   audit-collector, on 127.0.0.1:18090 or as a reader of the access log
@@ -103,6 +106,7 @@ fn settings(paths: Vec<PathSpec>, als: Option<SocketAddr>, platform: Platform) -
         upstream_ca: platform.ca_bundle().into(),
         access_log: "/var/log/bedrock-gateway/access.jsonl".into(),
         als,
+        intents: Some("/run/bedrock-gateway/audit.sock".into()),
     }
 }
 

@@ -64,11 +64,12 @@ fn settings(dir: &Dir) -> Settings {
         upstream_ca: platform::host_bundle().unwrap(),
         access_log: dir.0.join("access.jsonl"),
         als: Some(([127, 0, 0, 1], 18090).into()),
+        intents: Some(dir.0.join("audit.sock")),
     }
 }
 
 fn choices() -> Choices {
-    Choices { auth: Auth::Sigv4, fips: false, regions: Vec::new(), paths: None, desk: None }
+    Choices { auth: Auth::Sigv4, fips: false, regions: Vec::new(), paths: None, audited: true, desk: None }
 }
 
 fn render(settings: &Settings, choices: &Choices) -> Value {

@@ -26,6 +26,8 @@ use crate::paths::PathSpec;
 /// The live feed's cluster and access logger.
 pub(crate) const ALS_CLUSTER: &str = "audit-als";
 pub(crate) const ALS_LOGGER: &str = "envoy.access_loggers.http_grpc";
+/// The cluster of the collector's socket.
+pub(crate) const AUDIT_CLUSTER: &str = "audit";
 const FILE_LOGGER: &str = "envoy.access_loggers.file";
 
 /// Settings of a machine or a run.
@@ -51,6 +53,8 @@ pub struct Settings {
     pub access_log: PathBuf,
     /// Address of the collector's live feed, if it is used.
     pub als: Option<SocketAddr>,
+    /// The collector's socket for intents, if a collector runs.
+    pub intents: Option<PathBuf>,
 }
 
 const HEAP_MONITOR: &str = "envoy.resource_monitors.fixed_heap";
@@ -68,10 +72,16 @@ pub fn render(base: &Base, settings: &Settings, document: &Document) -> Result<V
     let resources = config.get_mut("static_resources").ok_or(BootstrapError::Missing("static_resources"))?;
     listeners(resources, settings)?;
     live_feed(resources, settings)?;
+    intents(resources, settings)?;
     if let Some(relay) = &document.config().stream_relay
         && find(named(resources, "clusters")?, relay).is_none()
     {
         return Err(BootstrapError::NoRelay(relay.clone()));
+    }
+    if let Some(audit) = &document.config().audit
+        && find(named(resources, "clusters")?, &audit.cluster).is_none()
+    {
+        return Err(BootstrapError::NoCollector(audit.cluster.clone()));
     }
     let largest = clusters::add(resources, &base.cluster()?, settings, document)?;
     routes::replace(resources, document, largest)?;
@@ -147,6 +157,23 @@ fn live_feed(resources: &mut Value, settings: &Settings) -> Result<(), Bootstrap
             object.insert("socket_address".into(), socket_address(address));
         }
     });
+    Ok(())
+}
+
+/// Sets the collector's socket. A base of the operator's own may lack the cluster.
+fn intents(resources: &mut Value, settings: &Settings) -> Result<(), BootstrapError> {
+    let clusters = named(resources, "clusters")?;
+    let Some(socket) = &settings.intents else {
+        clusters.retain(|cluster| cluster.get("name").and_then(Value::as_str) != Some(AUDIT_CLUSTER));
+        return Ok(());
+    };
+    if let Some(audit) = find(clusters, AUDIT_CLUSTER) {
+        for_each_object(audit, &mut |object| {
+            if object.contains_key("pipe") {
+                object.insert("pipe".into(), json!({ "path": socket }));
+            }
+        });
+    }
     Ok(())
 }
 

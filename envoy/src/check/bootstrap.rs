@@ -278,6 +278,9 @@ fn serves(
     if let Some(relay) = &config.stream_relay {
         missing(all, relay, "`stream_relay` names", found);
     }
+    if let Some(audit) = &config.audit {
+        missing(all, &audit.cluster, "`audit.cluster` names", found);
+    }
     let sources = std::iter::once(("credentials".to_owned(), &config.credentials));
     let sets = config.credential_sets.iter().map(|(name, source)| (format!("credential_sets.{name}"), source));
     for (key, source) in sources.chain(sets) {

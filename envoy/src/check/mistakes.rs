@@ -75,7 +75,7 @@ fn compile_text(name: &str, text: &str) -> Result<Document, DocumentError> {
     let base = Base::shipped().map_err(|_| DocumentError::NoFilter)?;
     let written = Written::in_file(Path::new(name), text, &base)?;
     let auth = written.auth().unwrap_or(Auth::Sigv4);
-    written.compile(&Choices { auth, fips: false, regions: Vec::new(), paths: None, desk: None })
+    written.compile(&Choices { auth, fips: false, regions: Vec::new(), paths: None, audited: true, desk: None })
 }
 
 /// What is left of a document.

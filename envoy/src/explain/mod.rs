@@ -123,7 +123,8 @@ impl Explain {
             None => credentials::find(None, environment)?.auth,
         };
         let paths = environment("BEDROCK_PATHS").filter(|paths| !paths.is_empty());
-        let choices = Choices { auth, fips: false, regions: Vec::new(), paths: paths.clone(), desk: None };
+        let choices =
+            Choices { auth, fips: false, regions: Vec::new(), paths: paths.clone(), audited: true, desk: None };
         let document = written.compile(&choices)?;
         // The filter reads BEDROCK_PATHS too, and refuses the calls of a class that it leaves without a path.
         let order = environment_order(paths.as_deref()).map_err(ExplainError::from)?;

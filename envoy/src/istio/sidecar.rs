@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use filter_core::config::{Auth, Config, ConfigError, Credentials, Role};
+use filter_core::config::{AuditMode, Auth, Config, ConfigError, Credentials, Role};
 use filter_core::policy::Policy;
 use serde_json::{Value, json};
 
@@ -47,12 +47,17 @@ fn document(config: Config, auth: Auth) -> Result<Config, ConfigError> {
         let problem = "a sidecar has no cluster to fetch them from: want the source `environment` alone";
         return Err(ConfigError::new("credentials", problem));
     }
+    if let Some(index) = config.route_classes.iter().position(|class| class.audit == AuditMode::Required) {
+        let problem = "a sidecar has no collector that could record a call before it leaves: leave the key out";
+        return Err(ConfigError::new(format!("route_classes[{index}].audit"), problem));
+    }
     let class = json!({ "name": "any", "paths": ["internet"] });
     let config = Config {
         role: Role::Combined,
         // A sidecar has no relay listener.
         stream_relay: None,
         auth: Some(auth),
+        audit: None,
         // The only caller is the workload itself, without a certificate.
         principal: Vec::new(),
         // With an API key, bodies stream through. To refuse a long body the filter would hold the call, which would

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{base, cluster, clusters, endpoints, settings};
 
 fn choices() -> Choices {
-    Choices { auth: Auth::Sigv4, fips: false, regions: Vec::new(), paths: None, desk: None }
+    Choices { auth: Auth::Sigv4, fips: false, regions: Vec::new(), paths: None, audited: false, desk: None }
 }
 
 /// A document with these classes and two regions.

@@ -30,6 +30,7 @@ fn settings(paths: &[&str]) -> Settings {
         upstream_ca: PathBuf::from("/ca.pem"),
         access_log: PathBuf::from("/access.jsonl"),
         als: None,
+        intents: None,
     }
 }
 

@@ -31,7 +31,8 @@ fn document() -> Value {
 
 fn render(document: &Value, paths: &[&str]) -> Result<Value, BootstrapError> {
     let (base, settings) = (base(), settings(paths));
-    let choices = Choices { auth: Auth::Sigv4, fips: false, regions: Vec::new(), paths: None, desk: None };
+    let choices =
+        Choices { auth: Auth::Sigv4, fips: false, regions: Vec::new(), paths: None, audited: false, desk: None };
     let written = Written::in_file(Path::new("policy.json"), &document.to_string(), &base).unwrap();
     let document = written.compile(&choices).unwrap();
     let mut config = bootstrap::render(&base, &settings, &document)?;

@@ -7,12 +7,19 @@ use bedrock_gateway::bootstrap::{self, Settings};
 use bedrock_gateway::bootstrap_error::BootstrapError;
 use bedrock_gateway::document::{Choices, Document, Written};
 use filter_core::config::Auth;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{base, cluster, endpoints, settings};
 
 fn choices() -> Choices {
-    Choices { auth: Auth::Sigv4, fips: false, regions: vec!["us-west-2".parse().unwrap()], paths: None, desk: None }
+    Choices {
+        auth: Auth::Sigv4,
+        fips: false,
+        regions: vec!["us-west-2".parse().unwrap()],
+        paths: None,
+        audited: false,
+        desk: None,
+    }
 }
 
 fn document(choices: &Choices) -> Document {
@@ -66,6 +73,30 @@ fn removes_the_live_feed_without_a_collector() {
     let config = render(&Settings { als: Some(([127, 0, 0, 1], 4317).into()), ..settings(&[]) });
     let als = &cluster(&config, "audit-als")["load_assignment"]["endpoints"][0]["lb_endpoints"][0];
     assert_eq!(als["endpoint"]["address"]["socket_address"]["port_value"], 4317);
+}
+
+#[test]
+fn the_collectors_socket_is_where_it_listens() {
+    let without = render(&settings(&[]));
+    assert_eq!(cluster(&without, "audit"), &Value::Null);
+    assert!(!without.to_string().contains(r#"\"audit\""#), "the filter would call a cluster that is not there");
+    let socket = PathBuf::from("/a/socket");
+    let run = Settings { intents: Some(socket), ..settings(&[]) };
+    let config = render_for(&run, &Choices { audited: true, ..choices() });
+    let pipe = &cluster(&config, "audit")["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"];
+    assert_eq!(pipe, &json!({ "pipe": { "path": "/a/socket" } }));
+    assert!(config.to_string().contains(r#"\"cluster\": \"audit\""#));
+}
+
+#[test]
+fn required_intents_need_a_collector() {
+    let policy =
+        r#"{"regions": {"us-east-1": {}}, "route_classes": [{"name": "any", "paths": ["dx"], "audit": "required"}]}"#;
+    let base = Base::shipped().unwrap();
+    let written = || Written::in_file(Path::new("rules.json"), policy, &base).unwrap();
+    let error = written().compile(&choices()).unwrap_err().to_string();
+    assert!(error.contains("route_classes[0].audit") && error.contains("--audit FILE"), "{error}");
+    written().compile(&Choices { audited: true, ..choices() }).unwrap();
 }
 
 #[test]

@@ -27,7 +27,8 @@ fn render(credentials: &Value, sets: &Value) -> Result<Value, BootstrapError> {
         "credential_sets": sets,
     });
     let (base, settings) = (base(), settings(&["internet"]));
-    let choices = Choices { auth: Auth::Sigv4, fips: false, regions: Vec::new(), paths: None, desk: None };
+    let choices =
+        Choices { auth: Auth::Sigv4, fips: false, regions: Vec::new(), paths: None, audited: false, desk: None };
     let written = Written::in_file(Path::new("policy.json"), &document.to_string(), &base).unwrap();
     let document = written.compile(&choices).unwrap();
     let mut config = bootstrap::render(&base, &settings, &document)?;

@@ -424,6 +424,13 @@ fn read_unique<T: serde::de::DeserializeOwned>(document: &Json) -> Result<T, Con
 
 // === values ===
 
+impl Audit {
+    /// A collector behind a cluster.
+    pub fn new(cluster: &str) -> Self {
+        Self { cluster: cluster.to_owned(), deadline_ms: default_deadline_ms() }
+    }
+}
+
 impl Dscp {
     /// The largest value.
     pub const MAX: u8 = 63;
