@@ -9,6 +9,7 @@ mod common;
 mod configuration;
 mod credentials;
 mod gateway;
+mod intents;
 mod limits;
 mod metrics;
 mod roles_anywhere;

@@ -36,7 +36,8 @@ pub struct OutCall {
     pub trailers: Vec<Header>,
     /// Milliseconds; 0 means no timeout.
     pub timeout_ms: u32,
-    pub(super) root: u32,
+    /// The context that made the call, which gets the response.
+    pub(super) context: u32,
 }
 
 /// A response that the module, or Envoy's buffer limit, sent in place of the upstream's.

@@ -173,6 +173,8 @@ impl Exchange {
             machine.call::<_, ()>("proxy_on_delete", self.id, self.id)?;
             machine.state().deferred.clear();
         }
+        // Envoy cancels the calls that the stream itself has made.
+        machine.state().calls.retain(|call| call.context != self.id);
         if let Some(Context::Stream(stream)) = machine.state().contexts.remove(&self.id) {
             machine.finished.insert(self.id, stream);
         }

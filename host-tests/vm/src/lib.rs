@@ -134,7 +134,7 @@ impl Vm {
     /// # Errors
     /// The module trapped or misused the host, or the call is unknown.
     pub fn answer(&self, token: u32, headers: Vec<Header>, body: &[u8]) -> Result<(), Fault> {
-        self.deliver(token, Some(CallAnswer { headers, body: body.to_vec(), trailers: Vec::new() }))
+        self.deliver(token, Some(CallAnswer { context: 0, headers, body: body.to_vec(), trailers: Vec::new() }))
     }
 
     /// Fails a call, as a timeout or an unreachable cluster does.
@@ -152,12 +152,13 @@ impl Vm {
             let text = format!("call {token} is not open");
             return Err(Fault::Misuse { callback: "the test".to_owned(), text });
         };
-        let root = calls.remove(at).root;
+        let context = calls.remove(at).context;
         let (count, size) = answer.as_ref().map_or((0, 0), |answer| {
             (u32::try_from(answer.headers.len()).unwrap_or(0), u32::try_from(answer.body.len()).unwrap_or(0))
         });
-        machine.state().answer = answer;
-        let result = machine.call::<_, ()>("proxy_on_http_call_response", root, (root, token, count, size, 0_u32));
+        machine.state().answer = answer.map(|answer| CallAnswer { context, ..answer });
+        let result =
+            machine.call::<_, ()>("proxy_on_http_call_response", context, (context, token, count, size, 0_u32));
         machine.state().answer = None;
         result?;
         machine.settle()

@@ -85,6 +85,8 @@ pub(super) enum Deferred {
 /// The answer to an [`OutCall`], while the module's callback runs.
 #[derive(Debug, Default)]
 pub(super) struct CallAnswer {
+    /// The context that made the call. As in Envoy, the response is in no other.
+    pub(super) context: u32,
     pub(super) headers: Vec<Header>,
     pub(super) body: Vec<u8>,
     pub(super) trailers: Vec<Header>,
@@ -173,7 +175,8 @@ impl State {
     /// A map to be read. `BadArgument` is what Envoy answers where there is none.
     pub(super) fn map(&mut self, kind: MapType) -> Result<&[Header], Refusal> {
         if let MapType::CallHeaders | MapType::CallTrailers = kind {
-            let Some(answer) = &self.answer else {
+            let active = self.active();
+            let Some(answer) = self.answer.as_ref().filter(|answer| answer.context == active) else {
                 return Err(Status::BadArgument.into());
             };
             return Ok(if kind == MapType::CallHeaders { &answer.headers } else { &answer.trailers });

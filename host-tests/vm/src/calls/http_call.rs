@@ -28,10 +28,10 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             if !complete || !state.clusters.contains(&cluster) {
                 return Err(Status::BadArgument.into());
             }
-            let root = state.active_root();
+            let context = state.active();
             state.next_token += 1;
             let token = state.next_token;
-            state.calls.push(OutCall { token, cluster, headers, body: body.into(), trailers, timeout_ms, root });
+            state.calls.push(OutCall { token, cluster, headers, body: body.into(), trailers, timeout_ms, context });
             guest.write_u32(token_to, token, "token result")
         }
         fn proxy_grpc_call(

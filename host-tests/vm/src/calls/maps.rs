@@ -109,7 +109,9 @@ fn buffer_mut(state: &mut State, number: u32) -> Result<&mut Vec<u8>, Refusal> {
         0 => Direction::Request,
         1 => Direction::Response,
         4 => {
+            let active = state.active();
             return match &mut state.answer {
+                Some(answer) if answer.context != active => Err(Status::NotFound.into()),
                 Some(answer) => Ok(&mut answer.body),
                 // As in Envoy, where a call that failed has no response message.
                 None if state.callback == "proxy_on_http_call_response" => Err(Status::NotFound.into()),
