@@ -149,8 +149,9 @@ pub(crate) fn on_response(plugin: &Plugin, token: u32, responded: bool, home: u3
     if let Some((context, call)) = waiting {
         let answer = match status {
             Some(204) => Ok(()),
+            // Envoy's own reply after the timeout.
+            None | Some(504) => Err(IntentError::NoAnswer),
             Some(status) => Err(IntentError::Refused(status)),
-            None => Err(IntentError::NoAnswer),
         };
         plugin.metrics.add(&intent(answer.as_ref().map_or_else(IntentError::outcome, |()| "recorded")));
         if let Some(call) = call.upgrade()
@@ -199,6 +200,10 @@ fn send(
             header(":path", path),
             header(":authority", "audit-collector"),
             header("content-type", "application/json"),
+            // A collector that restarts breaks its connections. What it has twice is one intent. Envoy waits some 0.1 s between
+            // attempts, and the call's timeout ends them.
+            header("x-envoy-retry-on", "connect-failure,refused-stream,reset"),
+            header("x-envoy-max-retries", "50"),
         ]
         .into_iter()
         .collect(),

@@ -23,8 +23,8 @@ pub enum IntentError {
     /// No answer in time, or no connection.
     #[error("the audit collector did not answer in time")]
     NoAnswer,
-    /// The collector has not recorded it.
-    #[error("the audit collector answered {0}")]
+    /// The collector has not recorded it, or Envoy cannot reach it.
+    #[error("the audit collector did not record it (status {0})")]
     Refused(u16),
     /// Envoy did not send it.
     #[error("the audit collector cannot be called: {0}")]

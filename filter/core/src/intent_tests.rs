@@ -72,7 +72,7 @@ fn nothing_leaves_before_the_intent_is_durable() {
 fn refuses_without_an_intent() {
     for (error, wanted) in [
         (IntentError::NoAnswer, "the audit collector did not answer in time"),
-        (IntentError::Refused(503), "the audit collector answered 503"),
+        (IntentError::Refused(503), "the audit collector did not record it (status 503)"),
         (IntentError::Call("status 2".to_owned()), "the audit collector cannot be called: status 2"),
     ] {
         let mut client = client("gateway", "sigv4", Some(keys()));

@@ -86,7 +86,7 @@ fn refuses_a_call_without_an_intent() {
     answer(&vm, &intent, "503");
     let (status, error, text) = refusal(&refused);
     assert_eq!((status, error.as_str()), (503, "ServiceUnavailableException"));
-    assert!(text.contains("'any'") && text.contains("the audit collector answered 503"), "{text}");
+    assert!(text.contains("'any'") && text.contains("the audit collector did not record it (status 503)"), "{text}");
 
     let (unanswered, intent) = waiting(&vm, &gateway);
     vm.fail_call(intent.token).unwrap();

@@ -166,12 +166,6 @@ impl State {
         self.stream(id)
     }
 
-    /// The root of the active context; itself if it is one.
-    pub(super) fn active_root(&mut self) -> u32 {
-        let id = self.active();
-        self.stream(id).map_or(id, |stream| stream.root)
-    }
-
     /// A map to be read. `BadArgument` is what Envoy answers where there is none.
     pub(super) fn map(&mut self, kind: MapType) -> Result<&[Header], Refusal> {
         if let MapType::CallHeaders | MapType::CallTrailers = kind {
