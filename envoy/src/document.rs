@@ -215,13 +215,18 @@ fn audited_by_nobody(config: &mut Config) -> Result<(), ConfigError> {
     Err(ConfigError::new(format!("route_classes[{index}].audit"), problem))
 }
 
+/// YAML 1.2: `off` and `no` are texts, as in `audit: off`.
+pub(crate) fn from_yaml(text: &str) -> Result<Value, serde_saphyr::Error> {
+    serde_saphyr::from_str_with_options(text, serde_saphyr::options! { strict_booleans: true })
+}
+
 /// The document as JSON, which is what the filter reads.
 fn json(name: &str, text: &str) -> Result<String, DocumentError> {
     if is_json(text) {
         return Ok(text.to_owned());
     }
     let form = |(position, problem)| DocumentError::Form { name: name.to_owned(), position, problem };
-    match serde_saphyr::from_str::<Value>(text) {
+    match from_yaml(text) {
         Ok(object @ Value::Object(_)) => Ok(object.to_string()),
         Ok(_) => Err(form((None, "want an object with the keys of docs/configuration.md".to_owned()))),
         Err(error) => Err(form(not_yaml(text, &error))),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Fault, File};
 use crate::base::Base;
-use crate::document::{Choices, Document, DocumentError, Written};
+use crate::document::{Choices, Document, DocumentError, Written, from_yaml};
 use crate::{position, quotes};
 
 /// Bounds the time that a broken file takes. A document of a few kilobytes has fewer mistakes.
@@ -90,8 +90,7 @@ struct Rest {
 
 impl Rest {
     fn of(text: &str) -> Rest {
-        let value =
-            if position::is_json(text) { serde_json::from_str(text).ok() } else { serde_saphyr::from_str(text).ok() };
+        let value = if position::is_json(text) { serde_json::from_str(text).ok() } else { from_yaml(text).ok() };
         Rest { value, left_out: Vec::new(), taken: Vec::new() }
     }
 
