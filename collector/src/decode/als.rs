@@ -1,7 +1,7 @@
 //! An entry of Envoy's gRPC access log service.
 
 use audit::{ATTEMPT_STATE, AuditRecord, EXCHANGE_STATE, EnvoyEntry};
-use envoy_types::pb::envoy::config::core::v3::{Address, address, socket_address};
+use envoy_types::pb::envoy::config::core::v3::{Address, RequestMethod, address, socket_address};
 use envoy_types::pb::envoy::data::accesslog::v3::{AccessLogType, HttpAccessLogEntry, ResponseFlags};
 use envoy_types::pb::google::protobuf::{Any, BytesValue, Duration, StringValue};
 use prost::Message;
@@ -28,6 +28,7 @@ pub fn record(entry: &HttpAccessLogEntry) -> Result<AuditRecord, DecodeError> {
             whole.checked_add(time::Duration::nanoseconds(i64::from(start.nanos)))
         }),
         stream_id: present(Some(common.stream_id.clone())).or_else(|| tag("stream_id")),
+        is_request: request.is_some_and(|request| request.request_method != RequestMethod::MethodUnspecified as i32),
         peer: common.downstream_remote_address.as_ref().and_then(host_and_port),
         details: response.and_then(|response| present(Some(response.response_code_details.clone()))),
         envoy: EnvoyEntry {

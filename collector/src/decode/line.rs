@@ -13,6 +13,7 @@ struct Line {
     start_time: Option<String>,
     source_address: Option<String>,
     source: Option<String>,
+    method: Option<String>,
     status: Option<u16>,
     flags: Option<String>,
     details: Option<String>,
@@ -33,6 +34,7 @@ pub fn record(bytes: &[u8]) -> Result<AuditRecord, DecodeError> {
     let entry = Entry {
         start: line.start_time.and_then(|text| OffsetDateTime::parse(&text, &Rfc3339).ok()),
         stream_id: present(line.stream_id),
+        is_request: present(line.method).is_some(),
         peer: present(line.source),
         details: present(line.details),
         envoy: EnvoyEntry {

@@ -23,8 +23,10 @@ use crate::timestamp::timestamp;
 const MAX_ID: usize = 2048;
 /// Envoy's details of a request that its overload manager refused. No filter saw it, and Envoy 1.40 sets no flag.
 const OVERLOAD: &str = "overload";
-/// The error that `local_reply_config` gives the answer.
-const OVERLOAD_ERROR: &str = "ServiceUnavailableException";
+/// Envoy's details of a reply in place of a filter whose VM failed. The filter leaves no facts of it.
+const VM_FAILED: &str = "wasm_fail_stream";
+/// The error that `local_reply_config` gives either answer.
+const REFUSED: &str = "ServiceUnavailableException";
 
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
@@ -45,6 +47,8 @@ pub enum DecodeError {
 struct Entry {
     start: Option<OffsetDateTime>,
     stream_id: Option<String>,
+    /// Whether Envoy could read a request.
+    is_request: bool,
     /// The client's address with its port.
     peer: Option<String>,
     /// Envoy's details of the response.
@@ -64,11 +68,11 @@ impl Entry {
         let attempt: AttemptFacts = parse(self.attempt, ATTEMPT_STATE, &mut other)?;
         let other = (!other.is_empty()).then(|| visible_json(&Value::Object(other).to_string()));
         let id = present(Some(exchange.id.clone())).or(self.stream_id);
-        let overloaded = self.details.as_deref() == Some(OVERLOAD);
-        if overloaded {
-            exchange.error.get_or_insert_with(|| OVERLOAD_ERROR.to_owned());
+        let details = self.details.as_deref().unwrap_or_default();
+        if [OVERLOAD, VM_FAILED].contains(&details) {
+            exchange.error.get_or_insert_with(|| REFUSED.to_owned());
         }
-        let connection = id.is_none() && !overloaded;
+        let connection = id.is_none() && !self.is_request && details != OVERLOAD;
         let request_id = match id {
             Some(id) if id.len() <= MAX_ID => id,
             other => own_id(start, self.peer.as_deref(), &self.envoy, other.as_deref()),

@@ -88,7 +88,7 @@ pub(super) fn plugin(config: Config, image: &Image) -> Result<String, ConfigErro
     let why = [
         (
             "failStrategy",
-            "After a crash of the VM, Envoy answers 503 for a second, then starts a new VM. No call bypasses the filter.",
+            "After a crash of the VM, Envoy closes connections for a second, then starts a new VM. No call bypasses the filter.",
         ),
         ("imagePullSecret", "A secret of this namespace."),
         ("match", "Outbound calls to the port of the ServiceEntries."),

@@ -247,6 +247,13 @@ impl Gateway {
 
     /// Sends bytes as they are to the plain listener and reads the answer: status, head, body.
     pub(crate) fn raw(&self, request: &[u8]) -> (u16, String, String) {
+        let response = self.answer(request);
+        let (head, body) = response.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {response:?}"));
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_ascii_lowercase(), body.to_owned())
+    }
+
+    /// The same, as it is; empty if the connection is closed without an answer.
+    pub(crate) fn answer(&self, request: &[u8]) -> String {
         let address = self.http.strip_prefix("http://").unwrap();
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -254,9 +261,7 @@ impl Gateway {
         let _ = stream.write_all(request);
         let mut response = Vec::new();
         let _ = stream.read_to_end(&mut response);
-        let response = String::from_utf8_lossy(&response).into_owned();
-        let (head, body) = response.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {response:?}"));
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_ascii_lowercase(), body.to_owned())
+        String::from_utf8_lossy(&response).into_owned()
     }
 }
 
