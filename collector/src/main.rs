@@ -1,19 +1,18 @@
 //! The command line of `audit-collector`.
 #![forbid(unsafe_code)]
 
-use std::io::{BufWriter, ErrorKind, Write};
+mod commands;
+
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use audit::AuditRecord;
-use audit::text::{visible, visible_json};
+use audit::text::visible;
 use audit_collector::clock::Reading;
 use audit_collector::ledger::Ledger;
-use audit_collector::print::Table;
-use audit_collector::query::{Query, Status, time_argument};
 use audit_collector::rejected::{RejectedError, list_file, list_sqlite, retry_file, retry_sqlite};
 use audit_collector::report::Report;
 use audit_collector::run::{Sources, run};
@@ -22,7 +21,6 @@ use audit_collector::store::dynamodb::{DynamoError, DynamoStore};
 use audit_collector::store::sqlite::{PurgeLimits, Purged, SqliteError, SqliteStore};
 use audit_collector::store::{Checked, Store};
 use clap::{Args, Parser, Subcommand};
-use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -43,8 +41,8 @@ struct Arguments {
 enum Command {
     /// Read access logs and store a record of each exchange, until SIGTERM or SIGINT
     Run(RunArguments),
-    /// Print records, newest first
-    Query(QueryArguments),
+    /// Print records, newest first, or sums of them
+    Query(Box<commands::query::QueryArguments>),
     /// Delete expired records now, which `run` does every hour
     Purge(PurgeArguments),
     /// Entries that could not be decoded, and records that a store refused
@@ -172,47 +170,11 @@ struct PlaceArguments {
     dynamodb: Option<String>,
 }
 
-#[derive(Args)]
-struct QueryArguments {
-    #[command(flatten)]
-    store: StoreArguments,
-    /// Print JSON, one record a line, with every field
-    #[arg(long)]
-    json: bool,
-    /// Maximum number of records
-    #[arg(long, default_value_t = 50, value_name = "N")]
-    limit: usize,
-    /// At or after this time: RFC 3339, or an age (15m, 2h, 7d)
-    #[arg(long, value_name = "TIME")]
-    since: Option<String>,
-    /// Before this time: RFC 3339, or an age
-    #[arg(long, value_name = "TIME")]
-    until: Option<String>,
-    /// Operation (Converse, InvokeModel …), in any case
-    #[arg(long)]
-    operation: Option<String>,
-    /// Part of the model asked for or sent
-    #[arg(long)]
-    model: Option<String>,
-    /// Part of the principal
-    #[arg(long)]
-    principal: Option<String>,
-    /// Path (dx, vpn, internet)
-    #[arg(long)]
-    path: Option<String>,
-    /// HTTP status (503) or class (5xx)
-    #[arg(long)]
-    status: Option<Status>,
-    /// Request id
-    #[arg(long, value_name = "ID")]
-    request_id: Option<String>,
-}
-
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(arguments) => collect(arguments).await,
-        Command::Query(arguments) => print(arguments).await,
+        Command::Query(arguments) => commands::query::query(*arguments).await,
         Command::Purge(arguments) => purge(&arguments),
         Command::Rejected { action } => rejected(action).await,
     };
@@ -337,55 +299,5 @@ async fn rejected(action: RejectedAction) -> Result<(), Failure> {
         }
     };
     writeln!(stdout, "stored {}, still rejected {}", retried.stored, retried.left)?;
-    Ok(())
-}
-
-async fn print(arguments: QueryArguments) -> Result<(), Failure> {
-    let now = OffsetDateTime::now_utc();
-    let time = |name: &str, text: Option<String>| match text {
-        Some(text) => time_argument(&text, now).map(Some).map_err(|error| format!("{name} {text}: {error}")),
-        None => Ok(None),
-    };
-    let query = Query {
-        since: time("--since", arguments.since)?,
-        until: time("--until", arguments.until)?,
-        operation: arguments.operation,
-        model: arguments.model,
-        principal: arguments.principal,
-        path: arguments.path,
-        status: arguments.status,
-        request_id: arguments.request_id,
-        limit: arguments.limit,
-    };
-    let store = match (&arguments.store.place.sqlite, &arguments.store.place.dynamodb) {
-        (Some(file), _) => Store::Sqlite(SqliteStore::open_to_read(file)?),
-        (None, table) => {
-            let table = table.as_deref().unwrap_or_default();
-            Store::DynamoDb(DynamoStore::connect(table, arguments.store.endpoint_url.as_deref()).await?)
-        }
-    };
-    let mut out = BufWriter::new(std::io::stdout().lock());
-    let (mut rows, mut result) = (Table::default(), Ok(()));
-    let each = |record: AuditRecord| {
-        result = if arguments.json {
-            serde_json::to_string(&record).map_err(Into::into).and_then(|json| writeln!(out, "{}", visible_json(&json)))
-        } else {
-            rows.add(&record, &mut out)
-        };
-        result.is_ok()
-    };
-    let found = store.scan(&query, now, each).await?;
-    let written = result.and_then(|()| rows.end(&mut out)).and_then(|()| out.flush());
-    match written {
-        // A reader that stops early (`| head`) is not a failure.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
-        written => written?,
-    }
-    if found.more {
-        let limit = query.limit;
-        stderr::line(format!("{limit} records printed, more match: --limit takes more, --until goes back in time\n"));
-    } else if found.count == 0 && !arguments.json {
-        stderr::line("no records match\n".to_owned());
-    }
     Ok(())
 }

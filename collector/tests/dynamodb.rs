@@ -17,16 +17,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use audit::AuditRecord;
+use audit::{AuditRecord, FieldValue};
 use audit_collector::batch::{Batch, Rejected};
 use audit_collector::deliver::deliver;
-use audit_collector::query::{Query, Status};
+use audit_collector::query::{Cursor, Progress, Query, Status};
 use audit_collector::report::Report;
 use audit_collector::store::Store;
 use audit_collector::store::dynamodb::{DynamoError, DynamoStore, shard_of};
 use aws_sdk_dynamodb::types::AttributeValue;
 use common::program::{program, start, terminate};
-use common::{ago, full_record, line, record, wait_for};
+use common::{ago, expected, full_record, line, record, wait_for};
 use dynamodb_local::{environment, port};
 use proxy::{Answer, Rule};
 use serde_json::{Value, json};
@@ -140,6 +140,36 @@ async fn queries_span_days_and_skip_expired_records() {
     assert_eq!(ids(&store, &Query { request_id: Some("r07".to_owned()), ..all() }).await, ["r07"]);
     assert!(ids(&store, &Query { request_id: Some("expired".to_owned()), ..all() }).await.is_empty());
     assert!(ids(&store, &Query { request_id: Some("none".to_owned()), ..all() }).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn filter_expressions_find_what_matches() {
+    let store = table("filtered").await;
+    let (records, mut queries) = common::filtered();
+    store.write(&batch(records.clone())).await.unwrap();
+    for query in &mut queries {
+        // Fewer days.
+        query.since.get_or_insert_with(|| ago(100_000));
+        let wanted = expected(&records, query);
+        assert_eq!(ids(&store, query).await, wanted, "{query:?}");
+        let mut visited = Vec::new();
+        let each = |values: &[FieldValue<'_>]| {
+            let [FieldValue::Text(id), FieldValue::Integer(_)] = values else { panic!("{values:?}") };
+            visited.push((*id).to_owned());
+            true
+        };
+        let now = OffsetDateTime::now_utc();
+        store.visit(query, &["request_id", "status"], now, each, &mut Progress::new(false)).await.unwrap();
+        visited.sort();
+        let mut all = expected(&records, &Query { limit: usize::MAX, ..query.clone() });
+        all.sort();
+        assert_eq!(visited, all, "{query:?}");
+        for after in wanted.iter().step_by(20) {
+            let after = records.iter().find(|record| record.request_id == *after).map(Cursor::of);
+            let rest = Query { after, ..query.clone() };
+            assert_eq!(ids(&store, &rest).await, expected(&records, &rest), "{rest:?}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -267,11 +297,12 @@ async fn queries_show_records_from_the_future() {
     assert_eq!(found.iter().map(|record| record.request_id.as_str()).collect::<Vec<_>>(), ["far", "near", "now"]);
     let mut count = 0;
     let query = Query { limit: 2, ..all() };
-    let found = store.scan(&query, OffsetDateTime::now_utc(), |_| {
+    let each = |_| {
         count += 1;
         true
-    });
-    assert!(found.await.unwrap().more);
+    };
+    let found = store.scan(&query, OffsetDateTime::now_utc(), each, &mut Progress::new(false)).await.unwrap();
+    assert!(found.more);
     assert_eq!(count, 2);
 }
 

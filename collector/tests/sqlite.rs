@@ -5,11 +5,12 @@ mod common;
 
 use std::path::Path;
 
+use audit::FieldValue;
 use audit_collector::batch::{Batch, Rejected};
 use audit_collector::checkpoint::Checkpoint;
-use audit_collector::query::{Query, Status, time_argument};
+use audit_collector::query::{Cursor, Progress, Query, Status, Zone, time_argument};
 use audit_collector::store::sqlite::{SqliteError, SqliteStore};
-use common::{ago, full_record, record};
+use common::{ago, expected, full_record, record};
 use time::OffsetDateTime;
 
 fn all() -> Query {
@@ -135,8 +136,8 @@ fn queries_filter_and_return_newest_first() {
     assert_eq!(ids(&store, &all()), ["new", "old"]);
     assert_eq!(ids(&store, &Query { limit: 1, ..all() }), ["new"]);
     for (query, wanted) in [
-        (Query { since: Some(time_argument("1h", now).unwrap()), ..all() }, vec!["new"]),
-        (Query { until: Some(time_argument("1h", now).unwrap()), ..all() }, vec!["old"]),
+        (Query { since: Some(time_argument("1h", now, &Zone::default()).unwrap()), ..all() }, vec!["new"]),
+        (Query { until: Some(time_argument("1h", now, &Zone::default()).unwrap()), ..all() }, vec!["old"]),
         (Query { operation: text("converse"), ..all() }, vec!["old"]),
         (Query { model: text("llama"), ..all() }, vec!["new"]),
         (Query { model: text("sonnet"), ..all() }, vec!["new", "old"]),
@@ -148,6 +149,47 @@ fn queries_filter_and_return_newest_first() {
         (Query { request_id: text("none"), ..all() }, vec![]),
     ] {
         assert_eq!(ids(&store, &query), wanted, "{query:?}");
+    }
+}
+
+/// The file of an older release, which is opened to read only, lacks columns.
+#[test]
+fn filters_in_sql_find_what_matches() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let store = SqliteStore::open(&path).unwrap();
+    let (mut records, queries) = common::filtered();
+    store.write(&batch(records.clone())).unwrap();
+    for lacking in [None, Some("kind"), Some("session")] {
+        if let Some(column) = lacking {
+            let other = rusqlite::Connection::open(&path).unwrap();
+            other.execute_batch(&format!("ALTER TABLE records DROP COLUMN {column}")).unwrap();
+            for record in &mut records {
+                if column == "kind" { record.kind = None } else { record.session = None }
+            }
+        }
+        let store = SqliteStore::open_to_read(&path).unwrap();
+        for query in &queries {
+            let wanted = expected(&records, query);
+            assert_eq!(ids(&store, query), wanted, "{query:?}");
+            let mut visited = Vec::new();
+            let each = |values: &[FieldValue<'_>]| {
+                let [FieldValue::Text(id), _] = values else { panic!("{values:?}") };
+                visited.push((*id).to_owned());
+                true
+            };
+            let now = OffsetDateTime::now_utc();
+            store.visit(query, &["request_id", "session"], now, each, &mut Progress::new(false)).unwrap();
+            visited.sort();
+            let mut all = expected(&records, &Query { limit: usize::MAX, ..query.clone() });
+            all.sort();
+            assert_eq!(visited, all, "{query:?}");
+            for after in wanted.iter().step_by(7) {
+                let after = records.iter().find(|record| record.request_id == *after).map(Cursor::of);
+                let rest = Query { after, ..query.clone() };
+                assert_eq!(ids(&store, &rest), expected(&records, &rest), "{rest:?}");
+            }
+        }
     }
 }
 

@@ -7,14 +7,14 @@ pub mod sqlite;
 use std::path::Path;
 use std::time::Duration;
 
-use audit::AuditRecord;
+use audit::{AuditRecord, FieldValue};
 pub use sqlite::{Checked, PurgeLimits, Purged};
 use time::OffsetDateTime;
 
 use crate::batch::{Batch, Written};
 use crate::checkpoint::Checkpoint;
 use crate::clock::Reading;
-use crate::query::{Found, Query};
+use crate::query::{Found, Progress, Query};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -76,11 +76,28 @@ impl Store {
         query: &Query,
         now: OffsetDateTime,
         each: impl FnMut(AuditRecord) -> bool,
+        progress: &mut Progress,
     ) -> Result<Found, StoreError> {
         Ok(match self {
-            Self::Sqlite(store) => store.scan(query, now, each)?,
-            Self::DynamoDb(store) => store.scan(query, now, each).await?,
+            Self::Sqlite(store) => store.scan(query, now, each, progress)?,
+            Self::DynamoDb(store) => store.scan(query, now, each, progress).await?,
         })
+    }
+
+    /// Hands the values of those fields of each matching record to `each`, in any order, until it returns false.
+    pub async fn visit(
+        &self,
+        query: &Query,
+        fields: &[&'static str],
+        now: OffsetDateTime,
+        each: impl FnMut(&[FieldValue<'_>]) -> bool,
+        progress: &mut Progress,
+    ) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(store) => store.visit(query, fields, now, each, progress)?,
+            Self::DynamoDb(store) => store.visit(query, fields, now, each, progress).await?,
+        }
+        Ok(())
     }
 
     /// Deletes expired records, until `stopped`. None with DynamoDB, whose TTL does it by itself.

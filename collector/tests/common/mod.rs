@@ -6,7 +6,8 @@ pub(crate) mod program;
 
 use std::time::Duration;
 
-use audit::{AuditRecord, Kind, RETENTION_DAYS};
+use audit::{AuditRecord, Kind, RETENTION_DAYS, RecordKind};
+use audit_collector::query::{Cursor, KindFilter, Query, Status};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -65,6 +66,58 @@ pub(crate) fn full_record(id: &str, time: &str) -> AuditRecord {
     let full: AuditRecord = serde_json::from_value(Value::Object(fields.collect::<Map<_, _>>())).unwrap();
     let key = record(id, time);
     AuditRecord { request_id: key.request_id, time: key.time, expires_at: key.expires_at, ..full }
+}
+
+/// Records that differ in what queries ask for, and queries that find some of them.
+pub(crate) fn filtered() -> (Vec<AuditRecord>, Vec<Query>) {
+    let some = |n: usize, every: usize, text: &str| n.is_multiple_of(every).then(|| format!("{text}{}", n % 4));
+    let records = (0..80_usize).map(|n| AuditRecord {
+        principal: some(n, 2, "spiffe://mesh/sa/"),
+        source_address: some(n, 3, "10.0.0."),
+        operation: Some(["Converse", "InvokeModel"][n % 2].to_owned()),
+        model_asked: some(n, 3, "sonnet-"),
+        model_sent: some(n, 4, "us.sonnet-"),
+        route_class: some(n, 5, "class"),
+        region: some(n, 3, "us-east-"),
+        path: some(n, 2, "dx"),
+        status: [200, 200, 429, 503, 0, 599][n % 6],
+        error_type: some(n, 7, "ThrottlingException"),
+        access_key_id: some(n, 2, "ASIA"),
+        session: some(n, 3, "arn:aws:sts::1:assumed-role/r/"),
+        upstream_request_id: some(n, 2, "up-"),
+        kind: n.is_multiple_of(9).then(|| ["connection", "unlogged"][n % 2].to_owned()),
+        ..record(&format!("r{n:02}"), &ago(86_400 - 3600 * (n / 3) as i64))
+    });
+    let text = |text: &str| Some(text.to_owned());
+    let all = || Query { limit: 1000, ..Query::default() };
+    let queries = vec![
+        all(),
+        Query { principal: text("sa/0"), ..all() },
+        Query { source_address: text("10.0.0.1"), ..all() },
+        Query { operation: text("invokemodel"), ..all() },
+        Query { model: text("sonnet-2"), ..all() },
+        Query { class: text("class1"), path: text("dx2"), ..all() },
+        Query { region: text("us-east-2"), ..all() },
+        Query { status: Some(Status::Class(5)), ..all() },
+        Query { status: Some(Status::Is(0)), ..all() },
+        Query { error_type: text("Throttling"), ..all() },
+        Query { access_key_id: text("ASIA2"), since: Some(ago(40_000)), ..all() },
+        Query { session: text("role/r/1"), until: Some(ago(40_000)), ..all() },
+        Query { upstream_request_id: text("up-2"), ..all() },
+        Query { kind: KindFilter::Is(RecordKind::Connection), ..all() },
+        Query { kind: KindFilter::Calls, ..all() },
+        Query { kind: KindFilter::Exchange, status: Some(Status::Class(4)), ..all() },
+        Query { path: text("none"), ..all() },
+        Query { status: Some(Status::Class(2)), limit: 5, ..all() },
+    ];
+    (records.collect(), queries)
+}
+
+/// What a query finds among records.
+pub(crate) fn expected(records: &[AuditRecord], query: &Query) -> Vec<String> {
+    let mut found: Vec<_> = records.iter().filter(|record| query.matches(record)).collect();
+    found.sort_by_cached_key(|record| Cursor::of(record));
+    found.into_iter().take(query.limit).map(|record| record.request_id.clone()).collect()
 }
 
 /// The timestamp of that many seconds ago.

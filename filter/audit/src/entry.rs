@@ -36,6 +36,23 @@ pub enum RecordKind {
 }
 
 impl RecordKind {
+    /// Every kind.
+    pub const ALL: [Self; 8] = [
+        Self::Connection,
+        Self::OutcomeUnknown,
+        Self::Unlogged,
+        Self::VmStart,
+        Self::VmEnd,
+        Self::EnvoyStart,
+        Self::EnvoyEnd,
+        Self::Hole,
+    ];
+
+    /// Whether the record is of a call.
+    pub const fn is_call(self) -> bool {
+        matches!(self, Self::OutcomeUnknown | Self::Unlogged)
+    }
+
     /// The value of the record's field `kind`.
     pub const fn name(self) -> &'static str {
         match self {

@@ -82,6 +82,9 @@ pub(crate) trait FieldType: Sized {
     fn kept(self) -> Self;
 
     fn value(&self) -> FieldValue<'_>;
+
+    /// The opposite of [`Self::value`]. `None` if the value is of another type.
+    fn read(value: FieldValue<'_>) -> Option<Self>;
 }
 
 impl FieldType for String {
@@ -94,43 +97,32 @@ impl FieldType for String {
     fn value(&self) -> FieldValue<'_> {
         FieldValue::Text(self)
     }
-}
 
-impl FieldType for u16 {
-    const KIND: Kind = Kind::Integer;
-
-    fn kept(self) -> Self {
-        self
-    }
-
-    fn value(&self) -> FieldValue<'_> {
-        FieldValue::Integer((*self).into())
+    fn read(value: FieldValue<'_>) -> Option<Self> {
+        if let FieldValue::Text(text) = value { Some(text.to_owned()) } else { None }
     }
 }
 
-impl FieldType for u32 {
-    const KIND: Kind = Kind::Integer;
+macro_rules! integers {
+    ($($integer:ty)+) => {
+        $(impl FieldType for $integer {
+            const KIND: Kind = Kind::Integer;
 
-    fn kept(self) -> Self {
-        self
-    }
+            fn kept(self) -> Self {
+                self
+            }
 
-    fn value(&self) -> FieldValue<'_> {
-        FieldValue::Integer((*self).into())
-    }
+            fn value(&self) -> FieldValue<'_> {
+                FieldValue::Integer((*self).into())
+            }
+
+            fn read(value: FieldValue<'_>) -> Option<Self> {
+                if let FieldValue::Integer(number) = value { number.try_into().ok() } else { None }
+            }
+        })+
+    };
 }
-
-impl FieldType for u64 {
-    const KIND: Kind = Kind::Integer;
-
-    fn kept(self) -> Self {
-        self
-    }
-
-    fn value(&self) -> FieldValue<'_> {
-        FieldValue::Integer(*self)
-    }
-}
+integers!(u16 u32 u64);
 
 impl<T: FieldType> FieldType for Option<T> {
     const KIND: Kind = T::KIND;
@@ -142,6 +134,10 @@ impl<T: FieldType> FieldType for Option<T> {
 
     fn value(&self) -> FieldValue<'_> {
         self.as_ref().map_or(FieldValue::Null, T::value)
+    }
+
+    fn read(value: FieldValue<'_>) -> Option<Self> {
+        if value == FieldValue::Null { Some(None) } else { T::read(value).map(Some) }
     }
 }
 
@@ -181,6 +177,18 @@ macro_rules! audit_record {
             #[must_use]
             pub fn new($($argument: $argument_type),+) -> Self {
                 Self { $($name: <$type as FieldType>::kept($value),)+ }
+            }
+
+            /// The record with these values, asked for in the order of [`Self::FIELDS`].
+            ///
+            /// # Errors
+            /// The name of a field whose value is of another type.
+            pub fn read<'v>(mut value: impl FnMut(&Field) -> FieldValue<'v>) -> Result<Self, &'static str> {
+                let mut fields = Self::FIELDS.iter();
+                let mut next = || fields.next().map_or(FieldValue::Null, &mut value);
+                Ok(Self {
+                    $($name: <$type as FieldType>::read(next()).ok_or(stringify!($name))?,)+
+                })
             }
 
             /// The values in the order of [`Self::FIELDS`].

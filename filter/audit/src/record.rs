@@ -201,6 +201,24 @@ mod tests {
     }
 
     #[test]
+    fn a_record_is_read_from_its_values() {
+        let record = AuditRecord { principal: Some("p".to_owned()), status: 200, ..AuditRecord::default() };
+        let values = record.values();
+        let mut next = values.iter();
+        assert_eq!(AuditRecord::read(|_| *next.next().unwrap()).as_ref(), Ok(&record));
+        for (wrong, value) in
+            [("status", FieldValue::Null), ("status", FieldValue::Integer(70_000)), ("path", FieldValue::Integer(1))]
+        {
+            let mut next = values.iter();
+            let value = |field: &Field| {
+                let given = *next.next().unwrap();
+                if field.name == wrong { value } else { given }
+            };
+            assert_eq!(AuditRecord::read(value), Err(wrong));
+        }
+    }
+
+    #[test]
     fn a_record_expires_after_30_days() {
         let facts = (ExchangeFacts::default(), AttemptFacts::default());
         let record = AuditRecord::new(key("r"), EnvoyEntry::default(), facts.0, facts.1, None);

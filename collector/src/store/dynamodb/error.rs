@@ -11,8 +11,8 @@ pub enum DynamoError {
     /// `cause` is AWS's code and message, or the connection's error.
     #[error("DynamoDB {call}: {cause}")]
     Call { call: &'static str, cause: String },
-    #[error("table {table}: cannot read an item: {cause}")]
-    Item { table: String, cause: serde_json::Error },
+    #[error("table {table}: cannot read an item: its attribute {field} has another type, or none")]
+    Item { table: String, field: &'static str },
     #[error("no AWS region: set AWS_REGION")]
     NoRegion,
     #[error("table {0} is not active after a minute")]

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use audit::{AuditRecord, FieldValue, table as names};
 use aws_sdk_dynamodb::types::AttributeValue;
-use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
 use crate::hash::fnv1a;
@@ -52,17 +51,20 @@ pub(super) fn from_record(record: &AuditRecord, now: OffsetDateTime) -> Item {
 }
 
 /// Ignores attributes that are not fields.
-pub(super) fn to_record(item: &Item) -> Result<AuditRecord, serde_json::Error> {
-    let mut fields = Map::new();
-    for (name, value) in item {
-        let value = match value {
-            AttributeValue::S(text) => Value::String(text.clone()),
-            AttributeValue::N(number) => serde_json::from_str(number)?,
-            _ => continue,
-        };
-        fields.insert(name.clone(), value);
+///
+/// # Errors
+/// The name of a field whose attribute is of another type.
+pub(super) fn to_record(item: &Item) -> Result<AuditRecord, &'static str> {
+    AuditRecord::read(|field| value(item, field.name))
+}
+
+/// An attribute's value. Null if the item has none.
+pub(super) fn value<'i>(item: &'i Item, name: &str) -> FieldValue<'i> {
+    match item.get(name) {
+        Some(AttributeValue::S(text)) => FieldValue::Text(text),
+        Some(AttributeValue::N(number)) => number.parse().map_or(FieldValue::Null, FieldValue::Integer),
+        _ => FieldValue::Null,
     }
-    serde_json::from_value(Value::Object(fields))
 }
 
 /// The item's size by DynamoDB's rules, counting each number at its maximum of 21 bytes.

@@ -180,6 +180,8 @@ impl SqliteStore {
 struct Insert<'c> {
     insert: Statement<'c>,
     stored: Statement<'c>,
+    /// The places of a record's fields in `stored`.
+    places: Vec<Option<usize>>,
 }
 
 impl<'c> Insert<'c> {
@@ -192,15 +194,15 @@ impl<'c> Insert<'c> {
             marks.join(", ")
         );
         let stored = connection.prepare("SELECT * FROM records WHERE request_id = ?")?;
-        Ok(Self { insert: connection.prepare(&insert)?, stored })
+        let places = query::places(&stored);
+        Ok(Self { insert: connection.prepare(&insert)?, stored, places })
     }
 
     fn execute(&mut self, record: &AuditRecord) -> rusqlite::Result<Inserted> {
         if self.insert.execute(params_from_iter(record.values().map(Param)))? > 0 {
             return Ok(Inserted::New);
         }
-        let stored = self.stored.query_row([&record.request_id], query::fields)?;
-        let stored = serde_json::from_value(stored).map_err(to_sql_error)?;
+        let stored = self.stored.query_row([&record.request_id], |row| query::record(row, &self.places))?;
         Ok(Inserted::compare(&stored, record))
     }
 }

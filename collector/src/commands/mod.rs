@@ -1,0 +1,3 @@
+//! The subcommands that are not in `main.rs`.
+
+pub(crate) mod query;
