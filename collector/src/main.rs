@@ -43,6 +43,8 @@ enum Command {
     Run(RunArguments),
     /// Print records, newest first, or sums of them
     Query(Box<commands::query::QueryArguments>),
+    /// Store what a store lacks of old access logs, and keep it from now on
+    Import(commands::import::ImportArguments),
     /// Delete expired records now, which `run` does every hour
     Purge(PurgeArguments),
     /// Entries that could not be decoded, and records that a store refused
@@ -175,6 +177,7 @@ async fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(arguments) => collect(arguments).await,
         Command::Query(arguments) => commands::query::query(*arguments).await,
+        Command::Import(arguments) => commands::import::run(arguments).await,
         Command::Purge(arguments) => purge(&arguments),
         Command::Rejected { action } => rejected(action).await,
     };

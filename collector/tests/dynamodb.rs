@@ -333,6 +333,29 @@ async fn rejected_feed_entries_are_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn old_logs_are_imported_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("old.log");
+    let store = table("imported").await;
+    let (old, known) = (ago(40 * 86_400), record("known", &ago(31 * 86_400)));
+    store.write(&batch(vec![known.clone(), record("other", &ago(60))])).await.unwrap();
+    let conflict = common::line_of("other", &ago(90));
+    fs::write(&log, common::line_of("old", &old) + &common::line_as(&known) + "garbage\n" + &conflict).unwrap();
+    let url = format!("http://127.0.0.1:{}", port());
+    for wanted in ["stored 1, repeated 1,", "stored 0, repeated 2,"] {
+        let arguments = ["import", log.to_str().unwrap(), "--dynamodb", "imported", "--endpoint-url", &url];
+        let output = program(&arguments).envs(environment()).output().unwrap();
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(stdout, format!("{wanted} rejected 2, already expired 2\n"), "{:?}", output.stderr);
+        let rejected = fs::read_to_string(folder.path().join("old.log.rejected.jsonl")).unwrap();
+        assert_eq!(rejected.lines().count(), 2, "{rejected}");
+    }
+    // Their days are asked for.
+    assert_eq!(ids(&store, &all()).await, ["other"]);
+    assert_eq!(ids(&store, &Query { since: Some(ago(41 * 86_400)), ..all() }).await, ["other", "known", "old"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_program_continues_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("access.log");

@@ -1,3 +1,4 @@
 //! The subcommands that are not in `main.rs`.
 
+pub(crate) mod import;
 pub(crate) mod query;

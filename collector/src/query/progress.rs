@@ -1,4 +1,4 @@
-//! Says on stderr how far a long scan is.
+//! Says on stderr how far long work is.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::stderr;
 const FIRST: Duration = Duration::from_secs(1);
 const LATER: Duration = Duration::from_secs(2);
 
-/// How much of a store was searched.
+/// How much of a store was searched, or of a file read.
 #[derive(Debug)]
 pub struct Progress {
     /// None says nothing.
@@ -24,6 +24,16 @@ impl Progress {
         Self { next: shown.then(|| Instant::now() + FIRST), searched: 0, total: None }
     }
 
+    /// Whether it is time for a line.
+    pub(crate) fn is_due(&mut self) -> bool {
+        let now = Instant::now();
+        let due = self.next.is_some_and(|next| next <= now);
+        if due {
+            self.next = Some(now + LATER);
+        }
+        due
+    }
+
     pub(crate) fn of_about(&mut self, total: u64) {
         self.total = Some(total);
     }
@@ -31,11 +41,9 @@ impl Progress {
     /// `count` more records were searched, back to that time or day.
     pub(crate) fn searched(&mut self, count: u64, back_to: Option<&str>) {
         self.searched += count;
-        let Some(next) = self.next else { return };
-        if Instant::now() < next {
+        if !self.is_due() {
             return;
         }
-        self.next = Some(Instant::now() + LATER);
         let mut line = format!("audit-collector: searched {} records", self.searched);
         if let Some(total) = self.total.filter(|total| *total >= self.searched) {
             line += &format!(" of about {total}");

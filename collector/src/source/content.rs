@@ -67,14 +67,32 @@ impl Content {
     }
 }
 
-/// The frames of a file, one after the other.
-enum Zstd {
-    Between(io::BufReader<File>),
-    Frame(Box<StreamingDecoder<io::BufReader<File>, FrameDecoder>>),
+/// The bytes of a stream, which may be compressed: its first bytes say so.
+pub(crate) fn unpacked(mut stream: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+    let mut head = Vec::new();
+    stream.by_ref().take(ZSTD.len() as u64).read_to_end(&mut head)?;
+    let (gzip, zstd) = (head.starts_with(&GZIP), head == ZSTD);
+    let whole = io::BufReader::new(io::Cursor::new(head).chain(stream));
+    Ok(match (gzip, zstd) {
+        (true, _) => Box::new(MultiGzDecoder::new(whole)),
+        (_, true) => Box::new(Zstd::Between(whole)),
+        _ => Box::new(whole),
+    })
+}
+
+/// RFC 1952, section 2.3.1.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+/// RFC 8878, section 3.1.1.
+const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// The frames of a stream, one after the other.
+enum Zstd<R: BufRead> {
+    Between(R),
+    Frame(Box<StreamingDecoder<R, FrameDecoder>>),
     Failed,
 }
 
-impl Read for Zstd {
+impl<R: BufRead> Read for Zstd<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match std::mem::replace(self, Self::Failed) {

@@ -2,7 +2,7 @@
 
 pub mod als;
 pub mod buffer;
-mod content;
+pub(crate) mod content;
 pub mod file;
 mod folder;
 pub mod log_file;

@@ -11,7 +11,7 @@ use audit::{AuditRecord, FieldValue};
 pub use sqlite::{Checked, PurgeLimits, Purged};
 use time::OffsetDateTime;
 
-use crate::batch::{Batch, Written};
+use crate::batch::{Batch, Rejected, Written};
 use crate::checkpoint::Checkpoint;
 use crate::clock::Reading;
 use crate::query::{Found, Progress, Query};
@@ -44,6 +44,30 @@ impl Store {
             Self::Sqlite(store) => tokio::task::block_in_place(|| store.write(batch))?,
             Self::DynamoDb(store) => store.write(batch).await?,
         })
+    }
+
+    /// As [`Self::write`]. A record that the store has already expires when this one does, if that is later.
+    pub async fn import(&self, batch: &Batch) -> Result<Written, StoreError> {
+        Ok(match self {
+            Self::Sqlite(store) => tokio::task::block_in_place(|| store.import(batch))?,
+            Self::DynamoDb(store) => store.import(batch).await?,
+        })
+    }
+
+    /// Hands the rejected entries to `each`.
+    pub fn rejected(&self, mut each: impl FnMut(&Rejected)) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(store) => {
+                let mut after = 0;
+                loop {
+                    let entries = store.rejected(after, 200)?;
+                    let Some(last) = entries.last() else { return Ok(()) };
+                    after = last.id;
+                    entries.iter().for_each(|kept| each(&kept.entry));
+                }
+            }
+            Self::DynamoDb(store) => Ok(store.rejected(each)?),
+        }
     }
 
     /// Fails if what is written is lost: SQLite's file is not in its place any more.

@@ -25,6 +25,30 @@ pub(crate) fn line(id: &str) -> String {
     format!("{line}\n")
 }
 
+/// A line of that time.
+pub(crate) fn line_of(id: &str, time: &str) -> String {
+    let mut line: Value = serde_json::from_str(&line(id)).unwrap();
+    line["start_time"] = time.into();
+    format!("{line}\n")
+}
+
+/// The line that gives that record of [`record`].
+pub(crate) fn line_as(record: &AuditRecord) -> String {
+    let AuditRecord { request_id, time, .. } = record;
+    let mut line: Value = serde_json::from_str(&line_of(request_id, time)).unwrap();
+    let exchange = serde_json::json!({
+        "id": request_id, "principal": record.principal, "operation": record.operation, "model": record.model_asked,
+        "usage": { "input": record.tokens_in, "output": record.tokens_out },
+    });
+    line["exchange"] = exchange.to_string().into();
+    line["attempt"] = serde_json::json!({ "model": record.model_sent, "region": "" }).to_string().into();
+    line["duration_ms"] = record.latency_ms.into();
+    for key in ["bytes_in", "bytes_out"] {
+        line[key] = 0.into();
+    }
+    format!("{line}\n")
+}
+
 /// A line whose first kilobyte is that of every other one, as with an application inference profile's ARN.
 pub(crate) fn line_like_others(id: &str) -> String {
     let line = line(id);

@@ -197,12 +197,12 @@ macro_rules! audit_record {
                 [$(self.$name.value(),)+]
             }
 
-            /// A field that both have, with different values.
+            /// A field that both have, with different values. When it expires does not belong to the exchange.
             #[must_use]
             pub fn differing_field(&self, other: &Self) -> Option<&'static str> {
                 let mut pairs = Self::FIELDS.iter().zip(self.values().into_iter().zip(other.values()));
                 let differ = |a, b| a != FieldValue::Null && b != FieldValue::Null && a != b;
-                pairs.find(|(_, (a, b))| differ(*a, *b)).map(|(field, _)| field.name)
+                pairs.find(|(field, (a, b))| field.name != crate::table::TTL && differ(*a, *b)).map(|(field, _)| field.name)
             }
 
             /// Bytes of all texts.

@@ -196,7 +196,7 @@ mod tests {
             };
             assert_eq!(json[field.name], wanted, "{}", field.name);
         }
-        let other = AuditRecord { principal: None, bytes_in: 6, ..record.clone() };
+        let other = AuditRecord { principal: None, bytes_in: 6, expires_at: 7, ..record.clone() };
         assert_eq!((record.differing_field(&other), record.differing_field(&record)), (Some("bytes_in"), None));
     }
 

@@ -22,7 +22,7 @@ use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
-use crate::batch::{Batch, Written};
+use crate::batch::{Batch, Rejected, Written};
 
 pub use error::DynamoError;
 pub use item::{SHARDS, shard_of};
@@ -76,8 +76,31 @@ impl DynamoStore {
     /// Writes the records, then rejected entries and the checkpoint to the files next to the log. After a crash in
     /// between, the same records are written again under the same keys.
     pub async fn write(&self, batch: &Batch) -> Result<Written, DynamoError> {
-        let mut written = self.put(&batch.records).await?;
-        let rejected: Vec<_> = batch.rejected.iter().chain(&written.refused).cloned().collect();
+        self.write_or_import(batch, false).await
+    }
+
+    /// As [`Self::write`]. An item that is there already expires when this one does, if that is later.
+    pub async fn import(&self, batch: &Batch) -> Result<Written, DynamoError> {
+        self.write_or_import(batch, true).await
+    }
+
+    /// Hands the entries of the file of rejected entries to `each`.
+    pub fn rejected(&self, mut each: impl FnMut(&Rejected)) -> Result<(), DynamoError> {
+        if self.rejected.exists() { rejected_file::read(&self.rejected, |_, entry| each(&entry)) } else { Ok(()) }
+    }
+
+    async fn write_or_import(&self, batch: &Batch, prolong: bool) -> Result<Written, DynamoError> {
+        let mut written = self.put(&batch.records, prolong).await?;
+        let mut refused = written.refused.clone();
+        if prolong && !refused.is_empty() {
+            // An import that is repeated does not refuse a record again.
+            self.rejected(|kept| {
+                let same =
+                    |new: &Rejected| (&new.source, &new.file, &new.reason) == (&kept.source, &kept.file, &kept.reason);
+                refused.retain(|new| !same(new));
+            })?;
+        }
+        let rejected: Vec<_> = batch.rejected.iter().cloned().chain(refused).collect();
         match (rejected_file::append(&self.rejected, &rejected), &batch.checkpoint) {
             (Ok(()), _) => {}
             // The line is still in the log.

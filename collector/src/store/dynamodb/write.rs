@@ -12,7 +12,7 @@ use std::sync::Arc;
 use audit::AuditRecord;
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::types::ReturnValuesOnConditionCheckFailure;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
 
@@ -30,8 +30,9 @@ const ATTEMPTS: u32 = 8;
 const THROTTLED: [&str; 3] = ["ProvisionedThroughputExceededException", "RequestLimitExceeded", "ThrottlingException"];
 
 impl DynamoStore {
-    /// Counts only accepted records. On an error some of them may be stored.
-    pub(super) async fn put(&self, records: &[AuditRecord]) -> Result<Written, DynamoError> {
+    /// Counts only accepted records. On an error some of them may be stored. With `prolong`, an item that is there expires when
+    /// the record does, if that is later.
+    pub(super) async fn put(&self, records: &[AuditRecord], prolong: bool) -> Result<Written, DynamoError> {
         let now = OffsetDateTime::now_utc();
         let mut written = Written::default();
         // Concurrent puts of one key have no order: the first of a batch is put.
@@ -56,7 +57,7 @@ impl DynamoStore {
                 finish(put, &mut written)?;
             }
             let (store, record) = (self.clone(), Arc::new(record.clone()));
-            puts.spawn(async move { store.put_new(&record, item).await.map(|inserted| (record, inserted)) });
+            puts.spawn(async move { store.put_new(&record, item, prolong).await.map(|inserted| (record, inserted)) });
         }
         while let Some(put) = puts.join_next().await {
             finish(put, &mut written)?;
@@ -64,7 +65,7 @@ impl DynamoStore {
         Ok(written)
     }
 
-    async fn put_new(&self, record: &AuditRecord, item: item::Item) -> Result<Inserted, DynamoError> {
+    async fn put_new(&self, record: &AuditRecord, item: item::Item, prolong: bool) -> Result<Inserted, DynamoError> {
         let mut attempt = 1;
         loop {
             let put = self
@@ -78,14 +79,37 @@ impl DynamoStore {
             let Err(error) = put.send().await else { return Ok(Inserted::New) };
             if let Some(PutItemError::ConditionalCheckFailedException(exists)) = error.as_service_error() {
                 let stored = exists.item().map(|item| self.record(item)).transpose()?;
-                let unseen = || Inserted::Conflict("the table has an item under its request id".to_owned());
-                return Ok(stored.map_or_else(unseen, |stored| Inserted::compare(&stored, record)));
+                let Some(stored) = stored else {
+                    return Ok(Inserted::Conflict("the table has an item under its request id".to_owned()));
+                };
+                let inserted = Inserted::compare(&stored, record);
+                if prolong && inserted == Inserted::Repeated && stored.expires_at < record.expires_at {
+                    self.prolong(record).await?;
+                }
+                return Ok(inserted);
             }
             if attempt == ATTEMPTS || !error.code().is_some_and(|code| THROTTLED.contains(&code)) {
                 return Err(self.failed("PutItem", &error));
             }
             tokio::time::sleep(back_off(attempt)).await;
             attempt += 1;
+        }
+    }
+}
+
+impl DynamoStore {
+    /// Only an import needs this right, `dynamodb:UpdateItem`.
+    async fn prolong(&self, record: &AuditRecord) -> Result<(), DynamoError> {
+        let expires = AttributeValue::N(record.expires_at.to_string());
+        let update = self.client.update_item().table_name(&self.table);
+        let update = update.key(audit::table::KEY, AttributeValue::S(record.request_id.clone()));
+        // Not an item that DynamoDB has just deleted: it would be a new one, without the rest.
+        let update = update.condition_expression("attribute_exists(#key)").update_expression("SET #expires = :expires");
+        let update = update.expression_attribute_names("#key", audit::table::KEY);
+        let update = update.expression_attribute_names("#expires", audit::table::TTL);
+        match update.expression_attribute_values(":expires", expires).send().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.failed("UpdateItem", &error)),
         }
     }
 }

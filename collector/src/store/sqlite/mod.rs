@@ -119,6 +119,15 @@ impl SqliteStore {
 
     /// Writes records, rejected entries and the checkpoint in one transaction: all of them, or on error none.
     pub fn write(&self, batch: &Batch) -> Result<Written, SqliteError> {
+        self.write_or_import(batch, false)
+    }
+
+    /// As [`Self::write`]. A record that is stored already expires when this one does, if that is later.
+    pub fn import(&self, batch: &Batch) -> Result<Written, SqliteError> {
+        self.write_or_import(batch, true)
+    }
+
+    fn write_or_import(&self, batch: &Batch, prolong: bool) -> Result<Written, SqliteError> {
         let mut connection = self.lock();
         let mut write = || {
             let mut written = Written::default();
@@ -127,10 +136,23 @@ impl SqliteStore {
             let mut insert = Insert::prepare(&transaction)?;
             let mut reject = Reject::prepare(&transaction)?;
             for record in &batch.records {
-                written.count(record, insert.execute(record)?);
+                let inserted = insert.execute(record)?;
+                if prolong && inserted == Inserted::Repeated {
+                    let expires = i64::try_from(record.expires_at).unwrap_or(i64::MAX);
+                    transaction
+                        .prepare("UPDATE records SET expires_at = ?1 WHERE request_id = ?2 AND expires_at < ?1")?
+                        .execute(params![expires, record.request_id])?;
+                }
+                written.count(record, inserted);
             }
-            for rejected in batch.rejected.iter().chain(&written.refused) {
+            for rejected in &batch.rejected {
                 reject.execute(seen_at, rejected)?;
+            }
+            for refused in &written.refused {
+                // An import that is repeated does not refuse a record again.
+                if !prolong || !reject.has(refused)? {
+                    reject.execute(seen_at, refused)?;
+                }
             }
             drop((insert, reject));
             if let Some((log, checkpoint)) = &batch.checkpoint {

@@ -32,19 +32,28 @@ pub struct Retried {
     pub left: u64,
 }
 
-pub(super) struct Reject<'c>(Statement<'c>);
+pub(super) struct Reject<'c> {
+    insert: Statement<'c>,
+    same: Statement<'c>,
+}
 
 impl<'c> Reject<'c> {
     pub(super) fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
         let sql = "INSERT INTO rejected (seen_at, source, file, start, reason, content, raw, whole) \
                    VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
-        connection.prepare(sql).map(Self)
+        let same = "SELECT 1 FROM rejected WHERE source = ? AND file = ? AND reason = ? LIMIT 1";
+        Ok(Self { insert: connection.prepare(sql)?, same: connection.prepare(same)? })
+    }
+
+    /// Whether a refused record is there.
+    pub(super) fn has(&mut self, entry: &Rejected) -> rusqlite::Result<bool> {
+        self.same.exists(params![entry.source, entry.file, entry.reason])
     }
 
     pub(super) fn execute(&mut self, seen_at: i64, entry: &Rejected) -> rusqlite::Result<()> {
         let Rejected { source, file, offset, reason, content, whole } = entry;
         let text = String::from_utf8_lossy(content.get(..TEXT).unwrap_or(content));
-        self.0.execute(params![seen_at, source, file, offset.cast_signed(), reason, text, content, whole])?;
+        self.insert.execute(params![seen_at, source, file, offset.cast_signed(), reason, text, content, whole])?;
         Ok(())
     }
 }
