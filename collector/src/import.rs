@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use audit::AuditRecord;
 
@@ -17,6 +18,8 @@ use crate::store::{Store, StoreError};
 
 /// Envoy's lines are a few KB. The limit keeps a foreign file from filling the memory.
 const MAX_LINE: usize = 1024 * 1024;
+/// Between batches.
+const PAUSE: Duration = Duration::from_millis(3);
 /// The records of an import expire over this many seconds, not all at once: a purge refuses that.
 const SPREAD: u64 = 86_400;
 
@@ -145,6 +148,8 @@ impl Import<'_> {
             return Ok(());
         }
         let Written { stored, repeated, refused, lost } = self.store.import(&batch).await?;
+        // A collector may wait to write.
+        tokio::time::sleep(PAUSE).await;
         self.imported.stored += stored - repeated;
         self.imported.repeated += repeated;
         self.imported.rejected += refused.len() as u64;

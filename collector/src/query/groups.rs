@@ -87,6 +87,14 @@ pub struct Groups {
     fields: Vec<&'static str>,
     groups: HashMap<Vec<u8>, Group>,
     buffer: Vec<u8>,
+    minute: Minute,
+}
+
+/// A minute in UTC and in another zone. Most records are of the minute of the one before.
+#[derive(Debug, Default)]
+struct Minute {
+    utc: String,
+    local: String,
 }
 
 #[derive(Debug, Default)]
@@ -145,7 +153,7 @@ impl Groups {
                 Key::Time(_) => fields.push("time"),
             }
         }
-        Self { keys, zone, fields, groups: HashMap::new(), buffer: Vec::new() }
+        Self { keys, zone, fields, groups: HashMap::new(), buffer: Vec::new(), minute: Minute::default() }
     }
 
     /// The fields that [`Self::add`] takes, in its order.
@@ -167,7 +175,8 @@ impl Groups {
                 }
                 Key::Time(length) => match next() {
                     FieldValue::Text(time) => {
-                        push(&mut self.buffer, FieldValue::Text(&self.zone.prefix(time, *length)));
+                        let local = self.minute.local(time, &self.zone);
+                        push(&mut self.buffer, FieldValue::Text(local.get(..*length).unwrap_or(local)));
                     }
                     other => push(&mut self.buffer, other),
                 },
@@ -188,6 +197,21 @@ impl Groups {
         let mut rows: Vec<_> = rows.collect();
         rows.sort_by(|(a, _), (b, _)| a.cmp(b));
         rows
+    }
+}
+
+impl Minute {
+    /// The local time, up to the minute at least. No zone's offset changes within a minute.
+    fn local<'t>(&'t mut self, time: &'t str, zone: &Zone) -> &'t str {
+        if zone.is_utc() {
+            return time;
+        }
+        let Some(minute) = time.get(..16) else { return time };
+        if self.utc != minute {
+            self.utc = minute.to_owned();
+            self.local = zone.local(time);
+        }
+        &self.local
     }
 }
 

@@ -45,12 +45,6 @@ impl Zone {
         }
     }
 
-    /// The first characters of the local time: 10 are its day, 13 its hour.
-    pub fn prefix(&self, time: &str, length: usize) -> String {
-        let local = if self.is_utc() { time.to_owned() } else { self.local(time) };
-        local.get(..length).unwrap_or(&local).to_owned()
-    }
-
     fn zoned(&self, time: &str) -> Option<Zoned> {
         Some(time.parse::<Timestamp>().ok()?.to_zoned(self.0.clone()))
     }
@@ -105,7 +99,6 @@ mod tests {
             assert_eq!(time_argument(text, now, zone).unwrap(), wanted, "{text}");
         }
         assert_eq!(berlin.local("2026-07-01T22:30:00.123Z"), "2026-07-02T00:30:00.123+02:00");
-        assert_eq!(berlin.prefix("2026-07-01T22:30:00.123Z", 10), "2026-07-02");
         assert_eq!(Zone::default().local("2026-07-01T22:30:00.123Z"), "2026-07-01T22:30:00.123Z");
     }
 

@@ -100,8 +100,8 @@ impl SqliteStore {
             }
             _ => SqliteError::Sql { path: path.to_owned(), cause },
         };
-        let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-        connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
+        let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+        connection.busy_handler(Some(wait_to_write)).map_err(failed)?;
         prepare(&connection).map_err(failed)?;
         let found = version(&connection).map_err(failed)?;
         if found > VERSION {
@@ -240,6 +240,13 @@ impl ToSql for Param<'_> {
             FieldValue::Integer(number) => ValueRef::Integer(i64::try_from(number).unwrap_or(i64::MAX)),
         }))
     }
+}
+
+/// Waits for another connection's write, for some 5 seconds. SQLite's own handler soon looks only every 100 ms, and misses the
+/// pauses between the steps of a purge.
+fn wait_to_write(looked: i32) -> bool {
+    std::thread::sleep(Duration::from_millis(1));
+    looked < 4_500
 }
 
 fn to_sql_error(cause: serde_json::Error) -> rusqlite::Error {

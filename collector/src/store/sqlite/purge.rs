@@ -3,13 +3,17 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use super::{SqliteError, SqliteStore};
 use crate::clock::{Ahead, Reading, SinceBoot};
 
-/// A step that takes longer is followed by smaller ones.
-const LONG_STEP: Duration = Duration::from_millis(20);
+/// How long a step may keep others from writing: one that takes longer is followed by smaller ones. Most of it is the index
+/// of request ids, of which each row is on another page.
+const STEP: Duration = Duration::from_millis(10);
+const MAX_ROWS: u32 = 1_000;
+/// The shortest pause between steps. Others look every millisecond whether they may write.
+const PAUSE: Duration = Duration::from_millis(4);
 /// Rows that may be deleted whatever share they are.
 const FEW: u64 = 10;
 
@@ -94,6 +98,8 @@ impl SqliteStore {
         Ok(Purged::Deleted(deleted))
     }
 
+    /// A connection of its own deletes: writes of this process would wait for steps that wait for another process. What a
+    /// step wrote to the WAL is copied to the file behind it, without the lock, so that no write has to do that.
     fn delete_in_steps(
         &self,
         table: &str,
@@ -101,21 +107,30 @@ impl SqliteStore {
         limit: i64,
         stopped: &impl Fn() -> bool,
     ) -> rusqlite::Result<u64> {
+        let mut connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        connection.busy_handler(Some(super::wait_to_write))?;
+        connection.pragma_update(None, "synchronous", "normal")?;
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         let sql = format!(
             "DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE {column} <= ? ORDER BY {column} LIMIT ?)"
         );
-        let (mut deleted, mut step) = (0, 100_u32);
+        let (mut deleted, mut step) = (0, 50_u32);
         while !stopped() {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let start = Instant::now();
-            let count = self.lock().execute(&sql, params![limit, step])?;
+            let count = transaction.execute(&sql, params![limit, step])?;
+            transaction.commit()?;
             let took = start.elapsed();
             deleted += count as u64;
             if count < step as usize {
                 break;
             }
-            step = if took > LONG_STEP { (step / 2).max(10) } else { (step * 2).min(5_000) };
-            std::thread::sleep(took.clamp(Duration::from_millis(1), LONG_STEP));
+            step = if took > STEP { (step / 2).max(5) } else { (step + step / 4).min(MAX_ROWS) };
+            // One that another connection makes at the time is as good.
+            connection.query_row("PRAGMA wal_checkpoint(passive)", [], |_| Ok(()))?;
+            std::thread::sleep(start.elapsed().clamp(PAUSE, 2 * STEP));
         }
+        connection.query_row("PRAGMA wal_checkpoint(passive)", [], |_| Ok(()))?;
         Ok(deleted)
     }
 }
