@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use audit::AuditRecord;
+use audit::{AuditRecord, RecordKind};
 
 use crate::checkpoint::Checkpoint;
 
@@ -78,6 +78,10 @@ impl Inserted {
     /// The outcome of a record whose id `stored` has already. Fields that one of them lacks do not differ: another release
     /// may have stored it.
     pub fn compare(stored: &AuditRecord, record: &AuditRecord) -> Self {
+        // The collector's own: another one says no more.
+        if is_own(record) {
+            return Self::Repeated;
+        }
         if stored.time != record.time {
             return Self::Conflict(format!("its request id belongs to another exchange, of {}", stored.time));
         }
@@ -86,6 +90,21 @@ impl Inserted {
             Some(field) => Self::Conflict(format!("the stored record of its exchange has another {field}")),
         }
     }
+}
+
+/// The kinds of stored records that a record replaces: the log says more of an exchange than the gateway's end, and this more
+/// than its intent.
+pub fn replaced_by(record: &AuditRecord) -> &'static [RecordKind] {
+    match &record.kind {
+        Some(kind) if kind == RecordKind::Unlogged.name() => &[RecordKind::OutcomeUnknown],
+        _ if is_own(record) => &[],
+        _ => &[RecordKind::OutcomeUnknown, RecordKind::Unlogged],
+    }
+}
+
+/// Whether the collector made the record by itself, not of an access log entry.
+pub fn is_own(record: &AuditRecord) -> bool {
+    record.kind.as_ref().is_some_and(|kind| kind != RecordKind::Connection.name())
 }
 
 impl Written {

@@ -109,6 +109,21 @@ async fn stores_every_field_and_merges_duplicates() {
     assert_eq!(item.keys().map(String::as_str).collect::<BTreeSet<_>>(), attributes.into_iter().collect());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_replaces_only_what_was_unknown() {
+    let store = table("replaced").await;
+    for (first, second, kept) in common::REPLACEMENTS {
+        let id = format!("{first:?} {second:?}");
+        let [first, second] = [first, second].map(|kind| common::of_kind(&id, kind));
+        store.write(&batch(vec![first.clone()])).await.unwrap();
+        let written = store.write(&batch(vec![second.clone()])).await.unwrap();
+        assert_eq!((written.stored, written.refused.len()), (1, 0), "{id}");
+        let query = Query { request_id: Some(id.clone()), ..all() };
+        let found = store.query(&query, OffsetDateTime::now_utc()).await.unwrap();
+        assert_eq!(found, [if kept == 0 { first } else { second }], "{id}");
+    }
+}
+
 fn text(text: &str) -> AttributeValue {
     AttributeValue::S(text.to_owned())
 }
@@ -223,7 +238,8 @@ async fn uses_conditional_puts_only() {
     let seen = seen.lock().unwrap();
     assert_eq!(seen.len(), 30);
     assert!(
-        seen.iter().all(|(call, condition)| call == "PutItem" && condition == "attribute_not_exists(#key)"),
+        seen.iter().all(|(call, condition)| call == "PutItem"
+            && condition == "attribute_not_exists(#key) OR #kind = :kind0 OR #kind = :kind1"),
         "{seen:?}"
     );
 }

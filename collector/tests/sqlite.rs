@@ -44,6 +44,22 @@ fn a_stored_record_is_never_overwritten() {
 }
 
 #[test]
+fn an_entry_replaces_only_what_was_unknown() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&folder.path().join("a.db")).unwrap();
+    for (first, second, kept) in common::REPLACEMENTS {
+        let id = format!("{first:?} {second:?}");
+        let [first, second] = [first, second].map(|kind| common::of_kind(&id, kind));
+        store.write(&batch(vec![first.clone()])).unwrap();
+        let written = store.write(&batch(vec![second.clone()])).unwrap();
+        assert_eq!((written.stored, written.refused.len()), (1, 0), "{id}");
+        let query = Query { request_id: Some(id.clone()), ..all() };
+        let found = store.query(&query, OffsetDateTime::now_utc()).unwrap();
+        assert_eq!(found, [if kept == 0 { first } else { second }], "{id}");
+    }
+}
+
+#[test]
 fn every_field_is_stored() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&folder.path().join("a.db")).unwrap();

@@ -78,6 +78,30 @@ pub(crate) fn record(id: &str, time: &str) -> AuditRecord {
     }
 }
 
+/// Kinds of a first and a second record under one id, and which of them is kept.
+pub(crate) const REPLACEMENTS: [(Option<&str>, Option<&str>, usize); 10] = [
+    (Some("outcome_unknown"), None, 1),
+    (Some("unlogged"), None, 1),
+    (Some("outcome_unknown"), Some("unlogged"), 1),
+    (Some("unlogged"), Some("outcome_unknown"), 0),
+    (Some("unlogged"), Some("unlogged"), 0),
+    (None, Some("unlogged"), 0),
+    (None, Some("outcome_unknown"), 0),
+    (Some("hole"), Some("hole"), 0),
+    (Some("vm_end"), Some("vm_end"), 0),
+    (Some("connection"), Some("outcome_unknown"), 0),
+];
+
+/// A record of that kind, with a time of its own.
+pub(crate) fn of_kind(id: &str, kind: Option<&str>) -> AuditRecord {
+    let age = match kind {
+        None | Some("connection") => 30,
+        Some("unlogged") => 31,
+        Some(_) => 32,
+    };
+    AuditRecord { kind: kind.map(str::to_owned), ..record(id, &ago(age)) }
+}
+
 /// A record with a value in every field.
 pub(crate) fn full_record(id: &str, time: &str) -> AuditRecord {
     let fields = AuditRecord::FIELDS.iter().zip(1..).map(|(field, number)| {

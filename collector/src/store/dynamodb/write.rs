@@ -1,6 +1,6 @@
-//! Puts records, and never replaces one.
+//! Puts records, and never replaces one, except those that the collector made for want of a log entry.
 //!
-//! Each put has the condition that no item has its key. `BatchWriteItem` takes no conditions, and its right includes
+//! Each put has the condition that no item has its key, or one of such a kind. `BatchWriteItem` takes no conditions, and its right includes
 //! deletion (<https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteItem.html>). If there is an
 //! item, DynamoDB returns it, without a read
 //! (<https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_PutItem.html>, `ReturnValuesOnConditionCheckFailure`):
@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use super::error::DynamoError;
 use super::{DynamoStore, item};
 use crate::backoff::back_off;
-use crate::batch::{Inserted, Written};
+use crate::batch::{Inserted, Written, replaced_by};
 
 /// Puts that are in flight. At 10 ms each that is some 9,600 a second.
 const IN_FLIGHT: usize = 96;
@@ -67,15 +67,24 @@ impl DynamoStore {
 
     async fn put_new(&self, record: &AuditRecord, item: item::Item, prolong: bool) -> Result<Inserted, DynamoError> {
         let mut attempt = 1;
+        let replaced = replaced_by(record);
         loop {
-            let put = self
+            let mut put = self
                 .client
                 .put_item()
                 .table_name(&self.table)
                 .set_item(Some(item.clone()))
-                .condition_expression("attribute_not_exists(#key)")
                 .expression_attribute_names("#key", audit::table::KEY)
                 .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+            // DynamoDB refuses a name or a value that the expression does not use.
+            let mut condition = "attribute_not_exists(#key)".to_owned();
+            for (number, kind) in replaced.iter().enumerate() {
+                condition += &format!(" OR #kind = :kind{number}");
+                put = put
+                    .expression_attribute_names("#kind", "kind")
+                    .expression_attribute_values(format!(":kind{number}"), AttributeValue::S(kind.name().to_owned()));
+            }
+            let put = put.condition_expression(condition);
             let Err(error) = put.send().await else { return Ok(Inserted::New) };
             if let Some(PutItemError::ConditionalCheckFailedException(exists)) = error.as_service_error() {
                 let stored = exists.item().map(|item| self.record(item)).transpose()?;

@@ -23,7 +23,7 @@ pub use self::purge::{PurgeLimits, Purged};
 use self::rejected::Reject;
 pub use self::rejected::{KeptEntry, Retried};
 use self::schema::{VERSION, version};
-use crate::batch::{Batch, Inserted, Written};
+use crate::batch::{Batch, Inserted, Written, replaced_by};
 use crate::checkpoint::Checkpoint;
 use crate::private_file;
 use crate::store::paths::with_suffix;
@@ -197,7 +197,8 @@ impl SqliteStore {
     }
 }
 
-/// A stored record is never overwritten. The same exchange arrives again from the other source or after a restart. A
+/// A stored record is never overwritten, except one that the collector made for want of a log entry ([`replaced_by`]). The
+/// same exchange arrives again from the other source or after a restart. A
 /// different one under the same id (Envoy may be configured to trust clients' ids) goes to the rejected entries.
 struct Insert<'c> {
     insert: Statement<'c>,
@@ -210,10 +211,12 @@ impl<'c> Insert<'c> {
     fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
         let names: Vec<_> = AuditRecord::FIELDS.iter().map(|field| field.name).collect();
         let marks = vec!["?"; names.len()];
+        let replace: Vec<_> = names.iter().map(|name| format!("{name} = excluded.{name}")).collect();
         let insert = format!(
-            "INSERT INTO records ({}) VALUES ({}) ON CONFLICT (request_id) DO NOTHING",
+            "INSERT INTO records ({}) VALUES ({}) ON CONFLICT (request_id) DO UPDATE SET {} WHERE kind IN (?, ?)",
             names.join(", "),
-            marks.join(", ")
+            marks.join(", "),
+            replace.join(", ")
         );
         let stored = connection.prepare("SELECT * FROM records WHERE request_id = ?")?;
         let places = query::places(&stored);
@@ -221,7 +224,10 @@ impl<'c> Insert<'c> {
     }
 
     fn execute(&mut self, record: &AuditRecord) -> rusqlite::Result<Inserted> {
-        if self.insert.execute(params_from_iter(record.values().map(Param)))? > 0 {
+        let replaced = replaced_by(record);
+        let kinds =
+            [0, 1].map(|at| Param(replaced.get(at).map_or(FieldValue::Null, |kind| FieldValue::Text(kind.name()))));
+        if self.insert.execute(params_from_iter(record.values().map(Param).into_iter().chain(kinds)))? > 0 {
             return Ok(Inserted::New);
         }
         let stored = self.stored.query_row([&record.request_id], |row| query::record(row, &self.places))?;
