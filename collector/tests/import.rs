@@ -50,8 +50,9 @@ fn stores_what_is_missing_of_every_form_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (plain, gz, zst, db) = (path("access.log.1"), path("named-otherwise"), path("access.log.3.zst"), path("a.db"));
+    let times: Vec<_> = (0..100).map(|day| ago(day * DAY)).collect();
     let lines =
-        |days: &[i64]| days.iter().map(|day| line_of(&format!("d{day:02}"), &ago(day * DAY))).collect::<String>();
+        |days: &[usize]| days.iter().map(|day| line_of(&format!("d{day:02}"), &times[*day])).collect::<String>();
     // Some lines are in two files; the last of one has no newline.
     fs::write(&plain, lines(&[1, 40, 3]).trim_end()).unwrap();
     gzip(Path::new(&gz), &(lines(&[5, 4, 3]) + "garbage\n\n"));

@@ -107,7 +107,7 @@ impl SqliteStore {
         limit: i64,
         stopped: &impl Fn() -> bool,
     ) -> rusqlite::Result<u64> {
-        let mut connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let mut connection = Connection::open_with_flags(self.path(), OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         connection.busy_handler(Some(super::wait_to_write))?;
         connection.pragma_update(None, "synchronous", "normal")?;
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
