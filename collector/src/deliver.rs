@@ -43,9 +43,12 @@ async fn attempts(
     last: &mut StoreError,
 ) {
     let mut failures = 0;
+    let delivery = report.health().deliver();
     loop {
+        delivery.attempt();
         let error = match store.write(batch).await {
             Ok(written) => {
+                delivery.succeeded();
                 report.stored(written.stored, written.repeated);
                 let now = u64::try_from(OffsetDateTime::now_utc().unix_timestamp()).unwrap_or(0);
                 report.expired(batch.records.iter().filter(|record| record.expires_at <= now).count() as u64);
@@ -66,6 +69,7 @@ async fn attempts(
             Err(error) => error,
         };
         failures += 1;
+        delivery.failed(&error);
         let wait = back_off(failures);
         report.store_down(&error, wait);
         *last = error;

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod decode;
 pub mod deliver;
 pub mod hash;
+pub mod health;
 pub mod import;
 pub mod ledger;
 pub mod print;

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use audit::text::visible;
 use audit_collector::clock::Reading;
+use audit_collector::health::Options;
+use audit_collector::health::envoy::Admin;
 use audit_collector::ledger::Ledger;
 use audit_collector::rejected::{RejectedError, list_file, list_sqlite, retry_file, retry_sqlite};
 use audit_collector::report::Report;
@@ -128,6 +130,8 @@ struct RunArguments {
     share: ShareArguments,
     #[command(flatten)]
     ledger: LedgerArguments,
+    #[command(flatten)]
+    health: HealthArguments,
 }
 
 #[derive(Args)]
@@ -139,6 +143,16 @@ struct LedgerArguments {
     /// --file]
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct HealthArguments {
+    /// Serve /metrics (Prometheus), /ready and /live at this address, without TLS; port 0 picks a free port
+    #[arg(long, value_name = "ADDRESS")]
+    health: Option<SocketAddr>,
+    /// Envoy's admin address: count the entries that Envoy could not write to its log
+    #[arg(long, value_name = "HOST:PORT")]
+    envoy_admin: Option<Admin>,
 }
 
 #[derive(Args)]
@@ -215,7 +229,10 @@ async fn collect(arguments: RunArguments) -> Result<(), Failure> {
             match store.check().await {
                 Err(error @ DynamoError::NoTable { .. }) => return Err(error.into()),
                 // DynamoDB may be down, or DescribeTable denied. Start anyway: the log is read when writes succeed.
-                Err(error) => report.failed("store", &error),
+                Err(error) => {
+                    report.health().store_unchecked(&error);
+                    report.failed("store", &error);
+                }
                 Ok(()) => {}
             }
             (Store::DynamoDb(store), format!("dynamodb={table}"))
@@ -242,6 +259,7 @@ async fn collect(arguments: RunArguments) -> Result<(), Failure> {
     let sources = Sources {
         als: arguments.sources.als,
         file: arguments.sources.file,
+        health: Options { listen: arguments.health.health, envoy: arguments.health.envoy_admin },
         purge: PurgeLimits { share: arguments.share.share, trust_clock: false },
         ledger: Some(Ledger::open(&ledger)?),
         intents: arguments.ledger.intents,

@@ -4,23 +4,29 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use audit::text::visible;
+use time::OffsetDateTime;
 
+use crate::health::envoy::losses::{Event, Window};
+use crate::health::state::State;
 use crate::stderr;
+use crate::timestamp::timestamp;
 
 #[derive(Debug, Default)]
 pub struct Report {
     stored: AtomicU64,
     repeated: AtomicU64,
     rejected: AtomicU64,
+    refused: AtomicU64,
     dropped: AtomicU64,
     dropped_reported: AtomicU64,
     skipped: AtomicU64,
     gaps: AtomicU64,
     expired: AtomicU64,
     expired_reported: AtomicU64,
+    health: State,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +37,8 @@ pub struct Counts {
     pub repeated: u64,
     /// Entries that cannot be decoded, and records that a store refused.
     pub rejected: u64,
+    /// Of these, records that a store refused.
+    pub refused: u64,
     /// Access log service entries dropped from a full buffer.
     pub dropped: u64,
     /// Access log service entries that are not the end of an HTTP exchange.
@@ -76,6 +84,7 @@ impl Report {
             stored: self.stored.load(Ordering::Relaxed),
             repeated: self.repeated.load(Ordering::Relaxed),
             rejected: self.rejected.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),
             skipped: self.skipped.load(Ordering::Relaxed),
             gaps: self.gaps.load(Ordering::Relaxed),
@@ -97,6 +106,7 @@ impl Report {
     /// A store can never accept a record.
     pub fn refused(&self, request_id: &str, reason: &str) {
         self.rejected.fetch_add(1, Ordering::Relaxed);
+        self.refused.fetch_add(1, Ordering::Relaxed);
         say("error", format_args!("store refused record {request_id:?}: {reason}"));
     }
 
@@ -157,6 +167,44 @@ impl Report {
         say(level, format_args!("{}: {notice}", file.display()));
     }
 
+    /// Envoy could not write to its log files, or its logger dropped entries of the feed.
+    pub fn lost(&self, event: &Event) {
+        match event {
+            Event::Began(Window { from, lost, failed_writes, .. }) => {
+                self.gaps.fetch_add(1, Ordering::Relaxed);
+                say(
+                    "error",
+                    format_args!(
+                        "Envoy cannot write its log files: {failed_writes} writes failed; entries since {} are lost, at most \
+                         {lost} so far. Is the disk full?",
+                        text(*from)
+                    ),
+                );
+            }
+            Event::Ended(Window { from, to, lost, failed_writes }) => say(
+                "error",
+                format_args!(
+                    "Envoy writes its log files again: at most {lost} entries between {} and {} are lost, in {failed_writes} \
+                     failed writes",
+                    text(*from),
+                    text(to.unwrap_or_else(SystemTime::now))
+                ),
+            ),
+            Event::FeedDropped(total) => {
+                say("error", format_args!("Envoy dropped {total} entries of the access log service so far"));
+            }
+        }
+    }
+
+    pub fn answers_again(&self) {
+        say("info", format_args!("Envoy's admin address answers again"));
+    }
+
+    /// What the tasks of the run do.
+    pub fn health(&self) -> &State {
+        &self.health
+    }
+
     pub fn stopped_in_backlog(&self, file: &Path) {
         say("info", format_args!("{}: stopped before its end; the next start reads on there", file.display()));
     }
@@ -166,7 +214,7 @@ impl Report {
     }
 
     pub fn summary(&self) {
-        let Counts { stored, repeated, rejected, dropped, skipped, gaps, expired } = self.counts();
+        let Counts { stored, repeated, rejected, dropped, skipped, gaps, expired, .. } = self.counts();
         say(
             "info",
             format_args!(
@@ -174,6 +222,10 @@ impl Report {
             ),
         );
     }
+}
+
+fn text(time: SystemTime) -> String {
+    timestamp(OffsetDateTime::from(time)).unwrap_or_default()
 }
 
 fn say(level: &str, text: std::fmt::Arguments<'_>) {

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clock::Reading;
+use crate::health::{self, Health};
 use crate::ledger::server::Server;
 use crate::ledger::{Ledger, LedgerError, SocketError};
 use crate::report::{Counts, Report};
@@ -33,6 +34,8 @@ pub struct Sources {
     pub als: Option<SocketAddr>,
     /// The access log.
     pub file: Option<PathBuf>,
+    /// How the run shows whether it works.
+    pub health: health::Options,
     /// What a purge may do.
     pub purge: PurgeLimits,
     /// Keeps intents.
@@ -82,7 +85,9 @@ pub async fn run(
     let tail = match &sources.file {
         Some(path) => {
             names.push(format!("file={}", path.display()));
-            Some((path, Tail::new(path, store.checkpoint(path)?)))
+            let checkpoint = store.checkpoint(path)?;
+            report.health().log_is_at(checkpoint.as_ref(), 0);
+            Some((path, Tail::new(path, checkpoint)))
         }
         None => None,
     };
@@ -93,6 +98,13 @@ pub async fn run(
         }
         _ => None,
     };
+    let mut health =
+        Health::bind(&sources.health).await.map_err(|(address, error)| RunError::Listen(address, error))?;
+    if let Some(address) = health.address() {
+        names.push(format!("health={address}"));
+    }
+    report.health().serving();
+    health.start(&sources.health, sources.file.clone(), &report, &stop);
     ready(&names.join(" "));
 
     let buffer = Arc::new(Buffer::new(buffer::CAPACITY, Arc::clone(&report)));

@@ -11,6 +11,7 @@ const WAITING: usize = 1_000;
 
 static WRITER: OnceLock<Option<SyncSender<Task>>> = OnceLock::new();
 static DROPPED: AtomicU64 = AtomicU64::new(0);
+static LOST: AtomicU64 = AtomicU64::new(0);
 
 enum Task {
     Line(String),
@@ -22,11 +23,17 @@ pub fn line(text: String) {
     match writer().map(|writer| writer.try_send(Task::Line(text))) {
         Some(Err(TrySendError::Full(_))) => {
             DROPPED.fetch_add(1, Ordering::Relaxed);
+            LOST.fetch_add(1, Ordering::Relaxed);
         }
         // Without a thread; a reader that is gone is not an error.
         None => {}
         Some(_) => {}
     }
+}
+
+/// The number of lines dropped so far.
+pub fn lost() -> u64 {
+    LOST.load(Ordering::Relaxed)
 }
 
 /// Waits until all lines are written, for at most a second.

@@ -98,7 +98,10 @@ async fn stores_several_streams_and_stops_while_open() {
     .await;
     running.stop.send(true).unwrap();
     let counts = tokio::time::timeout(Duration::from_secs(5), running.ended).await.unwrap().unwrap().unwrap();
-    assert_eq!(counts, Counts { stored: 120, repeated: 30, rejected: 1, dropped: 0, skipped: 2, gaps: 0, expired: 0 });
+    assert_eq!(
+        counts,
+        Counts { stored: 120, repeated: 30, rejected: 1, refused: 0, dropped: 0, skipped: 2, gaps: 0, expired: 0 }
+    );
     let query = Query { limit: 1000, ..Query::default() };
     assert_eq!(db.query(&query, OffsetDateTime::now_utc()).unwrap().len(), 90);
 }

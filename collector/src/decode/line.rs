@@ -1,5 +1,7 @@
 //! A line of the JSON access log.
 
+use std::time::{Duration, SystemTime};
+
 use audit::{AuditRecord, EnvoyEntry};
 use serde::Deserialize;
 use time::OffsetDateTime;
@@ -26,6 +28,13 @@ struct Line {
     stream_id: Option<String>,
     exchange: Option<String>,
     attempt: Option<String>,
+}
+
+/// When the exchange of a line ended.
+pub fn end(bytes: &[u8]) -> Option<SystemTime> {
+    let line: Line = serde_json::from_slice(bytes).ok()?;
+    let start = OffsetDateTime::parse(&line.start_time?, &Rfc3339).ok()?;
+    SystemTime::from(start).checked_add(Duration::from_millis(line.duration_ms.unwrap_or(0)))
 }
 
 /// Decodes a line without its newline.

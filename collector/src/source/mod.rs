@@ -1,6 +1,7 @@
 //! Where entries come from: [`als`] is a live feed that can lose entries, [`file`] is the ledger.
 
 pub mod als;
+pub mod backlog;
 pub mod buffer;
 pub(crate) mod content;
 pub mod file;

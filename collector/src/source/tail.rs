@@ -109,6 +109,11 @@ impl Tail {
         Some(Checkpoint { inode: current.entry.ino, offset, head, head_bytes, parts })
     }
 
+    /// The number of open files.
+    pub fn open_parts(&self) -> usize {
+        self.parts.iter().filter(|part| part.file.is_some()).count()
+    }
+
     /// Up to `max` complete lines. No lines, and no error, if the log does not exist yet.
     pub fn poll(&mut self, max: usize) -> io::Result<Polled> {
         let mut polled = Polled::default();

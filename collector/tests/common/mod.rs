@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub(crate) mod gateway;
+pub(crate) mod http;
 pub(crate) mod program;
 
 use std::time::Duration;
