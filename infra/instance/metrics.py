@@ -17,9 +17,10 @@ import time
 import urllib.request
 
 ADMIN = os.environ.get("BEDROCK_GATEWAY_ADMIN", "http://127.0.0.1:9901")
+COLLECTOR = os.environ.get("BEDROCK_GATEWAY_COLLECTOR", "http://127.0.0.1:18091")
 LOG = os.environ.get("BEDROCK_GATEWAY_LOG", "/var/log/bedrock-gateway/access.jsonl")
 OUT = os.path.join(os.path.dirname(LOG), "metrics.jsonl")
-# A line has about 1.5 KB, a day some 2 MB.
+# A line has about 2 KB, a day some 3 MB.
 LARGEST = 8 << 20
 UNITS = ["envoy", "collector", "drain", "agent"]
 SAMPLE = re.compile(r'^([a-zA-Z_:][a-zA-Z0-9_:]*)(\{.*\})? ([-+0-9.eE]+|NaN)$')
@@ -29,6 +30,19 @@ COUNTERS = [
     ("CallErrors", "bedrock_errors", ""),
     ("InputTokens", "bedrock_tokens", 'kind="input"'),
     ("OutputTokens", "bedrock_tokens", 'kind="output"'),
+]
+# Of the collector (docs/audit.md).
+COLLECTOR_GAUGES = [
+    ("CollectorLagSeconds", "log_lag_seconds"),
+    ("CollectorStoreWaitSeconds", "store_wait_seconds"),
+]
+COLLECTOR_COUNTERS = [
+    ("RecordsStored", ["records_stored_total"]),
+    ("EntriesRejected", ["entries_rejected_total", "records_refused_total"]),
+    ("FeedEntriesDropped", ["feed_entries_dropped_total", "envoy_feed_dropped_total"]),
+    ("AuditGaps", ["gaps_total"]),
+    ("EnvoyWritesFailed", ["envoy_write_failed_total"]),
+    ("EntriesLost", ["envoy_entries_lost_max_total"]),
 ]
 
 
@@ -66,7 +80,7 @@ def clock():
     return {"ClockUnsynchronised": 0, "ClockErrorMs": 1000 * (abs(offset) + dispersion + delay / 2)}
 
 
-def collector():
+def behind():
     """The bytes of the access log that the collector has not stored (docs/audit.md, the checkpoint)."""
     folder, name = os.path.split(LOG)
     entries = [entry for entry in os.scandir(folder) if entry.name == name or entry.name.startswith(name + "-")]
@@ -86,8 +100,8 @@ def collector():
     return {"CollectorBehindBytes": max(0, rest) + sum(file.st_size for file in files[at + 1:])}
 
 
-def samples():
-    with urllib.request.urlopen(ADMIN + "/stats/prometheus", timeout=5) as page:
+def samples(url):
+    with urllib.request.urlopen(url, timeout=5) as page:
         for line in page.read().decode("utf-8", "replace").splitlines():
             found = SAMPLE.match(line)
             if found and found.group(3) != "NaN":
@@ -97,7 +111,7 @@ def samples():
 def envoy(before):
     """Envoy's metrics, and the counters as they are now."""
     try:
-        seen = list(samples())
+        seen = list(samples(ADMIN + "/stats/prometheus"))
     except (OSError, ValueError):
         return {}, {}
 
@@ -125,8 +139,29 @@ def envoy(before):
     return found, counters
 
 
+def collector(before):
+    """The collector's own metrics, and its counters as they are now. Without an answer it is down, whatever systemd says."""
+    try:
+        seen = {name: value for name, _, value in samples(COLLECTOR + "/metrics")}
+    except (OSError, ValueError):
+        return {"CollectorUp": 0}, {}
+
+    def value(name):
+        return seen.get("audit_collector_" + name, 0)
+
+    found = {"CollectorUp": 1}
+    found.update((metric, value(name)) for metric, name in COLLECTOR_GAUGES)
+    counters = {"CollectorStart": value("start_time_seconds")}
+    then = before.get("CollectorStart")
+    found["CollectorRestarts"] = int(then is not None and then != counters["CollectorStart"])
+    for metric, names in COLLECTOR_COUNTERS:
+        counters[metric] = sum(value(name) for name in names)
+        found[metric] = counters[metric] - (0 if found["CollectorRestarts"] else before.get(metric, 0))
+    return found, counters
+
+
 def unit(name):
-    for end, unit_of in (("Percent", "Percent"), ("Ms", "Milliseconds"), ("Bytes", "Bytes"), ("SecondsLeft", "Seconds")):
+    for end, unit_of in (("Percent", "Percent"), ("Ms", "Milliseconds"), ("Bytes", "Bytes"), ("SecondsLeft", "Seconds"), ("Seconds", "Seconds")):
         if name.endswith(end):
             return unit_of
     return "Count"
@@ -139,13 +174,16 @@ def main():
             before = json.load(file)
     except (OSError, ValueError):
         before = {}
-    found, counters = envoy(before)
-    for part in (machine, clock, collector):
+    found, counters = {}, dict(before)
+    for part in (envoy, collector):
+        figures, now = part(before)
+        found.update(figures)
+        counters.update(now)
+    for part in (machine, clock, behind):
         found.update(part())
-    if counters:
-        with open(state + ".new", "w", encoding="utf-8") as file:
-            json.dump(counters, file)
-        os.replace(state + ".new", state)
+    with open(state + ".new", "w", encoding="utf-8") as file:
+        json.dump(counters, file)
+    os.replace(state + ".new", state)
     line = {
         "_aws": {
             "Timestamp": int(time.time() * 1000),

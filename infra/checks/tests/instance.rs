@@ -405,6 +405,7 @@ fn metrics(scratch: &Scratch, admin: &str) -> serde_json::Value {
     let path = format!("{}:{}", scratch.0.display(), std::env::var("PATH").unwrap());
     let mut command = Command::new(instance("metrics.py"));
     command.env("PATH", path).env("BEDROCK_GATEWAY_ENVIRONMENT", "prod").env("BEDROCK_GATEWAY_ADMIN", admin);
+    command.env("BEDROCK_GATEWAY_COLLECTOR", "http://127.0.0.1:9");
     let output = command.env("BEDROCK_GATEWAY_LOG", scratch.0.join("access.jsonl")).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     let lines = std::fs::read_to_string(scratch.0.join("metrics.jsonl")).unwrap();
@@ -456,6 +457,7 @@ fn metrics_are_of_the_last_minute() {
         ("ClockErrorMs", 4.0),
         ("ClockUnsynchronised", 0.0),
         ("CollectorBehindBytes", 1100.0),
+        ("CollectorUp", 0.0),
     ] {
         assert_eq!(line[name].as_f64(), Some(wanted), "{name}: {line}");
     }

@@ -118,6 +118,10 @@ fn user_data_leads_to_a_call_and_its_record() {
         ("CallErrors", 0.0),
         ("EndpointsDown", 0.0),
         ("CollectorBehindBytes", 0.0),
+        ("CollectorUp", 1.0),
+        ("RecordsStored", 1.0),
+        ("AuditGaps", 0.0),
+        ("EnvoyWritesFailed", 0.0),
     ] {
         assert_eq!(line[metric].as_f64(), Some(wanted), "{metric}: {line}");
     }
@@ -223,7 +227,8 @@ fn refuses_units_that_cannot_start() {
         return;
     }
     let collector = "bedrock-gateway-collector.service";
-    let dead = "the collector does not run: /var/log/bedrock-gateway/collector.log";
+    // It never reports that it serves.
+    let dead = "systemd cannot start the gateway: /var/log/bedrock-gateway/collector.log";
     let cases: [(&str, &str, &str, &str); 5] = [
         (
             "path",

@@ -49,11 +49,19 @@ const WATCHED: &[(&str, &str)] = &[
     ("AWS/NetworkELB", "RejectedFlowCount"),
     ("AWS/NetworkELB", "UnHealthyHostCount"),
     (OWN, "ActiveCalls"),
+    (OWN, "AuditGaps"),
     (OWN, "BedrockClockOffsetMs"),
     (OWN, "ClockErrorMs"),
     (OWN, "ClockUnsynchronised"),
+    (OWN, "CollectorLagSeconds"),
+    (OWN, "CollectorRestarts"),
+    (OWN, "CollectorStoreWaitSeconds"),
+    (OWN, "CollectorUp"),
     (OWN, "CredentialsSecondsLeft"),
     (OWN, "DiskUsedPercent"),
+    (OWN, "EntriesRejected"),
+    (OWN, "EnvoyWritesFailed"),
+    (OWN, "FeedEntriesDropped"),
     (OWN, "ServicesDown"),
 ];
 
@@ -139,6 +147,14 @@ fn what_fails_on_its_own_has_an_alarm() {
     }
 }
 
+/// No line at all looks like a collector that works, unless the alarm takes missing data for a fault.
+#[test]
+fn silence_of_the_collector_is_an_alarm() {
+    let template = alarms_template();
+    let alarm = template.of_type("AWS::CloudWatch::Alarm").find(|alarm| alarm.id == "CollectorDown").unwrap();
+    assert_eq!(alarm.property("/TreatMissingData"), "breaching");
+}
+
 /// A month's price counts the metrics that alarms look at, and the dashboard (docs/costs.md).
 #[test]
 fn the_costs_count_version_1s_alarms() {
@@ -154,7 +170,7 @@ fn the_costs_count_version_1s_alarms() {
     let page = std::fs::read_to_string(templates().join("../../docs/costs.md")).unwrap();
     for row in [
         format!("| alarms: {metrics} metrics, {nat} of them of NAT gateways | {metrics} × `q` |"),
-        format!("| metrics: {filters} from logs, 15 of the machines | {} × `u` |", filters + 15),
+        format!("| metrics: {filters} from logs, 25 of the machines | {} × `u` |", filters + 25),
     ] {
         assert!(page.contains(&row), "docs/costs.md has no row {row:?}");
     }
