@@ -35,6 +35,8 @@ pub(crate) mod variables {
     pub(crate) const CHECKOV: &str = "INFRA_CHECKOV_PYTHON";
     /// A Python with moto and the AWS CLI, for the AWS mock.
     pub(crate) const AWS_MOCK: &str = "INFRA_AWS_MOCK_PYTHON";
+    /// Prometheus, for the queries of the dashboard.
+    pub(crate) const PROMETHEUS: &str = "PROMETHEUS_BIN";
     /// A directory of unpacked Debian packages: strongSwan, FRR and others.
     pub(crate) const DEBIAN: &str = "LAB_DEBIAN_ROOT";
 }

@@ -26,7 +26,7 @@ pub(crate) enum Arch {
 /// Files of Envoy's configuration in the archive.
 const CONFIGURATION: [&str; 4] = ["base.yaml", "cluster.yaml", "example.yaml", "standalone.yaml"];
 /// Folders of `infra` in the archive: all except the developers' checks.
-const INFRA: [&str; 7] = ["environments", "instance", "lib", "policies", "router", "templates", "vpn"];
+const INFRA: [&str; 8] = ["dashboards", "environments", "instance", "lib", "policies", "router", "templates", "vpn"];
 
 /// An archive, and its SHA-256 in hex.
 #[derive(Debug)]

@@ -119,6 +119,7 @@ fn tools() -> Result<Vec<(&'static str, PathBuf)>, Error> {
         (variables::DYNAMODB_LOCAL, tools::dynamodb::find(&tools)?),
         (variables::PYTHON, tools::python::find(&tools, &clients.join("requirements.txt"))?),
         (variables::MOTO, tools::python::find(&tools, &clients.join("requirements-moto.txt"))?),
+        (variables::PROMETHEUS, tools::debian::prometheus(&tools)?),
         (variables::NEEDROLESHERE, tools::needroleshere::find(&tools)?),
         (variables::JAVASCRIPT, tools::javascript::find(&tools, &clients)?),
         (

@@ -7,9 +7,12 @@
 mod audit;
 mod aws_clients;
 mod clients;
+mod collector;
 mod combined;
 mod credentials;
 mod cutover;
+mod dashboard;
+mod disk_full;
 mod failover;
 mod federation;
 mod harness;

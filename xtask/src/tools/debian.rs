@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::{ToolError, once, run};
 
 const WHAT: &str = "Debian's packages";
+const PROMETHEUS: &str = "Debian's Prometheus";
 const HINT: &str = "it is Debian's and Ubuntu's own: run this on one of them, or in a container of Debian 12 or later";
 /// The instances' release (infra/templates/govcloud/vpn.yaml), Debian 13.
 const RELEASE: &str = "trixie";
@@ -57,87 +58,128 @@ pub(crate) fn find(tools: &Path) -> Result<PathBuf, ToolError> {
 }
 
 fn fetch(dir: &Path) -> Result<(), ToolError> {
-    let failed = |path: &Path| {
-        let path = path.to_path_buf();
-        move |source| ToolError::File { what: WHAT, path, source }
-    };
-    // A separate apt state without installed packages: apt downloads all dependencies, and the machine's state does not
-    // change.
-    let state = dir.join("apt");
-    let archives = state.join("archives");
-    for path in [state.join("lists/partial"), archives.join("partial")] {
-        std::fs::create_dir_all(&path).map_err(failed(&path))?;
+    let apt = Apt::new(WHAT, dir)?;
+    apt.run(&[&["install", "--no-install-recommends", "--download-only", SYSTEMD][..], &PACKAGES].concat())?;
+    let versions = apt.unpack(dir)?;
+    // Removes documentation, and `var/run`, which becomes a link.
+    for name in ["usr/share/doc", "usr/share/man", "usr/share/locale", "var/run"] {
+        let path = dir.join(name);
+        if path.exists() {
+            std::fs::remove_dir_all(&path).map_err(failed(WHAT, &path))?;
+        }
     }
-    let status = state.join("status");
-    std::fs::write(&status, "").map_err(failed(&status))?;
-    let parts = state.join("sources");
-    let sources = release_sources()?;
-    if let Some(text) = &sources {
-        std::fs::create_dir_all(&parts).map_err(failed(&parts))?;
-        let file = parts.join("release.sources");
-        std::fs::write(&file, text).map_err(failed(&file))?;
+    for name in MERGED {
+        let path = dir.join(name);
+        if !path.exists() {
+            std::os::unix::fs::symlink(Path::new("usr").join(name), &path).map_err(failed(WHAT, &path))?;
+        }
     }
-    let apt = |arguments: &[&str]| {
+    let run = dir.join("var/run");
+    std::os::unix::fs::symlink("/run", &run).map_err(failed(WHAT, &run))?;
+    for name in OWN.into_iter().chain(["dev", "proc"]) {
+        let path = dir.join(name);
+        std::fs::create_dir_all(&path).map_err(failed(WHAT, &path))?;
+    }
+    for (name, text) in USERS {
+        let path = dir.join("etc").join(name);
+        std::fs::write(&path, text).map_err(failed(WHAT, &path))?;
+    }
+    let list = dir.join("versions");
+    std::fs::write(&list, versions).map_err(failed(WHAT, &list))
+}
+
+/// Downloads Prometheus once, which has no digest of its own here: apt verifies it. Returns the program.
+pub(crate) fn prometheus(tools: &Path) -> Result<PathBuf, ToolError> {
+    let place = tools.join(format!("prometheus-{RELEASE}"));
+    once(PROMETHEUS, &place, |dir| {
+        let apt = Apt::new(PROMETHEUS, dir)?;
+        // Without what it depends on: pages of its own interface.
+        apt.run(&["download", "prometheus"])?;
+        apt.unpack(dir).map(|_| ())
+    })?;
+    Ok(place.join("usr/bin/prometheus"))
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> ToolError + use<> {
+    let path = path.to_path_buf();
+    move |source| ToolError::File { what, path, source }
+}
+
+/// A separate state of apt without installed packages: apt downloads all dependencies, and the machine's state does not
+/// change.
+struct Apt {
+    what: &'static str,
+    state: PathBuf,
+    /// A folder with the release's sources.
+    sources: Option<PathBuf>,
+}
+
+impl Apt {
+    /// In a folder of `dir`, with current lists of packages.
+    fn new(what: &'static str, dir: &Path) -> Result<Self, ToolError> {
+        let mut apt = Self { what, state: dir.join("apt"), sources: None };
+        for path in [apt.state.join("lists/partial"), apt.archives().join("partial")] {
+            std::fs::create_dir_all(&path).map_err(failed(what, &path))?;
+        }
+        let status = apt.state.join("status");
+        std::fs::write(&status, "").map_err(failed(what, &status))?;
+        if let Some(text) = release_sources()? {
+            let folder = apt.state.join("sources");
+            std::fs::create_dir_all(&folder).map_err(failed(what, &folder))?;
+            let file = folder.join("release.sources");
+            std::fs::write(&file, text).map_err(failed(what, &file))?;
+            apt.sources = Some(folder);
+        }
+        apt.run(&["update"])?;
+        Ok(apt)
+    }
+
+    fn archives(&self) -> PathBuf {
+        self.state.join("archives")
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<(), ToolError> {
         let mut command = Command::new("apt-get");
-        if sources.is_some() {
+        // Where `download` puts its files.
+        command.current_dir(self.archives());
+        if let Some(folder) = &self.sources {
             command.args(["-o", "Dir::Etc::SourceList=/dev/null", "-o"]);
-            command.arg(format!("Dir::Etc::SourceParts={}", parts.display()));
+            command.arg(format!("Dir::Etc::SourceParts={}", folder.display()));
         }
         command.args(["--quiet", "--yes"]);
         for (key, path) in [
-            ("Dir::State", &state),
-            ("Dir::State::Lists", &state.join("lists")),
-            ("Dir::State::status", &status),
-            ("Dir::Cache", &state),
-            ("Dir::Cache::archives", &archives),
+            ("Dir::State", &self.state),
+            ("Dir::State::Lists", &self.state.join("lists")),
+            ("Dir::State::status", &self.state.join("status")),
+            ("Dir::Cache", &self.state),
+            ("Dir::Cache::archives", &self.archives()),
         ] {
             command.arg("-o").arg(format!("{key}={}", path.display()));
         }
         // The user _apt cannot write here.
         command.args(["-o", "APT::Sandbox::User=", "-o", "Debug::NoLocking=1", "-o", "Acquire::Languages=none"]);
         command.args(["-o", "Acquire::Retries=3"]).args(arguments);
-        run(WHAT, "apt-get", HINT, &mut command)
-    };
-    apt(&["update"])?;
-    apt(&[&["install", "--no-install-recommends", "--download-only", SYSTEMD][..], &PACKAGES].concat())?;
+        run(self.what, "apt-get", HINT, &mut command).map(|_| ())
+    }
 
-    let mut versions = String::new();
-    for entry in std::fs::read_dir(&archives).map_err(failed(&archives))? {
-        let path = entry.map_err(failed(&archives))?.path();
-        if path.extension().is_some_and(|extension| extension == "deb") {
-            run(WHAT, "dpkg-deb", "apt-get install dpkg", Command::new("dpkg-deb").arg("-x").arg(&path).arg(dir))?;
-            // NAME_VERSION_ARCHITECTURE.deb, with `%3a` for the colon of an epoch.
-            let name = path.file_stem().unwrap_or_default().to_string_lossy().replace("%3a", ":");
-            versions.push_str(&name);
-            versions.push('\n');
+    /// Unpacks what was downloaded, and removes the state. Returns the packages' versions.
+    fn unpack(self, dir: &Path) -> Result<String, ToolError> {
+        let archives = self.archives();
+        let mut versions = String::new();
+        for entry in std::fs::read_dir(&archives).map_err(failed(self.what, &archives))? {
+            let path = entry.map_err(failed(self.what, &archives))?.path();
+            if path.extension().is_some_and(|extension| extension == "deb") {
+                let mut unpack = Command::new("dpkg-deb");
+                run(self.what, "dpkg-deb", "apt-get install dpkg", unpack.arg("-x").arg(&path).arg(dir))?;
+                // NAME_VERSION_ARCHITECTURE.deb, with `%3a` for the colon of an epoch.
+                let name = path.file_stem().unwrap_or_default().to_string_lossy().replace("%3a", ":");
+                versions.push_str(&name);
+                versions.push('\n');
+            }
         }
+        std::fs::remove_dir_all(&self.state).map_err(failed(self.what, &self.state))?;
+        Ok(versions)
     }
-    std::fs::remove_dir_all(&state).map_err(failed(&state))?;
-    // Removes documentation, and `var/run`, which becomes a link.
-    for name in ["usr/share/doc", "usr/share/man", "usr/share/locale", "var/run"] {
-        let path = dir.join(name);
-        if path.exists() {
-            std::fs::remove_dir_all(&path).map_err(failed(&path))?;
-        }
-    }
-    for name in MERGED {
-        let path = dir.join(name);
-        if !path.exists() {
-            std::os::unix::fs::symlink(Path::new("usr").join(name), &path).map_err(failed(&path))?;
-        }
-    }
-    let run = dir.join("var/run");
-    std::os::unix::fs::symlink("/run", &run).map_err(failed(&run))?;
-    for name in OWN.into_iter().chain(["dev", "proc"]) {
-        let path = dir.join(name);
-        std::fs::create_dir_all(&path).map_err(failed(&path))?;
-    }
-    for (name, text) in USERS {
-        let path = dir.join("etc").join(name);
-        std::fs::write(&path, text).map_err(failed(&path))?;
-    }
-    let list = dir.join("versions");
-    std::fs::write(&list, versions).map_err(failed(&list))
 }
 
 /// The release's sources, at the archives that this machine's own sources name. `None` on a machine that is not Debian's.
