@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use audit::{AuditRecord, RecordKind};
+use audit::{AuditMode, AuditRecord, RecordKind};
 
 use crate::checkpoint::Checkpoint;
 
@@ -17,11 +17,25 @@ pub const BATCH_WAIT: Duration = Duration::from_millis(200);
 /// Bytes of a rejected entry's content that are kept. Envoy's lines are shorter.
 const REJECTED_BYTES: usize = 64 * 1024;
 
+/// Where a batch comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// Made by the collector, or stored again.
+    #[default]
+    Own,
+    File,
+    /// The access log service.
+    Feed,
+}
+
 /// Written as a whole, or written again.
 #[derive(Debug, Default)]
 pub struct Batch {
+    pub origin: Origin,
     /// At most [`BATCH_LINES`].
     pub records: Vec<AuditRecord>,
+    /// Records of calls that are not audited: they are counted, and not stored.
+    pub off: Vec<AuditRecord>,
     pub rejected: Vec<Rejected>,
     /// The log's path, and how far it is read once this batch is stored.
     pub checkpoint: Option<(PathBuf, Checkpoint)>,
@@ -60,7 +74,18 @@ pub struct Written {
 impl Batch {
     /// True if there is nothing to store except a checkpoint.
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.rejected.is_empty()
+        self.records.is_empty() && self.rejected.is_empty() && self.off.is_empty()
+    }
+
+    /// Adds the record of a log entry.
+    pub fn add(&mut self, record: AuditRecord) {
+        let off = record.audit.as_deref() == Some(AuditMode::Off.name());
+        if off { &mut self.off } else { &mut self.records }.push(record);
+    }
+
+    /// The records of all log entries.
+    pub fn seen(&self) -> impl Iterator<Item = &AuditRecord> {
+        self.records.iter().chain(&self.off)
     }
 }
 

@@ -6,16 +6,18 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use crate::backoff::back_off;
-use crate::batch::Batch;
+use crate::batch::{Batch, Written};
+use crate::ledger::Ledger;
 use crate::report::Report;
 use crate::store::{Store, StoreError};
 
-/// Retries with back-off. Once `stop` is true it gives up after `grace`, in the middle of an attempt too.
+/// Retries with back-off. The ledger notes the batch before it is stored, and closes its intents afterwards. Once `stop` is true it gives up after `grace`, in the middle of an attempt too.
 ///
 /// # Errors
 /// The last [`StoreError`], after `stop` only. The batch is not stored then.
 pub async fn deliver(
     store: &Store,
+    ledger: Option<&Ledger>,
     batch: &Batch,
     report: &Report,
     stop: &mut watch::Receiver<bool>,
@@ -30,25 +32,33 @@ pub async fn deliver(
     };
     let mut last = StoreError::Stopped;
     tokio::select! {
-        () = attempts(store, batch, report, stop, &mut last) => Ok(()),
+        () = attempts(store, ledger, batch, report, stop, &mut last) => Ok(()),
         () = given_up => Err(last),
     }
 }
 
 async fn attempts(
     store: &Store,
+    ledger: Option<&Ledger>,
     batch: &Batch,
     report: &Report,
     stop: &mut watch::Receiver<bool>,
     last: &mut StoreError,
 ) {
     let mut failures = 0;
+    let mut received = None;
     let delivery = report.health().deliver();
     loop {
         delivery.attempt();
-        let error = match store.write(batch).await {
+        let error = match write(store, ledger, batch, &mut received).await {
             Ok(written) => {
                 delivery.succeeded();
+                if let Some(ledger) = ledger
+                    && let Err(error) = ledger.stored(batch, &written, received.flatten())
+                {
+                    report.failed("the intents of stored calls stay open", &error);
+                }
+                report.skipped(batch.off.len() as u64);
                 report.stored(written.stored, written.repeated);
                 let now = u64::try_from(OffsetDateTime::now_utc().unix_timestamp()).unwrap_or(0);
                 report.expired(batch.records.iter().filter(|record| record.expires_at <= now).count() as u64);
@@ -80,4 +90,17 @@ async fn attempts(
             let _ = tokio::time::timeout(wait, stop.changed()).await;
         }
     }
+}
+
+/// `received`: what [`Ledger::receive`] returned, once it has.
+async fn write(
+    store: &Store,
+    ledger: Option<&Ledger>,
+    batch: &Batch,
+    received: &mut Option<Option<i64>>,
+) -> Result<Written, StoreError> {
+    if let (Some(ledger), None) = (ledger, &received) {
+        *received = Some(ledger.receive(batch).map_err(|refusal| StoreError::Ledger(refusal.to_string()))?);
+    }
+    store.write(batch).await
 }

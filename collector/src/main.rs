@@ -14,7 +14,7 @@ use audit::text::visible;
 use audit_collector::clock::Reading;
 use audit_collector::health::Options;
 use audit_collector::health::envoy::Admin;
-use audit_collector::ledger::Ledger;
+use audit_collector::ledger::{Ledger, Times};
 use audit_collector::rejected::{RejectedError, list_file, list_sqlite, retry_file, retry_sqlite};
 use audit_collector::report::Report;
 use audit_collector::run::{Sources, run};
@@ -143,6 +143,23 @@ struct LedgerArguments {
     /// --file]
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
+    /// Seconds, while the log is read to its end, after which a log entry that is not there is missing
+    #[arg(long, value_name = "SECONDS", default_value_t = Times::default().entry.as_secs())]
+    missing_after: u64,
+    /// Seconds without a report or an entry after which a worker of Envoy that sends reports has ended
+    #[arg(long, value_name = "SECONDS", default_value_t = Times::default().silence.as_secs())]
+    ended_after: u64,
+    /// Seconds after which the outcome of a call is unknown of which only the intent has come
+    #[arg(long, value_name = "SECONDS", default_value_t = Times::default().end.as_secs())]
+    unknown_after: u64,
+}
+
+impl LedgerArguments {
+    fn times(&self) -> Times {
+        let Self { missing_after, ended_after, unknown_after, .. } = *self;
+        let seconds = Duration::from_secs;
+        Times { entry: seconds(missing_after), silence: seconds(ended_after), end: seconds(unknown_after) }
+    }
 }
 
 #[derive(Args)]
@@ -253,6 +270,7 @@ async fn collect(arguments: RunArguments) -> Result<(), Failure> {
     });
     let next_to = arguments.sources.file.as_ref().or(arguments.store.place.sqlite.as_ref());
     let next_to = next_to.map(|file| PathBuf::from(format!("{}.ledger.db", file.display())));
+    let times = arguments.ledger.times();
     let Some(ledger) = arguments.ledger.ledger.or(next_to) else {
         return Err("--als with --dynamodb needs --ledger FILE: which calls are recorded is kept there".into());
     };
@@ -261,7 +279,7 @@ async fn collect(arguments: RunArguments) -> Result<(), Failure> {
         file: arguments.sources.file,
         health: Options { listen: arguments.health.health, envoy: arguments.health.envoy_admin },
         purge: PurgeLimits { share: arguments.share.share, trust_clock: false },
-        ledger: Some(Ledger::open(&ledger)?),
+        ledger: Some(Ledger::open(&ledger, times)?),
         intents: arguments.ledger.intents,
     };
     run(&sources, &store, report, stopped, |sources| {

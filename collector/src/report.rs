@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use audit::text::visible;
+use audit::{AuditRecord, RecordKind};
 use time::OffsetDateTime;
 
 use crate::health::envoy::losses::{Event, Window};
@@ -24,12 +25,15 @@ pub struct Report {
     dropped_reported: AtomicU64,
     skipped: AtomicU64,
     gaps: AtomicU64,
+    lost: AtomicU64,
+    unlogged: AtomicU64,
+    unknown: AtomicU64,
     expired: AtomicU64,
     expired_reported: AtomicU64,
     health: State,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Records that a store accepted, repeated ones included.
     pub stored: u64,
@@ -41,10 +45,16 @@ pub struct Counts {
     pub refused: u64,
     /// Access log service entries dropped from a full buffer.
     pub dropped: u64,
-    /// Access log service entries that are not the end of an HTTP exchange.
+    /// Access log service entries that are not the end of an HTTP exchange, and entries of calls that are not audited.
     pub skipped: u64,
     /// Parts of the log of which lines may be lost.
     pub gaps: u64,
+    /// Calls without a record: of holes, and of VMs that ended.
+    pub lost: u64,
+    /// Calls that ended, and that the log does not have.
+    pub unlogged: u64,
+    /// Calls with an intent, of whose end nothing is known.
+    pub unknown: u64,
     /// Stored records that had expired by then: queries do not show them, and the next purge deletes them.
     pub expired: u64,
 }
@@ -88,6 +98,9 @@ impl Report {
             dropped: self.dropped.load(Ordering::Relaxed),
             skipped: self.skipped.load(Ordering::Relaxed),
             gaps: self.gaps.load(Ordering::Relaxed),
+            lost: self.lost.load(Ordering::Relaxed),
+            unlogged: self.unlogged.load(Ordering::Relaxed),
+            unknown: self.unknown.load(Ordering::Relaxed),
             expired: self.expired.load(Ordering::Relaxed),
         }
     }
@@ -144,6 +157,41 @@ impl Report {
                     audit::RETENTION_DAYS
                 ),
             );
+        }
+    }
+
+    /// The collector made a record of what it found.
+    pub fn found(&self, record: &AuditRecord) {
+        let is = |kind: RecordKind| record.kind.as_deref() == Some(kind.name());
+        let AuditRecord { request_id: id, time, .. } = record;
+        let [vm, envoy, until] = [&record.vm, &record.envoy, &record.until].map(|text| text.as_deref().unwrap_or("-"));
+        let (lost, at_most) = (record.lost.unwrap_or(0), record.lost_at_most.unwrap_or(0));
+        if is(RecordKind::Hole) || is(RecordKind::VmEnd) {
+            self.lost.fetch_add(lost, Ordering::Relaxed);
+        }
+        // `vm_start-ID-2`: it had been taken as ended.
+        let again = is(RecordKind::VmStart) && !id.ends_with(vm);
+        if again {
+            say("warn", format_args!("VM {vm} of Envoy {envoy} is seen again: it had not ended"));
+        } else if is(RecordKind::Hole) && record.lost.is_none() {
+            let why = record.error_type.as_deref().unwrap_or("-");
+            say("error", format_args!("{id}: calls logged from {time} to {until} may have no record: {why}"));
+        } else if is(RecordKind::Hole) {
+            say("error", format_args!("{id}: {lost} calls of VM {vm}, logged from {time} to {until}, have no record"));
+        } else if is(RecordKind::VmEnd) {
+            let level = if at_most > 0 { "error" } else { "info" };
+            say(
+                level,
+                format_args!(
+                    "VM {vm} of Envoy {envoy} has ended: {lost} calls from {time} to {until} have no record, at most {at_most}"
+                ),
+            );
+        } else if is(RecordKind::Unlogged) {
+            self.unlogged.fetch_add(1, Ordering::Relaxed);
+            say("error", format_args!("call {id} of {time} is not in the log; its record is of the gateway's report"));
+        } else if is(RecordKind::OutcomeUnknown) {
+            self.unknown.fetch_add(1, Ordering::Relaxed);
+            say("error", format_args!("call {id} of {time} has an intent, and its end is not known"));
         }
     }
 
@@ -214,11 +262,12 @@ impl Report {
     }
 
     pub fn summary(&self) {
-        let Counts { stored, repeated, rejected, dropped, skipped, gaps, expired, .. } = self.counts();
+        let Counts { stored, repeated, rejected, dropped, skipped, gaps, lost, unlogged, unknown, expired, .. } =
+            self.counts();
         say(
             "info",
             format_args!(
-                "stored {stored} ({repeated} repeated), rejected {rejected}, dropped {dropped}, skipped {skipped}, gaps {gaps}, expired {expired}"
+                "stored {stored} ({repeated} repeated), rejected {rejected}, dropped {dropped}, skipped {skipped}, gaps {gaps}, expired {expired}, lost {lost}, unlogged {unlogged}, unknown {unknown}"
             ),
         );
     }

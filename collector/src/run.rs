@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::clock::Reading;
 use crate::health::{self, Health};
 use crate::ledger::server::Server;
-use crate::ledger::{Ledger, LedgerError, SocketError};
+use crate::ledger::{Ledger, LedgerError, SocketError, outbox};
 use crate::report::{Counts, Report};
 use crate::source::buffer::{self, Buffer};
 use crate::source::tail::Tail;
@@ -107,6 +107,10 @@ pub async fn run(
     health.start(&sources.health, sources.file.clone(), &report, &stop);
     ready(&names.join(" "));
 
+    let kept = sources.ledger.as_ref();
+    if let Some(ledger) = kept {
+        ledger.expect(sources.file.is_some(), sources.als.is_some());
+    }
     let buffer = Arc::new(Buffer::new(buffer::CAPACITY, Arc::clone(&report)));
     // The buffer is drained for the last time after the server has ended, so that no entry arrives later.
     let (served, all_received) = watch::channel(false);
@@ -119,12 +123,12 @@ pub async fn run(
             let _ = served.send(true);
             result
         };
-        let (result, lost) = tokio::join!(serve, buffer.drain(store, all_received));
+        let (result, lost) = tokio::join!(serve, buffer.drain(store, kept, all_received));
         result.map(|()| lost)
     };
     let ledger = async {
         if let Some((path, tail)) = tail {
-            file::follow(path, tail, store, &report, stop.clone()).await;
+            file::follow(path, tail, store, kept, &report, stop.clone()).await;
         }
     };
     let intents = async {
@@ -132,12 +136,20 @@ pub async fn run(
             server.serve(ledger, stop.clone()).await;
         }
     };
+    let found = async {
+        if let Some(ledger) = kept {
+            outbox::run(ledger, store, &report, stop.clone()).await;
+        }
+    };
     let upkeep = upkeep(store, &report, sources, stop.clone());
-    let work = async { tokio::join!(live, ledger, intents).0 };
+    let work = async { tokio::join!(live, ledger, intents, found).0 };
     let result = tokio::select! {
         result = work => result,
         error = upkeep => return Err(error),
     };
+    if let Some(Err(error)) = kept.map(Ledger::close) {
+        report.failed("ledger", &error);
+    }
     report.print_dropped();
     report.print_expired();
     report.summary();

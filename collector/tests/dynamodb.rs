@@ -290,7 +290,7 @@ async fn never_counts_items_not_accepted() {
     assert_eq!(error, "DynamoDB PutItem: AccessDeniedException: no");
     let report = Report::default();
     let (_stop, mut stopped) = watch::channel(false);
-    deliver(&store, &batch, &report, &mut stopped, Duration::ZERO).await.unwrap();
+    deliver(&store, None, &batch, &report, &mut stopped, Duration::ZERO).await.unwrap();
     assert_eq!(report.counts().stored, 3);
     let Store::DynamoDb(store) = store else { panic!("another store") };
     assert_eq!(store.query(&all(), OffsetDateTime::now_utc()).await.unwrap(), batch.records);

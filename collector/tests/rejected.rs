@@ -56,7 +56,7 @@ fn rejected_entries_are_listed_and_read_again() {
     let rejected = rejected.iter().zip(0..).map(|((source, content), offset)| {
         Rejected::new(source, "access.log".to_owned(), offset, "an older release".to_owned(), content)
     });
-    store.write(&Batch { records: vec![kept.clone()], rejected: rejected.collect(), checkpoint: None }).unwrap();
+    store.write(&Batch { records: vec![kept.clone()], rejected: rejected.collect(), ..Batch::default() }).unwrap();
 
     let listed = output(&["rejected", "list", "--sqlite", db]);
     assert_eq!(listed.lines().count(), 7);

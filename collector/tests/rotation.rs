@@ -58,7 +58,7 @@ impl Log {
     fn stored(&self) -> BTreeSet<String> {
         let read = || -> rusqlite::Result<_> {
             let db = rusqlite::Connection::open(self.db())?;
-            let mut ids = db.prepare("SELECT request_id FROM records")?;
+            let mut ids = db.prepare("SELECT request_id FROM records WHERE kind IS NULL")?;
             ids.query_map([], |row| row.get(0))?.collect()
         };
         read().unwrap_or_default()

@@ -220,6 +220,7 @@ fn a_batch_is_one_transaction() {
         records: vec![record(id, &ago(1))],
         rejected: vec![Rejected::new("file", "access.log".to_owned(), offset, "why".to_owned(), b"what")],
         checkpoint: Some((log.to_owned(), at(offset))),
+        ..Batch::default()
     };
     store.write(&write("one", 10)).unwrap();
     assert_eq!(store.checkpoint(log).unwrap(), Some(at(10)));

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -35,7 +35,8 @@ pub(super) enum WorkError {
 }
 
 type Work = Box<dyn FnOnce(&Connection) -> Result<(), WorkError> + Send>;
-type Done = oneshot::Sender<Result<(), Refusal>>;
+/// Takes the result. False if nobody waits for it.
+type Done = Box<dyn FnOnce(Result<(), Refusal>) -> bool + Send>;
 
 /// A part of a transaction.
 pub(super) struct Job {
@@ -44,6 +45,8 @@ pub(super) struct Job {
     bytes: usize,
     /// After this, nobody waits for it.
     deadline: Option<Instant>,
+    /// Whether it must be on disk when it is answered. Otherwise only the machine's failure undoes it.
+    flush: bool,
     /// Runs in a later transaction if nobody waited for this one's end.
     undo: Option<Work>,
 }
@@ -86,7 +89,7 @@ pub(super) struct Commits {
 
 impl Job {
     pub(super) fn new(work: impl FnOnce(&Connection) -> Result<(), WorkError> + Send + 'static) -> Self {
-        Self { work: Box::new(work), bytes: 0, deadline: None, undo: None }
+        Self { work: Box::new(work), bytes: 0, deadline: None, flush: true, undo: None }
     }
 
     #[must_use]
@@ -129,6 +132,23 @@ impl Commits {
     /// # Errors
     /// Too much waits; or the collector stops.
     pub(super) fn push(&self, job: Job) -> Result<oneshot::Receiver<Result<(), Refusal>>, Refusal> {
+        let (done, result) = oneshot::channel();
+        self.add(job, Box::new(move |answer| done.send(answer).is_ok()))?;
+        Ok(result)
+    }
+
+    /// Waits until it is written, for a moment: the file system has it then, and the disk later.
+    pub(super) fn write(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<(), WorkError> + Send + 'static,
+    ) -> Result<(), Refusal> {
+        let (done, result) = mpsc::sync_channel(1);
+        let job = Job { flush: false, ..Job::new(work) };
+        self.add(job, Box::new(move |answer| done.send(answer).is_ok()))?;
+        result.recv().unwrap_or(Err(Refusal::Stopped))
+    }
+
+    fn add(&self, job: Job, done: Done) -> Result<(), Refusal> {
         let mut waiting = self.shared.lock();
         if waiting.stopped {
             return Err(Refusal::Stopped);
@@ -137,12 +157,11 @@ impl Commits {
         if job.deadline.is_some() && (waiting.jobs.len() >= MAX_JOBS || waiting.bytes + job.bytes > MAX_BYTES) {
             return Err(Refusal::Busy);
         }
-        let (done, result) = oneshot::channel();
         waiting.bytes += job.bytes;
         waiting.jobs.push_back((job, done));
         drop(waiting);
         self.shared.to_write.notify_one();
-        Ok(result)
+        Ok(())
     }
 }
 
@@ -195,7 +214,7 @@ impl Shared {
             let (jobs, late): (Vec<_>, Vec<_>) =
                 jobs.into_iter().partition(|(job, _)| job.deadline.is_none_or(|deadline| deadline > now));
             for (_, done) in late {
-                let _ = done.send(Err(Refusal::Slow));
+                done(Err(Refusal::Slow));
             }
             let usable = match broken {
                 Some(refusal) => Err(refusal),
@@ -234,7 +253,7 @@ impl Shared {
             match &flushed {
                 Ok(()) => {
                     for job in written {
-                        if job.done.send(Ok(())).is_err() {
+                        if !(job.done)(Ok(())) {
                             undo.extend(job.undo);
                         }
                     }
@@ -262,7 +281,7 @@ impl Waiting {
 
 /// Does the jobs' work in one transaction. Returns those that are to be flushed; the others have their answers.
 fn transact(connection: &mut Connection, undo: Vec<Work>, jobs: Vec<(Job, Done)>) -> Vec<Written> {
-    let (mut written, mut refused) = (Vec::new(), Vec::new());
+    let (mut written, mut unflushed, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     let mut pending = jobs.into_iter();
     let work = || -> rusqlite::Result<()> {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -274,7 +293,8 @@ fn transact(connection: &mut Connection, undo: Vec<Work>, jobs: Vec<(Job, Done)>
         }
         for (job, done) in pending.by_ref() {
             match (job.work)(&transaction) {
-                Ok(()) => written.push(Written { done, undo: job.undo }),
+                Ok(()) if job.flush => written.push(Written { done, undo: job.undo }),
+                Ok(()) => unflushed.push(done),
                 Err(WorkError::Refused(refusal)) => refused.push((done, refusal)),
                 Err(WorkError::Sql(error)) => {
                     refused.push((done, refusal_of(&error)));
@@ -286,12 +306,17 @@ fn transact(connection: &mut Connection, undo: Vec<Work>, jobs: Vec<(Job, Done)>
     };
     let result = work();
     for (done, refusal) in refused {
-        let _ = done.send(Err(refusal));
+        done(Err(refusal));
     }
     match result {
-        Ok(()) => written,
+        Ok(()) => {
+            for done in unflushed {
+                done(Ok(()));
+            }
+            written
+        }
         Err(error) => {
-            let all = written.into_iter().map(|job| job.done).chain(pending.map(|(_, done)| done));
+            let all = written.into_iter().map(|job| job.done).chain(unflushed).chain(pending.map(|(_, done)| done));
             refuse(all, &refusal_of(&error));
             Vec::new()
         }
@@ -300,7 +325,7 @@ fn transact(connection: &mut Connection, undo: Vec<Work>, jobs: Vec<(Job, Done)>
 
 fn refuse(jobs: impl Iterator<Item = Done>, refusal: &Refusal) {
     for done in jobs {
-        let _ = done.send(Err(refusal.clone()));
+        done(Err(refusal.clone()));
     }
 }
 

@@ -1,12 +1,17 @@
 //! The ledger's tables.
 
+use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
+use audit::AuditRecord;
+use rusqlite::types::{ToSql, Type};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use serde::de::DeserializeOwned;
 
 use super::commit::WorkError;
+use super::vms::Known;
 use super::{LedgerError, Refusal};
 use crate::private_file;
 use crate::store::paths::with_suffix;
@@ -78,7 +83,8 @@ fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
     }
     // Written each time: so that there is a WAL.
     transaction.pragma_update(None, "user_version", VERSION)?;
-    transaction.execute("INSERT INTO opened VALUES (1, 1) ON CONFLICT (id) DO UPDATE SET times = times + 1", [])?;
+    transaction
+        .execute("INSERT INTO runs VALUES (1, 1, NULL, 1, 0) ON CONFLICT (id) DO UPDATE SET count = count + 1", [])?;
     transaction.commit()?;
     // The commits' own threads flush the WAL, several at a time.
     connection.pragma_update(None, "synchronous", "normal")?;
@@ -86,16 +92,24 @@ fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
 }
 
 fn create(connection: &Connection) -> rusqlite::Result<()> {
-    // `at` and `ended_at`: milliseconds since 1970, by the collector's clock. `claims`: callers that sent it and did not
-    // give up. `content` and `ending`: the JSON of `Intent` and `End`.
+    // Times are milliseconds since 1970, by the collector's clock. `claims`: callers that sent it and did not give up.
+    // `content` and `ending`: the JSON of `Intent` and `End`. `records`: what is to be stored; `feed`: batches of the access log
+    // service until they are stored; `gaps`: those of the log that have a record; `runs`: how the last run ended, and when it last had read the log to its end.
     connection.execute_batch(
-        "CREATE TABLE opened (id INTEGER PRIMARY KEY CHECK (id = 1), times INTEGER NOT NULL) STRICT;
+        "CREATE TABLE runs (
+           id INTEGER PRIMARY KEY CHECK (id = 1), count INTEGER NOT NULL, boot TEXT, clean INTEGER NOT NULL,
+           read_at INTEGER NOT NULL) STRICT;
          CREATE TABLE intents (
            id TEXT NOT NULL PRIMARY KEY, at INTEGER NOT NULL, vm TEXT, content TEXT NOT NULL, claims INTEGER NOT NULL,
            ended_at INTEGER, ending TEXT) STRICT;
          CREATE INDEX intents_by_age ON intents (at);
          CREATE INDEX intents_by_end ON intents (ended_at) WHERE ended_at IS NOT NULL;
-         CREATE TABLE vms (id TEXT NOT NULL PRIMARY KEY, state TEXT NOT NULL) STRICT;",
+         CREATE INDEX intents_by_vm ON intents (vm);
+         CREATE TABLE vms (id TEXT NOT NULL PRIMARY KEY, state TEXT NOT NULL) STRICT;
+         CREATE TABLE envoys (id TEXT NOT NULL PRIMARY KEY, state TEXT NOT NULL) STRICT;
+         CREATE TABLE records (id TEXT NOT NULL PRIMARY KEY, content TEXT NOT NULL) STRICT;
+         CREATE TABLE gaps (id TEXT NOT NULL PRIMARY KEY) STRICT;
+         CREATE TABLE feed (number INTEGER PRIMARY KEY, content TEXT NOT NULL) STRICT;",
     )
 }
 
@@ -128,8 +142,164 @@ pub(super) fn end_intent(connection: &Connection, id: &str, at: i64, ending: &st
     Ok(())
 }
 
+/// An intent without a stored record.
+pub(super) struct OpenIntent {
+    pub(super) id: String,
+    /// When it arrived.
+    pub(super) at: i64,
+    pub(super) vm: Option<String>,
+    pub(super) content: String,
+    pub(super) ending: Option<String>,
+}
+
+/// Intents whose calls ended before this time.
+pub(super) fn ended_before(connection: &Connection, time: i64, limit: usize) -> rusqlite::Result<Vec<OpenIntent>> {
+    open_intents(connection, "ended_at < ?1 ORDER BY ended_at", &time, limit)
+}
+
+/// Intents that arrived before this time, and whose calls have not ended.
+pub(super) fn begun_before(connection: &Connection, time: i64, limit: usize) -> rusqlite::Result<Vec<OpenIntent>> {
+    open_intents(connection, "at < ?1 AND ended_at IS NULL ORDER BY at", &time, limit)
+}
+
+pub(super) fn of_vm(connection: &Connection, vm: &str, limit: usize) -> rusqlite::Result<Vec<OpenIntent>> {
+    open_intents(connection, "vm = ?1", &vm, limit)
+}
+
+fn open_intents(
+    connection: &Connection,
+    condition: &str,
+    value: &dyn ToSql,
+    limit: usize,
+) -> rusqlite::Result<Vec<OpenIntent>> {
+    let sql = format!("SELECT id, at, vm, content, ending FROM intents WHERE {condition} LIMIT ?2");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let intents = statement.query_map([value, &limit], |row| {
+        let (id, at, vm) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(OpenIntent { id, at, vm, content: row.get(3)?, ending: row.get(4)? })
+    })?;
+    intents.collect()
+}
+
+/// False if there is none.
+pub(super) fn remove_intent(connection: &Connection, id: &str) -> rusqlite::Result<bool> {
+    Ok(connection.prepare_cached("DELETE FROM intents WHERE id = ?")?.execute([id])? > 0)
+}
+
 pub(super) fn set_vm(connection: &Connection, id: &str, state: &str) -> rusqlite::Result<()> {
     let sql = "INSERT INTO vms VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET state = excluded.state";
     connection.prepare_cached(sql)?.execute([id, state])?;
     Ok(())
+}
+
+pub(super) fn set_envoy(connection: &Connection, id: &str, state: &str) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO envoys VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET state = excluded.state";
+    connection.prepare_cached(sql)?.execute([id, state])?;
+    Ok(())
+}
+
+/// VMs and Envoys.
+pub(super) fn known(connection: &Connection) -> rusqlite::Result<Known> {
+    fn read<T: DeserializeOwned>(connection: &Connection, sql: &str) -> rusqlite::Result<HashMap<String, T>> {
+        let mut statement = connection.prepare(sql)?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, parsed(row, 1)?)))?;
+        rows.collect()
+    }
+    let vms = read(connection, "SELECT id, state FROM vms")?;
+    Ok(Known { vms, envoys: read(connection, "SELECT id, state FROM envoys")? })
+}
+
+/// Forgets VMs and Envoys that ended before this time.
+pub(super) fn forget(connection: &Connection, time: i64) -> rusqlite::Result<()> {
+    for table in ["vms", "envoys"] {
+        let sql = format!("DELETE FROM {table} WHERE state ->> 'ended' < ?");
+        connection.execute(&sql, [time])?;
+    }
+    Ok(())
+}
+
+/// Adds a record that is to be stored. One that is there stays.
+pub(super) fn add_record(connection: &Connection, record: &AuditRecord) -> rusqlite::Result<()> {
+    let content =
+        serde_json::to_string(record).map_err(|cause| rusqlite::Error::ToSqlConversionFailure(cause.into()))?;
+    let sql = "INSERT INTO records VALUES (?, ?) ON CONFLICT (id) DO NOTHING";
+    connection.prepare_cached(sql)?.execute([&record.request_id, &content])?;
+    Ok(())
+}
+
+pub(super) fn records(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<AuditRecord>> {
+    let mut statement = connection.prepare_cached("SELECT content FROM records ORDER BY rowid LIMIT ?")?;
+    let rows = statement.query_map([i64::try_from(limit).unwrap_or(i64::MAX)], |row| parsed(row, 0))?;
+    rows.collect()
+}
+
+pub(super) fn remove_record(connection: &Connection, id: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM records WHERE id = ?")?.execute([id])?;
+    Ok(())
+}
+
+/// A gap of the log gets a record. False if it has one.
+pub(super) fn add_gap(connection: &Connection, record: &AuditRecord) -> rusqlite::Result<bool> {
+    let new = connection.prepare_cached("INSERT OR IGNORE INTO gaps VALUES (?)")?.execute([&record.request_id])? > 0;
+    if new {
+        add_record(connection, record)?;
+    }
+    Ok(new)
+}
+
+pub(super) fn add_feed(connection: &Connection, number: i64, content: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached("INSERT INTO feed VALUES (?, ?)")?.execute(params![number, content])?;
+    Ok(())
+}
+
+/// A batch up to this number: the oldest one.
+pub(super) fn feed(connection: &Connection, up_to: i64) -> rusqlite::Result<Option<(i64, Vec<AuditRecord>)>> {
+    let sql = "SELECT number, content FROM feed WHERE number <= ? ORDER BY number LIMIT 1";
+    connection.query_row(sql, [up_to], |row| Ok((row.get(0)?, parsed(row, 1)?))).optional()
+}
+
+pub(super) fn last_feed(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("SELECT coalesce(max(number), 0) FROM feed", [], |row| row.get(0))
+}
+
+pub(super) fn remove_feed(connection: &Connection, number: i64) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM feed WHERE number = ?")?.execute([number])?;
+    Ok(())
+}
+
+/// How the last run ended.
+pub(super) struct LastRun {
+    /// The machine's start that it was in.
+    pub(super) boot: Option<String>,
+    /// It stopped in order.
+    pub(super) clean: bool,
+    /// When it last had read the log to its end; 0 if it never had.
+    pub(super) read_at: i64,
+}
+
+pub(super) fn last_run(connection: &Connection) -> rusqlite::Result<LastRun> {
+    connection.query_row("SELECT boot, clean, read_at FROM runs", [], |row| {
+        Ok(LastRun { boot: row.get(0)?, clean: row.get(1)?, read_at: row.get(2)? })
+    })
+}
+
+pub(super) fn begin_run(connection: &Connection, boot: Option<&str>) -> rusqlite::Result<()> {
+    connection.execute("UPDATE runs SET boot = ?, clean = 0", [boot])?;
+    Ok(())
+}
+
+pub(super) fn end_run(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute("UPDATE runs SET clean = 1", [])?;
+    Ok(())
+}
+
+pub(super) fn set_read(connection: &Connection, at: i64) -> rusqlite::Result<()> {
+    connection.prepare_cached("UPDATE runs SET read_at = ?")?.execute([at])?;
+    Ok(())
+}
+
+fn parsed<T: DeserializeOwned>(row: &Row<'_>, at: usize) -> rusqlite::Result<T> {
+    let text: String = row.get(at)?;
+    serde_json::from_str(&text).map_err(|cause| rusqlite::Error::FromSqlConversionFailure(at, Type::Text, cause.into()))
 }

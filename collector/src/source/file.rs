@@ -10,9 +10,10 @@ use tokio::time::Instant;
 
 use super::log_file::Line;
 use super::tail::Tail;
-use crate::batch::{BATCH_LINES, BATCH_WAIT, Batch, Rejected};
+use crate::batch::{BATCH_LINES, BATCH_WAIT, Batch, Origin, Rejected};
 use crate::decode;
 use crate::deliver::deliver;
+use crate::ledger::Ledger;
 use crate::report::Report;
 use crate::store::Store;
 
@@ -23,7 +24,14 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 const CUTS: usize = 16;
 
 /// Follows the log until `stop`. `path` is also the checkpoint's key.
-pub async fn follow(path: &Path, mut tail: Tail, store: &Store, report: &Report, mut stop: watch::Receiver<bool>) {
+pub async fn follow(
+    path: &Path,
+    mut tail: Tail,
+    store: &Store,
+    ledger: Option<&Ledger>,
+    report: &Report,
+    mut stop: watch::Receiver<bool>,
+) {
     // A lasting failure is reported once, not at each poll.
     let mut last_error = String::new();
     let mut stored = None;
@@ -35,6 +43,7 @@ pub async fn follow(path: &Path, mut tail: Tail, store: &Store, report: &Report,
             report.stopped_in_backlog(path);
             return;
         }
+        let mut failed = false;
         let polled = match tail.poll(BATCH_LINES) {
             Ok(polled) => {
                 last_error.clear();
@@ -42,6 +51,7 @@ pub async fn follow(path: &Path, mut tail: Tail, store: &Store, report: &Report,
                 polled
             }
             Err(error) => {
+                failed = true;
                 let error = error.to_string();
                 report.health().log_error(Some(&error));
                 if last_error != error {
@@ -53,18 +63,23 @@ pub async fn follow(path: &Path, mut tail: Tail, store: &Store, report: &Report,
         };
         for notice in &polled.notices {
             report.notice(path, notice);
+            if let Some(ledger) = ledger.filter(|_| notice.is_gap())
+                && let Err(error) = ledger.lines_lost(path, notice)
+            {
+                report.failed("no record says so", &error);
+            }
         }
         let full = polled.lines.len() >= BATCH_LINES;
         let checkpoint = tail.checkpoint();
         let moved = checkpoint != stored;
         let at = checkpoint.clone().map(|checkpoint| (path.to_owned(), checkpoint));
-        let mut batch = Batch { checkpoint: at, ..Batch::default() };
+        let mut batch = Batch { origin: Origin::File, checkpoint: at, ..Batch::default() };
         for line in polled.lines {
             decode_into(&mut batch, line);
         }
         if moved || !batch.is_empty() {
             report.health().reader_rests();
-            if let Err(error) = deliver(store, &batch, report, &mut stop, STOP_GRACE).await {
+            if let Err(error) = deliver(store, ledger, &batch, report, &mut stop, STOP_GRACE).await {
                 report
                     .failed("stopped before every line was stored; the next start continues at the checkpoint", &error);
                 return;
@@ -74,6 +89,9 @@ pub async fn follow(path: &Path, mut tail: Tail, store: &Store, report: &Report,
         }
         if full {
             continue;
+        }
+        if let Some(ledger) = ledger.filter(|_| !failed) {
+            ledger.at_end(Origin::File);
         }
         // Return only after a poll that began after the stop, so that lines written before the stop are stored.
         if stopping {
@@ -87,12 +105,12 @@ fn decode_into(batch: &mut Batch, line: Line) {
     let (reason, content) = match line.content {
         Ok(content) => match decode::line::record(&content) {
             Ok(record) => {
-                batch.records.push(record);
+                batch.add(record);
                 return;
             }
             Err(error) => match behind_a_cut(&content) {
                 Some((cut, record)) => {
-                    batch.records.push(record);
+                    batch.add(record);
                     let reason = format!("the entry was cut, and another one follows it in the line: {error}");
                     (reason, content.get(..cut).unwrap_or_default().to_vec())
                 }

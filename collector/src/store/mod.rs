@@ -22,6 +22,8 @@ pub enum StoreError {
     Sqlite(#[from] sqlite::SqliteError),
     #[error(transparent)]
     DynamoDb(#[from] dynamodb::DynamoError),
+    #[error("ledger: {0}")]
+    Ledger(String),
     #[error("stopped during a write")]
     Stopped,
 }

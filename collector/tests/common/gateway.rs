@@ -5,9 +5,10 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
-use audit::notice::{INTENTS, Intent};
-use audit::{AuditMode, ExchangeFacts, VmFacts};
+use audit::notice::{End, INTENTS, Intent, REPORTS, VmReport};
+use audit::{AttemptFacts, AuditMode, ExchangeFacts, VmFacts};
 
 /// An HTTP/1.1 connection.
 pub(crate) struct Client(UnixStream);
@@ -49,12 +50,41 @@ impl Client {
     pub(crate) fn intent(&mut self, intent: &Intent) -> (u16, String) {
         self.send("POST", INTENTS, &serde_json::to_vec(intent).unwrap())
     }
+
+    /// A report that the collector has taken.
+    pub(crate) fn report(&mut self, report: &VmReport) {
+        let answer = self.send("POST", REPORTS, &serde_json::to_vec(report).unwrap());
+        assert_eq!(answer, (204, String::new()));
+    }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
         let _ = self.0.shutdown(Shutdown::Both);
     }
+}
+
+/// When calls begin, in milliseconds since 1970.
+pub(crate) static BEGAN: LazyLock<u64> =
+    LazyLock::new(|| u64::try_from(time::OffsetDateTime::now_utc().unix_timestamp()).unwrap() * 1000);
+
+/// A report of `vm-1`.
+pub(crate) fn report(begun: u64, logged: u64, may_begin: u64, ends: Vec<End>) -> VmReport {
+    let (vm, envoy) = ("vm-1".to_owned(), "envoy-1".to_owned());
+    VmReport { vm, envoy, time_ms: *BEGAN, begun, logged, may_begin, ends }
+}
+
+/// The end of a call of `vm-1`, which logged it under this number.
+pub(crate) fn end(id: &str, number: u64) -> End {
+    let vm =
+        VmFacts { id: "vm-1".to_owned(), envoy: "envoy-1".to_owned(), begun: number, logged: number, in_flight: 0 };
+    let attempt = AttemptFacts {
+        region: "us-east-1".to_owned(),
+        tried: ["vpn/us-east-1", "dx/us-east-1"].map(str::to_owned).to_vec(),
+        ..AttemptFacts::default()
+    };
+    let exchange = ExchangeFacts { vm: Some(vm), ..intent(id).exchange };
+    End { time_ms: *BEGAN + 250, status: 200, exchange, attempt: Some(attempt) }
 }
 
 pub(crate) fn intent(id: &str) -> Intent {
@@ -68,7 +98,7 @@ pub(crate) fn intent(id: &str) -> Intent {
         vm: Some(vm),
         ..ExchangeFacts::default()
     };
-    Intent { time_ms: 1_790_000_000_000, exchange }
+    Intent { time_ms: *BEGAN, exchange }
 }
 
 /// Makes the disk of a program slow or full.

@@ -50,6 +50,18 @@ pub(crate) fn line_as(record: &AuditRecord) -> String {
     format!("{line}\n")
 }
 
+/// The line of a call that its VM logged under this number.
+pub(crate) fn numbered_line(id: &str, vm: &str, envoy: &str, number: u64, audit: Option<&str>) -> String {
+    let mut line: Value = serde_json::from_str(&line(id)).unwrap();
+    let mut facts: Value = serde_json::from_str(line["exchange"].as_str().unwrap()).unwrap();
+    facts["vm"] = serde_json::json!({"id": vm, "envoy": envoy, "begun": number, "logged": number, "in_flight": 0});
+    if let Some(audit) = audit {
+        facts["audit"] = audit.into();
+    }
+    line["exchange"] = facts.to_string().into();
+    format!("{line}\n")
+}
+
 /// A line whose first kilobyte is that of every other one, as with an application inference profile's ARN.
 pub(crate) fn line_like_others(id: &str) -> String {
     let line = line(id);
