@@ -15,25 +15,32 @@ use crate::harness::{Gateway, Keys, required};
 const CALL: &[u8] = b"GET /foundation-models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 
 /// A file system of its own in memory. Needs root.
-struct Disk(PathBuf);
+pub(crate) struct Disk(PathBuf);
 
 impl Disk {
-    fn mount(path: PathBuf) -> Disk {
+    /// `size` as tmpfs(5) has it.
+    pub(crate) fn mount(path: PathBuf, size: &str) -> Disk {
         std::fs::create_dir_all(&path).unwrap();
         let mut mount = Command::new("mount");
-        let status = mount.args(["-t", "tmpfs", "-o", "size=512k", "tmpfs"]).arg(&path).status().unwrap();
+        let status = mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&path).status().unwrap();
         assert!(status.success(), "mount needs root");
         Disk(path)
     }
 
     /// Writes until nothing is left.
-    fn fill(&self) {
+    pub(crate) fn fill(&self) {
         let mut file = std::fs::File::create(self.filler()).unwrap();
         while file.write_all(&[0; 4096]).is_ok() {}
     }
 
-    fn filler(&self) -> PathBuf {
+    pub(crate) fn filler(&self) -> PathBuf {
         self.0.join("filler")
+    }
+}
+
+impl Disk {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
     }
 }
 
@@ -63,7 +70,7 @@ fn now() -> f64 {
 #[test]
 fn lost_entries_are_in_a_window_with_a_bound() {
     let dir = tempfile::tempdir().unwrap();
-    let disk = Disk::mount(dir.path().join("log"));
+    let disk = Disk::mount(dir.path().join("log"), "512k");
     let double = Double::builder().tls_dir(dir.path().join("tls")).path_name("internet").start().unwrap();
     let log = disk.0.join("access.jsonl");
     let gateway = Gateway::start(
