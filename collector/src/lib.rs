@@ -6,6 +6,7 @@ pub mod backoff;
 pub mod batch;
 pub mod checkpoint;
 pub mod clock;
+pub mod completeness;
 pub mod decode;
 pub mod deliver;
 pub mod hash;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use audit::text::visible;
 use audit_collector::clock::Reading;
+use audit_collector::completeness::Verdict;
 use audit_collector::health::Options;
 use audit_collector::health::envoy::Admin;
 use audit_collector::ledger::{Ledger, Times};
@@ -47,6 +48,8 @@ enum Command {
     Query(Box<commands::query::QueryArguments>),
     /// Store what a store lacks of old access logs, and keep it from now on
     Import(commands::import::ImportArguments),
+    /// Say whether every call has its record, or what is missing. Exit status: 0 complete, 1 incomplete, 2 not known
+    Completeness(commands::completeness::CompletenessArguments),
     /// Delete expired records now, which `run` does every hour
     Purge(PurgeArguments),
     /// Entries that could not be decoded, and records that a store refused
@@ -208,6 +211,14 @@ async fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(arguments) => collect(arguments).await,
         Command::Query(arguments) => commands::query::query(*arguments).await,
+        Command::Completeness(arguments) => match commands::completeness::run(arguments).await {
+            Ok(verdict) => return ExitCode::from(verdict.exit_status()),
+            Err(error) => {
+                stderr::line(format!("audit-collector: {}\n", visible(&error.to_string())));
+                stderr::flush();
+                return ExitCode::from(Verdict::Unknown.exit_status());
+            }
+        },
         Command::Import(arguments) => commands::import::run(arguments).await,
         Command::Purge(arguments) => purge(&arguments),
         Command::Rejected { action } => rejected(action).await,

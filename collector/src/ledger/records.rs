@@ -66,7 +66,7 @@ pub(super) fn envoy_end(id: &str, envoy: &Envoy, (lost, at_most): (u64, u64), ti
     }
 }
 
-/// `now` ends a hole behind which there is no entry.
+/// `now` ends a hole that no entry follows.
 pub(super) fn hole(id: &str, vm: &Vm, hole: &Hole, now: &str) -> AuditRecord {
     let Hole { first, last, before, after } = hole;
     let time = before.as_ref().map_or(&vm.since, |before| &before.time);
