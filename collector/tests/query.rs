@@ -240,9 +240,9 @@ fn sums_by_any_column() {
     let (csv, _) = run(&file, &["--by", "day,path", "--format", "csv", "--time-zone", "Europe/Berlin"]);
     assert_eq!(
         csv,
-        "day,path,records,errors,tokens_in,tokens_out,tokens_cache_read,tokens_cache_write,tokens_in_estimated,\
+        "day,path,records,errors,tokens_in,tokens_out,tokens_cache_read,tokens_cache_write,tokens_cache_write_5m,tokens_cache_write_1h,tokens_in_estimated,\
          tokens_out_estimated,bytes_in,bytes_out,latency_p50_ms,latency_max_ms\r\n\
-         2026-07-02,,10,0,70,90,0,0,0,0,0,0,12,27\r\n2026-07-02,vpn,20,1,140,180,0,0,0,0,0,0,14,29\r\n"
+         2026-07-02,,10,0,70,90,0,0,0,0,0,0,0,0,12,27\r\n2026-07-02,vpn,20,1,140,180,0,0,0,0,0,0,0,0,14,29\r\n"
     );
     let (json, stderr) = run(&file, &["--by", "status", "--json", "--limit", "1"]);
     let row: Value = serde_json::from_str(&json).unwrap();

@@ -10,7 +10,7 @@ use super::{ArgumentError, Zone, nearest};
 const MAX_GROUPS: usize = 50_000;
 
 /// What records can be added up by, and the fields that it needs.
-const KEYS: [(&str, Key); 18] = [
+const KEYS: [(&str, Key); 21] = [
     ("principal", Key::Field("principal")),
     ("source_address", Key::Field("source_address")),
     ("operation", Key::Field("operation")),
@@ -26,19 +26,24 @@ const KEYS: [(&str, Key); 18] = [
     ("access_key_id", Key::Field("access_key_id")),
     ("session", Key::Field("session")),
     ("kind", Key::Field("kind")),
+    ("service_tier", Key::Field("service_tier")),
+    ("model_invoked", Key::Field("model_invoked")),
+    ("stream_end", Key::Field("stream_end")),
     ("day", Key::Time(10)),
     ("hour", Key::Time(13)),
     ("month", Key::Time(7)),
 ];
 
 /// The columns behind the keys.
-pub const SUMS: [&str; 12] = [
+pub const SUMS: [&str; 14] = [
     "records",
     "errors",
     "tokens_in",
     "tokens_out",
     "tokens_cache_read",
     "tokens_cache_write",
+    "tokens_cache_write_5m",
+    "tokens_cache_write_1h",
     "tokens_in_estimated",
     "tokens_out_estimated",
     "bytes_in",
@@ -48,13 +53,15 @@ pub const SUMS: [&str; 12] = [
 ];
 
 /// The fields that each group needs, whatever its keys are.
-const NEEDED: [&str; 11] = [
+const NEEDED: [&str; 13] = [
     "status",
     "error_type",
     "tokens_in",
     "tokens_out",
     "tokens_cache_read",
     "tokens_cache_write",
+    "tokens_cache_write_5m",
+    "tokens_cache_write_1h",
     "tokens_in_estimated",
     "tokens_out_estimated",
     "bytes_in",
@@ -101,8 +108,8 @@ struct Minute {
 struct Group {
     records: u64,
     errors: u64,
-    /// Those of [`NEEDED`] from the third to the tenth.
-    sums: [u64; 8],
+    /// Those of [`NEEDED`] from the third to the last but one.
+    sums: [u64; 10],
     latency: Latency,
     latency_max: u64,
 }
@@ -229,7 +236,8 @@ impl Group {
     }
 
     fn sums(&self) -> [u64; SUMS.len()] {
-        let [input, output, read, write, input_guess, output_guess, bytes_in, bytes_out] = self.sums;
+        let [input, output, read, write, write_5m, write_1h, input_guess, output_guess, bytes_in, bytes_out] =
+            self.sums;
         let median = self.latency.median().min(self.latency_max);
         [
             self.records,
@@ -238,6 +246,8 @@ impl Group {
             output,
             read,
             write,
+            write_5m,
+            write_1h,
             input_guess,
             output_guess,
             bytes_in,

@@ -24,6 +24,12 @@ pub struct Usage {
     /// Input tokens written to the prompt cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_write: Option<u64>,
+    /// Of these, the tokens that stay for five minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_write_5m: Option<u64>,
+    /// Of these, the tokens that stay for an hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_write_1h: Option<u64>,
 }
 
 impl Usage {
@@ -35,6 +41,101 @@ impl Usage {
             output: self.output.or(other.output),
             cache_read: self.cache_read.or(other.cache_read),
             cache_write: self.cache_write.or(other.cache_write),
+            cache_write_5m: self.cache_write_5m.or(other.cache_write_5m),
+            cache_write_1h: self.cache_write_1h.or(other.cache_write_1h),
+        }
+    }
+}
+
+/// Units that guardrails processed, as Bedrock bills them by policy. Word filters and free units are left out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardrailUnits {
+    /// Text units of the content filters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<u64>,
+    /// Images of the content filters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<u64>,
+    /// Text units of denied topics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<u64>,
+    /// Text units of the filters of sensitive information.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sensitive: Option<u64>,
+    /// Text units of the contextual grounding check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grounding: Option<u64>,
+    /// Text units of automated reasoning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<u64>,
+}
+
+impl GuardrailUnits {
+    /// Whether no guardrail reported units.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The sums.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        let sum = |a: Option<u64>, b: Option<u64>| match (a, b) {
+            (Some(a), Some(b)) => Some(a.saturating_add(b)),
+            (a, b) => a.or(b),
+        };
+        Self {
+            content: sum(self.content, other.content),
+            image: sum(self.image, other.image),
+            topic: sum(self.topic, other.topic),
+            sensitive: sum(self.sensitive, other.sensitive),
+            grounding: sum(self.grounding, other.grounding),
+            reasoning: sum(self.reasoning, other.reasoning),
+        }
+    }
+}
+
+/// Bedrock's choices that change what a call costs and how fast it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Serving {
+    /// The service tier: `default`, `priority`, `flex`, `reserved`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<String>,
+    /// The latency mode: `standard`, `optimized`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<String>,
+}
+
+impl Serving {
+    /// Whether nothing is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Each field of `self`, or that of `other` where `self` has none.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self { tier: self.tier.or(other.tier), latency: self.latency.or(other.latency) }
+    }
+}
+
+/// How an event stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StreamOutcome {
+    /// The event came that ends it.
+    Complete,
+    /// It did not.
+    Incomplete,
+}
+
+impl StreamOutcome {
+    /// Its name in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Incomplete => "incomplete",
         }
     }
 }
@@ -80,6 +181,24 @@ pub struct ExchangeFacts {
     /// Estimates of counts that the response lacks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimate: Option<Estimate>,
+    /// What the request asked for.
+    #[serde(default, skip_serializing_if = "Serving::is_empty")]
+    pub asked: Serving,
+    /// What the response says it got.
+    #[serde(default, skip_serializing_if = "Serving::is_empty")]
+    pub served: Serving,
+    /// The model that a prompt router chose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invoked: Option<String>,
+    /// What guardrails processed.
+    #[serde(default, skip_serializing_if = "GuardrailUnits::is_empty")]
+    pub guardrail: GuardrailUnits,
+    /// How the response's event stream ended; absent for a response without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamOutcome>,
+    /// Method and path of a request that matches no operation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown_path: Option<String>,
     /// Set for a call that went through the relay: Envoy's log has only the hop to the relay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relayed: Option<Relayed>,

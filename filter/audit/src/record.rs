@@ -57,10 +57,40 @@ audit_record! {
     tokens_cache_read: Option<u64> = Gateway(exchange.usage.cache_read),
     /// Input tokens written to the prompt cache.
     tokens_cache_write: Option<u64> = Gateway(exchange.usage.cache_write),
+    /// Of these, tokens that stay for five minutes.
+    tokens_cache_write_5m: Option<u64> = Gateway(exchange.usage.cache_write_5m),
+    /// Of these, tokens that stay for an hour.
+    tokens_cache_write_1h: Option<u64> = Gateway(exchange.usage.cache_write_1h),
     /// Input tokens as the gateway estimated them from the request's bytes, if the response did not report them.
     tokens_in_estimated: Option<u64> = Gateway(exchange.estimate.and_then(|estimate| estimate.input)),
     /// Output tokens as the gateway estimated them from the response's bytes, if it ended before it reported them.
     tokens_out_estimated: Option<u64> = Gateway(exchange.estimate.and_then(|estimate| estimate.output)),
+    /// The service tier that the request asked for (`default`, `priority`, `flex`, `reserved`).
+    service_tier_asked: Option<String> = Gateway(exchange.asked.tier),
+    /// The service tier that the response names.
+    service_tier: Option<String> = Gateway(exchange.served.tier),
+    /// The latency mode that the request asked for (`standard`, `optimized`).
+    latency_mode_asked: Option<String> = Gateway(exchange.asked.latency),
+    /// The latency mode that the response names.
+    latency_mode: Option<String> = Gateway(exchange.served.latency),
+    /// The model that a prompt router chose.
+    model_invoked: Option<String> = Gateway(exchange.invoked),
+    /// Text units of a guardrail's content filters.
+    guardrail_content_units: Option<u64> = Gateway(exchange.guardrail.content),
+    /// Images of a guardrail's content filters.
+    guardrail_image_units: Option<u64> = Gateway(exchange.guardrail.image),
+    /// Text units of a guardrail's denied topics.
+    guardrail_topic_units: Option<u64> = Gateway(exchange.guardrail.topic),
+    /// Text units of a guardrail's filters of sensitive information, without the free ones.
+    guardrail_sensitive_units: Option<u64> = Gateway(exchange.guardrail.sensitive),
+    /// Text units of a guardrail's contextual grounding check.
+    guardrail_grounding_units: Option<u64> = Gateway(exchange.guardrail.grounding),
+    /// Text units of a guardrail's automated reasoning.
+    guardrail_reasoning_units: Option<u64> = Gateway(exchange.guardrail.reasoning),
+    /// `complete` if an event stream had the event that ends it, else `incomplete`. Null for other responses.
+    stream_end: Option<String> = Gateway(exchange.stream.map(|end| end.name().to_owned())),
+    /// Method and path of a request that matches no operation, without its query, at most 128 bytes.
+    unknown_path: Option<String> = Gateway(exchange.unknown_path),
     /// First byte of the request to last byte of the response, in milliseconds.
     latency_ms: u64 = Envoy(envoy.duration_ms),
     /// First byte of the request to first byte of the upstream's response, in milliseconds.
@@ -106,7 +136,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{AuditMode, Estimate, Kind, Relayed, Usage, VmFacts};
+    use crate::{AuditMode, Estimate, GuardrailUnits, Kind, Relayed, Serving, StreamOutcome, Usage, VmFacts};
 
     fn key(id: &str) -> ExchangeKey {
         let time = "1970-01-01T00:00:01.000Z".to_owned();
@@ -134,7 +164,27 @@ mod tests {
             class: text("the class"),
             upstream_id: text("the upstream id"),
             error: text("the error"),
-            usage: Usage { input: Some(101), output: Some(102), cache_read: Some(103), cache_write: Some(104) },
+            usage: Usage {
+                input: Some(101),
+                output: Some(102),
+                cache_read: Some(103),
+                cache_write: Some(104),
+                cache_write_5m: Some(111),
+                cache_write_1h: Some(112),
+            },
+            asked: Serving { tier: text("the tier asked"), latency: text("the latency asked") },
+            served: Serving { tier: text("the tier"), latency: text("the latency") },
+            invoked: text("the model invoked"),
+            guardrail: GuardrailUnits {
+                content: Some(113),
+                image: Some(114),
+                topic: Some(115),
+                sensitive: Some(116),
+                grounding: Some(117),
+                reasoning: Some(118),
+            },
+            stream: Some(StreamOutcome::Incomplete),
+            unknown_path: text("the path that is unknown"),
             estimate: Some(Estimate { input: Some(106), output: Some(107) }),
             relayed: Some(Relayed { path: text("the path"), attempts: 105 }),
             audit: Some(AuditMode::Required),

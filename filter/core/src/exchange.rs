@@ -15,8 +15,8 @@ use crate::handoff::crossing;
 use crate::headers::Headers;
 use crate::intent::{IntentError, IntentState, mode_fact};
 use crate::metrics::{Observation, Sample};
-use crate::operation::{Metering, Operation};
-use crate::pending::{PendingCall, PreparedCall, Route, content_length, recognise, resolve};
+use crate::operation::{CallError, Operation};
+use crate::pending::{PendingCall, PreparedCall, Route, content_length, recognise, resolve, unknown_path};
 use crate::policy::Policy;
 use crate::principal::PrincipalError;
 use crate::quota;
@@ -26,6 +26,8 @@ use crate::shared::millis;
 use crate::spending::Spending;
 use crate::step::{Context, RequestBodyMode, RequestEvent, RequestStep, ResponseBodyMode, ResponseEvent, ResponseStep};
 use crate::usage::Meter;
+use crate::usage::json::Scanner;
+use crate::usage::serving::{self, Served};
 use audit::notice::Intent;
 use audit::{Estimate, ExchangeFacts};
 use sha2::{Digest, Sha256};
@@ -54,6 +56,10 @@ pub struct Exchange {
     model: Option<String>,
     spending: Spending,
     intent: IntentState,
+    /// What the body of the request asks for, while it is held.
+    asked: Option<Box<(Scanner, Served)>>,
+    /// Whether the request asks for a guardrail's trace.
+    traced: bool,
     /// Bytes of the request's body.
     body_bytes: u64,
     relay: Relay,
@@ -193,7 +199,10 @@ impl Exchange {
         self.times.request = Some(context.now);
         self.translated = is_grpc(headers);
         let principal = principal.map(|name| self.facts.principal = name);
-        let call = recognise(headers)?;
+        let call = recognise(headers).inspect_err(|refusal| {
+            self.facts.unknown_path =
+                matches!(refusal, Refusal::Call(CallError::Unknown)).then(|| unknown_path(headers));
+        })?;
         self.operation = Some(call.operation);
         self.facts.operation = Some(call.operation.name().to_owned());
         self.facts.model = call.model().map(str::to_owned);
@@ -210,6 +219,8 @@ impl Exchange {
             return Err(Refusal::EncodedBody);
         }
         let headers = crossing(headers)?;
+        self.facts.asked = serving::of_headers(&headers);
+        self.traced = headers.get_str("x-amzn-bedrock-trace").is_some_and(|trace| trace.starts_with("ENABLED"));
         let call = resolve(call, policy)?;
         self.model = call.model().map(str::to_owned);
         let subject = Subject {
@@ -242,6 +253,7 @@ impl Exchange {
             self.spending.stream(length, end_of_stream, context)?;
             return self.forward(pending.with_streaming_body(length), context.now, context);
         }
+        self.asked = pending.call.operation.asks_in_body().then(Box::default);
         self.state = State::Hashing { pending: Box::new(pending), hasher: Sha256::new(), length: 0 };
         if end_of_stream { self.request_body(&[], true, context) } else { Ok(RequestStep::AwaitBody) }
     }
@@ -256,8 +268,14 @@ impl Exchange {
         match std::mem::take(&mut self.state) {
             State::Hashing { pending, mut hasher, length } => {
                 hasher.update(chunk);
+                if let Some(asked) = &mut self.asked {
+                    asked.0.feed(chunk, &mut asked.1);
+                }
                 self.spending.read_held(chunk, end_of_stream, context)?;
                 if end_of_stream {
+                    if let Some(asked) = self.asked.take() {
+                        self.facts.asked = asked.1.serving();
+                    }
                     return self.forward(pending.with_body(hasher, length), context.now, context);
                 }
                 self.state = State::Hashing { pending, hasher, length };
@@ -479,7 +497,7 @@ impl Exchange {
             self.facts.error = headers.get_str("x-amzn-errortype").and_then(error_type);
         }
         if let Some(operation) = self.operation {
-            self.meter = Meter::start(operation.metering(), status, headers);
+            self.meter = Meter::start(operation.metering(), status, headers, self.traced);
         }
         if relayed {
             self.relay = Relay::Streaming(FrameGuard::new(self.meter.reads_event_stream()));
@@ -533,7 +551,7 @@ impl Exchange {
     fn is_abandoned(&self) -> bool {
         matches!(self.state, State::Forwarded { .. })
             && self.times.response.is_none()
-            && self.operation.is_some_and(|operation| operation.metering() != Metering::Free)
+            && self.operation.is_some_and(Operation::uses_tokens)
     }
 
     /// Whether the collector may have an intent of the call, and has to be told of its end.
@@ -556,6 +574,10 @@ impl Exchange {
         let reading = self.meter.reading(complete);
         ExchangeFacts {
             usage: reading.usage,
+            served: reading.served,
+            invoked: reading.invoked,
+            guardrail: reading.guardrail,
+            stream: reading.stream,
             estimate: if self.is_abandoned() {
                 Some(Estimate { input: Some(quota::input_of(self.body_bytes)), output: None })
             } else {

@@ -501,7 +501,13 @@ fn a_throttled_caller_learns_when_to_retry() {
     let mut client = Client::of(load(&document), Some(keys()));
     assert_eq!(client.headers(&converse(&[]), false), RequestStep::AwaitBody);
     let mut facts = client.exchange.facts(true);
-    facts.usage = audit::Usage { input: Some(50), output: Some(20), cache_read: Some(900), cache_write: Some(1) };
+    facts.usage = audit::Usage {
+        input: Some(50),
+        output: Some(20),
+        cache_read: Some(900),
+        cache_write: Some(1),
+        ..audit::Usage::default()
+    };
     let context = Context {
         policy: &client.policy,
         credentials: &client.credentials,
@@ -551,4 +557,45 @@ fn refuses_when_credentials_expired() {
     let reply = refused(client.headers(&converse(&[]), false));
     assert_eq!(reply.0, 503);
     assert!(reply.2.contains("have expired"), "{}", reply.2);
+}
+
+#[test]
+fn facts_say_what_was_asked_for() {
+    let asked =
+        |tier: &str, latency: &str| audit::Serving { tier: Some(tier.to_owned()), latency: Some(latency.to_owned()) };
+    let mut client = Client::new("gateway", "sigv4", Some(keys()));
+    client.headers(&converse(&[]), false);
+    client.body(br#"{"serviceTier":{"ty"#, false);
+    forwarded(client.body(br#"pe":"flex"},"performanceConfig":{"latency":"optimized"}}"#, true));
+    assert_eq!(client.exchange.facts(true).asked, asked("flex", "optimized"));
+    let invoke = headers(&[
+        (":method", "POST"),
+        (":path", &format!("/model/{}/invoke", MODEL.replace(':', "%3A"))),
+        ("x-amzn-bedrock-service-tier", "priority"),
+        ("x-amzn-bedrock-performanceconfig-latency", "standard"),
+    ]);
+    let mut client = Client::new("gateway", "sigv4", Some(keys()));
+    client.headers(&invoke, false);
+    forwarded(client.body(br#"{"serviceTier":{"type":"no"}}"#, true));
+    assert_eq!(client.exchange.facts(true).asked, asked("priority", "standard"));
+}
+
+#[test]
+fn an_unknown_path_is_kept_short_and_visible() {
+    let long = format!("/{}", "é\u{202e}".repeat(100));
+    for (path, wanted) in [
+        ("/v1/chat?key=secret", "POST /v1/chat"),
+        ("/a\u{1b}[2J", "POST /a\\u{1b}[2J"),
+        ("/model/x/invoke#y", "POST /model/x/invoke"),
+        (&long, "POST /é\\u{202e}é\\u{202e}é"),
+    ] {
+        let mut client = Client::new("gateway", "sigv4", Some(keys()));
+        client.headers(&headers(&[(":method", "POST"), (":path", path)]), true);
+        let kept = client.exchange.facts(true).unknown_path.unwrap_or_default();
+        assert!(kept.starts_with(wanted) && kept.len() <= 128, "{kept}");
+        assert!(path.len() > 100 || kept == wanted, "{kept}");
+    }
+    let mut client = Client::new("gateway", "sigv4", Some(keys()));
+    client.headers(&converse(&[]), false);
+    assert_eq!(client.exchange.facts(true).unknown_path, None);
 }

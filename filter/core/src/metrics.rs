@@ -157,7 +157,7 @@ mod tests {
             model: Some("anthropic.claude-v2:0"),
             error: Some("ThrottlingException"),
             attempts: 2,
-            usage: Usage { input: Some(3), output: Some(4), cache_read: Some(0), cache_write: None },
+            usage: Usage { input: Some(3), output: Some(4), cache_read: Some(0), ..Usage::default() },
             duration: Duration::from_micros(12_900),
             first_byte: Some(Duration::from_millis(5)),
         };

@@ -33,6 +33,8 @@ pub enum Method {
 pub enum Metering {
     /// Nowhere: it uses no tokens.
     Free,
+    /// Nowhere either; a JSON body has a guardrail's units.
+    Guardrail,
     /// Response headers, else a JSON body with a `usage` object.
     Json,
     /// An event stream.
@@ -85,7 +87,7 @@ operations! {
     ConverseStream: BedrockRuntime Post "/model/{modelId}/converse-stream" EventStream "bedrock:InvokeModelWithResponseStream",
     CountTokens: BedrockRuntime Post "/model/{modelId}/count-tokens" Free "bedrock:CountTokens",
     InvokeModelWithBidirectionalStream: BedrockRuntime Post "/model/{modelId}/invoke-with-bidirectional-stream" EventStream "bedrock:InvokeModelWithBidirectionalStream",
-    ApplyGuardrail: BedrockRuntime Post "/guardrail/{guardrailIdentifier}/version/{guardrailVersion}/apply" Free "bedrock:ApplyGuardrail",
+    ApplyGuardrail: BedrockRuntime Post "/guardrail/{guardrailIdentifier}/version/{guardrailVersion}/apply" Guardrail "bedrock:ApplyGuardrail",
     InvokeGuardrailChecks: BedrockRuntime Post "/guardrail-checks/invoke" Free "bedrock:InvokeGuardrailChecks",
     StartAsyncInvoke: BedrockRuntime Post "/async-invoke" Free "bedrock:InvokeModel",
     ListAsyncInvokes: BedrockRuntime Get "/async-invoke" Free "bedrock:ListAsyncInvokes" [
@@ -234,6 +236,17 @@ impl Operation {
     /// the Bedrock user guide, "Prerequisites for running model inference".
     pub const fn iam_action(self) -> &'static str {
         self.row().iam_action
+    }
+
+    /// Whether a model runs, and uses tokens.
+    pub fn uses_tokens(self) -> bool {
+        matches!(self.metering(), Metering::Json | Metering::EventStream)
+    }
+
+    /// Whether its request's body has the service tier and the latency mode; others have them in headers. Source: botocore 1.44.5,
+    /// `ConverseRequest` and `InvokeModelRequest`.
+    pub fn asks_in_body(self) -> bool {
+        matches!(self, Self::Converse | Self::ConverseStream)
     }
 
     /// Whether its response is an event stream.

@@ -14,10 +14,13 @@ use crate::policy::Policy;
 use crate::reply::Refusal;
 use crate::route::{RegionChoice, RouteClass};
 use crate::step::{Context, Forward, RelayedCall};
+use audit::text::visible;
 use sha2::{Digest, Sha256};
 
 /// The header that names a guardrail for a call.
 const GUARDRAIL_HEADER: &str = "x-amzn-bedrock-guardrailidentifier";
+/// Longest method and path of a request that matches no operation that are kept, in bytes.
+const MAX_UNKNOWN_PATH: usize = 128;
 
 /// A call that only lacks its body.
 #[derive(Debug)]
@@ -55,6 +58,21 @@ pub(crate) fn recognise(headers: &Headers) -> Result<Call, Refusal> {
     let method = headers.get_str(":method").ok_or(Refusal::RequestLine("method"))?;
     let path = headers.get_str(":path").ok_or(Refusal::RequestLine("path"))?;
     Ok(Call::recognise(method, path)?)
+}
+
+/// Method and path as a record keeps them. A query may hold anything.
+pub(crate) fn unknown_path(headers: &Headers) -> String {
+    let text = |name| headers.get(name).map(String::from_utf8_lossy).unwrap_or_default();
+    let (method, path) = (text(":method"), text(":path"));
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    let line = format!("{method} {path}");
+    let mut seen = visible(&line).into_owned();
+    if seen.len() > MAX_UNKNOWN_PATH {
+        let end = (0..=MAX_UNKNOWN_PATH - '…'.len_utf8()).rev().find(|end| seen.is_char_boundary(*end));
+        seen.truncate(end.unwrap_or_default());
+        seen.push('…');
+    }
+    seen
 }
 
 /// Puts the model that the policy means into the call.

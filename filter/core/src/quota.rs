@@ -247,7 +247,13 @@ mod tests {
 
     #[test]
     fn cache_reads_do_not_count() {
-        let usage = Usage { input: Some(10), output: Some(3), cache_read: Some(1000), cache_write: Some(4) };
+        let usage = Usage {
+            input: Some(10),
+            output: Some(3),
+            cache_read: Some(1000),
+            cache_write: Some(4),
+            ..Usage::default()
+        };
         assert_eq!(charge(usage, None, 5), 29);
         let estimate = Some(Estimate { input: Some(50), output: None });
         assert_eq!(charge(Usage { input: None, ..usage }, estimate, 1), 57);

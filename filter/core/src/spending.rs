@@ -3,7 +3,7 @@
 use crate::caller::Caller;
 use crate::config::Limits;
 use crate::limits::{Allowance, Exhausted};
-use crate::operation::{Metering, Operation};
+use crate::operation::Operation;
 use crate::quota::{self, Demand};
 use crate::reply::Refusal;
 use crate::route::RouteClass;
@@ -43,7 +43,7 @@ impl Spending {
         let account = Account { limits: class.limits(), class: class.name().to_owned(), caller, output_rate };
         let Some(allowance) = account.allowance(context) else { return Ok(()) };
         allowance.take().map_err(|exhausted| account.refusal(exhausted))?;
-        let runs = account.limits.tokens_per_minute.is_some() && operation.metering() != Metering::Free;
+        let runs = account.limits.tokens_per_minute.is_some() && operation.uses_tokens();
         self.demand = runs.then(Box::default);
         self.account = Some(account);
         Ok(())

@@ -28,6 +28,8 @@ pub struct Frames {
     payload_len: u32,
     payload: Payload,
     tokens: Tokens,
+    /// ConverseStream's `messageStop` or `metadata` came.
+    ended: bool,
     exception: Option<String>,
     error: Option<StreamError>,
 }
@@ -68,6 +70,8 @@ enum Part {
 enum Payload {
     #[default]
     Ignored,
+    /// ConverseStream's `messageStop`.
+    Stop,
     /// ConverseStream's `metadata`.
     Metadata(Box<(Scanner, Tokens)>),
     /// An exception's name.
@@ -147,6 +151,7 @@ impl Default for Frames {
             payload_len: 0,
             payload: Payload::default(),
             tokens: Tokens::default(),
+            ended: false,
             exception: None,
             error: None,
         }
@@ -173,6 +178,15 @@ impl Frames {
     /// Tokens reported up to now.
     pub fn usage(&self) -> Usage {
         self.tokens.usage()
+    }
+
+    pub(crate) fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// Whether the event came that ends the stream: ConverseStream's, or the chunk with the counts of the whole call.
+    pub fn has_end(&self) -> bool {
+        self.ended || self.tokens.has_metrics()
     }
 
     /// The exception that the stream carried, as the SDKs name it.
@@ -215,7 +229,7 @@ impl Frames {
             Part::Payload(left) => {
                 self.crc.update(piece);
                 match &mut self.payload {
-                    Payload::Ignored | Payload::Exception(_) => {}
+                    Payload::Ignored | Payload::Stop | Payload::Exception(_) => {}
                     Payload::Metadata(metadata) => metadata.0.feed(piece, &mut metadata.1),
                     Payload::Chunk(chunk) => chunk.0.feed(piece, &mut chunk.1),
                 }
@@ -251,6 +265,7 @@ impl Frames {
         }
         self.payload = match (message, event) {
             (Some(b"event"), Some(b"metadata")) => Payload::Metadata(Box::default()),
+            (Some(b"event"), Some(b"messageStop")) => Payload::Stop,
             (Some(b"event"), Some(b"chunk")) => Payload::Chunk(Box::default()),
             (Some(b"exception" | b"error"), _) => {
                 Payload::Exception(exception_name(exception.or(code).unwrap_or(b"unknown")))
@@ -266,7 +281,11 @@ impl Frames {
         // Not before its CRC: a damaged frame says nothing.
         match std::mem::take(&mut self.payload) {
             Payload::Ignored => {}
-            Payload::Metadata(metadata) => self.tokens.merge(&metadata.1),
+            Payload::Stop => self.ended = true,
+            Payload::Metadata(metadata) => {
+                self.ended = true;
+                self.tokens.merge(&metadata.1);
+            }
             Payload::Chunk(chunk) => self.tokens.merge(&chunk.1.tokens),
             Payload::Exception(name) => drop(self.exception.get_or_insert(name)),
         }

@@ -2,8 +2,8 @@
 //!
 //! It follows structure only and does not validate: it stops reporting where a body stops being JSON.
 
-/// Keys that are remembered; deeper values are skipped.
-const DEPTH: usize = 3;
+/// Keys that are remembered; deeper values are skipped. A guardrail's units are eight keys deep.
+const DEPTH: usize = 8;
 /// Longest key that is remembered; no longer key is looked for.
 const KEY: usize = 40;
 /// Nesting whose objects and arrays are told apart (a bit each). Deeper, only brackets and strings matter.
@@ -237,6 +237,18 @@ impl Path {
         self.keys.get(parents.len())?.as_str()
     }
 
+    /// The first key.
+    pub fn first(&self) -> Option<&str> {
+        self.keys.first().filter(|_| self.depth > 0)?.as_str()
+    }
+
+    /// The last key, if the two before it are these.
+    pub fn last_behind(&self, parents: [&str; 2]) -> Option<&str> {
+        let from = self.depth.checked_sub(3)?;
+        let [first, second, last] = self.keys.get(from..self.depth)? else { return None };
+        (first.is(parents[0]) && second.is(parents[1])).then(|| last.as_str())?
+    }
+
     fn push(&mut self) {
         if let Some(key) = self.keys.get_mut(self.depth) {
             *key = Key::default();
@@ -317,6 +329,7 @@ mod tests {
             let found: Vec<_> = found.iter().map(|(path, value)| (path.as_str(), *value)).collect();
             let wanted = [
                 ("a.usage.x", 1),
+                ("a.usage.deep.no", 2),
                 ("l.", 3),
                 ("l..m", 4),
                 ("usage.inputTokens", 9),
