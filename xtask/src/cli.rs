@@ -54,6 +54,9 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Soak {
+    /// Kill the collector and Envoy, lock the store, fill the disk and rotate the log under load, for ten minutes or
+    /// SOAK_SECONDS (docs/audit.md).
+    Audit,
     /// Begin large calls on 200 connections and end none, for a minute (docs/security.md).
     Bodies,
     /// Break the gateway's paths under load, in network namespaces (docs/chaos.md).
@@ -97,6 +100,7 @@ impl Cli {
                 workspace.add_infra_tools()?;
                 artifacts::exec(workspace.command(artifacts::INFRA_CHECKS)?)
             }
+            Command::Soak(Soak::Audit) => test::soak("no_call_is_without").map(|()| ExitCode::SUCCESS),
             Command::Soak(Soak::Credentials) => test::soak("_under_load").map(|()| ExitCode::SUCCESS),
             Command::Soak(Soak::Bodies) => test::soak("bodies_that_never_end").map(|()| ExitCode::SUCCESS),
             Command::Soak(Soak::Keepalive) => test::soak("keepalive").map(|()| ExitCode::SUCCESS),

@@ -272,13 +272,10 @@ fn seconds(time: &Value) -> f64 {
 
 #[test]
 fn no_call_is_without_a_record() {
+    // `cargo xtask soak audit` sets it.
     let soak = std::env::var_os("SOAK").is_some();
-    let time =
-        Duration::from_secs(std::env::var("SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(if soak {
-            600
-        } else {
-            18
-        }));
+    let seconds = std::env::var("SOAK_SECONDS").ok().and_then(|text| text.parse().ok());
+    let time = Duration::from_secs(seconds.unwrap_or(if soak { 600 } else { 15 }));
     let mut scene = Scene::start();
     let stop = Arc::new(AtomicBool::new(false));
     let (callers, calls) = load(scene.listen, &stop);

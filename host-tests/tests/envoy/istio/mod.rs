@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bedrock_double::{EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY, Running};
@@ -163,6 +163,36 @@ fn the_mesh_answers_as_the_gateway_alone() {
         ledger.iter().all(|line| facts(line)["principal"] == "spiffe://cluster.local/ns/mission/sa/app"),
         "{ledger:#?}"
     );
+}
+
+/// The pod's containers share a volume with the collector's socket.
+#[test]
+fn the_pods_calls_wait_for_their_intents() {
+    let egress = Egress::reaching(
+        |at, doubles| doubles[at].addr(),
+        |filter| {
+            each(filter, &mut |object| {
+                let document = object.get_mut("configuration").and_then(|configuration| configuration.get_mut("value"));
+                let Some(Value::String(text)) = document else { return };
+                let mut rules: Value = serde_json::from_str(text).unwrap();
+                for class in rules["route_classes"].as_array_mut().into_iter().flatten() {
+                    class["audit"] = json!("required");
+                }
+                *text = rules.to_string();
+            });
+        },
+    );
+    let workload = egress.workload("mission");
+    assert_eq!(converse().make(workload.address, GOVCLOUD).status, 503, "no collector runs");
+    let folder = egress.gateway.dir.path();
+    let mut collector = Command::new(required("AUDIT_COLLECTOR_BIN"));
+    collector.arg("run").arg("--file").arg(folder.join("access.jsonl")).arg("--intents").arg(folder.join("audit.sock"));
+    collector.arg("--sqlite").arg(folder.join("audit.db")).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut collector = collector.spawn().unwrap();
+    eventually("a call", || (converse().make(workload.address, GOVCLOUD).status == 200).then_some(()));
+    collector.kill().unwrap();
+    collector.wait().unwrap();
+    assert!(seen(&egress.doubles).len() == 1, "only the call with an intent left");
 }
 
 fn converse() -> &'static Call {

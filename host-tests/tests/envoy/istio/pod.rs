@@ -191,6 +191,7 @@ pub(super) fn bootstrap(mut proxy: Proxy, dir: &Path, ca: &str) -> Value {
         for (key, value) in object {
             match (key.as_str(), value.as_str()) {
                 ("path", Some("/var/log/bedrock-gateway/access.jsonl")) => *value = json!(dir.join("access.jsonl")),
+                ("path", Some("/run/bedrock-gateway/audit.sock")) => *value = json!(dir.join("audit.sock")),
                 ("filename", Some("/etc/ssl/certs/ca-certificates.crt")) => *value = json!(ca),
                 _ => {}
             }

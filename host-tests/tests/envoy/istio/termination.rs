@@ -4,7 +4,7 @@
 //! Envoy, does what `pkg/envoy/agent.go` of Istio 1.30 does.
 
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus};
 use std::time::Instant;
 
 use super::*;
