@@ -124,12 +124,13 @@ impl Losses {
             // Without entries nothing fails.
             let written = sample.completed > last.completed || sample.unwritten_bytes == 0;
             let here = Past { at: now, buffered: sample.buffered };
-            open.window.lost = sample.buffered.saturating_sub(open.start);
             open.good = match open.good {
                 Some((first, count)) => Some((first, count + u32::from(written))),
                 None if written => Some((here, 1)),
                 None => None,
             };
+            // As at the window's end: the figure is a counter's, and must not shrink.
+            open.window.lost = open.good.map_or(here, |(first, _)| first).buffered.saturating_sub(open.start);
             if open.good.is_some_and(|(_, count)| count >= GOOD) {
                 events.extend(self.end(now));
             }
@@ -215,6 +216,22 @@ mod tests {
         assert_eq!(ended, [Event::Ended(window)]);
         let seen = losses.seen();
         assert_eq!((seen.lost, seen.failed_writes, seen.windows, seen.window), (500, 5, 1, Some(window)));
+    }
+
+    /// Prometheus takes a counter that shrinks for one that began anew.
+    #[test]
+    fn the_bound_never_shrinks() {
+        let mut losses = Losses::default();
+        let mut last = 0;
+        let waiting = |buffered, completed, failed| Sample { unwritten_bytes: 9, ..sample(buffered, completed, failed) };
+        let samples = [(10, 1, 0), (20, 1, 2), (40, 2, 2), (80, 2, 2), (160, 2, 3), (320, 4, 3), (640, 4, 3), (999, 5, 3)];
+        for (second, (buffered, completed, failed)) in (0..).zip(samples) {
+            losses.take(&waiting(buffered, completed, failed), at(second), FLUSH);
+            assert!(losses.seen().lost >= last, "{second}");
+            last = losses.seen().lost;
+        }
+        let window = losses.seen().window;
+        assert_eq!((last, window.and_then(|window| window.to)), (320, Some(at(5))));
     }
 
     #[test]
