@@ -41,6 +41,7 @@ COLLECTOR_COUNTERS = [
     ("EntriesRejected", ["entries_rejected_total", "records_refused_total"]),
     ("FeedEntriesDropped", ["feed_entries_dropped_total", "envoy_feed_dropped_total"]),
     ("AuditGaps", ["gaps_total"]),
+    ("CallsWithoutRecord", ["calls_lost_total", "calls_unknown_total"]),
     ("EnvoyWritesFailed", ["envoy_write_failed_total"]),
     ("EntriesLost", ["envoy_entries_lost_max_total"]),
 ]

@@ -52,6 +52,9 @@ fn rows(report: &Report) -> Vec<Row> {
         counter("feed_entries_dropped_total", "Feed entries dropped from a full buffer.", counts.dropped),
         counter("feed_entries_skipped_total", "Feed entries that end no HTTP exchange.", counts.skipped),
         counter("gaps_total", "Places where entries may be lost.", counts.gaps),
+        counter("calls_lost_total", "Calls that a gateway logged, and that have no record.", counts.lost),
+        counter("calls_unlogged_total", "Calls that the log does not have; a gateway reported them.", counts.unlogged),
+        counter("calls_unknown_total", "Calls with an intent, of whose end nothing is known.", counts.unknown),
         counter(
             "log_lines_lost_total",
             "Lines of the program's own log that nobody read in time.",

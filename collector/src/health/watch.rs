@@ -15,6 +15,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Percent of the disk that are free: below the first it is reported, from the second on it may be reported again.
 const LOW: u64 = 5;
 const ENOUGH: u64 = 7;
+/// Free bytes that are enough on a disk of any size: hours of calls.
+const PLENTY: u64 = 4 << 30;
 
 /// Looks at the log once a second, until it is dropped.
 pub(super) async fn log(log: PathBuf, report: Arc<Report>) {
@@ -30,11 +32,12 @@ pub(super) async fn log(log: PathBuf, report: Arc<Report>) {
         let Ok((left, disk)) = tokio::task::spawn_blocking(look).await else { return };
         report.health().log_is_left(left, disk);
         let Some(Disk { free, size }) = disk.filter(|disk| disk.size > 0) else { continue };
-        if !low && free < size / 100 * LOW {
+        let less_than = |percent: u64| free < (size / 100 * percent).min(PLENTY);
+        if !low && less_than(LOW) {
             let left = format!("{free} of {size} bytes are free; when it is full, Envoy loses entries");
             report.failed("the disk of the log is nearly full", &left);
         }
-        low = free < size / 100 * if low { ENOUGH } else { LOW };
+        low = less_than(if low { ENOUGH } else { LOW });
     }
 }
 

@@ -66,7 +66,7 @@ fn read_up_to(entry: &Entry, checkpoint: Option<&Checkpoint>) -> u64 {
     }
 }
 
-/// None if there is no whole line.
+/// None without a whole line.
 fn oldest(entry: &Entry, from: u64) -> Option<SystemTime> {
     let last_write = || UNIX_EPOCH.checked_add(Duration::from_nanos(u64::try_from(entry.mtime).ok()?));
     if entry.packing.is_some() {

@@ -1,4 +1,4 @@
-//! What the machines tell of the collector: the lines that the log's alarm must match, and the figures for CloudWatch.
+//! What the machines report of the collector: the lines that the log's alarm must match, and the figures for CloudWatch.
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

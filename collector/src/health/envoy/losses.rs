@@ -223,8 +223,10 @@ mod tests {
     fn the_bound_never_shrinks() {
         let mut losses = Losses::default();
         let mut last = 0;
-        let waiting = |buffered, completed, failed| Sample { unwritten_bytes: 9, ..sample(buffered, completed, failed) };
-        let samples = [(10, 1, 0), (20, 1, 2), (40, 2, 2), (80, 2, 2), (160, 2, 3), (320, 4, 3), (640, 4, 3), (999, 5, 3)];
+        let waiting =
+            |buffered, completed, failed| Sample { unwritten_bytes: 9, ..sample(buffered, completed, failed) };
+        let samples =
+            [(10, 1, 0), (20, 1, 2), (40, 2, 2), (80, 2, 2), (160, 2, 3), (320, 4, 3), (640, 4, 3), (999, 5, 3)];
         for (second, (buffered, completed, failed)) in (0..).zip(samples) {
             losses.take(&waiting(buffered, completed, failed), at(second), FLUSH);
             assert!(losses.seen().lost >= last, "{second}");

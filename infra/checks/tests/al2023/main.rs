@@ -96,7 +96,11 @@ fn user_data_leads_to_a_call_and_its_record() {
     let calls: Vec<_> =
         machine.doubles().received().into_iter().filter(|call| call.path.starts_with("/model/")).collect();
     assert_eq!(calls.len(), 1, "{calls:?}");
-    let record = eventually("the record", || machine.doubles().state.items.lock().unwrap().first().cloned());
+    // Records of a kind are the collector's own: of the start of Envoy, for example.
+    let record = eventually("the record", || {
+        let items = machine.doubles().state.items.lock().unwrap();
+        items.iter().find(|item| item["kind"].is_null()).cloned()
+    });
     assert_eq!(record["path"]["S"], "internet", "{record}");
 
     // The gateway serves without the agent, which dnf cannot install. That is on the console.
@@ -119,7 +123,6 @@ fn user_data_leads_to_a_call_and_its_record() {
         ("EndpointsDown", 0.0),
         ("CollectorBehindBytes", 0.0),
         ("CollectorUp", 1.0),
-        ("RecordsStored", 1.0),
         ("AuditGaps", 0.0),
         ("EnvoyWritesFailed", 0.0),
     ] {
@@ -131,6 +134,7 @@ fn user_data_leads_to_a_call_and_its_record() {
         "InputTokens",
         "OutputTokens",
         "MemoryUsedPercent",
+        "RecordsStored",
         "DiskUsedPercent",
     ] {
         assert!(line[metric].as_f64().is_some_and(|value| value > 0.0), "{metric}: {line}");

@@ -51,6 +51,7 @@ const WATCHED: &[(&str, &str)] = &[
     (OWN, "ActiveCalls"),
     (OWN, "AuditGaps"),
     (OWN, "BedrockClockOffsetMs"),
+    (OWN, "CallsWithoutRecord"),
     (OWN, "ClockErrorMs"),
     (OWN, "ClockUnsynchronised"),
     (OWN, "CollectorLagSeconds"),
@@ -170,7 +171,7 @@ fn the_costs_count_version_1s_alarms() {
     let page = std::fs::read_to_string(templates().join("../../docs/costs.md")).unwrap();
     for row in [
         format!("| alarms: {metrics} metrics, {nat} of them of NAT gateways | {metrics} × `q` |"),
-        format!("| metrics: {filters} from logs, 25 of the machines | {} × `u` |", filters + 25),
+        format!("| metrics: {filters} from logs, 26 of the machines | {} × `u` |", filters + 26),
     ] {
         assert!(page.contains(&row), "docs/costs.md has no row {row:?}");
     }
