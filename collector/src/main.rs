@@ -24,6 +24,7 @@ use audit_collector::store::dynamodb::{DynamoError, DynamoStore};
 use audit_collector::store::sqlite::{PurgeLimits, Purged, SqliteError, SqliteStore};
 use audit_collector::store::{Checked, Store};
 use clap::{Args, Parser, Subcommand};
+use commands::reads::Logged;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -312,8 +313,12 @@ fn purge(arguments: &PurgeArguments) -> Result<(), Failure> {
     }
     let store = SqliteStore::open(&arguments.sqlite)?;
     let limits = PurgeLimits { share: arguments.share.share, trust_clock: arguments.trust_clock };
+    let logged = Logged::begin(Some(&arguments.sqlite), "purge");
     match store.purge(&Reading::now(), limits, || false)? {
-        deleted @ Purged::Deleted(_) => writeln!(std::io::stdout(), "{deleted}")?,
+        deleted @ Purged::Deleted(count) => {
+            logged.end(count);
+            writeln!(std::io::stdout(), "{deleted}")?;
+        }
         refused => return Err(refused.to_string().into()),
     }
     Ok(())
@@ -323,10 +328,13 @@ async fn rejected(action: RejectedAction) -> Result<(), Failure> {
     let stdout = &mut std::io::stdout().lock();
     let retried = match action {
         RejectedAction::List { place, json } => {
-            let listed = match (&place.sqlite, &place.rejected_file) {
-                (Some(file), _) => list_sqlite(&SqliteStore::open_to_read(file)?, json, stdout),
+            let store = place.sqlite.as_deref().map(SqliteStore::open_to_read).transpose()?;
+            let logged = Logged::begin(place.sqlite.as_deref(), "rejected list");
+            let listed = match (&store, &place.rejected_file) {
+                (Some(store), _) => list_sqlite(store, json, stdout),
                 (None, file) => list_file(file.as_deref().unwrap_or(Path::new("")), json, stdout),
             };
+            logged.end(*listed.as_ref().unwrap_or(&0));
             return match listed {
                 Err(RejectedError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
                 Ok(0) => {
@@ -338,7 +346,13 @@ async fn rejected(action: RejectedAction) -> Result<(), Failure> {
         }
         RejectedAction::Retry { place, dynamodb, endpoint_url } => {
             match (&place.sqlite, &place.rejected_file, dynamodb) {
-                (Some(file), ..) if file.exists() => retry_sqlite(&SqliteStore::open(file)?)?,
+                (Some(file), ..) if file.exists() => {
+                    let store = SqliteStore::open(file)?;
+                    let logged = Logged::begin(Some(file), "rejected retry");
+                    let retried = retry_sqlite(&store)?;
+                    logged.end(retried.stored);
+                    retried
+                }
                 (Some(file), ..) => return Err(SqliteError::Missing(file.clone()).into()),
                 (None, Some(file), Some(table)) => {
                     let store = DynamoStore::connect(&table, endpoint_url.as_deref()).await?;

@@ -224,6 +224,54 @@ fn csv_has_every_field_and_local_times() {
     assert_eq!((csv.as_str(), stderr.as_str()), ("time\r\n", "no records match\n"));
 }
 
+/// What reads and changes leave in the table `reads`.
+#[test]
+fn each_command_leaves_a_line_of_its_reader() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.db");
+    let path = file.to_str().unwrap();
+    let store = SqliteStore::open(&file).unwrap();
+    store
+        .write(&Batch { records: (0..9).map(|n| record(&format!("r{n}"), &ago(n))).collect(), ..Batch::default() })
+        .unwrap();
+    for arguments in [
+        &["query", "--principal", "chat\u{1b}", "--sqlite", path][..],
+        &["query", "--json", "--limit", "4", "--sqlite", path],
+        &["query", "--by", "path", "--sqlite", path],
+        &["rejected", "list", "--sqlite", path],
+        &["rejected", "retry", "--sqlite", path],
+        &["purge", "--sqlite", path],
+        &["import", "/dev/null", "--sqlite", path],
+        // These read nothing.
+        &["query", "--by", "pth", "--sqlite", path],
+    ] {
+        program(arguments).output().unwrap();
+    }
+    let db = rusqlite::Connection::open(&file).unwrap();
+    let read = |row: &rusqlite::Row<'_>| Ok((row.get("command")?, row.get("arguments")?, row.get("rows")?));
+    let mut statement = db.prepare("SELECT * FROM reads ORDER BY rowid").unwrap();
+    let lines: Vec<(String, String, i64)> = statement.query_map([], read).unwrap().collect::<Result<_, _>>().unwrap();
+    let short: Vec<_> = lines.iter().map(|(command, _, rows)| (command.as_str(), *rows)).collect();
+    let commands = [("rejected list", 0), ("rejected retry", 0), ("purge", 0), ("import", 0)];
+    assert_eq!(short[..3], [("query", 0), ("query", 4), ("query", 1)]);
+    assert_eq!(short[3..], commands);
+    assert_eq!(lines[0].1, format!("query --principal chat\\u{{1b}} --sqlite {path}"));
+    let (at, uid): (i64, u32) =
+        db.query_row("SELECT at, uid FROM reads", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    assert!((at - OffsetDateTime::now_utc().unix_timestamp()).abs() < 60);
+    assert_eq!(uid, std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()));
+    // A copy that nobody may write is read, too.
+    drop(statement);
+    drop((db, store));
+    let copy = folder.path().join("copy");
+    std::fs::create_dir(&copy).unwrap();
+    std::fs::copy(&file, copy.join("a.db")).unwrap();
+    let other = rusqlite::Connection::open(copy.join("a.db")).unwrap();
+    other.execute_batch("DROP TABLE reads; CREATE VIEW reads AS SELECT 1 AS at").unwrap();
+    let (stdout, stderr) = run(&copy.join("a.db"), &["--json"]);
+    assert!(stdout.lines().count() == 9 && stderr.contains("has no whole line of this command"), "{stderr}");
+}
+
 #[test]
 fn sums_by_any_column() {
     let folder = tempfile::tempdir().unwrap();

@@ -12,6 +12,7 @@ use audit_collector::store::sqlite::SqliteStore;
 use clap::Args;
 use time::OffsetDateTime;
 
+use crate::commands::reads::Logged;
 use crate::{Failure, StoreArguments};
 
 const DAY: u64 = 86_400;
@@ -44,6 +45,7 @@ pub(crate) async fn run(arguments: ImportArguments) -> Result<(), Failure> {
             return Err(format!("{}: it is a folder; name its files", file.display()).into());
         }
     }
+    let file = store.place.sqlite.clone();
     let store = match (&store.place.sqlite, &store.place.dynamodb) {
         (Some(file), _) => Store::Sqlite(SqliteStore::open(file)?),
         (None, table) => {
@@ -60,8 +62,10 @@ pub(crate) async fn run(arguments: ImportArguments) -> Result<(), Failure> {
     };
     let now = u64::try_from(OffsetDateTime::now_utc().unix_timestamp())?;
     let terms = Terms { now, keep: keep_days * DAY };
+    let logged = Logged::begin(file.as_deref(), "import");
     let mut progress = Progress::new(progress || io::stderr().is_terminal());
     let Imported { stored, repeated, rejected, expired } = import(&store, &files, terms, &mut progress).await?;
+    logged.end(stored);
     writeln!(io::stdout(), "stored {stored}, repeated {repeated}, rejected {rejected}, already expired {expired}")?;
     if rejected > 0 {
         stderr::line("`audit-collector rejected list` prints the rejected lines\n".to_owned());

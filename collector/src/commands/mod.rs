@@ -3,3 +3,4 @@
 pub(crate) mod completeness;
 pub(crate) mod import;
 pub(crate) mod query;
+pub(crate) mod reads;

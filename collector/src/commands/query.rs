@@ -17,6 +17,7 @@ use clap::builder::NonEmptyStringValueParser as Text;
 use clap::{Args, ValueEnum};
 use time::OffsetDateTime;
 
+use crate::commands::reads::Logged;
 use crate::{Failure, StoreArguments};
 
 /// Fields with a value of their own in each record, or in few: a list of them helps nobody.
@@ -135,6 +136,7 @@ pub(crate) async fn query(arguments: QueryArguments) -> Result<(), Failure> {
     let now = OffsetDateTime::now_utc();
     let zone = output.time_zone.clone().unwrap_or_default();
     let query = filters.query(&output, now, &zone)?;
+    let file = store.place.sqlite.clone();
     let store = match (&store.place.sqlite, &store.place.dynamodb) {
         (Some(file), _) => Store::Sqlite(SqliteStore::open_to_read(file)?),
         (None, table) => {
@@ -143,10 +145,12 @@ pub(crate) async fn query(arguments: QueryArguments) -> Result<(), Failure> {
         }
     };
     let mut progress = Progress::new(progress || io::stderr().is_terminal());
+    let (logged, mut rows) = (Logged::begin(file.as_deref(), "query"), 0);
     let printed = match output.by.clone() {
-        Some(keys) => groups(&store, &query, keys, &output, &zone, now, &mut progress).await,
-        None => records(&store, &query, &output, &zone, now, &mut progress).await,
+        Some(keys) => groups(&store, &query, keys, &output, now, &mut progress, &mut rows).await,
+        None => records(&store, &query, &output, &zone, now, &mut progress, &mut rows).await,
     };
+    logged.end(rows);
     match printed {
         // A reader that stops early (`| head`) is not a failure.
         Err(error) if error.downcast_ref().is_some_and(|error: &io::Error| error.kind() == ErrorKind::BrokenPipe) => {
@@ -163,6 +167,7 @@ async fn records(
     zone: &Zone,
     now: OffsetDateTime,
     progress: &mut Progress,
+    printed: &mut u64,
 ) -> Result<(), Failure> {
     let some = output.format() == Format::Table;
     let fields = output.columns.clone().unwrap_or_else(|| if some { Fields::some() } else { Fields::all() });
@@ -172,6 +177,7 @@ async fn records(
     let mut result = Ok(());
     let each = |record: AuditRecord| {
         result = fields.print(&record, zone, &mut printer);
+        *printed += u64::from(result.is_ok());
         result.is_ok()
     };
     let Found { count, more, last } = store.scan(query, now, each, progress).await?;
@@ -196,12 +202,12 @@ async fn groups(
     query: &Query,
     keys: Keys,
     output: &Output,
-    zone: &Zone,
     now: OffsetDateTime,
     progress: &mut Progress,
+    printed: &mut u64,
 ) -> Result<(), Failure> {
     let names = keys.names();
-    let mut groups = Groups::new(keys, zone.clone());
+    let mut groups = Groups::new(keys, output.time_zone.clone().unwrap_or_default());
     let fields = groups.fields().to_vec();
     let mut added: Result<(), TooMany> = Ok(());
     let each = |values: &[FieldValue<'_>]| {
@@ -223,6 +229,7 @@ async fn groups(
             KeyValue::Text(text) => FieldValue::Text(text),
         });
         printer.row(&keys.chain(sums.iter().copied().map(FieldValue::Integer)).collect::<Vec<_>>())?;
+        *printed += 1;
     }
     printer.end()?;
     if rows.len() > limit {

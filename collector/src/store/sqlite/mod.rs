@@ -3,6 +3,7 @@
 mod health;
 mod purge;
 mod query;
+mod reads;
 mod rejected;
 mod schema;
 
@@ -20,6 +21,7 @@ use time::OffsetDateTime;
 pub use self::health::Checked;
 pub(crate) use self::health::{Place, PlaceError};
 pub use self::purge::{PurgeLimits, Purged};
+pub use self::reads::Reading;
 use self::rejected::Reject;
 pub use self::rejected::{KeptEntry, Retried};
 use self::schema::{VERSION, version};

@@ -95,6 +95,7 @@ impl SqliteStore {
             let count = self.delete_in_steps(table, column, limit, &stopped).map_err(failed)?;
             deleted += if table == "records" { count } else { 0 };
         }
+        super::reads::delete_old(&self.lock(), now.wall).map_err(failed)?;
         Ok(Purged::Deleted(deleted))
     }
 
