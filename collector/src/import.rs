@@ -4,20 +4,18 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use audit::AuditRecord;
-
 use crate::batch::{BATCH_LINES, Batch, Rejected, Written};
-use crate::decode;
 use crate::hash::fnv1a;
 use crate::query::Progress;
 use crate::source::content::unpacked;
+use crate::source::file::decode_into;
+use crate::source::log_file::{BadLine, Line, MAX_LINE};
 use crate::stderr;
 use crate::store::{Store, StoreError};
 
-/// Envoy's lines are a few KB. The limit keeps a foreign file from filling the memory.
-const MAX_LINE: usize = 1024 * 1024;
 /// Between batches.
 const PAUSE: Duration = Duration::from_millis(3);
 /// The records of an import expire over this many seconds, not all at once: a purge refuses that.
@@ -42,6 +40,8 @@ pub struct Imported {
     pub rejected: u64,
     /// Of the stored and repeated records, those of calls so old that a collector would delete them.
     pub expired: u64,
+    /// Calls of a class that keeps no records.
+    pub not_audited: u64,
 }
 
 /// When the records are imported, and how long they stay.
@@ -62,12 +62,15 @@ pub async fn import(
 ) -> Result<Imported, ImportError> {
     let mut import = Import { store, terms, imported: Imported::default(), rejected: None, batch: Batch::default() };
     for file in files {
+        let name = Arc::new(file.clone());
         let failed = |offset, cause| ImportError::Read { file: file.clone(), offset, cause };
         let stream = open(file).map_err(|cause| failed(0, cause))?;
         let mut lines = Lines { reader: BufReader::with_capacity(256 * 1024, stream), offset: 0 };
         loop {
             match lines.next() {
-                Ok(Some((offset, content))) => import.take(file, offset, content),
+                Ok(Some((offset, content))) => {
+                    decode_into(&mut import.batch, Line { file: Arc::clone(&name), offset, content });
+                }
                 Ok(None) => break,
                 Err(cause) => {
                     import.write().await?;
@@ -78,7 +81,7 @@ pub async fn import(
                 import.write().await?;
                 if progress.is_due() {
                     let Imported { stored, repeated, rejected, .. } = import.imported;
-                    let name = file.display();
+                    let name = name.display();
                     stderr::line(format!(
                         "audit-collector: {name} offset {}: stored {stored}, repeated {repeated}, rejected {rejected}\n",
                         lines.offset
@@ -106,30 +109,19 @@ struct Import<'s> {
 
 impl Import<'_> {
     fn is_full(&self) -> bool {
-        self.batch.records.len() + self.batch.rejected.len() >= BATCH_LINES
-    }
-
-    fn take(&mut self, file: &Path, offset: u64, content: Result<Vec<u8>, &'static str>) {
-        let (reason, content) = match content {
-            Ok(content) => match decode::line::record(&content) {
-                Ok(record) => {
-                    let Terms { now, keep } = self.terms;
-                    self.imported.expired += u64::from(record.expires_at <= now);
-                    let kept_until = now + keep + fnv1a(record.request_id.as_bytes()) % SPREAD;
-                    let expires_at = record.expires_at.max(kept_until);
-                    self.batch.records.push(AuditRecord { expires_at, ..record });
-                    return;
-                }
-                Err(error) => (error.to_string(), content),
-            },
-            Err(reason) => (reason.to_owned(), Vec::new()),
-        };
-        self.batch.rejected.push(Rejected::new("file", file.display().to_string(), offset, reason, &content));
+        self.batch.seen().count() + self.batch.rejected.len() >= BATCH_LINES
     }
 
     /// An import that is repeated does not reject a line again.
     async fn write(&mut self) -> Result<(), StoreError> {
         let mut batch = std::mem::take(&mut self.batch);
+        self.imported.not_audited += std::mem::take(&mut batch.off).len() as u64;
+        let Terms { now, keep } = self.terms;
+        for record in &mut batch.records {
+            self.imported.expired += u64::from(record.expires_at <= now);
+            let kept_until = now + keep + fnv1a(record.request_id.as_bytes()) % SPREAD;
+            record.expires_at = record.expires_at.max(kept_until);
+        }
         self.imported.rejected += batch.rejected.len() as u64;
         if !batch.rejected.is_empty() {
             let seen = match &mut self.rejected {
@@ -175,7 +167,7 @@ struct Lines<R> {
 impl<R: BufRead> Lines<R> {
     /// The next line that is not blank, with its offset.
     #[expect(clippy::type_complexity, reason = "a line, or why it is none")]
-    fn next(&mut self) -> io::Result<Option<(u64, Result<Vec<u8>, &'static str>)>> {
+    fn next(&mut self) -> io::Result<Option<(u64, Result<Vec<u8>, BadLine>)>> {
         loop {
             let start = self.offset;
             let mut line = Vec::new();
@@ -187,7 +179,7 @@ impl<R: BufRead> Lines<R> {
             let ended = line.pop_if(|last| *last == b'\n').is_some();
             if !ended && line.len() > MAX_LINE {
                 self.offset += self.skip_line()?;
-                return Ok(Some((start, Err("line longer than 1048576 bytes"))));
+                return Ok(Some((start, Err(BadLine::TooLong))));
             }
             if !line.iter().all(u8::is_ascii_whitespace) {
                 return Ok(Some((start, Ok(line))));

@@ -362,7 +362,7 @@ async fn old_logs_are_imported_once() {
         let arguments = ["import", log.to_str().unwrap(), "--dynamodb", "imported", "--endpoint-url", &url];
         let output = program(&arguments).envs(environment()).output().unwrap();
         let stdout = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(stdout, format!("{wanted} rejected 2, already expired 2\n"), "{:?}", output.stderr);
+        assert_eq!(stdout, format!("{wanted} rejected 2, already expired 2, not audited 0\n"), "{:?}", output.stderr);
         let rejected = fs::read_to_string(folder.path().join("old.log.rejected.jsonl")).unwrap();
         assert_eq!(rejected.lines().count(), 2, "{rejected}");
     }

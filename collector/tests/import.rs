@@ -59,11 +59,13 @@ fn stores_what_is_missing_of_every_form_once() {
     zstd(Path::new(&zst), &lines(&[99, 35]));
     let arguments = [&zst, &plain, "-", &gz, "--sqlite", &db].map(|argument: &str| argument);
     let long = "x".repeat(2_000_000) + "\n";
-    let input = long + &lines(&[2]);
+    // Of a class that keeps no records.
+    let off = line_of("off", &ago(DAY)).replace(r#"\"usage\":"#, r#"\"audit\":\"off\",\"usage\":"#);
+    let input = long + &lines(&[2]) + &off;
     let first = import(&arguments, &input);
-    assert_eq!(text(first.stdout), "stored 8, repeated 1, rejected 2, already expired 3\n");
+    assert_eq!(text(first.stdout), "stored 8, repeated 1, rejected 2, already expired 3, not audited 1\n");
     let again = import(&arguments, &input);
-    assert_eq!(text(again.stdout), "stored 0, repeated 9, rejected 2, already expired 3\n");
+    assert_eq!(text(again.stdout), "stored 0, repeated 9, rejected 2, already expired 3, not audited 1\n");
     let store = SqliteStore::open(Path::new(&db)).unwrap();
     let all = ["d01", "d02", "d03", "d04", "d05", "d35", "d40", "d99"];
     assert_eq!(ids(&store), all);
@@ -91,7 +93,10 @@ fn a_record_is_kept_as_long_as_asked() {
     let lines = [("old", &time), ("late", &late)].map(|(id, time)| common::line_as(&record(id, time)));
     fs::write(&log, lines.concat()).unwrap();
     let arguments = [log.to_str().unwrap(), "--sqlite", db.to_str().unwrap(), "--keep-days", "5"];
-    assert_eq!(text(import(&arguments, "").stdout), "stored 0, repeated 2, rejected 0, already expired 1\n");
+    assert_eq!(
+        text(import(&arguments, "").stdout),
+        "stored 0, repeated 2, rejected 0, already expired 1, not audited 0\n"
+    );
     let found = store.query(&Query { limit: 9, ..Query::default() }, OffsetDateTime::now_utc()).unwrap();
     let days = |n: usize| (found[n].expires_at as i64 - OffsetDateTime::now_utc().unix_timestamp()) as f64 / 86_400.0;
     assert!((9.9..=10.0).contains(&days(0)), "a shorter time changes nothing: {}", days(0));
@@ -107,7 +112,10 @@ fn a_conflict_is_refused_once() {
     fs::write(&log, line_of("r", &ago(30))).unwrap();
     let arguments = [log.to_str().unwrap(), "--sqlite", db.to_str().unwrap()];
     for _ in 0..2 {
-        assert_eq!(text(import(&arguments, "").stdout), "stored 0, repeated 0, rejected 1, already expired 0\n");
+        assert_eq!(
+            text(import(&arguments, "").stdout),
+            "stored 0, repeated 0, rejected 1, already expired 0, not audited 0\n"
+        );
         assert_eq!(store.rejected(0, 10).unwrap().len(), 1);
     }
 }

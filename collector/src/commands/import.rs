@@ -64,9 +64,13 @@ pub(crate) async fn run(arguments: ImportArguments) -> Result<(), Failure> {
     let terms = Terms { now, keep: keep_days * DAY };
     let logged = Logged::begin(file.as_deref(), "import");
     let mut progress = Progress::new(progress || io::stderr().is_terminal());
-    let Imported { stored, repeated, rejected, expired } = import(&store, &files, terms, &mut progress).await?;
+    let Imported { stored, repeated, rejected, expired, not_audited } =
+        import(&store, &files, terms, &mut progress).await?;
     logged.end(stored);
-    writeln!(io::stdout(), "stored {stored}, repeated {repeated}, rejected {rejected}, already expired {expired}")?;
+    writeln!(
+        io::stdout(),
+        "stored {stored}, repeated {repeated}, rejected {rejected}, already expired {expired}, not audited {not_audited}"
+    )?;
     if rejected > 0 {
         stderr::line("`audit-collector rejected list` prints the rejected lines\n".to_owned());
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, BufWriter, ErrorKind, IsTerminal};
+use std::num::NonZeroUsize;
 
 use audit::text::visible;
 use audit::{AuditRecord, FieldValue};
@@ -114,7 +115,7 @@ struct Output {
     by: Option<Keys>,
     /// Maximum number of records [default: 50], or of groups [default: all]
     #[arg(long, value_name = "N")]
-    limit: Option<usize>,
+    limit: Option<NonZeroUsize>,
     /// Go on behind the record at which an earlier query stopped: the cursor that it printed
     #[arg(long, value_name = "CURSOR", conflicts_with = "by")]
     after: Option<Cursor>,
@@ -221,7 +222,7 @@ async fn groups(
     let columns = keys.chain(SUMS.into_iter().map(|name| column(name, true))).collect();
     let mut printer = Printer::new(output.format(), columns, BufWriter::new(io::stdout().lock()));
     let rows = groups.rows();
-    let limit = output.limit.unwrap_or(rows.len());
+    let limit = output.limit.map_or(rows.len(), NonZeroUsize::get);
     for (keys, sums) in rows.iter().take(limit) {
         let keys = keys.iter().map(|value| match value {
             KeyValue::Null => FieldValue::Null,
@@ -307,7 +308,7 @@ impl Filters {
                 None => KindFilter::All,
             }),
             request_id: self.request_id,
-            limit: output.limit.unwrap_or(LIMIT),
+            limit: output.limit.map_or(LIMIT, NonZeroUsize::get),
         })
     }
 }

@@ -101,7 +101,8 @@ pub async fn follow(
     }
 }
 
-fn decode_into(batch: &mut Batch, line: Line) {
+/// Adds a line's record, or the line to the rejected entries.
+pub(crate) fn decode_into(batch: &mut Batch, line: Line) {
     let (reason, content) = match line.content {
         Ok(content) => match decode::line::record(&content) {
             Ok(record) => {

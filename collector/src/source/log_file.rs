@@ -10,7 +10,7 @@ use crate::checkpoint::{HEAD, Mark, TAIL};
 /// Bytes of one read.
 const CHUNK: usize = 256 * 1024;
 /// Envoy's lines are a few KB. The limit keeps a foreign file from filling the memory.
-const MAX_LINE: usize = 1024 * 1024;
+pub(crate) const MAX_LINE: usize = 1024 * 1024;
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct Line {

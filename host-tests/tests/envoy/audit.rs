@@ -92,6 +92,22 @@ fn both_stores_have_every_exchange() {
     }
     let of = |error: &str| in_sqlite.values().filter(|record| record["error_type"] == error).count();
     assert_eq!(of("UnknownOperationException"), 1);
+    let unknown = in_sqlite.values().filter(|record| record["unknown_path"] != Value::Null);
+    assert_eq!(unknown.map(|record| &record["unknown_path"]).collect::<Vec<_>>(), ["GET /elsewhere"]);
+    let broken: Vec<_> = in_sqlite
+        .values()
+        .filter(|record| {
+            let streams = record["operation"].as_str().is_some_and(|name| name.ends_with("Stream"));
+            let answered = streams && record["status"] == 200;
+            let wanted = match (answered, &record["error_type"]) {
+                (false, _) => Value::Null,
+                (true, Value::Null) => "complete".into(),
+                (true, _) => "incomplete".into(),
+            };
+            record["stream_end"] != wanted
+        })
+        .collect();
+    assert!(broken.is_empty(), "{broken:#?}");
     // One before the stream, one inside it after a 200.
     assert!(of("ThrottlingException") >= 1, "{in_sqlite:#?}");
     secrets_stay_out(&sqlite);
