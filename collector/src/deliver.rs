@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::sync::watch;
+use tokio::task::block_in_place;
 
 use crate::backoff::back_off;
 use crate::batch::{Batch, Written};
@@ -54,7 +55,7 @@ async fn attempts(
             Ok(written) => {
                 delivery.succeeded();
                 if let Some(ledger) = ledger
-                    && let Err(error) = ledger.stored(batch, &written, received.flatten())
+                    && let Err(error) = block_in_place(|| ledger.stored(batch, &written, received.flatten()))
                 {
                     report.failed("the intents of stored calls stay open", &error);
                 }
@@ -100,7 +101,8 @@ async fn write(
     received: &mut Option<Option<i64>>,
 ) -> Result<Written, StoreError> {
     if let (Some(ledger), None) = (ledger, &received) {
-        *received = Some(ledger.receive(batch).map_err(|refusal| StoreError::Ledger(refusal.to_string()))?);
+        *received =
+            Some(block_in_place(|| ledger.receive(batch)).map_err(|refusal| StoreError::Ledger(refusal.to_string()))?);
     }
     store.write(batch).await
 }

@@ -27,6 +27,7 @@ use audit::VmFacts;
 use audit::notice::{Intent, VmReport};
 use rusqlite::{Connection, OpenFlags};
 use time::OffsetDateTime;
+use tokio::task::block_in_place;
 
 use self::commit::{Commits, Job, WorkError};
 use self::known::Edit;
@@ -155,7 +156,7 @@ impl Ledger {
         self.commit(|connection| Ok(table::end_run(connection)?))
     }
 
-    /// Returns once the intent is on disk. `content` is its JSON. The same intent may come again.
+    /// Returns once the intent is on disk, in a runtime of several threads. `content` is its JSON. The same intent may come again.
     ///
     /// # Errors
     /// The caller must not send its call. An intent that reaches the disk after the deadline is withdrawn; if the
@@ -174,14 +175,14 @@ impl Ledger {
         self.wait(self.0.commits.push(job)?).await
     }
 
-    /// Returns once the report is on disk.
+    /// Returns once the report is on disk, in a runtime of several threads.
     pub async fn report(&self, report: &VmReport) -> Result<(), Refusal> {
         let at = now_ms();
         let failed = |cause: serde_json::Error| Refusal::Failed(cause.to_string());
         let ends = report.ends.iter().map(|end| Ok((end.exchange.id.clone(), serde_json::to_string(end)?)));
         let ends = ends.collect::<Result<Vec<_>, _>>().map_err(failed)?;
         let bytes = ends.iter().map(|(id, end)| id.len() + end.len()).sum::<usize>();
-        self.change(|edit| edit.report(report), |_| Ok(()))?;
+        block_in_place(|| self.change(|edit| edit.report(report), |_| Ok(())))?;
         let job = Job::new(move |connection| {
             for (id, end) in &ends {
                 table::end_intent(connection, id, at, end)?;
@@ -195,12 +196,15 @@ impl Ledger {
     /// A call begins in a VM.
     fn sign(&self, facts: &VmFacts) -> Result<(), Refusal> {
         let now = Instant::now();
-        if let Some(vm) = self.known().vms.get_mut(&facts.id).filter(|vm| vm.ended.is_none() && vm.reported) {
+        // While something else changes what is known, the intent does not wait: the VM gives more signs than this.
+        let Ok(mut known) = self.0.known.try_lock() else { return Ok(()) };
+        if let Some(vm) = known.vms.get_mut(&facts.id).filter(|vm| vm.ended.is_none() && vm.reported) {
             // Kept with the VM's next report or entry, and in the intent until then.
             vm.begun = vm.begun.max(facts.begun);
             vm.watch.heard = Some(now);
             return Ok(());
         }
+        drop(known);
         let id = VmId { vm: &facts.id, envoy: &facts.envoy };
         let begin = |edit: &mut Edit<'_>| {
             let vm = edit.alive(id)?;
@@ -208,7 +212,7 @@ impl Ledger {
             vm.begun = vm.begun.max(facts.begun);
             Ok(())
         };
-        self.change(begin, |_| Ok(()))
+        block_in_place(|| self.change(begin, |_| Ok(())))
     }
 
     /// Fails if the file was deleted or replaced: what is written then is lost.
@@ -220,7 +224,7 @@ impl Ledger {
         }
     }
 
-    /// Changes what is known of VMs, and keeps the records that come of it. If it cannot be written, nothing changes.
+    /// Blocks while it changes what is known of VMs, and keeps the records that come of it. If it cannot be written, nothing changes.
     fn change<O: Outcome>(
         &self,
         edit: impl FnOnce(&mut Edit<'_>) -> O,
