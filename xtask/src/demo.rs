@@ -226,7 +226,7 @@ fn records(collector: &Path, audit: &Path, calls: &[Value]) -> Result<Vec<Value>
 
 fn query(collector: &Path, audit: &Path, arguments: &[&str]) -> Result<String, Error> {
     let mut command = Command::new(collector);
-    let output = command.args(["query", "--sqlite"]).arg(audit).args(arguments).output();
+    let output = command.args(["query", "--kind", "calls", "--sqlite"]).arg(audit).args(arguments).output();
     let output = output.map_err(|error| Error::Failed(format!("cannot run audit-collector query: {error}")))?;
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())

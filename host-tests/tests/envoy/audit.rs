@@ -44,7 +44,8 @@ fn collector() -> Command {
 
 /// The records of a store, by request id.
 fn records(store: &[&str]) -> BTreeMap<String, Value> {
-    let output = collector().arg("query").args(store).args(["--json", "--limit", "1000"]).output().unwrap();
+    let output =
+        collector().arg("query").args(store).args(["--json", "--kind", "calls", "--limit", "1000"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let all: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

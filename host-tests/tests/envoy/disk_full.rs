@@ -54,7 +54,8 @@ impl Drop for Disk {
 /// The times of the records, in seconds.
 fn recorded(db: &Path) -> Vec<f64> {
     let mut query = Command::new(required("AUDIT_COLLECTOR_BIN"));
-    let output = query.args(["query", "--json", "--limit", "10000", "--sqlite"]).arg(db).output().unwrap();
+    let output =
+        query.args(["query", "--json", "--kind", "calls", "--limit", "10000", "--sqlite"]).arg(db).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let records = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());

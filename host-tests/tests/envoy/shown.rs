@@ -61,7 +61,7 @@ impl Shown {
     pub(crate) fn records(mut self, sqlite: &Path) -> Shown {
         for format in [&["--json"][..], &["--limit", "1000"]] {
             let mut query = Command::new(required("AUDIT_COLLECTOR_BIN"));
-            query.args(["query", "--sqlite"]).arg(sqlite).args(format);
+            query.args(["query", "--kind", "calls", "--sqlite"]).arg(sqlite).args(format);
             let output = query.output().unwrap();
             assert!(
                 output.status.success() && !output.stdout.is_empty(),

@@ -31,7 +31,7 @@ fn a_call_whose_module_trapped_has_a_record() {
     assert_eq!(harness.gateway.answer(GET), "");
     let records = || {
         let mut query = Command::new(required("AUDIT_COLLECTOR_BIN"));
-        let output = query.args(["query", "--json", "--sqlite"]).arg(&sqlite).output().unwrap();
+        let output = query.args(["query", "--json", "--kind", "calls", "--sqlite"]).arg(&sqlite).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let all: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         (!all.is_empty()).then_some(all)

@@ -129,7 +129,11 @@ fn end_of(pod: &Value) -> (usize, usize, Vec<String>) {
     let log = egress.gateway.dir.path().to_owned();
     let store = egress.mesh.dir.path().join("audit.db");
     let (folder, database) = (log.to_str().unwrap(), format!("--sqlite={}", store.display()));
-    let replaced = [("/var/log/bedrock-gateway", folder), ("--dynamodb=bedrock-gateway-audit", &database)];
+    let replaced = [
+        ("/var/log/bedrock-gateway", folder),
+        ("/run/bedrock-gateway", folder),
+        ("--dynamodb=bedrock-gateway-audit", &database),
+    ];
     let mut containers = BTreeMap::new();
     for name in ["audit-collector", "rotate"] {
         containers.insert(name.to_owned(), Container::Program(start(pod, name, &replaced)));
@@ -152,7 +156,8 @@ fn end_of(pod: &Value) -> (usize, usize, Vec<String>) {
         (answers.filter(|answer| answer.starts_with("HTTP/1.1 200")).count(), killed)
     });
     let mut query = Command::new(required("AUDIT_COLLECTOR_BIN"));
-    let output = query.arg("query").arg(database).args(["--json", "--limit", "100"]).output().unwrap();
+    let output =
+        query.arg("query").arg(database).args(["--json", "--kind", "calls", "--limit", "100"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let lines = String::from_utf8_lossy(&output.stdout).lines().count();
     for container in containers.values_mut() {
