@@ -15,6 +15,9 @@ use crate::health::state::State;
 use crate::stderr;
 use crate::timestamp::timestamp;
 
+/// Most of the records of a batch that are printed one by one.
+const FOUND: usize = 20;
+
 #[derive(Debug, Default)]
 pub struct Report {
     stored: AtomicU64,
@@ -160,15 +163,24 @@ impl Report {
         }
     }
 
-    /// The collector made a record of what it found.
-    pub fn found(&self, record: &AuditRecord) {
+    /// The collector made records of what it found.
+    pub fn found(&self, records: &[AuditRecord]) {
+        records.iter().take(FOUND).for_each(|record| self.print_found(record));
+        let of = |kind: RecordKind| records.iter().filter(move |record| record.kind.as_deref() == Some(kind.name()));
+        let lost = of(RecordKind::Hole).chain(of(RecordKind::VmEnd)).filter_map(|record| record.lost).sum();
+        self.lost.fetch_add(lost, Ordering::Relaxed);
+        self.unlogged.fetch_add(of(RecordKind::Unlogged).count() as u64, Ordering::Relaxed);
+        self.unknown.fetch_add(of(RecordKind::OutcomeUnknown).count() as u64, Ordering::Relaxed);
+        if let Some(more) = records.len().checked_sub(FOUND).filter(|more| *more > 0) {
+            say("error", format_args!("{more} more records like these; `audit-collector completeness` lists them"));
+        }
+    }
+
+    fn print_found(&self, record: &AuditRecord) {
         let is = |kind: RecordKind| record.kind.as_deref() == Some(kind.name());
         let AuditRecord { request_id: id, time, .. } = record;
         let [vm, envoy, until] = [&record.vm, &record.envoy, &record.until].map(|text| text.as_deref().unwrap_or("-"));
         let (lost, at_most) = (record.lost.unwrap_or(0), record.lost_at_most.unwrap_or(0));
-        if is(RecordKind::Hole) || is(RecordKind::VmEnd) {
-            self.lost.fetch_add(lost, Ordering::Relaxed);
-        }
         // `vm_start-ID-2`: it had been taken as ended.
         let again = is(RecordKind::VmStart) && !id.ends_with(vm);
         if again {
@@ -187,10 +199,8 @@ impl Report {
                 ),
             );
         } else if is(RecordKind::Unlogged) {
-            self.unlogged.fetch_add(1, Ordering::Relaxed);
             say("error", format_args!("call {id} of {time} is not in the log; its record is of the gateway's report"));
         } else if is(RecordKind::OutcomeUnknown) {
-            self.unknown.fetch_add(1, Ordering::Relaxed);
             say("error", format_args!("call {id} of {time} has an intent, and its end is not known"));
         }
     }

@@ -372,6 +372,35 @@ async fn old_logs_are_imported_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_table_says_what_is_missing() {
+    let store = table("missing-calls").await;
+    let of_vm = |id: &str, seconds, number| AuditRecord {
+        vm: Some("vm-1".to_owned()),
+        envoy: Some("envoy-1".to_owned()),
+        vm_logged: number,
+        ..record(id, &ago(seconds))
+    };
+    let url = format!("http://127.0.0.1:{}", port());
+    let ask = || {
+        let arguments =
+            ["completeness", "--dynamodb", "missing-calls", "--endpoint-url", &url, "--since", "1h", "--json"];
+        let output = program(&arguments).envs(environment()).output().unwrap();
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code().unwrap(), found)
+    };
+    assert_eq!(ask().0, 2, "no records");
+    store.write(&batch(vec![of_vm("a", 50, Some(1)), of_vm("c", 40, Some(3))])).await.unwrap();
+    assert_eq!(ask().0, 0);
+    let (kind, until) = (Some("hole".to_owned()), Some(ago(40)));
+    let hole = AuditRecord { kind, until, lost: Some(1), ..of_vm("hole-vm-1-2-2", 50, None) };
+    store.write(&batch(vec![hole])).await.unwrap();
+    let (status, found) = ask();
+    assert_eq!((status, &found["missing"][0]["request_id"], &found["lost"]), (1, &"hole-vm-1-2-2".into(), &1.into()));
+    store.write(&batch(vec![of_vm("b", 45, Some(2))])).await.unwrap();
+    assert_eq!(ask().0, 0, "it came late");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_program_continues_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("access.log");

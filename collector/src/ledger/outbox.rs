@@ -61,7 +61,7 @@ async fn move_all(
         if deliver(store, None, &batch, report, stop, STOP_GRACE).await.is_err() {
             return Ok(());
         }
-        batch.records.iter().for_each(|record| report.found(record));
+        report.found(&batch.records);
         let ids: Vec<_> = batch.records.into_iter().map(|record| record.request_id).collect();
         ledger.commit(move |connection| {
             for id in &ids {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use audit::AuditRecord;
@@ -21,6 +22,8 @@ const STEPS: [fn(&Connection) -> rusqlite::Result<()>; 1] = [create];
 const VERSION: i64 = STEPS.len() as i64;
 /// Pages of SQLite's WAL after which it is copied to the database, 16 MB: meanwhile intents wait for a few milliseconds.
 const WAL_PAGES: i64 = 4_000;
+/// How long a start may read the file for damage. Meanwhile calls wait.
+const CHECK: Duration = Duration::from_secs(2);
 
 /// Holds a lock as long as the file is open.
 pub(super) fn lock(ledger: &Path) -> Result<File, LedgerError> {
@@ -52,9 +55,21 @@ pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
     if found > VERSION {
         return Err(LedgerError::Newer { path: path.to_owned(), found });
     }
-    let sound: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed)?;
-    if sound != "ok" {
-        return Err(LedgerError::Damaged { path: path.to_owned(), reason: sound });
+    let interrupt = connection.get_interrupt_handle();
+    let (checked, end) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        if end.recv_timeout(CHECK) == Err(RecvTimeoutError::Timeout) {
+            interrupt.interrupt();
+        }
+    });
+    let sound: rusqlite::Result<String> = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
+    drop(checked);
+    match sound {
+        Ok(sound) if sound == "ok" => {}
+        Ok(reason) => return Err(LedgerError::Damaged { path: path.to_owned(), reason }),
+        // Too large for the time.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {}
+        Err(error) => return Err(failed(error)),
     }
     // The names of new files must be on disk too.
     let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));

@@ -15,7 +15,7 @@ use super::vms::{Envoy, Known, Vm};
 use super::{Ledger, Refusal, now_ms};
 
 /// Intents that one look takes.
-const STEP: usize = 500;
+const STEP: usize = 2_000;
 /// How often the ledger notes that the collector reads.
 const NOTE: Duration = Duration::from_secs(5);
 

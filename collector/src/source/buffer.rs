@@ -90,11 +90,15 @@ impl Buffer {
                 .await;
             }
             let batch = self.take();
+            let emptied = self.len() == 0;
             if let Err(error) = deliver(store, ledger, &batch, &self.report, &mut stop, STOP_GRACE).await {
                 // Again, if the ledger has it: the next start stores it twice, and the store takes it once.
                 let lost = lost_of(&batch, ledger) + self.keep(ledger);
                 self.report.failed(&format!("stopped, {lost} access log service entries lost"), &error);
                 return lost;
+            }
+            if let Some(ledger) = ledger.filter(|_| emptied) {
+                ledger.at_end(Origin::Feed);
             }
         }
     }
