@@ -6,13 +6,14 @@ use filter_core::config::Role;
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
-use crate::bootstrap::AUDIT_CLUSTER;
 use crate::bootstrap_error::BootstrapError;
 use crate::objects::{for_each_object, plugins};
 use crate::position::{not_yaml, place};
 
 /// `envoy/base.yaml`.
 pub const BASE: &str = include_str!("../base.yaml");
+/// The cluster of the collector's socket.
+pub(crate) const AUDIT_CLUSTER: &str = "audit";
 /// Name of the filter in the clusters.
 const SIGNER: &str = "bedrock.signer";
 

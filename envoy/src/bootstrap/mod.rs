@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use filter_core::config::{Connections, RelayPlace, SourceCluster};
 use serde_json::{Map, Value, json};
 
-use crate::base::{Base, role_of};
+use crate::base::{AUDIT_CLUSTER, Base, role_of};
 use crate::bootstrap_error::BootstrapError;
 use crate::document::Document;
 use crate::objects::for_each_object;
@@ -26,8 +26,6 @@ use crate::paths::PathSpec;
 /// The live feed's cluster and access logger.
 pub(crate) const ALS_CLUSTER: &str = "audit-als";
 pub(crate) const ALS_LOGGER: &str = "envoy.access_loggers.http_grpc";
-/// The cluster of the collector's socket.
-pub(crate) const AUDIT_CLUSTER: &str = "audit";
 const FILE_LOGGER: &str = "envoy.access_loggers.file";
 
 /// Settings of a machine or a run.
