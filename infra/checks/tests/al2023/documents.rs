@@ -256,8 +256,8 @@ fn the_page_names_each_metric_of_a_machine() {
 const LIST: &str = r#"
 import re, sys
 text = open(sys.argv[1]).read()
-names = set(re.findall(r'found\["([A-Z][A-Za-z]+)"\]', text)) | set(re.findall(r'[{ (]"([A-Z][A-Za-z]+)"(?::|, "bedrock_)', text))
-print(*sorted(names - {"Namespace", "Dimensions", "Metrics", "Name", "Unit", "Timestamp", "CloudWatchMetrics", "Machine", "NaN"}))
+names = set(re.findall(r'found\["([A-Z][A-Za-z]+)"\]', text)) | set(re.findall(r'[{ (]"([A-Z][A-Za-z]+)"(?::|, "bedrock_|, \[?"[a-z_]+")', text))
+print(*sorted(names - {"Namespace", "Dimensions", "Metrics", "Name", "Unit", "Timestamp", "CloudWatchMetrics", "CollectorStart", "Machine", "NaN"}))
 "#;
 
 /// The newest version of glibc that a file names: those that its symbols need, and maybe more.

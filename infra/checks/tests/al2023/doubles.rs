@@ -433,14 +433,16 @@ impl State {
             "dynamodb:DescribeTable" if body["TableName"] == TABLE => {
                 json!({"Table": {"TableName": TABLE, "TableStatus": "ACTIVE"}})
             }
-            // A put without a condition would replace a record.
+            // A put without a condition would replace a record. The collector's own records of some kinds may be replaced.
             "dynamodb:PutItem" if body["TableName"] == TABLE => {
                 let item = &body["Item"];
-                let names = &body["ExpressionAttributeNames"];
-                if body["ConditionExpression"] != "attribute_not_exists(#key)" || names["#key"] != "request_id" {
+                let Some(replaced) = replaced_kinds(&body) else {
                     return (400, br#"{"__type":"ValidationException","message":"no condition"}"#.to_vec());
-                }
+                };
                 let mut items = self.items.lock().unwrap();
+                items.retain(|stored| {
+                    stored["request_id"] != item["request_id"] || !replaced.contains(&stored["kind"]["S"])
+                });
                 if let Some(stored) = items.iter().find(|stored| stored["request_id"] == item["request_id"]) {
                     // API reference, PutItem: `ReturnValuesOnConditionCheckFailure`.
                     let mut error = json!({
@@ -459,4 +461,20 @@ impl State {
         };
         (200, answer.to_string().into_bytes())
     }
+}
+
+/// The kinds of records that a put may replace: its condition is `attribute_not_exists(#key)`, or that `OR #kind = :…`. None for
+/// any other condition, and for names and values that it does not use, which DynamoDB refuses.
+fn replaced_kinds(put: &Value) -> Option<Vec<Value>> {
+    let (names, values) = (&put["ExpressionAttributeNames"], &put["ExpressionAttributeValues"]);
+    let mut terms = put["ConditionExpression"].as_str()?.split(" OR ");
+    if terms.next() != Some("attribute_not_exists(#key)") || names["#key"] != "request_id" {
+        return None;
+    }
+    let kinds = terms.map(|term| Some(values[term.strip_prefix("#kind = ")?]["S"].clone()).filter(Value::is_string));
+    let kinds: Vec<Value> = kinds.collect::<Option<_>>()?;
+    let count = |all: &Value| all.as_object().map_or(0, serde_json::Map::len);
+    let named = if kinds.is_empty() { 1 } else { 2 };
+    let used = count(values) == kinds.len() && count(names) == named && (named == 1 || names["#kind"] == "kind");
+    used.then_some(kinds)
 }
