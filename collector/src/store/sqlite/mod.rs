@@ -1,5 +1,6 @@
 //! Records in a SQLite file. A batch and its checkpoint are one transaction, so that they agree after a crash.
 
+mod checkpointer;
 mod health;
 mod purge;
 mod query;
@@ -18,6 +19,7 @@ use rusqlite::{
 };
 use time::OffsetDateTime;
 
+use self::checkpointer::Checkpointer;
 pub use self::health::Checked;
 pub(crate) use self::health::{Place, PlaceError};
 pub use self::purge::{PurgeLimits, Purged};
@@ -62,6 +64,9 @@ pub enum SqliteError {
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
     place: Place,
+    /// Of a file that is written. Before the connection, so that it is dropped first: the last connection that closes copies
+    /// the rest of the WAL.
+    checkpointer: Option<Arc<Checkpointer>>,
     connection: Arc<Mutex<Connection>>,
 }
 
@@ -74,13 +79,15 @@ impl SqliteStore {
             .and_then(|_| private_file::close_to_others(&suffixed("-wal")))
             .and_then(|()| private_file::close_to_others(&suffixed("-shm")))
             .map_err(|cause| SqliteError::File { path: path.to_owned(), cause })?;
-        Self::with(path, OpenFlags::default(), |connection| {
+        let store = Self::with(path, OpenFlags::default(), |connection| {
             // WAL lets queries read while the collector writes. NORMAL may lose the last transactions when the machine
             // fails, records and checkpoint together: the log is then read again from the older checkpoint.
             connection.pragma_update(None, "journal_mode", "wal")?;
             connection.pragma_update(None, "synchronous", "normal")?;
+            connection.pragma_update(None, "wal_autocheckpoint", checkpointer::LIMIT)?;
             schema::prepare(connection)
-        })
+        })?;
+        Ok(Self { checkpointer: Checkpointer::start(path).map(Arc::new), ..store })
     }
 
     /// Opens an existing file to read.
@@ -116,7 +123,7 @@ impl SqliteStore {
             PlaceError::Replaced => SqliteError::Replaced(path.to_owned()),
             PlaceError::Io(cause) => SqliteError::File { path: path.to_owned(), cause },
         })?;
-        Ok(Self { place, connection: Arc::new(Mutex::new(connection)) })
+        Ok(Self { place, checkpointer: None, connection: Arc::new(Mutex::new(connection)) })
     }
 
     /// Writes records, rejected entries and the checkpoint in one transaction: all of them, or on error none.
@@ -166,6 +173,9 @@ impl SqliteStore {
                     .execute(params![log.display().to_string(), state])?;
             }
             transaction.commit()?;
+            if let Some(checkpointer) = &self.checkpointer {
+                checkpointer.wrote(batch.records.len() + 1);
+            }
             Ok(written)
         };
         write().map_err(|cause| self.failed(cause))
