@@ -98,6 +98,7 @@ fn every_answer_has_its_status_and_text() {
     };
     assert_eq!(client.send("POST", REPORTS, &serde_json::to_vec(&report).unwrap()), (204, String::new()));
 
+    let huge = serde_json::to_string(&VmReport { may_begin: u64::MAX, ends: Vec::new(), ..report.clone() }).unwrap();
     let long_id = "x".repeat(65);
     let facts = |id: &str| format!(r#"{{"time_ms":1,"exchange":{{"id":"{id}","usage":{{}}}}}}"#);
     for (method, path, body, status, text) in [
@@ -110,6 +111,7 @@ fn every_answer_has_its_status_and_text() {
         ("POST", INTENTS, &facts(&"x".repeat(300 * 1024)), 413, "longer than 262144 bytes"),
         ("POST", REPORTS, r#"{"vm":"v"}"#, 400, "missing field `envoy`"),
         ("POST", REPORTS, &serde_json::to_string(&VmReport::default()).unwrap(), 400, "vm is empty"),
+        ("POST", REPORTS, &huge, 400, "may_begin is larger than 2^53"),
         ("POST", "/v2/intents", "{}", 404, "no such path: /v2/intents"),
         ("GET", INTENTS, "", 405, "GET is not allowed"),
     ] {

@@ -6,9 +6,9 @@ use std::time::Instant;
 use audit::AuditRecord;
 use audit::notice::VmReport;
 
-use super::Refusal;
 use super::records::{self, time_of};
 use super::vms::{Envoy, Known, Vm, VmId};
+use super::{MAX_COUNT, Refusal};
 use crate::batch::Origin;
 
 /// VMs that are known at a time. An Envoy has one for each worker.
@@ -39,6 +39,9 @@ impl<'k> Edit<'k> {
     /// A log entry's record. Those that the ledger cannot follow are passed over.
     pub(super) fn entry(&mut self, record: &AuditRecord, origin: Origin) {
         let (Some(vm), Some(envoy), Some(number)) = (&record.vm, &record.envoy, record.vm_logged) else { return };
+        if number.max(record.vm_begun.unwrap_or(0)) > MAX_COUNT {
+            return;
+        }
         let id = VmId { vm, envoy };
         let known = match self.vm(vm) {
             Some(of) => {

@@ -40,6 +40,8 @@ use crate::store::sqlite::{Place, PlaceError};
 
 /// How long a caller waits until its intent is on disk.
 pub const DEADLINE: Duration = Duration::from_secs(2);
+/// The highest counter of a VM that is believed: sums of these fit their type.
+const MAX_COUNT: u64 = 1 << 53;
 /// How long a VM that ended is remembered, in milliseconds, for entries of it that come late.
 const FORGET: i64 = 7 * 86_400_000;
 

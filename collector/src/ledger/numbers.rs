@@ -42,6 +42,8 @@ pub(super) struct Hole {
     pub(super) after: Option<Seen>,
 }
 
+/// Most gaps that wait for their entries. Numbers that would make more count as missing, although they came.
+const MAX_SPANS: usize = 4_096;
 /// Most holes that are remembered, for entries of theirs that come late.
 const MAX_HOLES: usize = 1_000;
 
@@ -61,6 +63,7 @@ impl Numbers {
         }
         let seen = || Seen { time: time.to_owned(), lasted };
         let at = self.spans.partition_point(|span| span.first <= number);
+        let full = self.spans.len() >= MAX_SPANS && self.spans.get(at).is_none_or(|next| next.first != number + 1);
         let before = at.checked_sub(1).and_then(|before| self.spans.get_mut(before));
         match before {
             Some(span) if number <= span.last => return false,
@@ -68,6 +71,7 @@ impl Numbers {
                 span.last = number;
                 span.end = seen();
             }
+            _ if full => return false,
             _ => self.spans.insert(at, Span { first: number, last: number, begin: seen(), end: seen() }),
         }
         self.merge();
@@ -181,6 +185,16 @@ mod tests {
         // Late entries.
         assert!(numbers.add(4, "late", 1) && !numbers.add(4, "late", 1) && numbers.add(7, "late", 1));
         assert_eq!((numbers.count(), numbers.missing(), numbers.holes.as_slice()), (9, 1, &[(3, 3)][..]));
+    }
+
+    #[test]
+    fn scattered_numbers_do_not_fill_the_memory() {
+        let mut scattered = Numbers::default();
+        let taken = (1..10_000).filter(|number| scattered.add(number * 2, "t", 0)).count();
+        assert_eq!((taken, scattered.spans.len()), (MAX_SPANS, MAX_SPANS));
+        // Those that close a gap still count.
+        assert!(scattered.add(3, "t", 0) && scattered.add(1, "t", 0));
+        assert_eq!(scattered.settle(20_000).iter().map(|hole| hole.last - hole.first + 1).sum::<u64>(), 20_000 - 4_098);
     }
 
     #[test]

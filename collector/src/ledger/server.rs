@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, watch};
 
-use super::{DEADLINE, Ledger, Refusal, SocketError, socket};
+use super::{DEADLINE, Ledger, MAX_COUNT, Refusal, SocketError, socket};
 
 /// Bytes of a body.
 const MAX_BODY: usize = 256 * 1024;
@@ -56,6 +56,8 @@ enum Problem {
     Empty { field: String },
     #[error("{field} has {length} bytes, at most {MAX_ID} are allowed")]
     LongId { field: String, length: usize },
+    #[error("{field} is larger than 2^53")]
+    Count { field: &'static str },
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error("no such path: {0}. POST {INTENTS} or {REPORTS}")]
@@ -108,6 +110,7 @@ async fn intent(State(context): State<Context>, body: Body) -> Result<StatusCode
     if let Some(vm) = &intent.exchange.vm {
         check("exchange.vm.id", &vm.id)?;
         check("exchange.vm.envoy", &vm.envoy)?;
+        check_count("exchange.vm.begun", vm.begun)?;
     }
     // As it came: a newer gateway may know more facts.
     let content = String::from_utf8_lossy(&bytes).into_owned();
@@ -119,8 +122,13 @@ async fn report(State(context): State<Context>, body: Body) -> Result<StatusCode
     let report: VmReport = parse(&context.read(body).await?)?;
     check("vm", &report.vm)?;
     check("envoy", &report.envoy)?;
+    check_count("begun", report.begun)?;
+    check_count("logged", report.logged)?;
+    check_count("may_begin", report.may_begin)?;
     for (at, end) in report.ends.iter().enumerate() {
         check(&format!("ends[{at}].exchange.id"), &end.exchange.id)?;
+        let numbers = end.exchange.vm.as_ref().map_or(0, |vm| vm.begun.max(vm.logged));
+        check_count("a counter in ends", numbers)?;
     }
     context.ledger.report(&report).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -157,12 +165,18 @@ fn check(field: &str, id: &str) -> Result<(), Problem> {
     }
 }
 
+fn check_count(field: &'static str, count: u64) -> Result<(), Problem> {
+    if count > MAX_COUNT { Err(Problem::Count { field }) } else { Ok(()) }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = match &self {
             Self::BodySlow => StatusCode::REQUEST_TIMEOUT,
             Self::BodyLong => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodyBroken(_) | Self::Json(_) | Self::Empty { .. } | Self::LongId { .. } => StatusCode::BAD_REQUEST,
+            Self::BodyBroken(_) | Self::Json(_) | Self::Empty { .. } | Self::LongId { .. } | Self::Count { .. } => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Refused(Refusal::Conflict) => StatusCode::CONFLICT,
             Self::Refused(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Path(_) => StatusCode::NOT_FOUND,
