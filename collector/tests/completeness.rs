@@ -31,9 +31,13 @@ impl Files {
 
     /// Starts a collector that waits for seconds instead of minutes.
     fn start(&self) -> Child {
+        self.start_with(&[])
+    }
+
+    fn start_with(&self, more: &[&str]) -> Child {
         let [log, db, socket] = ["access.log", "a.db", "intents.sock"].map(|name| self.path(name));
         let mut command = program(&["run", "--missing-after", "2", "--ended-after", "3", "--file"]);
-        command.arg(log).arg("--sqlite").arg(db).arg("--intents").arg(socket);
+        command.arg(log).arg("--sqlite").arg(db).arg("--intents").arg(socket).args(more);
         start(&mut command).0
     }
 
@@ -73,7 +77,7 @@ impl Files {
     }
 
     fn open_intents(&self) -> i64 {
-        self.ledger().query_row("SELECT count(*) FROM intents", [], |row| row.get(0)).unwrap()
+        self.ledger().query_row("SELECT count(*) FROM intents WHERE recorded = 0", [], |row| row.get(0)).unwrap()
     }
 }
 
@@ -159,6 +163,33 @@ async fn a_call_without_a_log_entry_gets_a_record() {
     wait_for("the entry", || files.records()["gone"].kind.is_none()).await;
     let stderr = terminate(child);
     assert!(stderr.contains("unlogged 1, unknown 1\n"), "{stderr}");
+}
+
+/// A call that takes longer than `--unknown-after` is counted once: by its number, when that comes.
+#[tokio::test]
+async fn a_call_that_took_long_is_counted_once() {
+    let files = Files::new();
+    let child = files.start_with(&["--unknown-after", "2"]);
+    let mut client = files.client();
+    for id in ["long", "lost"] {
+        assert_eq!(client.intent(&intent(id)).0, 204);
+    }
+    wait_for("the unknown outcomes", || {
+        // The VM lives.
+        client.report(&report(4, 0, 4, Vec::new()));
+        files.has("long") && files.has("lost")
+    })
+    .await;
+    files.append(&numbered_line("long", "vm-1", "envoy-1", 1, Some("required")));
+    // The end of the other comes late too: it is in the log under no number.
+    client.report(&report(4, 2, 4, vec![end("lost", 2)]));
+    wait_for("the reported end", || files.records()["lost"].kind.as_deref() == Some("unlogged")).await;
+    wait_for("the end of the VM", || files.has("vm_end-vm-1")).await;
+    let records = files.records();
+    assert!(records["long"].kind.is_none());
+    let end = &records["vm_end-vm-1"];
+    assert_eq!((end.lost, end.lost_at_most), (Some(2), Some(2)), "the third and the fourth: {records:?}");
+    terminate(child);
 }
 
 #[tokio::test]

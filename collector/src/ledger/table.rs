@@ -108,7 +108,8 @@ fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
 
 fn create(connection: &Connection) -> rusqlite::Result<()> {
     // Times are milliseconds since 1970, by the collector's clock. `claims`: callers that sent it and did not give up.
-    // `content` and `ending`: the JSON of `Intent` and `End`. `records`: what is to be stored; `feed`: batches of the access log
+    // `content` and `ending`: the JSON of `Intent` and `End`. `recorded`: its call has a record without a number, and is no
+    // longer waited for. `records`: what is to be stored; `feed`: batches of the access log
     // service until they are stored; `gaps`: those of the log that have a record; `runs`: how the last run ended, and when it last had read the log to its end.
     connection.execute_batch(
         "CREATE TABLE runs (
@@ -116,9 +117,9 @@ fn create(connection: &Connection) -> rusqlite::Result<()> {
            read_at INTEGER NOT NULL) STRICT;
          CREATE TABLE intents (
            id TEXT NOT NULL PRIMARY KEY, at INTEGER NOT NULL, vm TEXT, content TEXT NOT NULL, claims INTEGER NOT NULL,
-           ended_at INTEGER, ending TEXT) STRICT;
-         CREATE INDEX intents_by_age ON intents (at);
-         CREATE INDEX intents_by_end ON intents (ended_at) WHERE ended_at IS NOT NULL;
+           ended_at INTEGER, ending TEXT, recorded INTEGER NOT NULL DEFAULT 0) STRICT;
+         CREATE INDEX intents_by_age ON intents (at) WHERE recorded = 0;
+         CREATE INDEX intents_by_end ON intents (ended_at) WHERE ended_at IS NOT NULL AND recorded = 0;
          CREATE INDEX intents_by_vm ON intents (vm);
          CREATE TABLE vms (id TEXT NOT NULL PRIMARY KEY, state TEXT NOT NULL) STRICT;
          CREATE TABLE envoys (id TEXT NOT NULL PRIMARY KEY, state TEXT NOT NULL) STRICT;
@@ -150,14 +151,14 @@ pub(super) fn withdraw(connection: &Connection, id: &str) -> Result<(), WorkErro
     Ok(())
 }
 
-/// Keeps the end of a call. The intent may be gone: the log was faster.
+/// Keeps the end of a call, which its record then has, also if it had one without. The intent may be gone: the log was faster.
 pub(super) fn end_intent(connection: &Connection, id: &str, at: i64, ending: &str) -> rusqlite::Result<()> {
-    let sql = "UPDATE intents SET ended_at = coalesce(ended_at, ?), ending = ? WHERE id = ?";
+    let sql = "UPDATE intents SET ended_at = coalesce(ended_at, ?), ending = ?, recorded = 0 WHERE id = ?";
     connection.prepare_cached(sql)?.execute(params![at, ending, id])?;
     Ok(())
 }
 
-/// An intent without a stored record.
+/// An intent whose call has no record.
 pub(super) struct OpenIntent {
     pub(super) id: String,
     /// When it arrived.
@@ -187,7 +188,7 @@ fn open_intents(
     value: &dyn ToSql,
     limit: usize,
 ) -> rusqlite::Result<Vec<OpenIntent>> {
-    let sql = format!("SELECT id, at, vm, content, ending FROM intents WHERE {condition} LIMIT ?2");
+    let sql = format!("SELECT id, at, vm, content, ending FROM intents WHERE recorded = 0 AND {condition} LIMIT ?2");
     let mut statement = connection.prepare_cached(&sql)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let intents = statement.query_map([value, &limit], |row| {
@@ -200,6 +201,19 @@ fn open_intents(
 /// False if there is none.
 pub(super) fn remove_intent(connection: &Connection, id: &str) -> rusqlite::Result<bool> {
     Ok(connection.prepare_cached("DELETE FROM intents WHERE id = ?")?.execute([id])? > 0)
+}
+
+/// Its call has a record without a number. False if that is so already, or if there is no such intent.
+pub(super) fn set_recorded(connection: &Connection, id: &str) -> rusqlite::Result<bool> {
+    let sql = "UPDATE intents SET recorded = 1 WHERE id = ? AND recorded = 0";
+    Ok(connection.prepare_cached(sql)?.execute([id])? > 0)
+}
+
+/// Calls of a VM that have a record without a number.
+pub(super) fn recorded(connection: &Connection, vm: &str) -> rusqlite::Result<u64> {
+    let sql = "SELECT count(*) FROM intents WHERE vm = ? AND recorded = 1";
+    let count: i64 = connection.prepare_cached(sql)?.query_row([vm], |row| row.get(0))?;
+    Ok(count.unsigned_abs())
 }
 
 pub(super) fn set_vm(connection: &Connection, id: &str, state: &str) -> rusqlite::Result<()> {
@@ -225,12 +239,13 @@ pub(super) fn known(connection: &Connection) -> rusqlite::Result<Known> {
     Ok(Known { vms, envoys: read(connection, "SELECT id, state FROM envoys")? })
 }
 
-/// Forgets VMs and Envoys that ended before this time.
+/// Forgets VMs and Envoys that ended before this time, and intents that are older and whose calls have a record.
 pub(super) fn forget(connection: &Connection, time: i64) -> rusqlite::Result<()> {
     for table in ["vms", "envoys"] {
         let sql = format!("DELETE FROM {table} WHERE state ->> 'ended' < ?");
         connection.execute(&sql, [time])?;
     }
+    connection.execute("DELETE FROM intents WHERE recorded = 1 AND at < ?", [time])?;
     Ok(())
 }
 

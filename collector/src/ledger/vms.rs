@@ -34,8 +34,6 @@ pub(super) struct Vm {
     /// The last sign of life, and the last one when every call that had begun was accounted for.
     pub(super) last: Seen,
     pub(super) complete: Option<Seen>,
-    /// Records of its calls that have no number: `outcome_unknown`.
-    pub(super) unnumbered: u64,
     /// How often it was seen to start: a VM that was taken as ended may come back.
     pub(super) lives: u32,
     /// When it was taken as ended, in milliseconds since 1970.
@@ -121,12 +119,12 @@ impl Vm {
         self.numbers.count() >= self.known()
     }
 
-    /// Calls without a record, besides those of holes: at least and at most.
-    pub(super) fn missing(&self) -> (u64, u64) {
+    /// Calls without a record, besides those of holes: at least and at most. `unnumbered` ones have a record without a number.
+    pub(super) fn missing(&self, unnumbered: u64) -> (u64, u64) {
         let (known, accounted) = (self.known(), self.numbers.count());
-        let lost = known.saturating_sub(accounted + self.unnumbered);
+        let lost = known.saturating_sub(accounted + unnumbered);
         // A call without a number may be one of a hole.
-        let besides = self.unnumbered.saturating_sub(self.numbers.missing());
+        let besides = unnumbered.saturating_sub(self.numbers.missing());
         (lost, known.max(self.may_begin).saturating_sub(accounted + besides))
     }
 }

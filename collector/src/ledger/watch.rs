@@ -44,8 +44,8 @@ struct Findings {
     closing: Vec<(OpenIntent, AuditRecord)>,
     /// VMs with numbers up to which everything should have come.
     due: Vec<(String, u64)>,
-    /// VMs that ended.
-    ended: Vec<String>,
+    /// VMs that ended, and their calls that have a record without a number.
+    ended: Vec<(String, u64)>,
 }
 
 impl Ledger {
@@ -68,14 +68,18 @@ impl Ledger {
             for (id, number) in &found.due {
                 settle(edit, id, *number, &until);
             }
-            for id in &found.ended {
-                end(edit, id, now_ms, &until);
+            for (id, unnumbered) in &found.ended {
+                end(edit, id, *unnumbered, now_ms, &until);
             }
         };
         let remove = move |connection: &Connection| {
             for (id, record) in &removals {
+                let is_open = match record.vm_logged {
+                    Some(number) if number > 0 => table::remove_intent(connection, id)?,
+                    _ => table::set_recorded(connection, id)?,
+                };
                 // It may have been closed since.
-                if table::remove_intent(connection, id)? {
+                if is_open {
                     table::add_record(connection, record)?;
                 }
             }
@@ -139,7 +143,8 @@ impl Ledger {
             let open = self.read(|connection| table::of_vm(connection, &id, STEP))?;
             let gaps = self.known().vms.get(&id).is_some_and(|vm| vm.numbers.is_short_of(vm.known_logged()));
             if open.is_empty() && !gaps {
-                found.ended.push(id);
+                let unnumbered = self.read(|connection| table::recorded(connection, &id))?;
+                found.ended.push((id, unnumbered));
             }
             // Those that ended wait for their log entries.
             closing.extend(open.into_iter().filter(|intent| intent.ending.is_none()));
@@ -179,11 +184,8 @@ fn with_record(intent: OpenIntent, until: &str) -> (OpenIntent, AuditRecord) {
 fn close(edit: &mut Edit<'_>, intent: &OpenIntent, record: &AuditRecord) {
     let Some(vm) = intent.vm.as_deref().and_then(|vm| edit.vm(vm)) else { return };
     vm.begun = vm.begun.max(record.vm_begun.unwrap_or(0));
-    match record.vm_logged {
-        Some(number) if number > 0 => {
-            vm.numbers.add(number, &record.time, record.latency_ms);
-        }
-        _ => vm.unnumbered += 1,
+    if let Some(number) = record.vm_logged.filter(|number| *number > 0) {
+        vm.numbers.add(number, &record.time, record.latency_ms);
     }
 }
 
@@ -194,14 +196,14 @@ fn settle(edit: &mut Edit<'_>, id: &str, number: u64, until: &str) {
     edit.records.extend(records);
 }
 
-fn end(edit: &mut Edit<'_>, id: &str, now_ms: i64, until: &str) {
+fn end(edit: &mut Edit<'_>, id: &str, unnumbered: u64, now_ms: i64, until: &str) {
     let heard = edit.known().vms.get(id).and_then(|vm| vm.watch.heard);
     let Some(vm) = edit.vm(id) else { return };
     // It may have given a sign since.
     if vm.watch.heard != heard || vm.ended.is_some() {
         return;
     }
-    (vm.lost, vm.lost_at_most) = vm.missing();
+    (vm.lost, vm.lost_at_most) = vm.missing(unnumbered);
     vm.ended = Some(now_ms);
     vm.watch.marks.clear();
     let (record, envoy) = (records::vm_end(id, vm, until), vm.envoy.clone());
