@@ -277,8 +277,8 @@ fn has_test(file: &str, name: &str) -> bool {
 }
 
 #[test]
-fn the_security_page_names_tests_that_exist() {
-    let page = read("docs/security.md");
+fn the_pages_of_controls_name_tests_that_exist() {
+    let page = read("docs/security.md") + &read("docs/audit.md");
     let (mut tests, mut wrong) = (0, Vec::new());
     for span in spans(&page).filter(|span| span.contains(".rs")) {
         let (path, test) = span.split_once("::").unwrap_or((span, ""));
