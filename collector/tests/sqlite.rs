@@ -235,6 +235,28 @@ fn a_batch_is_one_transaction() {
     assert_eq!(rejected, 1);
 }
 
+/// By a thread while records are written, and by the last connection.
+#[test]
+fn the_wal_is_copied_to_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, wal) = (folder.path().join("a.db"), folder.path().join("a.db-wal"));
+    let store = SqliteStore::open(&path).unwrap();
+    let empty = std::fs::metadata(&path).unwrap().len();
+    let records = (0..1000).map(|n| record(&format!("r{n}"), &ago(n))).collect();
+    store.write(&batch(records)).unwrap();
+    let copied = || std::fs::metadata(&path).unwrap().len() > empty + 100_000;
+    let since = std::time::Instant::now();
+    while !copied() {
+        assert!(since.elapsed() < std::time::Duration::from_secs(10), "the WAL has it all: {}", wal.exists());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let other = store.clone();
+    drop(store);
+    assert!(wal.exists());
+    drop(other);
+    assert!(!wal.exists());
+}
+
 #[test]
 fn refuses_a_missing_file_and_a_foreign_one() {
     let folder = tempfile::tempdir().unwrap();
