@@ -285,8 +285,13 @@ impl Findings {
             Verdict::Unknown => "not known",
         };
         let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
-        let (since, until) = (text(&self.since), text(&self.until));
-        writeln!(to, "{verdict}, from {since} to {until}")?;
+        let period = match (&self.since, &self.until) {
+            (None, None) => ": all that is stored".to_owned(),
+            (Some(since), None) => format!(" since {since}"),
+            (None, Some(until)) => format!(" until {until}"),
+            (Some(since), Some(until)) => format!(" from {since} to {until}"),
+        };
+        writeln!(to, "{verdict}{period}")?;
         let Self { records, vms, envoys, newest, .. } = self;
         writeln!(to, "{records} records of {vms} VMs of {envoys} Envoys, the newest of {}", text(newest))?;
         for missing in &self.missing {

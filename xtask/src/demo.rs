@@ -225,13 +225,18 @@ fn records(collector: &Path, audit: &Path, calls: &[Value]) -> Result<Vec<Value>
 }
 
 fn query(collector: &Path, audit: &Path, arguments: &[&str]) -> Result<String, Error> {
+    ask(collector, "query", audit, &[&["--kind", "calls"], arguments].concat())
+}
+
+fn ask(collector: &Path, subcommand: &str, audit: &Path, arguments: &[&str]) -> Result<String, Error> {
     let mut command = Command::new(collector);
-    let output = command.args(["query", "--kind", "calls", "--sqlite"]).arg(audit).args(arguments).output();
-    let output = output.map_err(|error| Error::Failed(format!("cannot run audit-collector query: {error}")))?;
+    let output = command.args([subcommand, "--sqlite"]).arg(audit).args(arguments).output();
+    let output = output.map_err(|error| Error::Failed(format!("cannot run audit-collector {subcommand}: {error}")))?;
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     } else {
-        Err(Error::Failed(format!("audit-collector query: {}", String::from_utf8_lossy(&output.stderr).trim())))
+        let (said, why) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        Err(Error::Failed(format!("audit-collector {subcommand}: {} {}", said.trim(), why.trim())))
     }
 }
 
@@ -269,6 +274,10 @@ fn print_audit(collector: &Path, audit: &Path) -> Result<(), Error> {
     let shown = dirs::shown(audit);
     say(&format!("\nThe audit has every call (audit-collector query --sqlite {shown}); the last five:"));
     for line in query(collector, audit, &["--limit", "5"])?.lines() {
+        say(&format!("  {line}"));
+    }
+    say(&format!("\nThe auditor's question (audit-collector completeness --sqlite {shown}):"));
+    for line in ask(collector, "completeness", audit, &[])?.lines().take(2) {
         say(&format!("  {line}"));
     }
     Ok(())
