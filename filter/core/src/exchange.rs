@@ -6,11 +6,15 @@
 //! [`Handoff`](crate::handoff::Handoff) in Envoy's filter state, not in headers: headers that one attempt changed stay changed
 //! for the next.
 
+mod response;
+
+pub use response::changes_protocol;
+
 use crate::buffers::{Full, Phase};
 use crate::caller::{Address, Caller};
 use crate::config::Auth;
 use crate::credentials::store::CredentialStatus;
-use crate::frame_guard::{FrameGuard, StreamEnd};
+use crate::frame_guard::FrameGuard;
 use crate::handoff::crossing;
 use crate::headers::Headers;
 use crate::intent::{IntentError, IntentState, mode_fact};
@@ -20,11 +24,11 @@ use crate::pending::{PendingCall, PreparedCall, Route, content_length, recognise
 use crate::policy::Policy;
 use crate::principal::PrincipalError;
 use crate::quota;
-use crate::reply::{Refusal, is_grpc, restored};
+use crate::reply::{Refusal, is_grpc};
 use crate::route::Subject;
 use crate::shared::millis;
 use crate::spending::Spending;
-use crate::step::{Context, RequestBodyMode, RequestEvent, RequestStep, ResponseBodyMode, ResponseEvent, ResponseStep};
+use crate::step::{Context, RequestBodyMode, RequestEvent, RequestStep};
 use crate::usage::Meter;
 use crate::usage::json::Scanner;
 use crate::usage::serving::{self, Served};
@@ -33,16 +37,10 @@ use audit::{Estimate, ExchangeFacts};
 use sha2::{Digest, Sha256};
 use std::time::{Duration, SystemTime};
 
-/// 101 Switching Protocols (RFC 9110, section 15.2.2).
-const SWITCHING_PROTOCOLS: &[u8] = b"101";
 /// Bodies longer than this multiple of the limit get a reset, not a 413.
 const OVERLONG: u64 = 8;
 /// How long a call whose buffered body was dropped may go on sending before it is refused.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Longest request id of Bedrock's that is kept.
-const MAX_REQUEST_ID: usize = 64;
-/// What the client of a stream is told if it ends early.
-const BROKEN_OFF: &str = "The connection to Amazon Bedrock broke off before the stream was complete.";
 
 /// One exchange on the downstream side.
 #[derive(Debug, Default)]
@@ -448,92 +446,6 @@ impl Exchange {
     }
 }
 
-// === impl Exchange: the response ===
-
-impl Exchange {
-    /// Takes an event of the response. `now` is the wall clock.
-    pub fn on_response(&mut self, event: ResponseEvent<'_>, now: SystemTime) -> ResponseStep {
-        match event {
-            ResponseEvent::Headers { headers, relayed } => {
-                self.times.response = Some(now);
-                self.response_headers(headers, relayed)
-            }
-            ResponseEvent::Body { chunk } => self.response_body(chunk),
-            ResponseEvent::End { complete } => self.response_end(complete),
-        }
-    }
-
-    /// The headers of a reply that Envoy turned into gRPC's form, as they were meant. `envoys_status` asks for the status
-    /// of a reply of Envoy's own.
-    pub fn restored(&self, headers: &Headers, envoys_status: impl FnOnce() -> Option<u16>) -> Option<Headers> {
-        // No gRPC call is forwarded, so the response is a reply of the gateway's or Envoy's own.
-        let own = self.translated || self.reply_status.is_some();
-        own.then(|| restored(headers, self.reply_status.or_else(envoys_status)))?
-    }
-
-    /// How the response's body is handled from now on.
-    pub fn response_body_mode(&self) -> ResponseBodyMode {
-        match self.relay {
-            Relay::Streaming(_) => ResponseBodyMode::Rewrite,
-            Relay::Unused | Relay::Requested if self.meter.wants_body() => ResponseBodyMode::Observe,
-            Relay::Unused | Relay::Requested => ResponseBodyMode::Ignore,
-        }
-    }
-
-    fn response_headers(&mut self, headers: &Headers, relayed: bool) -> ResponseStep {
-        // The filter's own reply comes back through here too.
-        if matches!(self.state, State::Refused) {
-            return ResponseStep::Continue;
-        }
-        let status = headers.get_str(":status").and_then(|status| status.parse().ok()).unwrap_or(0);
-        if changes_protocol(headers) {
-            let reply = Refusal::SwitchedProtocols.reply();
-            self.facts.error = Some(reply.error.to_owned());
-            self.state = State::Refused;
-            return ResponseStep::Reply(reply);
-        }
-        self.facts.upstream_id = headers.get_str("x-amzn-requestid").filter(|id| is_id(id)).map(str::to_owned);
-        if status >= 400 {
-            self.facts.error = headers.get_str("x-amzn-errortype").and_then(error_type);
-        }
-        if let Some(operation) = self.operation {
-            self.meter = Meter::start(operation.metering(), status, headers, self.traced);
-        }
-        if relayed {
-            self.relay = Relay::Streaming(FrameGuard::new(self.meter.reads_event_stream()));
-        }
-        ResponseStep::Continue
-    }
-
-    fn response_body(&mut self, chunk: &[u8]) -> ResponseStep {
-        let Relay::Streaming(guard) = &mut self.relay else {
-            self.meter.feed(chunk);
-            return ResponseStep::Continue;
-        };
-        let passed = guard.feed(chunk);
-        self.meter.feed(&passed);
-        ResponseStep::Replace(passed)
-    }
-
-    fn response_end(&mut self, complete: bool) -> ResponseStep {
-        let Relay::Streaming(guard) = &mut self.relay else { return ResponseStep::Continue };
-        match guard.end(complete, BROKEN_OFF) {
-            StreamEnd::Complete(last) => {
-                self.meter.feed(&last);
-                ResponseStep::Replace(last)
-            }
-            StreamEnd::Exception(exception) => {
-                self.facts.error.get_or_insert_with(|| "ServiceUnavailableException".to_owned());
-                ResponseStep::Replace(exception)
-            }
-            StreamEnd::Reset => {
-                self.facts.error.get_or_insert_with(|| "StreamBrokenOff".to_owned());
-                ResponseStep::Reset
-            }
-        }
-    }
-}
-
 // === impl Exchange: facts and metrics ===
 
 impl Exchange {
@@ -617,23 +529,6 @@ impl Exchange {
         }
         .samples()
     }
-}
-
-/// Whether a response asks to go on in another protocol. Envoy would carry bytes both ways from there on, and such a response
-/// has no end.
-pub fn changes_protocol(headers: &Headers) -> bool {
-    headers.get(":status") == Some(SWITCHING_PROTOCOLS)
-}
-
-fn is_id(text: &str) -> bool {
-    (1..=MAX_REQUEST_ID).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-}
-
-/// `ThrottlingException:http://…` → `ThrottlingException`.
-fn error_type(value: &str) -> Option<String> {
-    let name = value.split(':').next().unwrap_or_default();
-    let name = name.rsplit('#').next().unwrap_or_default().trim();
-    ((1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric())).then(|| name.to_owned())
 }
 
 #[cfg(test)]

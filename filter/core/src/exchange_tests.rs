@@ -4,6 +4,7 @@ use crate::credentials::{Credentials, Secret};
 use crate::envoy_names::{ATTEMPT_PROPERTY, CLASS_PROPERTY, CLUSTER_HEADER, RELAY_HEADER};
 use crate::handoff::Handoff;
 use crate::principal::PrincipalError;
+use crate::step::{ResponseBodyMode, ResponseEvent, ResponseStep};
 use crate::testing::*;
 use audit::AttemptFacts;
 use serde_json::json;
