@@ -10,7 +10,7 @@ use crate::clock::{Ahead, Reading, SinceBoot};
 
 /// How long a step may keep others from writing: one that takes longer is followed by smaller ones. Most of it is the index
 /// of request ids, of which each row is on another page.
-const STEP: Duration = Duration::from_millis(10);
+const STEP: Duration = Duration::from_millis(5);
 const MAX_ROWS: u32 = 1_000;
 /// The shortest pause between steps. Others look every millisecond whether they may write.
 const PAUSE: Duration = Duration::from_millis(4);
@@ -129,7 +129,7 @@ impl SqliteStore {
             step = if took > STEP { (step / 2).max(5) } else { (step + step / 4).min(MAX_ROWS) };
             // One that another connection makes at the time is as good.
             connection.query_row("PRAGMA wal_checkpoint(passive)", [], |_| Ok(()))?;
-            std::thread::sleep(start.elapsed().clamp(PAUSE, 2 * STEP));
+            std::thread::sleep(start.elapsed().clamp(PAUSE, 4 * STEP));
         }
         connection.query_row("PRAGMA wal_checkpoint(passive)", [], |_| Ok(()))?;
         Ok(deleted)
