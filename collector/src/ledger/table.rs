@@ -108,9 +108,10 @@ fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
 
 fn create(connection: &Connection) -> rusqlite::Result<()> {
     // Times are milliseconds since 1970, by the collector's clock. `claims`: callers that sent it and did not give up.
-    // `content` and `ending`: the JSON of `Intent` and `End`. `recorded`: its call has a record without a number, and is no
-    // longer waited for. `records`: what is to be stored; `feed`: batches of the access log
-    // service until they are stored; `gaps`: those of the log that have a record; `runs`: how the last run ended, and when it last had read the log to its end.
+    // `content` and `ending`: the JSON of `Intent` and `End`. `recorded`: its call has a record without a number, and
+    // nothing waits for it. `records`: what is to be stored; `feed`: batches of the access log service until they are
+    // stored; `gaps`: those of the log that have a record; `runs`: how the last run ended, and when it last had read the log
+    // to its end.
     connection.execute_batch(
         "CREATE TABLE runs (
            id INTEGER PRIMARY KEY CHECK (id = 1), count INTEGER NOT NULL, boot TEXT, clean INTEGER NOT NULL,
@@ -203,7 +204,7 @@ pub(super) fn remove_intent(connection: &Connection, id: &str) -> rusqlite::Resu
     Ok(connection.prepare_cached("DELETE FROM intents WHERE id = ?")?.execute([id])? > 0)
 }
 
-/// Its call has a record without a number. False if that is so already, or if there is no such intent.
+/// Its call has a record without a number. False if that is so already, or if the intent is gone.
 pub(super) fn set_recorded(connection: &Connection, id: &str) -> rusqlite::Result<bool> {
     let sql = "UPDATE intents SET recorded = 1 WHERE id = ? AND recorded = 0";
     Ok(connection.prepare_cached(sql)?.execute([id])? > 0)
