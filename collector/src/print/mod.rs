@@ -138,13 +138,17 @@ impl Fields {
         fields.map(column).collect()
     }
 
-    /// Writes a record, with its time in that zone.
+    /// Writes a record, with its time in that zone. The table shows a kind in place of the operation.
     pub fn print<W: Write>(&self, record: &AuditRecord, zone: &Zone, printer: &mut Printer<W>) -> io::Result<()> {
         let local = zone.local(&record.time);
         let values = record.values();
         let row = self.0.iter().filter_map(|at| Some((AuditRecord::FIELDS.get(*at)?, values.get(*at)?)));
-        let value = |(field, value): (&audit::Field, &_)| {
-            if field.name == "time" { FieldValue::Text(&local) } else { *value }
+        let is_table = matches!(printer.form, Form::Table(_));
+        let kind = record.kind.as_deref().filter(|_| is_table && record.operation.is_none());
+        let value = |(field, value): (&audit::Field, &_)| match (field.name, kind) {
+            ("time", _) => FieldValue::Text(&local),
+            ("operation", Some(kind)) => FieldValue::Text(kind),
+            _ => *value,
         };
         printer.row(&row.map(value).collect::<Vec<_>>())
     }
