@@ -2,7 +2,7 @@
 //! condition, core is asked about a class that has only this one.
 
 use filter_core::config::{Config, Models, RouteClass as Rule};
-use filter_core::model::{Pattern, names, to_commercial};
+use filter_core::model::{Pattern, names};
 use filter_core::names::RegionName;
 use filter_core::operation::Operation;
 use filter_core::policy::Policy;
@@ -150,7 +150,7 @@ pub(super) fn model(config: &Config, policy: &Policy, named: &str) -> Model {
         }
         None => named,
     };
-    let commercial = to_commercial(id);
+    let commercial = policy.to_commercial(id);
     match &commercial {
         Ok(same) if *same == id => {}
         Ok(other) => because.push(format!("{id} is an id of the GovCloud partition; the Commercial one is {other}")),

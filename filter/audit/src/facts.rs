@@ -165,6 +165,9 @@ pub struct ExchangeFacts {
     /// The model id that the client named, decoded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// The project that the request names, as it names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
     /// The route class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,

@@ -32,6 +32,8 @@ audit_record! {
     model_asked: Option<String> = Gateway(exchange.model),
     /// The model id or inference profile of the last attempt.
     model_sent: Option<String> = Signer(attempt.model),
+    /// The project that the request names, by id or ARN.
+    project: Option<String> = Gateway(exchange.project),
     /// The route class that took the call.
     route_class: Option<String> = Gateway(exchange.class),
     /// The region of the last attempt.
@@ -161,6 +163,7 @@ mod tests {
             principal: text("the principal"),
             operation: text("the operation"),
             model: text("the model asked"),
+            project: text("the project"),
             class: text("the class"),
             upstream_id: text("the upstream id"),
             error: text("the error"),

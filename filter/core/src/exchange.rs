@@ -21,17 +21,18 @@ use crate::intent::{IntentError, IntentState, mode_fact};
 use crate::metrics::{Observation, Sample};
 use crate::operation::{CallError, Operation};
 use crate::pending::{PendingCall, PreparedCall, Route, content_length, recognise, resolve, unknown_path};
+use crate::pins::{self, Pins};
 use crate::policy::Policy;
 use crate::principal::PrincipalError;
 use crate::quota;
 use crate::reply::{Refusal, is_grpc};
+use crate::request_body::{Member, Named, RequestBody, members};
 use crate::route::Subject;
 use crate::shared::millis;
 use crate::spending::Spending;
 use crate::step::{Context, RequestBodyMode, RequestEvent, RequestStep};
 use crate::usage::Meter;
-use crate::usage::json::Scanner;
-use crate::usage::serving::{self, Served};
+use crate::usage::serving;
 use audit::notice::Intent;
 use audit::{Estimate, ExchangeFacts};
 use sha2::{Digest, Sha256};
@@ -54,8 +55,8 @@ pub struct Exchange {
     model: Option<String>,
     spending: Spending,
     intent: IntentState,
-    /// What the body of the request asks for, while it is held.
-    asked: Option<Box<(Scanner, Served)>>,
+    /// What reads the request's body, while it is held.
+    body: Option<Box<RequestBody>>,
     /// Whether the request asks for a guardrail's trace.
     traced: bool,
     /// Bytes of the request's body.
@@ -83,10 +84,11 @@ pub struct Endpoint<'a> {
 enum State {
     #[default]
     Start,
-    /// Headers held, body being hashed.
-    Hashing {
+    /// Headers held, body being read.
+    Reading {
         pending: Box<PendingCall>,
-        hasher: Sha256,
+        /// If a signature needs it.
+        hasher: Option<Sha256>,
         length: u64,
     },
     /// Complete, but for credentials or its intent.
@@ -165,7 +167,7 @@ impl Exchange {
     /// How the request's body is handled from now on.
     pub fn request_body_mode(&self) -> RequestBodyMode {
         match self.state {
-            State::Hashing { .. } => RequestBodyMode::Hash,
+            State::Reading { .. } => RequestBodyMode::Hash,
             State::Waiting { .. } if self.spending.reads_body() => RequestBodyMode::Hash,
             State::Waiting { .. } => RequestBodyMode::Hold,
             State::Discarding { .. } => RequestBodyMode::Discard,
@@ -177,7 +179,7 @@ impl Exchange {
     /// How far the call is, as far as its memory is concerned.
     pub fn phase(&self) -> Phase {
         match self.state {
-            State::Start | State::Hashing { .. } | State::Waiting { .. } => Phase::Held,
+            State::Start | State::Reading { .. } | State::Waiting { .. } => Phase::Held,
             State::Forwarded { .. } => Phase::Sent,
             State::Discarding { dropped: false, .. } => Phase::Leaving,
             State::Discarding { dropped: true, .. } => Phase::Dropped,
@@ -213,13 +215,15 @@ impl Exchange {
             return Err(Refusal::Bidirectional(call.operation));
         }
         let announced = content_length(headers)?;
-        if headers.get("content-encoding").is_some_and(|encoding| encoding != b"identity") {
+        if headers.get("content-encoding").is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
             return Err(Refusal::EncodedBody);
         }
-        let headers = crossing(headers)?;
+        let headers = crossing(headers, &policy.headers)?;
         self.facts.asked = serving::of_headers(&headers);
+        self.facts.project = headers.get_str(pins::PROJECT).map(str::to_owned);
         self.traced = headers.get_str("x-amzn-bedrock-trace").is_some_and(|trace| trace.starts_with("ENABLED"));
         let call = resolve(call, policy)?;
+        let pins = Pins::of(&call, &headers, policy)?;
         self.model = call.model().map(str::to_owned);
         let subject = Subject {
             operation: call.operation,
@@ -245,14 +249,17 @@ impl Exchange {
             return self.pass(end_of_stream);
         }
         let caller = self.facts.principal.as_deref().unwrap_or(&self.facts.id);
-        let pending = PendingCall { call, headers, route: Route::new(class, caller)? };
-        if policy.auth == Auth::Bearer {
+        let pending = PendingCall { call, headers, route: Route::new(class, caller)?, pins };
+        // Without a signature the body need not be held, if it decides nothing.
+        let decides = |member: &Member| member.names == Named::Model || class.regions().len() > 1;
+        let signs = policy.auth != Auth::Bearer;
+        if !signs && !members(pending.call.operation).iter().any(decides) {
             let length = if end_of_stream { Some(0) } else { announced };
             self.spending.stream(length, end_of_stream, context)?;
             return self.forward(pending.with_streaming_body(length), context.now, context);
         }
-        self.asked = pending.call.operation.asks_in_body().then(Box::default);
-        self.state = State::Hashing { pending: Box::new(pending), hasher: Sha256::new(), length: 0 };
+        self.body = RequestBody::of(pending.call.operation).map(Box::new);
+        self.state = State::Reading { pending: Box::new(pending), hasher: signs.then(Sha256::new), length: 0 };
         if end_of_stream { self.request_body(&[], true, context) } else { Ok(RequestStep::AwaitBody) }
     }
 
@@ -264,19 +271,21 @@ impl Exchange {
     ) -> Result<RequestStep, Refusal> {
         self.count(chunk.len(), context.policy)?;
         match std::mem::take(&mut self.state) {
-            State::Hashing { pending, mut hasher, length } => {
-                hasher.update(chunk);
-                if let Some(asked) = &mut self.asked {
-                    asked.0.feed(chunk, &mut asked.1);
+            State::Reading { mut pending, mut hasher, length } => {
+                if let Some(hasher) = &mut hasher {
+                    hasher.update(chunk);
+                }
+                if let Some(body) = &mut self.body {
+                    body.feed(chunk);
                 }
                 self.spending.read_held(chunk, end_of_stream, context)?;
                 if end_of_stream {
-                    if let Some(asked) = self.asked.take() {
-                        self.facts.asked = asked.1.serving();
+                    if let Some(body) = self.body.take() {
+                        self.read(*body, &mut pending, context.policy)?;
                     }
                     return self.forward(pending.with_body(hasher, length), context.now, context);
                 }
-                self.state = State::Hashing { pending, hasher, length };
+                self.state = State::Reading { pending, hasher, length };
                 Ok(RequestStep::AwaitBody)
             }
             state @ (State::Waiting { .. } | State::Forwarded { .. }) => {
@@ -291,6 +300,25 @@ impl Exchange {
         }
     }
 
+    /// Takes what a body asks for and names.
+    fn read(&mut self, body: RequestBody, pending: &mut PendingCall, policy: &Policy) -> Result<(), Refusal> {
+        if pending.call.operation.asks_in_body() {
+            self.facts.asked = body.serving();
+        }
+        let values = body.values()?;
+        for value in &values {
+            match value.member.names {
+                Named::Model => self.facts.model = Some(value.text.clone()),
+                Named::Project => self.facts.project = Some(value.text.clone()),
+                Named::Resource => {}
+            }
+        }
+        if let Some(model) = pending.name(values, policy)? {
+            self.model = Some(model);
+        }
+        Ok(())
+    }
+
     /// Takes a part of the body that is not read.
     fn pass(&self, end_of_stream: bool) -> Result<RequestStep, Refusal> {
         match &self.state {
@@ -298,7 +326,7 @@ impl Exchange {
             State::Discarding { .. } => Ok(RequestStep::DiscardBody),
             State::Waiting { .. } if self.intent == IntentState::Asked => Ok(RequestStep::AwaitIntent),
             State::Waiting { .. } => Ok(RequestStep::AwaitCredentials),
-            State::Start | State::Hashing { .. } | State::Forwarded { .. } | State::Refused => {
+            State::Start | State::Reading { .. } | State::Forwarded { .. } | State::Refused => {
                 Ok(RequestStep::Continue)
             }
         }
@@ -327,7 +355,7 @@ impl Exchange {
     }
 
     fn discard(&mut self, full: Full, dropped: bool, now: SystemTime) -> bool {
-        let (State::Hashing { length, .. } | State::Waiting { length, .. }) = &self.state else { return false };
+        let (State::Reading { length, .. } | State::Waiting { length, .. }) = &self.state else { return false };
         let (refusal, until) = (Refusal::BuffersFull(full), Some(now + PATIENCE));
         self.state = State::Discarding { refusal, length: *length, until, dropped };
         true
@@ -364,7 +392,7 @@ impl Exchange {
             *dropped = true;
         }
         let (length, most) = match &mut self.state {
-            State::Hashing { length, .. } | State::Forwarded { length } | State::Waiting { length, .. } => {
+            State::Reading { length, .. } | State::Forwarded { length } | State::Waiting { length, .. } => {
                 (length, limit)
             }
             State::Discarding { length, .. } => (length, limit.saturating_mul(OVERLONG)),
@@ -376,7 +404,7 @@ impl Exchange {
             return Ok(());
         }
         let refusal = Refusal::BodyTooLong { limit };
-        if matches!(self.state, State::Hashing { .. }) {
+        if matches!(self.state, State::Reading { .. }) {
             self.state = State::Discarding { refusal, length, until: None, dropped: true };
             return Ok(());
         }

@@ -114,7 +114,7 @@ fn a_get_goes_at_once_with_the_empty_hash() {
 fn bearer_lets_the_body_stream() {
     let key = Credentials::ApiKey(Secret::new("ABSKexample"));
     let mut client = Client::new("gateway", "bearer", Some(key.clone()));
-    let forward = forwarded(client.headers(&converse(&[("content-length", "20")]), false));
+    let forward = forwarded(client.headers(&invoke(&[("content-length", "20")]), false));
     assert_eq!(client.exchange.request_body_mode(), RequestBodyMode::Stream);
     assert_eq!(client.request(RequestEvent::UnreadBody { length: 20, end_of_stream: true }), RequestStep::Continue);
     let policy = policy("signer", "bearer");
@@ -143,11 +143,26 @@ fn refuses_by_the_right_name() {
         (&[(":path", "/model/a.forbidden/converse")], 403, "AccessDeniedException", "'a.forbidden'"),
         (&[(":path", "/model/a1b2c3d4e5f6/converse")], 403, "AccessDeniedException", "cannot tell which model"),
         (&[("content-type", "application/grpc")], 415, "ValidationException", "gRPC"),
-        (&[(":path", "/async-invoke")], 403, "AccessDeniedException", "StartAsyncInvoke names its model in the body"),
         (&[(":path", "/model/a.x/converse-stream")], 403, "AccessDeniedException", "no route class"),
         (&[("content-length", "-1")], 400, "ValidationException", "'content-length'"),
         (&[("x-amzn-bedrock-trace", "twice")], 400, "ValidationException", "'x-amzn-bedrock-trace' is repeated"),
         (&[("content-encoding", "gzip")], 400, "ValidationException", "content-encoding"),
+        (&[("x-amzn-bedrock-new", "1")], 400, "ValidationException", "the header 'x-amzn-bedrock-new'"),
+        (
+            &[("x-amzn-bedrock-guardrailidentifier", "arn:aws-us-gov:bedrock:us-gov-west-1:111122223333:guardrail/x")],
+            403,
+            "AccessDeniedException",
+            "(in 'x-amzn-bedrock-guardrailidentifier')",
+        ),
+        (
+            &[
+                ("x-amzn-bedrock-guardrailidentifier", "arn:aws:bedrock:us-east-1:111122223333:guardrail/x"),
+                ("x-amzn-bedrock-projectidentifier", "arn:aws:bedrock:us-west-2:111122223333:project/x"),
+            ],
+            400,
+            "ValidationException",
+            "resources of two regions",
+        ),
         (&[("content-type", "twice")], 400, "ValidationException", "'content-type' is repeated"),
         (&[("x-amzn-bedrock-service-tier", "\u{fc}")], 400, "ValidationException", "'x-amzn-bedrock-service-tier'"),
     ];
@@ -217,7 +232,7 @@ fn refuses_a_long_body_at_its_end() {
 
     // It has gone upstream already.
     let mut client = Client::new("gateway", "bearer", Some(key));
-    forwarded(client.headers(&converse(&[]), false));
+    forwarded(client.headers(&invoke(&[]), false));
     too_long(client.request(RequestEvent::UnreadBody { length: 101, end_of_stream: false }));
 }
 

@@ -1,5 +1,6 @@
 //! The request that goes on: the headers that cross, what the signer is handed, and the request as it is signed.
 
+use crate::config::{ConfigError, at};
 use crate::credentials::{Credentials, Session};
 use crate::envoy_names::HANDOFF_PROPERTY;
 use crate::headers::{Headers, Repeated};
@@ -13,7 +14,7 @@ use audit::AttemptFacts;
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
 
-/// Client headers that cross the partition: those that Bedrock's API defines (botocore 1.44.5), by exact name. All
+/// Client headers that cross the partition: those that Bedrock's API defines (botocore 1.44.8), by exact name. All
 /// others are dropped. `content-length` and the pseudo-headers are set, never passed on.
 const CROSSING: &[&str] = &[
     "accept",
@@ -22,13 +23,19 @@ const CROSSING: &[&str] = &[
     "x-amzn-bedrock-guardrailidentifier",
     "x-amzn-bedrock-guardrailversion",
     "x-amzn-bedrock-performanceconfig-latency",
+    "x-amzn-bedrock-projectidentifier",
     "x-amzn-bedrock-request-metadata",
     "x-amzn-bedrock-service-tier",
     "x-amzn-bedrock-trace",
 ];
+/// Names of Bedrock's own headers. One that is neither known nor allowed is refused: without it, the call would mean another thing.
+const BEDROCKS: &str = "x-amzn-bedrock-";
 /// Headers that Envoy set and still needs before the signer: its route match fails without the first, and the second becomes
 /// the stream id of its access log. The signer drops them.
 const ENVOYS_OWN: &[&str] = &["x-forwarded-proto", "x-request-id", ":scheme"];
+
+/// Longest name of a header that an error repeats.
+const MAX_SHOWN_NAME: usize = 64;
 
 /// What the gateway role knows of a call and the signer role needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,19 +74,47 @@ impl Handoff {
 
 // === the request ===
 
-/// The headers that cross, each at most once.
-pub(crate) fn crossing(all: &Headers) -> Result<Headers, Refusal> {
+/// Compiles the headers that the operator allows.
+pub(crate) fn allowed_headers(given: &[String]) -> Result<Vec<String>, ConfigError> {
+    let mut allowed: Vec<String> = Vec::new();
+    for (index, name) in given.iter().enumerate() {
+        let key = format!("headers.allow[{index}]");
+        let lower = name.to_ascii_lowercase();
+        let rest = lower.strip_prefix(BEDROCKS).unwrap_or_default();
+        if rest.is_empty() || !rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+            return Err(at(key, format!("{name:?} is not a header of Bedrock's: want {BEDROCKS} and a name")));
+        }
+        if CROSSING.contains(&lower.as_str()) {
+            return Err(at(key, format!("the gateway knows '{name}': it crosses without this")));
+        }
+        if allowed.contains(&lower) {
+            return Err(at(key, format!("'{name}' is there twice")));
+        }
+        allowed.push(lower);
+    }
+    Ok(allowed)
+}
+
+/// The headers that cross, each at most once. `allowed` are those that the operator lets cross besides the known ones.
+pub(crate) fn crossing(all: &Headers, allowed: &[String]) -> Result<Headers, Refusal> {
+    let is_unknown = |name: &&str| {
+        name.starts_with(BEDROCKS) && !CROSSING.contains(name) && !allowed.iter().any(|known| known == name)
+    };
+    if let Some(name) = all.iter().map(|(name, _)| name).find(is_unknown) {
+        return Err(Refusal::UnknownHeader(name.chars().take(MAX_SHOWN_NAME).collect()));
+    }
     let mut headers = Headers::default();
-    for name in CROSSING.iter().chain(ENVOYS_OWN) {
+    for name in CROSSING.iter().chain(ENVOYS_OWN).copied().chain(allowed.iter().map(String::as_str)) {
         if let Some(value) = all.get_only(name)? {
-            if is_signed(name) {
-                visible(name, value)?;
-            }
             // Envoy joins repeated values of this header.
-            if *name == "content-type" && value.contains(&b',') {
-                return Err(Repeated((*name).to_owned()).into());
+            if name == "content-type" && value.contains(&b',') {
+                return Err(Repeated(name.to_owned()).into());
             }
-            headers.push(*name, value);
+            if is_signed(name) {
+                headers.push(name, visible(name, value)?);
+            } else {
+                headers.push(name, value);
+            }
         }
     }
     Ok(headers)
@@ -121,12 +156,17 @@ pub(crate) fn sign(
     headers.push(":authority", host);
     headers.push(":path", path.as_str());
     let mut signed = Vec::new();
-    for (name, value) in passed.iter().filter(|(name, _)| CROSSING.contains(name)) {
-        headers.push(name, value);
+    // Of Bedrock's own, the gateway role has left those that cross.
+    for (name, value) in passed.iter().filter(|(name, _)| CROSSING.contains(name) || name.starts_with(BEDROCKS)) {
         if is_signed(name) {
-            signed.push((name, visible(name, value)?));
+            let value = visible(name, value)?;
+            headers.push(name, value.as_str());
+            signed.push((name, value));
+        } else {
+            headers.push(name, value);
         }
     }
+    let signed: Vec<(&str, &str)> = signed.iter().map(|(name, value)| (*name, value.as_str())).collect();
     if let Some(length) = content_length {
         headers.push("content-length", length.to_string());
     }
@@ -162,14 +202,15 @@ pub(crate) fn sign(
 
 /// Few headers are signed: those that AWS requires, and those that change the meaning of the call.
 fn is_signed(name: &str) -> bool {
-    name == "content-type" || name.starts_with("x-amzn-bedrock-")
+    name == "content-type" || name.starts_with(BEDROCKS)
 }
 
-fn visible<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, Refusal> {
-    std::str::from_utf8(value)
-        .ok()
-        .filter(|text| text.bytes().all(|b| b.is_ascii_graphic() || b == b' '))
-        .ok_or_else(|| Refusal::HeaderValue(name.to_owned()))
+/// The value of a header that is signed. A tab is white space as a blank is (RFC 9110, 5.6.3); signatures know blanks only.
+fn visible(name: &str, value: &[u8]) -> Result<String, Refusal> {
+    let text = std::str::from_utf8(value).ok();
+    let text = text.filter(|text| text.bytes().all(|b| b.is_ascii_graphic() || matches!(b, b' ' | b'\t')));
+    let text = text.ok_or_else(|| Refusal::HeaderValue(name.to_owned()))?;
+    Ok(text.replace('\t', " ").trim_matches(' ').to_owned())
 }
 
 pub(crate) fn to_json(value: &impl Serialize) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! Names of models, and the patterns that match them.
 
 use crate::config::{ConfigError, at};
+use crate::operation::arn_region;
 use std::collections::BTreeSet;
 
 /// Prefixes of system-defined inference profiles (`us.anthropic.…`).
@@ -152,27 +153,56 @@ pub(crate) fn patterns(key: &str, texts: &[String]) -> Result<Vec<Pattern>, Conf
     texts.iter().enumerate().map(compile).collect()
 }
 
-/// An id of the GovCloud partition that has no counterpart in the Commercial one.
+/// Why an id does not cross: it is GovCloud's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' belongs to the partition aws-us-gov and has no counterpart in Commercial Bedrock")]
-pub struct GovOnly(pub String);
+pub enum GovCloudId {
+    /// It has no counterpart.
+    #[error("'{0}' belongs to the partition aws-us-gov and has no counterpart in Commercial Bedrock")]
+    NoCounterpart(String),
+    /// Its account is one of `govcloud_accounts`.
+    #[error("'{id}' is of account {account}, which `govcloud_accounts` names: Commercial Bedrock does not have it")]
+    Account {
+        /// The id.
+        id: String,
+        /// The account.
+        account: String,
+    },
+    /// It stands where the gateway does not translate.
+    #[error("'{id}' belongs to the partition aws-us-gov: write '{instead}', as it is called in Commercial Bedrock")]
+    Untranslated {
+        /// The id.
+        id: String,
+        /// The same in the Commercial partition.
+        instead: String,
+    },
+}
 
 /// Translates an id of the GovCloud partition: `us-gov.X`, a foundation model's ARN and a system-defined inference
 /// profile's ARN become the bare model id, which is in both. Other ids stay as they are.
 ///
 /// # Errors
-/// [`GovOnly`] for resources of a GovCloud account, which the Commercial partition cannot know.
-pub fn to_commercial(id: &str) -> Result<&str, GovOnly> {
+/// [`GovCloudId::NoCounterpart`] for resources of a GovCloud account or region, which the Commercial partition cannot know.
+pub fn to_commercial(id: &str) -> Result<&str, GovCloudId> {
     if let Some(bare) = id.strip_prefix("us-gov.") {
         return Ok(bare);
     }
-    let Some(arn) = id.strip_prefix("arn:aws-us-gov:") else { return Ok(id) };
+    let none = || GovCloudId::NoCounterpart(id.to_owned());
+    let Some(arn) = id.strip_prefix("arn:aws-us-gov:") else {
+        let region = arn_region(id).unwrap_or_default();
+        return if region.starts_with("us-gov-") { Err(none()) } else { Ok(id) };
+    };
     let resource = arn.splitn(4, ':').last().unwrap_or_default();
     match resource.split_once('/') {
         Some(("foundation-model", model)) => Ok(model),
-        Some(("inference-profile", profile)) => profile.strip_prefix("us-gov.").ok_or_else(|| GovOnly(id.to_owned())),
-        _ => Err(GovOnly(id.to_owned())),
+        Some(("inference-profile", profile)) => profile.strip_prefix("us-gov.").ok_or_else(none),
+        _ => Err(none()),
     }
+}
+
+/// The foundation model of a system-defined inference profile's id or ARN; other ids stay as they are.
+pub fn of_profile(id: &str) -> &str {
+    let resource = id.strip_prefix("arn:aws:bedrock:").and_then(|arn| arn.split_once(":inference-profile/"));
+    without_geography(resource.map_or(id, |(_, profile)| profile)).unwrap_or(id)
 }
 
 #[cfg(test)]

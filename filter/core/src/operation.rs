@@ -134,14 +134,14 @@ pub struct Call {
 }
 
 /// Which regions can serve a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RegionScope<'a> {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RegionScope {
     /// Any: every region has the resources that it names.
     Anywhere,
     /// The region of the account's resources: the route class's first.
     First,
     /// The one that an ARN names.
-    Region(&'a str),
+    Region(String),
 }
 
 /// Why a request line is not a [`Call`].
@@ -259,6 +259,11 @@ impl Operation {
         self.row().template.starts_with("/model/")
     }
 
+    /// Whether its first label is a foundation model that it describes.
+    pub(crate) fn describes_model(self) -> bool {
+        matches!(self, Self::GetFoundationModel | Self::GetFoundationModelAvailability)
+    }
+
     /// Whether its model may be, and for newer models must be, an inference profile. CountTokens takes the bare id only: to a
     /// profile it answers "The provided model doesn't support counting tokens".
     pub fn takes_profile(self) -> bool {
@@ -321,11 +326,8 @@ impl Call {
         Ok(Self { operation, labels: labels?, query: query::canonical(query, operation.row().parameters)? })
     }
 
-    /// Which regions can serve the call.
-    pub fn region_scope(&self) -> RegionScope<'_> {
-        if let Some(region) = self.labels.iter().find_map(|label| arn_region(label)) {
-            return RegionScope::Region(region);
-        }
+    /// Which regions can serve the call, by its operation alone.
+    pub(crate) fn region_scope(&self) -> RegionScope {
         match self.operation {
             Operation::InvokeModel
             | Operation::InvokeModelWithResponseStream
@@ -333,12 +335,20 @@ impl Call {
             | Operation::Converse
             | Operation::ConverseStream
             | Operation::CountTokens
+            | Operation::InvokeGuardrailChecks
             | Operation::ListFoundationModels
             | Operation::GetFoundationModel
             | Operation::GetFoundationModelAvailability => RegionScope::Anywhere,
             // An account's guardrails, jobs, profiles and models are in one region, and a list covers one region.
             _ => RegionScope::First,
         }
+    }
+
+    /// Names and decoded values of the query's parameters.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = (String, String)> {
+        let pairs = self.query.split('&').filter_map(|pair| pair.split_once('='));
+        // It is in canonical form, so that decoding cannot fail.
+        pairs.filter_map(|(name, value)| Some((name.to_owned(), encoding::decode(value).ok()?)))
     }
 
     /// The model that the client named, if the operation names one.
@@ -350,6 +360,11 @@ impl Call {
 /// `arn:aws:bedrock:us-east-1:123456789012:guardrail/x` → `us-east-1`.
 pub fn arn_region(id: &str) -> Option<&str> {
     id.strip_prefix("arn:")?.split(':').nth(2).filter(|region| !region.is_empty())
+}
+
+/// `arn:aws:bedrock:us-east-1:123456789012:guardrail/x` → `123456789012`.
+pub fn arn_account(id: &str) -> Option<&str> {
+    id.strip_prefix("arn:")?.split(':').nth(3).filter(|account| !account.is_empty())
 }
 
 fn segments(path: &str) -> impl Iterator<Item = &str> {

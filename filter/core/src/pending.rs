@@ -8,17 +8,18 @@ use crate::encoding::hex;
 use crate::envoy_names::{ATTEMPT_PROPERTY, CLASS_HEADER, CLASS_PROPERTY, CLUSTER_HEADER, RELAY_HEADER};
 use crate::handoff::{Handoff, hand_over, sign, to_json};
 use crate::headers::Headers;
+use crate::model;
 use crate::names::{PathName, RegionName};
-use crate::operation::{Call, Method, Operation, RegionScope, arn_region};
-use crate::policy::Policy;
+use crate::operation::{Call, Method, Operation, RegionScope};
+use crate::pins::Pins;
+use crate::policy::{ModelRefusal, Policy};
 use crate::reply::Refusal;
+use crate::request_body::{Named, Value, members};
 use crate::route::{RegionChoice, RouteClass};
 use crate::step::{Context, Forward, RelayedCall};
 use audit::text::visible;
 use sha2::{Digest, Sha256};
 
-/// The header that names a guardrail for a call.
-const GUARDRAIL_HEADER: &str = "x-amzn-bedrock-guardrailidentifier";
 /// Longest method and path of a request that matches no operation that are kept, in bytes.
 const MAX_UNKNOWN_PATH: usize = 128;
 
@@ -28,6 +29,7 @@ pub(crate) struct PendingCall {
     pub(crate) call: Call,
     pub(crate) headers: Headers,
     pub(crate) route: Route,
+    pub(crate) pins: Pins,
 }
 
 /// A call that is complete, but for credentials.
@@ -36,6 +38,7 @@ pub(crate) struct PreparedCall {
     call: Call,
     headers: Headers,
     route: Route,
+    scope: RegionScope,
     /// In hexadecimal; absent if no signature needs it.
     body_sha256: Option<String>,
     /// In bytes; absent if it is not known.
@@ -77,11 +80,19 @@ pub(crate) fn unknown_path(headers: &Headers) -> String {
 
 /// Puts the model that the policy means into the call.
 pub(crate) fn resolve(mut call: Call, policy: &Policy) -> Result<Call, Refusal> {
-    if call.operation == Operation::StartAsyncInvoke && policy.depends_on_model() {
+    // The class is chosen before the body arrives.
+    let in_body = members(call.operation).iter().any(|member| member.names == Named::Model);
+    if in_body && policy.classes().iter().any(RouteClass::depends_on_model) {
         return Err(Refusal::HiddenModel(call.operation));
     }
-    if let (true, Some(id)) = (call.operation.names_model(), call.labels.first_mut()) {
+    let operation = call.operation;
+    if let (true, Some(id)) = (operation.names_model(), call.labels.first_mut()) {
         *id = policy.resolve_model(id)?;
+        if operation == Operation::CountTokens {
+            *id = model::of_profile(id).to_owned();
+        }
+    } else if let (true, Some(id)) = (operation.describes_model(), call.labels.first_mut()) {
+        *id = policy.to_commercial(id).map_err(ModelRefusal::from)?.to_owned();
     }
     Ok(call)
 }
@@ -106,16 +117,11 @@ impl Route {
     fn cluster(
         &self,
         call: &Call,
-        headers: &Headers,
+        scope: &RegionScope,
         id: &str,
         context: Context<'_>,
     ) -> Result<(String, Option<RegionName>), Refusal> {
         let class = context.policy.class(&self.class).ok_or(Refusal::NoRouteClass)?;
-        let scope = match headers.get_str(GUARDRAIL_HEADER) {
-            // A guardrail is in one region, and the call with it.
-            Some(guardrail) => arn_region(guardrail).map_or(RegionScope::First, RegionScope::Region),
-            None => call.region_scope(),
-        };
         let admits = |region: &str| {
             call.model().is_none_or(|model| Breaker::new(context.shared, region, model, context.now).admits())
         };
@@ -135,9 +141,29 @@ fn no_path(class: &str) -> Refusal {
 // === impl PendingCall ===
 
 impl PendingCall {
-    /// The call with a body that was hashed as it arrived.
-    pub(crate) fn with_body(self, hasher: Sha256, length: u64) -> PreparedCall {
-        self.prepared(Some(hex(&hasher.finalize())), Some(length))
+    /// The call with a body that was read as it arrived, and hashed if a signature needs it.
+    pub(crate) fn with_body(self, hasher: Option<Sha256>, length: u64) -> PreparedCall {
+        self.prepared(hasher.map(|hasher| hex(&hasher.finalize())), Some(length))
+    }
+
+    /// Takes what its body names. Returns the model, if the body names it.
+    pub(crate) fn name(&mut self, values: Vec<Value>, policy: &Policy) -> Result<Option<String>, Refusal> {
+        let mut named = None;
+        for Value { member, text } in values {
+            let place = member.path.join(".");
+            match member.names {
+                Named::Project | Named::Resource => self.pins.resource(&place, &text, policy)?,
+                Named::Model => {
+                    let id = policy.resolve_model(&text)?;
+                    if id != text {
+                        return Err(Refusal::ModelInBody { place, id: text, instead: id });
+                    }
+                    self.pins.arn(&place, &id)?;
+                    named = Some(id);
+                }
+            }
+        }
+        Ok(named)
     }
 
     /// The call with a body that streams behind the headers.
@@ -146,10 +172,11 @@ impl PendingCall {
     }
 
     fn prepared(self, body_sha256: Option<String>, content_length: Option<u64>) -> PreparedCall {
-        let Self { call, headers, route } = self;
+        let Self { call, headers, route, pins } = self;
+        let scope = pins.scope(&call);
         // A request that has no body by its method announces none.
         let content_length = content_length.filter(|length| *length > 0 || call.operation.method() == Method::Post);
-        PreparedCall { call, headers, route, body_sha256, content_length }
+        PreparedCall { call, headers, route, scope, body_sha256, content_length }
     }
 }
 
@@ -168,8 +195,8 @@ impl PreparedCall {
         credentials: &Credentials,
         context: Context<'_>,
     ) -> Result<Forward, Refusal> {
-        let Self { call, headers, route, body_sha256, content_length } = self;
-        let (cluster, only_region) = route.cluster(&call, &headers, exchange_id, context)?;
+        let Self { call, headers, route, scope, body_sha256, content_length } = self;
+        let (cluster, only_region) = route.cluster(&call, &scope, exchange_id, context)?;
         let (Call { operation, labels, query }, Route { class, .. }) = (call, route);
         let relay = context.policy.stream_relay.as_deref().filter(|_| operation.streams());
         let relayed = relay.map(|_| exchange_id.to_owned());

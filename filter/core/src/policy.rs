@@ -7,10 +7,13 @@ use crate::access::Access;
 use crate::buffers::Budgets;
 use crate::config::{self, Auth, Config, ConfigError, Limits, Principal, Role, at};
 use crate::credentials::source::CredentialSources;
-use crate::model::{self, GovOnly, Pattern, patterns};
+use crate::handoff;
+use crate::model::{self, GovCloudId, Pattern, patterns};
 use crate::names::{PathName, RegionName};
+use crate::operation::arn_account;
 use crate::quota::OutputRates;
 use crate::region::{self, Region};
+use crate::reply::Refusal;
 use crate::route::{self, Cluster, RouteClass, SERVICES, Subject};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -45,6 +48,9 @@ pub struct Policy {
     pub audit: Option<Collector>,
     /// How long a call waits for the first credentials.
     pub credentials_wait: Duration,
+    /// Headers that cross besides the known ones.
+    pub(crate) headers: Vec<String>,
+    govcloud_accounts: Vec<String>,
     regions: BTreeMap<RegionName, Region>,
     own_region: Option<RegionName>,
     aliases: BTreeMap<String, String>,
@@ -67,7 +73,7 @@ pub struct Collector {
 pub enum ModelRefusal {
     /// It is not in the Commercial partition.
     #[error(transparent)]
-    GovOnly(#[from] GovOnly),
+    GovCloud(#[from] GovCloudId),
     /// The operator's policy does not allow it.
     #[error("the gateway's policy does not allow model '{0}'")]
     Policy(String),
@@ -98,6 +104,17 @@ impl Collector {
         }
         Ok(Self { cluster: config.cluster.clone(), deadline: Duration::from_millis(config.deadline_ms.into()) })
     }
+}
+
+/// The accounts that are GovCloud's.
+fn accounts(given: &[String]) -> Result<Vec<String>, ConfigError> {
+    for (index, account) in given.iter().enumerate() {
+        if account.len() != 12 || !account.bytes().all(|byte| byte.is_ascii_digit()) {
+            let problem = format!("{account:?} is not an account's number: want 12 digits, in quotes");
+            return Err(at(format!("govcloud_accounts[{index}]"), problem));
+        }
+    }
+    Ok(given.to_vec())
 }
 
 /// Refuses a cluster's name that is one of Bedrock's clusters.
@@ -152,6 +169,8 @@ impl Policy {
             credential_sources,
             audit: config.audit.as_ref().map(Collector::compile).transpose()?,
             credentials_wait: Duration::from_millis(config.credentials_wait_ms.into()),
+            headers: handoff::allowed_headers(&config.headers.allow)?,
+            govcloud_accounts: accounts(&config.govcloud_accounts)?,
             regions,
             own_region: config.region.clone(),
             aliases: config.aliases.clone(),
@@ -191,7 +210,7 @@ impl Policy {
     /// [`ModelRefusal`] if it may not cross.
     pub fn resolve_model(&self, asked: &str) -> Result<String, ModelRefusal> {
         let id = self.aliases.get(asked).map_or(asked, String::as_str);
-        let id = model::to_commercial(id)?;
+        let id = self.to_commercial(id)?;
         if !self.allows(id) {
             return Err(ModelRefusal::Policy(id.to_owned()));
         }
@@ -199,6 +218,28 @@ impl Policy {
             Some(rule) => Err(ModelRefusal::Unresolved { id: id.to_owned(), rule }),
             None => Ok(id.to_owned()),
         }
+    }
+
+    /// An id as the Commercial partition has it.
+    ///
+    /// # Errors
+    /// [`GovCloudId`] if it has none.
+    pub fn to_commercial<'a>(&self, id: &'a str) -> Result<&'a str, GovCloudId> {
+        let commercial = model::to_commercial(id)?;
+        match arn_account(commercial).filter(|account| self.govcloud_accounts.iter().any(|known| known == account)) {
+            Some(account) => Err(GovCloudId::Account { id: id.to_owned(), account: account.to_owned() }),
+            None => Ok(commercial),
+        }
+    }
+
+    /// Refuses an id of GovCloud's in a place where the gateway does not translate.
+    pub(crate) fn check_commercial(&self, place: &str, id: &str) -> Result<(), Refusal> {
+        let problem = match self.to_commercial(id) {
+            Ok(same) if same == id => return Ok(()),
+            Ok(instead) => GovCloudId::Untranslated { id: id.to_owned(), instead: instead.to_owned() },
+            Err(problem) => problem,
+        };
+        Err(Refusal::GovCloud { place: place.to_owned(), problem })
     }
 
     /// The key of a rule that depends on the model, if the id does not say which model runs and the rule does not name the id

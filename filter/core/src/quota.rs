@@ -6,7 +6,7 @@
 
 use crate::config::{ConfigError, OutputRate, at};
 use crate::model::{self, Pattern, patterns};
-use crate::usage::json::{Path, Scanner, Sink};
+use crate::scanner::{Path, Scanner, Sink};
 use audit::{Estimate, Usage};
 
 /// A text has some four bytes a token. A picture has more bytes, so that a call with one reserves more than it uses.

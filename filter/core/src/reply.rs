@@ -5,9 +5,11 @@ use crate::buffers::Full;
 use crate::headers::{Headers, Repeated};
 use crate::intent::IntentError;
 use crate::limits::Exhausted;
+use crate::model::GovCloudId;
 use crate::operation::{CallError, Operation};
 use crate::policy::ModelRefusal;
 use crate::principal::PrincipalError;
+use crate::request_body::BodyProblem;
 use crate::sigv4::SignError;
 
 /// Why a call is not forwarded.
@@ -30,6 +32,30 @@ pub enum Refusal {
     /// A header that is signed holds bytes that are not visible ASCII.
     #[error("The request is malformed: the value of header '{0}' is not visible ASCII.")]
     HeaderValue(String),
+    /// One of Bedrock's own headers, which is not known.
+    #[error(
+        "The request has the header '{0}', which this version of the gateway does not know. Without it the call could mean another thing, so nothing was sent. `headers.allow` in the gateway's configuration lets it cross."
+    )]
+    UnknownHeader(String),
+    /// The body cannot be read where it matters.
+    #[error(transparent)]
+    Body(#[from] BodyProblem),
+    /// An id of GovCloud's, elsewhere than where a model is named.
+    #[error("Access denied: {problem} (in '{place}').")]
+    GovCloud {
+        /// The header, parameter or member.
+        place: String,
+        /// What is wrong.
+        problem: GovCloudId,
+    },
+    /// ARNs of two regions.
+    #[error("The call names resources of two regions: {first}, {second}. A call is served in one region.")]
+    TwoRegions {
+        /// Place and region of one.
+        first: String,
+        /// And of another.
+        second: String,
+    },
     /// The body is compressed.
     #[error("The request body has a content-encoding, which Bedrock does not accept: send it without.")]
     EncodedBody,
@@ -46,8 +72,20 @@ pub enum Refusal {
     #[error("Access denied: {0}.")]
     Model(#[from] ModelRefusal),
     /// The model is named where the gateway does not look.
-    #[error("Access denied: {0} names its model in the body, where the gateway's rules for models cannot be applied.")]
+    #[error(
+        "Access denied: {0} names its model in the body, and a route class of the gateway takes calls by their model, which is too late then."
+    )]
     HiddenModel(Operation),
+    /// The model in a body has another name in the Commercial partition. The gateway does not change bodies.
+    #[error("The gateway does not change bodies, and '{place}' is '{id}': write '{instead}'.")]
+    ModelInBody {
+        /// The member.
+        place: String,
+        /// What it is.
+        id: String,
+        /// What the gateway would send.
+        instead: String,
+    },
     /// No route class matches the call.
     #[error("Access denied: no route class of the gateway takes this call.")]
     NoRouteClass,
@@ -176,14 +214,21 @@ impl Refusal {
             Self::Call(CallError::Label { .. } | CallError::Query(_))
             | Self::Bidirectional(_)
             | Self::Repeated(_)
+            | Self::UnknownHeader(_)
+            | Self::Body(_)
+            | Self::TwoRegions { .. }
+            | Self::ModelInBody { .. }
             | Self::HeaderValue(_)
             | Self::EncodedBody
             | Self::RequestLine(_) => (400, "ValidationException"),
             Self::Grpc => (415, "ValidationException"),
             Self::BodyTooLong { .. } => (413, "ValidationException"),
-            Self::Access(_) | Self::Model(_) | Self::HiddenModel(_) | Self::NoRouteClass | Self::Principal(_) => {
-                (403, "AccessDeniedException")
-            }
+            Self::Access(_)
+            | Self::Model(_)
+            | Self::GovCloud { .. }
+            | Self::HiddenModel(_)
+            | Self::NoRouteClass
+            | Self::Principal(_) => (403, "AccessDeniedException"),
             Self::SwitchedProtocols => (502, "ServiceUnavailableException"),
             Self::Throttled { .. } | Self::Busy { .. } | Self::BuffersFull(Full::Connection | Full::Caller) => {
                 (429, "ThrottlingException")

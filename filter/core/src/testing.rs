@@ -79,6 +79,16 @@ pub(crate) fn converse(extra: &[(&str, &str)]) -> Headers {
     headers(&all)
 }
 
+/// An InvokeModel call: nothing in its body matters.
+pub(crate) fn invoke(extra: &[(&str, &str)]) -> Headers {
+    let path = |name: &str| name == ":path";
+    let others =
+        converse(extra).iter().filter(|(name, _)| !path(name)).map(|(n, v)| (n.to_owned(), v.to_vec())).collect();
+    let mut headers: Headers = others;
+    headers.push(":path", "/model/anthropic.claude-v2:0/invoke");
+    headers
+}
+
 /// A client, and the exchange of its call.
 pub(crate) struct Client {
     pub(crate) exchange: Exchange,

@@ -4,16 +4,15 @@
 
 mod base64_stream;
 pub mod eventstream;
-pub mod json;
 pub mod serving;
 mod units;
 
 use crate::headers::Headers;
 use crate::operation::Metering;
 use crate::quota;
+use crate::scanner::{Path, Scanner, Sink};
 use audit::{Estimate, GuardrailUnits, Serving, StreamOutcome, Usage};
 use eventstream::{Frames, StreamError};
-use json::{Path, Scanner, Sink};
 use serving::Served;
 use units::{CacheDetail, add_units};
 

@@ -80,6 +80,11 @@ pub(crate) fn converse(extra: &[(&str, &str)]) -> Vec<(String, String)> {
     call("POST", &format!("/model/{MODEL}/converse"), extra)
 }
 
+/// A call whose body is the model's own.
+pub(crate) fn invoke(extra: &[(&str, &str)]) -> Vec<(String, String)> {
+    call("POST", &format!("/model/{MODEL}/invoke"), extra)
+}
+
 /// An attempt of an exchange at an endpoint in a region, over Direct Connect.
 pub(crate) fn attempt(signer: &Plugin, exchange: &Exchange, region: &str) -> Exchange {
     attempt_over(signer, exchange, "dx", region)

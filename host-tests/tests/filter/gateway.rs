@@ -1,8 +1,8 @@
 //! The downstream role: headers, operation, policy, body hash, handoff.
 
 use crate::common::{
-    HANDOFF, MODEL, REQUEST_ID, call, configuration, converse, facts, filter, gateway, only, plugin, refusal, sha256,
-    with_keys,
+    HANDOFF, MODEL, REQUEST_ID, call, configuration, converse, facts, filter, gateway, invoke, only, plugin, refusal,
+    sha256, with_keys,
 };
 use proxy_wasm_vm::{Outcome, Status, headers, values};
 use serde_json::{Value, json};
@@ -156,7 +156,7 @@ fn the_hash_covers_a_body_in_any_pieces() {
     let body: Vec<u8> = (0..200_000_u32).map(|n| (n % 251) as u8).collect();
     for sizes in [vec![200_000], vec![1, 0, 65_535, 65_536, 68_928], vec![100_000, 100_000, 0]] {
         let exchange = gateway.stream();
-        assert_eq!(exchange.request_headers(converse(&[]), false), Outcome::Paused);
+        assert_eq!(exchange.request_headers(invoke(&[]), false), Outcome::Paused);
         let mut at = 0;
         for (n, size) in sizes.iter().enumerate() {
             let last = n + 1 == sizes.len();
@@ -234,7 +234,7 @@ fn bearer_does_not_hold_the_body() {
     let vm = filter().env("AWS_BEARER_TOKEN_BEDROCK", "bedrock-api-key-1").start().unwrap();
     let gateway = plugin(&vm, &document);
     let exchange = gateway.stream();
-    assert_eq!(exchange.request_headers(converse(&[]), false), Outcome::Continue);
+    assert_eq!(exchange.request_headers(invoke(&[]), false), Outcome::Continue);
     vm.reset_host_calls();
     assert_eq!(exchange.request_body("01234", false), Outcome::Continue);
     assert_eq!(exchange.request_body("56789", true), Outcome::Continue);
@@ -243,7 +243,7 @@ fn bearer_does_not_hold_the_body() {
 
     // The limit counts bytes that were already sent.
     let long = gateway.stream();
-    long.request_headers(converse(&[]), false);
+    long.request_headers(invoke(&[]), false);
     long.request_body("01234", false);
     assert_eq!(long.request_body("567890", false), Outcome::LocalReply);
     assert_eq!(refusal(&long).0, 413);

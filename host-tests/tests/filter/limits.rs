@@ -9,7 +9,8 @@ const PIECE: usize = 64 << 10;
 fn exchange(gateway: &Plugin, request: usize, operation: &str, content_type: &str, response: &[u8], times: usize) {
     let exchange = gateway.stream();
     exchange.request_headers(call("POST", &format!("/model/{MODEL}/{operation}"), &[]), false);
-    let piece = vec![b'x'; PIECE];
+    // A long number.
+    let piece = vec![b'7'; PIECE];
     for _ in 0..request / PIECE {
         assert_eq!(exchange.request_body(&piece, false), Outcome::Paused);
     }

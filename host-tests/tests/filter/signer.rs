@@ -1,8 +1,8 @@
 //! The upstream role: each attempt is signed for its path and region.
 
 use crate::common::{
-    HANDOFF, MODEL, PROFILE_ARN, attempt, attempt_over, both_roles, call, configuration, converse, filter, judge, only,
-    plugin, refusal, with_keys,
+    HANDOFF, MODEL, PROFILE_ARN, attempt, attempt_over, both_roles, call, configuration, converse, filter, invoke,
+    judge, only, plugin, refusal, with_keys,
 };
 use proxy_wasm_vm::{Exchange, Outcome, Plugin, headers, values};
 use serde_json::{Value, json};
@@ -270,7 +270,7 @@ fn bearer_sends_the_key_and_no_signature() {
     };
     let (gateway, signer) = (plugin(&vm, &document("gateway")), plugin(&vm, &document("signer")));
     let exchange = gateway.stream();
-    exchange.request_headers(converse(&[("content-length", "2"), ("authorization", "Bearer clients-own")]), false);
+    exchange.request_headers(invoke(&[("content-length", "2"), ("authorization", "Bearer clients-own")]), false);
     let attempt = attempt(&signer, &exchange, "us-west-2");
     assert_eq!(attempt.request_headers(exchange.request_map(), false), Outcome::Continue);
     let map = attempt.request_map();
@@ -304,16 +304,14 @@ fn a_client_cannot_hand_over_for_the_gateway() {
     let (gateway, signer) = both_roles();
     let exchange = gateway.stream();
     // Headers cannot set filter state, and the client's headers do not reach the signer.
-    exchange.request_headers(
-        converse(&[("bedrock.handoff", "{}"), (HANDOFF, "{}"), ("x-amzn-bedrock-gateway", "1")]),
-        false,
-    );
+    exchange
+        .request_headers(converse(&[("bedrock.handoff", "{}"), (HANDOFF, "{}"), ("x-bedrock-gateway", "1")]), false);
     exchange.request_body(BODY, true);
     let attempt = attempt(&signer, &exchange, "us-east-1");
     let mut map = exchange.request_map();
     map.extend(headers([("x-envoy-attempt-count", "1"), ("x-forwarded-for", "10.0.0.1")]));
     attempt.request_headers(map, false);
-    for name in ["bedrock.handoff", HANDOFF, "x-amzn-bedrock-gateway", "x-envoy-attempt-count", "x-forwarded-for"] {
+    for name in ["bedrock.handoff", HANDOFF, "x-bedrock-gateway", "x-envoy-attempt-count", "x-forwarded-for"] {
         assert!(values(&attempt.request_map(), name).is_empty(), "{name}");
     }
     judge(&attempt, BODY.as_bytes(), "us-east-1", None).unwrap();

@@ -57,6 +57,12 @@ pub struct Config {
     /// Which models may be called.
     #[serde(default, skip_serializing_if = "is_default")]
     pub models: Models,
+    /// Numbers of the operator's accounts in GovCloud. An ARN of one of them names nothing in Commercial Bedrock, and is refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub govcloud_accounts: Vec<String>,
+    /// Which headers cross.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub headers: Headers,
     /// Where the caller's name comes from; the first source that has one wins. Empty: callers have no name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub principal: Vec<Principal>,
@@ -170,6 +176,16 @@ pub struct Models {
     /// Patterns that a model must not match; they win over `allow`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<String>,
+}
+
+/// Headers that cross to Bedrock.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Headers {
+    /// Names of headers `x-amzn-bedrock-…` that the gateway does not know yet. A call with another such header is refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
 }
 
 /// What happens to a caller without a name.

@@ -184,7 +184,7 @@ impl RouteClass {
     /// been first is called anyway, so that the client sees Bedrock's own response. `None` if the class has no region.
     pub fn choose_region(
         &self,
-        scope: RegionScope<'_>,
+        scope: &RegionScope,
         call_id: &str,
         admits: impl Fn(&str) -> bool,
     ) -> Option<RegionChoice<'_>> {

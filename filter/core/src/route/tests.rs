@@ -77,11 +77,11 @@ fn a_call_goes_to_a_cluster_that_is_listed() {
             for home in [
                 RegionScope::Anywhere,
                 RegionScope::First,
-                RegionScope::Region("us-west-2"),
-                RegionScope::Region("eu-west-1"),
+                RegionScope::Region("us-west-2".to_owned()),
+                RegionScope::Region("eu-west-1".to_owned()),
             ] {
                 let first = class.first_path(&key).unwrap();
-                let reach = class.choose_region(home, &key, |_| true).unwrap();
+                let reach = class.choose_region(&home, &key, |_| true).unwrap();
                 let name = class.cluster(Service::Bedrock, first, reach);
                 assert!(listed.contains(&name), "{name} is not in {listed:?}");
             }
@@ -117,7 +117,7 @@ fn regions_share_calls_by_weight() {
     let class = &policy.classes()[0];
     let first_in_east = (0..20_000)
         .filter(|nth| {
-            class.choose_region(RegionScope::Anywhere, &format!("{nth}"), |_| true) == Some(RegionChoice::From(&east))
+            class.choose_region(&RegionScope::Anywhere, &format!("{nth}"), |_| true) == Some(RegionChoice::From(&east))
         })
         .count();
     assert!((13_800..14_200).contains(&first_in_east), "{first_in_east}");
@@ -125,7 +125,7 @@ fn regions_share_calls_by_weight() {
     let policy = self::policy(&class, None);
     let class = &policy.classes()[0];
     for nth in 0..100 {
-        let reach = |admits: fn(&str) -> bool| class.choose_region(RegionScope::Anywhere, &format!("{nth}"), admits);
+        let reach = |admits: fn(&str) -> bool| class.choose_region(&RegionScope::Anywhere, &format!("{nth}"), admits);
         assert_eq!(reach(|_| true), Some(RegionChoice::From(&west)));
         assert_eq!(reach(|region| region == "us-east-1"), Some(RegionChoice::From(&east)));
         assert_eq!(reach(|_| false), Some(RegionChoice::From(&west)));

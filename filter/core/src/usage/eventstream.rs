@@ -5,7 +5,7 @@
 
 use super::Tokens;
 use super::base64_stream::Decoder;
-use super::json::{Path, Scanner, Sink};
+use crate::scanner::{Path, Scanner, Sink};
 use audit::Usage;
 
 /// Prelude (12 bytes) and the closing CRC (4).

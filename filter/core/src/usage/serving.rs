@@ -5,8 +5,8 @@
 //! <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html>,
 //! <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseTrace.html>.
 
-use super::json::{Path, Sink};
 use crate::headers::Headers;
+use crate::scanner::{Path, Sink};
 use audit::Serving;
 
 /// Longest name of a tier or mode that is kept.

@@ -1,6 +1,6 @@
 //! Counts that are in lists, or spread over a response: cache writes by their time, and a guardrail's units.
 
-use super::json::Path;
+use crate::scanner::Path;
 use audit::{GuardrailUnits, Usage};
 
 /// An entry of Converse's `usage.cacheDetails`, which has a time (`5m`, `1h`) and a count in any order

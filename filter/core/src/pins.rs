@@ -1,0 +1,81 @@
+//! The ids that a call names beside its model: they tie it to a region, and none may be GovCloud's.
+
+use crate::headers::Headers;
+use crate::operation::{Call, RegionScope, arn_region};
+use crate::policy::Policy;
+use crate::reply::Refusal;
+
+/// Headers that name a resource of the account (botocore 1.44.8, `InvokeModelRequest`).
+const RESOURCES: [&str; 2] = ["x-amzn-bedrock-guardrailidentifier", PROJECT];
+/// The one that names a project.
+pub(crate) const PROJECT: &str = "x-amzn-bedrock-projectidentifier";
+
+/// What ties a call to a region. A resource exists in one region: in another one Bedrock does not find it.
+#[derive(Debug, Default)]
+pub(crate) struct Pins {
+    /// The region of an ARN, and where the ARN stands.
+    region: Option<(String, String)>,
+    /// Whether there is an id without a region.
+    resource: bool,
+}
+
+impl Pins {
+    /// What labels, query and headers name.
+    pub(crate) fn of(call: &Call, headers: &Headers, policy: &Policy) -> Result<Self, Refusal> {
+        let mut pins = Self::default();
+        let model = usize::from(call.operation.names_model());
+        for label in call.labels.iter().take(model) {
+            pins.arn("path", label)?;
+        }
+        for label in call.labels.iter().skip(model) {
+            policy.check_commercial("path", label)?;
+            pins.arn("path", label)?;
+        }
+        for (name, value) in call.parameters() {
+            policy.check_commercial(&name, &value)?;
+            pins.arn(&name, &value)?;
+        }
+        for name in RESOURCES {
+            if let Some(value) = headers.get_str(name).filter(|value| !value.is_empty()) {
+                pins.resource(name, value, policy)?;
+            }
+        }
+        Ok(pins)
+    }
+
+    /// Takes the id of a resource of the account.
+    pub(crate) fn resource(&mut self, place: &str, id: &str, policy: &Policy) -> Result<(), Refusal> {
+        policy.check_commercial(place, id)?;
+        self.resource = true;
+        self.arn(place, id)
+    }
+
+    /// Takes an id, which may be an ARN.
+    pub(crate) fn arn(&mut self, place: &str, id: &str) -> Result<(), Refusal> {
+        let Some(region) = arn_region(id) else { return Ok(()) };
+        match &self.region {
+            Some((known, first)) if known != region => Err(Refusal::TwoRegions {
+                first: format!("'{first}' is of {known}"),
+                second: format!("'{place}' of {region}"),
+            }),
+            Some(_) => Ok(()),
+            None => {
+                self.region = Some((region.to_owned(), place.to_owned()));
+                Ok(())
+            }
+        }
+    }
+
+    /// Which regions can serve the call.
+    pub(crate) fn scope(self, call: &Call) -> RegionScope {
+        match self.region {
+            Some((region, _)) => RegionScope::Region(region),
+            None if self.resource => RegionScope::First,
+            None => call.region_scope(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "pins_tests.rs"]
+mod tests;

@@ -1,0 +1,167 @@
+//! What the gateway has to know of a request's body, read as it arrives, in constant memory.
+
+use crate::operation::Operation;
+use crate::scanner::{Path, Problem, Scanner, Sink};
+use crate::usage::serving::Served;
+use audit::Serving;
+
+/// Longest value of a member in bytes (botocore: `modelId` max 2048).
+const MAX_VALUE: usize = 2048;
+
+/// A member that names something by its id.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The keys from the top down.
+    pub path: &'static [&'static str],
+    /// What it names.
+    pub names: Named,
+}
+
+/// What a member names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// The model that runs.
+    Model,
+    /// A project of the account, which exists in one region.
+    Project,
+    /// Another such resource.
+    Resource,
+}
+
+/// A member of a body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value {
+    /// The member.
+    pub member: &'static Member,
+    /// What the client wrote.
+    pub text: String,
+}
+
+/// Why a body does not cross.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BodyProblem {
+    /// It is not JSON.
+    #[error("The request body is not JSON: {0}.")]
+    Json(#[from] Problem),
+    /// A member twice: which one counts is not defined (RFC 8259, section 4).
+    #[error("The request body has the member '{0}' more than once.")]
+    Repeated(String),
+    /// A value that is no id.
+    #[error("Value at '{0}' failed to satisfy constraint: want at most {MAX_VALUE} bytes of visible ASCII.")]
+    Value(String),
+}
+
+/// Source: botocore 1.44.8 (`ConverseRequest`, `ConverseStreamRequest`, `StartAsyncInvokeRequest`). The bodies of InvokeModel are
+/// the models' own; what pins such a call to a region is in its headers.
+const CONVERSE: &[Member] = &[
+    Member { path: &["guardrailConfig", "guardrailIdentifier"], names: Named::Resource },
+    Member { path: &["projectIdentifier"], names: Named::Project },
+];
+const START_ASYNC_INVOKE: &[Member] = &[Member { path: &["modelId"], names: Named::Model }];
+
+/// The members of an operation's body that name something.
+pub const fn members(operation: Operation) -> &'static [Member] {
+    match operation {
+        Operation::Converse | Operation::ConverseStream => CONVERSE,
+        Operation::StartAsyncInvoke => START_ASYNC_INVOKE,
+        _ => &[],
+    }
+}
+
+/// Reads a body.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    scanner: Scanner,
+    found: Found,
+    is_empty: bool,
+}
+
+#[derive(Debug)]
+struct Found {
+    served: Served,
+    members: &'static [Member],
+    /// The value of each member.
+    values: Vec<Option<Vec<u8>>>,
+    /// A bit for each key of each member's path that was there.
+    seen: u64,
+    repeated: Option<&'static [&'static str]>,
+}
+
+/// Bits of [`Found::seen`] for a member: its path is not longer.
+const LEVELS: usize = 8;
+
+// === impl RequestBody ===
+
+impl RequestBody {
+    /// `None` if nothing of the operation's body matters.
+    pub(crate) fn of(operation: Operation) -> Option<Self> {
+        let members = members(operation);
+        let found =
+            Found { served: Served::default(), members, values: vec![None; members.len()], seen: 0, repeated: None };
+        let matters = !members.is_empty() || operation.asks_in_body();
+        matters.then(|| Self { scanner: Scanner::default(), found, is_empty: true })
+    }
+
+    pub(crate) fn feed(&mut self, chunk: &[u8]) {
+        self.is_empty &= chunk.is_empty();
+        self.scanner.feed(chunk, &mut self.found);
+    }
+
+    /// Service tier and latency mode that the body asks for.
+    pub(crate) fn serving(&self) -> Serving {
+        self.found.served.serving()
+    }
+
+    /// The members, when the body is complete. A body without bytes has none.
+    pub(crate) fn values(self) -> Result<Vec<Value>, BodyProblem> {
+        if !self.is_empty {
+            self.scanner.finish()?;
+        }
+        if let Some(path) = self.found.repeated {
+            return Err(BodyProblem::Repeated(path.join(".")));
+        }
+        let given = self.found.members.iter().zip(self.found.values);
+        given
+            .filter_map(|(member, value)| Some((member, value?)))
+            .map(|(member, value)| value_of(member, value))
+            .collect()
+    }
+}
+
+fn value_of(member: &'static Member, bytes: Vec<u8>) -> Result<Value, BodyProblem> {
+    let text = String::from_utf8(bytes).ok().filter(|text| text.len() <= MAX_VALUE);
+    let text = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()));
+    let text = text.ok_or_else(|| BodyProblem::Value(member.path.join(".")))?;
+    Ok(Value { member, text })
+}
+
+// === impl Found ===
+
+impl Sink for Found {
+    fn begin(&mut self, path: &Path) {
+        let depth = path.depth();
+        let on_path = |member: &&Member| member.path.get(..depth).is_some_and(|keys| depth > 0 && path.is(keys));
+        // Members below one object share its bit: the first one's.
+        let Some(index) = self.members.iter().position(|member| on_path(&member)) else { return };
+        let bit = 1u64 << (index * LEVELS + depth - 1);
+        if self.seen & bit != 0 {
+            self.repeated = self.members.get(index).and_then(|member| member.path.get(..depth));
+        }
+        self.seen |= bit;
+    }
+
+    fn string(&mut self, path: &Path, piece: &[u8]) {
+        self.served.string(path, piece);
+        let values = self.members.iter().zip(&mut self.values);
+        for (_, value) in values.filter(|(member, _)| path.is(member.path)) {
+            let value = value.get_or_insert_default();
+            // One byte more than is allowed says that it is too long.
+            let room = (MAX_VALUE + 1).saturating_sub(value.len());
+            value.extend_from_slice(piece.get(..room).unwrap_or(piece));
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "request_body_tests.rs"]
+mod tests;
