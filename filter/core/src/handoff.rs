@@ -16,7 +16,7 @@ use std::time::SystemTime;
 
 /// Client headers that cross the partition: those that Bedrock's API defines (botocore 1.44.8), by exact name. All
 /// others are dropped. `content-length` and the pseudo-headers are set, never passed on.
-const CROSSING: &[&str] = &[
+pub const CROSSING: &[&str] = &[
     "accept",
     "content-type",
     "x-amzn-bedrock-accept",

@@ -20,6 +20,7 @@ pub mod frame_guard;
 pub mod handoff;
 pub mod headers;
 pub mod intent;
+pub mod inventory;
 pub mod limits;
 pub mod metrics;
 pub mod model;

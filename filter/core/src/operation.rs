@@ -1,6 +1,6 @@
 //! The operations of Bedrock that cross, known by method and path template.
 //!
-//! Source: the service models of botocore 1.44.5 (`bedrock-runtime`, `bedrock`). The path that crosses is rendered
+//! Source: the service models of botocore 1.44.8 (`bedrock-runtime`, `bedrock`). The path that crosses is rendered
 //! from the template and the decoded labels, so that only one spelling (`:` → `%3A`, `/` → `%2F`) is ever signed.
 
 use crate::encoding::{self, DecodeError};
@@ -225,6 +225,16 @@ impl Operation {
     /// Its HTTP method.
     pub const fn method(self) -> Method {
         self.row().method
+    }
+
+    /// Its path template: literal segments and `{label}`s.
+    pub const fn template(self) -> &'static str {
+        self.row().template
+    }
+
+    /// The parameters of the query that cross.
+    pub const fn parameters(self) -> &'static [&'static str] {
+        self.row().parameters
     }
 
     /// Where its response has its token counts.
