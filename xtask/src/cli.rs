@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::artifacts::{self, Workspace};
 use crate::error::Error;
 use crate::release::Arch;
-use crate::{demo, dirs, release, test};
+use crate::{api_drift, demo, dirs, release, test};
 
 /// Commands for developers. Each installs missing tools under `target/`.
 #[derive(Debug, Parser)]
@@ -47,6 +47,13 @@ enum Command {
     },
     /// Check the CloudFormation templates of infra/, and deploy each version to an AWS mock (part of `test`).
     Infra,
+    /// Compare AWS's service models with the tables of operations, headers and members. Exits with 0 if nothing differs, 1 if
+    /// something does, 2 if they could not be compared.
+    ApiDrift {
+        /// The botocore that has the models: `newest` on PyPI, `pinned` by the tests, or a version.
+        #[arg(long, value_name = "VERSION", default_value = "newest")]
+        botocore: api_drift::Version,
+    },
     /// Run tests that take over a minute; `test` runs the same code for a shorter time. Needs root.
     #[command(subcommand)]
     Soak(Soak),
@@ -100,6 +107,7 @@ impl Cli {
                 workspace.add_infra_tools()?;
                 artifacts::exec(workspace.command(artifacts::INFRA_CHECKS)?)
             }
+            Command::ApiDrift { botocore } => Ok(api_drift::run(&botocore)),
             Command::Soak(Soak::Audit) => test::soak("no_call_is_without").map(|()| ExitCode::SUCCESS),
             Command::Soak(Soak::Credentials) => test::soak("_under_load").map(|()| ExitCode::SUCCESS),
             Command::Soak(Soak::Bodies) => test::soak("bodies_that_never_end").map(|()| ExitCode::SUCCESS),
@@ -137,7 +145,8 @@ mod tests {
             let text = std::fs::read_to_string(page).unwrap();
             let lines = text.lines().map(|line| current(page, line));
             for command in lines.flat_map(|line| line.split("cargo xtask ").skip(1)) {
-                let word: String = command.chars().take_while(char::is_ascii_lowercase).collect();
+                let word: String =
+                    command.chars().take_while(|next| next.is_ascii_lowercase() || *next == '-').collect();
                 // `cargo xtask …` names no command.
                 let known = word.is_empty() || subcommands.contains(&word);
                 assert!(known, "{}: cargo xtask {word} does not exist", page.display());

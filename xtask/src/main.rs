@@ -4,6 +4,7 @@
 //! directory, and runs them.
 #![forbid(unsafe_code)]
 
+mod api_drift;
 mod artifacts;
 mod cli;
 mod demo;

@@ -3,6 +3,7 @@
 //! Each tool is unpacked under another name and then renamed, so that an interrupted installation starts again. The
 //! directory's name contains the version, so that versions can coexist.
 
+pub(crate) mod botocore;
 mod crates;
 pub(crate) mod debian;
 pub(crate) mod deny;
