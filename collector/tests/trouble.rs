@@ -101,3 +101,42 @@ async fn a_deleted_database_ends_the_collector() {
     wait_for("the records", || count(&db) == 2).await;
     terminate(child);
 }
+
+type Change<'c> = (&'static str, &'c dyn Fn(&Path));
+
+/// Other programs see nothing of what is written then, and a shortened file is damaged by the next copy of the WAL.
+#[tokio::test]
+async fn a_database_changed_by_hand_is_noticed() {
+    let remove = |path: &Path, suffix: &str| fs::remove_file(format!("{}{suffix}", path.display())).unwrap();
+    let backup = |path: &Path| {
+        let older = path.with_extension("older");
+        drop(audit_collector::store::sqlite::SqliteStore::open(&older).unwrap());
+        fs::copy(older, path).unwrap();
+    };
+    let changes: [Change<'_>; 4] = [
+        ("without its WAL", &|path| remove(path, "-wal")),
+        ("without its index of the WAL", &|path| remove(path, "-shm")),
+        ("emptied", &|path| fs::File::options().write(true).open(path).unwrap().set_len(0).unwrap()),
+        ("overwritten by an older one", &backup),
+    ];
+    for (what, change) in changes {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, db) = (folder.path().join("access.log"), folder.path().join("a.db"));
+        fs::write(&log, (0..600).map(|n| line(&n.to_string())).collect::<String>()).unwrap();
+        let arguments = ["run", "--file", log.to_str().unwrap(), "--sqlite", db.to_str().unwrap()];
+        terminate({
+            let (child, _) = start(&mut program(&arguments));
+            wait_for("the records", || count(&db) == 600).await;
+            child
+        });
+        let (mut child, _) = start(&mut program(&arguments));
+        change(&db);
+        wait_for(what, || child.try_wait().unwrap().is_some()).await;
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            !output.status.success() && stderr.contains("the database was deleted or replaced"),
+            "{what}: {stderr}"
+        );
+    }
+}

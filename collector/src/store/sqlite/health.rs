@@ -1,14 +1,17 @@
 //! Whether the file is whole, and still in its place.
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{SqliteError, SqliteStore};
+use crate::store::paths::with_suffix;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Checked {
@@ -17,24 +20,41 @@ pub enum Checked {
     Unfinished,
 }
 
-/// Where a file was when it was opened.
+/// Where a database and its WAL were when it was opened.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     path: PathBuf,
-    /// Device and inode.
-    id: (u64, u64),
+    /// The file itself, its WAL and the WAL's index. They exist as long as a connection is open.
+    files: Vec<(PathBuf, Id)>,
+    /// The file's largest size so far. SQLite makes it smaller by `VACUUM` only.
+    size: Arc<AtomicU64>,
 }
+
+/// Device and inode.
+type Id = (u64, u64);
 
 #[derive(Debug)]
 pub(crate) enum PlaceError {
-    /// The file was deleted, or another one has its name.
+    /// A file was deleted or made smaller, or another one has its name.
     Replaced,
     Io(io::Error),
 }
 
 impl Place {
     pub(crate) fn of(path: &Path) -> Result<Self, PlaceError> {
-        Ok(Self { path: path.to_owned(), id: id(path)? })
+        let data = metadata(path)?;
+        let mut files = vec![(path.to_owned(), (data.dev(), data.ino()))];
+        // SQLite makes them next to the file that a link leads to.
+        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        for name in ["-wal", "-shm"].map(|suffix| with_suffix(&target, suffix)) {
+            match metadata(&name) {
+                Ok(data) => files.push((name, (data.dev(), data.ino()))),
+                // Of a connection that only reads.
+                Err(PlaceError::Replaced) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self { path: path.to_owned(), files, size: Arc::new(data.len().into()) })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -42,20 +62,26 @@ impl Place {
     }
 
     pub(crate) fn check(&self) -> Result<(), PlaceError> {
-        if id(&self.path)? == self.id { Ok(()) } else { Err(PlaceError::Replaced) }
+        for (name, id) in &self.files {
+            let data = metadata(name)?;
+            let shorter = || data.len() < self.size.fetch_max(data.len(), Ordering::Relaxed);
+            if (data.dev(), data.ino()) != *id || (*name == self.path && shorter()) {
+                return Err(PlaceError::Replaced);
+            }
+        }
+        Ok(())
     }
 }
 
-fn id(path: &Path) -> Result<(u64, u64), PlaceError> {
-    match fs::metadata(path) {
-        Ok(data) => Ok((data.dev(), data.ino())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(PlaceError::Replaced),
-        Err(error) => Err(PlaceError::Io(error)),
-    }
+fn metadata(path: &Path) -> Result<Metadata, PlaceError> {
+    fs::metadata(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => PlaceError::Replaced,
+        _ => PlaceError::Io(error),
+    })
 }
 
 impl SqliteStore {
-    /// Fails if the file was deleted or replaced since it was opened: what is written then is lost.
+    /// Fails if the file or its WAL was deleted, replaced or made smaller since it was opened: what is written then is lost.
     pub fn check_place(&self) -> Result<(), SqliteError> {
         match self.place.check() {
             Err(PlaceError::Replaced) => Err(SqliteError::Replaced(self.path().to_owned())),
