@@ -140,3 +140,23 @@ async fn a_database_changed_by_hand_is_noticed() {
         );
     }
 }
+
+/// A folder given in place of the log, say: it is not a log that does not exist yet.
+#[tokio::test]
+async fn a_log_that_is_not_a_file_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, db) = (folder.path().join("access.log"), folder.path().join("a.db"));
+    fs::create_dir(&log).unwrap();
+    let arguments = ["run", "--file", log.to_str().unwrap(), "--sqlite", db.to_str().unwrap()];
+    let (child, ready) = start(program(&arguments).args(["--health", "127.0.0.1:0"]));
+    let page = ready.split_whitespace().find_map(|word| word.strip_prefix("health=")).unwrap().to_owned();
+    wait_for("the error", || common::http::get(&page, "/ready").0 == 503).await;
+    let reason = common::http::get(&page, "/ready").1;
+    assert!(reason.contains("is not a file"), "{reason}");
+    // Replaced by a log, it is read.
+    fs::remove_dir(&log).unwrap();
+    fs::write(&log, line("one")).unwrap();
+    wait_for("the record", || count(&db) == 1).await;
+    let stderr = terminate(child);
+    assert!(stderr.contains("is not a file"), "{stderr}");
+}

@@ -43,6 +43,8 @@ pub(super) struct Listing {
     pub(super) entries: Vec<Entry>,
     /// Files that share the name and are not read.
     pub(super) ignored: Vec<PathBuf>,
+    /// The log's own name is that of a folder, say.
+    pub(super) not_a_file: bool,
 }
 
 /// Lists the live file, `LOG.anything` and `LOG-anything`.
@@ -67,7 +69,10 @@ pub(super) fn list(log: &Path) -> io::Result<Listing> {
         }
         let data = match fs::metadata(&path) {
             Ok(data) if data.is_file() => data,
-            Ok(_) => continue,
+            Ok(_) => {
+                listing.not_a_file |= suffix.is_empty();
+                continue;
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };

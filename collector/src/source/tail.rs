@@ -54,6 +54,8 @@ pub struct Tail {
     reported: HashMap<PathBuf, String>,
     /// The inode of an older release's checkpoint, which had read all that was older.
     upgraded: Option<u64>,
+    /// Something else has the log's name: a folder, say.
+    not_a_file: bool,
 }
 
 impl Default for Times {
@@ -79,6 +81,7 @@ impl Tail {
             arriving: HashMap::new(),
             reported: HashMap::new(),
             upgraded: None,
+            not_a_file: false,
         };
         let Some(Checkpoint { inode, offset, head, head_bytes, parts }) = resume else { return tail };
         if parts.is_empty() {
@@ -125,6 +128,10 @@ impl Tail {
             if self.read(at, max, &mut polled)? {
                 at += 1;
             }
+        }
+        // After what the rotated parts still have.
+        if self.not_a_file && polled.lines.is_empty() && polled.notices.is_empty() {
+            return Err(io::Error::other("it is not a file"));
         }
         Ok(polled)
     }
@@ -174,6 +181,7 @@ impl Tail {
     fn scan(&mut self, polled: &mut Polled) -> io::Result<()> {
         let listing = folder::list(&self.path)?;
         let first = self.scanned.replace(Instant::now()).is_none();
+        self.not_a_file = listing.not_a_file;
         for name in &listing.ignored {
             self.fail(polled, name, "it has the log's name, and a form that is not read: its lines are not stored");
         }
