@@ -156,6 +156,35 @@ async fn a_first_start_reads_every_older_part() {
     assert!(stderr.contains("stored 0 (0 repeated), rejected 0"), "{stderr}");
 }
 
+/// As logrotate's `extension` names them, with and without `dateext`.
+#[tokio::test]
+async fn parts_named_before_the_extension_are_read() {
+    let mut log = Log::new();
+    log.path = log.folder.path().join("access.jsonl");
+    let part = |log: &Log, name: &str| log.folder.path().join(name);
+    let names =
+        ["access-20261126.jsonl", "access-20261127-1200.jsonl", "access.2.jsonl", "access.1.jsonl", "access.jsonl"];
+    for name in names {
+        let file = File::create(part(&log, name)).unwrap();
+        log.write(&file, 10);
+    }
+    let packed = ruzstd::encoding::CompressionLevel::Fastest;
+    let packed = ruzstd::encoding::compress_to_vec(File::open(part(&log, names[2])).unwrap(), packed);
+    fs::write(part(&log, "access.2.jsonl.zst"), packed).unwrap();
+    fs::remove_file(part(&log, names[2])).unwrap();
+    // Other logs.
+    for name in ["access-admin.jsonl", "access.error.jsonl", "access1.jsonl"] {
+        fs::write(part(&log, name), line("other")).unwrap();
+    }
+    let child = log.run();
+    log.assert_stored().await;
+    fs::rename(&log.path, part(&log, "access-20261128.jsonl")).unwrap();
+    log.write(&File::create(&log.path).unwrap(), 10);
+    log.assert_stored().await;
+    let stderr = terminate(child);
+    assert!(stderr.contains("(0 repeated), rejected 0") && stderr.contains("gaps 0"), "{stderr}");
+}
+
 #[tokio::test]
 async fn modification_times_may_be_out_of_order() {
     let mut log = Log::new();

@@ -47,7 +47,28 @@ pub(super) struct Listing {
     pub(super) not_a_file: bool,
 }
 
-/// Lists the live file, `LOG.anything` and `LOG-anything`.
+/// What a part's name has besides the log's. `-20261126` of `access.jsonl-20261126`; as logrotate's `extension` makes them,
+/// of `access-20261126.jsonl` and `access.1.jsonl.gz`, too, where only a number or a date may be: `access-admin.jsonl` is
+/// another log.
+fn suffix(name: &[u8], log: &[u8]) -> Option<String> {
+    if let Some(suffix) = name.strip_prefix(log) {
+        let suffix = String::from_utf8_lossy(suffix).into_owned();
+        return (suffix.is_empty() || suffix.starts_with(['.', '-'])).then_some(suffix);
+    }
+    let dot = log.iter().rposition(|&byte| byte == b'.').filter(|&dot| dot > 0)?;
+    let (stem, extension) = log.split_at(dot);
+    let rest = name.strip_prefix(stem).filter(|rest| rest.starts_with(b".") || rest.starts_with(b"-"))?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit() || b".-_".contains(byte));
+    let end = digits.count();
+    // The dot of the extension is among them.
+    let number =
+        end.checked_sub(1).and_then(|end| rest.get(..end)).filter(|text| text.iter().any(u8::is_ascii_digit))?;
+    let packing = rest.get(number.len()..)?.strip_prefix(extension)?;
+    (packing.is_empty() || packing.starts_with(b"."))
+        .then(|| String::from_utf8_lossy(&[number, packing].concat()).into_owned())
+}
+
+/// Lists the live file, `LOG.anything` and `LOG-anything`, and the forms of [`suffix`].
 pub(super) fn list(log: &Path) -> io::Result<Listing> {
     let mut listing = Listing::default();
     let folder = match log.parent() {
@@ -62,11 +83,7 @@ pub(super) fn list(log: &Path) -> io::Result<Listing> {
     for file in files {
         let path = folder.join(file?.file_name());
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-        let Some(suffix) = name.strip_prefix(log_name) else { continue };
-        let suffix = String::from_utf8_lossy(suffix);
-        if !(suffix.is_empty() || suffix.starts_with(['.', '-'])) || OWN.contains(&suffix.as_ref()) {
-            continue;
-        }
+        let Some(suffix) = suffix(name, log_name).filter(|suffix| !OWN.contains(&suffix.as_str())) else { continue };
         let data = match fs::metadata(&path) {
             Ok(data) if data.is_file() => data,
             Ok(_) => {
