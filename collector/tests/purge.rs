@@ -54,7 +54,7 @@ fn a_clock_that_jumped_deletes_nothing() {
     let store = store(&path, (0..1000).map(|n| n * DAY * 29 / 1000));
     assert_eq!(purge(&store, &later(0, "one", 0)), Purged::Deleted(0));
     for (days, boot, passed) in [(31, "one", 3600), (2, "one", 3600), (31, "two", 10), (8, "two", 10)] {
-        let Purged::ClockAhead(_) = purge(&store, &later(days * DAY, boot, passed)) else { panic!("{days} {boot}") };
+        let Purged::ClockJumped(_) = purge(&store, &later(days * DAY, boot, passed)) else { panic!("{days} {boot}") };
     }
     assert_eq!(rows(&path), 1000);
     // Corrected, it goes on; so it does when time passed.
@@ -62,6 +62,26 @@ fn a_clock_that_jumped_deletes_nothing() {
     assert_eq!(purge(&store, &later(2 * DAY, "one", 2 * DAY)), Purged::Deleted(34));
     let told = PurgeLimits { share: 100, trust_clock: true };
     assert_eq!(store.purge(&later(40 * DAY, "three", 0), told, || false).unwrap(), Purged::Deleted(966));
+}
+
+/// Behind, it would be taken for a jump ahead once it is corrected; records that are made meanwhile have a wrong time.
+#[test]
+fn a_clock_that_went_back_is_named_and_recovers() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, ages) in [("used.db", 0..100), ("new.db", 0..0)] {
+        let store = store(&folder.path().join(name), ages);
+        if name == "used.db" {
+            assert_eq!(purge(&store, &later(0, "one", 0)), Purged::Deleted(0));
+        }
+        // Back to 1970, as after a start without a battery.
+        let never_set = Reading { wall: 10, ..later(0, "two", 0) };
+        for behind in [later(-31 * DAY, "one", 3600), never_set].into_iter().skip(usize::from(name == "new.db")) {
+            let refused = purge(&store, &behind);
+            let Purged::ClockJumped(jump) = refused else { panic!("{behind:?}") };
+            assert!(jump.seconds < 0 && refused.to_string().contains("hours behind where it was"), "{refused}");
+        }
+        assert_eq!(purge(&store, &later(7200, "one", 7200)), Purged::Deleted(0), "{name}");
+    }
 }
 
 #[test]
@@ -76,7 +96,7 @@ fn an_older_releases_file_is_guarded_at_once() {
     )
     .unwrap();
     let store = SqliteStore::open(&path).unwrap();
-    let Purged::ClockAhead(_) = purge(&store, &later(31 * DAY, "one", 0)) else { panic!("believed") };
+    let Purged::ClockJumped(_) = purge(&store, &later(31 * DAY, "one", 0)) else { panic!("believed") };
     assert_eq!(rows(&path), 1000);
 }
 

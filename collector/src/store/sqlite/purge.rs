@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use super::{SqliteError, SqliteStore};
-use crate::clock::{Ahead, Reading, SinceBoot};
+use crate::clock::{Jump, Reading, SinceBoot};
 
 /// How long a step may keep others from writing: one that takes longer is followed by smaller ones. Most of it is the index
 /// of request ids, of which each row is on another page.
@@ -30,7 +30,7 @@ pub struct PurgeLimits {
 pub enum Purged {
     /// The number of records.
     Deleted(u64),
-    ClockAhead(Ahead),
+    ClockJumped(Jump),
     TooMany {
         table: &'static str,
         expired: u64,
@@ -49,9 +49,9 @@ impl fmt::Display for Purged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Deleted(records) => write!(f, "deleted {records} expired records"),
-            Self::ClockAhead(ahead) => write!(
+            Self::ClockJumped(jump) => write!(
                 f,
-                "nothing is deleted: {ahead}; if it is right now, run `audit-collector purge --trust-clock` once"
+                "nothing is deleted: {jump}; if it is right now, run `audit-collector purge --trust-clock` once"
             ),
             Self::TooMany { table, expired, rows, share } => write!(
                 f,
@@ -68,12 +68,11 @@ impl SqliteStore {
         let failed = |cause| self.failed(cause);
         let retention = i64::try_from(audit::RETENTION_DAYS * 86_400).unwrap_or(i64::MAX);
         let last = last_reading(&self.lock()).map_err(failed)?;
-        if let Some(last) = last
-            && !limits.trust_clock
-            && let Err(ahead) = now.check(&last)
-        {
-            return Ok(Purged::ClockAhead(ahead));
-        }
+        let believed = match now.check(last.as_ref()) {
+            Ok(believed) => believed,
+            Err(_) if limits.trust_clock => now.clone(),
+            Err(jump) => return Ok(Purged::ClockJumped(jump)),
+        };
         let tables = [("records", "expires_at", now.wall), ("rejected", "seen_at", now.wall - retention)];
         // Another connection counts, so that writes do not wait.
         let reader = Connection::open_with_flags(self.path(), OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
@@ -89,7 +88,7 @@ impl SqliteStore {
                 return Ok(Purged::TooMany { table, expired, rows, share });
             }
         }
-        save_reading(&self.lock(), now).map_err(failed)?;
+        save_reading(&self.lock(), &believed).map_err(failed)?;
         let mut deleted = 0;
         for (table, column, limit) in tables {
             let count = self.delete_in_steps(table, column, limit, &stopped).map_err(failed)?;
