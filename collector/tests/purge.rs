@@ -134,6 +134,9 @@ async fn expired_lines_are_named() {
     );
 }
 
+/// Most bytes of the WAL. SQLite's commits copy it from 40 MB on.
+const MAX_WAL: u64 = 40 << 20;
+
 /// `AUDIT_ROWS` records that have expired.
 fn expired(path: &Path) -> u64 {
     let rows = std::env::var("AUDIT_ROWS").map_or(50_000, |rows| rows.parse().unwrap());
@@ -152,8 +155,13 @@ fn expired(path: &Path) -> u64 {
     rows
 }
 
+/// The longest that the WAL was: SQLite does not shorten the file.
+fn wal_bytes(path: &Path) -> u64 {
+    std::fs::metadata(path.with_extension("db-wal")).unwrap().len()
+}
+
 /// Writes until `ended`. Returns the number of writes, and the longest.
-fn write_until(store: &SqliteStore, mut ended: impl FnMut() -> bool) -> (u64, Duration) {
+fn write_until(path: &Path, store: &SqliteStore, mut ended: impl FnMut() -> bool) -> (u64, Duration) {
     let (mut count, mut waits) = (0, Vec::new());
     while !ended() {
         let records = (0..25).map(|n| record(&format!("w{count}-{n}"), &ago(1))).collect();
@@ -168,6 +176,7 @@ fn write_until(store: &SqliteStore, mut ended: impl FnMut() -> bool) -> (u64, Du
     let median = waits[waits.len() / 2];
     println!("{count} writes; the longest took {longest:?}, the median {median:?}; {late} took longer than 100 ms");
     // 100 ms on a machine that does nothing else.
+    assert!(wal_bytes(path) < MAX_WAL, "the WAL has {} bytes", wal_bytes(path));
     assert!(count > 20 && longest < Duration::from_millis(500), "{count} writes, the longest took {longest:?}");
     (count, longest)
 }
@@ -182,7 +191,7 @@ fn writes_do_not_wait_for_a_purge() {
     let all = PurgeLimits { share: 100, trust_clock: true };
     let start = Instant::now();
     let purging = std::thread::spawn(move || purged.purge(&Reading::now(), all, || false).unwrap());
-    let (count, _) = write_until(&store, || purging.is_finished());
+    let (count, _) = write_until(&path, &store, || purging.is_finished());
     println!("a thread deleted {rows} in {:?}", start.elapsed());
     assert_eq!(purging.join().unwrap(), Purged::Deleted(rows));
     assert_eq!(self::rows(&path), 1 + 25 * count as i64);
@@ -199,7 +208,7 @@ fn writes_do_not_wait_for_another_process() {
     let arguments = ["purge", "--share", "100", "--trust-clock", "--sqlite"];
     let mut command = std::process::Command::new(binary);
     let mut child = command.args(arguments).arg(&path).stdout(std::process::Stdio::piped()).spawn().unwrap();
-    write_until(&store, || child.try_wait().unwrap().is_some());
+    write_until(&path, &store, || child.try_wait().unwrap().is_some());
     println!("a process deleted {rows} in {:?}", start.elapsed());
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("deleted {rows} expired records\n"));
