@@ -15,6 +15,9 @@ from botocore.exceptions import ClientError
 SONNET = "anthropic.claude-3-5-sonnet-20241022-v2:0"
 PROFILE_ARN = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us." + SONNET
 MODEL_ARN = "arn:aws:bedrock:us-east-1::foundation-model/amazon.titan-text-express-v1"
+ROUTER_ARN = "arn:aws:bedrock:us-east-1:123456789012:default-prompt-router/amazon.nova:1"
+ENDPOINT_ARN = "arn:aws:sagemaker:us-east-1:123456789012:endpoint/market"
+ID = "abc123def456"
 INVOCATION_ARN = "arn:aws:bedrock:us-east-1:123456789012:async-invoke/abc123def456"
 NOVA = "amazon.nova-lite-v1:0"
 MESSAGES = [{"role": "user", "content": [{"text": "hello there"}]}]
@@ -147,6 +150,13 @@ def suite_operations(url, ca):
     attempt("ListProvisionedModelThroughputs", lambda: answer(bedrock.list_provisioned_model_throughputs()))
     attempt("ListPromptRouters", lambda: answer(bedrock.list_prompt_routers()))
     attempt("ListMarketplaceModelEndpoints", lambda: answer(bedrock.list_marketplace_model_endpoints()))
+    attempt("GetImportedModel", lambda: answer(bedrock.get_imported_model(modelIdentifier=ID)))
+    attempt("GetCustomModel", lambda: answer(bedrock.get_custom_model(modelIdentifier=ID)))
+    attempt("GetProvisionedModelThroughput", lambda: answer(bedrock.get_provisioned_model_throughput(provisionedModelId=ID)))
+    attempt("GetPromptRouter", lambda: answer(bedrock.get_prompt_router(promptRouterArn=ROUTER_ARN)))
+    attempt("GetMarketplaceModelEndpoint", lambda: answer(bedrock.get_marketplace_model_endpoint(endpointArn=ENDPOINT_ARN)))
+    attempt("ListGuardrails", lambda: answer(bedrock.list_guardrails(guardrailIdentifier=ID)))
+    attempt("GetGuardrail", lambda: answer(bedrock.get_guardrail(guardrailIdentifier=ID, guardrailVersion="1")))
     attempt("Converse profile ARN", lambda: converse(runtime, PROFILE_ARN))
     attempt("ConverseStream profile ARN", lambda: converse_stream(runtime, PROFILE_ARN))
     attempt("InvokeModel model ARN", lambda: invoke(runtime, MODEL_ARN, json.dumps({"inputText": "hello there"})))

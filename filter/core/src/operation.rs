@@ -106,19 +106,30 @@ operations! {
     ListImportedModels: Bedrock Get "/imported-models" Free "bedrock:ListImportedModels" [
         "creationTimeBefore" "creationTimeAfter" "nameContains" "maxResults" "nextToken" "sortBy" "sortOrder"
     ],
+    GetImportedModel: Bedrock Get "/imported-models/{modelIdentifier}" Free "bedrock:GetImportedModel",
     ListCustomModels: Bedrock Get "/custom-models" Free "bedrock:ListCustomModels" [
         "creationTimeBefore" "creationTimeAfter" "nameContains" "baseModelArnEquals"
         "foundationModelArnEquals" "maxResults" "nextToken" "sortBy" "sortOrder" "isOwned" "modelStatus"
     ],
+    GetCustomModel: Bedrock Get "/custom-models/{modelIdentifier}" Free "bedrock:GetCustomModel",
     ListProvisionedModelThroughputs: Bedrock Get "/provisioned-model-throughputs" Free "bedrock:ListProvisionedModelThroughputs" [
         "creationTimeAfter" "creationTimeBefore" "statusEquals" "modelArnEquals" "nameContains" "maxResults"
         "nextToken" "sortBy" "sortOrder"
     ],
+    GetProvisionedModelThroughput: Bedrock Get "/provisioned-model-throughput/{provisionedModelId}" Free "bedrock:GetProvisionedModelThroughput",
     ListPromptRouters: Bedrock Get "/prompt-routers" Free "bedrock:ListPromptRouters" [
         "maxResults" "nextToken" "type"
     ],
+    GetPromptRouter: Bedrock Get "/prompt-routers/{promptRouterArn}" Free "bedrock:GetPromptRouter",
     ListMarketplaceModelEndpoints: Bedrock Get "/marketplace-model/endpoints" Free "bedrock:ListMarketplaceModelEndpoints" [
         "maxResults" "nextToken" "modelSourceIdentifier"
+    ],
+    GetMarketplaceModelEndpoint: Bedrock Get "/marketplace-model/endpoints/{endpointArn}" Free "bedrock:GetMarketplaceModelEndpoint",
+    ListGuardrails: Bedrock Get "/guardrails" Free "bedrock:ListGuardrails" [
+        "guardrailIdentifier" "maxResults" "nextToken"
+    ],
+    GetGuardrail: Bedrock Get "/guardrails/{guardrailIdentifier}" Free "bedrock:GetGuardrail" [
+        "guardrailVersion"
     ],
 }
 

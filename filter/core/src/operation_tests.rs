@@ -52,6 +52,12 @@ fn each_operation_has_its_own_parameters() {
     for (method, path, wanted) in [
         ("GET", "/async-invoke?statusEquals=Completed&nextToken=a", "nextToken=a&statusEquals=Completed"),
         ("GET", "/custom-models?isOwned=true", "isOwned=true"),
+        ("GET", "/guardrails/abc?guardrailVersion=DRAFT", "guardrailVersion=DRAFT"),
+        (
+            "GET",
+            "/guardrails?guardrailVersion=DRAFT",
+            "The query has the parameter 'guardrailVersion', which the operation does not have.",
+        ),
         (
             "GET",
             "/imported-models?isOwned=true",

@@ -6,11 +6,12 @@ use super::answer::Answer;
 use super::catalogue::{ACCOUNT, Catalogue, Model};
 use super::converse::Invalid;
 use super::operation::{Call, Operation};
+use super::resources;
 use super::sigv4::percent_decode;
 use super::usage::words;
 
 /// The creation time of every resource.
-const MADE: &str = "2026-01-02T03:04:05Z";
+pub(crate) const MADE: &str = "2026-01-02T03:04:05Z";
 
 /// The input of an answer.
 #[derive(Debug, Clone, Copy)]
@@ -23,12 +24,12 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    fn arn(&self, account: &str, resource: &str) -> String {
+    pub(crate) fn arn(&self, account: &str, resource: &str) -> String {
         format!("arn:aws:bedrock:{}:{account}:{resource}", self.region)
     }
 
     /// A query parameter, decoded.
-    fn parameter(&self, name: &str) -> Option<String> {
+    pub(crate) fn parameter(&self, name: &str) -> Option<String> {
         let mut parts = self.query.split('&').filter_map(|part| part.split_once('='));
         let (_, value) = parts.find(|(key, _)| *key == name)?;
         Some(String::from_utf8_lossy(&percent_decode(value)).into_owned())
@@ -117,6 +118,13 @@ pub fn answer(call: &Call, context: &Context<'_>) -> Result<Answer, Invalid> {
             "endpointArn": format!("arn:aws:sagemaker:{}:{ACCOUNT}:endpoint/market", context.region), "modelSourceIdentifier": "market",
             "status": "REGISTERED", "createdAt": MADE, "updatedAt": MADE,
         }] })),
+        Operation::GetImportedModel
+        | Operation::GetCustomModel
+        | Operation::GetProvisionedModelThroughput
+        | Operation::GetPromptRouter
+        | Operation::GetMarketplaceModelEndpoint
+        | Operation::ListGuardrails
+        | Operation::GetGuardrail => resources::answer(call, context)?,
         Operation::ApplyGuardrail => apply_guardrail(call, context)?,
         Operation::InvokeGuardrailChecks => guardrail_checks(context.body)?,
         Operation::StartAsyncInvoke => start_async(context)?,
@@ -142,7 +150,7 @@ pub fn answer(call: &Call, context: &Context<'_>) -> Result<Answer, Invalid> {
     })
 }
 
-fn not_found(what: &str) -> Answer {
+pub(crate) fn not_found(what: &str) -> Answer {
     Answer::error(404, "ResourceNotFoundException", &format!("The provided identifier was not found: {what}"))
 }
 

@@ -25,6 +25,7 @@ pub mod judge;
 pub mod keyring;
 pub mod operation;
 pub mod record;
+mod resources;
 pub mod respond;
 mod server;
 pub mod sigv4;

@@ -47,6 +47,13 @@ pub enum Operation {
     ListProvisionedModelThroughputs,
     ListPromptRouters,
     ListMarketplaceModelEndpoints,
+    GetImportedModel,
+    GetCustomModel,
+    GetProvisionedModelThroughput,
+    GetPromptRouter,
+    GetMarketplaceModelEndpoint,
+    ListGuardrails,
+    GetGuardrail,
 }
 
 /// Method, template with `{}` for a label, operation.
@@ -71,6 +78,13 @@ const TABLE: &[(&str, &str, Operation)] = &[
     ("GET", "/provisioned-model-throughputs", Operation::ListProvisionedModelThroughputs),
     ("GET", "/prompt-routers", Operation::ListPromptRouters),
     ("GET", "/marketplace-model/endpoints", Operation::ListMarketplaceModelEndpoints),
+    ("GET", "/imported-models/{}", Operation::GetImportedModel),
+    ("GET", "/custom-models/{}", Operation::GetCustomModel),
+    ("GET", "/provisioned-model-throughput/{}", Operation::GetProvisionedModelThroughput),
+    ("GET", "/prompt-routers/{}", Operation::GetPromptRouter),
+    ("GET", "/marketplace-model/endpoints/{}", Operation::GetMarketplaceModelEndpoint),
+    ("GET", "/guardrails", Operation::ListGuardrails),
+    ("GET", "/guardrails/{}", Operation::GetGuardrail),
 ];
 
 impl Operation {

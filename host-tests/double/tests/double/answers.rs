@@ -146,3 +146,32 @@ async fn large_bodies_are_hashed_and_bounded() {
         assert_eq!(client.send(&call(33 << 20)).await.unwrap().status, 413);
     }
 }
+
+/// The patterns are those of the service model.
+#[tokio::test]
+async fn a_resource_is_found_by_id_or_arn() {
+    let harness = Harness::plain();
+    let client = harness.client();
+    let arn = |region: &str| format!("arn%3Aaws%3Abedrock%3A{region}%3A123456789012%3Aguardrail%2Fabc123def456");
+    for (path, status, error_type) in [
+        ("/guardrails/abc123def456?guardrailVersion=1".to_owned(), 200, ""),
+        (format!("/guardrails/{}", arn("us-east-1")), 200, ""),
+        (format!("/guardrails/{}", arn("us-west-2")), 404, "ResourceNotFoundException"),
+        ("/guardrails/abc123def456?guardrailVersion=2".to_owned(), 404, "ResourceNotFoundException"),
+        ("/guardrails/abc123def456?guardrailVersion=01".to_owned(), 400, "ValidationException"),
+        ("/guardrails/a.b".to_owned(), 400, "ValidationException"),
+        ("/guardrails?guardrailIdentifier=abc123def456".to_owned(), 200, ""),
+        ("/imported-models/abc123def456".to_owned(), 200, ""),
+        ("/imported-models/other".to_owned(), 404, "ResourceNotFoundException"),
+        (format!("/imported-models/{}", arn("us-east-1")), 400, "ValidationException"),
+        ("/provisioned-model-throughput/abc123def456".to_owned(), 200, ""),
+        ("/prompt-routers/abc123def456".to_owned(), 400, "ValidationException"),
+        ("/marketplace-model/endpoints/market".to_owned(), 400, "ValidationException"),
+    ] {
+        let answered = client.send(&Call::get(path.clone())).await.unwrap();
+        assert_eq!(answered.status, status, "{path}");
+        if !error_type.is_empty() {
+            assert_eq!(answered.header("x-amzn-errortype"), error_type, "{path}");
+        }
+    }
+}

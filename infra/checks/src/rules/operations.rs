@@ -12,13 +12,20 @@ use super::{Report, texts};
 /// For a caller with a Bedrock API key, besides the operation's own action. It has no resource type.
 const BEARER: &str = "bedrock:CallWithBearerToken";
 
-/// The actions that have a resource type. Of the others, a statement that names resources allows nothing.
-const WITH_RESOURCE: [&str; 7] = [
+/// The actions that have a resource type. Of the others, a statement that names resources allows nothing. The resource type of
+/// ListGuardrails is optional: a call that lists every guardrail names none.
+const WITH_RESOURCE: [&str; 13] = [
     "bedrock:ApplyGuardrail",
     "bedrock:CountTokens",
     "bedrock:GetAsyncInvoke",
+    "bedrock:GetCustomModel",
     "bedrock:GetFoundationModel",
+    "bedrock:GetGuardrail",
+    "bedrock:GetImportedModel",
     "bedrock:GetInferenceProfile",
+    "bedrock:GetMarketplaceModelEndpoint",
+    "bedrock:GetPromptRouter",
+    "bedrock:GetProvisionedModelThroughput",
     "bedrock:InvokeModel",
     "bedrock:InvokeModelWithResponseStream",
 ];
