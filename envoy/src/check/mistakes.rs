@@ -130,12 +130,15 @@ impl Rest {
                 "inference_profiles" => key.contains("inference_profiles"),
                 "credential_sets" => key.ends_with(".credentials"),
                 "route_classes" => {
-                    let weights = |list: &str, weights: &str| {
+                    let follows = |list: &str, weights: &str| {
                         left.split_once(list)
                             .is_some_and(|(class, _)| is_at_or_below(key, &format!("{class}{weights}")))
                     };
                     // An unknown name is a mistake in any case.
-                    error.known.is_empty() && (weights(".paths", ".weights") || weights(".regions", ".region_weights"))
+                    error.known.is_empty()
+                        && (follows(".paths", ".weights")
+                            || follows(".regions", ".region_weights")
+                            || follows(".region_weights", ".region_sticky"))
                 }
                 _ => false,
             }

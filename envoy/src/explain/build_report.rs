@@ -128,10 +128,9 @@ impl Report {
         if let (Some(model), Some(operation)) = (&mut self.model, decision.operation) {
             model.regions = region_models(run, operation, &model.id, &routes);
         }
-        if let Some(weights) = decision.class.as_deref().and_then(|class| run.sticky_weights(class)) {
-            let weights: Vec<String> = weights.iter().map(|(path, weight)| format!("{path} {weight}")).collect();
-            let weights = weights.join(", ");
-            self.notes.push(format!("the caller's calls keep the first path that `weights` ({weights}) give its name"));
+        for (kept, key, weights) in decision.class.as_deref().map(|class| run.sticky_weights(class)).unwrap_or_default()
+        {
+            self.notes.push(format!("the caller's calls keep the first {kept} that `{key}` ({weights}) give its name"));
         }
         self.relay.clone_from(&call.relay);
         let firsts = choice.first_endpoints(&routes)?;

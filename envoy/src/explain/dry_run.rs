@@ -1,6 +1,8 @@
 //! Runs core as the filter's shell does, without sending anything: the gateway role's decision about a request, and the
 //! requests that the signer role would send.
 
+use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::time::SystemTime;
 
 use filter_core::attempt::{Attempt, AttemptInput};
@@ -12,7 +14,6 @@ use filter_core::envoy_names::{CLUSTER_HEADER, HANDOFF_PROPERTY};
 use filter_core::exchange::Exchange;
 use filter_core::headers::Headers;
 use filter_core::limits::Worker;
-use filter_core::names::PathName;
 use filter_core::operation::{OPERATIONS, Operation};
 use filter_core::policy::Policy;
 use filter_core::reply::{Refusal, Reply};
@@ -260,11 +261,13 @@ impl DryRun<'_> {
         self.policy.class(decision.class.as_deref()?)
     }
 
-    /// The weights by which a caller with a name gets the path that its calls to a class keep.
-    pub fn sticky_weights(&self, class: &str) -> Option<Vec<(PathName, u32)>> {
-        self.principal.as_ref()?;
-        let rule = self.config.route_classes.iter().find(|rule| rule.name == class)?;
-        Some(rule.weights.as_ref()?.iter().map(|(path, weight)| (*path, *weight)).collect())
+    /// What the calls of a caller with a name keep in a class (`path`, `region`), the key of the weights that give it, and these.
+    pub fn sticky_weights(&self, class: &str) -> Vec<(&'static str, &'static str, String)> {
+        let rule = self.config.route_classes.iter().find(|rule| rule.name == class);
+        let Some(rule) = rule.filter(|_| self.principal.is_some()) else { return Vec::new() };
+        let regions = rule.region_weights.as_ref().filter(|_| rule.region_sticky);
+        let paths = rule.weights.as_ref().map(|weights| ("path", "weights", listed(weights)));
+        paths.into_iter().chain(regions.map(|weights| ("region", "region_weights", listed(weights)))).collect()
     }
 
     /// Whether calls are signed.
@@ -311,4 +314,9 @@ fn request_of(Record { operation, record }: &Record) -> Request {
         headers: vec![length],
         body: Vec::new(),
     }
+}
+
+/// `dx 90, vpn 10`
+fn listed<T: Display>(weights: &BTreeMap<T, u32>) -> String {
+    weights.iter().map(|(name, weight)| format!("{name} {weight}")).collect::<Vec<_>>().join(", ")
 }

@@ -2,7 +2,7 @@
 
 use filter_core::config::{Config, RouteClass as Rule};
 use filter_core::names::{PathName, RegionName};
-use filter_core::operation::Service;
+use filter_core::operation::{RegionScope, Service};
 use filter_core::policy::Policy;
 use filter_core::route::{RegionChoice, RouteClass};
 
@@ -36,13 +36,14 @@ pub struct Endpoint {
     pub model: Option<String>,
 }
 
-/// The clusters for a call. A caller with a name keeps its first path, so for it there is one path only.
+/// The clusters for a call. A caller with a name keeps its first path, so for it there is one path
+/// only; with `region_sticky` one region too.
 pub(super) fn routes(config: &Config, policy: &Policy, principal: Option<&str>, handoff: &Handoff) -> Vec<Route> {
     let rule = config.route_classes.iter().find(|rule| rule.name == handoff.class);
     let (Some(class), Some(rule)) = (policy.class(&handoff.class), rule) else { return Vec::new() };
     let mut routes = Vec::new();
     for (first, path_weight) in first_paths(class, rule, principal) {
-        for (choice, region_weight) in first_regions(class, rule, handoff.only_region.as_ref()) {
+        for (choice, region_weight) in first_regions(class, rule, principal, handoff.only_region.as_ref()) {
             let cluster = class.cluster(handoff.operation.service(), first, choice);
             let endpoints = class.endpoints(first, choice).into_iter();
             let endpoints = endpoints.filter_map(|(path, region)| endpoint(policy, handoff, path, region)).collect();
@@ -65,10 +66,15 @@ fn first_paths(class: &RouteClass, rule: &Rule, principal: Option<&str>) -> Vec<
 fn first_regions<'a>(
     class: &'a RouteClass,
     rule: &Rule,
+    principal: Option<&str>,
     only: Option<&'a RegionName>,
 ) -> Vec<(RegionChoice<'a>, Option<(u32, u32)>)> {
     if let Some(only) = only {
         return vec![(RegionChoice::Only(only), None)];
+    }
+    if let (true, Some(caller)) = (rule.region_sticky, principal) {
+        let kept = class.choose_region(RegionScope::Anywhere, caller, |_| true);
+        return kept.map(|choice| (choice, None)).into_iter().collect();
     }
     let weights = rule.region_weights.as_ref();
     let weight = |region: &RegionName| weights.and_then(|weights| weights.get(region)).copied().unwrap_or(0);

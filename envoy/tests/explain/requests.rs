@@ -157,6 +157,38 @@ fn the_cluster_of_core_is_listed() {
 }
 
 #[test]
+fn a_principal_keeps_its_sticky_region() {
+    let mut document: Value = serde_json::from_str(&golden("weighted_classes", "policy.json")).unwrap();
+    for class in document["route_classes"].as_array_mut().unwrap() {
+        class["region_weights"] = json!({ "us-west-2": 3, "us-east-1": 1 });
+        class["region_sticky"] = json!(true);
+    }
+    let text = document.to_string();
+    let dir = Dir::new("sticky");
+    let file = dir.file("policy.json", &text).display().to_string();
+    let converse = "curl gw/model/claude/converse -d {}";
+    let (config, policy) = (Config::parse(text.as_bytes()).unwrap(), Policy::parse(text.as_bytes(), None).unwrap());
+    let mut clusters = Vec::new();
+    for nth in 0..8 {
+        let name = format!("spiffe://example.org/ns/a/sa/{nth}");
+        let report = report(&[converse, "--policy", &file, "--principal", &name]);
+        assert_eq!((report.routes.len(), report.routes[0].region_weight), (1, None), "{name}");
+        let note = "first region that `region_weights` (us-east-1 1, us-west-2 3)";
+        assert!(report.notes.iter().any(|line| line.contains(note)), "{:?}", report.notes);
+        // Each call has another id.
+        for _ in 0..4 {
+            let run = DryRun::new(&config, &policy, Some(name.clone()), SystemTime::now(), &nothing).unwrap();
+            let call = run.decide(&Subject::read(converse).unwrap()).outcome.unwrap();
+            assert_eq!(call.cluster, report.routes[0].cluster, "{name}");
+        }
+        clusters.push(report.routes[0].cluster.clone());
+    }
+    assert!(clusters.iter().any(|cluster| *cluster != clusters[0]), "{clusters:?}");
+    let report = report(&[converse, "--policy", &file]);
+    assert_eq!(report.routes.len(), 4, "a caller without a name: call by call");
+}
+
+#[test]
 fn reads_a_policy_in_yaml() {
     let dir = Dir::new("yaml");
     let policy = dir.file(

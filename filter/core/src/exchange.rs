@@ -249,7 +249,8 @@ impl Exchange {
             return self.pass(end_of_stream);
         }
         let caller = self.facts.principal.as_deref().unwrap_or(&self.facts.id);
-        let pending = PendingCall { call, headers, route: Route::new(class, caller)?, pins };
+        let route = Route::new(class, caller, &self.facts.id)?;
+        let pending = PendingCall { call, headers, route, pins };
         // Without a signature the body need not be held, if it decides nothing.
         let decides = |member: &Member| member.names == Named::Model || class.regions().len() > 1;
         let signs = policy.auth != Auth::Bearer;

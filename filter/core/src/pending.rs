@@ -52,6 +52,8 @@ pub(crate) struct Route {
     credentials: String,
     /// The path that is tried first.
     first: PathName,
+    /// What decides its region by weight.
+    region_key: String,
 }
 
 // === recognition ===
@@ -108,24 +110,24 @@ pub(crate) fn content_length(headers: &Headers) -> Result<Option<u64>, Refusal> 
 
 impl Route {
     /// The route of a caller's call in its class.
-    pub(crate) fn new(class: &RouteClass, caller: &str) -> Result<Self, Refusal> {
+    pub(crate) fn new(class: &RouteClass, caller: &str, call_id: &str) -> Result<Self, Refusal> {
         let first = class.first_path(caller).ok_or_else(|| no_path(class.name()))?;
-        Ok(Self { class: class.name().to_owned(), credentials: class.credentials().to_owned(), first })
+        let region_key = class.region_key(caller, call_id).to_owned();
+        Ok(Self { class: class.name().to_owned(), credentials: class.credentials().to_owned(), first, region_key })
     }
 
-    /// The cluster that tries the call, and the only region that may serve it. `id` decides the region.
+    /// The cluster that tries the call, and the only region that may serve it.
     fn cluster(
         &self,
         call: &Call,
         scope: &RegionScope,
-        id: &str,
         context: Context<'_>,
     ) -> Result<(String, Option<RegionName>), Refusal> {
         let class = context.policy.class(&self.class).ok_or(Refusal::NoRouteClass)?;
         let admits = |region: &str| {
             call.model().is_none_or(|model| Breaker::new(context.shared, region, model, context.now).admits())
         };
-        let choice = class.choose_region(scope, id, admits).ok_or_else(|| no_path(class.name()))?;
+        let choice = class.choose_region(scope, &self.region_key, admits).ok_or_else(|| no_path(class.name()))?;
         let only_region = match choice {
             RegionChoice::Only(region) => Some(region.clone()),
             RegionChoice::From(_) => None,
@@ -196,7 +198,7 @@ impl PreparedCall {
         context: Context<'_>,
     ) -> Result<Forward, Refusal> {
         let Self { call, headers, route, scope, body_sha256, content_length } = self;
-        let (cluster, only_region) = route.cluster(&call, &scope, exchange_id, context)?;
+        let (cluster, only_region) = route.cluster(&call, &scope, context)?;
         let (Call { operation, labels, query }, Route { class, .. }) = (call, route);
         let relay = context.policy.stream_relay.as_deref().filter(|_| operation.streams());
         let relayed = relay.map(|_| exchange_id.to_owned());

@@ -252,6 +252,10 @@ pub struct RouteClass {
     /// Which region a call tries first, as shares of the sum. Left out: the first of `regions`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region_weights: Option<BTreeMap<RegionName, u32>>,
+    /// Whether `region_weights` choose by caller instead of by call: a caller keeps its region while the weights stay, and its
+    /// prompt caches with it. Calls without a principal are distributed one by one.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub region_sticky: bool,
     /// Envoy's routing priority, and with it its circuit breakers' thresholds.
     #[serde(default, skip_serializing_if = "is_default")]
     pub priority: Priority,

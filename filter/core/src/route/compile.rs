@@ -13,6 +13,8 @@ const MAX_WEIGHT: u32 = 1_000_000;
 /// What errors in `BEDROCK_PATHS` have as their key, which is not in the document.
 pub const ENVIRONMENT_KEY: &str = "BEDROCK_PATHS (environment)";
 const EMPTY: &str = "an empty list matches no call; leave the key out to match all";
+const NO_REGION_WEIGHTS: &str =
+    "needs `region_weights`; without them every call tries the first region first: add them, or leave the key out";
 const ZERO: &str = "0 lets nothing through; leave the key out for no limit";
 
 /// Compiles the document's classes. `order` is the environment's order of paths.
@@ -45,6 +47,9 @@ fn class_of(
     check_paths(class, key)?;
     check_weights(&key("weights"), class.weights.as_ref(), &class.paths)?;
     check_weights(&key("region_weights"), class.region_weights.as_ref(), &regions)?;
+    if class.region_sticky && class.region_weights.is_none() {
+        return Err(at(key("region_sticky"), NO_REGION_WEIGHTS));
+    }
     check_conditions(class, key)?;
     check_limits(class, key)?;
     let list = |name: &str, texts: &Option<Vec<String>>| match texts {
@@ -68,6 +73,7 @@ fn class_of(
         weights: class.weights.clone(),
         regions,
         region_weights: class.region_weights.clone(),
+        region_sticky: class.region_sticky,
         priority: class.priority,
         dscp: class.dscp,
         bandwidth_kbps: class.bandwidth_kbps,

@@ -38,6 +38,7 @@ pub struct RouteClass {
     weights: Option<BTreeMap<PathName, u32>>,
     regions: Vec<RegionName>,
     region_weights: Option<BTreeMap<RegionName, u32>>,
+    region_sticky: bool,
     priority: Priority,
     dscp: Option<Dscp>,
     bandwidth_kbps: Option<u64>,
@@ -180,12 +181,17 @@ impl RouteClass {
         in_order_of_weight(weighted, |path| point(&[&self.name, path.as_str(), caller])).first().copied().or(first)
     }
 
-    /// Chooses the regions of a call. `admits` says whether a region takes new calls now. If none does, the one that would have
+    /// What decides a call's region by weight: its caller, or the call itself. `caller` is the call's id if it has no name.
+    pub fn region_key<'a>(&self, caller: &'a str, call_id: &'a str) -> &'a str {
+        if self.region_sticky { caller } else { call_id }
+    }
+
+    /// Chooses the regions of a call, of those with weights by its `key` ([`RouteClass::region_key`]). `admits` says whether a region takes new calls now. If none does, the one that would have
     /// been first is called anyway, so that the client sees Bedrock's own response. `None` if the class has no region.
     pub fn choose_region(
         &self,
         scope: &RegionScope,
-        call_id: &str,
+        key: &str,
         admits: impl Fn(&str) -> bool,
     ) -> Option<RegionChoice<'_>> {
         let first = self.regions.first()?;
@@ -196,7 +202,7 @@ impl RouteClass {
                 Some(RegionChoice::Only(self.regions.iter().find(|known| known.as_str() == name).unwrap_or(first)))
             }
             RegionScope::Anywhere => {
-                let order = self.region_order(call_id);
+                let order = self.region_order(key);
                 let wanted = order.first().copied().unwrap_or(first);
                 // A lone region is called whatever `admits` says.
                 let several = order.len() > 1;
@@ -206,11 +212,11 @@ impl RouteClass {
         }
     }
 
-    /// The regions in the call's own order by weight. Those without weight come after, in the class's order.
-    fn region_order(&self, call_id: &str) -> Vec<&RegionName> {
+    /// The regions in the key's own order by weight. Those without weight come after, in the class's order.
+    fn region_order(&self, key: &str) -> Vec<&RegionName> {
         let Some(weights) = &self.region_weights else { return self.regions.iter().collect() };
         let weighted = self.regions.iter().filter_map(|region| Some((region, *weights.get(region)?)));
-        let mut order = in_order_of_weight(weighted, |region| point(&[&self.name, region.as_str(), call_id]));
+        let mut order = in_order_of_weight(weighted, |region| point(&[&self.name, region.as_str(), key]));
         let rest: Vec<_> = self.regions.iter().filter(|region| !order.contains(region)).collect();
         order.extend(rest);
         order

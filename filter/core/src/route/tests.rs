@@ -133,6 +133,47 @@ fn regions_share_calls_by_weight() {
 }
 
 #[test]
+fn sticky_callers_keep_their_region() {
+    let [east, west] = ["us-east-1", "us-west-2"].map(|name| name.parse::<RegionName>().unwrap());
+    let on_west = |weight: u32| {
+        let class = json!({"name": "any", "paths": ["dx"], "region_sticky": true,
+            "region_weights": {"us-east-1": 100 - weight, "us-west-2": weight}});
+        let policy = policy(&class, None);
+        let class = &policy.classes()[0];
+        let of = |caller: &str, call: &str| {
+            class.choose_region(&RegionScope::Anywhere, class.region_key(caller, call), |_| true)
+        };
+        let callers = (0..20_000).map(|nth| format!("spiffe://mesh/{nth}"));
+        let on_west: Vec<String> =
+            callers.filter(|caller| of(caller, "first") == Some(RegionChoice::From(&west))).collect();
+        for caller in on_west.iter().take(50) {
+            assert!((0..20).all(|nth| of(caller, &format!("{nth}")) == Some(RegionChoice::From(&west))), "{caller}");
+            // A region that throttles is passed over all the same.
+            let throttled = class
+                .choose_region(&RegionScope::Anywhere, class.region_key(caller, "0"), |region| region != "us-west-2");
+            assert_eq!(throttled, Some(RegionChoice::From(&east)));
+        }
+        on_west
+    };
+    let mut before = Vec::new();
+    for weight in [10, 50, 90] {
+        let now = on_west(weight);
+        let share = now.len() as f64 / 200.0;
+        assert!((share - f64::from(weight)).abs() < 1.0, "{weight}: {share}");
+        assert!(before.iter().all(|caller| now.contains(caller)), "{weight}: a caller went back");
+        before = now;
+    }
+}
+
+#[test]
+fn other_callers_change_regions_by_call() {
+    let class = json!({"name": "any", "paths": ["dx"], "region_weights": {"us-east-1": 1, "us-west-2": 1}});
+    let policy = policy(&class, None);
+    let class = &policy.classes()[0];
+    assert_eq!(class.region_key("spiffe://mesh/a", "call"), "call");
+}
+
+#[test]
 fn refuses_wrong_names_in_the_environment() {
     assert_eq!(environment_order(None), Ok(None));
     assert_eq!(environment_order(Some("")), Ok(None));
