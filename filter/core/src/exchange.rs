@@ -18,6 +18,7 @@ use crate::frame_guard::FrameGuard;
 use crate::handoff::crossing;
 use crate::headers::Headers;
 use crate::intent::{IntentError, IntentState, mode_fact};
+use crate::inventory::{Member, Names};
 use crate::metrics::{Observation, Sample};
 use crate::operation::{CallError, Operation};
 use crate::pending::{PendingCall, PreparedCall, Route, content_length, recognise, resolve, unknown_path};
@@ -26,7 +27,7 @@ use crate::policy::Policy;
 use crate::principal::PrincipalError;
 use crate::quota;
 use crate::reply::{Refusal, is_grpc};
-use crate::request_body::{Member, Named, RequestBody, members};
+use crate::request_body::{RequestBody, members};
 use crate::route::Subject;
 use crate::shared::millis;
 use crate::spending::Spending;
@@ -252,9 +253,9 @@ impl Exchange {
         let route = Route::new(class, caller, &self.facts.id)?;
         let pending = PendingCall { call, headers, route, pins };
         // Without a signature the body need not be held, if it decides nothing.
-        let decides = |member: &Member| member.names == Named::Model || class.regions().len() > 1;
+        let decides = |member: &'static Member| member.names == Names::Model || class.regions().len() > 1;
         let signs = policy.auth != Auth::Bearer;
-        if !signs && !members(pending.call.operation).iter().any(decides) {
+        if !signs && !members(pending.call.operation).any(decides) {
             let length = if end_of_stream { Some(0) } else { announced };
             self.spending.stream(length, end_of_stream, context)?;
             return self.forward(pending.with_streaming_body(length), context.now, context);
@@ -309,9 +310,9 @@ impl Exchange {
         let values = body.values()?;
         for value in &values {
             match value.member.names {
-                Named::Model => self.facts.model = Some(value.text.clone()),
-                Named::Project => self.facts.project = Some(value.text.clone()),
-                Named::Resource => {}
+                Names::Model => _ = self.facts.model.get_or_insert_with(|| value.text.clone()),
+                Names::Project => self.facts.project = Some(value.text.clone()),
+                _ => {}
             }
         }
         if let Some(model) = pending.name(values, policy)? {

@@ -8,13 +8,14 @@ use crate::encoding::hex;
 use crate::envoy_names::{ATTEMPT_PROPERTY, CLASS_HEADER, CLASS_PROPERTY, CLUSTER_HEADER, RELAY_HEADER};
 use crate::handoff::{Handoff, hand_over, sign, to_json};
 use crate::headers::Headers;
+use crate::inventory::Names;
 use crate::model;
 use crate::names::{PathName, RegionName};
 use crate::operation::{Call, Method, Operation, RegionScope};
 use crate::pins::Pins;
 use crate::policy::{ModelRefusal, Policy};
 use crate::reply::Refusal;
-use crate::request_body::{Named, Value, members};
+use crate::request_body::{Value, members};
 use crate::route::{RegionChoice, RouteClass};
 use crate::step::{Context, Forward, RelayedCall};
 use audit::text::visible;
@@ -83,7 +84,7 @@ pub(crate) fn unknown_path(headers: &Headers) -> String {
 /// Puts the model that the policy means into the call.
 pub(crate) fn resolve(mut call: Call, policy: &Policy) -> Result<Call, Refusal> {
     // The class is chosen before the body arrives.
-    let in_body = members(call.operation).iter().any(|member| member.names == Named::Model);
+    let in_body = members(call.operation).any(|member| member.names == Names::Model);
     if in_body && policy.classes().iter().any(RouteClass::depends_on_model) {
         return Err(Refusal::HiddenModel(call.operation));
     }
@@ -152,18 +153,16 @@ impl PendingCall {
     pub(crate) fn name(&mut self, values: Vec<Value>, policy: &Policy) -> Result<Option<String>, Refusal> {
         let mut named = None;
         for Value { member, text } in values {
-            let place = member.path.join(".");
-            match member.names {
-                Named::Project | Named::Resource => self.pins.resource(&place, &text, policy)?,
-                Named::Model => {
-                    let id = policy.resolve_model(&text)?;
-                    if id != text {
-                        return Err(Refusal::ModelInBody { place, id: text, instead: id });
-                    }
-                    self.pins.arn(&place, &id)?;
-                    named = Some(id);
-                }
+            if member.names != Names::Model {
+                self.pins.resource(member.name, &text, policy)?;
+                continue;
             }
+            let id = policy.resolve_model(&text)?;
+            if id != text {
+                return Err(Refusal::ModelInBody { place: member.name.to_owned(), id: text, instead: id });
+            }
+            self.pins.arn(member.name, &id)?;
+            named.get_or_insert(id);
         }
         Ok(named)
     }

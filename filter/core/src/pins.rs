@@ -1,11 +1,12 @@
 //! The ids that a call names beside its model: they tie it to a region, and none may be GovCloud's.
 
 use crate::headers::Headers;
+use crate::inventory::{Entry, Names, Place};
 use crate::operation::{Call, RegionScope, arn_region};
 use crate::policy::Policy;
 use crate::reply::Refusal;
 
-/// Headers that name a resource of the account (botocore 1.44.8, `InvokeModelRequest`).
+/// Headers that name a resource of the account.
 const RESOURCES: [&str; 2] = ["x-amzn-bedrock-guardrailidentifier", PROJECT];
 /// The one that names a project.
 pub(crate) const PROJECT: &str = "x-amzn-bedrock-projectidentifier";
@@ -31,10 +32,18 @@ impl Pins {
             policy.check_commercial("path", label)?;
             pins.arn("path", label)?;
         }
+        let members = Entry::of(call.operation).map_or(&[][..], |entry| entry.members);
+        let named = |place, name: &str| members.iter().find(|member| member.place == place && member.name == name);
         for (name, value) in call.parameters() {
-            policy.check_commercial(&name, &value)?;
-            pins.arn(&name, &value)?;
+            match named(Place::Query, &name).map(|member| member.names) {
+                Some(names) if names != Names::Model => pins.resource(&name, &value, policy)?,
+                _ => {
+                    policy.check_commercial(&name, &value)?;
+                    pins.arn(&name, &value)?;
+                }
+            }
         }
+        // Of a header that the operation does not have, Bedrock may make what it likes.
         for name in RESOURCES {
             if let Some(value) = headers.get_str(name).filter(|value| !value.is_empty()) {
                 pins.resource(name, value, policy)?;

@@ -1,5 +1,6 @@
 //! What the gateway has to know of a request's body, read as it arrives, in constant memory.
 
+use crate::inventory::{Entry, Member, Names, Place};
 use crate::operation::Operation;
 use crate::scanner::{Path, Problem, Scanner, Sink};
 use crate::usage::serving::Served;
@@ -7,26 +8,6 @@ use audit::Serving;
 
 /// Longest value of a member in bytes (botocore: `modelId` max 2048).
 const MAX_VALUE: usize = 2048;
-
-/// A member that names something by its id.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Member {
-    /// The keys from the top down.
-    pub path: &'static [&'static str],
-    /// What it names.
-    pub names: Named,
-}
-
-/// What a member names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Named {
-    /// The model that runs.
-    Model,
-    /// A project of the account, which exists in one region.
-    Project,
-    /// Another such resource.
-    Resource,
-}
 
 /// A member of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,21 +32,12 @@ pub enum BodyProblem {
     Value(String),
 }
 
-/// Source: botocore 1.44.8 (`ConverseRequest`, `ConverseStreamRequest`, `StartAsyncInvokeRequest`). The bodies of InvokeModel are
-/// the models' own; what pins such a call to a region is in its headers.
-const CONVERSE: &[Member] = &[
-    Member { path: &["guardrailConfig", "guardrailIdentifier"], names: Named::Resource },
-    Member { path: &["projectIdentifier"], names: Named::Project },
-];
-const START_ASYNC_INVOKE: &[Member] = &[Member { path: &["modelId"], names: Named::Model }];
-
-/// The members of an operation's body that name something.
-pub const fn members(operation: Operation) -> &'static [Member] {
-    match operation {
-        Operation::Converse | Operation::ConverseStream => CONVERSE,
-        Operation::StartAsyncInvoke => START_ASYNC_INVOKE,
-        _ => &[],
-    }
+/// The members of an operation's body that decide something: those that name a model, or a resource of the account. Of lists none
+/// does, and of buckets, keys and networks it is not known.
+pub fn members(operation: Operation) -> impl Iterator<Item = &'static Member> {
+    let all = Entry::of(operation).into_iter().flat_map(|entry| entry.members);
+    let decides = |names: Names| !matches!(names, Names::Bucket | Names::Key | Names::Network | Names::Page);
+    all.filter(move |member| member.place == Place::Body && decides(member.names) && !member.name.contains("[]"))
 }
 
 /// Reads a body.
@@ -79,15 +51,15 @@ pub(crate) struct RequestBody {
 #[derive(Debug)]
 struct Found {
     served: Served,
-    members: &'static [Member],
+    members: Vec<&'static Member>,
     /// The value of each member.
     values: Vec<Option<Vec<u8>>>,
     /// A bit for each key of each member's path that was there.
-    seen: u64,
-    repeated: Option<&'static [&'static str]>,
+    seen: u128,
+    repeated: Option<String>,
 }
 
-/// Bits of [`Found::seen`] for a member: its path is not longer.
+/// Bits of [`Found::seen`] for a member: its path is not longer. A test checks that all members have room.
 const LEVELS: usize = 8;
 
 // === impl RequestBody ===
@@ -95,10 +67,10 @@ const LEVELS: usize = 8;
 impl RequestBody {
     /// `None` if nothing of the operation's body matters.
     pub(crate) fn of(operation: Operation) -> Option<Self> {
-        let members = members(operation);
-        let found =
-            Found { served: Served::default(), members, values: vec![None; members.len()], seen: 0, repeated: None };
+        let members: Vec<_> = members(operation).collect();
         let matters = !members.is_empty() || operation.asks_in_body();
+        let found =
+            Found { served: Served::default(), values: vec![None; members.len()], members, seen: 0, repeated: None };
         matters.then(|| Self { scanner: Scanner::default(), found, is_empty: true })
     }
 
@@ -118,9 +90,9 @@ impl RequestBody {
             self.scanner.finish()?;
         }
         if let Some(path) = self.found.repeated {
-            return Err(BodyProblem::Repeated(path.join(".")));
+            return Err(BodyProblem::Repeated(path));
         }
-        let given = self.found.members.iter().zip(self.found.values);
+        let given = self.found.members.into_iter().zip(self.found.values);
         given
             .filter_map(|(member, value)| Some((member, value?)))
             .map(|(member, value)| value_of(member, value))
@@ -131,7 +103,7 @@ impl RequestBody {
 fn value_of(member: &'static Member, bytes: Vec<u8>) -> Result<Value, BodyProblem> {
     let text = String::from_utf8(bytes).ok().filter(|text| text.len() <= MAX_VALUE);
     let text = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()));
-    let text = text.ok_or_else(|| BodyProblem::Value(member.path.join(".")))?;
+    let text = text.ok_or_else(|| BodyProblem::Value(member.name.to_owned()))?;
     Ok(Value { member, text })
 }
 
@@ -139,13 +111,14 @@ fn value_of(member: &'static Member, bytes: Vec<u8>) -> Result<Value, BodyProble
 
 impl Sink for Found {
     fn begin(&mut self, path: &Path) {
-        let depth = path.depth();
-        let on_path = |member: &&Member| member.path.get(..depth).is_some_and(|keys| depth > 0 && path.is(keys));
         // Members below one object share its bit: the first one's.
-        let Some(index) = self.members.iter().position(|member| on_path(&member)) else { return };
-        let bit = 1u64 << (index * LEVELS + depth - 1);
+        let depth = path.depth();
+        let index = self.members.iter().position(|member| depth > 0 && path.leads_to(member.name));
+        let Some((index, member)) = index.and_then(|index| Some((index, self.members.get(index)?))) else { return };
+        let bit = 1u128 << (index * LEVELS + depth - 1);
         if self.seen & bit != 0 {
-            self.repeated = self.members.get(index).and_then(|member| member.path.get(..depth));
+            let keys: Vec<_> = member.name.split('.').take(depth).collect();
+            self.repeated = Some(keys.join("."));
         }
         self.seen |= bit;
     }
@@ -153,7 +126,7 @@ impl Sink for Found {
     fn string(&mut self, path: &Path, piece: &[u8]) {
         self.served.string(path, piece);
         let values = self.members.iter().zip(&mut self.values);
-        for (_, value) in values.filter(|(member, _)| path.is(member.path)) {
+        for (_, value) in values.filter(|(member, _)| path.is_at(member.name)) {
             let value = value.get_or_insert_default();
             // One byte more than is allowed says that it is too long.
             let room = (MAX_VALUE + 1).saturating_sub(value.len());

@@ -16,7 +16,7 @@ fn read(
     }
     reader.feed(rest);
     let values = reader.values()?;
-    Ok(values.into_iter().map(|value| (value.member.path.join("."), value.text)).collect())
+    Ok(values.into_iter().map(|value| (value.member.name.to_owned(), value.text)).collect())
 }
 
 fn converse(body: &str) -> Result<Vec<(String, String)>, String> {
@@ -81,6 +81,18 @@ fn bodies_that_can_be_misread_are_refused() {
         let problem = converse(body).unwrap_err();
         assert!(problem.contains(wanted), "{body}: {problem}");
     }
+}
+
+#[test]
+fn all_members_have_room() {
+    for &operation in crate::operation::OPERATIONS {
+        let members: Vec<_> = members(operation).map(|member| member.name).collect();
+        assert!(members.len() * LEVELS <= 128, "{operation}: {members:?}");
+        assert!(members.iter().all(|name| name.split('.').count() <= LEVELS), "{operation}: {members:?}");
+        assert!(members.iter().all(|name| name.split('.').all(|key| key.len() <= 40)), "{operation}: {members:?}");
+    }
+    let converse: Vec<_> = members(Operation::Converse).map(|member| member.name).collect();
+    assert_eq!(converse, ["guardrailConfig.guardrailIdentifier", "projectIdentifier"]);
 }
 
 // === serde_json is the oracle ===
@@ -168,11 +180,11 @@ fn oracle(body: &[u8]) -> Option<Option<Oracle>> {
         }
     };
     let mut oracle = Oracle::default();
-    for member in CONVERSE {
+    for member in members(Operation::Converse) {
         let first = oracle.values.len();
-        json.collect(member.path, &mut oracle);
+        json.collect(&member.name.split('.').collect::<Vec<_>>(), &mut oracle);
         for value in oracle.values.iter_mut().skip(first) {
-            value.0 = member.path.join(".");
+            member.name.clone_into(&mut value.0);
         }
     }
     Some(Some(oracle))

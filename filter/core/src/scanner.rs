@@ -380,6 +380,18 @@ impl Path {
         self.depth == keys.len() && self.keys.iter().zip(keys).all(|(key, wanted)| key.is(wanted))
     }
 
+    /// Whether these are the keys, joined by dots.
+    pub fn is_at(&self, keys: &str) -> bool {
+        self.leads_to(keys) && keys.split('.').count() == self.depth
+    }
+
+    /// Whether these keys, joined by dots, are the same or go on below.
+    pub fn leads_to(&self, keys: &str) -> bool {
+        let mut wanted = keys.split('.');
+        self.depth <= DEPTH
+            && self.keys.iter().take(self.depth).all(|key| wanted.next().is_some_and(|keys| key.is(keys)))
+    }
+
     /// Whether the keys are exactly these, from the top or in the object `parent`.
     pub fn is_in(&self, parent: &str, keys: &[&str]) -> bool {
         let [first, below @ ..] = &self.keys;
