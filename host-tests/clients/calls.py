@@ -28,12 +28,12 @@ NATIVE = {
 }
 
 
-def client(service, url, ca, **extra):
+def client(service, url, ca, attempts=1, **extra):
     keys = {}
     if "AWS_BEARER_TOKEN_BEDROCK" not in os.environ:
         # Keys of the caller's partition, which must not reach Commercial Bedrock.
         keys = dict(aws_access_key_id="AKIACALLERSOWN", aws_secret_access_key="callers-own", aws_session_token="callers-own-token")
-    config = Config(retries={"total_max_attempts": 1}, read_timeout=60, **extra)
+    config = Config(retries={"total_max_attempts": attempts, "mode": "standard"}, read_timeout=60, **extra)
     return boto3.client(service, endpoint_url=url, region_name="us-gov-west-1", verify=ca, config=config, **keys)
 
 
@@ -228,6 +228,25 @@ def suite_anthropic(url, ca):
     attempt("messages.create", create)
     attempt("messages.create ARN", lambda: create(model=PROFILE_ARN))
     attempt("messages.stream", stream)
+
+
+def suite_resources(url, ca):
+    """1,000 calls that name a guardrail or a project of one region, in every place where SDKs put it, and 40 that name none."""
+    runtime, bedrock = (client(service, url, ca, attempts=10) for service in ("bedrock-runtime", "bedrock"))
+    guardrail = {"guardrailIdentifier": "g1", "guardrailVersion": "1"}
+    native = dict(modelId=SONNET, body=json.dumps(NATIVE))
+    places = {
+        "guardrail in the body": lambda: runtime.converse(modelId=SONNET, messages=MESSAGES, guardrailConfig=guardrail),
+        "guardrail in a header": lambda: runtime.invoke_model(**native, **guardrail),
+        "project in the body": lambda: runtime.converse(modelId=SONNET, messages=MESSAGES, projectIdentifier="p1"),
+        "project in a header": lambda: runtime.invoke_model(**native, projectIdentifier="p1"),
+        "project in the query": lambda: bedrock.list_foundation_models(projectIdentifier="p1"),
+    }
+    for _ in range(200):
+        for name, call in places.items():
+            attempt(name, lambda: answer(call()))
+    for _ in range(40):
+        attempt("no resource", lambda: converse(runtime))
 
 
 if __name__ == "__main__":

@@ -95,14 +95,16 @@ operations! {
     ],
     GetAsyncInvoke: BedrockRuntime Get "/async-invoke/{invocationArn}" Free "bedrock:GetAsyncInvoke",
     ListFoundationModels: Bedrock Get "/foundation-models" Free "bedrock:ListFoundationModels" [
-        "byProvider" "byCustomizationType" "byOutputModality" "byInferenceType"
+        "byProvider" "byCustomizationType" "byOutputModality" "byInferenceType" "projectIdentifier"
     ],
-    GetFoundationModel: Bedrock Get "/foundation-models/{modelIdentifier}" Free "bedrock:GetFoundationModel",
+    GetFoundationModel: Bedrock Get "/foundation-models/{modelIdentifier}" Free "bedrock:GetFoundationModel" ["projectIdentifier"],
     GetFoundationModelAvailability: Bedrock Get "/foundation-model-availability/{modelId}" Free "bedrock:GetFoundationModelAvailability",
     ListInferenceProfiles: Bedrock Get "/inference-profiles" Free "bedrock:ListInferenceProfiles" [
-        "maxResults" "nextToken" "type"
+        "maxResults" "nextToken" "type" "projectIdentifier"
     ],
-    GetInferenceProfile: Bedrock Get "/inference-profiles/{inferenceProfileIdentifier}" Free "bedrock:GetInferenceProfile",
+    GetInferenceProfile: Bedrock Get "/inference-profiles/{inferenceProfileIdentifier}" Free "bedrock:GetInferenceProfile" [
+        "projectIdentifier"
+    ],
     ListImportedModels: Bedrock Get "/imported-models" Free "bedrock:ListImportedModels" [
         "creationTimeBefore" "creationTimeAfter" "nameContains" "maxResults" "nextToken" "sortBy" "sortOrder"
     ],

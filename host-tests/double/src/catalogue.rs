@@ -14,7 +14,7 @@ const PREFIXES: &[&str] = &["us-gov", "us", "eu", "apac", "au", "jp", "in", "glo
 const PROFILE_ONLY_PROVIDERS: &[&str] = &["anthropic.", "meta.", "deepseek.", "writer."];
 
 /// The prefix of model ids that ask for a fault.
-const FAULT: &str = "fault.";
+pub(crate) const FAULT: &str = "fault.";
 
 /// The account that all of the double's ARNs name.
 pub const ACCOUNT: &str = "123456789012";

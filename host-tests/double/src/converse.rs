@@ -15,6 +15,7 @@ const MEMBERS: &[&str] = &[
     "inferenceConfig",
     "toolConfig",
     "guardrailConfig",
+    "projectIdentifier",
     "additionalModelRequestFields",
     "promptVariables",
     "additionalModelResponseFieldPaths",

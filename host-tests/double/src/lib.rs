@@ -122,6 +122,7 @@ impl Double {
             record: None,
             keep: KEEP,
             models: None,
+            resources: Vec::new(),
         }
     }
 }
@@ -143,6 +144,7 @@ pub struct Builder {
     record: Option<PathBuf>,
     keep: usize,
     models: Option<String>,
+    resources: Vec<(String, String)>,
 }
 
 impl Builder {
@@ -249,6 +251,13 @@ impl Builder {
         self
     }
 
+    /// The id of a guardrail or project that exists in one region. An id that is in no such list exists in each.
+    #[must_use]
+    pub fn resource(mut self, id: impl Into<String>, region: impl Into<String>) -> Self {
+        self.resources.push((id.into(), region.into()));
+        self
+    }
+
     /// Starts it on its own threads; when this returns, connections are accepted.
     ///
     /// # Errors
@@ -277,6 +286,7 @@ impl Builder {
         let shared = Arc::new(Shared {
             rules,
             catalogue,
+            resources: self.resources,
             records,
             path_name: self.path_name,
             delay: self.delay,

@@ -26,6 +26,11 @@ pub struct Asked<'a> {
     /// The body, `null` if there is none.
     pub body: Result<Value, serde_json::Error>,
     pub catalogue: &'a Catalogue,
+    /// The guardrail and the project of headers.
+    pub guardrail: Option<&'a str>,
+    pub project: Option<&'a str>,
+    /// Ids of the account, each with its region.
+    pub resources: &'a [(String, String)],
     /// The time taken so far, which becomes the latency.
     pub elapsed: Duration,
 }
@@ -55,6 +60,9 @@ pub fn respond(asked: &Asked<'_>) -> Outcome {
         Ok(body) => body,
         Err(error) => return invalid(&format!("The request body is not valid JSON: {error}")),
     };
+    if let Some(answer) = missing(asked, body) {
+        return Outcome::now(answer);
+    }
     let (model, fault) = match target(asked, body) {
         Ok((model, fault)) => (model, fault),
         Err(outcome) => return outcome,
@@ -86,6 +94,27 @@ pub fn respond(asked: &Asked<'_>) -> Outcome {
 
 fn invalid(message: &str) -> Outcome {
     Outcome::now(Answer::error(400, "ValidationException", message))
+}
+
+/// Refuses a guardrail or project that the region does not have. The errors are among those of
+/// <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html>; which of them Bedrock gives, and in which words,
+/// was not tried.
+fn missing(asked: &Asked<'_>, body: &Value) -> Option<Answer> {
+    let elsewhere = |id: &&str| {
+        let own = id.strip_prefix("arn:").and_then(|arn| arn.split(':').nth(2));
+        let listed = || asked.resources.iter().find(|(known, _)| known == id).map(|(_, region)| region.as_str());
+        own.or_else(listed).is_some_and(|region| region != asked.region)
+    };
+    let converses = matches!(asked.call.operation, Operation::Converse | Operation::ConverseStream);
+    let member = |pointer| body.pointer(pointer).and_then(Value::as_str).filter(|_| converses);
+    let guardrail = asked.guardrail.or_else(|| member("/guardrailConfig/guardrailIdentifier"));
+    if guardrail.as_ref().is_some_and(elsewhere) {
+        let message = "The guardrail identifier or version provided in the request does not exist.";
+        return Some(Answer::error(400, "ValidationException", message));
+    }
+    let project = asked.project.or_else(|| member("/projectIdentifier"));
+    let lacks = project.as_ref().is_some_and(elsewhere);
+    lacks.then(|| Answer::error(404, "ResourceNotFoundException", "The specified project was not found."))
 }
 
 /// The model's id and its fault; empty for operations that name none.
@@ -139,12 +168,29 @@ fn answer(
             let inner = ("x-amzn-bedrock-content-type", "application/json".to_owned());
             Answer::stream(vec![event_stream(), inner], Prompt::read(model, body)?.frames(latency, with_usage))
         }
+        Operation::CountTokens if !counts_tokens(label_of(asked)) => {
+            return Err("The provided model doesn't support counting tokens.".to_owned());
+        }
         Operation::CountTokens => count_tokens(model, body)?,
         _ => control::answer(
             asked.call,
             &Context { catalogue: asked.catalogue, region: asked.region, query: asked.query, body },
         )?,
     })
+}
+
+fn label_of<'a>(asked: &'a Asked<'_>) -> &'a str {
+    asked.call.labels.first().map_or("", String::as_str)
+}
+
+/// Whether CountTokens knows a model: those of <https://docs.aws.amazon.com/bedrock/latest/userguide/count-tokens.html>, not by a profile.
+/// Models with profiles only are not among them.
+fn counts_tokens(model_id: &str) -> bool {
+    let model = model_id.rsplit("foundation-model/").next().unwrap_or_default();
+    ["claude-3-5-haiku-", "claude-3-5-sonnet-", "claude-3-7-sonnet-", "claude-opus-4-2025", "claude-sonnet-4-2025"]
+        .iter()
+        .any(|known| model.strip_prefix("anthropic.").is_some_and(|name| name.starts_with(known)))
+        || model.starts_with(crate::catalogue::FAULT)
 }
 
 /// Applies a fault to an answer. The first half of a stream's frames stays valid.

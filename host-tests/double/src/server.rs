@@ -50,6 +50,8 @@ const MILLIS: &[FormatItem<'static>] =
 pub(super) struct Shared {
     pub(super) rules: Rules,
     pub(super) catalogue: Catalogue,
+    /// Ids of the account, each with its region.
+    pub(super) resources: Vec<(String, String)>,
     pub(super) records: Records,
     pub(super) path_name: String,
     pub(super) delay: Duration,
@@ -322,6 +324,9 @@ fn settle(
         accept: received.header("accept").filter(|accept| *accept != "*/*"),
         body: parsed,
         catalogue: &shared.catalogue,
+        guardrail: received.header("x-amzn-bedrock-guardrailidentifier"),
+        project: received.header("x-amzn-bedrock-projectidentifier"),
+        resources: &shared.resources,
         elapsed: started.elapsed() + shared.delay,
     })
 }

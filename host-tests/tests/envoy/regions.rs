@@ -1,9 +1,14 @@
 //! Two regions: each call's attempt is for the region that it goes to, in name, signature and profile.
 
-use bedrock_double::{PathFault, Received};
+use std::time::Duration;
+
+use bedrock_double::{Builder, PathFault, Received};
 use serde_json::{Value, json};
 
-use crate::harness::{Harness, Keys};
+use crate::clients::{assert_all_answered, python};
+use crate::harness::{Harness, Keys, eventually};
+
+const SONNET: &str = "anthropic.claude-3-5-sonnet-20241022-v2:0";
 
 const CLAUDE: &str = "anthropic.claude-3-5-sonnet-20240620-v1:0";
 
@@ -100,4 +105,43 @@ fn a_503_moves_a_call_to_the_second_region() {
 #[test]
 fn a_throttled_20_mb_call_moves_regions_too() {
     moves_to_the_second_region(PathFault::Status(429), 20_000_000);
+}
+
+/// A guardrail and a project are in the first region. Half of the calls would go to the second, and the first one throttles for a
+/// while.
+#[test]
+fn resources_are_called_in_their_region_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = dir.path().join("policy.json");
+    let document = json!({
+        "regions": { "us-east-1": {}, "us-west-2": {} },
+        "inference_profiles": { SONNET: format!("us.{SONNET}") },
+        "route_classes": [{ "name": "any", "paths": ["dx"], "region_weights": { "us-east-1": 1, "us-west-2": 1 } }],
+    });
+    std::fs::write(&policy, document.to_string()).unwrap();
+    let of_the_first = |double: Builder| double.resource("g1", "us-east-1").resource("p1", "us-east-1").keep(10_000);
+    let arguments = ["--policy", policy.to_str().unwrap()];
+    let harness = Harness::new(Keys::Temporary, &["dx@us-east-1", "dx@us-west-2"], of_the_first, &arguments);
+    let url = harness.gateway.http.clone();
+    let client = std::thread::spawn(move || python("resources", &url));
+    eventually("a call", || (!got(&harness, 0).is_empty()).then_some(()));
+    harness.doubles[0].set_fault(PathFault::Status(429));
+    std::thread::sleep(Duration::from_secs(1));
+    harness.doubles[0].set_fault(PathFault::None);
+    let calls = client.join().unwrap();
+    assert_all_answered(&calls);
+    assert_eq!(calls.len(), 1040);
+    let names_one = |request: &Received| {
+        let header = ["guardrail", "project"].iter().any(|kind| {
+            request.header(&format!("x-amzn-bedrock-{kind}identifier")).is_some()
+        });
+        header || request.query.contains("projectIdentifier") || request.operation.as_deref() == Some("InvokeModel")
+    };
+    let all: Vec<Vec<Received>> = harness.doubles.iter().map(bedrock_double::Running::requests).collect();
+    let throttled = all[0].iter().filter(|request| request.status == 429).count();
+    assert!(throttled > 0, "the first region throttled no call");
+    assert_eq!(all[1].iter().filter(|request| names_one(request)).count(), 0);
+    // What the second region refuses would have failed above; without a resource it serves its share.
+    assert!(!got(&harness, 1).is_empty());
+    harness.assert_no_violation();
 }
