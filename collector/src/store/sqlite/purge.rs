@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
-use super::checkpointer::LIMIT;
+use super::checkpointer;
 use super::{SqliteError, SqliteStore};
 use crate::clock::{Jump, Reading, SinceBoot};
 
@@ -112,9 +112,7 @@ impl SqliteStore {
         connection.busy_handler(Some(super::wait_to_write))?;
         connection.pragma_update(None, "synchronous", "normal")?;
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-        // Without a busy handler: it never waits for another.
-        let checkpoints = Connection::open_with_flags(self.path(), OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        checkpoints.busy_timeout(Duration::ZERO)?;
+        let checkpoints = checkpointer::connect(self.path())?;
         let sql = format!(
             "DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE {column} <= ? ORDER BY {column} LIMIT ?)"
         );
@@ -130,24 +128,15 @@ impl SqliteStore {
                 break;
             }
             step = if took > STEP { (step / 2).max(5) } else { (step + step / 4).min(MAX_ROWS) };
-            copy_wal(&checkpoints)?;
+            // The WAL does not grow while it cannot be copied.
+            while !checkpointer::copy_wal(&checkpoints)? && !stopped() {
+                std::thread::sleep(PAUSE);
+            }
             std::thread::sleep(start.elapsed().clamp(PAUSE, 4 * STEP));
         }
-        copy_wal(&checkpoints)?;
+        checkpointer::copy_wal(&checkpoints)?;
         Ok(deleted)
     }
-}
-
-/// Copies what is in the WAL to the file. While others write, there is always more behind what was copied, and the WAL would grow
-/// without end; each commit of theirs would then copy it itself, by [`LIMIT`], and wait for the disk. So a long WAL is begun anew:
-/// that takes the lock, but only for the pages that were written since the copy.
-fn copy_wal(connection: &Connection) -> rusqlite::Result<()> {
-    // A checkpoint that another connection makes at the time is as good.
-    let pages: i64 = connection.query_row("PRAGMA wal_checkpoint(passive)", [], |row| row.get(1))?;
-    if pages > i64::from(LIMIT / 4) {
-        connection.query_row("PRAGMA wal_checkpoint(restart)", [], |_| Ok(()))?;
-    }
-    Ok(())
 }
 
 /// None in a file that no release with a purge guard opened.
