@@ -11,7 +11,7 @@ use crate::checkpoint::Checkpoint;
 /// Feed entries that are stored without waiting for more.
 pub const BATCH_ITEMS: usize = 25;
 /// Most entries of one batch, and of one transaction.
-pub const BATCH_LINES: usize = 500;
+pub const BATCH_LINES: usize = 1_000;
 /// How long a batch that is not full waits for more entries.
 pub const BATCH_WAIT: Duration = Duration::from_millis(200);
 /// Bytes of a rejected entry's content that are kept. Envoy's lines are shorter.
