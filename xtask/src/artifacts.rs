@@ -14,6 +14,8 @@ pub(crate) mod variables {
     pub(crate) const MODULE: &str = "BEDROCK_FILTER_WASM";
     /// The module of a foreign filter (`host-tests/vm/foreign`).
     pub(crate) const FOREIGN: &str = "FOREIGN_FILTER_WASM";
+    /// A library that steps the clock of programs (`host-tests/clock`).
+    pub(crate) const CLOCK: &str = "STEPPED_CLOCK_LIBRARY";
     pub(crate) const ENVOY: &str = "ENVOY_BIN";
     /// The release archive with the debug build's binaries.
     pub(crate) const ARCHIVE: &str = "RELEASE_ARCHIVE";
@@ -60,6 +62,15 @@ pub(crate) fn foreign_module() -> Result<PathBuf, BuildError> {
     let arguments = ["build", "--manifest-path", manifest, "--release", "--target", WASM_TARGET, "--locked"];
     build("a foreign filter", &arguments)?;
     Ok(dirs::target().join(WASM_TARGET).join("release/foreign_filter.wasm"))
+}
+
+/// Builds the library that steps the clock of programs.
+pub(crate) fn clock() -> Result<PathBuf, BuildError> {
+    if let Some(file) = from_environment(variables::CLOCK) {
+        return Ok(file);
+    }
+    build("a clock that steps", &["build", "--package", "stepped-clock"])?;
+    Ok(dirs::target().join("debug/libstepped_clock.so"))
 }
 
 /// A binary of the workspace, and the environment variable that names its file.

@@ -30,6 +30,7 @@ pub(crate) fn run(fast: bool, name: Option<&str>, variables: &[(&'static str, Pa
     steps.time("the modules", || {
         workspace.environment.push((variables::MODULE, artifacts::module()?));
         workspace.environment.push((variables::FOREIGN, artifacts::foreign_module()?));
+        workspace.environment.push((variables::CLOCK, artifacts::clock()?));
         Ok(())
     })?;
     steps.time("the binaries", || workspace.build(&[GATEWAY, COLLECTOR, DOUBLE, LOAD, LAB, INFRA_CHECKS]))?;

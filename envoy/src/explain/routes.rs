@@ -73,7 +73,7 @@ fn first_regions<'a>(
         return vec![(RegionChoice::Only(only), None)];
     }
     if let (true, Some(caller)) = (rule.region_sticky, principal) {
-        let kept = class.choose_region(RegionScope::Anywhere, caller, |_| true);
+        let kept = class.choose_region(&RegionScope::Anywhere, caller, |_| true);
         return kept.map(|choice| (choice, None)).into_iter().collect();
     }
     let weights = rule.region_weights.as_ref();
