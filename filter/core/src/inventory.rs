@@ -41,7 +41,8 @@ pub enum Names {
     Model,
     /// A guardrail.
     Guardrail,
-    /// A project. It is in the region to which the request is sent; `default` is in each.
+    /// A project, which AWS wants in the region to which the request is sent (botocore 1.44.8, `ConverseRequest`). `default` is
+    /// the account's own, as if it were not named.
     Project,
     /// A knowledge base.
     KnowledgeBase,

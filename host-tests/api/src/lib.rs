@@ -14,8 +14,8 @@ use facts::{Drift, compare};
 use model::Models;
 use tables::{TableError, Tables};
 
-/// The tables of this version of the gateway.
-const FILES: [(&str, &str); 4] = [
+/// The files of the tables, with their texts.
+pub const FILES: [(&str, &str); 4] = [
     ("operations.txt", include_str!("../tables/operations.txt")),
     ("members.txt", include_str!("../tables/members.txt")),
     ("requests.txt", include_str!("../tables/requests.txt")),

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use api_drift::model::Models;
-use api_drift::tables::Kind;
+use api_drift::tables::{Kind, Tables};
 use filter_core::inventory::Endpoint;
 use serde_json::{Value, json};
 
@@ -223,6 +223,19 @@ fn finds_what_has_gone_or_changed() {
     let found = drift(|models| models.set(Endpoint::Control, "/operations/ListGuardrails", Value::Null));
     assert!(found.contains(&"gone operation bedrock ListGuardrails".to_owned()), "{found:?}");
     assert!(found.contains(&"gone pin bedrock ListGuardrails query guardrailIdentifier".to_owned()), "{found:?}");
+}
+
+#[test]
+fn finds_rows_of_what_the_code_carries() {
+    let stale = "[operation bedrock-runtime refused] not yet\nConverse\n[header bedrock-runtime dropped] not yet\n\
+                 x-amzn-bedrock-trace\n[query bedrock refused] not yet\nListCustomModels.isOwned\n";
+    let files = [&api_drift::FILES[..], &[("stale.txt", stale)]].concat();
+    let drift = api_drift::drift(&pinned().0, &Tables::parse(&files).unwrap());
+    let names: Vec<_> = drift.iter().map(|drift| drift.key.1.as_str()).collect();
+    let wanted =
+        ["bedrock-runtime Converse", "bedrock-runtime x-amzn-bedrock-trace", "bedrock ListCustomModels.isOwned"];
+    assert_eq!(names, wanted);
+    assert!(drift.iter().all(|drift| drift.to_string().ends_with("remove the row")), "{drift:?}");
 }
 
 /// A copy of the models below `directory`, uncompressed, after a change.
