@@ -271,6 +271,12 @@ impl Report {
         say("warn", format_args!("{what}: {error}"));
     }
 
+    /// By that many milliseconds; back if negative.
+    pub fn clock_stepped(&self, ahead: i64) {
+        let (seconds, way) = (ahead.unsigned_abs() as f64 / 1000.0, if ahead < 0 { "back" } else { "ahead" });
+        say("warn", format_args!("the machine's clock stepped {seconds:.1} s {way}"));
+    }
+
     pub fn summary(&self) {
         let Counts { stored, repeated, rejected, dropped, skipped, gaps, lost, unlogged, unknown, expired, .. } =
             self.counts();

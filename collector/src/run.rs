@@ -172,8 +172,18 @@ async fn upkeep(store: &Store, report: &Arc<Report>, sources: &Sources, stop: wa
                 if let Err(error) = store.check_place() {
                     return RunError::Store(error);
                 }
-                if let Some(Err(error)) = sources.ledger.as_ref().map(Ledger::check_place) {
+                let Some(ledger) = &sources.ledger else { continue };
+                if let Err(error) = ledger.check_place() {
                     return error.into();
+                }
+                match tokio::task::block_in_place(|| ledger.check_clock()) {
+                    Ok(None) => {}
+                    Ok(Some(step)) => {
+                        report.clock_stepped(step.ahead());
+                        // A purge notes a clock that is behind, and then does not believe that it jumps ahead.
+                        purge.reset_immediately();
+                    }
+                    Err(refusal) => report.failed("ledger", &refusal),
                 }
             }
             _ = pages.tick() => {

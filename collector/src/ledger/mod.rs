@@ -4,6 +4,7 @@
 //! one transaction, and [`table`] has the SQL. Log entries are received in `received.rs`; `watch.rs` looks for what is
 //! missing. What it finds is a record in the ledger first, which [`outbox`] moves to the store.
 
+mod clock;
 mod commit;
 mod known;
 mod numbers;
@@ -29,6 +30,8 @@ use rusqlite::{Connection, OpenFlags};
 use time::OffsetDateTime;
 use tokio::task::block_in_place;
 
+use self::clock::Clock;
+pub use self::clock::Step;
 use self::commit::{Commits, Job, WorkError};
 use self::known::Edit;
 use self::progress::Progress;
@@ -102,6 +105,7 @@ struct Inner {
     commits: Commits,
     known: Mutex<Known>,
     progress: Progress,
+    clock: Clock,
     times: Times,
     /// When the log was last read to its end, in milliseconds since 1970; 0 if it never was.
     read_at: AtomicI64,
@@ -125,11 +129,13 @@ impl Ledger {
             PlaceError::Io(cause) => LedgerError::File { path: path.to_owned(), cause },
         })?;
         let reader = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
-        table::forget(&connection, now_ms() - FORGET).map_err(failed)?;
         let known = table::known(&connection).map_err(failed)?;
         let old_feed = table::last_feed(&connection).map_err(failed)?;
         let last = table::last_run(&connection).map_err(failed)?;
-        let boot = Reading::now().since_boot.map(|since| since.boot);
+        let reading = Reading::now();
+        let clock = Clock::resume(last.clock, &reading, now_ms());
+        table::forget(&connection, clock.now() - FORGET).map_err(failed)?;
+        let boot = reading.since_boot.map(|since| since.boot);
         table::begin_run(&connection, boot.as_deref()).map_err(failed)?;
         let commits = Commits::start(connection, place.clone(), &table::wal(path));
         let commits = commits.map_err(|cause| LedgerError::File { path: path.to_owned(), cause })?;
@@ -139,6 +145,7 @@ impl Ledger {
             commits,
             known: Mutex::new(known),
             progress: Progress::default(),
+            clock,
             times,
             read_at: AtomicI64::new(last.read_at),
             noted: Mutex::default(),
@@ -170,7 +177,7 @@ impl Ledger {
         let id = intent.exchange.id.clone();
         let vm = intent.exchange.vm.as_ref().map(|vm| vm.id.clone());
         let bytes = id.len() + content.len();
-        let (at, undone) = (now_ms(), id.clone());
+        let (at, undone) = (self.0.clock.now(), id.clone());
         let job = Job::new(move |connection| table::add_intent(connection, &id, at, vm.as_deref(), &content));
         let job = job.of_bytes(bytes).until(Instant::now() + DEADLINE);
         let job = job.or_undo(move |connection| table::withdraw(connection, &undone));
@@ -179,7 +186,7 @@ impl Ledger {
 
     /// Returns once the report is on disk, in a runtime of several threads.
     pub async fn report(&self, report: &VmReport) -> Result<(), Refusal> {
-        let at = now_ms();
+        let at = self.0.clock.now();
         let failed = |cause: serde_json::Error| Refusal::Failed(cause.to_string());
         let ends = report.ends.iter().map(|end| Ok((end.exchange.id.clone(), serde_json::to_string(end)?)));
         let ends = ends.collect::<Result<Vec<_>, _>>().map_err(failed)?;
@@ -217,6 +224,16 @@ impl Ledger {
         block_in_place(|| self.change(begin, |_| Ok(())))
     }
 
+    /// Looks whether the machine's clock stepped. To be called each second.
+    pub fn check_clock(&self) -> Result<Option<Step>, Refusal> {
+        let step = self.0.clock.compare(now_ms());
+        if step.is_some() {
+            let kept = self.0.clock.keep();
+            self.commit(move |connection| Ok(table::set_clock(connection, &kept)?))?;
+        }
+        Ok(step)
+    }
+
     /// Fails if the file was deleted or replaced: what is written then is lost.
     pub fn check_place(&self) -> Result<(), LedgerError> {
         match self.0.place.check() {
@@ -235,7 +252,8 @@ impl Ledger {
         let mut known = self.known();
         let mut editing = Edit::new(&known, Instant::now(), now_ms());
         edit(&mut editing).result()?;
-        let Edit { vms, envoys, records, .. } = editing;
+        let Edit { vms, envoys, mut records, .. } = editing;
+        records.iter_mut().for_each(|record| self.0.clock.widen(record));
         let failed = |cause: serde_json::Error| Refusal::Failed(cause.to_string());
         let vm_rows: Vec<_> = vms
             .iter()
@@ -307,7 +325,7 @@ impl Outcome for Result<(), Refusal> {
     }
 }
 
-/// Milliseconds since 1970.
+/// Milliseconds since 1970, by the machine's clock.
 fn now_ms() -> i64 {
     i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
 }

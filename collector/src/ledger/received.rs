@@ -85,7 +85,8 @@ impl Ledger {
             0 => now,
             since => since,
         };
-        let record = records::gap(name, why, &time_of(since), &time_of(now));
+        let mut record = records::gap(name, why, &time_of(since), &time_of(now));
+        self.inner().clock.widen(&mut record);
         self.commit(move |connection| Ok(table::add_gap(connection, &record).map(|_| ())?))
     }
 }

@@ -11,6 +11,7 @@ use rusqlite::types::{ToSql, Type};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 use serde::de::DeserializeOwned;
 
+use super::clock::Kept;
 use super::commit::WorkError;
 use super::vms::Known;
 use super::{LedgerError, Refusal};
@@ -18,7 +19,7 @@ use crate::private_file;
 use crate::store::paths::with_suffix;
 
 /// Each brings a file one version further.
-const STEPS: [fn(&Connection) -> rusqlite::Result<()>; 1] = [create];
+const STEPS: [fn(&Connection) -> rusqlite::Result<()>; 2] = [create, add_clock];
 const VERSION: i64 = STEPS.len() as i64;
 /// Pages of SQLite's WAL after which it is copied to the database, 16 MB: meanwhile intents wait for a few milliseconds.
 const WAL_PAGES: i64 = 4_000;
@@ -99,7 +100,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
     // Written each time: so that there is a WAL.
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction
-        .execute("INSERT INTO runs VALUES (1, 1, NULL, 1, 0) ON CONFLICT (id) DO UPDATE SET count = count + 1", [])?;
+        .execute("INSERT INTO runs (id, count, boot, clean, read_at) VALUES (1, 1, NULL, 1, 0) ON CONFLICT (id) DO UPDATE SET count = count + 1", [])?;
     transaction.commit()?;
     // The commits' own threads flush the WAL, several at a time.
     connection.pragma_update(None, "synchronous", "normal")?;
@@ -107,7 +108,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
 }
 
 fn create(connection: &Connection) -> rusqlite::Result<()> {
-    // Times are milliseconds since 1970, by the collector's clock. `claims`: callers that sent it and did not give up.
+    // Times are milliseconds since 1970, by the ledger's clock; `read_at` by the machine's. `claims`: callers that sent it and did not give up.
     // `content` and `ending`: the JSON of `Intent` and `End`. `recorded`: its call has a record without a number, and
     // nothing waits for it. `records`: what is to be stored; `feed`: batches of the access log service until they are
     // stored; `gaps`: those of the log that have a record; `runs`: how the last run ended, and when it last had read the log
@@ -128,6 +129,11 @@ fn create(connection: &Connection) -> rusqlite::Result<()> {
          CREATE TABLE gaps (id TEXT NOT NULL PRIMARY KEY) STRICT;
          CREATE TABLE feed (number INTEGER PRIMARY KEY, content TEXT NOT NULL) STRICT;",
     )
+}
+
+/// `clock`: the JSON of [`Kept`].
+fn add_clock(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch("ALTER TABLE runs ADD COLUMN clock TEXT")
 }
 
 pub(super) fn add_intent(
@@ -307,11 +313,13 @@ pub(super) struct LastRun {
     pub(super) clean: bool,
     /// When it last had read the log to its end; 0 if it never had.
     pub(super) read_at: i64,
+    pub(super) clock: Option<Kept>,
 }
 
 pub(super) fn last_run(connection: &Connection) -> rusqlite::Result<LastRun> {
-    connection.query_row("SELECT boot, clean, read_at FROM runs", [], |row| {
-        Ok(LastRun { boot: row.get(0)?, clean: row.get(1)?, read_at: row.get(2)? })
+    connection.query_row("SELECT boot, clean, read_at, clock FROM runs", [], |row| {
+        let clock = row.get::<_, Option<String>>(3)?.map(|_| parsed(row, 3)).transpose()?;
+        Ok(LastRun { boot: row.get(0)?, clean: row.get(1)?, read_at: row.get(2)?, clock })
     })
 }
 
@@ -322,6 +330,12 @@ pub(super) fn begin_run(connection: &Connection, boot: Option<&str>) -> rusqlite
 
 pub(super) fn end_run(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute("UPDATE runs SET clean = 1", [])?;
+    Ok(())
+}
+
+pub(super) fn set_clock(connection: &Connection, kept: &Kept) -> rusqlite::Result<()> {
+    let content = serde_json::to_string(kept).map_err(|cause| rusqlite::Error::ToSqlConversionFailure(cause.into()))?;
+    connection.prepare_cached("UPDATE runs SET clock = ?")?.execute([content])?;
     Ok(())
 }
 

@@ -36,7 +36,7 @@ pub(super) struct Vm {
     pub(super) complete: Option<Seen>,
     /// How often it was seen to start: a VM that was taken as ended may come back.
     pub(super) lives: u32,
-    /// When it was taken as ended, in milliseconds since 1970.
+    /// When it was taken as ended, in milliseconds since 1970, by the ledger's clock.
     pub(super) ended: Option<i64>,
     /// Of its `vm_end`.
     pub(super) lost: u64,

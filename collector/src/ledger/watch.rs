@@ -54,10 +54,12 @@ impl Ledger {
         let (now, now_ms) = (Instant::now(), now_ms());
         let Some(read) = self.inner().progress.since(now) else { return Ok(()) };
         self.note(now, now_ms)?;
-        let found = self.find(now, now_ms, read).map_err(|error| Refusal::Failed(error.to_string()))?;
+        let found = self.find(now, read).map_err(|error| Refusal::Failed(error.to_string()))?;
         if found.closing.is_empty() && found.due.is_empty() && found.ended.is_empty() {
             return Ok(());
         }
+        // By the ledger's clock.
+        let ended = self.inner().clock.now();
         let until = time_of(now_ms);
         let removals: Vec<_> =
             found.closing.iter().map(|(intent, record)| (intent.id.clone(), record.clone())).collect();
@@ -69,7 +71,7 @@ impl Ledger {
                 settle(edit, id, *number, &until);
             }
             for (id, unnumbered) in &found.ended {
-                end(edit, id, *unnumbered, now_ms, &until);
+                end(edit, id, *unnumbered, ended, &until);
             }
         };
         let remove = move |connection: &Connection| {
@@ -88,15 +90,15 @@ impl Ledger {
         self.change(edit, remove)
     }
 
-    fn find(&self, now: Instant, now_ms: i64, read: Duration) -> rusqlite::Result<Findings> {
+    fn find(&self, now: Instant, read: Duration) -> rusqlite::Result<Findings> {
         let Times { entry, silence, end } = self.inner().times;
         let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-        let until = time_of(now_ms);
+        let (at, until) = (self.inner().clock.now(), time_of(now_ms()));
         let mut found = Findings::default();
         let mut closing = Vec::new();
         if read >= entry {
-            closing.extend(self.read(|connection| table::ended_before(connection, now_ms - ms(entry), STEP))?);
-            closing.extend(self.read(|connection| table::begun_before(connection, now_ms - ms(end), STEP))?);
+            closing.extend(self.read(|connection| table::ended_before(connection, at - ms(entry), STEP))?);
+            closing.extend(self.read(|connection| table::begun_before(connection, at - ms(end), STEP))?);
         }
         let silent: Vec<String> = {
             let mut known = self.known();
@@ -160,7 +162,11 @@ impl Ledger {
         let mut noted = self.inner().noted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if noted.is_none_or(|noted| now.saturating_duration_since(noted) >= NOTE) {
             *noted = Some(now);
-            self.commit(move |connection| Ok(table::set_read(connection, now_ms)?))?;
+            let kept = self.inner().clock.keep();
+            self.commit(move |connection| {
+                table::set_clock(connection, &kept)?;
+                Ok(table::set_read(connection, now_ms)?)
+            })?;
         }
         Ok(())
     }
@@ -196,7 +202,7 @@ fn settle(edit: &mut Edit<'_>, id: &str, number: u64, until: &str) {
     edit.records.extend(records);
 }
 
-fn end(edit: &mut Edit<'_>, id: &str, unnumbered: u64, now_ms: i64, until: &str) {
+fn end(edit: &mut Edit<'_>, id: &str, unnumbered: u64, ended: i64, until: &str) {
     let heard = edit.known().vms.get(id).and_then(|vm| vm.watch.heard);
     let Some(vm) = edit.vm(id) else { return };
     // It may have given a sign since.
@@ -204,7 +210,7 @@ fn end(edit: &mut Edit<'_>, id: &str, unnumbered: u64, now_ms: i64, until: &str)
         return;
     }
     (vm.lost, vm.lost_at_most) = vm.missing(unnumbered);
-    vm.ended = Some(now_ms);
+    vm.ended = Some(ended);
     vm.watch.marks.clear();
     let (record, envoy) = (records::vm_end(id, vm, until), vm.envoy.clone());
     edit.records.push(record);
@@ -220,7 +226,7 @@ fn end(edit: &mut Edit<'_>, id: &str, unnumbered: u64, now_ms: i64, until: &str)
     let windows = all.iter().map(|vm| vm.complete.as_ref().map_or(&vm.since, |seen| &seen.time));
     let time = windows.min().cloned().unwrap_or_else(|| until.to_owned());
     let Some(of) = edit.envoy(&envoy) else { return };
-    of.ended = Some(now_ms);
+    of.ended = Some(ended);
     let record = records::envoy_end(&envoy, of, sums, &time, until);
     edit.records.push(record);
 }
