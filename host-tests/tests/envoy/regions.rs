@@ -132,9 +132,9 @@ fn resources_are_called_in_their_region_only() {
     assert_all_answered(&calls);
     assert_eq!(calls.len(), 1040);
     let names_one = |request: &Received| {
-        let header = ["guardrail", "project"].iter().any(|kind| {
-            request.header(&format!("x-amzn-bedrock-{kind}identifier")).is_some()
-        });
+        let header = ["guardrail", "project"]
+            .iter()
+            .any(|kind| request.header(&format!("x-amzn-bedrock-{kind}identifier")).is_some());
         header || request.query.contains("projectIdentifier") || request.operation.as_deref() == Some("InvokeModel")
     };
     let all: Vec<Vec<Received>> = harness.doubles.iter().map(bedrock_double::Running::requests).collect();
