@@ -1,4 +1,4 @@
-//! The ids that a call names beside its model: they tie it to a region, and none may be GovCloud's.
+//! The ids that a call names besides its model: they tie it to a region, and none may be GovCloud's.
 
 use crate::headers::Headers;
 use crate::inventory::{Entry, Names, Place};

@@ -99,7 +99,7 @@ fn the_record_names_the_project() {
 }
 
 #[test]
-fn govclouds_ids_are_refused_wherever_they_stand() {
+fn govclouds_ids_are_refused_in_every_place() {
     let gov = "arn:aws-us-gov:bedrock:us-gov-west-1:999988887777:guardrail/g1";
     let region = "arn:aws:bedrock:us-gov-west-1:111122223333:guardrail/g1";
     let account = "arn:aws:bedrock:us-east-1:999988887777:guardrail/g1";
@@ -190,7 +190,7 @@ fn a_model_in_a_body_is_judged() {
 }
 
 #[test]
-fn bedrocks_headers_cross_or_are_refused_by_name() {
+fn bedrocks_headers_cross_or_are_refused() {
     let invoke = "POST /model/anthropic.claude-v2:0/invoke";
     let send = |name: &str, value: &str| {
         send(policy_with("sigv4", &json!({})), ID, &request(invoke, &[(name, value)]), "{}").1

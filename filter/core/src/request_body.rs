@@ -27,7 +27,7 @@ pub enum BodyProblem {
     /// A member twice: which one counts is not defined (RFC 8259, section 4).
     #[error("The request body has the member '{0}' more than once.")]
     Repeated(String),
-    /// A value that is no id.
+    /// A value that cannot be an id.
     #[error("Value at '{0}' failed to satisfy constraint: want at most {MAX_VALUE} bytes of visible ASCII.")]
     Value(String),
 }

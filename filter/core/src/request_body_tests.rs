@@ -24,7 +24,7 @@ fn converse(body: &str) -> Result<Vec<(String, String)>, String> {
 }
 
 #[test]
-fn members_are_found_wherever_they_stand() {
+fn members_are_found_in_any_order() {
     const GUARDRAIL: &str = "guardrailConfig.guardrailIdentifier";
     for (body, wanted) in [
         ("", &[][..]),
