@@ -1,6 +1,6 @@
 //! The request that goes on: the headers that cross, what the signer is handed, and the request as it is signed.
 
-use crate::config::{ConfigError, at};
+use crate::bedrock_headers::{BEDROCKS, CROSSING, is_signed, is_unknown};
 use crate::credentials::{Credentials, Session};
 use crate::envoy_names::HANDOFF_PROPERTY;
 use crate::headers::{Headers, Repeated};
@@ -14,22 +14,6 @@ use audit::AttemptFacts;
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
 
-/// Client headers that cross the partition: those that Bedrock's API defines (botocore 1.44.8), by exact name. All
-/// others are dropped. `content-length` and the pseudo-headers are set, never passed on.
-pub const CROSSING: &[&str] = &[
-    "accept",
-    "content-type",
-    "x-amzn-bedrock-accept",
-    "x-amzn-bedrock-guardrailidentifier",
-    "x-amzn-bedrock-guardrailversion",
-    "x-amzn-bedrock-performanceconfig-latency",
-    "x-amzn-bedrock-projectidentifier",
-    "x-amzn-bedrock-request-metadata",
-    "x-amzn-bedrock-service-tier",
-    "x-amzn-bedrock-trace",
-];
-/// Names of Bedrock's own headers. One that is neither known nor allowed is refused: without it, the call would mean another thing.
-const BEDROCKS: &str = "x-amzn-bedrock-";
 /// Headers that Envoy set and still needs before the signer: its route match fails without the first, and the second becomes
 /// the stream id of its access log. The signer drops them.
 const ENVOYS_OWN: &[&str] = &["x-forwarded-proto", "x-request-id", ":scheme"];
@@ -74,33 +58,9 @@ impl Handoff {
 
 // === the request ===
 
-/// Compiles the headers that the operator allows.
-pub(crate) fn allowed_headers(given: &[String]) -> Result<Vec<String>, ConfigError> {
-    let mut allowed: Vec<String> = Vec::new();
-    for (index, name) in given.iter().enumerate() {
-        let key = format!("headers.allow[{index}]");
-        let lower = name.to_ascii_lowercase();
-        let rest = lower.strip_prefix(BEDROCKS).unwrap_or_default();
-        if rest.is_empty() || !rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-            return Err(at(key, format!("{name:?} is not a header of Bedrock's: want {BEDROCKS} and a name")));
-        }
-        if CROSSING.contains(&lower.as_str()) {
-            return Err(at(key, format!("the gateway knows '{name}': it crosses without this")));
-        }
-        if allowed.contains(&lower) {
-            return Err(at(key, format!("'{name}' is there twice")));
-        }
-        allowed.push(lower);
-    }
-    Ok(allowed)
-}
-
 /// The headers that cross, each at most once. `allowed` are those that the operator lets cross besides the known ones.
 pub(crate) fn crossing(all: &Headers, allowed: &[String]) -> Result<Headers, Refusal> {
-    let is_unknown = |name: &&str| {
-        name.starts_with(BEDROCKS) && !CROSSING.contains(name) && !allowed.iter().any(|known| known == name)
-    };
-    if let Some(name) = all.iter().map(|(name, _)| name).find(is_unknown) {
+    if let Some(name) = all.iter().map(|(name, _)| name).find(|name| is_unknown(name, allowed)) {
         return Err(Refusal::UnknownHeader(name.chars().take(MAX_SHOWN_NAME).collect()));
     }
     let mut headers = Headers::default();
@@ -198,11 +158,6 @@ pub(crate) fn sign(
         ..AttemptFacts::default()
     };
     Ok((headers, facts))
-}
-
-/// Few headers are signed: those that AWS requires, and those that change the meaning of the call.
-fn is_signed(name: &str) -> bool {
-    name == "content-type" || name.starts_with(BEDROCKS)
 }
 
 /// The value of a header that is signed. A tab is white space as a blank is (RFC 9110, 5.6.3); signatures know blanks only.

@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod attempt;
+pub mod bedrock_headers;
 pub mod breaker;
 pub mod buffers;
 pub mod caller;

@@ -2,6 +2,7 @@
 
 use crate::headers::Headers;
 use crate::inventory::{Entry, Names, Place};
+use crate::model::GovCloudId;
 use crate::operation::{Call, RegionScope, arn_region};
 use crate::policy::Policy;
 use crate::reply::Refusal;
@@ -29,7 +30,7 @@ impl Pins {
             pins.arn("path", label)?;
         }
         for label in call.labels.iter().skip(model) {
-            policy.check_commercial("path", label)?;
+            check_commercial(policy, "path", label)?;
             pins.arn("path", label)?;
         }
         let members = Entry::of(call.operation).map_or(&[][..], |entry| entry.members);
@@ -38,7 +39,7 @@ impl Pins {
             match named(Place::Query, &name).map(|member| member.names) {
                 Some(names) if names != Names::Model => pins.resource(&name, &value, policy)?,
                 _ => {
-                    policy.check_commercial(&name, &value)?;
+                    check_commercial(policy, &name, &value)?;
                     pins.arn(&name, &value)?;
                 }
             }
@@ -54,8 +55,9 @@ impl Pins {
 
     /// Takes the id of a resource of the account.
     pub(crate) fn resource(&mut self, place: &str, id: &str, policy: &Policy) -> Result<(), Refusal> {
-        policy.check_commercial(place, id)?;
-        self.resource = true;
+        check_commercial(policy, place, id)?;
+        // The project of calls that name none is in each region; AWS gives no other resource this id.
+        self.resource |= id != "default";
         self.arn(place, id)
     }
 
@@ -83,6 +85,16 @@ impl Pins {
             None => call.region_scope(),
         }
     }
+}
+
+/// Refuses an id of GovCloud's in a place where the gateway does not translate.
+fn check_commercial(policy: &Policy, place: &str, id: &str) -> Result<(), Refusal> {
+    let problem = match policy.to_commercial(id) {
+        Ok(same) if same == id => return Ok(()),
+        Ok(instead) => GovCloudId::Untranslated { id: id.to_owned(), instead: instead.to_owned() },
+        Err(problem) => problem,
+    };
+    Err(Refusal::GovCloud { place: place.to_owned(), problem })
 }
 
 #[cfg(test)]

@@ -75,6 +75,11 @@ fn a_call_stays_where_its_resources_are() {
                 assert_eq!(clusters(auth, &request(CONVERSE, &[]), &body(member, id)), wanted, "{auth} {member} {id}");
             }
         }
+        let default = [("x-amzn-bedrock-projectidentifier", "default")];
+        assert_eq!(clusters(auth, &request(INVOKE, &default), "{}"), everywhere, "{auth}");
+        let models = "GET /foundation-models";
+        assert_eq!(clusters(auth, &request(models, &[]), ""), everywhere, "{auth}");
+        assert_eq!(clusters(auth, &request(&format!("{models}?projectIdentifier=p1"), &[]), ""), first, "{auth}");
         // The models' own bodies are not looked into, and nor is a client's text.
         assert_eq!(clusters(auth, &request(INVOKE, &[]), &body("project", &project)), everywhere, "{auth}");
         // It names nothing of the account.

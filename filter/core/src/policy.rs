@@ -4,16 +4,15 @@ mod findings;
 mod warnings;
 
 use crate::access::Access;
+use crate::bedrock_headers;
 use crate::buffers::Budgets;
 use crate::config::{self, Auth, Config, ConfigError, Limits, Principal, Role, at};
 use crate::credentials::source::CredentialSources;
-use crate::handoff;
 use crate::model::{self, GovCloudId, Pattern, patterns};
 use crate::names::{PathName, RegionName};
 use crate::operation::arn_account;
 use crate::quota::OutputRates;
 use crate::region::{self, Region};
-use crate::reply::Refusal;
 use crate::route::{self, Cluster, RouteClass, SERVICES, Subject};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -169,7 +168,7 @@ impl Policy {
             credential_sources,
             audit: config.audit.as_ref().map(Collector::compile).transpose()?,
             credentials_wait: Duration::from_millis(config.credentials_wait_ms.into()),
-            headers: handoff::allowed_headers(&config.headers.allow)?,
+            headers: bedrock_headers::compile(&config.headers.allow)?,
             govcloud_accounts: accounts(&config.govcloud_accounts)?,
             regions,
             own_region: config.region.clone(),
@@ -230,16 +229,6 @@ impl Policy {
             Some(account) => Err(GovCloudId::Account { id: id.to_owned(), account: account.to_owned() }),
             None => Ok(commercial),
         }
-    }
-
-    /// Refuses an id of GovCloud's in a place where the gateway does not translate.
-    pub(crate) fn check_commercial(&self, place: &str, id: &str) -> Result<(), Refusal> {
-        let problem = match self.to_commercial(id) {
-            Ok(same) if same == id => return Ok(()),
-            Ok(instead) => GovCloudId::Untranslated { id: id.to_owned(), instead: instead.to_owned() },
-            Err(problem) => problem,
-        };
-        Err(Refusal::GovCloud { place: place.to_owned(), problem })
     }
 
     /// The key of a rule that depends on the model, if the id does not say which model runs and the rule does not name the id

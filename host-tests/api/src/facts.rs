@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use filter_core::handoff::CROSSING;
+use filter_core::bedrock_headers::CROSSING;
 use filter_core::inventory::{Endpoint, Entry, INVENTORY, Place};
 use filter_core::operation::OPERATIONS;
 

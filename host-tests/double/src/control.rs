@@ -3,38 +3,14 @@
 use serde_json::{Value, json};
 
 use super::answer::Answer;
-use super::catalogue::{ACCOUNT, Catalogue, Model};
+use super::catalogue::{ACCOUNT, Model};
+use super::context::{Context, MADE, not_found};
 use super::converse::Invalid;
 use super::operation::{Call, Operation};
 use super::resources;
-use super::sigv4::percent_decode;
 use super::usage::words;
 
-/// The creation time of every resource.
-pub(crate) const MADE: &str = "2026-01-02T03:04:05Z";
-
-/// The input of an answer.
-#[derive(Debug, Clone, Copy)]
-pub struct Context<'a> {
-    pub catalogue: &'a Catalogue,
-    pub region: &'a str,
-    /// As on the wire.
-    pub query: &'a str,
-    pub body: &'a Value,
-}
-
 impl Context<'_> {
-    pub(crate) fn arn(&self, account: &str, resource: &str) -> String {
-        format!("arn:aws:bedrock:{}:{account}:{resource}", self.region)
-    }
-
-    /// A query parameter, decoded.
-    pub(crate) fn parameter(&self, name: &str) -> Option<String> {
-        let mut parts = self.query.split('&').filter_map(|part| part.split_once('='));
-        let (_, value) = parts.find(|(key, _)| *key == name)?;
-        Some(String::from_utf8_lossy(&percent_decode(value)).into_owned())
-    }
-
     fn model(&self, model: &Model) -> Value {
         let inference: Vec<&str> = match (model.on_demand, model.prefixes.is_empty()) {
             (true, true) => vec!["ON_DEMAND"],
@@ -72,7 +48,7 @@ impl Context<'_> {
 ///
 /// # Errors
 /// The message of the ValidationException.
-pub fn answer(call: &Call, context: &Context<'_>) -> Result<Answer, Invalid> {
+pub(crate) fn answer(call: &Call, context: &Context<'_>) -> Result<Answer, Invalid> {
     let label = call.labels.first().map_or("", String::as_str);
     Ok(match call.operation {
         Operation::ListFoundationModels => foundation_models(context),
@@ -148,10 +124,6 @@ pub fn answer(call: &Call, context: &Context<'_>) -> Result<Answer, Invalid> {
             Answer::error(500, "InternalServerException", "the double ran no model for this operation")
         }
     })
-}
-
-pub(crate) fn not_found(what: &str) -> Answer {
-    Answer::error(404, "ResourceNotFoundException", &format!("The provided identifier was not found: {what}"))
 }
 
 fn provider_name(provider: &str) -> String {

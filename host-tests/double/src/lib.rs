@@ -16,7 +16,8 @@
 
 pub mod answer;
 pub mod catalogue;
-pub mod control;
+pub mod context;
+mod control;
 pub mod converse;
 pub mod eventstream;
 pub mod fault;

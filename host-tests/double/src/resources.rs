@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::catalogue::ACCOUNT;
-use super::control::{Context, MADE, not_found};
+use super::context::{Context, MADE, not_found};
 use super::converse::Invalid;
 use super::operation::{Call, Operation};
 

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::answer::{Answer, Step};
 use super::catalogue::{Catalogue, Target};
-use super::control::{self, Context};
+use super::context::Context;
+use super::control;
 use super::converse::{Invalid, Question};
 use super::eventstream::{exception, with_bad_crc};
 use super::fault::ModelFault;

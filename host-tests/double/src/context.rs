@@ -1,0 +1,37 @@
+//! What the answers of operations without a model depend on.
+
+use serde_json::Value;
+
+use super::answer::Answer;
+use super::catalogue::Catalogue;
+use super::sigv4::percent_decode;
+
+/// The creation time of every resource.
+pub(crate) const MADE: &str = "2026-01-02T03:04:05Z";
+
+/// The input of an answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    pub catalogue: &'a Catalogue,
+    pub region: &'a str,
+    /// As on the wire.
+    pub query: &'a str,
+    pub body: &'a Value,
+}
+
+impl Context<'_> {
+    pub(crate) fn arn(&self, account: &str, resource: &str) -> String {
+        format!("arn:aws:bedrock:{}:{account}:{resource}", self.region)
+    }
+
+    /// A query parameter, decoded.
+    pub(crate) fn parameter(&self, name: &str) -> Option<String> {
+        let mut parts = self.query.split('&').filter_map(|part| part.split_once('='));
+        let (_, value) = parts.find(|(key, _)| *key == name)?;
+        Some(String::from_utf8_lossy(&percent_decode(value)).into_owned())
+    }
+}
+
+pub(crate) fn not_found(what: &str) -> Answer {
+    Answer::error(404, "ResourceNotFoundException", &format!("The provided identifier was not found: {what}"))
+}
