@@ -7,7 +7,9 @@ use crate::plugin::Plugin;
 use crate::relay_state;
 use crate::waiting::Waiter;
 use filter_core::attempt::{Attempt, AttemptInput};
-use filter_core::envoy_names::{ATTEMPT_PROPERTY, ENDPOINT_PATH, ENDPOINT_REGION, HANDOFF_PROPERTY, RETRY_HEADER};
+use filter_core::envoy_names::{
+    ATTEMPT_PROPERTY, ENDPOINT_PATH, ENDPOINT_REGION, HANDOFF_PROPERTY, LEAVE_HEADER, RETRY_HEADER,
+};
 use filter_core::reply::Refusal;
 use filter_core::step::RequestStep;
 use proxy_wasm::traits::{Context, HttpContext};
@@ -68,11 +70,13 @@ impl Call {
         Ok(step)
     }
 
-    /// Sets the retry header. An upstream's own is removed first.
+    /// Sets the headers of a retry. An upstream's own are removed first.
     fn decide_retry(&self) -> Result<(), HostError> {
         let headers = host::response_headers()?;
-        if headers.get(RETRY_HEADER).is_some() {
-            host::remove_response_header(RETRY_HEADER)?;
+        for name in [RETRY_HEADER, LEAVE_HEADER] {
+            if headers.get(name).is_some() {
+                host::remove_response_header(name)?;
+            }
         }
         let decision = self.attempt.borrow_mut().response(&headers, self.plugin.context(host::now()?));
         for sample in &decision.samples {
@@ -83,6 +87,9 @@ impl Call {
             if let Some(id) = self.attempt.borrow().relayed() {
                 relay_state::update(id, |progress| progress.attempt = Some(state.clone()));
             }
+        }
+        if let Some(region) = &decision.leave {
+            host::add_response_header(LEAVE_HEADER, region.as_str())?;
         }
         if decision.retry { host::add_response_header(RETRY_HEADER, "1") } else { Ok(()) }
     }

@@ -1,8 +1,10 @@
 //! Renders Bedrock's clusters from `envoy/cluster.yaml` and the filter's document.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
+use filter_core::envoy_names::{LEAVE_HEADER, LEAVE_KEY};
 use filter_core::names::{PathName, RegionName};
 use filter_core::route::{Cluster, RouteClass};
 use serde_json::{Map, Value, json};
@@ -16,6 +18,9 @@ use crate::paths::{self, PathSpec};
 
 /// Seconds between two health checks, if the file does not set `interval`.
 const DEFAULT_INTERVAL: f64 = 5.0;
+
+/// Envoy's namespace of metadata by which endpoints are chosen.
+const LB: &str = "envoy.lb";
 
 /// Adds the document's clusters, as copies of `pattern`. Returns the number of endpoints of the largest.
 pub(super) fn add(
@@ -78,12 +83,18 @@ fn render_cluster(
     document: &Document,
 ) -> Map<String, Value> {
     pattern.insert("name".into(), json!(name));
+    let leaves = needs_to_leave(endpoints.iter().map(|endpoint_address| endpoint_address.region.as_str()));
     let assignment = pattern.entry("load_assignment").or_insert_with(|| json!({}));
     if let Some(assignment) = assignment.as_object_mut() {
         assignment.insert("cluster_name".into(), json!(name));
-        let priorities =
-            endpoints.iter().enumerate().map(|(priority, endpoint_address)| endpoint_group(priority, endpoint_address));
+        let priorities = endpoints.iter().enumerate().map(|(priority, endpoint_address)| {
+            let others = if leaves { other_regions(endpoint_address.region, endpoints) } else { Vec::new() };
+            endpoint_group(priority, endpoint_address, &others)
+        });
         assignment.insert("endpoints".into(), priorities.collect());
+    }
+    if !leaves {
+        stay_in_order(&mut pattern);
     }
     if endpoints.len() < 2 {
         for_one_endpoint(&mut pattern);
@@ -97,19 +108,47 @@ fn render_cluster(
     pattern
 }
 
-/// The only endpoint of its priority, with metadata for the signer and the audit record.
-fn endpoint_group(priority: usize, endpoint_address: &EndpointAddress<'_>) -> Value {
+/// The only endpoint of its priority, with metadata for the signer and the audit record, and the regions that it may be tried
+/// instead of.
+fn endpoint_group(priority: usize, endpoint_address: &EndpointAddress<'_>, others: &[&str]) -> Value {
     let EndpointAddress { path, region, host, address, port } = endpoint_address;
+    let mut metadata = json!({ "bedrock": { "path": path.as_str(), "region": region.as_str() } });
+    if let (false, Some(metadata)) = (others.is_empty(), metadata.as_object_mut()) {
+        metadata.insert(LB.into(), json!({ LEAVE_KEY: others }));
+    }
     json!({
         "priority": priority,
         "lb_endpoints": [{
             "endpoint": endpoint::verified(host, address, *port),
-            "metadata": { "filter_metadata": { "bedrock": {
-                "path": path.as_str(),
-                "region": region.as_str(),
-            } } },
+            "metadata": { "filter_metadata": metadata },
         }],
     })
+}
+
+/// Whether the next endpoint in order may be in the region of the one before, while another region is left: of endpoints in
+/// these regions.
+pub(crate) fn needs_to_leave<'a>(regions: impl Iterator<Item = &'a str>) -> bool {
+    let all: Vec<&str> = regions.collect();
+    let distinct: BTreeSet<&&str> = all.iter().collect();
+    distinct.len() > 1 && all.len() > distinct.len()
+}
+
+/// The regions of the cluster other than this one.
+fn other_regions<'a>(own: &RegionName, endpoints: &'a [EndpointAddress<'_>]) -> Vec<&'a str> {
+    let all: BTreeSet<&str> = endpoints.iter().map(|endpoint_address| endpoint_address.region.as_str()).collect();
+    all.into_iter().filter(|region| *region != own.as_str()).collect()
+}
+
+/// For a cluster in which the next endpoint is the right one after any failure.
+fn stay_in_order(cluster: &mut Map<String, Value>) {
+    cluster.remove("lb_subset_config");
+    cluster.values_mut().for_each(|value| {
+        for_each_object(value, &mut |object| {
+            if let Some(filters) = object.get_mut("http_filters").and_then(Value::as_array_mut) {
+                filters.retain(|filter| !filter.to_string().contains(LEAVE_HEADER));
+            }
+        });
+    });
 }
 
 /// For a cluster with at most one endpoint. A failed check could only refuse calls that would succeed, and fast failure

@@ -11,6 +11,8 @@ pub(crate) mod source_filter;
 pub mod sources;
 pub(crate) mod token_file;
 
+pub(crate) use clusters::needs_to_leave;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::fips;
 
 use super::values::{endpoints, number};
-use super::{At, Fault, did_you_mean, health, keepalive};
+use super::{At, Fault, did_you_mean, health, keepalive, leave};
 
 const AGGREGATE: &str = "envoy.clusters.aggregate";
 
@@ -78,6 +78,7 @@ pub(super) fn upstream(
     if endpoints(cluster) > 1 {
         health::check(at, key, cluster, policy, found);
     }
+    leave::cluster(at, key, cluster, found);
     let groups = cluster.pointer("/load_assignment/endpoints").and_then(Value::as_array);
     for (number, group) in groups.into_iter().flatten().enumerate() {
         let endpoints = group.get("lb_endpoints").and_then(Value::as_array);

@@ -12,6 +12,7 @@ mod document;
 mod health;
 mod istio;
 mod keepalive;
+mod leave;
 mod mistakes;
 mod placeholders;
 mod regions;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use filter_core::config::Auth;
-use filter_core::envoy_names::{CLASS_HEADER, CLUSTER_HEADER, RETRY_HEADER};
+use filter_core::envoy_names::{CLASS_HEADER, CLUSTER_HEADER, LEAVE_KEY, RETRY_HEADER};
 use filter_core::policy::Policy;
 use serde_json::Value;
 
@@ -91,6 +91,16 @@ fn retries(at: &At<'_>, key: &str, route: &Value, policy: &Policy, clusters: &Cl
             "want {wanted} or more, not {retries}: class '{class}' has {count} endpoints, and a call would not reach the last"
         );
         found.push(at.fault(&format!("{key}.route.retry_policy.num_retries"), problem));
+    }
+    // A policy of several regions may have clusters whose retries leave a region; their labels are the clusters' rules.
+    let several = policy.classes().iter().any(|class| class.regions().len() > 1 && class.paths().len() > 1);
+    let fallback = route.pointer("/route/metadata_match/filter_metadata/envoy.lb/fallback_list");
+    if several && fallback.and_then(Value::as_array).is_none_or(|list| list.len() < 2) {
+        let problem = format!(
+            "want `fallback_list: [{{}}, {{ {LEAVE_KEY}: \"\" }}]` in `envoy.lb`: a call that leaves a region for one that is \
+             down would get 503"
+        );
+        found.push(at.fault(&format!("{key}.route.metadata_match"), problem));
     }
     let priority = retry.and_then(|retry| retry.pointer("/retry_priority/name")?.as_str());
     if priority != Some(NEXT_PATH) {

@@ -80,7 +80,7 @@ fn relay_has_the_same_routes_as_the_listeners() {
 }
 
 #[test]
-fn priorities_alternate_path_and_region() {
+fn priorities_are_paths_then_regions() {
     let classes = json!([{
         "name": "any", "paths": ["dx", "vpn"], "weights": { "vpn": 1 }, "regions": ["us-east-1", "us-west-2"],
     }]);
@@ -97,7 +97,7 @@ fn priorities_alternate_path_and_region() {
     let mut made = names(&config);
     made.sort_unstable();
     assert_eq!(made, expected);
-    let east = ["dx/us-east-1 a:1", "vpn/us-west-2 c:3", "dx/us-west-2 b:2", "vpn/us-east-1 c:3"];
+    let east = ["dx/us-east-1 a:1", "vpn/us-east-1 c:3", "dx/us-west-2 b:2", "vpn/us-west-2 c:3"];
     assert_eq!(endpoints(&config, "bedrock-runtime.any.us-east-1"), east);
     assert_eq!(endpoints(&config, "bedrock.any.vpn-dx.only-us-west-2"), ["vpn/us-west-2 c:3", "dx/us-west-2 b:2"]);
     let first = &cluster(&config, "bedrock.any.vpn-dx.us-west-2")["load_assignment"]["endpoints"][0]["lb_endpoints"][0];
@@ -278,4 +278,30 @@ fn refuses_what_the_base_cannot_serve() {
     document["stream_relay"] = json!("stream");
     let error = try_render(&document, &ALL, &choices()).unwrap_err().to_string();
     assert!(error.contains("no cluster `stream`, which `stream_relay` names"), "{error}");
+}
+
+/// A retry may have to leave the region only where a class has several paths and regions.
+#[test]
+fn endpoints_say_which_regions_they_replace() {
+    let classes = json!([{ "name": "any", "paths": ["dx", "vpn"] }]);
+    let all = render(&with_classes(&classes), &ALL[..2]);
+    let lb = |config: &Value, name: &str| -> Vec<Value> {
+        let lb =
+            |group: &Value| group["lb_endpoints"][0]["metadata"]["filter_metadata"]["envoy.lb"]["instead_of"].clone();
+        let groups = &cluster(config, name)["load_assignment"]["endpoints"];
+        groups.as_array().unwrap().iter().map(lb).collect()
+    };
+    let [east, west] = [json!(["us-east-1"]), json!(["us-west-2"])];
+    let wanted = [&west, &west, &east, &east].map(Clone::clone);
+    assert_eq!(lb(&all, "bedrock-runtime.any.us-east-1"), wanted);
+    let has_filter = |cluster: &Value| cluster.to_string().contains("x-bedrock-gateway-leave");
+    let from_east = cluster(&all, "bedrock-runtime.any.us-east-1");
+    assert!(has_filter(from_east) && from_east["lb_subset_config"].is_object());
+    let only = cluster(&all, "bedrock-runtime.any.only-us-east-1");
+    let one_path = render(&with_classes(&classes), &ALL[..1]);
+    let one_path = cluster(&one_path, "bedrock-runtime.any.us-east-1");
+    for cluster in [only, one_path] {
+        assert!(!has_filter(cluster) && cluster.get("lb_subset_config").is_none(), "{}", cluster["name"]);
+        assert!(!cluster.to_string().contains("instead_of"), "{}", cluster["name"]);
+    }
 }

@@ -355,3 +355,32 @@ fn a_source_without_its_filter_is_named() {
         assert!(wrong.iter().any(|said| said.contains(says)), "{says}: {wrong:#?}");
     }
 }
+
+#[test]
+fn a_retry_that_cannot_leave_is_named() {
+    let dir = Dir::new();
+    let rules = dir.file(
+        "rules.json",
+        r#"{ "regions": { "us-east-1": {}, "us-west-2": {} }, "route_classes": [{ "name": "any", "paths": ["dx", "vpn"] }] }"#,
+    );
+    let mut render = std::process::Command::new(env!("CARGO_BIN_EXE_bedrock-gateway"));
+    render.args(["render", "envoy", "--path", "dx=10.0.0.1:443", "--path", "vpn=10.0.0.2:443", "--policy"]);
+    let rendered = String::from_utf8(render.arg(&rules).output().unwrap().stdout).unwrap();
+    let rendered: serde_json::Value = serde_json::from_str(&rendered).unwrap();
+    let found = |from: &str, to: &str| {
+        let text = rendered.to_string();
+        assert!(text.contains(from), "{from}");
+        let envoy = dir.file("envoy.json", &text.replace(from, to));
+        faults(std::slice::from_ref(&rules), |options| options.envoy = Some(envoy))
+    };
+    assert_eq!(found("{", "{"), Vec::<String>::new());
+    for (from, to, says) in [
+        (r#""instead_of":["us-west-2"]"#, r#""instead_of":["us-west-1"]"#, "an endpoint in us-east-1 has no us-west-2"),
+        (r#""list_as_any":true"#, r#""list_as_any":false"#, "lb_subset_config: want"),
+        ("x-bedrock-gateway-leave", "x-leave", "no filter reads"),
+        (r#""fallback_list":[{},"#, r#""other_list":[{},"#, "metadata_match: want `fallback_list"),
+    ] {
+        let found = found(from, to);
+        assert!(found.iter().any(|said| said.contains(says)), "{says}: {found:#?}");
+    }
+}

@@ -53,6 +53,9 @@ struct Sent {
 pub struct RetryDecision {
     /// Whether Envoy should make another attempt.
     pub retry: bool,
+    /// The region that this attempt must not go to; absent: Envoy takes the next endpoint, which may be another path of the same
+    /// region. Envoy takes the first such region of an exchange only.
+    pub leave: Option<RegionName>,
     /// The new value of [`ATTEMPT_PROPERTY`] for the next attempt, if it changes.
     pub state: Option<Vec<u8>>,
     /// What the response adds to the metrics.
@@ -191,14 +194,16 @@ impl Attempt {
         };
         let untried =
             |region: &RegionName| class.paths().iter().any(|path| !sent.facts.tried.contains(&place(*path, region)));
-        let mut left = allowed_regions(class, &sent.handoff).filter(|region| untried(region));
-        let retry = if throttled {
-            // A region that throttles on one path throttles on all.
-            left.any(|region| *region != sent.region && breaker(region).is_none_or(|breaker| breaker.takes_retries()))
-        } else {
-            left.any(|region| breaker(region).is_none_or(|breaker| !breaker.hopeless()))
+        let takes = |region: &RegionName| {
+            let takes = |breaker: Breaker<'_>| if throttled { breaker.takes_retries() } else { !breaker.hopeless() };
+            untried(region) && breaker(region).is_none_or(takes)
         };
-        RetryDecision { retry, samples, state: None }
+        // A region that throttles on one path throttles on all.
+        let stay = !throttled && takes(&sent.region);
+        let mut others = allowed_regions(class, &sent.handoff).filter(|region| **region != sent.region);
+        let retry = stay || others.any(takes);
+        let leave = (retry && !stay).then(|| sent.region.clone());
+        RetryDecision { retry, leave, samples, state: None }
     }
 
     /// Bedrock refused the signature, for expired or invalid credentials or for its time. Either is corrected once in an
@@ -219,7 +224,7 @@ impl Attempt {
             _ => None,
         };
         let state = resigned.map(|_| to_json(&AttemptFacts { resigned, ..sent.facts.clone() }));
-        RetryDecision { retry: resigned.is_some(), state, samples: Vec::new() }
+        RetryDecision { retry: resigned.is_some(), state, ..RetryDecision::default() }
     }
 }
 

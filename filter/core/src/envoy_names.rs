@@ -11,6 +11,13 @@ pub const CALL_HEADER: &str = "x-bedrock-gateway-call";
 /// The response header by which the signer asks Envoy for another attempt (`retriable_headers`). Clients do not see it.
 pub const RETRY_HEADER: &str = "x-bedrock-gateway-retry";
 
+/// The response header by which the signer names the region that the next attempt must leave. A filter of the cluster turns it
+/// into the metadata [`LEAVE_KEY`], by which Envoy chooses endpoints; neither Envoy's router nor clients see it.
+pub const LEAVE_HEADER: &str = "x-bedrock-gateway-leave";
+/// The key in the metadata `envoy.lb` of a call, with the region to leave, and of an endpoint, with the regions that it may be
+/// tried instead of.
+pub const LEAVE_KEY: &str = "instead_of";
+
 /// Filter state that carries the handoff to the signer (`wasm.bedrock.handoff` for Envoy).
 pub const HANDOFF_PROPERTY: &str = "bedrock.handoff";
 /// Filter state that carries the route class's name, for Envoy's own replies to a class without a reachable path.

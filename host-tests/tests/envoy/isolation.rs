@@ -9,7 +9,7 @@ use crate::pool::pooled;
 const MARK: &str = "must-not-cross";
 
 /// Headers that a client may send with any value, and that none but the gateway may set upstream.
-const INTERNAL: [&str; 27] = [
+const INTERNAL: [&str; 28] = [
     "authorization",
     "x-amz-date",
     "x-amz-security-token",
@@ -25,6 +25,7 @@ const INTERNAL: [&str; 27] = [
     "x-bedrock-gateway-cluster",
     "x-bedrock-gateway-class",
     "x-bedrock-gateway-retry",
+    "x-bedrock-gateway-leave",
     "x-bedrock-gateway-relay",
     "x-envoy-original-path",
     "x-envoy-retry-on",

@@ -24,6 +24,7 @@ mod istio;
 mod keepalive;
 mod metrics;
 mod moto;
+mod order;
 mod pod;
 mod pool;
 mod principal;

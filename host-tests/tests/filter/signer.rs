@@ -78,15 +78,58 @@ fn a_second_attempt_is_signed_anew() {
     assert_eq!((&facts["region"], &facts["tried"]), (&json!("us-west-2"), &json!(["dx/us-east-1", "dx/us-west-2"])));
 }
 
-/// Whether the signer asks for a retry after a response.
-fn retries(attempt: &Exchange, status: &str) -> bool {
-    assert_eq!(
-        attempt.response_headers([(":status", status), ("x-bedrock-gateway-retry", "1")], true),
-        Outcome::Continue
-    );
+/// Whether the signer asks for a retry after a response, and the region that it is to leave.
+fn retry(attempt: &Exchange, status: &str) -> (bool, Option<String>) {
+    let upstream =
+        [(":status", status), ("x-bedrock-gateway-retry", "1"), ("x-bedrock-gateway-leave", "ap-southeast-2")];
+    assert_eq!(attempt.response_headers(upstream, true), Outcome::Continue);
     let asked = values(&attempt.response_map(), "x-bedrock-gateway-retry");
-    assert!(asked.len() <= 1, "{asked:?}");
-    !asked.is_empty()
+    let mut leave = values(&attempt.response_map(), "x-bedrock-gateway-leave");
+    assert!(asked.len() <= 1 && leave.len() <= 1, "{asked:?} {leave:?}");
+    (!asked.is_empty(), leave.pop())
+}
+
+fn retries(attempt: &Exchange, status: &str) -> bool {
+    retry(attempt, status).0
+}
+
+#[test]
+fn a_retry_leaves_a_region_that_throttles() {
+    for (status, places, wanted) in [
+        ("200", vec![("dx", "us-east-1")], (false, None)),
+        ("429", vec![("dx", "us-east-1")], (true, Some("us-east-1"))),
+        ("429", vec![("dx", "us-east-1"), ("dx", "us-west-2")], (false, None)),
+        // Another path of the region may answer.
+        ("503", vec![("dx", "us-east-1")], (true, None)),
+        ("503", vec![("dx", "us-east-1"), ("vpn", "us-east-1"), ("internet", "us-east-1")], (true, Some("us-east-1"))),
+        ("503", vec![("internet", "us-east-1"), ("vpn", "us-west-2")], (true, None)),
+    ] {
+        let (gateway, signer) = both_roles();
+        let exchange = passed(&gateway);
+        let mut map = exchange.request_map();
+        let mut last = None;
+        for (path, region) in &places {
+            let attempt = attempt_over(&signer, &exchange, path, region);
+            assert_eq!(attempt.request_headers(map.clone(), false), Outcome::Continue);
+            map = attempt.request_map();
+            last = Some(retry(&attempt, status));
+        }
+        assert_eq!(last, Some((wanted.0, wanted.1.map(str::to_owned))), "{status} {places:?}");
+    }
+}
+
+#[test]
+fn a_hopeless_region_is_left_after_503() {
+    let (gateway, signer) = both_roles();
+    let attempt = |gateway: &Plugin| {
+        let exchange = passed(gateway);
+        let attempt = attempt_over(&signer, &exchange, "dx", "us-east-1");
+        attempt.request_headers(exchange.request_map(), false);
+        attempt
+    };
+    assert_eq!(retry(&attempt(&gateway), "503"), (true, None));
+    gateway.vm().advance(Duration::from_secs(2));
+    assert_eq!(retry(&attempt(&gateway), "503"), (true, Some("us-east-1".to_owned())));
 }
 
 #[test]

@@ -265,8 +265,9 @@ impl RouteClass {
         clusters
     }
 
-    /// The endpoints for a first path and a choice of regions, in the order in which they are tried. Each differs from the one
-    /// before it in path and in region, if possible: whichever of the two failed, the next attempt has another.
+    /// The endpoints for a first path and a choice of regions, in the order in which they are tried: all paths of the first region,
+    /// then the next region. So a path that fails is replaced by another path of the same region, whose prompt caches and quotas
+    /// the call counted on. A region that throttles is passed over by [`crate::attempt::RetryDecision::leave`].
     pub fn endpoints(&self, first: PathName, choice: RegionChoice<'_>) -> Vec<(PathName, &RegionName)> {
         let paths = self.path_order(first);
         let regions: Vec<&RegionName> = match choice {
@@ -276,14 +277,7 @@ impl RouteClass {
                 self.regions.iter().filter(|region| *region == from).chain(rest).collect()
             }
         };
-        let mut endpoints = Vec::new();
-        for turn in 0..regions.len() {
-            for (index, path) in paths.iter().enumerate() {
-                let region = regions.iter().cycle().nth(turn + index);
-                endpoints.extend(region.map(|region| (*path, *region)));
-            }
-        }
-        endpoints
+        regions.into_iter().flat_map(|region| paths.iter().map(move |path| (*path, region))).collect()
     }
 
     fn path_order(&self, first: PathName) -> Vec<PathName> {

@@ -34,8 +34,8 @@ fn every_first_endpoint_has_a_cluster() {
             json!({"name": "any", "paths": paths}),
             None,
             vec![
-                ("any.us-east-1", "de vw ie dw ve iw"),
-                ("any.us-west-2", "dw ve iw de vw ie"),
+                ("any.us-east-1", "de ve ie dw vw iw"),
+                ("any.us-west-2", "dw vw iw de ve ie"),
                 ("any.only-us-east-1", "de ve ie"),
                 ("any.only-us-west-2", "dw vw iw"),
             ],
