@@ -63,7 +63,7 @@ fn wall() -> timespec {
 }
 
 fn stepped(time: timespec) -> timespec {
-    let nanoseconds = i64::from(time.tv_sec) * BILLION + i64::from(time.tv_nsec) + offset();
+    let nanoseconds = time.tv_sec * BILLION + time.tv_nsec + offset();
     timespec { tv_sec: nanoseconds.div_euclid(BILLION), tv_nsec: nanoseconds.rem_euclid(BILLION) }
 }
 

@@ -60,12 +60,11 @@ pub(crate) fn answer(call: &Call, context: &Context<'_>) -> Result<Answer, Inval
             }
             let known = ["DRAFT", "1"].contains(&version.as_str());
             found("guardrailIdentifier", "guardrail")?.filter(|_| known).map(|arn| {
-                let mut body = guardrail(&arn, &version);
-                body["guardrailId"] = body["id"].take();
-                body["guardrailArn"] = body["arn"].take();
-                body["blockedInputMessaging"] = "Blocked by the guardrail.".into();
-                body["blockedOutputsMessaging"] = "Blocked by the guardrail.".into();
-                body
+                let blocked = "Blocked by the guardrail.";
+                json!({
+                    "guardrailId": ID, "guardrailArn": arn, "name": "words", "version": version, "status": "READY", "createdAt": MADE,
+                    "updatedAt": MADE, "blockedInputMessaging": blocked, "blockedOutputsMessaging": blocked,
+                })
             })
         }
         _ => None,

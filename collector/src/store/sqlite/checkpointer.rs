@@ -85,7 +85,7 @@ fn run(connection: &Connection, written: &Receiver<usize>) {
         }
         if rows >= MANY || (rows > 0 && intervals >= PATIENCE) {
             // What it does not copy now, it copies later.
-            let _ = copy_wal(&connection);
+            let _ = copy_wal(connection);
             (rows, intervals) = (0, 0);
         }
     }
