@@ -19,6 +19,8 @@ use crate::clock::{Reading, SinceBoot};
 const STEP: i64 = 500;
 /// The same between two runs: the time since the machine's start is known in seconds.
 const STEP_BETWEEN_RUNS: i64 = 2_500;
+/// A time that is further before the first step than this, in milliseconds, is rather one of a clock that was behind.
+const BEFORE: i64 = 3_600_000;
 /// Steps that are remembered.
 const MAX_STEPS: usize = 100;
 /// The reason of a window that was widened.
@@ -94,6 +96,12 @@ impl Clock {
         stepped.then(|| state.add(Step { before: now + before, after: wall }))
     }
 
+    /// Whether the machine's clock stepped since the last comparison.
+    pub(super) fn is_off(&self, wall: i64) -> bool {
+        let ahead = self.state.lock().unwrap_or_else(PoisonError::into_inner).ahead;
+        (wall - self.now() - ahead).abs() >= STEP
+    }
+
     pub(super) fn keep(&self) -> Kept {
         let (now, state) = (self.now(), self.state.lock().unwrap_or_else(PoisonError::into_inner).clone());
         let (boot, up) = Reading::now().since_boot.map_or((None, 0), |since| (Some(since.boot), since.seconds));
@@ -111,8 +119,8 @@ impl Clock {
             i64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok()
         };
         let Some((from, until)) = ms(&record.time).zip(record.until.as_deref().and_then(ms)) else { return };
-        let steps = self.state.lock().unwrap_or_else(PoisonError::into_inner).steps.clone();
-        let (first, last) = widened((from, until), &steps);
+        let State { ahead, steps } = self.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (first, last) = widened((from, until), &steps, self.now() + ahead);
         if (first, last) == (from, until) {
             return;
         }
@@ -141,27 +149,21 @@ impl Step {
     }
 }
 
-fn widened((from, until): (i64, i64), steps: &[Step]) -> (i64, i64) {
-    let (mut first, mut last) = (from.min(until), from.max(until));
-    // It ends before it begins: of the steps back that can explain that, the one that makes it shortest.
-    let explains = |step: &&Step| from - STEP <= step.before && step.after <= until + STEP;
-    let lasted = |step: &&Step| step.before - from + until - step.after;
-    if until + STEP < from
-        && let Some(step) = steps.iter().filter(explains).min_by_key(lasted)
-    {
-        (first, last) = (first.min(step.after), last.max(step.before));
-    }
-    loop {
-        let window = first - STEP..=last + STEP;
-        let inside = steps.iter().filter(|step| window.contains(&step.before) || window.contains(&step.after));
-        let (low, high) = inside.fold((first, last), |(low, high), step| {
-            (low.min(step.before).min(step.after), high.max(step.before).max(step.after))
-        });
-        if (low, high) == (first, last) {
-            return (first, last);
-        }
-        (first, last) = (low, high);
-    }
+/// Takes in what the clock showed at each step between the moments of the window's beginning and end. A time that it showed more
+/// than once is that of the first moment for the beginning, and of the last one for the end.
+fn widened((from, until): (i64, i64), steps: &[Step], now: i64) -> (i64, i64) {
+    // When the clock showed a time, as the number of steps before: after each of them it shows what comes after.
+    let shows = |time: i64, after: usize| {
+        let first = steps.first().map_or(i64::MIN, |step| step.before - BEFORE);
+        let begin = after.checked_sub(1).and_then(|last| steps.get(last)).map_or(first, |step| step.after - STEP);
+        let end = steps.get(after).map_or(now, |step| step.before) + STEP;
+        (begin..=end).contains(&time)
+    };
+    let begin = Some((0..=steps.len()).find(|after| shows(from, *after)).unwrap_or(0));
+    let end = (0..=steps.len()).rev().find(|after| shows(until, *after));
+    let inside = begin.zip(end).and_then(|(begin, end)| steps.get(begin..end)).unwrap_or_default();
+    let shown = inside.iter().flat_map(|step| [step.before, step.after]).chain([from, until]);
+    shown.fold((from, from), |(first, last), time| (first.min(time), last.max(time)))
 }
 
 #[cfg(test)]
@@ -181,18 +183,33 @@ mod tests {
     #[test]
     fn a_window_reaches_over_the_steps_in_it() {
         let step = |before, after| Step { before, after };
-        let steps = [step(100_000, 340_000), step(350_000, 110_000), step(900_000, 900_000 - DAY)];
+        // Four minutes ahead for 10 s; a day back for 10 s, a month ahead for 10 s.
+        let month = 31 * DAY;
+        let steps = [
+            step(100_000, 340_000),
+            step(350_000, 110_000),
+            step(900_000, 900_000 - DAY),
+            step(910_000 - DAY, 910_000),
+            step(920_000, 920_000 + month),
+            step(930_000 + month, 930_000),
+        ];
         for (window, wide) in [
             ((90_000, 95_000), (90_000, 95_000)),
-            // Ahead within the window, and back.
             ((99_000, 345_000), (99_000, 350_000)),
-            // Back: the end is before the beginning.
-            ((345_000, 112_000), (100_000, 350_000)),
+            ((99_000, 120_000), (99_000, 350_000)),
+            // The end is before the beginning.
+            ((347_000, 112_000), (110_000, 350_000)),
             ((899_000, 905_000 - DAY), (900_000 - DAY, 900_000)),
+            ((905_000 - DAY, 912_000), (905_000 - DAY, 912_000)),
+            ((915_000, 925_000 + month), (915_000, 925_000 + month)),
+            ((925_000 + month, 935_000), (930_000, 930_000 + month)),
+            // Between steps, and behind them.
+            ((700_000, 750_000), (700_000, 750_000)),
+            ((940_000, 950_000), (940_000, 950_000)),
             // Two entries that were written at once.
             ((700_000, 699_800), (699_800, 700_000)),
         ] {
-            assert_eq!(widened(window, &steps), wide, "{window:?}");
+            assert_eq!(widened(window, &steps, 960_000), wide, "{window:?}");
         }
     }
 
