@@ -450,3 +450,35 @@ async fn the_program_continues_after_a_restart() {
     found.sort();
     assert_eq!(found, ["one", "three", "two"]);
 }
+
+/// The shard of a record of the future depends on the clock; `STEPPED_CLOCK_LIBRARY` is `host-tests/clock`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_back_during_a_put_hides_no_record() {
+    let store = table("stepped").await;
+    let folder = tempfile::tempdir().unwrap();
+    let (clock, log) = (folder.path().join("clock"), folder.path().join("access.log"));
+    let month = 31 * 86_400;
+    fs::write(&clock, (month * 1_000_000_000_i64).to_ne_bytes()).unwrap();
+    fs::write(&log, common::line_of("ahead", &ago(-month))).unwrap();
+    let file = clock.clone();
+    let rule = move |operation: &str, _: &mut Value| {
+        if operation == "PutItem" {
+            fs::write(&file, 0_i64.to_ne_bytes()).unwrap();
+        }
+        None
+    };
+    let endpoint = format!("http://127.0.0.1:{}", proxy::start(port(), Arc::new(rule)).await);
+    let mut command = program(&["run", "--dynamodb", "stepped", "--endpoint-url", &endpoint, "--file"]);
+    let library = std::env::var_os("STEPPED_CLOCK_LIBRARY");
+    let library = library.expect("STEPPED_CLOCK_LIBRARY is not set; `cargo xtask test` builds it");
+    command.arg(&log).envs(environment()).env("LD_PRELOAD", library).env("STEPPED_CLOCK_FILE", &clock);
+    let (child, _) = start(&mut command);
+    for _ in 0..100 {
+        if ids(&store, &all()).await == ["ahead"] {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(ids(&store, &all()).await, ["ahead"]);
+    terminate(child);
+}

@@ -26,6 +26,8 @@ use crate::batch::{Inserted, Written, replaced_by};
 const IN_FLIGHT: usize = 384;
 /// Attempts of a throttled put before the batch fails; their back-off adds up to some 12 s.
 const ATTEMPTS: u32 = 8;
+/// A clock that goes back by more than this while records are put may change their shards.
+const STEP_BACK: time::Duration = time::Duration::hours(1);
 /// How DynamoDB asks for fewer calls.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html>
 const THROTTLED: [&str; 3] = ["ProvisionedThroughputExceededException", "RequestLimitExceeded", "ThrottlingException"];
@@ -75,7 +77,13 @@ impl DynamoStore {
         loop {
             let number = queue.next.fetch_add(1, Ordering::Relaxed);
             let Some(record) = queue.records.get(number) else { return Ok(done) };
-            done.push((number, self.put_new(record, &queue).await?));
+            let inserted = self.put_new(record, &queue).await?;
+            // The clock stepped back meanwhile: what was the day of the record is in the future, where no query looks.
+            let now = OffsetDateTime::now_utc();
+            if inserted == Inserted::New && now + STEP_BACK < queue.now {
+                self.put_again(&item::from_record(record, queue.now), item::from_record(record, now)).await?;
+            }
+            done.push((number, inserted));
         }
     }
 
@@ -127,6 +135,22 @@ impl DynamoStore {
 }
 
 impl DynamoStore {
+    /// Puts the item of a record in place of another one of it.
+    async fn put_again(&self, old: &item::Item, new: item::Item) -> Result<(), DynamoError> {
+        let shard = |item: &item::Item| item.get(audit::table::INDEX_HASH).cloned();
+        if shard(old) == shard(&new) {
+            return Ok(());
+        }
+        let put = self.client.put_item().table_name(&self.table).set_item(Some(new));
+        let put = put.condition_expression("#shard = :shard");
+        let put = put.expression_attribute_names("#shard", audit::table::INDEX_HASH);
+        let put = put.set_expression_attribute_values(shard(old).map(|shard| [(":shard".to_owned(), shard)].into()));
+        match put.send().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.failed("PutItem", &error)),
+        }
+    }
+
     /// Only an import needs this right, `dynamodb:UpdateItem`.
     async fn prolong(&self, record: &AuditRecord) -> Result<(), DynamoError> {
         let expires = AttributeValue::N(record.expires_at.to_string());
