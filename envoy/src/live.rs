@@ -193,7 +193,7 @@ fn difference(old: &Value, new: &Value) -> Option<String> {
 }
 
 /// Keys of a document that Envoy's clusters and routes are made of.
-const RESTART: [&str; 15] = [
+const RESTART: [&str; 16] = [
     "auth",
     "bandwidth_kbps",
     "cluster",
@@ -202,6 +202,7 @@ const RESTART: [&str; 15] = [
     "dscp",
     "failback_seconds",
     "fips",
+    "first_byte_timeout_ms",
     "hosts",
     "name",
     "paths",

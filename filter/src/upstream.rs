@@ -70,15 +70,16 @@ impl Call {
         Ok(step)
     }
 
-    /// Sets the headers of a retry. An upstream's own are removed first.
-    fn decide_retry(&self) -> Result<(), HostError> {
+    /// Sets the headers of a retry, or holds those of a response without a body so far. An upstream's own are removed first.
+    fn on_response(&self, end_of_stream: bool) -> Result<Action, HostError> {
         let headers = host::response_headers()?;
         for name in [RETRY_HEADER, LEAVE_HEADER] {
             if headers.get(name).is_some() {
                 host::remove_response_header(name)?;
             }
         }
-        let decision = self.attempt.borrow_mut().response(&headers, self.plugin.context(host::now()?));
+        let context = self.plugin.context(host::now()?);
+        let decision = self.attempt.borrow_mut().response(&headers, context);
         for sample in &decision.samples {
             self.plugin.metrics.add(sample);
         }
@@ -91,7 +92,11 @@ impl Call {
         if let Some(region) = &decision.leave {
             host::add_response_header(LEAVE_HEADER, region.as_str())?;
         }
-        if decision.retry { host::add_response_header(RETRY_HEADER, "1") } else { Ok(()) }
+        if decision.retry {
+            host::add_response_header(RETRY_HEADER, "1")?;
+        }
+        let hold = !end_of_stream && !decision.retry && self.attempt.borrow().holds_headers(&headers, context);
+        Ok(if hold { Action::Pause } else { Action::Continue })
     }
 }
 
@@ -139,10 +144,12 @@ impl HttpContext for Upstream {
         self.pass_if_signed()
     }
 
-    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
-        if let Some(Err(error)) = self.call.as_ref().map(|call| call.decide_retry()) {
+    /// Headers that are held leave with the first byte of the body, for which the callback of the body continues.
+    fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        let Some(call) = &self.call else { return Action::Continue };
+        call.on_response(end_of_stream).unwrap_or_else(|error| {
             host::log(LogLevel::Error, &format!("a response passes without a retry decision: {error}"));
-        }
-        Action::Continue
+            Action::Continue
+        })
     }
 }

@@ -12,6 +12,7 @@ pub mod sources;
 pub(crate) mod token_file;
 
 pub(crate) use clusters::needs_to_leave;
+pub(crate) use routes::duration;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,9 @@
-//! Sets the number of retries, and adds a route for each class with a priority or a bandwidth.
+//! Sets the number of retries, and adds routes for each class with a priority, a bandwidth or a time-out of its attempts.
+
+use std::time::Duration;
 
 use filter_core::config::Priority;
+use filter_core::envoy_names::{CLASS_HEADER, CLUSTER_HEADER};
 use filter_core::route::RouteClass;
 use serde_json::{Map, Value, json};
 
@@ -9,8 +12,6 @@ use crate::bootstrap_error::BootstrapError;
 use crate::document::Document;
 use crate::objects::{for_each_object, plugins};
 
-/// The filter sets this header to the call's class.
-const CLASS_HEADER: &str = "x-bedrock-gateway-class";
 /// The filter that limits a class's bandwidth.
 const BANDWIDTH: &str = "envoy.filters.http.bandwidth_limit";
 /// Bounds for the number of retries. An SDK's three attempts multiply with it.
@@ -39,7 +40,8 @@ pub(super) fn replace(resources: &mut Value, document: &Document, largest: usize
         let pattern = pattern.clone();
         let mut classes: Vec<&RouteClass> = document.policy().classes().iter().collect();
         classes.sort_by_key(|class| class.name());
-        let own = classes.into_iter().filter_map(|class| class_route(&pattern, class)).map(Value::Object);
+        let relay = document.policy().stream_relay.as_deref();
+        let own = classes.into_iter().flat_map(|class| class_routes(&pattern, class, relay)).map(Value::Object);
         routes.splice(at..at, own.collect::<Vec<_>>());
         found = true;
     });
@@ -87,6 +89,40 @@ fn set_retries(route: &mut Map<String, Value>, largest: usize) {
     policy.insert("num_retries".into(), json!(retries));
 }
 
+/// The class's routes: one with the time-out of attempts, for calls that leave for Bedrock, and one with its priority or
+/// bandwidth. A stream passes Envoy twice, and only its second hop has attempts of the class.
+fn class_routes(pattern: &Map<String, Value>, class: &RouteClass, relay: Option<&str>) -> Vec<Map<String, Value>> {
+    let own = class_route(pattern, class);
+    let timed =
+        class.first_byte_timeout().and_then(|limit| {
+            let mut route = own.clone().unwrap_or_else(|| pattern.clone());
+            let mut headers = vec![of_class(class)];
+            headers.extend(relay.map(
+                |relay| json!({ "name": CLUSTER_HEADER, "string_match": { "exact": relay }, "invert_match": true }),
+            ));
+            set_headers(&mut route, headers)?;
+            let policy = route.get_mut("route")?.as_object_mut()?.entry("retry_policy").or_insert_with(|| json!({}));
+            policy.as_object_mut()?.insert("per_try_timeout".into(), json!(duration(limit)));
+            Some(route)
+        });
+    timed.into_iter().chain(own).collect()
+}
+
+fn of_class(class: &RouteClass) -> Value {
+    json!({ "name": CLASS_HEADER, "string_match": { "exact": class.name() } })
+}
+
+fn set_headers(route: &mut Map<String, Value>, headers: Vec<Value>) -> Option<()> {
+    let matched = route.entry("match").or_insert_with(|| json!({ "prefix": "/" })).as_object_mut()?;
+    matched.insert("headers".into(), Value::Array(headers));
+    Some(())
+}
+
+/// `5s`, `0.25s`
+pub(crate) fn duration(time: Duration) -> String {
+    format!("{}s", time.as_secs_f64())
+}
+
 /// The class's route, if it has a priority or a bandwidth.
 fn class_route(pattern: &Map<String, Value>, class: &RouteClass) -> Option<Map<String, Value>> {
     let high = class.priority() == Priority::High;
@@ -94,8 +130,7 @@ fn class_route(pattern: &Map<String, Value>, class: &RouteClass) -> Option<Map<S
         return None;
     }
     let mut route = pattern.clone();
-    let matched = route.entry("match").or_insert_with(|| json!({ "prefix": "/" })).as_object_mut()?;
-    matched.insert("headers".into(), json!([{ "name": CLASS_HEADER, "string_match": { "exact": class.name() } }]));
+    set_headers(&mut route, vec![of_class(class)])?;
     if high {
         route.get_mut("route")?.as_object_mut()?.insert("priority".into(), json!("HIGH"));
     }

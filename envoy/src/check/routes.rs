@@ -7,6 +7,8 @@ use filter_core::envoy_names::{CLASS_HEADER, CLUSTER_HEADER, LEAVE_KEY, RETRY_HE
 use filter_core::policy::Policy;
 use serde_json::Value;
 
+use crate::bootstrap::duration;
+
 use super::values::{endpoints, number, visit_objects};
 use super::{At, Fault};
 
@@ -55,7 +57,34 @@ pub(super) fn check(at: &At<'_>, bootstrap: &Value, policy: &Policy, clusters: &
     if !any {
         found.push(at.fault("static_resources.listeners", format!("no route has `cluster_header: {CLUSTER_HEADER}`")));
     }
+    time_outs(at, bootstrap, policy, found);
     removed_headers(at, bootstrap, found);
+}
+
+/// A class with a time-out of its attempts has a route with it.
+fn time_outs(at: &At<'_>, bootstrap: &Value, policy: &Policy, found: &mut Vec<Fault>) {
+    let mut routes: Vec<(&str, &str)> = Vec::new();
+    visit_objects("", bootstrap, &mut |_, value| {
+        let time = value.pointer("/route/retry_policy/per_try_timeout").and_then(Value::as_str);
+        routes.extend(class_of(value).zip(time));
+    });
+    for class in policy.classes() {
+        let Some(wanted) = class.first_byte_timeout().map(duration) else { continue };
+        if !routes.contains(&(class.name(), wanted.as_str())) {
+            let problem = format!(
+                "class '{}' has `first_byte_timeout_ms`, and no route of it has `per_try_timeout: {wanted}` in its retry policy",
+                class.name()
+            );
+            found.push(at.fault("static_resources.listeners", problem));
+        }
+    }
+}
+
+/// The class that a route serves alone.
+fn class_of(route: &Value) -> Option<&str> {
+    let headers = route.pointer("/match/headers").and_then(Value::as_array);
+    let own = headers.into_iter().flatten().find(|header| header.get("name").is_some_and(|name| name == CLASS_HEADER));
+    own?.pointer("/string_match/exact")?.as_str()
 }
 
 /// Retries: where the signer asks for them, on the next path, as many as there are endpoints.
@@ -111,10 +140,7 @@ fn retries(at: &At<'_>, key: &str, route: &Value, policy: &Policy, clusters: &Cl
 
 /// Of the classes that a route serves, the one with the most endpoints in a cluster, and their number.
 fn largest<'a>(route: &Value, policy: &'a Policy, clusters: &Clusters<'_>) -> (&'a str, u64) {
-    let headers = route.pointer("/match/headers").and_then(Value::as_array);
-    let of_class = |header: &&Value| header.get("name").is_some_and(|name| name == CLASS_HEADER);
-    let only = headers.into_iter().flatten().find(of_class);
-    let only = only.and_then(|header| header.pointer("/string_match/exact")?.as_str());
+    let only = class_of(route);
     let served = policy.clusters().filter(|(class, _)| only.is_none_or(|only| class.name() == only));
     let counted = served.filter_map(|(class, cluster)| {
         let (_, cluster) = clusters.get(cluster.name.as_str())?;

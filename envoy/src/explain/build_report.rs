@@ -100,6 +100,7 @@ impl Report {
             concurrent_calls: class.limits().concurrent_calls,
             max_body_bytes: run.policy.max_body_bytes,
             bandwidth_kbps: class.bandwidth_kbps(),
+            first_byte_timeout_ms: class.first_byte_timeout().map(|time| time.as_millis()),
             dscp: class.dscp(),
         });
         let mut signatures = Vec::new();

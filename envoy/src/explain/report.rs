@@ -90,6 +90,9 @@ pub struct Limits {
     pub max_body_bytes: u64,
     /// KiB/s of all calls of the class together.
     pub bandwidth_kbps: Option<u64>,
+    /// Milliseconds until the first byte of a response, after which another endpoint is tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_byte_timeout_ms: Option<u128>,
     /// DSCP of the packets to the upstreams.
     pub dscp: Option<u8>,
 }

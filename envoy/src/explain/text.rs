@@ -106,6 +106,9 @@ impl Text {
         if let Some(rate) = limits.bandwidth_kbps {
             self.line(format_args!("bandwidth: {rate} KiB/s for all calls of the class"));
         }
+        if let Some(ms) = limits.first_byte_timeout_ms {
+            self.line(format_args!("first byte: within {ms} ms, else the next endpoint is tried"));
+        }
         if let Some(dscp) = limits.dscp {
             self.line(format_args!("DSCP: {dscp}"));
         }

@@ -198,6 +198,37 @@ fn priority_and_bandwidth_get_a_route() {
     }
 }
 
+/// The first hop of a stream has no time-out: the second tries the next endpoint.
+#[test]
+fn a_class_with_a_time_out_has_its_route() {
+    let classes = json!([
+        { "name": "chat", "operations": ["ConverseStream"], "paths": ["dx"], "first_byte_timeout_ms": 2500, "priority": "high" },
+        { "name": "any", "paths": ["dx"], "first_byte_timeout_ms": 30_000 },
+    ]);
+    let config = render(&with_classes(&classes), &["dx=a:1"]);
+    let routes = routes(&config);
+    let of: Vec<(&str, usize, &Value, &Value)> = routes
+        .iter()
+        .map(|route| {
+            let headers = route["match"]["headers"].as_array().map_or(&[][..], Vec::as_slice);
+            let class = headers.first().map_or("", |header| header["string_match"]["exact"].as_str().unwrap());
+            (class, headers.len(), &route["route"]["retry_policy"]["per_try_timeout"], &route["route"]["priority"])
+        })
+        .collect();
+    let (none, high) = (&Value::Null, &json!("HIGH"));
+    let wanted = [
+        ("any", 2, &json!("30s"), none),
+        ("chat", 2, &json!("2.5s"), high),
+        ("chat", 1, none, high),
+        ("", 0, none, none),
+    ];
+    assert_eq!(of, wanted);
+    let relay = json!({
+        "name": "x-bedrock-gateway-cluster", "string_match": { "exact": "bedrock-streams" }, "invert_match": true,
+    });
+    assert_eq!(routes[0]["match"]["headers"][1], relay);
+}
+
 #[test]
 fn refuses_bandwidth_without_its_filter() {
     let document =

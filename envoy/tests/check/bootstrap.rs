@@ -357,6 +357,18 @@ fn a_source_without_its_filter_is_named() {
 }
 
 #[test]
+fn a_class_without_its_time_out_is_named() {
+    let dir = Dir::new();
+    let timed =
+        planted(POLICY, r#""weights": { "dx": 1 }"#, r#""weights": { "dx": 1 }, "first_byte_timeout_ms": 2500"#);
+    let rules = dir.file("rules.json", &timed);
+    let envoy = dir.file("envoy.yaml", &shipped("envoy/standalone.yaml"));
+    let found = faults(&[rules], |options| options.envoy = Some(envoy));
+    let says = "class 'any' has `first_byte_timeout_ms`, and no route of it has `per_try_timeout: 2.5s`";
+    assert!(found.iter().any(|said| said.contains(says)), "{found:#?}");
+}
+
+#[test]
 fn a_retry_that_cannot_leave_is_named() {
     let dir = Dir::new();
     let rules = dir.file(

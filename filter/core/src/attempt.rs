@@ -171,6 +171,14 @@ impl Attempt {
         if status == "403" { Self::refused(sent, headers, context) } else { RetryDecision::default() }
     }
 
+    /// Whether a response's headers wait for the first byte of its body: Envoy's router ends an attempt by its time-out only while
+    /// it has no headers, and a stream may stall after them.
+    pub fn holds_headers(&self, headers: &Headers, context: Context<'_>) -> bool {
+        let class = self.sent.as_ref().and_then(|sent| context.policy.class(&sent.handoff.class));
+        class.is_some_and(|class| class.first_byte_timeout().is_some())
+            && headers.get_str(":status").is_some_and(|status| status.starts_with('2'))
+    }
+
     /// Whether its end matters: see [`Attempt::end`].
     pub fn is_trial(&self) -> bool {
         self.sent.as_ref().is_some_and(|sent| sent.trial)

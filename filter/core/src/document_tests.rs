@@ -108,6 +108,18 @@ fn mistakes_are_refused_by_key() {
         ("/route_classes/0/region_sticky", json!("yes"), "route_classes[0].region_sticky", "want true or false"),
         ("/route_classes/0/priority", json!("urgent"), "route_classes[0].priority", "known: default, high"),
         ("/route_classes/0/dscp", json!(64), "route_classes[0].dscp", "want a whole number from 0 to 63, not 64"),
+        (
+            "/route_classes/0/first_byte_timeout_ms",
+            json!(99),
+            "route_classes[0].first_byte_timeout_ms",
+            "want a whole number from 100 to 3600000, not 99",
+        ),
+        (
+            "/route_classes/0/first_byte_timeout_ms",
+            json!(3_600_001),
+            "route_classes[0].first_byte_timeout_ms",
+            "want a whole number from 100 to 3600000, not 3600001",
+        ),
         ("/route_classes/0/bandwidth_kbps", json!(0), "route_classes[0].bandwidth_kbps", "lets nothing through"),
         (
             "/route_classes/0/limits",
@@ -323,7 +335,7 @@ fn a_document_round_trips_without_its_defaults() {
     full["route_classes"][0] = json!({
         "name": "full", "models": ["*"], "operations": ["Converse"], "principals": ["p"], "streaming": false,
         "body_bytes": {"min": 1, "max": 2}, "paths": ["dx", "vpn"], "weights": {"dx": 1}, "regions": ["us-west-2"],
-        "region_weights": {"us-west-2": 1}, "region_sticky": true, "priority": "high", "dscp": 46, "bandwidth_kbps": 8,
+        "region_weights": {"us-west-2": 1}, "region_sticky": true, "priority": "high", "dscp": 46, "bandwidth_kbps": 8, "first_byte_timeout_ms": 5000,
         "limits": {"requests_per_minute": 1, "tokens_per_minute": 2}, "credentials": "other"
     });
     full["credential_sets"] = json!({"other": {

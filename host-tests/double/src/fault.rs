@@ -110,13 +110,18 @@ pub enum PathFault {
     Mute,
     /// Delays every answer.
     Delay(Duration),
+    /// Calls to models are checked and recorded as usual, then stall for this time: without an answer, or (`true`) after the headers
+    /// of a stream's answer. Bedrock's documents do not say when it sends these. Other requests, health checks too, are not
+    /// affected.
+    Stall(Duration, bool),
     /// Calls to models whose id contains this text are checked and recorded as usual, then answered with this status, as by a
     /// region that throttles. Other requests, health checks too, are not affected.
     Throttle(u16, String),
 }
 
 impl PathFault {
-    /// Reads `status-N`, `refuse`, `reset`, `silent`, `mute`, `slow-DURATION` or `throttle-N-MODEL`; the empty text is
+    /// Reads `status-N`, `refuse`, `reset`, `silent`, `mute`, `slow-DURATION`, `stall-DURATION`, `stall-body-DURATION` or
+    /// `throttle-N-MODEL`; the empty text is
     /// [`PathFault::None`]. `None` for an unknown fault.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
@@ -133,6 +138,12 @@ impl PathFault {
     fn with_argument(name: &str) -> Option<Self> {
         if let Some(duration) = name.strip_prefix("slow-") {
             return parse_duration(duration).map(Self::Delay);
+        }
+        if let Some(duration) = name.strip_prefix("stall-body-") {
+            return parse_duration(duration).map(|time| Self::Stall(time, true));
+        }
+        if let Some(duration) = name.strip_prefix("stall-") {
+            return parse_duration(duration).map(|time| Self::Stall(time, false));
         }
         if let Some((status, model)) = name.strip_prefix("throttle-").and_then(|rest| rest.split_once('-')) {
             return parse_status(status).map(|status| Self::Throttle(status, model.to_owned()));
@@ -185,6 +196,9 @@ mod tests {
             ("status-503", Some(PathFault::Status(503))),
             ("status-200", None),
             ("slow-2s", Some(PathFault::Delay(Duration::from_secs(2)))),
+            ("stall-500ms", Some(PathFault::Stall(Duration::from_millis(500), false))),
+            ("stall-body-2s", Some(PathFault::Stall(Duration::from_secs(2), true))),
+            ("stall-body", None),
             ("throttle-429-claude-3-5", Some(throttled)),
             ("throttle-429", None),
             ("fault.silent", None),

@@ -25,7 +25,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use super::answer::{Answer, Cut, Script};
+use super::answer::{Answer, Cut, Script, Step};
 use super::catalogue::Catalogue;
 use super::fault::PathFault;
 use super::judge::{Admitted, Rules, Verdict};
@@ -182,6 +182,7 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>) {
             | PathFault::Status(_)
             | PathFault::Mute
             | PathFault::Delay(_)
+            | PathFault::Stall(..)
             | PathFault::Throttle(..) => {}
         }
         tokio::select! {
@@ -351,6 +352,14 @@ async fn finish(
             Some(Answer::error(status, super::fault::error_type_of(status), "The region answers so to this model.")),
         ),
         (PathFault::Delay(more), Outcome::Answer(wait, answer)) => (Some(wait + more), Some(answer)),
+        (PathFault::Stall(more, after_headers), Outcome::Answer(wait, mut answer)) if called("") => {
+            if after_headers {
+                answer.body.insert(0, Step::Pause(more));
+                (Some(wait), Some(answer))
+            } else {
+                (Some(wait + more), Some(answer))
+            }
+        }
         (_, Outcome::Answer(wait, answer)) => (Some(wait), Some(answer)),
     };
     received.status = answer.as_ref().map_or(0, |answer| answer.status);

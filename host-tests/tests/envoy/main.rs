@@ -37,6 +37,7 @@ mod secrets;
 mod shown;
 mod source_filter;
 mod sources;
+mod stalls;
 mod streams;
 mod trapped;
 mod web_identity;

@@ -265,6 +265,11 @@ pub struct RouteClass {
     /// Bandwidth of all calls of the class on a listener together, in KiB/s, both ways together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth_kbps: Option<u64>,
+    /// How long an attempt may take until the first byte of its response's body, in milliseconds, 100 to 3600000. Then the call
+    /// is tried on the next path, and after the last in the next region. Bedrock may run and bill it each time. No limit if left
+    /// out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_byte_timeout_ms: Option<u32>,
     /// What one caller may use.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: Limits,

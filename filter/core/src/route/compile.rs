@@ -7,9 +7,13 @@ use crate::model::patterns;
 use crate::names::{PathName, RegionName};
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 /// Ample for any share, and the sum of all weights stays far from the limits of a number.
 const MAX_WEIGHT: u32 = 1_000_000;
+/// Of `first_byte_timeout_ms`: a round trip to the other coast, and what the listeners allow a silent stream.
+const FIRST_BYTE_MS: RangeInclusive<u32> = 100..=3_600_000;
 /// What errors in `BEDROCK_PATHS` have as their key, which is not in the document.
 pub const ENVIRONMENT_KEY: &str = "BEDROCK_PATHS (environment)";
 const EMPTY: &str = "an empty list matches no call; leave the key out to match all";
@@ -77,6 +81,7 @@ fn class_of(
         priority: class.priority,
         dscp: class.dscp,
         bandwidth_kbps: class.bandwidth_kbps,
+        first_byte_timeout: class.first_byte_timeout_ms.map(|ms| Duration::from_millis(ms.into())),
         limits: class.limits,
         credentials: credentials_of(class, config, key)?,
         audit: audit_of(class, config, key)?,
@@ -148,6 +153,11 @@ fn check_conditions(class: &config::RouteClass, key: &dyn Fn(&str) -> String) ->
 }
 
 fn check_limits(class: &config::RouteClass, key: &dyn Fn(&str) -> String) -> Result<(), ConfigError> {
+    if let Some(ms) = class.first_byte_timeout_ms.filter(|ms| !FIRST_BYTE_MS.contains(ms)) {
+        let (least, most) = (FIRST_BYTE_MS.start(), FIRST_BYTE_MS.end());
+        let problem = format!("want a whole number from {least} to {most}, not {ms}");
+        return Err(at(key("first_byte_timeout_ms"), problem));
+    }
     for (name, value) in [
         ("bandwidth_kbps", class.bandwidth_kbps),
         ("limits.requests_per_minute", class.limits.requests_per_minute.map(u64::from)),

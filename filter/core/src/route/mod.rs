@@ -17,6 +17,7 @@ use crate::names::{PathName, RegionName};
 use crate::operation::{Operation, RegionScope, Service};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 use weights::{in_order_of_weight, point};
 
 /// The services, each with clusters of its own.
@@ -42,6 +43,7 @@ pub struct RouteClass {
     priority: Priority,
     dscp: Option<Dscp>,
     bandwidth_kbps: Option<u64>,
+    first_byte_timeout: Option<Duration>,
     limits: Limits,
     credentials: String,
     audit: AuditMode,
@@ -109,6 +111,11 @@ impl RouteClass {
     /// Bandwidth in KiB/s.
     pub fn bandwidth_kbps(&self) -> Option<u64> {
         self.bandwidth_kbps
+    }
+
+    /// How long an attempt may take until the first byte of its response's body.
+    pub fn first_byte_timeout(&self) -> Option<Duration> {
+        self.first_byte_timeout
     }
 
     /// What one caller may use.
