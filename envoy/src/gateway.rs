@@ -17,6 +17,7 @@ use crate::live::{Change, Live, Rendered};
 use crate::paths::{PathError, PathSpec};
 use crate::process::Process;
 use crate::programs::Programs;
+use crate::relay_listener::RelayListener;
 use crate::{Error, net, platform, progress, tls};
 use filter_core::config::Auth;
 use filter_core::names::RegionName;
@@ -29,6 +30,10 @@ const FIRST_CHECKS: Duration = Duration::from_secs(10);
 const COLLECTOR_START: Duration = Duration::from_secs(30);
 /// Time for calls in flight to end when the gateway is stopped.
 const DRAIN: Duration = Duration::from_secs(10);
+/// Time that Envoy gives a listener's connections when it is taken away, in seconds (`--drain-time-s`).
+const LISTENER_DRAIN: &str = "1";
+/// Time for streams to end with their exception, once the relay's listener is taken away.
+const STREAMS_END: Duration = Duration::from_secs(5);
 /// Time for a child to end after it was asked to.
 const STOP: Duration = Duration::from_secs(15);
 
@@ -80,6 +85,7 @@ impl Options {
 pub struct Gateway {
     envoy: Process,
     collector: Option<Process>,
+    streams: Option<RelayListener>,
     /// Envoy's admin page.
     pub admin: SocketAddr,
     /// Where HTTP/1.1 and h2c are served.
@@ -174,6 +180,7 @@ impl Gateway {
             }
             _ => None,
         };
+        let streams = RelayListener::take_out(&mut bootstrap, &run).map_err(Error::file("cannot write to", &run))?;
         let config = run.join("envoy.json");
         std::fs::write(&config, bootstrap.to_string()).map_err(Error::file("cannot write", &config))?;
         let admin_file = run.join("admin");
@@ -187,6 +194,8 @@ impl Gateway {
             "100",
             "--file-flush-min-size-kb",
             "1",
+            "--drain-time-s",
+            LISTENER_DRAIN,
         ]);
         if let Some(workers) = options.concurrency {
             command.args(["--concurrency", &workers.to_string()]);
@@ -202,6 +211,7 @@ impl Gateway {
         let mut gateway = Gateway {
             envoy,
             collector,
+            streams,
             admin: plan.settings.admin,
             plain: plan.settings.listen,
             tls: plan.settings.listen_tls,
@@ -307,17 +317,26 @@ impl Gateway {
         })
     }
 
-    /// Takes no new calls, lets those in flight end (`hurry` cuts that short), then ends Envoy and, after it, the
-    /// collector, which still has its last records to store.
+    /// Takes no new calls, lets those in flight end (`hurry` cuts that short), ends the streams that are left with an exception,
+    /// then ends Envoy and, after it, the collector, which still has its last records to store.
     pub fn stop(self, hurry: impl Fn() -> bool) {
         let _ = net::request(self.admin, "POST", "/drain_listeners?graceful&skip_exit");
-        let start = Instant::now();
-        while start.elapsed() < DRAIN && !hurry() && self.calls_in_flight().is_some_and(|calls| calls > 0) {
-            std::thread::sleep(Duration::from_millis(50));
+        self.wait_for_calls(DRAIN, hurry);
+        if let (Some(streams), Some(1..)) = (&self.streams, self.calls_in_flight())
+            && streams.close().is_ok()
+        {
+            self.wait_for_calls(STREAMS_END, || false);
         }
         self.envoy.stop(STOP);
         if let Some(collector) = self.collector {
             collector.stop(STOP);
+        }
+    }
+
+    fn wait_for_calls(&self, limit: Duration, hurry: impl Fn() -> bool) {
+        let start = Instant::now();
+        while start.elapsed() < limit && !hurry() && self.calls_in_flight().is_some_and(|calls| calls > 0) {
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 

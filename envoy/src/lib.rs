@@ -26,6 +26,7 @@ pub mod process;
 pub mod programs;
 pub mod progress;
 mod quotes;
+mod relay_listener;
 pub mod signals;
 mod source_clusters;
 pub mod tls;

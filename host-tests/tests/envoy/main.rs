@@ -35,6 +35,7 @@ mod rust_client;
 mod sdk;
 mod secrets;
 mod shown;
+mod shutdown;
 mod source_filter;
 mod sources;
 mod stalls;
