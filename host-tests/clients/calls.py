@@ -124,6 +124,17 @@ def start_async(runtime):
     return answer(runtime.start_async_invoke(modelId=NOVA, modelInput={"inputText": "hello there"}, outputDataConfig=output))
 
 
+def create_job(bedrock):
+    response = bedrock.create_model_invocation_job(
+        jobName="nightly",
+        roleArn="arn:aws:iam::123456789012:role/batch",
+        modelId=NOVA,
+        inputDataConfig={"s3InputDataConfig": {"s3Uri": "s3://bucket/in/"}},
+        outputDataConfig={"s3OutputDataConfig": {"s3Uri": "s3://bucket/out/"}},
+    )
+    return answer(response, job=response["jobArn"])
+
+
 def suite_operations(url, ca):
     """Every operation that the gateway carries and boto3 can call, then every form of a model id and large bodies.
 
@@ -157,12 +168,21 @@ def suite_operations(url, ca):
     attempt("GetMarketplaceModelEndpoint", lambda: answer(bedrock.get_marketplace_model_endpoint(endpointArn=ENDPOINT_ARN)))
     attempt("ListGuardrails", lambda: answer(bedrock.list_guardrails(guardrailIdentifier=ID)))
     attempt("GetGuardrail", lambda: answer(bedrock.get_guardrail(guardrailIdentifier=ID, guardrailVersion="1")))
+    attempt("CreateModelInvocationJob", lambda: create_job(bedrock))
+    attempt("GetModelInvocationJob", lambda: answer(bedrock.get_model_invocation_job(jobIdentifier=ID)))
+    attempt("ListModelInvocationJobs", lambda: answer(bedrock.list_model_invocation_jobs(statusEquals="InProgress", maxResults=5)))
+    attempt("StopModelInvocationJob", lambda: answer(bedrock.stop_model_invocation_job(jobIdentifier=ID)))
     attempt("Converse profile ARN", lambda: converse(runtime, PROFILE_ARN))
     attempt("ConverseStream profile ARN", lambda: converse_stream(runtime, PROFILE_ARN))
     attempt("InvokeModel model ARN", lambda: invoke(runtime, MODEL_ARN, json.dumps({"inputText": "hello there"})))
     attempt("Converse profile id", lambda: converse(runtime, "us." + SONNET))
     attempt("InvokeModel 5 MB", lambda: invoke(runtime, body=padded(5)))
     attempt("InvokeModel 20 MB", lambda: invoke(runtime, body=padded(20)))
+
+
+def suite_batch(url, ca):
+    """Batch jobs."""
+    attempt("CreateModelInvocationJob", lambda: create_job(client("bedrock", url, ca)))
 
 
 def padded(megabytes):

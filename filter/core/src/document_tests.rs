@@ -73,6 +73,13 @@ fn mistakes_are_refused_by_key() {
             "regions.us-east-1.hosts.dx.sts",
             "unknown value 'sts'; known: bedrock-runtime, bedrock",
         ),
+        (
+            "/optional_operations",
+            json!(["batch_job"]),
+            "optional_operations[0]",
+            "unknown value 'batch_job'; known: batch_jobs; did you mean `batch_jobs`?",
+        ),
+        ("/optional_operations", json!(["batch_jobs", "batch_jobs"]), "optional_operations[1]", "is there twice"),
         ("/failback_seconds", json!(-1), "failback_seconds", "want a whole number from 0 to 4294967295, not -1"),
         ("/route_classes/0/weights", json!({"dx": 0, "vpn": 0}), "route_classes[0].weights", "every weight is zero"),
         ("/route_classes/0/weights", json!({}), "route_classes[0].weights", "every weight is zero"),

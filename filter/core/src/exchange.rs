@@ -212,6 +212,7 @@ impl Exchange {
             return Err(Refusal::Grpc);
         }
         policy.access.check(headers, self.facts.principal.as_deref())?;
+        policy.check_operation(call.operation)?;
         if call.operation == Operation::InvokeModelWithBidirectionalStream {
             return Err(Refusal::Bidirectional(call.operation));
         }

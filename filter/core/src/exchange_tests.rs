@@ -143,6 +143,18 @@ fn refuses_by_the_right_name() {
         (&[(":path", "/model/a.forbidden/converse")], 403, "AccessDeniedException", "'a.forbidden'"),
         (&[(":path", "/model/a1b2c3d4e5f6/converse")], 403, "AccessDeniedException", "cannot tell which model"),
         (&[("content-type", "application/grpc")], 415, "ValidationException", "gRPC"),
+        (
+            &[(":path", "/model-invocation-job")],
+            403,
+            "AccessDeniedException",
+            "carries CreateModelInvocationJob only if `optional_operations` of its document lists `batch_jobs`",
+        ),
+        (
+            &[(":path", "/model-invocation-job/abc123def456/stop")],
+            403,
+            "AccessDeniedException",
+            "carries StopModelInvocationJob",
+        ),
         (&[(":path", "/model/a.x/converse-stream")], 403, "AccessDeniedException", "no route class"),
         (&[("content-length", "-1")], 400, "ValidationException", "'content-length'"),
         (&[("x-amzn-bedrock-trace", "twice")], 400, "ValidationException", "'x-amzn-bedrock-trace' is repeated"),

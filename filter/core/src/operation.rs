@@ -15,9 +15,21 @@ use std::fmt;
 pub enum Service {
     /// `bedrock-runtime`: inference.
     BedrockRuntime,
-    /// `bedrock`: the control plane, read only.
+    /// `bedrock`: the control plane. All is read only, but for batch jobs.
     Bedrock,
 }
+
+/// Operations that are carried only where the document's `optional_operations` lists them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum OperationGroup {
+    /// Batch inference: jobs that read prompts from S3 and write the responses there, with a role that the caller names.
+    BatchJobs,
+}
+
+/// Every group.
+pub const GROUPS: [OperationGroup; 1] = [OperationGroup::BatchJobs];
 
 /// HTTP method of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +145,12 @@ operations! {
     GetGuardrail: Bedrock Get "/guardrails/{guardrailIdentifier}" Free "bedrock:GetGuardrail" [
         "guardrailVersion"
     ],
+    CreateModelInvocationJob: Bedrock Post "/model-invocation-job" Free "bedrock:CreateModelInvocationJob",
+    GetModelInvocationJob: Bedrock Get "/model-invocation-job/{jobIdentifier}" Free "bedrock:GetModelInvocationJob",
+    ListModelInvocationJobs: Bedrock Get "/model-invocation-jobs" Free "bedrock:ListModelInvocationJobs" [
+        "submitTimeAfter" "submitTimeBefore" "statusEquals" "nameContains" "maxResults" "nextToken" "sortBy" "sortOrder"
+    ],
+    StopModelInvocationJob: Bedrock Post "/model-invocation-job/{jobIdentifier}/stop" Free "bedrock:StopModelInvocationJob",
 }
 
 /// The call that a request line asks for.
@@ -208,6 +226,15 @@ impl Service {
     }
 }
 
+impl OperationGroup {
+    /// Its name in the document.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BatchJobs => "batch_jobs",
+        }
+    }
+}
+
 impl Method {
     /// The method, as in the request line.
     pub const fn as_str(self) -> &'static str {
@@ -248,6 +275,17 @@ impl Operation {
     /// The parameters of the query that cross.
     pub const fn parameters(self) -> &'static [&'static str] {
         self.row().parameters
+    }
+
+    /// The group that the document has to list for it.
+    pub const fn group(self) -> Option<OperationGroup> {
+        match self {
+            Self::CreateModelInvocationJob
+            | Self::GetModelInvocationJob
+            | Self::ListModelInvocationJobs
+            | Self::StopModelInvocationJob => Some(OperationGroup::BatchJobs),
+            _ => None,
+        }
     }
 
     /// Where its response has its token counts.

@@ -10,7 +10,7 @@ use crate::config::{self, Auth, Config, ConfigError, Limits, Principal, Role, at
 use crate::credentials::source::CredentialSources;
 use crate::model::{self, GovCloudId, Pattern, patterns};
 use crate::names::{PathName, RegionName};
-use crate::operation::arn_account;
+use crate::operation::{Operation, OperationGroup, arn_account};
 use crate::quota::OutputRates;
 use crate::region::{self, Region};
 use crate::route::{self, Cluster, RouteClass, SERVICES, Subject};
@@ -36,6 +36,8 @@ pub struct Policy {
     pub stream_relay: Option<String>,
     /// Longest request body in bytes.
     pub max_body_bytes: u64,
+    /// The groups of operations that are carried besides the others.
+    optional_operations: Vec<OperationGroup>,
     /// How much the bodies of all calls may occupy.
     pub budgets: Budgets,
     pub(crate) output_rates: OutputRates,
@@ -65,6 +67,19 @@ pub struct Collector {
     pub cluster: String,
     /// How long a call waits for its intent.
     pub deadline: Duration,
+}
+
+/// Why an operation is refused, whatever it asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OperationRefusal {
+    /// It is of a group that the document does not list.
+    #[error("the gateway carries {operation} only if `optional_operations` of its document lists `{group}`", group = group.name())]
+    NotListed {
+        /// The operation.
+        operation: Operation,
+        /// Its group.
+        group: OperationGroup,
+    },
 }
 
 /// Why a model is refused.
@@ -116,6 +131,16 @@ fn accounts(given: &[String]) -> Result<Vec<String>, ConfigError> {
     Ok(given.to_vec())
 }
 
+fn optional_operations(config: &Config) -> Result<Vec<OperationGroup>, ConfigError> {
+    let groups = &config.optional_operations;
+    if let Some((index, group)) =
+        groups.iter().enumerate().find(|(index, group)| groups.iter().take(*index).any(|earlier| earlier == *group))
+    {
+        return Err(at(format!("optional_operations[{index}]"), format!("'{}' is there twice", group.name())));
+    }
+    Ok(groups.clone())
+}
+
 /// Refuses a cluster's name that is one of Bedrock's clusters.
 fn check_own_cluster(key: &str, name: &str) -> Result<(), ConfigError> {
     let service = name.split('.').next().unwrap_or_default();
@@ -161,6 +186,7 @@ impl Policy {
             access: Access::compile(config)?,
             stream_relay: config.stream_relay.clone(),
             max_body_bytes: config.max_body_bytes,
+            optional_operations: optional_operations(config)?,
             budgets: Budgets::compile(&config.buffers, config.max_body_bytes)?,
             output_rates: OutputRates::compile(&config.output_rates)?,
             failback: Duration::from_secs(config.failback_seconds.into()),
@@ -199,6 +225,17 @@ impl Policy {
         match &self.own_region {
             Some(name) => self.regions.get(name),
             None => self.regions.values().next(),
+        }
+    }
+
+    /// Whether an operation is carried at all.
+    ///
+    /// # Errors
+    /// [`OperationRefusal`] if it is of a group that the document does not list.
+    pub fn check_operation(&self, operation: Operation) -> Result<(), OperationRefusal> {
+        match operation.group().filter(|group| !self.optional_operations.contains(group)) {
+            Some(group) => Err(OperationRefusal::NotListed { operation, group }),
+            None => Ok(()),
         }
     }
 
@@ -249,7 +286,7 @@ impl Policy {
     }
 
     /// Whether any rule depends on the model. Then an operation that names its model where the gateway does not look
-    /// (StartAsyncInvoke, in its body) is refused.
+    /// ([`Operation::hides_model`]) is refused.
     pub fn depends_on_model(&self) -> bool {
         !self.deny.is_empty()
             || !self.allow.iter().any(Pattern::takes_all)

@@ -7,7 +7,7 @@ use crate::intent::IntentError;
 use crate::limits::Exhausted;
 use crate::model::GovCloudId;
 use crate::operation::{CallError, Operation};
-use crate::policy::ModelRefusal;
+use crate::policy::{ModelRefusal, OperationRefusal};
 use crate::principal::PrincipalError;
 use crate::request_body::BodyProblem;
 use crate::sigv4::SignError;
@@ -86,6 +86,9 @@ pub enum Refusal {
         /// What the gateway would send.
         instead: String,
     },
+    /// The operation is not carried.
+    #[error("Access denied: {0}.")]
+    Operation(#[from] OperationRefusal),
     /// No route class matches the call.
     #[error("Access denied: no route class of the gateway takes this call.")]
     NoRouteClass,
@@ -227,6 +230,7 @@ impl Refusal {
             | Self::Model(_)
             | Self::GovCloud { .. }
             | Self::HiddenModel(_)
+            | Self::Operation(_)
             | Self::NoRouteClass
             | Self::Principal(_) => (403, "AccessDeniedException"),
             Self::SwitchedProtocols => (502, "ServiceUnavailableException"),

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::answer::Answer;
+use super::batch;
 use super::catalogue::{ACCOUNT, Model};
 use super::context::{Context, MADE, not_found};
 use super::converse::Invalid;
@@ -101,6 +102,10 @@ pub(crate) fn answer(call: &Call, context: &Context<'_>) -> Result<Answer, Inval
         | Operation::GetMarketplaceModelEndpoint
         | Operation::ListGuardrails
         | Operation::GetGuardrail => resources::answer(call, context)?,
+        Operation::CreateModelInvocationJob
+        | Operation::GetModelInvocationJob
+        | Operation::ListModelInvocationJobs
+        | Operation::StopModelInvocationJob => batch::answer(call, context)?,
         Operation::ApplyGuardrail => apply_guardrail(call, context)?,
         Operation::InvokeGuardrailChecks => guardrail_checks(context.body)?,
         Operation::StartAsyncInvoke => start_async(context)?,

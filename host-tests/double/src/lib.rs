@@ -15,6 +15,7 @@
 //! ```
 
 pub mod answer;
+mod batch;
 pub mod catalogue;
 pub mod context;
 mod control;

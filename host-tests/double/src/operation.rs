@@ -54,6 +54,10 @@ pub enum Operation {
     GetMarketplaceModelEndpoint,
     ListGuardrails,
     GetGuardrail,
+    CreateModelInvocationJob,
+    GetModelInvocationJob,
+    ListModelInvocationJobs,
+    StopModelInvocationJob,
 }
 
 /// Method, template with `{}` for a label, operation.
@@ -85,6 +89,10 @@ const TABLE: &[(&str, &str, Operation)] = &[
     ("GET", "/marketplace-model/endpoints/{}", Operation::GetMarketplaceModelEndpoint),
     ("GET", "/guardrails", Operation::ListGuardrails),
     ("GET", "/guardrails/{}", Operation::GetGuardrail),
+    ("POST", "/model-invocation-job", Operation::CreateModelInvocationJob),
+    ("GET", "/model-invocation-job/{}", Operation::GetModelInvocationJob),
+    ("GET", "/model-invocation-jobs", Operation::ListModelInvocationJobs),
+    ("POST", "/model-invocation-job/{}/stop", Operation::StopModelInvocationJob),
 ];
 
 impl Operation {

@@ -127,7 +127,9 @@ fn target(asked: &Asked<'_>, body: &Value) -> Result<(String, Option<ModelFault>
         | Operation::Converse
         | Operation::ConverseStream
         | Operation::CountTokens => label,
-        Operation::StartAsyncInvoke => body.get("modelId").and_then(Value::as_str),
+        Operation::StartAsyncInvoke | Operation::CreateModelInvocationJob => {
+            body.get("modelId").and_then(Value::as_str)
+        }
         _ => None,
     };
     let Some(model_id) = model_id else {

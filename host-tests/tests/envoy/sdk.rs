@@ -3,14 +3,16 @@
 use filter_core::operation::{OPERATIONS, Operation};
 
 use crate::clients::{assert_all_answered, call, javascript, python};
-use crate::harness::{Harness, Keys};
+use crate::harness::{Harness, Keys, policy};
 use crate::pool::pooled;
 
 const PROFILE: &str = "us.anthropic.claude-3-5-sonnet-20241022-v2:0";
 
 #[test]
 fn boto3_calls_every_operation() {
-    let harness = Harness::lone(Keys::Temporary);
+    let dir = tempfile::tempdir().unwrap();
+    let policy = policy(dir.path(), "\nregions:\n", "\noptional_operations: [batch_jobs]\nregions:\n");
+    let harness = Harness::new(Keys::Temporary, &["internet"], |double| double, &["--policy", &policy]);
     let calls = python("operations", &harness.gateway.http);
     assert_all_answered(&calls);
     harness.assert_no_violation();
@@ -38,6 +40,18 @@ fn boto3_calls_every_operation() {
     assert_eq!(call(&calls, "ListFoundationModels")["providers"].as_array().unwrap().len(), 1);
     let query = received.iter().find(|request| request.operation.as_deref() == Some("ListFoundationModels")).unwrap();
     assert!(query.query.contains("byProvider=Anthropic"), "{}", query.query);
+}
+
+#[test]
+fn refuses_operations_that_are_not_listed() {
+    let harness = pooled();
+    let calls = python("batch", &harness.gateway.http);
+    let error = &call(&calls, "CreateModelInvocationJob")["error"];
+    assert_eq!((&error["class"], &error["status"]), (&"AccessDeniedException".into(), &403.into()));
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("CreateModelInvocationJob") && message.contains("`optional_operations`"), "{message}");
+    assert!(message.contains("lists `batch_jobs`"), "{message}");
+    assert!(harness.received().is_empty());
 }
 
 #[test]

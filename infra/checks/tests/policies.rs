@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use filter_core::operation::Operation;
+use filter_core::operation::{Operation, OperationGroup};
 use infra_checks::CFN_LINT_PYTHON;
 use infra_checks::policy_files::{self, PolicyFile};
 use infra_checks::rules::operations;
@@ -25,7 +25,7 @@ fn texts(value: &Value) -> Vec<&str> {
 #[test]
 fn no_wildcard_but_where_an_action_needs_it() {
     let policies = policies();
-    assert_eq!(policies.len(), 14);
+    assert_eq!(policies.len(), 15);
     for (name, policy) in policies {
         assert_eq!(policy["Version"], "2012-10-17", "{name}");
         for statement in policy["Statement"].as_array().unwrap() {
@@ -34,13 +34,14 @@ fn no_wildcard_but_where_an_action_needs_it() {
             // A service control policy allows nothing: it limits what an account's own policies allow.
             assert_eq!(statement["Effect"], if name.ends_with("-scp.json") { "Deny" } else { "Allow" }, "{name}");
             let any = texts(&statement["Resource"]).contains(&"*");
-            // Neither a token nor Bedrock's List operations have a resource type, nor all stacks at once, a new key and EC2's
+            // Neither a token nor Bedrock's List operations and reranking have a resource type, nor all stacks at once, a new key and EC2's
             // descriptions.
             let has_none = [
                 "sts:GetWebIdentityToken",
                 "sts:TagGetWebIdentityToken",
                 "bedrock:GetFoundationModelAvailability",
                 "bedrock:ListFoundationModels",
+                "bedrock:ListModelInvocationJobs",
                 "cloudformation:ListStacks",
                 "kms:CreateKey",
                 "ec2:DescribeVpcs",
@@ -105,7 +106,10 @@ fn each_operation_has_its_action_and_its_row() {
     let all: BTreeMap<String, Value> = policies().into_iter().collect();
     let statements = |name: &str| all[name]["Statement"].as_array().unwrap().clone();
     let together = [statements("commercial-bedrock.json"), statements("commercial-operations.json")].concat();
-    assert_eq!(operations::faults(&json!({ "Statement": together })), []);
+    assert_eq!(operations::faults(&json!({ "Statement": together }), None), []);
+    for (name, group) in [("commercial-batch-jobs.json", OperationGroup::BatchJobs)] {
+        assert_eq!(operations::faults(&all[name], Some(group)), [], "{name}");
+    }
 
     let page = std::fs::read_to_string(root().join("docs/configuration.md")).unwrap();
     let section = page.split("\n## Operations\n").nth(1).unwrap().split("\n## ").next().unwrap();

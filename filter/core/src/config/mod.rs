@@ -20,7 +20,7 @@ pub use source_cluster::SourceCluster;
 pub use sources::{CertificateSource, Credentials, Signer, Sts, TokenFile};
 
 use crate::names::{PathName, RegionName};
-use crate::operation::{Operation, Service};
+use crate::operation::{Operation, OperationGroup, Service};
 use json::Json;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -63,6 +63,9 @@ pub struct Config {
     /// Which headers cross.
     #[serde(default, skip_serializing_if = "is_default")]
     pub headers: Headers,
+    /// Groups of operations that are carried besides the others; none if left out. An operation of another group is refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub optional_operations: Vec<OperationGroup>,
     /// Where the caller's name comes from; the first source that has one wins. Empty: callers have no name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub principal: Vec<Principal>,

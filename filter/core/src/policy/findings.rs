@@ -19,6 +19,13 @@ impl Policy {
                 at(format!("route_classes[{index}].principals"), problem)
             }));
         }
+        for (index, class) in self.classes.iter().enumerate() {
+            let listed = class.operations().unwrap_or_default().iter().enumerate();
+            findings.extend(listed.filter_map(|(nth, operation)| {
+                let problem = self.check_operation(*operation).err()?;
+                Some(at(format!("route_classes[{index}].operations[{nth}]"), problem))
+            }));
+        }
         if self.allow.iter().all(|allow| self.deny.iter().any(|deny| deny.covers(allow))) {
             findings.push(at("models.deny", "no model is left: each pattern in `models.allow` is denied"));
         } else {

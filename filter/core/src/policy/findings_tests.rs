@@ -89,3 +89,16 @@ fn credentials_that_no_class_uses_are_found() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].starts_with("credential_sets.spare: no route class uses it"), "{found:?}");
 }
+
+#[test]
+fn optional_operations_of_classes_are_found() {
+    let class = json!([{"name": "any", "paths": ["dx"], "operations": ["Converse", "GetModelInvocationJob"]}]);
+    assert_eq!(
+        findings(json!({"route_classes": class})),
+        [
+            "route_classes[0].operations[1]: the gateway carries GetModelInvocationJob only if `optional_operations` of its \
+             document lists `batch_jobs`"
+        ]
+    );
+    assert_eq!(findings(json!({"route_classes": class, "optional_operations": ["batch_jobs"]})), Vec::<String>::new());
+}

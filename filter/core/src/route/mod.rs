@@ -138,6 +138,11 @@ impl RouteClass {
         self.models.as_deref()
     }
 
+    /// The operations that it takes; `None`: all.
+    pub(crate) fn operations(&self) -> Option<&[Operation]> {
+        self.operations.as_deref()
+    }
+
     /// Whether the model decides which calls match this class.
     pub fn depends_on_model(&self) -> bool {
         self.models.is_some()

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::client::{Call, Harness, SONNET, events};
+use crate::client::{CONTROL, Call, Harness, SONNET, events};
 
 #[tokio::test]
 async fn converse_counts_words() {
@@ -173,5 +173,38 @@ async fn a_resource_is_found_by_id_or_arn() {
         if !error_type.is_empty() {
             assert_eq!(answered.header("x-amzn-errortype"), error_type, "{path}");
         }
+    }
+}
+
+/// A job's model is resolved as that of a call, and its role must be the account's.
+#[tokio::test]
+async fn a_batch_job_is_checked_before_it_is_made() {
+    let harness = Harness::plain();
+    let client = harness.client();
+    let whole = json!({
+        "jobName": "nightly", "roleArn": "arn:aws:iam::123456789012:role/batch", "modelId": "amazon.nova-lite-v1:0",
+        "inputDataConfig": { "s3InputDataConfig": { "s3Uri": "s3://bucket/in/" } },
+        "outputDataConfig": { "s3OutputDataConfig": { "s3Uri": "s3://bucket/out/" } },
+    });
+    let with = |key: &str, value: Value| {
+        let mut body = whole.clone();
+        body[key] = value;
+        body
+    };
+    for (body, status) in [
+        (whole.clone(), 200),
+        (with("jobName", json!("-")), 400),
+        (with("roleArn", json!("batch")), 400),
+        (with("roleArn", json!("arn:aws:iam::444455556666:role/batch")), 403),
+        (with("roleArn", json!("arn:aws-us-gov:iam::123456789012:role/batch")), 403),
+        (with("modelId", json!("unknown.model")), 404),
+        (with("timeoutDurationInHours", json!(1)), 400),
+        (with("outputDataConfig", json!({})), 400),
+        (with("modelInvocationType", json!("Stream")), 400),
+    ] {
+        let mut call = Call::post("/model-invocation-job", body.to_string());
+        call.host = CONTROL.to_owned();
+        let answered = client.send(&call).await.unwrap();
+        assert_eq!(answered.status, status, "{body}");
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use filter_core::operation::{OPERATIONS, Operation, Service};
+use filter_core::operation::{GROUPS, OPERATIONS, Operation, OperationGroup, Service};
 use serde_json::Value;
 
 use super::{Report, texts};
@@ -14,9 +14,10 @@ const BEARER: &str = "bedrock:CallWithBearerToken";
 
 /// The actions that have a resource type. Of the others, a statement that names resources allows nothing. The resource type of
 /// ListGuardrails is optional: a call that lists every guardrail names none.
-const WITH_RESOURCE: [&str; 13] = [
+const WITH_RESOURCE: [&str; 16] = [
     "bedrock:ApplyGuardrail",
     "bedrock:CountTokens",
+    "bedrock:CreateModelInvocationJob",
     "bedrock:GetAsyncInvoke",
     "bedrock:GetCustomModel",
     "bedrock:GetFoundationModel",
@@ -24,10 +25,12 @@ const WITH_RESOURCE: [&str; 13] = [
     "bedrock:GetImportedModel",
     "bedrock:GetInferenceProfile",
     "bedrock:GetMarketplaceModelEndpoint",
+    "bedrock:GetModelInvocationJob",
     "bedrock:GetPromptRouter",
     "bedrock:GetProvisionedModelThroughput",
     "bedrock:InvokeModel",
     "bedrock:InvokeModelWithResponseStream",
+    "bedrock:StopModelInvocationJob",
 ];
 
 /// The operations that the filter sends to Bedrock. It refuses InvokeModelWithBidirectionalStream, whose action the Service
@@ -36,12 +39,22 @@ pub fn carried() -> impl Iterator<Item = Operation> {
     OPERATIONS.iter().copied().filter(|operation| *operation != Operation::InvokeModelWithBidirectionalStream)
 }
 
-/// The actions of the operations of one service, or of both.
-fn wanted(service: Option<Service>) -> BTreeSet<&'static str> {
-    carried()
-        .filter(|operation| service.is_none_or(|service| operation.service() == service))
-        .map(Operation::iam_action)
-        .collect()
+/// The actions of the operations of one service.
+fn of_service(service: Service) -> BTreeSet<&'static str> {
+    carried().filter(|operation| operation.service() == service).map(Operation::iam_action).collect()
+}
+
+/// The actions of the operations of a group; `None`: of those that are always carried.
+fn of_group(group: Option<OperationGroup>) -> BTreeSet<&'static str> {
+    carried().filter(|operation| operation.group() == group).map(Operation::iam_action).collect()
+}
+
+/// The actions that a policy has to allow that allows these: of each group with an action in it, all.
+fn wanted(allowed: &BTreeSet<&str>) -> BTreeSet<&'static str> {
+    let groups = [None].into_iter().chain(GROUPS.map(Some));
+    let present = groups.map(of_group).filter(|actions| actions.iter().any(|action| allowed.contains(action)));
+    let wanted: BTreeSet<_> = present.flatten().collect();
+    if wanted.is_empty() { of_group(None) } else { wanted }
 }
 
 pub(super) fn check(report: &mut Report<'_>) {
@@ -52,7 +65,8 @@ pub(super) fn check(report: &mut Report<'_>) {
         else {
             return;
         };
-        let mut wanted = wanted(Some(service));
+        // What the role may do decides about optional operations.
+        let mut wanted = of_service(service);
         wanted.insert(BEARER);
         let place = "/Properties/PolicyDocument";
         document(report, report.resource.property("/PolicyDocument"), place, &wanted);
@@ -65,8 +79,8 @@ pub(super) fn check(report: &mut Report<'_>) {
 fn identity(report: &mut Report<'_>, value: &Value, place: &str) {
     match value {
         Value::Object(object) if object.contains_key("Statement") => {
-            let mut wanted = wanted(None);
             let allowed = allowed(value);
+            let mut wanted = wanted(&allowed);
             // A policy of its own lets a key be used.
             if allowed.contains(BEARER) {
                 wanted.insert(BEARER);
@@ -111,9 +125,10 @@ fn actions(statement: &Value) -> Vec<&str> {
     actions
 }
 
-/// What is wrong with the identity policies of a caller of Bedrock, given as one document: action and problem.
-pub fn faults(document: &Value) -> Vec<(String, String)> {
-    compare(document, &wanted(None))
+/// What is wrong with the identity policies of a caller of Bedrock, given as one document: action and problem. `group`: the policy
+/// is that of these optional operations; `None`: of all others.
+pub fn faults(document: &Value, group: Option<OperationGroup>) -> Vec<(String, String)> {
+    compare(document, &of_group(group))
 }
 
 fn compare(document: &Value, wanted: &BTreeSet<&str>) -> Vec<(String, String)> {

@@ -83,6 +83,9 @@ fn the_commercial_role_matches_the_policies() {
     let calls = filled(&resources["CallBedrock"]["PolicyDocument"], &models);
     assert_eq!(calls, shown);
 
+    let filled_in = filled(&resources["BatchJobs"]["PolicyDocument"], &models);
+    assert_eq!(filled_in, policy("commercial-batch-jobs.json"));
+
     // A parameter has at most 4,096 bytes, and a managed policy 6,144 characters: every list of models fits.
     // https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
     let arn = format!("arn:aws:bedrock:us-east-1::foundation-model/{}", "x".repeat(16));
@@ -98,6 +101,7 @@ fn filled(value: &Value, models: &Value) -> Value {
         Value::Object(object) => match (ref_of(object).as_deref(), object.get("Fn::Sub").and_then(Value::as_str)) {
             (Some("ModelArns"), _) => models.clone(),
             (Some("Regions"), _) => json!(["us-east-1"]),
+            (Some("BatchJobRoleArns"), _) => json!(["arn:aws:iam::111122223333:role/batch"]),
             (_, Some(text)) => {
                 json!(text.replace("${AWS::Partition}", "aws").replace("${AWS::AccountId}", "111122223333"))
             }
