@@ -114,7 +114,7 @@ struct Policy {
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// A path (dx, vpn or internet) and the address at which it reaches Bedrock's services, or one service
-    /// (bedrock-runtime, bedrock, sts, rolesanywhere), in one region or in all. May be given for each; `internet` alone means the public
+    /// (bedrock-runtime, bedrock, bedrock-agent-runtime, sts, rolesanywhere), in one region or in all. May be given for each; `internet` alone means the public
     /// endpoints. BEDROCK_PATHS=vpn,dx in the environment changes their order.
     #[arg(long = "path", value_name = "NAME[/SERVICE][@REGION]=HOST:PORT")]
     paths: Vec<PathSpec>,

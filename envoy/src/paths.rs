@@ -39,7 +39,7 @@ pub enum PathError {
         region: String,
     },
     /// Not a service that paths can reach.
-    #[error("unknown service '{0}'; known: bedrock-runtime, bedrock, sts, rolesanywhere")]
+    #[error("unknown service '{0}'; known: bedrock-runtime, bedrock, bedrock-agent-runtime, sts, rolesanywhere")]
     UnknownService(String),
     /// Not a region of the Commercial partition.
     #[error(transparent)]
@@ -51,14 +51,14 @@ pub const STS: &str = "sts";
 /// The service that returns a role's keys for a certificate (docs/credentials.md, `roles_anywhere`).
 pub const ROLES_ANYWHERE: &str = "rolesanywhere";
 /// Services that may have their own address on a path, as interface endpoints do.
-const SERVICES: [&str; 4] = ["bedrock-runtime", "bedrock", STS, ROLES_ANYWHERE];
+const SERVICES: [&str; 5] = ["bedrock-runtime", "bedrock", "bedrock-agent-runtime", STS, ROLES_ANYWHERE];
 
 /// A path, and the address that Envoy connects to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathSpec {
     /// The path's name.
     pub name: PathName,
-    /// The service that this address serves; `None` for both of Bedrock's, unless they have their own address.
+    /// The service that this address serves; `None` for all of Bedrock's, unless they have their own address.
     pub service: Option<&'static str>,
     /// The region that this address serves; `None` for all regions without their own address.
     pub region: Option<RegionName>,

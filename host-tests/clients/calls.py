@@ -18,6 +18,8 @@ MODEL_ARN = "arn:aws:bedrock:us-east-1::foundation-model/amazon.titan-text-expre
 ROUTER_ARN = "arn:aws:bedrock:us-east-1:123456789012:default-prompt-router/amazon.nova:1"
 ENDPOINT_ARN = "arn:aws:sagemaker:us-east-1:123456789012:endpoint/market"
 ID = "abc123def456"
+KNOWLEDGE_BASE = "KB12345678"
+RERANKER = "amazon.rerank-v1:0"
 INVOCATION_ARN = "arn:aws:bedrock:us-east-1:123456789012:async-invoke/abc123def456"
 NOVA = "amazon.nova-lite-v1:0"
 MESSAGES = [{"role": "user", "content": [{"text": "hello there"}]}]
@@ -135,6 +137,66 @@ def create_job(bedrock):
     return answer(response, job=response["jobArn"])
 
 
+def rag(model, text="hello there"):
+    """The arguments of RetrieveAndGenerate."""
+    base = {"knowledgeBaseId": KNOWLEDGE_BASE, "modelArn": model}
+    return {"input": {"text": text}, "retrieveAndGenerateConfiguration": {"type": "KNOWLEDGE_BASE", "knowledgeBaseConfiguration": base}}
+
+
+def rerank(agent):
+    model = {"modelArn": f"arn:aws:bedrock:us-east-1::foundation-model/{RERANKER}"}
+    sources = [{"type": "INLINE", "inlineDocumentSource": {"type": "TEXT", "textDocument": {"text": text}}} for text in "ab"]
+    response = agent.rerank(
+        queries=[{"type": "TEXT", "textQuery": {"text": "hello there"}}],
+        sources=sources,
+        rerankingConfiguration={
+            "type": "BEDROCK_RERANKING_MODEL",
+            "bedrockRerankingConfiguration": {"modelConfiguration": model},
+        },
+    )
+    return answer(response, results=len(response["results"]))
+
+
+def retrieve(agent, base):
+    response = agent.retrieve(knowledgeBaseId=base, retrievalQuery={"text": "hello there"})
+    return answer(response, results=len(response["retrievalResults"]))
+
+
+def generate(agent, model=NOVA):
+    response = agent.retrieve_and_generate(**rag(model))
+    return answer(response, text=response["output"]["text"], session=response["sessionId"])
+
+
+def generate_stream(agent, model=NOVA):
+    """The text of a stream, its session, and the exception that ends it."""
+    response = agent.retrieve_and_generate_stream(**rag(model))
+    row = answer(response, text="", events=0, session=response["sessionId"])
+    try:
+        for event in response["stream"]:
+            row["events"] += 1
+            row["text"] += event.get("output", {}).get("text", "")
+    except ClientError as error:
+        row.update(raised=type(error).__name__, code=error.response["Error"]["Code"], message=error.response["Error"]["Message"])
+    return row
+
+
+def agent_operations(url, ca):
+    agent = client("bedrock-agent-runtime", url, ca)
+    attempt("Rerank", lambda: rerank(agent))
+    attempt("Retrieve", lambda: retrieve(agent, KNOWLEDGE_BASE))
+    attempt("RetrieveAndGenerate", lambda: generate(agent))
+    attempt("RetrieveAndGenerateStream", lambda: generate_stream(agent))
+
+
+def suite_agent(url, ca):
+    """The operations of bedrock-agent-runtime, then a stream that breaks off and an ARN of another region."""
+    agent_operations(url, ca)
+    agent = client("bedrock-agent-runtime", url, ca)
+    attempt("broken", lambda: generate_stream(agent, "fault.reset-midstream"))
+    attempt("exception", lambda: generate_stream(agent, "fault.stream-exception"))
+    attempt("unknown", lambda: retrieve(agent, "KB00000000"))
+
+
 def suite_operations(url, ca):
     """Every operation that the gateway carries and boto3 can call, then every form of a model id and large bodies.
 
@@ -172,6 +234,7 @@ def suite_operations(url, ca):
     attempt("GetModelInvocationJob", lambda: answer(bedrock.get_model_invocation_job(jobIdentifier=ID)))
     attempt("ListModelInvocationJobs", lambda: answer(bedrock.list_model_invocation_jobs(statusEquals="InProgress", maxResults=5)))
     attempt("StopModelInvocationJob", lambda: answer(bedrock.stop_model_invocation_job(jobIdentifier=ID)))
+    agent_operations(url, ca)
     attempt("Converse profile ARN", lambda: converse(runtime, PROFILE_ARN))
     attempt("ConverseStream profile ARN", lambda: converse_stream(runtime, PROFILE_ARN))
     attempt("InvokeModel model ARN", lambda: invoke(runtime, MODEL_ARN, json.dumps({"inputText": "hello there"})))

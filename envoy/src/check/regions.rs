@@ -3,6 +3,7 @@
 
 use filter_core::config::{ConfigError, nearest};
 use filter_core::names::Partition;
+use filter_core::route::SERVICES;
 use serde_json::Value;
 
 use crate::fips;
@@ -90,7 +91,7 @@ fn without_fips(name: &str, region: &Value, found: &mut Vec<ConfigError>) {
 pub(super) fn of_host(key: &str, host: &str, also: &[String]) -> Option<ConfigError> {
     let (service, rest) = host.split_once('.')?;
     let name = rest.strip_suffix(".amazonaws.com")?;
-    let is_bedrock = ["bedrock", "bedrock-runtime"].contains(&service.strip_suffix("-fips").unwrap_or(service));
+    let is_bedrock = SERVICES.iter().any(|known| known.name() == service.strip_suffix("-fips").unwrap_or(service));
     if is_bedrock { unknown(key.to_owned(), name, also) } else { None }
 }
 

@@ -8,7 +8,8 @@ pub use sidecar::Image;
 use std::path::Path;
 
 use filter_core::config::Config;
-use filter_core::route::SERVICES;
+use filter_core::operation::Service;
+use filter_core::route::services;
 use serde_json::{Map, Value, json};
 
 use crate::bootstrap::{ALS_CLUSTER, ALS_LOGGER, discovery, token_file};
@@ -113,6 +114,7 @@ fn filter_of(bootstrap: &Value, name: &str) -> Result<Value, BootstrapError> {
 /// # Errors
 /// [`BootstrapError::Missing`] names the part that `bootstrap` lacks.
 pub fn envoy_filter(mut bootstrap: Value) -> Result<String, BootstrapError> {
+    let services: Vec<Service> = services(&document_of(&bootstrap)?.optional_operations).collect();
     // Istio discovers both filters by name, so that their documents change without a restart.
     let filters = discovery::take_out(&mut bootstrap, Path::new("/"));
     let listeners = bootstrap
@@ -147,7 +149,7 @@ pub fn envoy_filter(mut bootstrap: Value) -> Result<String, BootstrapError> {
     ];
     patches.extend(connections_patch(listener));
     patches.extend(filter_patches(manager));
-    patches.extend(route_patches(manager)?);
+    patches.extend(route_patches(manager, &services)?);
     patches.extend(listeners.iter().filter(|listener| listener.get("internal_listener").is_some()).map(|listener| {
         let why = if token_file::is_listener(listener) {
             "A token's file for the filter (`token`): an internal listener that only this Envoy can connect to."
@@ -269,12 +271,12 @@ fn filter_patches(manager: &Map<String, Value>) -> Vec<Patch> {
 /// The routes are in a separate virtual host. The filter sets a call's Host to its service's name, which selects it.
 /// Until then the call's route is `held`, which leads to no upstream. If these routes are missing, the VirtualService's
 /// answers 503; so no call leaves without the filter or the routes.
-fn route_patches(manager: &Map<String, Value>) -> Result<Vec<Patch>, BootstrapError> {
+fn route_patches(manager: &Map<String, Value>, services: &[Service]) -> Result<Vec<Patch>, BootstrapError> {
     let config = manager.get("route_config").ok_or(BootstrapError::Missing("route_config"))?;
     let mut host = config.pointer("/virtual_hosts/0").cloned().ok_or(BootstrapError::Missing("virtual_hosts"))?;
     let limit = host.pointer("/routes/0/request_body_buffer_limit").cloned();
     if let Some(host) = host.as_object_mut() {
-        host.insert("domains".into(), SERVICES.iter().map(|service| json!(service.name())).collect());
+        host.insert("domains".into(), services.iter().map(|service| json!(service.name())).collect());
         // Istio owns the rest of the route configuration.
         for removed in ["request_headers_to_remove", "response_headers_to_remove"] {
             if let Some(names) = config.get(removed) {

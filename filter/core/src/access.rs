@@ -8,6 +8,7 @@
 use crate::config::{Anonymous, Config, ConfigError, at};
 use crate::headers::Headers;
 use crate::names::Partition;
+use crate::route::SERVICES;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// The longest name of a caller, in bytes: that of a SPIFFE id
@@ -150,10 +151,10 @@ fn is_address(host: &str) -> bool {
 
 /// One of Bedrock's names in any region: clients may be led here without a change of theirs.
 fn is_bedrock(host: &str) -> bool {
-    let services = ["bedrock", "bedrock-runtime", "bedrock-fips", "bedrock-runtime-fips"];
-    host.strip_suffix(".amazonaws.com")
-        .and_then(|rest| rest.split_once('.'))
-        .is_some_and(|(service, region)| services.contains(&service) && Partition::of_region(region).is_some())
+    host.strip_suffix(".amazonaws.com").and_then(|rest| rest.split_once('.')).is_some_and(|(label, region)| {
+        let service = label.strip_suffix("-fips").unwrap_or(label);
+        SERVICES.iter().any(|known| known.name() == service) && Partition::of_region(region).is_some()
+    })
 }
 
 fn is_host(text: &str) -> bool {

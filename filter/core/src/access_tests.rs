@@ -37,6 +37,7 @@ fn only_known_hosts_are_served() {
         "a.mission.example",
         "a.b.mission.example:1",
         "bedrock-runtime.us-gov-west-1.amazonaws.com",
+        "bedrock-agent-runtime.us-gov-west-1.amazonaws.com",
         "bedrock-fips.us-east-1.amazonaws.com:443",
     ] {
         assert_eq!(of(host), Ok(()), "{host}");

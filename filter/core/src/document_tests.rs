@@ -71,15 +71,21 @@ fn mistakes_are_refused_by_key() {
             "/regions/us-east-1/hosts",
             json!({"dx": {"sts": "x"}}),
             "regions.us-east-1.hosts.dx.sts",
-            "unknown value 'sts'; known: bedrock-runtime, bedrock",
+            "unknown value 'sts'; known: bedrock-runtime, bedrock, bedrock-agent-runtime",
         ),
         (
             "/optional_operations",
             json!(["batch_job"]),
             "optional_operations[0]",
-            "unknown value 'batch_job'; known: batch_jobs; did you mean `batch_jobs`?",
+            "unknown value 'batch_job'; known: batch_jobs, agent_runtime; did you mean `batch_jobs`?",
         ),
         ("/optional_operations", json!(["batch_jobs", "batch_jobs"]), "optional_operations[1]", "is there twice"),
+        (
+            "/regions/us-east-1/hosts",
+            json!({"dx": {"bedrock-agent-runtime": "bedrock-runtime.us-east-1.amazonaws.com"}}),
+            "regions.us-east-1.hosts.dx.bedrock-agent-runtime",
+            "not an endpoint of bedrock-agent-runtime in us-east-1",
+        ),
         ("/failback_seconds", json!(-1), "failback_seconds", "want a whole number from 0 to 4294967295, not -1"),
         ("/route_classes/0/weights", json!({"dx": 0, "vpn": 0}), "route_classes[0].weights", "every weight is zero"),
         ("/route_classes/0/weights", json!({}), "route_classes[0].weights", "every weight is zero"),
@@ -399,4 +405,15 @@ fn refuses_a_repeated_key() {
         assert!(error.problem.contains(&format!("`{named}` is there twice")), "{error}");
         assert_eq!(error.key, key);
     }
+}
+
+#[test]
+fn an_api_key_excludes_the_agent_runtime() {
+    let mut document = base();
+    document["optional_operations"] = json!(["batch_jobs", "agent_runtime"]);
+    assert!(load(&document).is_ok());
+    document["auth"] = json!("bearer");
+    let error = load(&document).unwrap_err();
+    assert_eq!(error.key, "optional_operations[1]");
+    assert!(error.to_string().contains("takes no API key"), "{error}");
 }

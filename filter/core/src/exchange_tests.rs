@@ -155,6 +155,12 @@ fn refuses_by_the_right_name() {
             "AccessDeniedException",
             "carries StopModelInvocationJob",
         ),
+        (
+            &[(":path", "/rerank")],
+            403,
+            "AccessDeniedException",
+            "carries Rerank only if `optional_operations` of its document lists `agent_runtime`",
+        ),
         (&[(":path", "/model/a.x/converse-stream")], 403, "AccessDeniedException", "no route class"),
         (&[("content-length", "-1")], 400, "ValidationException", "'content-length'"),
         (&[("x-amzn-bedrock-trace", "twice")], 400, "ValidationException", "'x-amzn-bedrock-trace' is repeated"),

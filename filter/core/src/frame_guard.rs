@@ -11,6 +11,8 @@ const MAX_HELD: usize = 256 << 10;
 pub struct FrameGuard {
     held: Vec<u8>,
     state: Passing,
+    /// The exception of a stream that breaks off, as SDKs name it.
+    exception: &'static str,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -35,9 +37,15 @@ pub enum StreamEnd {
 }
 
 impl FrameGuard {
-    /// Guards a response; `event_stream` says whether it is an event stream.
-    pub fn new(event_stream: bool) -> Self {
-        Self { held: Vec::new(), state: if event_stream { Passing::Frames } else { Passing::Opaque } }
+    /// Guards a response; `event_stream` says whether it is an event stream, and `exception` what SDKs raise if it breaks off
+    /// ([`Operation::stream_exception`](crate::operation::Operation::stream_exception)).
+    pub fn new(event_stream: bool, exception: &'static str) -> Self {
+        Self { held: Vec::new(), state: if event_stream { Passing::Frames } else { Passing::Opaque }, exception }
+    }
+
+    /// The exception of a stream that breaks off.
+    pub fn exception(&self) -> &'static str {
+        self.exception
     }
 
     /// Takes the next bytes and returns those that pass.
@@ -72,7 +80,7 @@ impl FrameGuard {
         let held = std::mem::take(&mut self.held);
         match self.state {
             _ if complete => StreamEnd::Complete(held),
-            Passing::Frames => StreamEnd::Exception(exception(message)),
+            Passing::Frames => StreamEnd::Exception(exception(self.exception, message)),
             Passing::Long(_) | Passing::Opaque => StreamEnd::Reset,
         }
     }
@@ -84,14 +92,14 @@ fn frame_length(bytes: &[u8]) -> Option<Result<usize, ()>> {
     Some(prelude.map(|prelude| prelude.total as usize).map_err(|_| ()))
 }
 
-/// The exception that SDKs raise as `ServiceUnavailableException`. The models of ConverseStream and
-/// InvokeModelWithResponseStream both have it.
-fn exception(message: &str) -> Vec<u8> {
-    let headers = [
-        (":exception-type", "serviceUnavailableException"),
-        (":content-type", "application/json"),
-        (":message-type", "exception"),
-    ];
+/// The exception that SDKs raise as `name`; in a frame it begins with a lower-case letter.
+fn exception(name: &str, message: &str) -> Vec<u8> {
+    let mut name = name.to_owned();
+    if let Some(first) = name.get_mut(..1) {
+        first.make_ascii_lowercase();
+    }
+    let headers =
+        [(":exception-type", name.as_str()), (":content-type", "application/json"), (":message-type", "exception")];
     frame(&headers, serde_json::json!({ "message": message }).to_string().as_bytes())
 }
 

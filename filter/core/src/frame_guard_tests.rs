@@ -1,6 +1,7 @@
 use super::*;
 use crate::usage::eventstream::Frames;
 
+const NAME: &str = "ServiceUnavailableException";
 const MESSAGE: &str = "it broke off";
 
 fn event(payload: usize) -> Vec<u8> {
@@ -16,7 +17,7 @@ fn passed(guard: &mut FrameGuard, bytes: &[u8], size: usize) -> Vec<u8> {
 fn a_complete_stream_passes_unchanged() {
     let stream = [event(3), event(0), event(1000), event(MAX_HELD), event(7)].concat();
     for size in [1, 11, 12, 13, 4096, stream.len()] {
-        let mut guard = FrameGuard::new(true);
+        let mut guard = FrameGuard::new(true, NAME);
         let mut all = passed(&mut guard, &stream, size);
         let StreamEnd::Complete(last) = guard.end(true, MESSAGE) else { panic!("complete") };
         all.extend(last);
@@ -27,7 +28,7 @@ fn a_complete_stream_passes_unchanged() {
 #[test]
 fn a_frame_passes_once_it_is_complete() {
     let (first, second) = (event(10), event(20));
-    let mut guard = FrameGuard::new(true);
+    let mut guard = FrameGuard::new(true, NAME);
     assert_eq!(guard.feed(&first), first);
     let (begin, rest) = second.split_at(second.len() - 1);
     assert_eq!(guard.feed(begin), b"");
@@ -38,7 +39,7 @@ fn a_frame_passes_once_it_is_complete() {
 fn a_broken_stream_ends_with_an_exception() {
     let stream = [event(3), event(40), event(5)].concat();
     for cut in 0..=stream.len() {
-        let mut guard = FrameGuard::new(true);
+        let mut guard = FrameGuard::new(true, NAME);
         let mut all = guard.feed(&stream[..cut]);
         let StreamEnd::Exception(exception) = guard.end(false, MESSAGE) else { panic!("exception, cut at {cut}") };
         all.extend(exception);
@@ -52,19 +53,19 @@ fn a_broken_stream_ends_with_an_exception() {
 #[test]
 fn a_broken_long_frame_is_a_reset() {
     let (long, short) = (event(MAX_HELD + 1), event(1));
-    let mut guard = FrameGuard::new(true);
+    let mut guard = FrameGuard::new(true, NAME);
     let begin = &long[..MAX_HELD];
     assert_eq!(passed(&mut guard, begin, 1 << 14), begin);
     assert!(guard.held.is_empty());
     assert_eq!(guard.end(false, MESSAGE), StreamEnd::Reset);
-    let mut guard = FrameGuard::new(true);
+    let mut guard = FrameGuard::new(true, NAME);
     assert_eq!(passed(&mut guard, &[&long[..], &short].concat(), 1 << 14), [&long[..], &short].concat());
     assert!(matches!(guard.end(false, MESSAGE), StreamEnd::Exception(_)), "between frames again");
 }
 
 #[test]
 fn a_broken_opaque_response_is_a_reset() {
-    for mut guard in [FrameGuard::new(false), FrameGuard::new(true)] {
+    for mut guard in [FrameGuard::new(false, NAME), FrameGuard::new(true, NAME)] {
         assert_eq!(guard.feed(br#"{"message": "no frame, "#), br#"{"message": "no frame, "#);
         assert_eq!(guard.end(false, MESSAGE), StreamEnd::Reset);
         assert_eq!(guard.end(true, MESSAGE), StreamEnd::Complete(Vec::new()));
@@ -76,14 +77,16 @@ fn a_malformed_frame_loses_no_bytes() {
     let mut bad = event(9);
     bad[9] ^= 1;
     let stream = [event(1), bad, event(2)].concat();
-    let mut guard = FrameGuard::new(true);
+    let mut guard = FrameGuard::new(true, NAME);
     assert_eq!(passed(&mut guard, &stream, 5), stream);
     assert_eq!(guard.end(false, MESSAGE), StreamEnd::Reset);
 }
 
 #[test]
 fn the_exception_is_the_one_that_sdks_know() {
-    let StreamEnd::Exception(bytes) = FrameGuard::new(true).end(false, "no \"answer\"") else { panic!("exception") };
+    let StreamEnd::Exception(bytes) = FrameGuard::new(true, NAME).end(false, "no \"answer\"") else {
+        panic!("exception")
+    };
     let text = String::from_utf8_lossy(&bytes);
     for part in [
         ":exception-type\u{7}\0\u{1b}serviceUnavailableException",

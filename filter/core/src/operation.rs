@@ -1,6 +1,6 @@
 //! The operations of Bedrock that cross, known by method and path template.
 //!
-//! Source: the service models of botocore 1.44.8 (`bedrock-runtime`, `bedrock`). The path that crosses is rendered
+//! Source: the service models of botocore 1.44.8 (`bedrock-runtime`, `bedrock`, `bedrock-agent-runtime`). The path that crosses is rendered
 //! from the template and the decoded labels, so that only one spelling (`:` → `%3A`, `/` → `%2F`) is ever signed.
 
 use crate::encoding::{self, DecodeError};
@@ -8,7 +8,7 @@ use crate::query::{self, QueryProblem};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// A service endpoint of Bedrock. Both sign as `bedrock`.
+/// A service endpoint of Bedrock. All sign as `bedrock`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -17,6 +17,8 @@ pub enum Service {
     BedrockRuntime,
     /// `bedrock`: the control plane. All is read only, but for batch jobs.
     Bedrock,
+    /// `bedrock-agent-runtime`: knowledge bases and reranking.
+    BedrockAgentRuntime,
 }
 
 /// Operations that are carried only where the document's `optional_operations` lists them.
@@ -26,10 +28,12 @@ pub enum Service {
 pub enum OperationGroup {
     /// Batch inference: jobs that read prompts from S3 and write the responses there, with a role that the caller names.
     BatchJobs,
+    /// Knowledge bases and reranking, on an endpoint of their own.
+    AgentRuntime,
 }
 
 /// Every group.
-pub const GROUPS: [OperationGroup; 1] = [OperationGroup::BatchJobs];
+pub const GROUPS: [OperationGroup; 2] = [OperationGroup::BatchJobs, OperationGroup::AgentRuntime];
 
 /// HTTP method of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +55,8 @@ pub enum Metering {
     Json,
     /// An event stream.
     EventStream,
+    /// Nowhere: an event stream without them.
+    UncountedStream,
 }
 
 macro_rules! operations {
@@ -151,6 +157,10 @@ operations! {
         "submitTimeAfter" "submitTimeBefore" "statusEquals" "nameContains" "maxResults" "nextToken" "sortBy" "sortOrder"
     ],
     StopModelInvocationJob: Bedrock Post "/model-invocation-job/{jobIdentifier}/stop" Free "bedrock:StopModelInvocationJob",
+    Rerank: BedrockAgentRuntime Post "/rerank" Free "bedrock:Rerank",
+    Retrieve: BedrockAgentRuntime Post "/knowledgebases/{knowledgeBaseId}/retrieve" Free "bedrock:Retrieve",
+    RetrieveAndGenerate: BedrockAgentRuntime Post "/retrieveAndGenerate" Free "bedrock:RetrieveAndGenerate",
+    RetrieveAndGenerateStream: BedrockAgentRuntime Post "/retrieveAndGenerateStream" UncountedStream "bedrock:RetrieveAndGenerate",
 }
 
 /// The call that a request line asks for.
@@ -222,6 +232,15 @@ impl Service {
         match self {
             Self::BedrockRuntime => "bedrock-runtime",
             Self::Bedrock => "bedrock",
+            Self::BedrockAgentRuntime => "bedrock-agent-runtime",
+        }
+    }
+
+    /// The group of all its operations, if they are carried only where the document lists it.
+    pub const fn group(self) -> Option<OperationGroup> {
+        match self {
+            Self::BedrockRuntime | Self::Bedrock => None,
+            Self::BedrockAgentRuntime => Some(OperationGroup::AgentRuntime),
         }
     }
 }
@@ -231,6 +250,7 @@ impl OperationGroup {
     pub const fn name(self) -> &'static str {
         match self {
             Self::BatchJobs => "batch_jobs",
+            Self::AgentRuntime => "agent_runtime",
         }
     }
 }
@@ -284,7 +304,7 @@ impl Operation {
             | Self::GetModelInvocationJob
             | Self::ListModelInvocationJobs
             | Self::StopModelInvocationJob => Some(OperationGroup::BatchJobs),
-            _ => None,
+            _ => self.service().group(),
         }
     }
 
@@ -294,7 +314,8 @@ impl Operation {
     }
 
     /// The IAM action that allows it. Source: AWS's Service Authorization Reference, "Actions defined by Amazon Bedrock", and
-    /// the Bedrock user guide, "Prerequisites for running model inference".
+    /// the Bedrock user guide, "Prerequisites for running model inference". The reference has no action for
+    /// RetrieveAndGenerateStream; that it is RetrieveAndGenerate's was not tried.
     pub const fn iam_action(self) -> &'static str {
         self.row().iam_action
     }
@@ -312,7 +333,22 @@ impl Operation {
 
     /// Whether its response is an event stream.
     pub fn streams(self) -> bool {
-        self.metering() == Metering::EventStream
+        matches!(self.metering(), Metering::EventStream | Metering::UncountedStream)
+    }
+
+    /// The exception with which its stream ends if the connection to Bedrock breaks off, as SDKs name it: one of those that the
+    /// service model gives the stream, or SDKs do not read its message.
+    pub fn stream_exception(self) -> &'static str {
+        match self.service() {
+            Service::BedrockRuntime | Service::Bedrock => "ServiceUnavailableException",
+            Service::BedrockAgentRuntime => "BadGatewayException",
+        }
+    }
+
+    /// Whether Bedrock takes an API key for it
+    /// (<https://docs.aws.amazon.com/bedrock/latest/userguide/api-keys-reference.html>).
+    pub fn takes_api_key(self) -> bool {
+        self.service() != Service::BedrockAgentRuntime
     }
 
     /// Whether its first label is a model, to which aliases and model policy apply.

@@ -10,7 +10,7 @@ use crate::config::{self, Auth, Config, ConfigError, Limits, Principal, Role, at
 use crate::credentials::source::CredentialSources;
 use crate::model::{self, GovCloudId, Pattern, patterns};
 use crate::names::{PathName, RegionName};
-use crate::operation::{Operation, OperationGroup, arn_account};
+use crate::operation::{Operation, OperationGroup, Service, arn_account};
 use crate::quota::OutputRates;
 use crate::region::{self, Region};
 use crate::route::{self, Cluster, RouteClass, SERVICES, Subject};
@@ -80,6 +80,9 @@ pub enum OperationRefusal {
         /// Its group.
         group: OperationGroup,
     },
+    /// It does not take the API key that the gateway has.
+    #[error("Bedrock takes no API key for {0}, and the gateway has nothing else (`auth: bearer` of its document)")]
+    ApiKey(Operation),
 }
 
 /// Why a model is refused.
@@ -137,6 +140,11 @@ fn optional_operations(config: &Config) -> Result<Vec<OperationGroup>, ConfigErr
         groups.iter().enumerate().find(|(index, group)| groups.iter().take(*index).any(|earlier| earlier == *group))
     {
         return Err(at(format!("optional_operations[{index}]"), format!("'{}' is there twice", group.name())));
+    }
+    let bearer = config.auth == Some(Auth::Bearer);
+    if let Some(index) = groups.iter().position(|group| bearer && *group == OperationGroup::AgentRuntime) {
+        let problem = "Bedrock takes no API key for these operations: remove `agent_runtime`, or change `auth`";
+        return Err(at(format!("optional_operations[{index}]"), problem));
     }
     Ok(groups.clone())
 }
@@ -228,11 +236,19 @@ impl Policy {
         }
     }
 
+    /// The services that calls may go to.
+    pub fn services(&self) -> impl Iterator<Item = Service> + Clone {
+        route::services(&self.optional_operations)
+    }
+
     /// Whether an operation is carried at all.
     ///
     /// # Errors
-    /// [`OperationRefusal`] if it is of a group that the document does not list.
+    /// [`OperationRefusal`] if it is of a group that the document does not list, or takes no API key and the gateway has one.
     pub fn check_operation(&self, operation: Operation) -> Result<(), OperationRefusal> {
+        if self.auth == Auth::Bearer && !operation.takes_api_key() {
+            return Err(OperationRefusal::ApiKey(operation));
+        }
         match operation.group().filter(|group| !self.optional_operations.contains(group)) {
             Some(group) => Err(OperationRefusal::NotListed { operation, group }),
             None => Ok(()),
@@ -286,7 +302,7 @@ impl Policy {
     }
 
     /// Whether any rule depends on the model. Then an operation that names its model where the gateway does not look
-    /// ([`Operation::hides_model`]) is refused.
+    /// (StartAsyncInvoke, in its body) is refused.
     pub fn depends_on_model(&self) -> bool {
         !self.deny.is_empty()
             || !self.allow.iter().any(Pattern::takes_all)

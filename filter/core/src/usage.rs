@@ -26,7 +26,7 @@ pub struct Meter {
     headers: Usage,
     /// Of the response's headers.
     served: Serving,
-    /// Whether a model answers: with a success, to an operation that runs one.
+    /// Whether a model answers and its tokens are reported: with a success, to an operation that runs one.
     runs: bool,
     /// Bytes of the body, as far as it was read.
     bytes: u64,
@@ -80,12 +80,18 @@ impl Meter {
         // No content type: assume the operation's default.
         let is = |kind: &str| headers.get("content-type").is_none_or(|given| given.starts_with(kind.as_bytes()));
         let body = match metering {
-            Metering::EventStream if is("application/vnd.amazon.eventstream") => Body::Stream(Box::default()),
+            Metering::EventStream | Metering::UncountedStream if is("application/vnd.amazon.eventstream") => {
+                Body::Stream(Box::default())
+            }
             Metering::Json if (lacks || traced) && is("application/json") => Body::Json(Box::default()),
             Metering::Guardrail if is("application/json") => Body::Json(Box::default()),
-            Metering::Json | Metering::EventStream | Metering::Guardrail | Metering::Free => Body::Unwatched,
+            Metering::Json
+            | Metering::EventStream
+            | Metering::UncountedStream
+            | Metering::Guardrail
+            | Metering::Free => Body::Unwatched,
         };
-        let runs = metering != Metering::Guardrail;
+        let runs = matches!(metering, Metering::Json | Metering::EventStream);
         Self { body, headers: counted, served: serving::of_headers(headers), runs, bytes: 0 }
     }
 
@@ -121,7 +127,9 @@ impl Meter {
                 let broken =
                     || frames.error().or((complete && frames.inside_frame()).then_some(StreamError::Truncated));
                 let error = error.or_else(|| broken().map(|error| error.name().to_owned()));
-                let ended = frames.has_end() && error.is_none();
+                // A stream without counts has no event that ends it.
+                let at_end = if self.runs { frames.has_end() } else { complete };
+                let ended = at_end && error.is_none();
                 let stream = if ended { StreamOutcome::Complete } else { StreamOutcome::Incomplete };
                 (frames.tokens(), error, Some(stream))
             }

@@ -251,3 +251,20 @@ fn a_stream_without_its_end_is_incomplete() {
     }
     assert_eq!(json("{}", &[], false, 9).stream, None);
 }
+
+/// Knowledge bases' streams have no counts, and no event that ends them.
+#[test]
+fn a_stream_without_counts_is_whole_at_its_end() {
+    let headers = headers(&[("content-type", "application/vnd.amazon.eventstream")]);
+    let event = [(":message-type", "event"), (":event-type", "output"), (":content-type", "application/json")];
+    let frame = eventstream::frame(&event, b"{\"text\":\"a\"}");
+    let mut meter = Meter::start(Metering::UncountedStream, 200, &headers, false);
+    assert!(meter.reads_event_stream());
+    meter.feed(&frame);
+    assert_eq!(meter.reading(false).stream, Some(StreamOutcome::Incomplete));
+    assert_eq!(meter.reading(true).stream, Some(StreamOutcome::Complete));
+    assert_eq!((meter.estimate(100, true), meter.estimate(100, false)), (None, None));
+    meter.feed(&frame[..9]);
+    let cut = meter.reading(true);
+    assert_eq!((cut.stream, cut.error.is_some()), (Some(StreamOutcome::Incomplete), true));
+}

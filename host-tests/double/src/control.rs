@@ -125,7 +125,11 @@ pub(crate) fn answer(call: &Call, context: &Context<'_>) -> Result<Answer, Inval
         | Operation::InvokeModelWithResponseStream
         | Operation::Converse
         | Operation::ConverseStream
-        | Operation::CountTokens => {
+        | Operation::CountTokens
+        | Operation::Rerank
+        | Operation::Retrieve
+        | Operation::RetrieveAndGenerate
+        | Operation::RetrieveAndGenerateStream => {
             Answer::error(500, "InternalServerException", "the double ran no model for this operation")
         }
     })

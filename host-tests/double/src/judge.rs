@@ -9,7 +9,7 @@ use super::keyring::{Issued, Keyring};
 use super::operation::{Call, Service, Unrecognised, recognise};
 use super::sigv4::{AccessKey, Authorization, Expected, Refusal, WireRequest, verify};
 
-/// The signing name of both services.
+/// The signing name of all services.
 const SIGNING_NAME: &str = "bedrock";
 
 /// The headers that may cross, with `x-amzn-bedrock-*`.
@@ -93,8 +93,7 @@ impl Rules {
             Endpoints::Standard => &[""],
             Endpoints::Fips => &["-fips"],
         };
-        let services = [Service::Bedrock, Service::BedrockRuntime];
-        let hosts = services
+        let hosts = Service::ALL
             .iter()
             .flat_map(|service| suffixes.iter().map(move |suffix| format!("{}{suffix}", service.as_str())));
         hosts.flat_map(|host| self.regions.iter().map(move |region| format!("{host}.{region}.amazonaws.com"))).collect()
@@ -104,11 +103,8 @@ impl Rules {
     #[must_use]
     pub fn endpoint(&self, host: &str) -> Option<(Service, &str)> {
         let label = host.split('.').next()?;
-        let service = match label.strip_suffix("-fips").unwrap_or(label) {
-            "bedrock" => Service::Bedrock,
-            "bedrock-runtime" => Service::BedrockRuntime,
-            _ => return None,
-        };
+        let name = label.strip_suffix("-fips").unwrap_or(label);
+        let service = Service::ALL.into_iter().find(|service| service.as_str() == name)?;
         let region = self.regions.iter().find(|region| host == format!("{label}.{region}.amazonaws.com"))?;
         let fits = match self.endpoints {
             Endpoints::Any => true,
@@ -152,6 +148,10 @@ impl Rules {
         if call.operation.service() != service {
             let message = format!("{:?} is not an operation of {}", call.operation, service.as_str());
             return Err(refused(404, "UnknownOperationException", message));
+        }
+        // https://docs.aws.amazon.com/bedrock/latest/userguide/api-keys-reference.html; its status and text were not seen.
+        if service == Service::BedrockAgentRuntime && verdict == Verdict::Bearer {
+            return Err(refused(403, "AccessDeniedException", "This operation does not take API keys."));
         }
         Ok(Admitted { region: region.to_owned(), call, verdict })
     }

@@ -14,6 +14,7 @@
 //! # Ok::<(), bedrock_double::StartError>(())
 //! ```
 
+mod agent;
 pub mod answer;
 mod batch;
 pub mod catalogue;

@@ -4,13 +4,15 @@ use thiserror::Error;
 
 use super::sigv4::{percent_decode, percent_encode};
 
-/// One of Bedrock's two endpoints.
+/// One of Bedrock's endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
     /// `bedrock`: the catalogue.
     Bedrock,
     /// `bedrock-runtime`: inference.
     BedrockRuntime,
+    /// `bedrock-agent-runtime`: knowledge bases and reranking.
+    BedrockAgentRuntime,
 }
 
 impl Service {
@@ -20,8 +22,12 @@ impl Service {
         match self {
             Self::Bedrock => "bedrock",
             Self::BedrockRuntime => "bedrock-runtime",
+            Self::BedrockAgentRuntime => "bedrock-agent-runtime",
         }
     }
+
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Bedrock, Self::BedrockRuntime, Self::BedrockAgentRuntime];
 }
 
 /// The operations, in the API's names.
@@ -58,6 +64,10 @@ pub enum Operation {
     GetModelInvocationJob,
     ListModelInvocationJobs,
     StopModelInvocationJob,
+    Rerank,
+    Retrieve,
+    RetrieveAndGenerate,
+    RetrieveAndGenerateStream,
 }
 
 /// Method, template with `{}` for a label, operation.
@@ -93,6 +103,10 @@ const TABLE: &[(&str, &str, Operation)] = &[
     ("GET", "/model-invocation-job/{}", Operation::GetModelInvocationJob),
     ("GET", "/model-invocation-jobs", Operation::ListModelInvocationJobs),
     ("POST", "/model-invocation-job/{}/stop", Operation::StopModelInvocationJob),
+    ("POST", "/rerank", Operation::Rerank),
+    ("POST", "/knowledgebases/{}/retrieve", Operation::Retrieve),
+    ("POST", "/retrieveAndGenerate", Operation::RetrieveAndGenerate),
+    ("POST", "/retrieveAndGenerateStream", Operation::RetrieveAndGenerateStream),
 ];
 
 impl Operation {
@@ -115,6 +129,9 @@ impl Operation {
             | Self::StartAsyncInvoke
             | Self::GetAsyncInvoke
             | Self::ListAsyncInvokes => Service::BedrockRuntime,
+            Self::Rerank | Self::Retrieve | Self::RetrieveAndGenerate | Self::RetrieveAndGenerateStream => {
+                Service::BedrockAgentRuntime
+            }
             _ => Service::Bedrock,
         }
     }
@@ -122,7 +139,7 @@ impl Operation {
     /// Whether the answer is an event stream.
     #[must_use]
     pub fn streams(self) -> bool {
-        matches!(self, Self::ConverseStream | Self::InvokeModelWithResponseStream)
+        matches!(self, Self::ConverseStream | Self::InvokeModelWithResponseStream | Self::RetrieveAndGenerateStream)
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::agent;
 use super::answer::{Answer, Step};
 use super::catalogue::{Catalogue, Target};
 use super::context::Context;
@@ -12,7 +13,7 @@ use super::converse::{Invalid, Question};
 use super::eventstream::{exception, with_bad_crc};
 use super::fault::ModelFault;
 use super::invoke::{Prompt, count_tokens};
-use super::operation::{Call, Operation};
+use super::operation::{Call, Operation, Service};
 
 /// Time for sent bytes to arrive before a reset discards them.
 const BEFORE_RESET: Duration = Duration::from_millis(50);
@@ -130,6 +131,7 @@ fn target(asked: &Asked<'_>, body: &Value) -> Result<(String, Option<ModelFault>
         Operation::StartAsyncInvoke | Operation::CreateModelInvocationJob => {
             body.get("modelId").and_then(Value::as_str)
         }
+        operation if operation.service() == Service::BedrockAgentRuntime => agent::model(body),
         _ => None,
     };
     let Some(model_id) = model_id else {
@@ -175,6 +177,10 @@ fn answer(
             return Err("The provided model doesn't support counting tokens.".to_owned());
         }
         Operation::CountTokens => count_tokens(model, body)?,
+        operation if operation.service() == Service::BedrockAgentRuntime => {
+            let catalogue = asked.catalogue;
+            agent::answer(asked.call, &Context { catalogue, region: asked.region, query: asked.query, body })?
+        }
         _ => control::answer(
             asked.call,
             &Context { catalogue: asked.catalogue, region: asked.region, query: asked.query, body },

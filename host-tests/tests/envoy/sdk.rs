@@ -11,7 +11,7 @@ const PROFILE: &str = "us.anthropic.claude-3-5-sonnet-20241022-v2:0";
 #[test]
 fn boto3_calls_every_operation() {
     let dir = tempfile::tempdir().unwrap();
-    let policy = policy(dir.path(), "\nregions:\n", "\noptional_operations: [batch_jobs]\nregions:\n");
+    let policy = policy(dir.path(), "\nregions:\n", "\noptional_operations: [batch_jobs, agent_runtime]\nregions:\n");
     let harness = Harness::new(Keys::Temporary, &["internet"], |double| double, &["--policy", &policy]);
     let calls = python("operations", &harness.gateway.http);
     assert_all_answered(&calls);
@@ -51,6 +51,41 @@ fn refuses_operations_that_are_not_listed() {
     let message = error["message"].as_str().unwrap();
     assert!(message.contains("CreateModelInvocationJob") && message.contains("`optional_operations`"), "{message}");
     assert!(message.contains("lists `batch_jobs`"), "{message}");
+    assert!(harness.received().is_empty());
+}
+
+/// The stream's exceptions are those of its service model, and a broken one is told by a name that SDKs know.
+#[test]
+fn knowledge_bases_answer_over_their_endpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = policy(dir.path(), "\nregions:\n", "\noptional_operations: [agent_runtime]\nregions:\n");
+    let harness = Harness::new(Keys::Temporary, &["internet"], |double| double, &["--policy", &policy]);
+    let calls = python("agent", &harness.gateway.http);
+    for name in ["Rerank", "Retrieve", "RetrieveAndGenerate", "RetrieveAndGenerateStream"] {
+        assert!(call(&calls, name)["error"].is_null(), "{calls:#?}");
+    }
+    let stream = call(&calls, "RetrieveAndGenerateStream");
+    assert_eq!((&stream["text"], &stream["events"]), (&"echo: hello there".into(), &4.into()));
+    assert_eq!(stream["session"], call(&calls, "RetrieveAndGenerate")["session"]);
+    let broken = call(&calls, "broken");
+    assert_eq!(broken["code"], "badGatewayException");
+    assert!(broken["message"].as_str().unwrap().contains("broke off"), "{broken}");
+    assert_eq!(call(&calls, "exception")["code"], "throttlingException");
+    assert_eq!(call(&calls, "unknown")["error"]["class"], "ResourceNotFoundException");
+    harness.assert_no_violation();
+    assert!(harness.received().iter().all(|request| request.host == "bedrock-agent-runtime.us-east-1.amazonaws.com"));
+}
+
+#[test]
+fn refuses_knowledge_bases_with_an_api_key() {
+    let harness = Harness::lone(Keys::Api);
+    let calls = python("agent", &harness.gateway.http);
+    for name in ["Rerank", "Retrieve", "RetrieveAndGenerate", "RetrieveAndGenerateStream"] {
+        let error = &call(&calls, name)["error"];
+        assert_eq!((&error["class"], &error["status"]), (&"AccessDeniedException".into(), &403.into()), "{error}");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains(&format!("takes no API key for {name}")), "{message}");
+    }
     assert!(harness.received().is_empty());
 }
 

@@ -25,7 +25,7 @@ fn texts(value: &Value) -> Vec<&str> {
 #[test]
 fn no_wildcard_but_where_an_action_needs_it() {
     let policies = policies();
-    assert_eq!(policies.len(), 15);
+    assert_eq!(policies.len(), 16);
     for (name, policy) in policies {
         assert_eq!(policy["Version"], "2012-10-17", "{name}");
         for statement in policy["Statement"].as_array().unwrap() {
@@ -42,6 +42,7 @@ fn no_wildcard_but_where_an_action_needs_it() {
                 "bedrock:GetFoundationModelAvailability",
                 "bedrock:ListFoundationModels",
                 "bedrock:ListModelInvocationJobs",
+                "bedrock:Rerank",
                 "cloudformation:ListStacks",
                 "kms:CreateKey",
                 "ec2:DescribeVpcs",
@@ -107,7 +108,10 @@ fn each_operation_has_its_action_and_its_row() {
     let statements = |name: &str| all[name]["Statement"].as_array().unwrap().clone();
     let together = [statements("commercial-bedrock.json"), statements("commercial-operations.json")].concat();
     assert_eq!(operations::faults(&json!({ "Statement": together }), None), []);
-    for (name, group) in [("commercial-batch-jobs.json", OperationGroup::BatchJobs)] {
+    for (name, group) in [
+        ("commercial-batch-jobs.json", OperationGroup::BatchJobs),
+        ("commercial-agent-runtime.json", OperationGroup::AgentRuntime),
+    ] {
         assert_eq!(operations::faults(&all[name], Some(group)), [], "{name}");
     }
 

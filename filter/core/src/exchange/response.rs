@@ -3,6 +3,7 @@
 use super::{Exchange, Relay, State};
 use crate::frame_guard::{FrameGuard, StreamEnd};
 use crate::headers::Headers;
+use crate::operation::Operation;
 use crate::reply::{Refusal, restored};
 use crate::step::{ResponseBodyMode, ResponseEvent, ResponseStep};
 use crate::usage::Meter;
@@ -65,7 +66,8 @@ impl Exchange {
             self.meter = Meter::start(operation.metering(), status, headers, self.traced);
         }
         if relayed {
-            self.relay = Relay::Streaming(FrameGuard::new(self.meter.reads_event_stream()));
+            let exception = self.operation.map_or("ServiceUnavailableException", Operation::stream_exception);
+            self.relay = Relay::Streaming(FrameGuard::new(self.meter.reads_event_stream(), exception));
         }
         ResponseStep::Continue
     }
@@ -82,13 +84,14 @@ impl Exchange {
 
     fn response_end(&mut self, complete: bool) -> ResponseStep {
         let Relay::Streaming(guard) = &mut self.relay else { return ResponseStep::Continue };
+        let name = guard.exception();
         match guard.end(complete, BROKEN_OFF) {
             StreamEnd::Complete(last) => {
                 self.meter.feed(&last);
                 ResponseStep::Replace(last)
             }
             StreamEnd::Exception(exception) => {
-                self.facts.error.get_or_insert_with(|| "ServiceUnavailableException".to_owned());
+                self.facts.error.get_or_insert_with(|| name.to_owned());
                 ResponseStep::Replace(exception)
             }
             StreamEnd::Reset => {

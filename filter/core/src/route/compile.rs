@@ -67,6 +67,7 @@ fn class_of(
     };
     Ok(RouteClass {
         name: name.clone(),
+        services: super::services(&config.optional_operations).collect(),
         models: list("models", &class.models)?,
         operations: class.operations.clone(),
         principals: list("principals", &class.principals)?,

@@ -14,19 +14,26 @@ pub(crate) use coverage::findings;
 use crate::config::{AuditMode, BodyBytes, Dscp, Limits, Priority};
 use crate::model::{self, Pattern};
 use crate::names::{PathName, RegionName};
-use crate::operation::{Operation, RegionScope, Service};
+use crate::operation::{Operation, OperationGroup, RegionScope, Service};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 use weights::{in_order_of_weight, point};
 
-/// The services, each with clusters of its own.
-pub const SERVICES: [Service; 2] = [Service::BedrockRuntime, Service::Bedrock];
+/// The services, each with clusters of its own where the document carries its operations.
+pub const SERVICES: [Service; 3] = [Service::BedrockRuntime, Service::Bedrock, Service::BedrockAgentRuntime];
+
+/// The services that calls may go to in a document with these `optional_operations`.
+pub fn services(optional: &[OperationGroup]) -> impl Iterator<Item = Service> + Clone {
+    SERVICES.into_iter().filter(|service| service.group().is_none_or(|group| optional.contains(&group)))
+}
 
 /// A rule: which calls may take which paths.
 #[derive(Debug)]
 pub struct RouteClass {
     name: String,
+    /// Those that have clusters.
+    services: Vec<Service>,
     models: Option<Vec<Pattern>>,
     operations: Option<Vec<Operation>>,
     principals: Option<Vec<Pattern>>,
@@ -266,7 +273,7 @@ impl RouteClass {
         let only = self.regions.iter().filter(|_| self.regions.len() > 1).map(RegionChoice::Only);
         let choices: Vec<_> = from.chain(only).collect();
         let mut clusters = Vec::new();
-        for service in SERVICES {
+        for service in self.services.iter().copied() {
             for first in firsts() {
                 for choice in &choices {
                     let name = self.cluster(service, first, *choice);

@@ -188,3 +188,17 @@ fn refuses_wrong_names_in_the_environment() {
         assert!(error.contains("BEDROCK_PATHS (environment)") && error.contains(problem), "{text}: {error}");
     }
 }
+
+#[test]
+fn optional_services_have_clusters_where_listed() {
+    let clusters = |optional: Value| {
+        let document = json!({
+            "role": "gateway", "regions": {"us-east-1": {}}, "optional_operations": optional,
+            "route_classes": [{"name": "any", "paths": ["dx"]}]
+        });
+        let policy = Policy::parse(document.to_string().as_bytes(), None).unwrap();
+        policy.clusters().map(|(_, cluster)| cluster.name).collect::<Vec<_>>()
+    };
+    assert_eq!(clusters(json!(["batch_jobs"])), ["bedrock-runtime.any", "bedrock.any"]);
+    assert_eq!(clusters(json!(["agent_runtime"])), ["bedrock-runtime.any", "bedrock.any", "bedrock-agent-runtime.any"]);
+}

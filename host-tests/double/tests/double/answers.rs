@@ -208,3 +208,40 @@ async fn a_batch_job_is_checked_before_it_is_made() {
         assert_eq!(answered.status, status, "{body}");
     }
 }
+
+/// Required members and bounds of the service model, and the one knowledge base.
+#[tokio::test]
+async fn knowledge_bases_check_what_they_are_asked() {
+    let harness = Harness::plain();
+    let client = harness.client();
+    let model = "arn:aws:bedrock:us-east-1::foundation-model/amazon.rerank-v1:0";
+    let source =
+        json!({ "type": "INLINE", "inlineDocumentSource": { "type": "TEXT", "textDocument": { "text": "a" } } });
+    let rerank = |queries: Value, model: &str| {
+        json!({
+            "queries": queries, "sources": [source],
+            "rerankingConfiguration": {
+                "type": "BEDROCK_RERANKING_MODEL",
+                "bedrockRerankingConfiguration": { "modelConfiguration": { "modelArn": model } },
+            },
+        })
+    };
+    let query = json!({ "type": "TEXT", "textQuery": { "text": "a" } });
+    let asked = json!({ "retrievalQuery": { "text": "a" } });
+    for (path, body, status) in [
+        ("/rerank", rerank(json!([query]), model), 200),
+        ("/rerank", rerank(json!([query, query]), model), 400),
+        ("/rerank", rerank(json!([{ "type": "TEXT" }]), model), 400),
+        ("/rerank", rerank(json!([query]), "unknown.model"), 404),
+        ("/rerank", rerank(json!([query]), &model.replace("us-east-1", "us-west-2")), 400),
+        ("/knowledgebases/KB12345678/retrieve", asked.clone(), 200),
+        ("/knowledgebases/KB12345678/retrieve", json!({}), 400),
+        ("/knowledgebases/KB1/retrieve", asked.clone(), 400),
+        ("/knowledgebases/KB00000000/retrieve", asked, 404),
+        ("/retrieveAndGenerate", json!({ "input": { "text": "a" } }), 400),
+    ] {
+        let mut call = Call::post(path, body.to_string());
+        call.host = "bedrock-agent-runtime.us-east-1.amazonaws.com".to_owned();
+        assert_eq!(client.send(&call).await.unwrap().status, status, "{path} {body}");
+    }
+}

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use filter_core::operation::{GROUPS, OPERATIONS, Operation, OperationGroup, Service};
+use filter_core::route::SERVICES;
 use serde_json::Value;
 
 use super::{Report, texts};
@@ -14,7 +15,7 @@ const BEARER: &str = "bedrock:CallWithBearerToken";
 
 /// The actions that have a resource type. Of the others, a statement that names resources allows nothing. The resource type of
 /// ListGuardrails is optional: a call that lists every guardrail names none.
-const WITH_RESOURCE: [&str; 16] = [
+const WITH_RESOURCE: [&str; 17] = [
     "bedrock:ApplyGuardrail",
     "bedrock:CountTokens",
     "bedrock:CreateModelInvocationJob",
@@ -30,6 +31,7 @@ const WITH_RESOURCE: [&str; 16] = [
     "bedrock:GetProvisionedModelThroughput",
     "bedrock:InvokeModel",
     "bedrock:InvokeModelWithResponseStream",
+    "bedrock:Retrieve",
     "bedrock:StopModelInvocationJob",
 ];
 
@@ -61,13 +63,12 @@ pub(super) fn check(report: &mut Report<'_>) {
     if report.resource.kind == "AWS::EC2::VPCEndpoint" {
         let names = texts(report.resource.property("/ServiceName"));
         let Some(service) = names.first().and_then(|name| name.rsplit('.').next()) else { return };
-        let Some(service) = [Service::Bedrock, Service::BedrockRuntime].into_iter().find(|of| of.name() == service)
-        else {
-            return;
-        };
+        let Some(service) = SERVICES.into_iter().find(|of| of.name() == service) else { return };
         // What the role may do decides about optional operations.
         let mut wanted = of_service(service);
-        wanted.insert(BEARER);
+        if carried().any(|operation| operation.service() == service && operation.takes_api_key()) {
+            wanted.insert(BEARER);
+        }
         let place = "/Properties/PolicyDocument";
         document(report, report.resource.property("/PolicyDocument"), place, &wanted);
         return;
