@@ -279,11 +279,13 @@ check_image() {
     done < <(stacks "govcloud/(gateway|vpn)")
 }
 
-# check_zones: AWS offers endpoint services by zone, so both zones of a private path must have all three.
+# check_zones: AWS offers endpoint services by zone, so both zones of a private path must have all of its endpoints.
 check_zones() {
-    local stack file zone zones service
+    local stack file zone zones service services
     while read -r stack file; do
-        for service in bedrock-runtime bedrock sts; do
+        services=(bedrock-runtime bedrock sts)
+        if [[ $(value commercial "${stack#*/}" AgentRuntime) == yes ]]; then services+=(bedrock-agent-runtime); fi
+        for service in "${services[@]}"; do
             if ! zones=$(aws_in commercial ec2 describe-vpc-endpoint-services --service-names "com.amazonaws.$COMMERCIAL_REGION.$service" \
                 --query 'ServiceDetails[0].AvailabilityZones' --output text 2>"$work/reason"); then
                 stop "endpoints of $stack" "$COMMERCIAL_REGION has no service $service: $(reason)" "$page_zones"

@@ -11,7 +11,7 @@ const ANYWHERE: [&str; 2] = ["0.0.0.0/0", "::/0"];
 /// Source: AWS PrivateLink guide, "AWS services that integrate with AWS PrivateLink".
 const fn services(partition: Partition) -> &'static [&'static str] {
     match partition {
-        Partition::Commercial => &["bedrock-runtime", "bedrock", "sts"],
+        Partition::Commercial => &["bedrock-runtime", "bedrock", "bedrock-agent-runtime", "sts"],
         Partition::GovCloud => &[
             "autoscaling",
             "cloudformation",

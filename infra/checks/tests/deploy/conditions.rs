@@ -20,11 +20,15 @@ type Case = (&'static str, &'static str, &'static str, &'static str, &'static st
 const NETWORK: &str = "ArtifactBucket=artifacts\n";
 const IDENTITY: &str = "Issuer=issuer.example.com\nGatewayRoleArn=arn:aws-us-gov:iam::444455556666:role/bedrock-gateway-absent\n\
                         ModelArns=arn:aws:bedrock:*::foundation-model/anthropic.*\n";
+const COMMERCIAL_NETWORK: &str = "Path=vpn\nVpcCidr=10.100.0.0/24\nZoneA=us-east-1a\nZoneB=us-east-1b\nGovCloudCidr=10.64.0.0/20\n\
+                                  ModelArns=arn:aws:bedrock:*::foundation-model/anthropic.*\n\
+                                  RoleArn=arn:aws:iam::111122223333:role/bedrock-gateway\n";
 const ANCHOR: &str = "TrustAnchorCertificate=@{file:ca.pem}\n";
 const CASES: &[Case] = &[
     ("govcloud/secrets", "", "CertificateSecretArn", "Certificate=yes", "Certificate=yes\n"),
     ("govcloud/network", NETWORK, "PublicSubnetIds", "Internet other than none", "Internet=routers\n"),
     ("commercial/identity", IDENTITY, "ApiKeyUserName", "ApiKeyUser=yes", "ApiKeyUser=yes\n"),
+    ("commercial/network", COMMERCIAL_NETWORK, "BedrockAgentRuntimeName", "AgentRuntime=yes", "AgentRuntime=yes\n"),
     ("commercial/identity", IDENTITY, "TrustAnchorArn", "TrustAnchorCertificate", ANCHOR),
     ("commercial/identity", IDENTITY, "ProfileArn", "TrustAnchorCertificate", ANCHOR),
     ("commercial/identity", IDENTITY, "CertificateRoleArn", "TrustAnchorCertificate", ANCHOR),

@@ -83,8 +83,10 @@ fn the_commercial_role_matches_the_policies() {
     let calls = filled(&resources["CallBedrock"]["PolicyDocument"], &models);
     assert_eq!(calls, shown);
 
-    let filled_in = filled(&resources["BatchJobs"]["PolicyDocument"], &models);
-    assert_eq!(filled_in, policy("commercial-batch-jobs.json"));
+    for (id, name) in [("BatchJobs", "commercial-batch-jobs.json"), ("KnowledgeBases", "commercial-agent-runtime.json")]
+    {
+        assert_eq!(filled(&resources[id]["PolicyDocument"], &models), policy(name), "{id}");
+    }
 
     // A parameter has at most 4,096 bytes, and a managed policy 6,144 characters: every list of models fits.
     // https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html

@@ -56,6 +56,18 @@ const PLANTED: &[Planted] = &[
     ),
     (
         "commercial/network.yaml",
+        "Action: [bedrock:Rerank, bedrock:RetrieveAndGenerate]",
+        "Action: [bedrock:RetrieveAndGenerate]",
+        ("operations", "BedrockAgentRuntimeEndpoint", "bedrock:Rerank"),
+    ),
+    (
+        "commercial/identity.yaml",
+        "              - bedrock:StopModelInvocationJob\n",
+        "",
+        ("operations", "BatchJobs", "bedrock:StopModelInvocationJob"),
+    ),
+    (
+        "commercial/network.yaml",
         "Action: [bedrock:ApplyGuardrail]",
         "Action: [bedrock:ListGuardrails]",
         ("operations", "BedrockRuntimeEndpoint", "bedrock:ApplyGuardrail"),
