@@ -180,7 +180,7 @@ async fn upkeep(store: &Store, report: &Arc<Report>, sources: &Sources, stop: wa
                     Ok(None) => {}
                     Ok(Some(step)) => {
                         report.clock_stepped(step.ahead());
-                        // A purge notes a clock that is behind, and then does not believe that it jumps ahead.
+                        // A purge names a clock that is off, and deletes nothing.
                         purge.reset_immediately();
                     }
                     Err(refusal) => report.failed("ledger", &refusal),

@@ -4,7 +4,6 @@
 mod common;
 
 use std::fs;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -14,7 +13,7 @@ use audit_collector::query::Query;
 use audit_collector::store::sqlite::SqliteStore;
 use common::gateway::{Client, end, intent, report};
 use common::program::{program, start, terminate};
-use common::{ago, line_of, wait_for};
+use common::wait_for;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -105,37 +104,6 @@ async fn a_step_between_runs_delays_no_record() {
     scene.step(0);
     let child = scene.start();
     assert_eq!(scene.find("ended").await.kind.as_deref(), Some("unlogged"));
-    terminate(child);
-}
-
-#[tokio::test]
-async fn a_clock_that_was_behind_deletes_nothing() {
-    let scene = Scene::new();
-    let write = |ids: &[&str], time: i64| {
-        let lines: String = ids.iter().map(|id| line_of(id, &ago(time))).collect();
-        let mut log = fs::OpenOptions::new().append(true).open(scene.path("access.log")).unwrap();
-        log.write_all(lines.as_bytes()).unwrap();
-    };
-    let count = |from: &str| -> i64 {
-        let db = rusqlite::Connection::open(scene.path("a.db")).unwrap();
-        db.query_row(&format!("SELECT count(*) FROM {from}"), [], |row| row.get(0)).unwrap()
-    };
-    let stored = || count("records");
-    let child = scene.start();
-    write(&["before-1", "before-2"], 0);
-    wait_for("two records, and the purge of the start", || stored() == 2 && count("clock") == 1).await;
-    scene.step(-MONTH);
-    write(&["behind-1", "behind-2"], MONTH);
-    wait_for("four records", || stored() == 4).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    scene.step(0);
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(stored(), 4);
-    let mut purge = program(&["purge", "--share", "100", "--sqlite", scene.path("a.db").to_str().unwrap()]);
-    let output = scene.give(&mut purge).output().unwrap();
-    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    assert!(said.contains("nothing is deleted: the clock jumped 744 hours ahead"), "{said}");
-    assert_eq!(stored(), 4);
     terminate(child);
 }
 

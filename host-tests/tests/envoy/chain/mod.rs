@@ -51,7 +51,8 @@ const ALWAYS: [Fault; 11] = [
     Fault::CollectorKilled,
     Fault::EnvoyKilled,
     Fault::LogRenamed,
-    // Within the time that AWS allows a signature to be off, and beyond it.
+    // Within the time that AWS allows a signature to be off, and beyond it. Records of a clock that was a month behind would
+    // have expired when it is right again.
     Fault::Clock(4 * MINUTE),
     Fault::LogRenamedAndCreated,
     Fault::Clock(31 * DAY),
@@ -61,8 +62,7 @@ const ALWAYS: [Fault; 11] = [
     Fault::Clock(-2 * DAY),
     Fault::BothKilled,
 ];
-/// DynamoDB deletes expired items by its own clock, so a clock that is a month behind may lose records there.
-const OF_SQLITE: [Fault; 3] = [Fault::StoreLocked, Fault::Clock(-31 * DAY), Fault::StoreLockedOften];
+const OF_SQLITE: [Fault; 2] = [Fault::StoreLocked, Fault::StoreLockedOften];
 const OF_DYNAMODB: [Fault; 4] = [
     Fault::Store(Mode::Throttles(40)),
     Fault::Store(Mode::Down),

@@ -103,7 +103,7 @@ fn serve(mut client: TcpStream, shared: &Shared) -> Option<()> {
             Mode::Down => return None,
             // In turn, the words of a table and of an account that has too much.
             // <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html>
-            Mode::Throttles(share) if random % 100 < share => Some(if number % 2 == 0 {
+            Mode::Throttles(share) if random % 100 < share => Some(if number.is_multiple_of(2) {
                 (
                     "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",
                     "The level of configured provisioned throughput for the table was exceeded. Consider increasing your \
