@@ -103,10 +103,10 @@ fn filled(value: &Value, models: &Value) -> Value {
         Value::Object(object) => match (ref_of(object).as_deref(), object.get("Fn::Sub").and_then(Value::as_str)) {
             (Some("ModelArns"), _) => models.clone(),
             (Some("Regions"), _) => json!(["us-east-1"]),
-            (Some("BatchJobRoleArns"), _) => json!(["arn:aws:iam::111122223333:role/batch"]),
             (_, Some(text)) => {
                 json!(text.replace("${AWS::Partition}", "aws").replace("${AWS::AccountId}", "111122223333"))
             }
+            _ if object.contains_key("Fn::Split") => json!(["arn:aws:iam::111122223333:role/batch"]),
             _ => object.iter().map(|(key, inner)| (key.clone(), filled(inner, models))).collect(),
         },
         Value::Array(items) => items.iter().map(|item| filled(item, models)).collect(),
