@@ -198,7 +198,7 @@ def suite_agent(url, ca):
 
 
 def suite_operations(url, ca):
-    """Every operation that the gateway carries and boto3 can call, then every form of a model id and large bodies.
+    """Every operation that the gateway carries by default and boto3 can call, then every form of a model id and large bodies.
 
     boto3 has no call for InvokeModelWithBidirectionalStream, which the gateway refuses by name.
     """
@@ -230,11 +230,6 @@ def suite_operations(url, ca):
     attempt("GetMarketplaceModelEndpoint", lambda: answer(bedrock.get_marketplace_model_endpoint(endpointArn=ENDPOINT_ARN)))
     attempt("ListGuardrails", lambda: answer(bedrock.list_guardrails(guardrailIdentifier=ID)))
     attempt("GetGuardrail", lambda: answer(bedrock.get_guardrail(guardrailIdentifier=ID, guardrailVersion="1")))
-    attempt("CreateModelInvocationJob", lambda: create_job(bedrock))
-    attempt("GetModelInvocationJob", lambda: answer(bedrock.get_model_invocation_job(jobIdentifier=ID)))
-    attempt("ListModelInvocationJobs", lambda: answer(bedrock.list_model_invocation_jobs(statusEquals="InProgress", maxResults=5)))
-    attempt("StopModelInvocationJob", lambda: answer(bedrock.stop_model_invocation_job(jobIdentifier=ID)))
-    agent_operations(url, ca)
     attempt("Converse profile ARN", lambda: converse(runtime, PROFILE_ARN))
     attempt("ConverseStream profile ARN", lambda: converse_stream(runtime, PROFILE_ARN))
     attempt("InvokeModel model ARN", lambda: invoke(runtime, MODEL_ARN, json.dumps({"inputText": "hello there"})))
@@ -246,6 +241,16 @@ def suite_operations(url, ca):
 def suite_batch(url, ca):
     """Batch jobs."""
     attempt("CreateModelInvocationJob", lambda: create_job(client("bedrock", url, ca)))
+
+
+def suite_optional(url, ca):
+    """The operations that a document must list."""
+    bedrock = client("bedrock", url, ca)
+    attempt("CreateModelInvocationJob", lambda: create_job(bedrock))
+    attempt("GetModelInvocationJob", lambda: answer(bedrock.get_model_invocation_job(jobIdentifier=ID)))
+    attempt("ListModelInvocationJobs", lambda: answer(bedrock.list_model_invocation_jobs(statusEquals="InProgress", maxResults=5)))
+    attempt("StopModelInvocationJob", lambda: answer(bedrock.stop_model_invocation_job(jobIdentifier=ID)))
+    agent_operations(url, ca)
 
 
 def padded(megabytes):

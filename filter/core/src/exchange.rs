@@ -12,7 +12,7 @@ pub use response::changes_protocol;
 
 use crate::buffers::{Full, Phase};
 use crate::caller::{Address, Caller};
-use crate::config::Auth;
+use crate::config::{Auth, Role};
 use crate::credentials::store::CredentialStatus;
 use crate::frame_guard::FrameGuard;
 use crate::handoff::crossing;
@@ -253,10 +253,11 @@ impl Exchange {
         let caller = self.facts.principal.as_deref().unwrap_or(&self.facts.id);
         let route = Route::new(class, caller, &self.facts.id)?;
         let pending = PendingCall { call, headers, route, pins };
-        // Without a signature the body need not be held, if it decides nothing.
+        // Without a signature the body need not be held, if it decides nothing. A WasmPlugin of Istio cannot hold it.
         let decides = |member: &'static Member| member.names == Names::Model || class.regions().len() > 1;
         let signs = policy.auth != Auth::Bearer;
-        if !signs && !members(pending.call.operation).any(decides) {
+        let holds = signs || (policy.role == Role::Gateway && members(pending.call.operation).any(decides));
+        if !holds {
             let length = if end_of_stream { Some(0) } else { announced };
             self.spending.stream(length, end_of_stream, context)?;
             return self.forward(pending.with_streaming_body(length), context.now, context);

@@ -2,7 +2,7 @@
 
 use crate::breaker::Breaker;
 use crate::clock;
-use crate::config::Role;
+use crate::config::{Auth, Role};
 use crate::credentials::Credentials;
 use crate::encoding::hex;
 use crate::envoy_names::{ATTEMPT_PROPERTY, CLASS_HEADER, CLASS_PROPERTY, CLUSTER_HEADER, RELAY_HEADER};
@@ -83,9 +83,11 @@ pub(crate) fn unknown_path(headers: &Headers) -> String {
 
 /// Puts the model that the policy means into the call.
 pub(crate) fn resolve(mut call: Call, policy: &Policy) -> Result<Call, Refusal> {
-    // The class is chosen before the body arrives.
+    // The class is chosen before the body arrives, and role `combined` does not hold a body that it does not sign.
     let in_body = members(call.operation).any(|member| member.names == Names::Model);
-    if in_body && policy.classes().iter().any(RouteClass::depends_on_model) {
+    let streams = policy.role == Role::Combined && policy.auth == Auth::Bearer;
+    let too_late = policy.classes().iter().any(RouteClass::depends_on_model) || (streams && policy.depends_on_model());
+    if in_body && too_late {
         return Err(Refusal::HiddenModel(call.operation));
     }
     let operation = call.operation;

@@ -192,6 +192,12 @@ fn a_model_in_a_body_is_judged() {
     let reply = refused(start(&classes, &body("a.b")).1);
     assert_eq!((reply.0, reply.1), (403, "AccessDeniedException"));
     assert!(reply.2.contains("StartAsyncInvoke names its model in the body"), "{}", reply.2);
+    // A WasmPlugin with an API key does not hold bodies.
+    let plugin = json!({"role": "combined", "region": "us-east-1", "models": {"deny": ["a.*"]},
+        "route_classes": [{"name": "any", "paths": ["dx"], "regions": ["us-east-1"]}]});
+    let send = |line| send(policy_with("bearer", &plugin), ID, &request(line, &[]), &body("b.c")).1;
+    assert_eq!(refused(send("POST /async-invoke")).0, 403);
+    forwarded(send("POST /model/b.c/converse"));
 }
 
 #[test]

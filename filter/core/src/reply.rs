@@ -73,7 +73,7 @@ pub enum Refusal {
     Model(#[from] ModelRefusal),
     /// The model is named where the gateway does not look.
     #[error(
-        "Access denied: {0} names its model in the body, and a route class of the gateway takes calls by their model, which is too late then."
+        "Access denied: {0} names its model in the body, and the gateway's rules for models are applied before the body arrives."
     )]
     HiddenModel(Operation),
     /// The model in a body has another name in the Commercial partition. The gateway does not change bodies.

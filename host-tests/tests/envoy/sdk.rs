@@ -13,7 +13,7 @@ fn boto3_calls_every_operation() {
     let dir = tempfile::tempdir().unwrap();
     let policy = policy(dir.path(), "\nregions:\n", "\noptional_operations: [batch_jobs, agent_runtime]\nregions:\n");
     let harness = Harness::new(Keys::Temporary, &["internet"], |double| double, &["--policy", &policy]);
-    let calls = python("operations", &harness.gateway.http);
+    let calls = [python("operations", &harness.gateway.http), python("optional", &harness.gateway.http)].concat();
     assert_all_answered(&calls);
     harness.assert_no_violation();
 
@@ -22,7 +22,10 @@ fn boto3_calls_every_operation() {
     // boto3 has no call for bidirectional streams, which the gateway refuses by name (`tests/filter/gateway.rs`).
     let carried = OPERATIONS.iter().filter(|operation| **operation != Operation::InvokeModelWithBidirectionalStream);
     let missing: Vec<&str> = carried.map(|operation| operation.name()).filter(|name| !reached(name)).collect();
-    assert!(missing.is_empty(), "call these in suite_operations of host-tests/clients/calls.py: {missing:?}");
+    assert!(
+        missing.is_empty(),
+        "call these in suite_operations or suite_optional of host-tests/clients/calls.py: {missing:?}"
+    );
     assert_eq!(received.len(), calls.len());
     assert!(received.iter().all(|request| request.header("x-amz-security-token").is_some()));
     // A bare id becomes the profile, except where Bedrock wants the model itself.
