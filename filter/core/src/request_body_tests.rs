@@ -305,7 +305,7 @@ fn agrees(body: &[u8], cuts: impl Iterator<Item = usize>) -> bool {
     valid
 }
 
-/// `SCANNED_BODIES` says how many; 1,000,000 take two minutes.
+/// `SCANNED_BODIES` says how many; 1,000,000 take some minutes.
 #[test]
 fn reads_generated_bodies_as_serde_json_does() {
     let count = std::env::var("SCANNED_BODIES").ok().map_or(20_000, |count| count.parse().unwrap());
