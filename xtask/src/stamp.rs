@@ -14,9 +14,9 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// Reads the inputs: files, and directories with all that is below them.
-    pub(crate) fn of(step: &str, inputs: &[&Path]) -> Result<Stamp, Error> {
-        let mut hash = Sha256::new();
+    /// Reads the inputs: a text, files, and directories with all that is below them.
+    pub(crate) fn of(step: &str, text: &str, inputs: &[&Path]) -> Result<Stamp, Error> {
+        let mut hash = Sha256::new_with_prefix(text);
         for input in inputs {
             add(input, &mut hash)?;
         }
@@ -59,7 +59,7 @@ mod tests {
         std::fs::create_dir_all(dir.join("below")).unwrap();
         let digest = |text: &str| {
             std::fs::write(dir.join("below/file"), text).unwrap();
-            Stamp::of("test", &[&dir]).unwrap().digest
+            Stamp::of("test", "", &[&dir]).unwrap().digest
         };
         assert_eq!(digest("one"), digest("one"));
         assert_ne!(digest("one"), digest("two"));

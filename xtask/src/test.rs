@@ -79,7 +79,7 @@ fn templates(steps: &mut Steps, workspace: &Workspace) -> Result<(), Error> {
     let root = dirs::root();
     let (infra, envoy) = (root.join("infra"), root.join("envoy"));
     let programs = [workspace.file(INFRA_CHECKS)?, workspace.file(GATEWAY)?, workspace.file(COLLECTOR)?];
-    let stamp = Stamp::of("templates", &[&[infra.as_path(), &envoy][..], &programs].concat())?;
+    let stamp = Stamp::of("templates", "", &[&[infra.as_path(), &envoy][..], &programs].concat())?;
     if stamp.is_current() {
         progress::say("── the templates: unchanged since they passed; `cargo xtask infra` checks them");
         return Ok(());
