@@ -454,21 +454,36 @@ async fn the_program_continues_after_a_restart() {
 /// The shard of a record of the future depends on the clock; `STEPPED_CLOCK_LIBRARY` is `host-tests/clock`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_back_during_a_put_hides_no_record() {
-    let store = table("stepped").await;
+    step_back_during_a_put("stepped", 0).await;
+}
+
+/// Nor if the record cannot be put again at once, and its whole batch is sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_after_a_step_back_hides_no_record() {
+    step_back_during_a_put("stepped-twice", 1).await;
+}
+
+/// The clock is a month ahead and steps back with the first put. So many of the next puts fail.
+async fn step_back_during_a_put(name: &'static str, failures: usize) {
+    let store = table(name).await;
     let folder = tempfile::tempdir().unwrap();
     let (clock, log) = (folder.path().join("clock"), folder.path().join("access.log"));
     let month = 31 * 86_400;
     fs::write(&clock, (month * 1_000_000_000_i64).to_ne_bytes()).unwrap();
     fs::write(&log, common::line_of("ahead", &ago(-month))).unwrap();
-    let file = clock.clone();
+    let (file, puts) = (clock.clone(), AtomicUsize::new(0));
     let rule = move |operation: &str, _: &mut Value| {
-        if operation == "PutItem" {
-            fs::write(&file, 0_i64.to_ne_bytes()).unwrap();
+        if operation != "PutItem" {
+            return None;
         }
-        None
+        fs::write(&file, 0_i64.to_ne_bytes()).unwrap();
+        let number = puts.fetch_add(1, Ordering::Relaxed);
+        // Which the SDK does not try again.
+        let refusal = json!({"__type": "com.amazon.coral.service#InvalidSignatureException", "message": "expired"});
+        (1..=failures).contains(&number).then_some(Answer::Instead(400, refusal))
     };
     let endpoint = format!("http://127.0.0.1:{}", proxy::start(port(), Arc::new(rule)).await);
-    let mut command = program(&["run", "--dynamodb", "stepped", "--endpoint-url", &endpoint, "--file"]);
+    let mut command = program(&["run", "--dynamodb", name, "--endpoint-url", &endpoint, "--file"]);
     let library = std::env::var_os("STEPPED_CLOCK_LIBRARY");
     let library = library.expect("STEPPED_CLOCK_LIBRARY is not set; `cargo xtask test` builds it");
     command.arg(&log).envs(environment()).env("LD_PRELOAD", library).env("STEPPED_CLOCK_FILE", &clock);

@@ -40,14 +40,30 @@ pub(super) fn from_record(record: &AuditRecord, now: OffsetDateTime) -> Item {
         };
         item.insert(field.name.to_owned(), value);
     }
-    let ahead = timestamp(now + time::Duration::days(1)).is_some_and(|tomorrow| record.time > tomorrow);
-    let shard = if ahead {
-        format!("{FUTURE}#{:02}", shard(&record.request_id))
-    } else {
-        shard_of(&record.time, &record.request_id)
-    };
+    let shard =
+        if is_ahead(&record.time, now) { future(&record.request_id) } else { shard_of(&record.time, &record.request_id) };
     item.insert(names::INDEX_HASH.to_owned(), AttributeValue::S(shard));
     item
+}
+
+/// The item as it is to be, if its time is a day ahead or more and it is not among those of the future.
+pub(super) fn shown(item: &Item, now: OffsetDateTime) -> Option<Item> {
+    let text = |name| item.get(name).and_then(|value| value.as_s().ok());
+    let (time, id, shard) = (text(names::INDEX_RANGE)?, text(names::KEY)?, text(names::INDEX_HASH)?);
+    if !is_ahead(time, now) || shard.starts_with(FUTURE) {
+        return None;
+    }
+    let mut shown = item.clone();
+    shown.insert(names::INDEX_HASH.to_owned(), AttributeValue::S(future(id)));
+    Some(shown)
+}
+
+fn is_ahead(time: &str, now: OffsetDateTime) -> bool {
+    timestamp(now + time::Duration::days(1)).is_some_and(|tomorrow| time > tomorrow.as_str())
+}
+
+fn future(request_id: &str) -> String {
+    format!("{FUTURE}#{:02}", shard(request_id))
 }
 
 /// Ignores attributes that are not fields.

@@ -26,8 +26,6 @@ use crate::batch::{Inserted, Written, replaced_by};
 const IN_FLIGHT: usize = 384;
 /// Attempts of a throttled put before the batch fails; their back-off adds up to some 12 s.
 const ATTEMPTS: u32 = 8;
-/// A clock that goes back by more than this while records are put may change their shards.
-const STEP_BACK: time::Duration = time::Duration::hours(1);
 /// How DynamoDB asks for fewer calls.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html>
 const THROTTLED: [&str; 3] = ["ProvisionedThroughputExceededException", "RequestLimitExceeded", "ThrottlingException"];
@@ -37,7 +35,6 @@ struct Queue {
     records: Vec<AuditRecord>,
     next: AtomicUsize,
     prolong: bool,
-    now: OffsetDateTime,
 }
 
 impl DynamoStore {
@@ -57,8 +54,7 @@ impl DynamoStore {
             }
         }
         let puts = queue.len().min(IN_FLIGHT);
-        let queue =
-            Arc::new(Queue { records: queue, next: AtomicUsize::new(0), prolong, now: OffsetDateTime::now_utc() });
+        let queue = Arc::new(Queue { records: queue, next: AtomicUsize::new(0), prolong });
         let mut lanes: JoinSet<_> = (0..puts).map(|_| self.clone().put_from(Arc::clone(&queue))).collect();
         while let Some(lane) = lanes.join_next().await {
             let lane = lane.map_err(|error| DynamoError::Call { call: "PutItem", cause: error.to_string() })?;
@@ -77,21 +73,15 @@ impl DynamoStore {
         loop {
             let number = queue.next.fetch_add(1, Ordering::Relaxed);
             let Some(record) = queue.records.get(number) else { return Ok(done) };
-            let inserted = self.put_new(record, &queue).await?;
-            // The clock stepped back meanwhile: what was the day of the record is in the future, where no query looks.
-            let now = OffsetDateTime::now_utc();
-            if inserted == Inserted::New && now + STEP_BACK < queue.now {
-                self.put_again(&item::from_record(record, queue.now), item::from_record(record, now)).await?;
-            }
-            done.push((number, inserted));
+            done.push((number, self.put_new(record, queue.prolong).await?));
         }
     }
 
-    async fn put_new(&self, record: &AuditRecord, queue: &Queue) -> Result<Inserted, DynamoError> {
+    async fn put_new(&self, record: &AuditRecord, prolong: bool) -> Result<Inserted, DynamoError> {
         let mut attempt = 1;
         let replaced = replaced_by(record);
         loop {
-            let item = item::from_record(record, queue.now);
+            let item = item::from_record(record, OffsetDateTime::now_utc());
             let size = item::size(&item);
             if size > item::MAX_ITEM {
                 let reason = format!("its item of {size} bytes exceeds DynamoDB's limit of {}", item::MAX_ITEM);
@@ -101,7 +91,7 @@ impl DynamoStore {
                 .client
                 .put_item()
                 .table_name(&self.table)
-                .set_item(Some(item))
+                .set_item(Some(item.clone()))
                 .expression_attribute_names("#key", audit::table::KEY)
                 .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
             // DynamoDB refuses a name or a value that the expression does not use.
@@ -113,14 +103,19 @@ impl DynamoStore {
                     .expression_attribute_values(format!(":kind{number}"), AttributeValue::S(kind.name().to_owned()));
             }
             let put = put.condition_expression(condition);
-            let Err(error) = put.send().await else { return Ok(Inserted::New) };
+            let Err(error) = put.send().await else {
+                self.show(&item).await?;
+                return Ok(Inserted::New);
+            };
             if let Some(PutItemError::ConditionalCheckFailedException(exists)) = error.as_service_error() {
-                let stored = exists.item().map(|item| self.record(item)).transpose()?;
-                let Some(stored) = stored else {
+                let Some(item) = exists.item() else {
                     return Ok(Inserted::Conflict("the table has an item under its request id".to_owned()));
                 };
+                let stored = self.record(item)?;
+                // The collector may have ended before it could.
+                self.show(item).await?;
                 let inserted = Inserted::compare(&stored, record);
-                if queue.prolong && inserted == Inserted::Repeated && stored.expires_at < record.expires_at {
+                if prolong && inserted == Inserted::Repeated && stored.expires_at < record.expires_at {
                     self.prolong(record).await?;
                 }
                 return Ok(inserted);
@@ -135,12 +130,10 @@ impl DynamoStore {
 }
 
 impl DynamoStore {
-    /// Puts the item of a record in place of another one of it.
-    async fn put_again(&self, old: &item::Item, new: item::Item) -> Result<(), DynamoError> {
+    /// Moves an item whose day is in the future to where queries look: the clock stepped back while it was put.
+    async fn show(&self, old: &item::Item) -> Result<(), DynamoError> {
+        let Some(new) = item::shown(old, OffsetDateTime::now_utc()) else { return Ok(()) };
         let shard = |item: &item::Item| item.get(audit::table::INDEX_HASH).cloned();
-        if shard(old) == shard(&new) {
-            return Ok(());
-        }
         let put = self.client.put_item().table_name(&self.table).set_item(Some(new));
         let put = put.condition_expression("#shard = :shard");
         let put = put.expression_attribute_names("#shard", audit::table::INDEX_HASH);
