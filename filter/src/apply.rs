@@ -15,6 +15,8 @@ pub(crate) fn apply(step: RequestStep, request_id: &str) -> Result<Action, HostE
         | RequestStep::RecordIntent(_)
         | RequestStep::AwaitIntent
         | RequestStep::DiscardBody => Ok(Action::Pause),
+        // The stream of the downstream chain edits before this.
+        RequestStep::EditBody => Ok(send_reply(&Refusal::NotConfigured.reply(), request_id)),
         RequestStep::Reply(reply) => Ok(send_reply(&reply, request_id)),
         RequestStep::Forward(forward) => {
             // The headers last: a failure after them would leave the request ready to go.

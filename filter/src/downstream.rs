@@ -28,6 +28,8 @@ use std::rc::{Rc, Weak};
 
 /// Bodies are read in chunks of this size, so that a large one costs no more memory than a small one.
 const CHUNK: usize = 64 << 10;
+/// Room for what a body that is edited gains.
+const ROOM: usize = 16 << 10;
 /// Headers up to this size are not counted: the limit of calls bounds them.
 const UNCOUNTED_HEADERS: usize = 8 << 10;
 /// Measured: 60 KB of headers take up to 250 KB while a call is held.
@@ -187,8 +189,27 @@ impl Downstream {
     }
 
     fn on_request(&self, event: RequestEvent<'_>) -> Action {
-        let step = self.call.on_request(event);
-        self.apply(step)
+        match self.call.on_request(event) {
+            RequestStep::EditBody => self.edit_body().unwrap_or_else(|error| self.call.fail(error)),
+            step => self.apply(step),
+        }
+    }
+
+    /// Lets the exchange edit the whole body, which takes that much of the VM's memory for this callback.
+    fn edit_body(&self) -> Result<Action, HostError> {
+        let mut body = Vec::with_capacity(self.seen + ROOM);
+        while body.len() < self.seen {
+            let chunk = host::request_body(body.len(), (self.seen - body.len()).min(CHUNK))?;
+            if chunk.is_empty() {
+                return Err(HostError::SHORT_BODY);
+            }
+            body.extend(chunk);
+        }
+        let step = self.call.on_request(RequestEvent::WholeBody { body: &mut body });
+        if !matches!(step, RequestStep::Reply(_)) {
+            host::replace_request_body(&body)?;
+        }
+        Ok(self.apply(step))
     }
 
     fn apply(&self, step: RequestStep) -> Action {

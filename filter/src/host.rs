@@ -106,7 +106,12 @@ pub(crate) fn request_body(start: usize, max: usize) -> Result<Vec<u8>, HostErro
 
 /// Drops the part of the request body that the host buffers. Only in the body callback.
 pub(crate) fn discard_request_body() -> Result<(), HostError> {
-    replace(BufferType::HttpRequestBody, &[])
+    replace_request_body(&[])
+}
+
+/// Replaces the part of the request body that the host buffers. Only in the body callback.
+pub(crate) fn replace_request_body(bytes: &[u8]) -> Result<(), HostError> {
+    replace(BufferType::HttpRequestBody, bytes)
 }
 
 /// Bytes of the part of the response body that is here.

@@ -337,6 +337,25 @@ def suite_resources(url, ca):
         attempt("no resource", lambda: converse(runtime))
 
 
+def suite_metadata(url, ca):
+    """Request metadata where SDKs put it: none, the caller's own, and a key that only the gateway sets."""
+    runtime = client("bedrock-runtime", url, ca)
+    native = dict(modelId=SONNET, body=json.dumps(NATIVE))
+    conversation = dict(modelId=SONNET, messages=MESSAGES)
+    large = [{"role": "user", "content": [{"text": "x" * 20_000_000}]}]
+    team, forged = {"team": "a b"}, {"gateway": "another"}
+    attempt("Converse", lambda: answer(runtime.converse(**conversation)))
+    attempt("Converse own", lambda: answer(runtime.converse(**conversation, requestMetadata=team)))
+    attempt("Converse 20 MB", lambda: answer(runtime.converse(modelId=SONNET, messages=large, requestMetadata=team)))
+    attempt("Converse forged", lambda: answer(runtime.converse(**conversation, requestMetadata=forged)))
+    attempt("ConverseStream", lambda: converse_stream(runtime))
+    attempt("ConverseStream forged", lambda: answer(runtime.converse_stream(**conversation, requestMetadata=forged)))
+    attempt("InvokeModel", lambda: answer(runtime.invoke_model(**native)))
+    attempt("InvokeModel own", lambda: answer(runtime.invoke_model(**native, requestMetadata=json.dumps(team))))
+    attempt("InvokeModel forged", lambda: answer(runtime.invoke_model(**native, requestMetadata=json.dumps(forged))))
+    attempt("InvokeModelWithResponseStream", lambda: invoke_stream(runtime))
+
+
 if __name__ == "__main__":
     suite, url, ca = sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None
     globals()[f"suite_{suite}"](url, ca)

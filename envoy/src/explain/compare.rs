@@ -98,7 +98,7 @@ impl Part {
             Self::SignedHeaders => "the request was signed with other headers: another client or version signed it",
             Self::Payload => {
                 "the body was changed after it was hashed, or the request given here has another body. Look at body \
-                 filters, compression and transcoding"
+                 filters, compression and transcoding; with `request_metadata` the id in it differs from call to call"
             }
             Self::Algorithm => "another algorithm: something other than the gateway signed the request",
             Self::Scope => {

@@ -189,7 +189,13 @@ impl<'a> DryRun<'a> {
         let unread = RequestEvent::UnreadBody { length: body.len(), end_of_stream: true };
         match step {
             RequestStep::AwaitBody => {
-                exchange.on_request(RequestEvent::Body { chunk: body, end_of_stream: true }, self.context())
+                match exchange.on_request(RequestEvent::Body { chunk: body, end_of_stream: true }, self.context()) {
+                    RequestStep::EditBody => {
+                        let whole = RequestEvent::WholeBody { body: &mut body.to_vec() };
+                        exchange.on_request(whole, self.context())
+                    }
+                    step => step,
+                }
             }
             RequestStep::DiscardBody => exchange.on_request(unread, self.context()),
             // With `auth: bearer` the body streams behind the headers. One that is too long ends the call.

@@ -6,8 +6,10 @@
 //! [`Handoff`](crate::handoff::Handoff) in Envoy's filter state, not in headers: headers that one attempt changed stay changed
 //! for the next.
 
+mod facts;
 mod response;
 
+pub use facts::Endpoint;
 pub use response::changes_protocol;
 
 use crate::buffers::{Full, Phase};
@@ -19,15 +21,14 @@ use crate::handoff::crossing;
 use crate::headers::Headers;
 use crate::intent::{IntentError, IntentState, mode_fact};
 use crate::inventory::{Member, Names};
-use crate::metrics::{Observation, Sample};
 use crate::operation::{CallError, Operation};
 use crate::pending::{PendingCall, PreparedCall, Route, content_length, recognise, resolve, unknown_path};
 use crate::pins::{self, Pins};
 use crate::policy::Policy;
 use crate::principal::PrincipalError;
-use crate::quota;
 use crate::reply::{Refusal, is_grpc};
 use crate::request_body::{RequestBody, members};
+use crate::request_metadata::{Places, Values};
 use crate::route::Subject;
 use crate::shared::millis;
 use crate::spending::Spending;
@@ -35,7 +36,7 @@ use crate::step::{Context, RequestBodyMode, RequestEvent, RequestStep};
 use crate::usage::Meter;
 use crate::usage::serving;
 use audit::notice::Intent;
-use audit::{Estimate, ExchangeFacts};
+use audit::ExchangeFacts;
 use sha2::{Digest, Sha256};
 use std::time::{Duration, SystemTime};
 
@@ -69,17 +70,6 @@ pub struct Exchange {
     reply_status: Option<u16>,
 }
 
-/// Where the last attempt went, as Envoy reports it when the exchange is over.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Endpoint<'a> {
-    /// Its path label.
-    pub path: Option<&'a str>,
-    /// Its region label.
-    pub region: Option<&'a str>,
-    /// Attempts up to it, itself included.
-    pub attempts: u64,
-}
-
 /// How far the request is.
 #[derive(Debug, Default)]
 enum State {
@@ -92,6 +82,8 @@ enum State {
         hasher: Option<Sha256>,
         length: u64,
     },
+    /// Body complete, and about to be edited.
+    Editing { pending: Box<PendingCall>, places: Places },
     /// Complete, but for credentials or its intent.
     Waiting {
         prepared: Box<PreparedCall>,
@@ -150,6 +142,7 @@ impl Exchange {
             RequestEvent::UnreadBody { length, end_of_stream } => {
                 self.count(length, context.policy).and_then(|()| self.pass(end_of_stream))
             }
+            RequestEvent::WholeBody { body } => self.edit_body(body, context),
             RequestEvent::Trailers => self.request_body(&[], true, context),
             RequestEvent::Tick => self.tick(context),
         };
@@ -170,7 +163,7 @@ impl Exchange {
         match self.state {
             State::Reading { .. } => RequestBodyMode::Hash,
             State::Waiting { .. } if self.spending.reads_body() => RequestBodyMode::Hash,
-            State::Waiting { .. } => RequestBodyMode::Hold,
+            State::Editing { .. } | State::Waiting { .. } => RequestBodyMode::Hold,
             State::Discarding { .. } => RequestBodyMode::Discard,
             State::Forwarded { .. } if self.spending.reads_body() => RequestBodyMode::Observe,
             State::Start | State::Forwarded { .. } | State::Refused => RequestBodyMode::Stream,
@@ -180,7 +173,7 @@ impl Exchange {
     /// How far the call is, as far as its memory is concerned.
     pub fn phase(&self) -> Phase {
         match self.state {
-            State::Start | State::Reading { .. } | State::Waiting { .. } => Phase::Held,
+            State::Start | State::Reading { .. } | State::Editing { .. } | State::Waiting { .. } => Phase::Held,
             State::Forwarded { .. } => Phase::Sent,
             State::Discarding { dropped: false, .. } => Phase::Leaving,
             State::Discarding { dropped: true, .. } => Phase::Dropped,
@@ -220,7 +213,7 @@ impl Exchange {
         if headers.get("content-encoding").is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
             return Err(Refusal::EncodedBody);
         }
-        let headers = crossing(headers, &policy.headers)?;
+        let mut headers = crossing(headers, &policy.headers)?;
         self.facts.asked = serving::of_headers(&headers);
         self.facts.project = headers.get_str(pins::PROJECT).map(str::to_owned);
         self.traced = headers.get_str("x-amzn-bedrock-trace").is_some_and(|trace| trace.starts_with("ENABLED"));
@@ -237,6 +230,7 @@ impl Exchange {
         self.facts.class = Some(class.name().to_owned());
         self.facts.audit = mode_fact(class.audit());
         self.intent = IntentState::of(class.audit());
+        policy.request_metadata.write_header(call.operation, self.metadata_values(), &mut headers)?;
         let output_rate = self.model.as_deref().map_or(1, |model| policy.output_rates.of(model));
         self.spending.take(class, self.caller(|| address), call.operation, output_rate, context)?;
         match context.credentials.status(class.credentials(), context.shared, context.now) {
@@ -256,13 +250,15 @@ impl Exchange {
         // Without a signature the body need not be held, if it decides nothing. A WasmPlugin of Istio cannot hold it.
         let decides = |member: &'static Member| member.names == Names::Model || class.regions().len() > 1;
         let signs = policy.auth != Auth::Bearer;
-        let holds = signs || (policy.role == Role::Gateway && members(pending.call.operation).any(decides));
+        let operation = pending.call.operation;
+        let edits = policy.request_metadata.edits_body(operation);
+        let holds = signs || edits || (policy.role == Role::Gateway && members(operation).any(decides));
         if !holds {
             let length = if end_of_stream { Some(0) } else { announced };
             self.spending.stream(length, end_of_stream, context)?;
             return self.forward(pending.with_streaming_body(length), context.now, context);
         }
-        self.body = RequestBody::of(pending.call.operation).map(Box::new);
+        self.body = RequestBody::of(operation).map(Box::new);
         self.state = State::Reading { pending: Box::new(pending), hasher: signs.then(Sha256::new), length: 0 };
         if end_of_stream { self.request_body(&[], true, context) } else { Ok(RequestStep::AwaitBody) }
     }
@@ -276,7 +272,9 @@ impl Exchange {
         self.count(chunk.len(), context.policy)?;
         match std::mem::take(&mut self.state) {
             State::Reading { mut pending, mut hasher, length } => {
-                if let Some(hasher) = &mut hasher {
+                let edits = context.policy.request_metadata.edits_body(pending.call.operation);
+                // A body that is edited is hashed afterwards.
+                if let Some(hasher) = hasher.as_mut().filter(|_| !edits) {
                     hasher.update(chunk);
                 }
                 if let Some(body) = &mut self.body {
@@ -285,7 +283,12 @@ impl Exchange {
                 self.spending.read_held(chunk, end_of_stream, context)?;
                 if end_of_stream {
                     if let Some(body) = self.body.take() {
+                        let places = body.places();
                         self.read(*body, &mut pending, context.policy)?;
+                        if edits && length > 0 {
+                            self.state = State::Editing { pending, places };
+                            return Ok(RequestStep::EditBody);
+                        }
                     }
                     return self.forward(pending.with_body(hasher, length), context.now, context);
                 }
@@ -301,6 +304,24 @@ impl Exchange {
                 self.state = state;
                 self.pass(end_of_stream)
             }
+        }
+    }
+
+    /// Puts the operator's request metadata into the body.
+    fn edit_body(&mut self, body: &mut Vec<u8>, context: Context<'_>) -> Result<RequestStep, Refusal> {
+        let State::Editing { pending, places } = std::mem::take(&mut self.state) else {
+            return Err(Refusal::NotConfigured);
+        };
+        context.policy.request_metadata.write_body(places, self.metadata_values(), body)?;
+        let hasher = (context.policy.auth != Auth::Bearer).then(|| Sha256::new().chain_update(&body));
+        self.forward(pending.with_body(hasher, body.len() as u64), context.now, context)
+    }
+
+    fn metadata_values(&self) -> Values<'_> {
+        Values {
+            principal: self.facts.principal.as_deref(),
+            class: self.facts.class.as_deref().unwrap_or_default(),
+            request_id: &self.facts.id,
         }
     }
 
@@ -330,9 +351,11 @@ impl Exchange {
             State::Discarding { .. } => Ok(RequestStep::DiscardBody),
             State::Waiting { .. } if self.intent == IntentState::Asked => Ok(RequestStep::AwaitIntent),
             State::Waiting { .. } => Ok(RequestStep::AwaitCredentials),
-            State::Start | State::Reading { .. } | State::Forwarded { .. } | State::Refused => {
-                Ok(RequestStep::Continue)
-            }
+            State::Start
+            | State::Reading { .. }
+            | State::Editing { .. }
+            | State::Forwarded { .. }
+            | State::Refused => Ok(RequestStep::Continue),
         }
     }
 
@@ -400,7 +423,7 @@ impl Exchange {
                 (length, limit)
             }
             State::Discarding { length, .. } => (length, limit.saturating_mul(OVERLONG)),
-            State::Start | State::Refused => return Ok(()),
+            State::Start | State::Editing { .. } | State::Refused => return Ok(()),
         };
         *length = length.saturating_add(part as u64);
         let length = *length;
@@ -475,91 +498,6 @@ impl Exchange {
                 Ok(RequestStep::Forward(forward))
             }
         }
-    }
-}
-
-// === impl Exchange: facts and metrics ===
-
-impl Exchange {
-    /// Whether the call goes through the relay.
-    pub fn is_relayed(&self) -> bool {
-        !matches!(self.relay, Relay::Unused)
-    }
-
-    /// The request id: what the client sees, and the audit record's key.
-    pub fn request_id(&self) -> &str {
-        &self.facts.id
-    }
-
-    /// Whether the client left after its call was sent to a model, and before the response began.
-    fn is_abandoned(&self) -> bool {
-        matches!(self.state, State::Forwarded { .. })
-            && self.times.response.is_none()
-            && self.operation.is_some_and(Operation::uses_tokens)
-    }
-
-    /// Whether the collector may have an intent of the call, and has to be told of its end.
-    pub fn has_intent(&self) -> bool {
-        self.intent.was_asked()
-    }
-
-    /// Whether the gateway has refused the call.
-    pub fn is_refused(&self) -> bool {
-        matches!(self.state, State::Refused)
-    }
-
-    /// Who calls: `address` is asked for if the caller has no name.
-    pub fn caller(&self, address: impl FnOnce() -> Option<Address>) -> Caller {
-        self.facts.principal.as_deref().map_or_else(|| Caller::nameless(address()), Caller::named)
-    }
-
-    /// What is known of the exchange now. `complete` says whether the sender ended the response.
-    pub fn facts(&self, complete: bool) -> ExchangeFacts {
-        let reading = self.meter.reading(complete);
-        ExchangeFacts {
-            usage: reading.usage,
-            served: reading.served,
-            invoked: reading.invoked,
-            guardrail: reading.guardrail,
-            stream: reading.stream,
-            estimate: if self.is_abandoned() {
-                Some(Estimate { input: Some(quota::input_of(self.body_bytes)), output: None })
-            } else {
-                self.meter.estimate(self.body_bytes, complete)
-            },
-            error: self.facts.error.clone().or(reading.error),
-            ..self.facts.clone()
-        }
-    }
-
-    /// The error of a request that Envoy refused before its filters: the one that `local_reply_config` gives its reply of this
-    /// status.
-    pub fn envoys_error(&self, status: u16) -> Option<&'static str> {
-        match (&self.state, self.times.request, status) {
-            (State::Start, None, 500..) => Some("ServiceUnavailableException"),
-            // Envoy's replies to gRPC's requests have the status 200.
-            (State::Start, None, 1..500) => Some("ValidationException"),
-            _ => None,
-        }
-    }
-
-    /// Settles the exchange when it is over: charges the caller's allowance, and returns what it adds to the metrics.
-    pub fn settle(&self, facts: &ExchangeFacts, endpoint: Endpoint<'_>, context: Context<'_>) -> Vec<Sample> {
-        self.spending.settle(facts, self.is_abandoned(), context);
-        let since = |end: SystemTime| end.duration_since(self.times.request?).ok();
-        let model = self.model.as_deref().map(|id| if context.policy.names_model(id) { id } else { "other" });
-        Observation {
-            class: facts.class.as_deref(),
-            path: endpoint.path,
-            region: endpoint.region,
-            model,
-            error: facts.error.as_deref(),
-            attempts: endpoint.attempts,
-            usage: facts.usage,
-            duration: since(context.now).unwrap_or_default(),
-            first_byte: self.times.response.filter(|_| endpoint.attempts > 0).and_then(since),
-        }
-        .samples()
     }
 }
 

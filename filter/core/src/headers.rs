@@ -35,6 +35,12 @@ impl Headers {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
     }
 
+    /// Replaces a header, or adds it after the others.
+    pub fn set(&mut self, name: &str, value: impl Into<Vec<u8>>) {
+        self.0.retain(|(key, _)| key != name);
+        self.push(name, value);
+    }
+
     /// Adds a header after the others.
     pub fn push(&mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) {
         self.0.push((name.into(), value.into()));

@@ -37,6 +37,7 @@ pub mod region;
 pub mod relay;
 pub mod reply;
 pub mod request_body;
+pub mod request_metadata;
 pub mod route;
 pub mod scanner;
 pub mod shared;

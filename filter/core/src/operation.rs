@@ -325,10 +325,15 @@ impl Operation {
         matches!(self.metering(), Metering::Json | Metering::EventStream)
     }
 
-    /// Whether its request's body has the service tier and the latency mode; others have them in headers. Source: botocore 1.44.5,
-    /// `ConverseRequest` and `InvokeModelRequest`.
+    /// Whether its request's body has the service tier, the latency mode and the request metadata; others have them in headers.
+    /// Source: botocore 1.44.8, `ConverseRequest` and `InvokeModelRequest`.
     pub fn asks_in_body(self) -> bool {
         matches!(self, Self::Converse | Self::ConverseStream)
+    }
+
+    /// Whether its request has a header with metadata. Source: botocore 1.44.8, `InvokeModelRequest`.
+    pub(crate) fn has_metadata_header(self) -> bool {
+        matches!(self, Self::InvokeModel | Self::InvokeModelWithResponseStream)
     }
 
     /// Whether its response is an event stream.

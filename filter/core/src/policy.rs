@@ -13,6 +13,7 @@ use crate::names::{PathName, RegionName};
 use crate::operation::{Operation, OperationGroup, Service, arn_account};
 use crate::quota::OutputRates;
 use crate::region::{self, Region};
+use crate::request_metadata::RequestMetadata;
 use crate::route::{self, Cluster, RouteClass, SERVICES, Subject};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -51,6 +52,7 @@ pub struct Policy {
     pub credentials_wait: Duration,
     /// Headers that cross besides the known ones.
     pub(crate) headers: Vec<String>,
+    pub(crate) request_metadata: RequestMetadata,
     govcloud_accounts: Vec<String>,
     regions: BTreeMap<RegionName, Region>,
     own_region: Option<RegionName>,
@@ -203,6 +205,7 @@ impl Policy {
             audit: config.audit.as_ref().map(Collector::compile).transpose()?,
             credentials_wait: Duration::from_millis(config.credentials_wait_ms.into()),
             headers: bedrock_headers::compile(&config.headers.allow)?,
+            request_metadata: RequestMetadata::compile(config)?,
             govcloud_accounts: accounts(&config.govcloud_accounts)?,
             regions,
             own_region: config.region.clone(),

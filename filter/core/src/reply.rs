@@ -10,6 +10,7 @@ use crate::operation::{CallError, Operation};
 use crate::policy::{ModelRefusal, OperationRefusal};
 use crate::principal::PrincipalError;
 use crate::request_body::BodyProblem;
+use crate::request_metadata::MetadataProblem;
 use crate::sigv4::SignError;
 
 /// Why a call is not forwarded.
@@ -40,6 +41,9 @@ pub enum Refusal {
     /// The body cannot be read where it matters.
     #[error(transparent)]
     Body(#[from] BodyProblem),
+    /// The call's own request metadata, where the operator sets some.
+    #[error(transparent)]
+    Metadata(#[from] MetadataProblem),
     /// An id of GovCloud's, elsewhere than where a model is named.
     #[error("Access denied: {problem} (in '{place}').")]
     GovCloud {
@@ -76,8 +80,8 @@ pub enum Refusal {
         "Access denied: {0} names its model in the body, and the gateway's rules for models are applied before the body arrives."
     )]
     HiddenModel(Operation),
-    /// The model in a body has another name in the Commercial partition. The gateway does not change bodies.
-    #[error("The gateway does not change bodies, and '{place}' is '{id}': write '{instead}'.")]
+    /// The model in a body has another name in the Commercial partition. The gateway does not change it there.
+    #[error("The gateway does not change the model in a body, and '{place}' is '{id}': write '{instead}'.")]
     ModelInBody {
         /// The member.
         place: String,
@@ -219,6 +223,7 @@ impl Refusal {
             | Self::Repeated(_)
             | Self::UnknownHeader(_)
             | Self::Body(_)
+            | Self::Metadata(_)
             | Self::TwoRegions { .. }
             | Self::ModelInBody { .. }
             | Self::HeaderValue(_)

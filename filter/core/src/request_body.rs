@@ -2,6 +2,7 @@
 
 use crate::inventory::{Entry, Member, Names, Place};
 use crate::operation::Operation;
+use crate::request_metadata::{MEMBER, Places};
 use crate::scanner::{Path, Problem, Scanner, Sink};
 use crate::usage::serving::Served;
 use audit::Serving;
@@ -57,6 +58,7 @@ struct Found {
     /// A bit for each key of each member's path that was there.
     seen: u128,
     repeated: Option<String>,
+    places: Places,
 }
 
 /// Bits of [`Found::seen`] for a member: its path is not longer. A test checks that all members have room.
@@ -69,8 +71,14 @@ impl RequestBody {
     pub(crate) fn of(operation: Operation) -> Option<Self> {
         let members: Vec<_> = members(operation).collect();
         let matters = !members.is_empty() || operation.asks_in_body();
-        let found =
-            Found { served: Served::default(), values: vec![None; members.len()], members, seen: 0, repeated: None };
+        let found = Found {
+            served: Served::default(),
+            values: vec![None; members.len()],
+            members,
+            seen: 0,
+            repeated: None,
+            places: Places::default(),
+        };
         matters.then(|| Self { scanner: Scanner::default(), found, is_empty: true })
     }
 
@@ -82,6 +90,11 @@ impl RequestBody {
     /// Service tier and latency mode that the body asks for.
     pub(crate) fn serving(&self) -> Serving {
         self.found.served.serving()
+    }
+
+    /// Where the request metadata stands or can stand.
+    pub(crate) fn places(&self) -> Places {
+        self.found.places
     }
 
     /// The members, when the body is complete. A body without bytes has none.
@@ -110,7 +123,12 @@ fn value_of(member: &'static Member, bytes: Vec<u8>) -> Result<Value, BodyProble
 // === impl Found ===
 
 impl Sink for Found {
-    fn begin(&mut self, path: &Path) {
+    fn begin(&mut self, path: &Path, at: u64) {
+        if path.depth() == 0 {
+            self.places.top = Some(at);
+        } else if path.is_at(MEMBER) && self.places.own.replace(at).is_some() {
+            self.repeated = Some(MEMBER.to_owned());
+        }
         // Members below one object share its bit: the first one's.
         let depth = path.depth();
         let index = self.members.iter().position(|member| depth > 0 && path.leads_to(member.name));

@@ -12,8 +12,8 @@ const BITS: usize = u64::BITS as usize;
 
 /// Receives what the scanner finds.
 pub trait Sink {
-    /// A value begins.
-    fn begin(&mut self, _path: &Path) {}
+    /// A value begins with the byte `at`, counted from the text's start.
+    fn begin(&mut self, _path: &Path, _at: u64) {}
     /// A whole, non-negative number.
     fn number(&mut self, _path: &Path, _value: u64) {}
     /// Some bytes of a string value, unescaped; a string comes in any number of pieces.
@@ -202,7 +202,7 @@ impl Scanner {
 
     fn value(&mut self, byte: u8, sink: &mut impl Sink) {
         if self.path_is_whole() {
-            sink.begin(&self.path);
+            sink.begin(&self.path, self.read);
         }
         match byte {
             b'{' => self.enter(true),

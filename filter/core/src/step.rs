@@ -54,6 +54,11 @@ pub enum RequestEvent<'a> {
         /// Whether the body ends with them.
         end_of_stream: bool,
     },
+    /// The whole body, which was buffered, in answer to [`RequestStep::EditBody`].
+    WholeBody {
+        /// What is to replace the buffered body, if the call goes on.
+        body: &'a mut Vec<u8>,
+    },
     /// The trailers: the body is over. Trailers themselves do not cross.
     Trailers,
     /// Time has passed; for a call that waits for credentials.
@@ -73,6 +78,8 @@ pub enum RequestStep {
     RecordIntent(Box<Intent>),
     /// Buffer headers and body until the collector answers.
     AwaitIntent,
+    /// Give all of the buffered body as [`RequestEvent::WholeBody`], and carry out the step that follows.
+    EditBody,
     /// Hold the headers and drop the buffered body: a reply follows when the body is over.
     DiscardBody,
     /// Replace the headers, set the filter states, let the request go.

@@ -26,6 +26,7 @@ pub mod fault;
 pub mod invoke;
 pub mod judge;
 pub mod keyring;
+pub mod metadata;
 pub mod operation;
 pub mod record;
 mod resources;

@@ -1,6 +1,6 @@
 //! The requests that arrived, for tests to read.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
@@ -44,6 +44,8 @@ pub struct Received {
     pub operation: Option<String>,
     /// The path's labels, decoded.
     pub labels: Vec<String>,
+    /// What Bedrock would write into its model invocation logs.
+    pub request_metadata: BTreeMap<String, String>,
     pub verdict: Verdict,
     /// The status of the answer; 0 if there was none.
     pub status: u16,

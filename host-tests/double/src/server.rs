@@ -1,5 +1,6 @@
 //! The listener, its connections and the exchange of one request.
 
+use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use super::answer::{Answer, Cut, Script, Step};
 use super::catalogue::Catalogue;
 use super::fault::PathFault;
 use super::judge::{Admitted, Rules, Verdict};
+use super::metadata;
 use super::record::{Received, Records};
 use super::respond::{Asked, Outcome, respond};
 use super::sigv4::WireRequest;
@@ -268,6 +270,7 @@ async fn exchange(request: Request<Incoming>, session: Session, shared: Arc<Shar
         region: None,
         operation: None,
         labels: Vec::new(),
+        request_metadata: BTreeMap::new(),
         verdict: Verdict::Aborted,
         status: 0,
     };
@@ -318,6 +321,11 @@ fn settle(
         return Outcome::now(Answer::error(413, "ValidationException", "The request body is too large."));
     }
     let parsed = if body.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(body) };
+    let header = received.header(metadata::HEADER);
+    match metadata::read(admitted.call.operation, header, parsed.as_ref().ok()) {
+        Ok(entries) => received.request_metadata = entries,
+        Err(message) => return Outcome::now(Answer::error(400, "ValidationException", &message)),
+    }
     respond(&Asked {
         call: &admitted.call,
         region: &admitted.region,

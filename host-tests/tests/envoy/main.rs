@@ -30,6 +30,7 @@ mod pool;
 mod principal;
 mod regions;
 mod replies;
+mod request_metadata;
 mod roles_anywhere;
 mod rust_client;
 mod sdk;

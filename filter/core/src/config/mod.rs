@@ -63,6 +63,11 @@ pub struct Config {
     /// Which headers cross.
     #[serde(default, skip_serializing_if = "is_default")]
     pub headers: Headers,
+    /// Entries that the gateway sets in the request metadata of InvokeModel, Converse and their streams, by key. A value is
+    /// `{principal}`, `{class}`, `{request_id}` or fixed text. Bedrock writes them into its model invocation logs. A call that
+    /// gives one of the keys itself is refused.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub request_metadata: BTreeMap<String, String>,
     /// Groups of operations that are carried besides the others; none if left out. An operation of another group is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub optional_operations: Vec<OperationGroup>,

@@ -33,6 +33,7 @@ fn full() -> Value {
             "hosts": {"dx": {"bedrock": "bedrock.us-west-2.api.aws"}}}},
         "inference_profiles": {"c.d": "us.c.d"}, "aliases": {"e": "c.d"}, "models": {"allow": ["c*"], "deny": ["*x"]},
         "govcloud_accounts": ["111122223333"], "headers": {"allow": ["x-amzn-bedrock-new"]},
+        "request_metadata": {"caller": "{principal}"},
         "optional_operations": ["batch_jobs", "agent_runtime"],
         "principal": [{"from": "mtls"}, {"from": "jwt", "payload": "p", "claim": "sub"}],
         "route_classes": [{
