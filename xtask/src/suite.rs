@@ -42,7 +42,8 @@ pub(crate) fn run(arguments: &[&str], environment: &[(&'static str, PathBuf)]) -
         return Err(BuildError::Failed("test --no-run".to_owned()).into());
     }
     let executables = executables(&String::from_utf8_lossy(&built.stdout));
-    let (slowest_stamp, alone_stamp) = (stamp(SLOWEST, &executables, environment)?, stamp(ALONE, &executables, environment)?);
+    let (slowest_stamp, alone_stamp) =
+        (stamp(SLOWEST, &executables, environment)?, stamp(ALONE, &executables, environment)?);
     let log = dirs::target().join("tmp").join(format!("tests-{SLOWEST}.log"));
     let file = std::fs::File::create(&log).map_err(Error::file("cannot write", &log))?;
     let errors = file.try_clone().map_err(Error::file("cannot write", &log))?;
@@ -85,16 +86,24 @@ fn kept(stamp: &Stamp, passed: bool) -> Result<bool, Error> {
 
 /// What the tests of a name depend on: their executables, the programs and the module that they start, the files that those read,
 /// and the names of the tools, which have versions.
-fn stamp(name: &str, executables: &[(String, PathBuf)], environment: &[(&'static str, PathBuf)]) -> Result<Stamp, Error> {
+fn stamp(
+    name: &str,
+    executables: &[(String, PathBuf)],
+    environment: &[(&'static str, PathBuf)],
+) -> Result<Stamp, Error> {
     let root = dirs::root();
     let folders = ["host-tests", "envoy", "infra"].map(|folder| root.join(folder));
     let own = executables.iter().filter(|(target, _)| target == name).map(|(_, file)| file);
     let (target, tools) = (dirs::target(), dirs::tools());
     // The archive is made anew each time, of the same programs.
     let built = environment.iter().filter(|(variable, file)| {
-        *variable != artifacts::variables::ARCHIVE && file.starts_with(&target) && !file.starts_with(&tools) && file.is_file()
+        *variable != artifacts::variables::ARCHIVE
+            && file.starts_with(&target)
+            && !file.starts_with(&tools)
+            && file.is_file()
     });
-    let inputs: Vec<&Path> = folders.iter().chain(own).chain(built.map(|(_, file)| file)).map(PathBuf::as_path).collect();
+    let inputs: Vec<&Path> =
+        folders.iter().chain(own).chain(built.map(|(_, file)| file)).map(PathBuf::as_path).collect();
     Stamp::of(&format!("tests-{name}"), &format!("{environment:?}"), &inputs)
 }
 

@@ -13,7 +13,7 @@ pub use facts::Endpoint;
 pub use response::changes_protocol;
 
 use crate::buffers::{Full, Phase};
-use crate::caller::{Address, Caller};
+use crate::caller::Address;
 use crate::config::{Auth, Role};
 use crate::credentials::store::CredentialStatus;
 use crate::frame_guard::FrameGuard;
@@ -35,8 +35,8 @@ use crate::spending::Spending;
 use crate::step::{Context, RequestBodyMode, RequestEvent, RequestStep};
 use crate::usage::Meter;
 use crate::usage::serving;
-use audit::notice::Intent;
 use audit::ExchangeFacts;
+use audit::notice::Intent;
 use sha2::{Digest, Sha256};
 use std::time::{Duration, SystemTime};
 
@@ -83,7 +83,10 @@ enum State {
         length: u64,
     },
     /// Body complete, and about to be edited.
-    Editing { pending: Box<PendingCall>, places: Places },
+    Editing {
+        pending: Box<PendingCall>,
+        places: Places,
+    },
     /// Complete, but for credentials or its intent.
     Waiting {
         prepared: Box<PreparedCall>,
@@ -351,11 +354,9 @@ impl Exchange {
             State::Discarding { .. } => Ok(RequestStep::DiscardBody),
             State::Waiting { .. } if self.intent == IntentState::Asked => Ok(RequestStep::AwaitIntent),
             State::Waiting { .. } => Ok(RequestStep::AwaitCredentials),
-            State::Start
-            | State::Reading { .. }
-            | State::Editing { .. }
-            | State::Forwarded { .. }
-            | State::Refused => Ok(RequestStep::Continue),
+            State::Start | State::Reading { .. } | State::Editing { .. } | State::Forwarded { .. } | State::Refused => {
+                Ok(RequestStep::Continue)
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 //! (<https://docs.aws.amazon.com/bedrock/latest/userguide/cost-mgmt-request-metadata.html>). A client's own entries stay; a client
 //! that gives a key of the operator's is refused.
 
-use crate::config::{Auth, Config, ConfigError, Role, at};
+use crate::config::{Auth, Config, ConfigError, Role, at, nearest};
 use crate::encoding::hex;
 use crate::headers::Headers;
 use crate::operation::Operation;
@@ -98,7 +98,8 @@ impl RequestMetadata {
         let given = &config.request_metadata;
         let key_of = |key: &str| format!("request_metadata.{key}");
         if !given.is_empty() && config.role == Role::Combined && config.auth == Some(Auth::Bearer) {
-            let problem = "role `combined` with `auth: bearer` does not hold bodies, and Converse has its metadata there";
+            let problem =
+                "role `combined` with `auth: bearer` does not hold bodies, and Converse has its metadata there";
             return Err(at("request_metadata", problem));
         }
         if given.len() > MAX_ENTRIES {
@@ -112,7 +113,10 @@ impl RequestMetadata {
             if let Some(other) = entries.keys().find(|other| other.eq_ignore_ascii_case(key)) {
                 return Err(at(key_of(key), format!("differs from '{other}' in capitals only")));
             }
-            let source = Source::parse(value).map_err(|problem| at(key_of(key), problem))?;
+            let source = Source::parse(value).map_err(|problem| {
+                let nearest = nearest(value, Source::NAMED.iter().map(|(name, _)| *name)).map(str::to_owned);
+                ConfigError { nearest, ..at(key_of(key), problem) }
+            })?;
             entries.insert(key.clone(), source);
         }
         Ok(Self(entries))

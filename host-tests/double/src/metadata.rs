@@ -16,7 +16,11 @@ pub const HEADER: &str = "x-amzn-bedrock-request-metadata";
 ///
 /// # Errors
 /// The message of the ValidationException.
-pub fn read(operation: Operation, header: Option<&str>, body: Option<&Value>) -> Result<BTreeMap<String, String>, Invalid> {
+pub fn read(
+    operation: Operation,
+    header: Option<&str>,
+    body: Option<&Value>,
+) -> Result<BTreeMap<String, String>, Invalid> {
     let given = match operation {
         Operation::Converse | Operation::ConverseStream => {
             body.and_then(|body| body.get("requestMetadata")).filter(|given| !given.is_null()).cloned()

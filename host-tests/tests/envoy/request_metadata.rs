@@ -66,7 +66,8 @@ fn slowly(harness: &Harness, body: &str, trailers: &str) -> u16 {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_nodelay(true).unwrap();
     let path = "/model/anthropic.claude-3-5-sonnet-20241022-v2%3A0/converse";
-    let head = format!("POST {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n");
+    let head =
+        format!("POST {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     for byte in body.bytes() {
         stream.write_all(&[b'1', b'\r', b'\n', byte, b'\r', b'\n']).unwrap();

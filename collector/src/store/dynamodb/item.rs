@@ -40,8 +40,11 @@ pub(super) fn from_record(record: &AuditRecord, now: OffsetDateTime) -> Item {
         };
         item.insert(field.name.to_owned(), value);
     }
-    let shard =
-        if is_ahead(&record.time, now) { future(&record.request_id) } else { shard_of(&record.time, &record.request_id) };
+    let shard = if is_ahead(&record.time, now) {
+        future(&record.request_id)
+    } else {
+        shard_of(&record.time, &record.request_id)
+    };
     item.insert(names::INDEX_HASH.to_owned(), AttributeValue::S(shard));
     item
 }

@@ -7,7 +7,7 @@ use crate::operation::Operation;
 use crate::quota;
 use crate::step::Context;
 use audit::{Estimate, ExchangeFacts};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// Where the last attempt went, as Envoy reports it when the exchange is over.
 #[derive(Debug, Clone, Copy, Default)]
