@@ -116,7 +116,7 @@ impl Waiter for Call {
 /// An attempt may end without a response: its client left, or its connection was lost.
 impl Drop for Upstream {
     fn drop(&mut self) {
-        let Some(call) = self.call.as_ref().filter(|call| call.attempt.borrow().is_trial()) else { return };
+        let Some(call) = self.call.as_ref().filter(|call| call.attempt.borrow().waits_for_end()) else { return };
         if let Ok(now) = host::now() {
             call.attempt.borrow_mut().end(call.plugin.context(now));
         }

@@ -69,6 +69,8 @@ enum Soak {
     /// Break the gateway's paths under load, in network namespaces (docs/chaos.md).
     #[command(disable_help_flag = true)]
     Chaos(Rest),
+    /// Make a region slow and fast again under load, for thirteen minutes (docs/configuration.md).
+    Fastest,
     /// Count the packets of calls that are silent for two minutes (docs/configuration.md).
     Keepalive,
     /// Renew sessions of federation and IAM Roles Anywhere under load, for five minutes each (docs/credentials.md).
@@ -111,6 +113,7 @@ impl Cli {
             Command::Soak(Soak::Audit) => test::soak("no_call_is_without").map(|()| ExitCode::SUCCESS),
             Command::Soak(Soak::Credentials) => test::soak("_under_load").map(|()| ExitCode::SUCCESS),
             Command::Soak(Soak::Bodies) => test::soak("bodies_that_never_end").map(|()| ExitCode::SUCCESS),
+            Command::Soak(Soak::Fastest) => test::soak("new_calls_leave_a_slow_region").map(|()| ExitCode::SUCCESS),
             Command::Soak(Soak::Keepalive) => test::soak("keepalive").map(|()| ExitCode::SUCCESS),
             Command::Soak(Soak::Chaos(Rest { arguments })) => lab("chaos", arguments),
             Command::Soak(Soak::Vpn(Rest { arguments })) => lab("vpn", arguments),

@@ -1,6 +1,6 @@
 //! Makes the report from a dry run.
 
-use filter_core::config::Principal;
+use filter_core::config::{Principal, RegionOrder};
 use filter_core::names::RegionName;
 use filter_core::operation::Operation as CoreOperation;
 use filter_core::reply::Reply;
@@ -128,6 +128,10 @@ impl Report {
         let routes = run.routes(call);
         if let (Some(model), Some(operation)) = (&mut self.model, decision.operation) {
             model.regions = region_models(run, operation, &model.id, &routes);
+        }
+        if run.class(decision).is_some_and(|class| class.region_order() == RegionOrder::Fastest) && routes.len() > 1 {
+            let note = "which region is first depends on what the gateway has measured (`region_order: fastest`)";
+            self.notes.push(note.to_owned());
         }
         for (kept, key, weights) in decision.class.as_deref().map(|class| run.sticky_weights(class)).unwrap_or_default()
         {

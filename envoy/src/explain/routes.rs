@@ -1,6 +1,6 @@
 //! The clusters that a call may be sent to, and the endpoints of each in the order in which Envoy tries them.
 
-use filter_core::config::{Config, RouteClass as Rule};
+use filter_core::config::{Config, RegionOrder, RouteClass as Rule};
 use filter_core::names::{PathName, RegionName};
 use filter_core::operation::{RegionScope, Service};
 use filter_core::policy::Policy;
@@ -73,8 +73,11 @@ fn first_regions<'a>(
         return vec![(RegionChoice::Only(only), None)];
     }
     if let (true, Some(caller)) = (rule.region_sticky, principal) {
-        let kept = class.choose_region(&RegionScope::Anywhere, caller, |_| true);
+        let kept = class.choose_region(&RegionScope::Anywhere, || class.regions_for(caller), |_| true);
         return kept.map(|choice| (choice, None)).into_iter().collect();
+    }
+    if rule.region_order == RegionOrder::Fastest {
+        return class.regions().iter().map(|region| (RegionChoice::From(region), None)).collect();
     }
     let weights = rule.region_weights.as_ref();
     let weight = |region: &RegionName| weights.and_then(|weights| weights.get(region)).copied().unwrap_or(0);

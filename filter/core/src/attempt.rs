@@ -3,10 +3,12 @@
 
 use crate::breaker::Breaker;
 use crate::clock;
+use crate::config::RegionOrder;
 use crate::credentials::store::CredentialStatus;
 use crate::envoy_names::ATTEMPT_PROPERTY;
 use crate::handoff::{Handoff, sign, to_json};
 use crate::headers::Headers;
+use crate::latency::Latency;
 use crate::metrics::{Sample, breaker_opened};
 use crate::names::{PathName, RegionName};
 use crate::reply::Refusal;
@@ -46,6 +48,8 @@ struct Sent {
     facts: AttemptFacts,
     /// Whether it is the trial of its region's breaker, and has no outcome yet.
     trial: bool,
+    /// Since when its response is waited for, if its time matters and is not known yet.
+    timed: Option<SystemTime>,
 }
 
 /// What to do after a response.
@@ -117,9 +121,10 @@ impl Attempt {
         tried.push(place(path, region.name()));
         let facts = AttemptFacts { tried, resigned: previous.resigned, ..facts };
         let state = to_json(&facts);
-        let mut sent = Sent { region: region.name().clone(), handoff, generation, facts, trial: false };
+        let mut sent = Sent { region: region.name().clone(), handoff, generation, facts, trial: false, timed: None };
         // A body that still streams may never end, so a call with one is not a trial.
         let complete = sent.handoff.body_sha256.is_some() || sent.handoff.content_length == Some(0);
+        sent.timed = (class.region_order() == RegionOrder::Fastest && complete).then_some(context.now);
         sent.trial = complete && sent.breaker(context).is_some_and(|breaker| breaker.begin_trial());
         self.sent = Some(sent);
         Ok(RequestStep::Forward(Forward { headers, states: vec![(ATTEMPT_PROPERTY, state)], relayed: None }))
@@ -163,6 +168,7 @@ impl Attempt {
             }
         }
         sent.end_trial(context);
+        sent.answered(status, context);
         if status.starts_with('2')
             && let Some(class) = context.policy.class(&sent.handoff.class)
         {
@@ -180,14 +186,15 @@ impl Attempt {
     }
 
     /// Whether its end matters: see [`Attempt::end`].
-    pub fn is_trial(&self) -> bool {
-        self.sent.as_ref().is_some_and(|sent| sent.trial)
+    pub fn waits_for_end(&self) -> bool {
+        self.sent.as_ref().is_some_and(|sent| sent.trial || sent.timed.is_some())
     }
 
     /// The attempt is over, with or without a response.
     pub fn end(&mut self, context: Context<'_>) {
         if let Some(sent) = &mut self.sent {
             sent.end_trial(context);
+            sent.unanswered(context);
         }
     }
 
@@ -245,6 +252,30 @@ impl Sent {
     fn breaker_in<'a>(&self, region: &RegionName, context: Context<'a>) -> Option<Breaker<'a>> {
         let model = self.handoff.model()?;
         Some(Breaker::new(context.shared, region.as_str(), model, context.now))
+    }
+
+    /// Takes the time of a response. One that is not a success has no time that says how fast the region is.
+    fn answered(&mut self, status: &str, context: Context<'_>) {
+        let Some((latency, class, took)) = self.latency(context) else { return };
+        if status.starts_with('2') {
+            latency.answered(&self.region, class.regions(), took);
+        }
+        self.timed = None;
+    }
+
+    /// Takes the time of an attempt that had no response.
+    fn unanswered(&mut self, context: Context<'_>) {
+        if let Some((latency, class, took)) = self.latency(context) {
+            latency.unanswered(&self.region, class.regions(), took);
+        }
+        self.timed = None;
+    }
+
+    fn latency<'a>(&self, context: Context<'a>) -> Option<(Latency<'a>, &'a RouteClass, Duration)> {
+        let took = context.now.duration_since(self.timed?).ok()?;
+        let (class, model) = (context.policy.class(&self.handoff.class)?, self.handoff.model()?);
+        let streams = self.handoff.operation.streams();
+        Some((Latency::new(context.shared, class.name(), model, streams, context.now), class, took))
     }
 
     /// Gives the trial away, if it has no outcome.

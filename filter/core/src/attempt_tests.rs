@@ -129,10 +129,10 @@ fn every_outcome_ends_a_trial() {
         let breaker = Breaker::new(context.shared, "us-east-1", "a.b", context.now);
         let mut attempt = Attempt::default();
         forwarded(attempt.request(&converse(&[]), input, context));
-        assert!(attempt.is_trial() && !breaker.admits(), "{status:?}");
+        assert!(attempt.waits_for_end() && !breaker.admits(), "{status:?}");
         if let Some(status) = status {
             attempt.response(&headers(&[(":status", status)]), context);
-            assert!(!attempt.is_trial(), "{status}");
+            assert!(!attempt.waits_for_end(), "{status}");
         }
         attempt.end(context);
         assert_eq!((breaker.admits(), breaker.takes_retries()), (admitted, closed), "{status:?}");
@@ -157,6 +157,6 @@ fn a_body_that_streams_is_no_trial() {
         };
         let mut attempt = Attempt::default();
         forwarded(attempt.request(&converse(&[]), input, context));
-        assert_eq!(attempt.is_trial(), trial, "{length}");
+        assert_eq!(attempt.waits_for_end(), trial, "{length}");
     }
 }

@@ -117,6 +117,7 @@ fn mistakes_are_refused_by_key() {
             "route_classes[0].region_weights.eu-west-1",
             "not among those",
         ),
+        ("/route_classes/0/region_order", json!("quick"), "route_classes[0].region_order", "known: listed, fastest"),
         ("/route_classes/0/region_sticky", json!(true), "route_classes[0].region_sticky", "needs `region_weights`"),
         ("/route_classes/0/region_sticky", json!("yes"), "route_classes[0].region_sticky", "want true or false"),
         ("/route_classes/0/priority", json!("urgent"), "route_classes[0].priority", "known: default, high"),

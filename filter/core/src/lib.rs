@@ -22,6 +22,7 @@ pub mod handoff;
 pub mod headers;
 pub mod intent;
 pub mod inventory;
+pub(crate) mod latency;
 pub mod limits;
 pub mod metrics;
 pub mod model;

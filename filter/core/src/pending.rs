@@ -2,13 +2,14 @@
 
 use crate::breaker::Breaker;
 use crate::clock;
-use crate::config::{Auth, Role};
+use crate::config::{Auth, RegionOrder, Role};
 use crate::credentials::Credentials;
 use crate::encoding::hex;
 use crate::envoy_names::{ATTEMPT_PROPERTY, CLASS_HEADER, CLASS_PROPERTY, CLUSTER_HEADER, RELAY_HEADER};
 use crate::handoff::{Handoff, hand_over, sign, to_json};
 use crate::headers::Headers;
 use crate::inventory::Names;
+use crate::latency::Latency;
 use crate::model;
 use crate::names::{PathName, RegionName};
 use crate::operation::{Call, Method, Operation, RegionScope};
@@ -16,7 +17,7 @@ use crate::pins::Pins;
 use crate::policy::{ModelRefusal, Policy};
 use crate::reply::Refusal;
 use crate::request_body::{Value, members};
-use crate::route::{RegionChoice, RouteClass};
+use crate::route::{RegionChoice, RouteClass, point};
 use crate::step::{Context, Forward, RelayedCall};
 use audit::text::visible;
 use sha2::{Digest, Sha256};
@@ -55,6 +56,7 @@ pub(crate) struct Route {
     first: PathName,
     /// What decides its region by weight.
     region_key: String,
+    call_id: String,
 }
 
 // === recognition ===
@@ -116,7 +118,8 @@ impl Route {
     pub(crate) fn new(class: &RouteClass, caller: &str, call_id: &str) -> Result<Self, Refusal> {
         let first = class.first_path(caller).ok_or_else(|| no_path(class.name()))?;
         let region_key = class.region_key(caller, call_id).to_owned();
-        Ok(Self { class: class.name().to_owned(), credentials: class.credentials().to_owned(), first, region_key })
+        let (class, credentials) = (class.name().to_owned(), class.credentials().to_owned());
+        Ok(Self { class, credentials, first, region_key, call_id: call_id.to_owned() })
     }
 
     /// The cluster that tries the call, and the only region that may serve it.
@@ -130,7 +133,15 @@ impl Route {
         let admits = |region: &str| {
             call.model().is_none_or(|model| Breaker::new(context.shared, region, model, context.now).admits())
         };
-        let choice = class.choose_region(scope, &self.region_key, admits).ok_or_else(|| no_path(class.name()))?;
+        let order = || match call.model() {
+            Some(model) if class.region_order() == RegionOrder::Fastest => {
+                let streams = call.operation.streams();
+                let latency = Latency::new(context.shared, class.name(), model, streams, context.now);
+                latency.order(class.regions(), point(&[&self.call_id]))
+            }
+            _ => class.regions_for(&self.region_key),
+        };
+        let choice = class.choose_region(scope, order, admits).ok_or_else(|| no_path(class.name()))?;
         let only_region = match choice {
             RegionChoice::Only(region) => Some(region.clone()),
             RegionChoice::From(_) => None,

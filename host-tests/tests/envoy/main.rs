@@ -15,6 +15,7 @@ mod cutover;
 mod dashboard;
 mod disk_full;
 mod failover;
+mod fastest;
 mod federation;
 mod harness;
 mod hostile;

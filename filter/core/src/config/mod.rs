@@ -257,7 +257,10 @@ pub struct RouteClass {
     /// The regions that calls of this class may go to, in order; all of the document's, in order of their names, if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub regions: Option<Vec<RegionName>>,
-    /// Which region a call tries first, as shares of the sum. Left out: the first of `regions`.
+    /// Which region a call tries first, where `region_weights` do not say it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub region_order: RegionOrder,
+    /// Which region a call tries first, as shares of the sum. Left out: by `region_order`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region_weights: Option<BTreeMap<RegionName, u32>>,
     /// Whether `region_weights` choose by caller instead of by call: a caller keeps its region while the weights stay, and its
@@ -287,6 +290,18 @@ pub struct RouteClass {
     /// What the class demands of the audit.
     #[serde(default, skip_serializing_if = "is_default")]
     pub audit: AuditMode,
+}
+
+/// Which region a call tries first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum RegionOrder {
+    /// The first of `regions`.
+    #[default]
+    Listed,
+    /// The one whose first byte came soonest of late, by model. A region is left only for a clearly faster one.
+    Fastest,
 }
 
 /// What a route class demands of the audit.

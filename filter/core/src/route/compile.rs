@@ -1,7 +1,7 @@
 //! Compiles route classes, and the environment's order of paths.
 
 use super::RouteClass;
-use crate::config::{self, AuditMode, Config, ConfigError, at};
+use crate::config::{self, AuditMode, Config, ConfigError, RegionOrder, at};
 use crate::credentials::source;
 use crate::model::patterns;
 use crate::names::{PathName, RegionName};
@@ -54,6 +54,7 @@ fn class_of(
     if class.region_sticky && class.region_weights.is_none() {
         return Err(at(key("region_sticky"), NO_REGION_WEIGHTS));
     }
+    check_region_order(class, &regions, key)?;
     check_conditions(class, key)?;
     check_limits(class, key)?;
     let list = |name: &str, texts: &Option<Vec<String>>| match texts {
@@ -77,6 +78,7 @@ fn class_of(
         paths,
         weights: class.weights.clone(),
         regions,
+        region_order: class.region_order,
         region_weights: class.region_weights.clone(),
         region_sticky: class.region_sticky,
         priority: class.priority,
@@ -141,6 +143,26 @@ fn check_paths(class: &config::RouteClass, key: &dyn Fn(&str) -> String) -> Resu
         return Err(at(key("paths"), format!("class '{}' has no path; known are {known}", class.name)));
     }
     check_repetition(&key("paths"), "path", &class.paths)
+}
+
+fn check_region_order(
+    class: &config::RouteClass,
+    regions: &[RegionName],
+    key: &dyn Fn(&str) -> String,
+) -> Result<(), ConfigError> {
+    if class.region_order != RegionOrder::Fastest {
+        return Ok(());
+    }
+    if class.region_weights.is_some() {
+        return Err(at(
+            key("region_order"),
+            "`fastest` leaves `region_weights` nothing to decide: leave one of them out",
+        ));
+    }
+    if regions.len() < 2 {
+        return Err(at(key("region_order"), "`fastest` needs at least two regions in the class"));
+    }
+    Ok(())
 }
 
 fn check_conditions(class: &config::RouteClass, key: &dyn Fn(&str) -> String) -> Result<(), ConfigError> {

@@ -11,14 +11,15 @@ pub(crate) use compile::compile;
 pub use compile::{ENVIRONMENT_KEY, environment_order};
 pub(crate) use coverage::findings;
 
-use crate::config::{AuditMode, BodyBytes, Dscp, Limits, Priority};
+use crate::config::{AuditMode, BodyBytes, Dscp, Limits, Priority, RegionOrder};
 use crate::model::{self, Pattern};
 use crate::names::{PathName, RegionName};
 use crate::operation::{Operation, OperationGroup, RegionScope, Service};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
-use weights::{in_order_of_weight, point};
+use weights::in_order_of_weight;
+pub(crate) use weights::point;
 
 /// The services, each with clusters of its own where the document carries its operations.
 pub const SERVICES: [Service; 3] = [Service::BedrockRuntime, Service::Bedrock, Service::BedrockAgentRuntime];
@@ -45,6 +46,7 @@ pub struct RouteClass {
     paths: Vec<PathName>,
     weights: Option<BTreeMap<PathName, u32>>,
     regions: Vec<RegionName>,
+    region_order: RegionOrder,
     region_weights: Option<BTreeMap<RegionName, u32>>,
     region_sticky: bool,
     priority: Priority,
@@ -103,6 +105,11 @@ impl RouteClass {
     /// The regions, in order.
     pub fn regions(&self) -> &[RegionName] {
         &self.regions
+    }
+
+    /// Which region a call tries first, where weights do not say it.
+    pub fn region_order(&self) -> RegionOrder {
+        self.region_order
     }
 
     /// Envoy's routing priority.
@@ -205,14 +212,15 @@ impl RouteClass {
         if self.region_sticky { caller } else { call_id }
     }
 
-    /// Chooses the regions of a call, of those with weights by its `key` ([`RouteClass::region_key`]). `admits` says whether a region takes new calls now. If none does, the one that would have
+    /// Chooses the regions of a call. `order` gives those of the class in the call's own order, by default
+    /// [`RouteClass::regions_for`]. `admits` says whether a region takes new calls now. If none does, the one that would have
     /// been first is called anyway, so that the client sees Bedrock's own response. `None` if the class has no region.
-    pub fn choose_region(
-        &self,
+    pub fn choose_region<'a>(
+        &'a self,
         scope: &RegionScope,
-        key: &str,
+        order: impl FnOnce() -> Vec<&'a RegionName>,
         admits: impl Fn(&str) -> bool,
-    ) -> Option<RegionChoice<'_>> {
+    ) -> Option<RegionChoice<'a>> {
         let first = self.regions.first()?;
         match scope {
             RegionScope::First => Some(RegionChoice::Only(first)),
@@ -221,7 +229,7 @@ impl RouteClass {
                 Some(RegionChoice::Only(self.regions.iter().find(|known| known.as_str() == name).unwrap_or(first)))
             }
             RegionScope::Anywhere => {
-                let order = self.region_order(key);
+                let order = order();
                 let wanted = order.first().copied().unwrap_or(first);
                 // A lone region is called whatever `admits` says.
                 let several = order.len() > 1;
@@ -231,8 +239,9 @@ impl RouteClass {
         }
     }
 
-    /// The regions in the key's own order by weight. Those without weight come after, in the class's order.
-    fn region_order(&self, key: &str) -> Vec<&RegionName> {
+    /// The regions in the order of a key ([`RouteClass::region_key`]) by weight. Those without weight come after, in the class's
+    /// order.
+    pub fn regions_for(&self, key: &str) -> Vec<&RegionName> {
         let Some(weights) = &self.region_weights else { return self.regions.iter().collect() };
         let weighted = self.regions.iter().filter_map(|region| Some((region, *weights.get(region)?)));
         let mut order = in_order_of_weight(weighted, |region| point(&[&self.name, region.as_str(), key]));

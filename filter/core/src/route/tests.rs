@@ -81,7 +81,7 @@ fn a_call_goes_to_a_cluster_that_is_listed() {
                 RegionScope::Region("eu-west-1".to_owned()),
             ] {
                 let first = class.first_path(&key).unwrap();
-                let reach = class.choose_region(&home, &key, |_| true).unwrap();
+                let reach = class.choose_region(&home, || class.regions_for(&key), |_| true).unwrap();
                 let name = class.cluster(Service::Bedrock, first, reach);
                 assert!(listed.contains(&name), "{name} is not in {listed:?}");
             }
@@ -117,7 +117,8 @@ fn regions_share_calls_by_weight() {
     let class = &policy.classes()[0];
     let first_in_east = (0..20_000)
         .filter(|nth| {
-            class.choose_region(&RegionScope::Anywhere, &format!("{nth}"), |_| true) == Some(RegionChoice::From(&east))
+            class.choose_region(&RegionScope::Anywhere, || class.regions_for(&format!("{nth}")), |_| true)
+                == Some(RegionChoice::From(&east))
         })
         .count();
     assert!((13_800..14_200).contains(&first_in_east), "{first_in_east}");
@@ -125,7 +126,9 @@ fn regions_share_calls_by_weight() {
     let policy = self::policy(&class, None);
     let class = &policy.classes()[0];
     for nth in 0..100 {
-        let reach = |admits: fn(&str) -> bool| class.choose_region(&RegionScope::Anywhere, &format!("{nth}"), admits);
+        let reach = |admits: fn(&str) -> bool| {
+            class.choose_region(&RegionScope::Anywhere, || class.regions_for(&format!("{nth}")), admits)
+        };
         assert_eq!(reach(|_| true), Some(RegionChoice::From(&west)));
         assert_eq!(reach(|region| region == "us-east-1"), Some(RegionChoice::From(&east)));
         assert_eq!(reach(|_| false), Some(RegionChoice::From(&west)));
@@ -141,7 +144,7 @@ fn sticky_callers_keep_their_region() {
         let policy = policy(&class, None);
         let class = &policy.classes()[0];
         let of = |caller: &str, call: &str| {
-            class.choose_region(&RegionScope::Anywhere, class.region_key(caller, call), |_| true)
+            class.choose_region(&RegionScope::Anywhere, || class.regions_for(class.region_key(caller, call)), |_| true)
         };
         let callers = (0..20_000).map(|nth| format!("spiffe://mesh/{nth}"));
         let on_west: Vec<String> =
@@ -149,8 +152,11 @@ fn sticky_callers_keep_their_region() {
         for caller in on_west.iter().take(50) {
             assert!((0..20).all(|nth| of(caller, &format!("{nth}")) == Some(RegionChoice::From(&west))), "{caller}");
             // A region that throttles is passed over all the same.
-            let throttled = class
-                .choose_region(&RegionScope::Anywhere, class.region_key(caller, "0"), |region| region != "us-west-2");
+            let throttled = class.choose_region(
+                &RegionScope::Anywhere,
+                || class.regions_for(class.region_key(caller, "0")),
+                |region| region != "us-west-2",
+            );
             assert_eq!(throttled, Some(RegionChoice::From(&east)));
         }
         on_west
@@ -201,4 +207,23 @@ fn optional_services_have_clusters_where_listed() {
     };
     assert_eq!(clusters(json!(["batch_jobs"])), ["bedrock-runtime.any", "bedrock.any"]);
     assert_eq!(clusters(json!(["agent_runtime"])), ["bedrock-runtime.any", "bedrock.any", "bedrock-agent-runtime.any"]);
+}
+
+#[test]
+fn the_fastest_region_needs_several() {
+    let problem = |class: serde_json::Value| {
+        let document =
+            json!({"role": "gateway", "regions": {"us-east-1": {}, "us-west-2": {}}, "route_classes": [class]});
+        Policy::parse(document.to_string().as_bytes(), None).map(drop).map_err(|error| error.to_string())
+    };
+    let class = json!({"name": "any", "paths": ["dx"], "region_order": "fastest"});
+    assert_eq!(problem(class.clone()), Ok(()));
+    let mut lone = class.clone();
+    lone["regions"] = json!(["us-east-1"]);
+    assert!(
+        problem(lone).unwrap_err().contains("`route_classes[0].region_order`: `fastest` needs at least two regions")
+    );
+    let mut weighted = class;
+    weighted["region_weights"] = json!({"us-east-1": 1});
+    assert!(problem(weighted).unwrap_err().contains("leave one of them out"));
 }

@@ -15,7 +15,7 @@ pub(super) fn in_order_of_weight<T: Copy>(
 }
 
 /// A number between 0 and 1, both excluded, that depends on the texts only.
-pub(super) fn point(texts: &[&str]) -> f64 {
+pub(crate) fn point(texts: &[&str]) -> f64 {
     let mut hasher = Sha256::new();
     for text in texts {
         hasher.update((text.len() as u64).to_le_bytes());
