@@ -3,11 +3,29 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
+
+use serde_json::Value;
 
 use crate::clients::{call, python};
-use crate::harness::{Harness, Keys, base, policy};
+use crate::harness::{Harness, Keys, base, eventually, policy, text_of};
 
-const OWN: &str = "\nrequest_metadata:\n  gateway: east 1\n  class: \"{class}\"\n  call: \"{request_id}\"\nregions:\n";
+const OWN: &str = "request_metadata:\n  gateway: east 1\n  class: \"{class}\"\n  call: \"{request_id}\"\n";
+
+fn with_metadata(dir: &Path, auth: &str) -> String {
+    policy(dir, "\nauth: sigv4\n", &format!("\nauth: {auth}\n{OWN}"))
+}
+
+/// The ids of the calls so far, as their records have them.
+fn ids(harness: &Harness, calls: usize) -> Vec<String> {
+    eventually("the access log", || {
+        let text = text_of(&harness.access_log());
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let facts = lines.filter_map(|line| serde_json::from_str::<Value>(line["exchange"].as_str()?).ok());
+        let ids: Vec<String> = facts.filter_map(|facts| Some(facts["id"].as_str()?.to_owned())).collect();
+        (ids.len() == calls).then_some(ids)
+    })
+}
 
 /// Calls everything that takes metadata with boto3.
 fn check(harness: &Harness) {
@@ -22,10 +40,11 @@ fn check(harness: &Harness) {
     }
     let received = harness.received();
     assert_eq!(received.len(), others.len());
-    for (row, request) in others.iter().zip(&received) {
+    let ids = ids(harness, calls.len());
+    let of_others = calls.iter().zip(&ids).filter(|(row, _)| others.contains(row));
+    for ((row, id), request) in of_others.zip(&received) {
         assert!(row["error"].is_null(), "{row}");
-        let mut wanted: BTreeMap<&str, &str> = [("gateway", "east 1"), ("class", "any")].into();
-        wanted.insert("call", row["request_id"].as_str().unwrap());
+        let mut wanted: BTreeMap<&str, &str> = [("gateway", "east 1"), ("class", "any"), ("call", id)].into();
         if row["call"].as_str().is_some_and(|name| name.ends_with("own") || name.ends_with("20 MB")) {
             wanted.insert("team", "a b");
         }
@@ -40,7 +59,7 @@ fn check(harness: &Harness) {
 #[test]
 fn the_signers_hash_is_of_the_edited_body() {
     let dir = tempfile::tempdir().unwrap();
-    let policy = policy(dir.path(), "\nregions:\n", OWN);
+    let policy = with_metadata(dir.path(), "sigv4");
     let harness = Harness::new(Keys::Temporary, &["internet"], |double| double, &["--policy", &policy]);
     check(&harness);
     for (body, status) in [
@@ -82,7 +101,7 @@ fn slowly(harness: &Harness, body: &str, trailers: &str) -> u16 {
 fn one_role_edits_and_signs() {
     let dir = tempfile::tempdir().unwrap();
     let base = base(dir.path(), r#"{"role": "gateway"}"#, r#"{"role": "combined"}"#);
-    let policy = policy(dir.path(), "\nregions:\n", OWN);
+    let policy = with_metadata(dir.path(), "sigv4");
     let arguments = ["--base", &base, "--policy", &policy];
     check(&Harness::new(Keys::Temporary, &["internet"], |double| double, &arguments));
 }
@@ -90,6 +109,6 @@ fn one_role_edits_and_signs() {
 #[test]
 fn bodies_are_held_for_it_with_an_api_key() {
     let dir = tempfile::tempdir().unwrap();
-    let policy = policy(dir.path(), "\nregions:\n", OWN);
+    let policy = with_metadata(dir.path(), "bearer");
     check(&Harness::new(Keys::Api, &["internet"], |double| double, &["--policy", &policy]));
 }
