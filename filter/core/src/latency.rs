@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use std::time::{Duration, SystemTime};
 
 /// After so many milliseconds without a call, a region may be tried again by that share of the calls.
-const UNTRIED: (u64, f64) = (5000, 1.0 / 20.0);
+const UNTRIED: (u64, f64) = (5000, 1.0 / 25.0);
 /// The same, where calls are rare.
 const FORGOTTEN: (u64, f64) = (60_000, 1.0 / 4.0);
 /// How long a region is the current one at least.
@@ -54,7 +54,7 @@ struct Average {
     region: u64,
     /// In milliseconds.
     time: f64,
-    /// When it was last moved.
+    /// When it was last moved; earlier if it should be tried soon.
     at: u64,
 }
 
@@ -115,7 +115,7 @@ impl<'a> Latency<'a> {
             if only_longer && record.of(region).is_none_or(|average| average.time >= took) {
                 return (None, ());
             }
-            record.add(region, took, self.now);
+            record.add(region, regions, took, self.now);
             record.choose(regions, self.bearable, self.now);
             records.push((self.id, record));
             let more = records.len().saturating_sub(MODELS);
@@ -147,7 +147,8 @@ impl Record {
         regions.iter().find(|region| hash(region.as_str()) == self.current).or_else(|| regions.first())
     }
 
-    fn add(&mut self, region: &RegionName, took: f64, now: u64) {
+    fn add(&mut self, region: &RegionName, regions: &[RegionName], took: f64, now: u64) {
+        let current = self.current_of(regions).map(|region| hash(region.as_str()));
         let wanted = hash(region.as_str());
         let Some(average) = self.regions.iter_mut().find(|average| average.region == wanted) else {
             self.regions.push(Average { region: wanted, time: took, at: now });
@@ -155,8 +156,10 @@ impl Record {
         };
         let since = now.saturating_sub(average.at) as f64;
         let share = (1.0 - (-since / DECAY_MS).exp()).max(SHARE);
+        // A region that got better is tried again soon, so that calls come back before all of its average is new.
+        let better = took < average.time * 0.8 && Some(wanted) != current;
+        average.at = if better { now.saturating_sub(UNTRIED.0) } else { now };
         average.time += share * (took - average.time);
-        average.at = average.at.max(now);
     }
 
     /// Makes another region the current one if it is clearly faster, or earlier in the class and nearly as fast.

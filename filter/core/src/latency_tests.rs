@@ -75,7 +75,7 @@ fn calls_leave_a_slow_region_and_come_back() {
         if a_second > 2 {
             assert!(share(&left, 1) >= 0.95, "{a_second}: {}", share(&left, 1));
         }
-        calls.run(if a_second > 2 { 90 } else { 300 }, a_second, noisy);
+        calls.run(if a_second > 2 { 25 } else { 300 }, a_second, noisy);
         let back = calls.run(60, a_second, noisy);
         assert!(share(&back, 0) > 0.85, "{a_second}: {}", share(&back, 0));
     }

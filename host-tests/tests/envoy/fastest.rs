@@ -58,7 +58,7 @@ fn new_calls_leave_a_slow_region_and_come_back() {
             });
         }
         let checks = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let before = calls_in(&harness, Duration::from_secs(if soak { 60 } else { 6 }));
+            let before = calls_in(&harness, Duration::from_secs(if soak { 60 } else { 4 }));
             assert!(
                 before[1] > 0 && share_of_second(before) < 0.2,
                 "the other region is tried now and then: {before:?}"
@@ -70,7 +70,7 @@ fn new_calls_leave_a_slow_region_and_come_back() {
             });
             println!("left within {:.1} s", start.elapsed().as_secs_f64());
             assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-            let left = calls_in(&harness, Duration::from_secs(if soak { 120 } else { 6 }));
+            let left = calls_in(&harness, Duration::from_secs(if soak { 120 } else { 4 }));
             println!("of {left:?} calls {:.3} left", share_of_second(left));
             assert!(share_of_second(left) >= 0.95 && left[0] > 0, "{left:?}");
             harness.doubles[0].set_fault(base);
