@@ -48,7 +48,7 @@ fn create(context: &Context<'_>) -> Result<Answer, Invalid> {
         return Err(invalid("jobName"));
     }
     // botocore fills it in, so that a request that is sent twice makes one job.
-    if text("clientRequestToken").is_some_and(|token| !(1..=256).contains(&token.len())) {
+    if text("clientRequestToken").is_some_and(|token| !is_token(token)) {
         return Err(invalid("clientRequestToken"));
     }
     for place in ["/inputDataConfig/s3InputDataConfig/s3Uri", "/outputDataConfig/s3OutputDataConfig/s3Uri"] {
@@ -80,6 +80,15 @@ fn is_name(name: &str) -> bool {
     (1..=63).contains(&name.len())
         && name.starts_with(|first: char| first.is_ascii_alphanumeric())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+}
+
+/// `[a-zA-Z0-9]{1,256}(-*[a-zA-Z0-9]){0,256}`, at most 256.
+fn is_token(token: &str) -> bool {
+    let is_alphanumeric = |end: char| end.is_ascii_alphanumeric();
+    (1..=256).contains(&token.len())
+        && token.starts_with(is_alphanumeric)
+        && token.ends_with(is_alphanumeric)
+        && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 fn list_bounds(context: &Context<'_>) -> Result<(), Invalid> {

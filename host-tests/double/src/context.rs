@@ -26,10 +26,15 @@ impl Context<'_> {
 
     /// A query parameter, decoded.
     pub(crate) fn parameter(&self, name: &str) -> Option<String> {
-        let mut parts = self.query.split('&').filter_map(|part| part.split_once('='));
-        let (_, value) = parts.find(|(key, _)| *key == name)?;
-        Some(String::from_utf8_lossy(&percent_decode(value)).into_owned())
+        parameter(self.query, name)
     }
+}
+
+/// A parameter of a query, decoded.
+pub(crate) fn parameter(query: &str, name: &str) -> Option<String> {
+    let mut parts = query.split('&').filter_map(|part| part.split_once('='));
+    let (_, value) = parts.find(|(key, _)| *key == name)?;
+    Some(String::from_utf8_lossy(&percent_decode(value)).into_owned())
 }
 
 pub(crate) fn not_found(what: &str) -> Answer {

@@ -28,6 +28,7 @@ pub mod judge;
 pub mod keyring;
 pub mod metadata;
 pub mod operation;
+mod patterns;
 pub mod record;
 mod resources;
 pub mod respond;

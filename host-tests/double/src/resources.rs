@@ -12,6 +12,7 @@ use super::catalogue::ACCOUNT;
 use super::context::{Context, MADE, not_found};
 use super::converse::Invalid;
 use super::operation::{Call, Operation};
+use super::patterns::{is_guardrail, is_guardrail_version};
 
 /// The id of each resource.
 pub(crate) const ID: &str = "abc123def456";
@@ -55,7 +56,7 @@ pub(crate) fn answer(call: &Call, context: &Context<'_>) -> Result<Answer, Inval
         },
         Operation::GetGuardrail => {
             let version = context.parameter("guardrailVersion").unwrap_or_else(|| "DRAFT".to_owned());
-            if version != "DRAFT" && !is_number(&version) {
+            if !is_guardrail_version(&version) {
                 return Err(invalid("guardrailVersion"));
             }
             let known = ["DRAFT", "1"].contains(&version.as_str());
@@ -76,7 +77,11 @@ pub(crate) fn answer(call: &Call, context: &Context<'_>) -> Result<Answer, Inval
 pub(crate) fn find(name: &str, given: &str, kind: &str, context: &Context<'_>) -> Result<Option<String>, Invalid> {
     let arn = context.arn(ACCOUNT, &format!("{kind}/{ID}"));
     let is_id = !given.is_empty() && given.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-    if !is_id && !is_arn(given, kind.split('/').next().unwrap_or_default()) {
+    let fits = match kind {
+        "guardrail" => is_guardrail(given),
+        _ => is_id || is_arn(given, kind.split('/').next().unwrap_or_default()),
+    };
+    if !fits {
         return Err(invalid(name));
     }
     Ok((given == ID || given == arn).then_some(arn))
@@ -93,10 +98,6 @@ fn is_arn(given: &str, kind: &str) -> bool {
         && account.len() == 12
         && account.bytes().all(|byte| byte.is_ascii_digit())
         && resource.strip_prefix(kind).and_then(|rest| rest.strip_prefix('/')).is_some_and(|rest| !rest.is_empty())
-}
-
-fn is_number(text: &str) -> bool {
-    (1..=8).contains(&text.len()) && !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 pub(crate) fn invalid(name: &str) -> Invalid {

@@ -1,5 +1,6 @@
 //! Answers an admitted call: resolves the model and applies the fault.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -7,13 +8,15 @@ use serde_json::Value;
 use super::agent;
 use super::answer::{Answer, Step};
 use super::catalogue::{Catalogue, Target};
-use super::context::Context;
+use super::context::{Context, parameter};
 use super::control;
 use super::converse::{Invalid, Question};
 use super::eventstream::{exception, with_bad_crc};
 use super::fault::ModelFault;
 use super::invoke::{Prompt, count_tokens};
 use super::operation::{Call, Operation, Service};
+use super::patterns::{is_guardrail, is_guardrail_version, is_project};
+use super::resources::invalid as malformed;
 
 /// Time for sent bytes to arrive before a reset discards them.
 const BEFORE_RESET: Duration = Duration::from_millis(50);
@@ -28,8 +31,9 @@ pub struct Asked<'a> {
     /// The body, `null` if there is none.
     pub body: Result<Value, serde_json::Error>,
     pub catalogue: &'a Catalogue,
-    /// The guardrail and the project of headers.
+    /// The guardrail, its version and the project of headers.
     pub guardrail: Option<&'a str>,
+    pub guardrail_version: Option<&'a str>,
     pub project: Option<&'a str>,
     /// Ids of the account, each with its region.
     pub resources: &'a [(String, String)],
@@ -62,7 +66,11 @@ pub fn respond(asked: &Asked<'_>) -> Outcome {
         Ok(body) => body,
         Err(error) => return invalid(&format!("The request body is not valid JSON: {error}")),
     };
-    if let Some(answer) = missing(asked, body) {
+    let resources = Resources::of(asked, body);
+    if let Some(member) = resources.malformed() {
+        return invalid(&malformed(member));
+    }
+    if let Some(answer) = resources.missing(asked) {
         return Outcome::now(answer);
     }
     let (model, fault) = match target(asked, body) {
@@ -98,25 +106,64 @@ fn invalid(message: &str) -> Outcome {
     Outcome::now(Answer::error(400, "ValidationException", message))
 }
 
-/// Refuses a guardrail or project that the region does not have. The errors are among those of
-/// <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html>; which of them Bedrock gives, and in which words,
-/// was not tried.
-fn missing(asked: &Asked<'_>, body: &Value) -> Option<Answer> {
-    let elsewhere = |id: &&str| {
-        let own = id.strip_prefix("arn:").and_then(|arn| arn.split(':').nth(2));
-        let listed = || asked.resources.iter().find(|(known, _)| known == id).map(|(_, region)| region.as_str());
-        own.or_else(listed).is_some_and(|region| region != asked.region)
-    };
-    let converses = matches!(asked.call.operation, Operation::Converse | Operation::ConverseStream);
-    let member = |pointer| body.pointer(pointer).and_then(Value::as_str).filter(|_| converses);
-    let guardrail = asked.guardrail.or_else(|| member("/guardrailConfig/guardrailIdentifier"));
-    if guardrail.as_ref().is_some_and(elsewhere) {
-        let message = "The guardrail identifier or version provided in the request does not exist.";
-        return Some(Answer::error(400, "ValidationException", message));
+/// The guardrail and the project that a call names.
+struct Resources<'a> {
+    guardrail: Option<Cow<'a, str>>,
+    version: Option<Cow<'a, str>>,
+    project: Option<Cow<'a, str>>,
+}
+
+impl<'a> Resources<'a> {
+    /// Those of headers, of the query (`projectIdentifier` of bedrock's operations), of Converse's body and of ApplyGuardrail's path.
+    fn of(asked: &'a Asked<'_>, body: &'a Value) -> Self {
+        let converses = matches!(asked.call.operation, Operation::Converse | Operation::ConverseStream);
+        let member = |pointer| body.pointer(pointer).and_then(Value::as_str).filter(|_| converses).map(Cow::Borrowed);
+        let applies = asked.call.operation == Operation::ApplyGuardrail;
+        let label = |index: usize| asked.call.labels.get(index).filter(|_| applies).map(|label| label.as_str().into());
+        let header = |header: Option<&'a str>| header.map(Cow::Borrowed);
+        let parameter = || parameter(asked.query, "projectIdentifier").map(Cow::Owned);
+        Self {
+            guardrail: header(asked.guardrail)
+                .or_else(|| member("/guardrailConfig/guardrailIdentifier"))
+                .or_else(|| label(0)),
+            version: header(asked.guardrail_version)
+                .or_else(|| member("/guardrailConfig/guardrailVersion"))
+                .or_else(|| label(1)),
+            project: header(asked.project).or_else(|| member("/projectIdentifier")).or_else(parameter),
+        }
     }
-    let project = asked.project.or_else(|| member("/projectIdentifier"));
-    let lacks = project.as_ref().is_some_and(elsewhere);
-    lacks.then(|| Answer::error(404, "ResourceNotFoundException", "The specified project was not found."))
+
+    /// The member whose value has another form than AWS documents.
+    fn malformed(&self) -> Option<&'static str> {
+        // A guardrail and its version may be empty.
+        let fits = |value: &Option<Cow<'_, str>>, form: fn(&str) -> bool| {
+            value.as_deref().is_none_or(|value| value.is_empty() || form(value))
+        };
+        if !fits(&self.guardrail, is_guardrail) {
+            return Some("guardrailIdentifier");
+        }
+        if !fits(&self.version, is_guardrail_version) {
+            return Some("guardrailVersion");
+        }
+        (!self.project.as_deref().is_none_or(is_project)).then_some("projectIdentifier")
+    }
+
+    /// Refuses a guardrail or project that the region does not have. The errors are among those of
+    /// <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html>; which of them Bedrock gives, and in which
+    /// words, was not tried.
+    fn missing(&self, asked: &Asked<'_>) -> Option<Answer> {
+        let elsewhere = |id: &str| {
+            let own = id.strip_prefix("arn:").and_then(|arn| arn.split(':').nth(2));
+            let listed = || asked.resources.iter().find(|(known, _)| known == id).map(|(_, region)| region.as_str());
+            own.or_else(listed).is_some_and(|region| region != asked.region)
+        };
+        if self.guardrail.as_deref().is_some_and(elsewhere) {
+            let message = "The guardrail identifier or version provided in the request does not exist.";
+            return Some(Answer::error(400, "ValidationException", message));
+        }
+        let lacks = self.project.as_deref().is_some_and(elsewhere);
+        lacks.then(|| Answer::error(404, "ResourceNotFoundException", "The specified project was not found."))
+    }
 }
 
 /// The model's id and its fault; empty for operations that name none.

@@ -334,6 +334,7 @@ fn settle(
         body: parsed,
         catalogue: &shared.catalogue,
         guardrail: received.header("x-amzn-bedrock-guardrailidentifier"),
+        guardrail_version: received.header("x-amzn-bedrock-guardrailversion"),
         project: received.header("x-amzn-bedrock-projectidentifier"),
         resources: &shared.resources,
         elapsed: started.elapsed() + shared.delay,

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::client::{CONTROL, Call, Harness, SONNET, events};
+use crate::client::{CONTROL, Call, HELLO, Harness, SONNET, events};
 
 #[tokio::test]
 async fn converse_counts_words() {
@@ -176,6 +176,60 @@ async fn a_resource_is_found_by_id_or_arn() {
     }
 }
 
+/// A guardrail, its version or a project of another form is refused, in every place.
+#[tokio::test]
+async fn refuses_ids_of_another_form() {
+    let harness = Harness::plain();
+    let client = harness.client();
+    let invoke = || {
+        let body = r#"{"anthropic_version":"bedrock-2023-05-31","max_tokens":9,"messages":[{"role":"user","content":"hello"}]}"#;
+        Call::post(format!("/model/{SONNET}/invoke"), body)
+    };
+    let header = |name: &str, value: &str| invoke().signed_header(&format!("x-amzn-bedrock-{name}"), value);
+    let converse = |key: &str, value: Value| {
+        let mut body: Value = serde_json::from_str(HELLO).unwrap();
+        body[key] = value;
+        Call::post(format!("/model/{SONNET}/converse"), body.to_string())
+    };
+    let guarded = |id: &str, version: &str| {
+        converse("guardrailConfig", json!({ "guardrailIdentifier": id, "guardrailVersion": version }))
+    };
+    let apply = |id: &str, version: &str| {
+        let body = r#"{"source":"INPUT","content":[{"text":{"text":"hello"}}]}"#;
+        Call::post(format!("/guardrail/{id}/version/{version}/apply"), body)
+    };
+    let arn = "arn:aws:bedrock:us-east-1:123456789012:";
+    for (call, member) in [
+        (header("projectidentifier", "team_1"), ""),
+        (header("projectidentifier", &format!("{arn}project/p1")), ""),
+        (header("projectidentifier", "team.1"), "projectIdentifier"),
+        (header("guardrailidentifier", "g1").signed_header("x-amzn-bedrock-guardrailversion", "DRAFT"), ""),
+        (header("guardrailidentifier", "g-1"), "guardrailIdentifier"),
+        (header("guardrailversion", "01"), "guardrailVersion"),
+        (converse("projectIdentifier", json!("p1")), ""),
+        (converse("projectIdentifier", json!("p 1")), "projectIdentifier"),
+        (converse("projectIdentifier", json!(format!("{arn}guardrail/p1"))), "projectIdentifier"),
+        (guarded("g1", "1"), ""),
+        (guarded("G1", "1"), "guardrailIdentifier"),
+        (guarded("g1", "v1"), "guardrailVersion"),
+        (apply("g1", "1"), ""),
+        (apply("g_1", "1"), "guardrailIdentifier"),
+        (apply("g1", "latest"), "guardrailVersion"),
+        (Call::get("/foundation-models?projectIdentifier=p1"), ""),
+        (Call::get("/foundation-models?projectIdentifier=p.1"), "projectIdentifier"),
+        (Call::get("/guardrails/G1"), "guardrailIdentifier"),
+    ] {
+        let answered = client.send(&call).await.unwrap();
+        if member.is_empty() {
+            assert_eq!(answered.status, 200, "{}", call.target);
+            continue;
+        }
+        let (status, error_type, message) = answered.error();
+        assert_eq!((status, error_type.as_str()), (400, "ValidationException"), "{}", call.target);
+        assert!(message.contains(&format!("'{member}'")), "{}: {message}", call.target);
+    }
+}
+
 /// A job's model is resolved as that of a call, and its role must be the account's.
 #[tokio::test]
 async fn a_batch_job_is_checked_before_it_is_made() {
@@ -194,6 +248,9 @@ async fn a_batch_job_is_checked_before_it_is_made() {
     for (body, status) in [
         (whole.clone(), 200),
         (with("jobName", json!("-")), 400),
+        (with("clientRequestToken", json!("a-1")), 200),
+        (with("clientRequestToken", json!("a-")), 400),
+        (with("clientRequestToken", json!("a_1")), 400),
         (with("roleArn", json!("batch")), 400),
         (with("roleArn", json!("arn:aws:iam::444455556666:role/batch")), 403),
         (with("roleArn", json!("arn:aws-us-gov:iam::123456789012:role/batch")), 403),
