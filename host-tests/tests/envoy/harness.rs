@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 
 use bedrock_double::sources::{AGENT_TOKEN, CONTAINER_TOKEN};
 use bedrock_double::{Builder, Double, EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY, Received, Running};
+use serde_json::{Map, Value, json};
+
+use crate::istio::pod::wait_for_paths;
 
 /// A session token of temporary keys; the double accepts any text.
 pub(crate) const SESSION_TOKEN: &str = "example/session+token==";
@@ -18,6 +21,9 @@ const POD_IDENTITY_TOKEN: &str = "/var/run/secrets/pods.eks.amazonaws.com/servic
 pub(crate) const API_KEY: &str = "ABSKexample-api-key";
 
 pub(crate) use host_tests::required;
+
+/// The model of `clients/calls.py`.
+pub(crate) const SONNET: &str = "anthropic.claude-3-5-sonnet-20241022-v2:0";
 
 /// Credentials in the gateway's environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +102,39 @@ impl Harness {
 
     /// A double for each path, or for each path and region (`dx@us-west-2`); `arguments` are more of `bedrock-gateway up`'s.
     pub(crate) fn new(keys: Keys, paths: &[&str], change: impl Fn(Builder) -> Builder, arguments: &[&str]) -> Harness {
+        Harness::within(tempfile::tempdir().unwrap(), keys, paths, change, arguments)
+    }
+
+    /// A document with this class alone, and a double for each of `places` (`dx@us-west-2`), whose regions it has. All of them are
+    /// healthy.
+    pub(crate) fn one_class(places: &[&str], mut class: Value, arguments: &[&str]) -> Harness {
         let dir = tempfile::tempdir().unwrap();
+        let regions = places.iter().filter_map(|place| place.split_once('@'));
+        let regions: Map<String, Value> = regions.map(|(_, region)| (region.to_owned(), json!({}))).collect();
+        class["name"] = json!("any");
+        let profiles = json!({ SONNET: format!("us.{SONNET}") });
+        let document = json!({
+            "regions": regions,
+            "principal": [{ "from": "mtls" }],
+            "inference_profiles": profiles,
+            "route_classes": [class],
+        });
+        let policy = dir.path().join("policy.json");
+        std::fs::write(&policy, document.to_string()).unwrap();
+        let policy = policy.display().to_string();
+        let arguments = [&["--policy", policy.as_str()][..], arguments].concat();
+        let harness = Harness::within(dir, Keys::LongLived, places, |double| double, &arguments);
+        wait_for_paths(|page| harness.gateway.admin(page));
+        harness
+    }
+
+    fn within(
+        dir: tempfile::TempDir,
+        keys: Keys,
+        paths: &[&str],
+        change: impl Fn(Builder) -> Builder,
+        arguments: &[&str],
+    ) -> Harness {
         let doubles: Vec<Running> = paths
             .iter()
             .map(|path| {

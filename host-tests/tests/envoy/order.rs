@@ -4,8 +4,7 @@
 use bedrock_double::PathFault::{self, None as Good, Refuse, Reset, Status};
 use serde_json::{Value, json};
 
-use crate::harness::{Harness, Keys, eventually, text_of};
-use crate::istio::pod::wait_for_paths;
+use crate::harness::{Harness, eventually, text_of};
 
 const HAIKU: &str = "claude-haiku-4-5-20251001-v1:0";
 const SONNET: &str = "claude-3-5-sonnet-20241022-v2:0";
@@ -17,16 +16,7 @@ const PLACES: [&str; 4] = ["dx@us-east-1", "vpn@us-east-1", "dx@us-west-2", "vpn
 
 /// A class of two paths and two regions, with a double for each path and region.
 fn harness() -> Harness {
-    let dir = tempfile::tempdir().unwrap();
-    let policy = dir.path().join("policy.json");
-    let document = json!({
-        "regions": { "us-east-1": {}, "us-west-2": {} },
-        "route_classes": [{ "name": "any", "paths": ["dx", "vpn"], "regions": ["us-east-1", "us-west-2"] }],
-    });
-    std::fs::write(&policy, document.to_string()).unwrap();
-    let harness = Harness::new(Keys::LongLived, &PLACES, |double| double, &["--policy", policy.to_str().unwrap()]);
-    wait_for_paths(|page| harness.gateway.admin(page));
-    harness
+    Harness::one_class(&PLACES, json!({ "paths": ["dx", "vpn"], "regions": ["us-east-1", "us-west-2"] }), &[])
 }
 
 /// A call of a model: each has breakers of its own.

@@ -5,24 +5,17 @@ use std::time::{Duration, Instant};
 use bedrock_double::PathFault::{self, None as Good, Stall};
 use serde_json::{Value, json};
 
-use crate::harness::{Harness, Keys, eventually, text_of};
-use crate::istio::pod::wait_for_paths;
+use crate::harness::{Harness, eventually, text_of};
 
 const SONNET: &str = "us.anthropic.claude-3-5-sonnet-20241022-v2%3A0";
 const PLACES: [&str; 4] = ["dx@us-east-1", "vpn@us-east-1", "dx@us-west-2", "vpn@us-west-2"];
 
 fn harness(timeout_ms: Option<u32>) -> Harness {
-    let dir = tempfile::tempdir().unwrap();
-    let policy = dir.path().join("policy.json");
-    let mut class = json!({ "name": "any", "paths": ["dx", "vpn"], "regions": ["us-east-1", "us-west-2"] });
+    let mut class = json!({ "paths": ["dx", "vpn"], "regions": ["us-east-1", "us-west-2"] });
     if let Some(ms) = timeout_ms {
         class["first_byte_timeout_ms"] = json!(ms);
     }
-    let document = json!({ "regions": { "us-east-1": {}, "us-west-2": {} }, "route_classes": [class] });
-    std::fs::write(&policy, document.to_string()).unwrap();
-    let harness = Harness::new(Keys::LongLived, &PLACES, |double| double, &["--policy", policy.to_str().unwrap()]);
-    wait_for_paths(|page| harness.gateway.admin(page));
-    harness
+    Harness::one_class(&PLACES, class, &[])
 }
 
 fn request(operation: &str, model: &str) -> Vec<u8> {
