@@ -1,4 +1,4 @@
-"""Calls the gateway with AWS's and Anthropic's SDKs: `calls.py SUITE URL [CA]`.
+"""Calls the gateway with AWS's and Anthropic's SDKs: `calls.py SUITE URL [CA [ARGUMENT …]]`.
 
 Prints one JSON object for each call: its name and its result, or `error` with the exception's class and code. The
 tests in `host-tests/tests/envoy` read it; the double checks the requests.
@@ -356,6 +356,15 @@ def suite_metadata(url, ca):
     attempt("InvokeModelWithResponseStream", lambda: invoke_stream(runtime))
 
 
+def suite_principals(url, ca, count, *certificates):
+    """Calls with each client certificate (`CERTIFICATE,KEY`; `none`: without one)."""
+    for number, pair in enumerate(certificates):
+        extra = {} if pair == "none" else {"client_cert": tuple(pair.split(","))}
+        runtime = client("bedrock-runtime", url, ca, **extra)
+        for _ in range(int(count)):
+            attempt(str(number), lambda: converse(runtime))
+
+
 if __name__ == "__main__":
     suite, url, ca = sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None
-    globals()[f"suite_{suite}"](url, ca)
+    globals()[f"suite_{suite}"](url, ca, *sys.argv[4:])

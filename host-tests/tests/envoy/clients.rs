@@ -16,6 +16,12 @@ pub(crate) fn python(suite: &str, url: &str) -> Vec<Value> {
     run(Command::new(required("GATEWAY_PYTHON")).arg(clients().join("calls.py")).args([suite, url]))
 }
 
+/// A suite of `calls.py` over TLS, with more arguments.
+pub(crate) fn python_with(suite: &str, url: &str, ca: &str, arguments: &[String]) -> Vec<Value> {
+    let mut command = Command::new(required("GATEWAY_PYTHON"));
+    run(command.arg(clients().join("calls.py")).args([suite, url, ca]).args(arguments))
+}
+
 /// A suite of `calls.py` whose connections go to a proxy, whatever their names resolve to, as a pod's go to its sidecar.
 pub(crate) fn python_through(proxy: std::net::SocketAddr, suite: &str, url: &str) -> Vec<Value> {
     let mut command = Command::new(required("GATEWAY_PYTHON"));

@@ -75,6 +75,9 @@ pub(crate) struct Harness {
     pub doubles: Vec<Running>,
     pub gateway: Gateway,
     pub dir: tempfile::TempDir,
+    keys: Keys,
+    /// The gateway's.
+    arguments: Vec<String>,
 }
 
 /// A running `bedrock-gateway up`.
@@ -154,7 +157,14 @@ impl Harness {
         all.extend(["--access-log".to_owned(), dir.path().join("access.jsonl").display().to_string()]);
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         let gateway = Gateway::start(keys, &all);
-        Harness { doubles, gateway, dir }
+        Harness { doubles, gateway, dir, keys, arguments: all }
+    }
+
+    /// Ends the gateway and starts it again, on other ports.
+    pub(crate) fn restart(&mut self) {
+        self.gateway.end();
+        self.gateway = Gateway::start(self.keys, &self.arguments);
+        wait_for_paths(|page| self.gateway.admin(page));
     }
 
     /// The access log of the gateway.

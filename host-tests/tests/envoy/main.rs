@@ -41,6 +41,7 @@ mod shutdown;
 mod source_filter;
 mod sources;
 mod stalls;
+mod sticky;
 mod streams;
 mod trapped;
 mod web_identity;

@@ -13,13 +13,13 @@ use super::proxy::{Identity, Proxy};
 use crate::harness::{API_KEY, eventually, required, text_of};
 
 /// Certificates of the mesh and of another authority.
-pub(super) struct Mesh {
+pub(crate) struct Mesh {
     pub dir: tempfile::TempDir,
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Mesh {
-    pub(super) fn new() -> Mesh {
+    pub(crate) fn new() -> Mesh {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(rcgen::DnType::CommonName, "mesh CA");
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -29,7 +29,7 @@ impl Mesh {
         Mesh { dir, issuer }
     }
 
-    pub(super) fn identity(&self, namespace: &str) -> Identity {
+    pub(crate) fn identity(&self, namespace: &str) -> Identity {
         let mut params = CertificateParams::default();
         params.subject_alt_names =
             vec![SanType::URI(format!("spiffe://cluster.local/ns/{namespace}/sa/app").as_str().try_into().unwrap())];

@@ -30,7 +30,7 @@ pub(super) struct Proxy {
 
 /// Files of the mesh's certificates.
 #[derive(Debug, Clone)]
-pub(super) struct Identity {
+pub(crate) struct Identity {
     pub certificate: String,
     pub key: String,
     pub ca: String,
