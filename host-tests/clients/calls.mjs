@@ -1,5 +1,5 @@
 // Calls the gateway with the AWS SDK for JavaScript over HTTP/2 with prior knowledge: `calls.mjs SUITE URL` (SUITE:
-// operations, streams), in the directory of its node_modules. Prints one JSON object for each call.
+// operations, streams, ended), in the directory of its node_modules. Prints one JSON object for each call.
 import { createRequire } from "node:module";
 
 const require = createRequire(process.cwd() + "/");
@@ -49,6 +49,11 @@ const suites = {
       const response = await client.send(new InvokeModelCommand({ modelId, body, contentType: "application/json" }));
       return { status: response.$metadata.httpStatusCode, bytes: response.body.length };
     });
+  },
+  // Streams at the same time, half of them long: how each ends when the gateway does.
+  async ended() {
+    const models = Array.from({ length: Number(process.argv[4]) }, (_, number) => `fault.drip-${number % 2 ? "3s" : "500ms"}`);
+    await Promise.all(models.map((model) => attempt(model, () => converseStream(model))));
   },
   async streams() {
     await attempt("mid-stream", () => converseStream("fault.stream-exception"));

@@ -7,6 +7,7 @@ tests in `host-tests/tests/envoy` read it; the double checks the requests.
 import json
 import os
 import sys
+import threading
 
 import boto3
 from botocore.config import Config
@@ -53,7 +54,8 @@ def attempt(name, call):
         }
     except Exception as error:  # The test checks the class.
         row["error"] = {"class": type(error).__name__, "message": str(error)}
-    print(json.dumps(row), flush=True)
+    # In one piece: some suites call from several threads.
+    print(json.dumps(row) + "\n", end="", flush=True)
 
 
 def answer(response, **fields):
@@ -354,6 +356,22 @@ def suite_metadata(url, ca):
     attempt("InvokeModel own", lambda: answer(runtime.invoke_model(**native, requestMetadata=json.dumps(team))))
     attempt("InvokeModel forged", lambda: answer(runtime.invoke_model(**native, requestMetadata=json.dumps(forged))))
     attempt("InvokeModelWithResponseStream", lambda: invoke_stream(runtime))
+
+
+def suite_ended(url, ca, count):
+    """Streams at the same time: half of them take longer than the gateway waits for them when it ends."""
+    count = int(count)
+    runtime = client("bedrock-runtime", url, ca, max_pool_connections=count)
+
+    def stream(number):
+        model = "fault.drip-3s" if number % 2 else "fault.drip-500ms"
+        attempt(model, lambda: converse_stream(runtime, model))
+
+    threads = [threading.Thread(target=stream, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def suite_principals(url, ca, count, *certificates):

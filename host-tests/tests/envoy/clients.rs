@@ -38,10 +38,14 @@ pub(crate) fn python_bearer(suite: &str, url: &str, ca: &str) -> Vec<Value> {
 
 /// A suite of `calls.mjs`.
 pub(crate) fn javascript(suite: &str, url: &str) -> Vec<Value> {
-    run(Command::new("node")
-        .arg(clients().join("calls.mjs"))
-        .args([suite, url])
-        .current_dir(required("GATEWAY_JS_DIR")))
+    javascript_with(suite, url, &[])
+}
+
+/// The same with more arguments.
+pub(crate) fn javascript_with(suite: &str, url: &str, arguments: &[String]) -> Vec<Value> {
+    let mut command = Command::new("node");
+    command.arg(clients().join("calls.mjs")).args([suite, url]).args(arguments);
+    run(command.current_dir(required("GATEWAY_JS_DIR")))
 }
 
 fn run(command: &mut Command) -> Vec<Value> {

@@ -5,9 +5,14 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::harness::{Harness, Keys};
+use serde_json::Value;
+
+use crate::clients::{javascript_with, python_with};
+use crate::harness::{Harness, Keys, eventually};
 
 const STREAMS: usize = 100;
+/// Streams of boto3, each on a connection of its own, and of the JavaScript SDK, on connections of HTTP/2.
+const SDK_STREAMS: [usize; 2] = [60, 40];
 
 fn request(model: &str) -> Vec<u8> {
     let body = r#"{"messages":[{"role":"user","content":[{"text":"hello there"}]}]}"#;
@@ -95,5 +100,47 @@ fn streams_end_when_the_gateway_is_stopped() {
     assert_eq!(count("whole") + count("exception"), STREAMS, "{endings:?}");
     assert!(count("whole") >= STREAMS / 2, "{endings:?}");
     assert!(count("exception") > 0, "{endings:?}");
+    harness.gateway.end();
+}
+
+/// How an SDK's stream ended, as [`ending`].
+fn sdk_ending(call: &Value) -> &'static str {
+    let error = &call["error"];
+    let named = ["ServiceUnavailableException", "serviceUnavailableException"];
+    match () {
+        () if error.is_null() && call["usage"]["outputTokens"].as_u64() > Some(0) => "whole",
+        () if named.iter().any(|name| error["class"] == *name || error["code"] == *name) => "exception",
+        () => "another",
+    }
+}
+
+#[test]
+fn sdks_raise_when_the_gateway_is_stopped() {
+    let mut harness = Harness::new(Keys::LongLived, &["dx", "vpn"], |double| double, &[]);
+    let [boto3, javascript] = SDK_STREAMS.map(|count| count.to_string());
+    let (url, ca) = (harness.gateway.https.clone(), harness.gateway.ca.clone());
+    let boto3 = std::thread::spawn(move || python_with("ended", &url, &ca, &[boto3]));
+    let url = harness.gateway.http.clone();
+    let javascript = std::thread::spawn(move || javascript_with("ended", &url, &[javascript]));
+    let total: usize = SDK_STREAMS.iter().sum();
+    eventually("all streams", || (harness.received().len() == total).then_some(()));
+    let signal = || Command::new("kill").args(["-TERM", &harness.gateway.pid().to_string()]).status().unwrap();
+    signal();
+    // The short ones take 4 s. A second signal ends the others before the gateway's 10 s are over.
+    std::thread::sleep(Duration::from_secs(5));
+    signal();
+    for (sdk, count) in [boto3, javascript].into_iter().zip(SDK_STREAMS) {
+        let calls = sdk.join().unwrap();
+        let other: Vec<&Value> = calls.iter().filter(|call| sdk_ending(call) == "another").collect();
+        assert!(other.is_empty() && calls.len() == count, "{other:#?}");
+        for (model, wanted) in [("fault.drip-500ms", "whole"), ("fault.drip-3s", "exception")] {
+            let of_model = calls.iter().filter(|call| call["call"] == model);
+            let endings: Vec<&str> = of_model.map(sdk_ending).collect();
+            assert!(
+                endings.len() == count / 2 && endings.iter().all(|ending| *ending == wanted),
+                "{model}: {endings:?}"
+            );
+        }
+    }
     harness.gateway.end();
 }
