@@ -355,6 +355,19 @@ def suite_metadata(url, ca):
     attempt("InvokeModel", lambda: answer(runtime.invoke_model(**native)))
     attempt("InvokeModel own", lambda: answer(runtime.invoke_model(**native, requestMetadata=json.dumps(team))))
     attempt("InvokeModel forged", lambda: answer(runtime.invoke_model(**native, requestMetadata=json.dumps(forged))))
+
+
+def suite_new_header(url, ca):
+    """A header of Bedrock's that this version of boto3 does not know."""
+    runtime = client("bedrock-runtime", url, ca)
+
+    def add(request, **_):
+        request.headers["X-Amzn-Bedrock-New"] = "1"
+
+    runtime.meta.events.register("before-sign", add)
+    attempt("Converse", lambda: converse(runtime))
+    attempt("ConverseStream", lambda: converse_stream(runtime))
+    attempt("InvokeModel", lambda: invoke(runtime))
     attempt("InvokeModelWithResponseStream", lambda: invoke_stream(runtime))
 
 

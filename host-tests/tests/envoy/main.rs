@@ -25,6 +25,7 @@ mod istio;
 mod keepalive;
 mod metrics;
 mod moto;
+mod new_headers;
 mod order;
 mod pod;
 mod pool;

@@ -54,6 +54,7 @@ fn headers() -> Vec<Case> {
         with("repeated accept", "accept: a/b\r\naccept: c/d\r\n", 200, ""),
         with("a list as type", "content-type: a/b, c/d\r\n", 400, INVALID),
         with("not ASCII", "x-amzn-bedrock-service-tier: \u{fc}\r\n", 400, INVALID),
+        with("newer than the gateway", "x-amzn-bedrock-new: 1\r\n", 400, INVALID).says("'x-amzn-bedrock-new'"),
         with("compressed", "content-encoding: gzip\r\n", 400, INVALID),
         with("compressed twice", "content-encoding: identity, gzip\r\n", 400, INVALID),
         with("own signature", "authorization: AWS4-HMAC-SHA256 x\r\nx-amz-date: 20260101T000000Z\r\n", 200, ""),
