@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import threading
+import time
 
 import boto3
 from botocore.config import Config
@@ -394,6 +395,18 @@ def suite_principals(url, ca, count, *certificates):
         runtime = client("bedrock-runtime", url, ca, **extra)
         for _ in range(int(count)):
             attempt(str(number), lambda: converse(runtime))
+
+
+def suite_steady(url, ca, seconds="4"):
+    """Calls for some seconds, each with a text of its own, and every second one a stream."""
+    runtime, end, number = client("bedrock-runtime", url, ca), time.monotonic() + float(seconds), 0
+    while time.monotonic() < end:
+        messages = [{"role": "user", "content": [{"text": f"hello {number}"}]}]
+        if number % 2:
+            attempt("ConverseStream", lambda: {"events": len(list(runtime.converse_stream(modelId=SONNET, messages=messages)["stream"]))})
+        else:
+            attempt("Converse", lambda: answer(runtime.converse(modelId=SONNET, messages=messages)))
+        number += 1
 
 
 if __name__ == "__main__":

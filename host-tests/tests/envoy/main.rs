@@ -44,5 +44,6 @@ mod sources;
 mod stalls;
 mod sticky;
 mod streams;
+mod throttling;
 mod trapped;
 mod web_identity;
