@@ -4,6 +4,7 @@ Prints one JSON object for each call: its name and its result, or `error` with t
 tests in `host-tests/tests/envoy` read it; the double checks the requests.
 """
 
+import hashlib
 import json
 import os
 import sys
@@ -356,6 +357,17 @@ def suite_metadata(url, ca):
     attempt("InvokeModel", lambda: answer(runtime.invoke_model(**native)))
     attempt("InvokeModel own", lambda: answer(runtime.invoke_model(**native, requestMetadata=json.dumps(team))))
     attempt("InvokeModel forged", lambda: answer(runtime.invoke_model(**native, requestMetadata=json.dumps(forged))))
+
+
+def suite_job(url, ca):
+    """A batch job, with the token and the hash of its body."""
+    bedrock, sent = client("bedrock", url, ca), {}
+
+    def note(request, **_):
+        sent.update(token=json.loads(request.body)["clientRequestToken"], sha256=hashlib.sha256(request.body).hexdigest())
+
+    bedrock.meta.events.register("before-send", note)
+    attempt("CreateModelInvocationJob", lambda: {**create_job(bedrock), **sent})
 
 
 def suite_new_header(url, ca):

@@ -6,6 +6,7 @@
 
 mod audit;
 mod aws_clients;
+mod batch_jobs;
 mod chain;
 mod clients;
 mod collector;
