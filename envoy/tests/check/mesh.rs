@@ -182,7 +182,7 @@ const MESH: [(&str, &str, &str, &str); 42] = [
     ),
     (
         "egress/mesh.yaml",
-        "        - ./bedrock-runtime.us-gov-west-1.amazonaws.com\n        - ./bedrock.us-gov-west-1.amazonaws.com\n        - ./bedrock-runtime.us-east-1.amazonaws.com\n        - ./bedrock.us-east-1.amazonaws.com\n",
+        "        - ./bedrock-runtime.us-gov-west-1.amazonaws.com\n        - ./bedrock.us-gov-west-1.amazonaws.com\n        - ./bedrock-agent-runtime.us-gov-west-1.amazonaws.com\n        - ./bedrock-runtime.us-east-1.amazonaws.com\n        - ./bedrock.us-east-1.amazonaws.com\n        - ./bedrock-agent-runtime.us-east-1.amazonaws.com\n",
         "        - ./other.example\n",
         "spec.gateways[1]: Gateway `bedrock-gateway` serves none of the hosts; it serves other.example",
     ),
@@ -194,7 +194,7 @@ const MESH: [(&str, &str, &str, &str); 42] = [
     ),
     (
         "egress/mesh.yaml",
-        "    - bedrock-runtime.us-gov-west-1.amazonaws.com\n    - bedrock.us-gov-west-1.amazonaws.com\n    - bedrock-runtime.us-east-1.amazonaws.com\n    - bedrock.us-east-1.amazonaws.com\n  gateways",
+        "    - bedrock-runtime.us-gov-west-1.amazonaws.com\n    - bedrock.us-gov-west-1.amazonaws.com\n    - bedrock-agent-runtime.us-gov-west-1.amazonaws.com\n    - bedrock-runtime.us-east-1.amazonaws.com\n    - bedrock.us-east-1.amazonaws.com\n    - bedrock-agent-runtime.us-east-1.amazonaws.com\n  gateways",
         "    - bedrock-runtime.us-gov-weast-1.amazonaws.com\n  gateways",
         "VirtualService/bedrock: spec.hosts[0]: no Service or ServiceEntry has the host",
     ),
@@ -230,8 +230,8 @@ const MESH: [(&str, &str, &str, &str); 42] = [
     ),
     (
         "sidecar/mesh.yaml",
-        "hosts: [bedrock-runtime.us-east-1.amazonaws.com, bedrock.us-east-1.amazonaws.com]",
-        "hosts: [bedrock-runtime.us-east-1.amazonaws.com, bedrock.us-eest-1.amazonaws.com]",
+        "    - bedrock-runtime.us-east-1.amazonaws.com\n    - bedrock.us-east-1.amazonaws.com\n",
+        "    - bedrock-runtime.us-east-1.amazonaws.com\n    - bedrock.us-eest-1.amazonaws.com\n",
         "ServiceEntry/bedrock-commercial: spec.hosts[1]: this version does not know region 'us-eest-1'",
     ),
     ("egress/envoyfilter.yaml", r#""role": "gateway""#, r#""rol": "gateway""#, "configuration.value"),

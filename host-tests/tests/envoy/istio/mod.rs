@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use bedrock_double::{EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY, Running};
 use serde_json::{Value, json};
 
-use crate::clients::{assert_all_answered, python_through};
+use crate::clients::{assert_all_answered, call, python_through};
 use crate::harness::{API_KEY, Harness, Keys, eventually, required, text_of};
 use crate::keepalive::{Relay, shorten, silence, slow_call};
 use calls::{Answer, BREAKS_OFF, CALLS, Call, Content, DOTTED, ONE_CLASS, RULES, seen};
@@ -195,6 +195,42 @@ fn the_pods_calls_wait_for_their_intents() {
     assert!(seen(&egress.doubles).len() == 1, "only the call with an intent left");
 }
 
+const AGENT: &str = "http://bedrock-agent-runtime.us-gov-west-1.amazonaws.com";
+
+/// Rules that list the operations of knowledge bases.
+fn with_agent(dir: &Path, rules: &str) -> PathBuf {
+    let mut rules: Value = serde_json::from_str(rules).unwrap();
+    rules["optional_operations"] = json!(["agent_runtime"]);
+    // For a call without these operations in its class, and for rerankers.
+    rules["route_classes"] = json!([{ "name": "any", "paths": ["internet"] }]);
+    rules["models"] = json!({ "allow": ["*"] });
+    let file = dir.join("agent.json");
+    std::fs::write(&file, rules.to_string()).unwrap();
+    file
+}
+
+/// boto3's calls of knowledge bases: the error's class of each that raised.
+fn ask_agent(workload: SocketAddr, port: &str) -> Vec<String> {
+    let calls = python_through(workload, "agent", &format!("{AGENT}{port}"));
+    let operations = ["Rerank", "Retrieve", "RetrieveAndGenerate", "RetrieveAndGenerateStream"];
+    let errors = operations.map(|name| call(&calls, name)["error"]["class"].as_str().map(str::to_owned));
+    errors.into_iter().flatten().collect()
+}
+
+#[test]
+fn knowledge_bases_cross_the_mesh_where_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = with_agent(dir.path(), RULES);
+    let listed = Egress::start(|doubles| Some(rendered("egress", &rules, &addresses(doubles))));
+    assert_eq!(ask_agent(listed.workload("mission").address, ""), Vec::<String>::new());
+    let received: Vec<_> = listed.doubles.iter().flat_map(Running::requests).collect();
+    assert!(received.iter().any(|request| request.host == "bedrock-agent-runtime.us-east-1.amazonaws.com"));
+    assert!(listed.doubles.iter().all(|double| double.violations().is_empty()));
+    // The shipped document does not list them.
+    let shipped = Egress::shipped();
+    assert_eq!(ask_agent(shipped.workload("mission").address, ""), ["AccessDeniedException"; 4]);
+}
+
 fn converse() -> &'static Call {
     &CALLS[0]
 }
@@ -348,7 +384,7 @@ impl Sidecar {
         let pod = of_kind(&objects, "Deployment")["spec"]["template"].clone();
         let mut proxy = proxy::sidecar(&objects, 10000, Some(&pod));
         let outside = Identity { ca: ca.clone(), ..mesh.identity("mission") };
-        for service in ["bedrock-runtime", "bedrock"] {
+        for service in ["bedrock-runtime", "bedrock", "bedrock-agent-runtime"] {
             let host = format!("{service}.us-east-1.amazonaws.com");
             proxy.clusters.push(proxy::cluster(&objects, (&host, 10000), doubles[0].addr(), &outside));
         }
@@ -446,4 +482,14 @@ fn the_shipped_sidecars_serve() {
         let facts: Value = serde_json::from_str(sidecar.envoy.ledger(1)[0]["exchange"].as_str().unwrap()).unwrap();
         assert_eq!((&facts["operation"], &facts["usage"]["output"]), (&json!("Converse"), &json!(3)), "{facts}");
     }
+}
+
+#[test]
+fn knowledge_bases_leave_a_signing_sidecar() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = with_agent(dir.path(), ONE_CLASS);
+    let filter = rendered("sidecar", &rules, &["internet".to_owned()]);
+    let sidecar = Sidecar::start(&KEYS, |proxy| proxy.apply(&filter));
+    assert_eq!(ask_agent(sidecar.envoy.address, ":10000"), Vec::<String>::new());
+    assert!(sidecar.doubles[0].violations().is_empty());
 }
