@@ -7,8 +7,8 @@ use crate::model::Pattern;
 use crate::route;
 
 impl Policy {
-    /// What an operator should know of a policy that is valid: classes that no call can reach, and sources that no class
-    /// uses. An empty list promises nothing; only what is certain is reported.
+    /// What an operator should know of a policy that is valid: classes that no call can reach, keys that change nothing, and
+    /// sources that no class uses. An empty list promises nothing; only what is certain is reported.
     pub fn findings(&self) -> Vec<ConfigError> {
         let mut findings = route::findings(&self.classes);
         if self.principal.is_empty() {
@@ -17,6 +17,14 @@ impl Policy {
                 let problem =
                     format!("class '{}' takes no call: without the key `principal` callers have no name", class.name());
                 at(format!("route_classes[{index}].principals"), problem)
+            }));
+            let sticky = self.classes.iter().enumerate().filter(|(_, class)| class.region_sticky());
+            findings.extend(sticky.map(|(index, class)| {
+                let problem = format!(
+                    "class '{}' keeps no caller in its region: without the key `principal` callers have no name",
+                    class.name()
+                );
+                at(format!("route_classes[{index}].region_sticky"), problem)
             }));
         }
         for (index, class) in self.classes.iter().enumerate() {

@@ -102,3 +102,16 @@ fn optional_operations_of_classes_are_found() {
     );
     assert_eq!(findings(json!({"route_classes": class, "optional_operations": ["batch_jobs"]})), Vec::<String>::new());
 }
+
+#[test]
+fn a_region_is_kept_for_callers_with_a_name() {
+    let class = json!([{"name": "any", "paths": ["dx"], "region_weights": {"us-east-1": 1}, "region_sticky": true}]);
+    assert_eq!(findings(json!({"route_classes": class})), Vec::<String>::new());
+    assert_eq!(
+        findings(json!({"route_classes": class, "principal": []})),
+        [
+            "route_classes[0].region_sticky: class 'any' keeps no caller in its region: without the key `principal` callers \
+          have no name"
+        ]
+    );
+}

@@ -167,6 +167,11 @@ impl RouteClass {
         self.principals.is_some()
     }
 
+    /// Whether a caller's name decides its region by weight.
+    pub fn region_sticky(&self) -> bool {
+        self.region_sticky
+    }
+
     /// Whether the call matches the class.
     pub fn matches(&self, call: Subject<'_>) -> bool {
         self.mismatch(call).is_none()
