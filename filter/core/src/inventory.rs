@@ -7,18 +7,7 @@
 //! `additionalModelRequestFields`). Amazon Nova's may have `s3Location.uri`
 //! (<https://docs.aws.amazon.com/nova/latest/userguide/complete-request-schema.html>).
 
-use crate::operation::{Method, OPERATIONS, Operation};
-
-/// An endpoint of Bedrock, the first part of its host names. All sign as `bedrock`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Endpoint {
-    /// `bedrock-runtime`
-    Runtime,
-    /// `bedrock`
-    Control,
-    /// `bedrock-agent-runtime`
-    AgentRuntime,
-}
+use crate::operation::Operation;
 
 /// Where a member is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,17 +70,11 @@ pub struct Member {
     pub names: Names,
 }
 
-/// An operation that the gateway carries or is to carry.
+/// What an operation's requests name.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
-    /// The endpoint that serves it.
-    pub endpoint: Endpoint,
-    /// Its name in the service model.
-    pub name: &'static str,
-    /// Its HTTP method.
-    pub method: Method,
-    /// Its path template.
-    pub path: &'static str,
+    /// The operation.
+    pub operation: Operation,
     /// Whether AWS marks it as read-only. Calls that run a model are not.
     pub read_only: bool,
     /// What its requests name. A list of an account's resources is one region's, whether or not it names anything.
@@ -99,15 +82,12 @@ pub struct Entry {
 }
 
 macro_rules! inventory {
-    ($($endpoint:ident $name:literal $method:ident $path:literal $($read_only:ident)? {
+    ($($operation:ident $($read_only:ident)? {
         $($place:ident $member:literal $names:ident,)*
     })*) => {
         /// The operations, in the order of the documentation.
         pub const INVENTORY: &[Entry] = &[$(Entry {
-            endpoint: Endpoint::$endpoint,
-            name: $name,
-            method: Method::$method,
-            path: $path,
+            operation: Operation::$operation,
             read_only: inventory!(@flag $($read_only)?),
             members: &[$(Member { place: Place::$place, name: $member, names: Names::$names },)*],
         },)*];
@@ -117,17 +97,17 @@ macro_rules! inventory {
 }
 
 inventory! {
-    Runtime "InvokeModel" Post "/model/{modelId}/invoke" {
+    InvokeModel {
         Path "modelId" Model,
         Header "x-amzn-bedrock-guardrailidentifier" Guardrail,
         Header "x-amzn-bedrock-projectidentifier" Project,
     }
-    Runtime "InvokeModelWithResponseStream" Post "/model/{modelId}/invoke-with-response-stream" {
+    InvokeModelWithResponseStream {
         Path "modelId" Model,
         Header "x-amzn-bedrock-guardrailidentifier" Guardrail,
         Header "x-amzn-bedrock-projectidentifier" Project,
     }
-    Runtime "Converse" Post "/model/{modelId}/converse" {
+    Converse {
         Path "modelId" Model,
         Body "guardrailConfig.guardrailIdentifier" Guardrail,
         Body "projectIdentifier" Project,
@@ -139,7 +119,7 @@ inventory! {
         Body "messages[].content[].toolResult.content[].document.source.s3Location.uri" Bucket,
         Body "messages[].content[].toolResult.content[].video.source.s3Location.uri" Bucket,
     }
-    Runtime "ConverseStream" Post "/model/{modelId}/converse-stream" {
+    ConverseStream {
         Path "modelId" Model,
         Body "guardrailConfig.guardrailIdentifier" Guardrail,
         Body "projectIdentifier" Project,
@@ -151,7 +131,7 @@ inventory! {
         Body "messages[].content[].toolResult.content[].document.source.s3Location.uri" Bucket,
         Body "messages[].content[].toolResult.content[].video.source.s3Location.uri" Bucket,
     }
-    Runtime "CountTokens" Post "/model/{modelId}/count-tokens" read_only {
+    CountTokens read_only {
         Path "modelId" Model,
         Body "input.converse.messages[].content[].image.source.s3Location.uri" Bucket,
         Body "input.converse.messages[].content[].document.source.s3Location.uri" Bucket,
@@ -161,84 +141,84 @@ inventory! {
         Body "input.converse.messages[].content[].toolResult.content[].document.source.s3Location.uri" Bucket,
         Body "input.converse.messages[].content[].toolResult.content[].video.source.s3Location.uri" Bucket,
     }
-    Runtime "InvokeModelWithBidirectionalStream" Post "/model/{modelId}/invoke-with-bidirectional-stream" {
+    InvokeModelWithBidirectionalStream {
         Path "modelId" Model,
     }
-    Runtime "ApplyGuardrail" Post "/guardrail/{guardrailIdentifier}/version/{guardrailVersion}/apply" {
+    ApplyGuardrail {
         Path "guardrailIdentifier" Guardrail,
     }
-    Runtime "InvokeGuardrailChecks" Post "/guardrail-checks/invoke" {}
-    Runtime "StartAsyncInvoke" Post "/async-invoke" {
+    InvokeGuardrailChecks {}
+    StartAsyncInvoke {
         Body "modelId" Model,
         Body "outputDataConfig.s3OutputDataConfig.s3Uri" Bucket,
         Body "outputDataConfig.s3OutputDataConfig.kmsKeyId" Key,
     }
-    Runtime "ListAsyncInvokes" Get "/async-invoke" read_only {
+    ListAsyncInvokes read_only {
         Query "nextToken" Page,
     }
-    Runtime "GetAsyncInvoke" Get "/async-invoke/{invocationArn}" read_only {
+    GetAsyncInvoke read_only {
         Path "invocationArn" Resource,
     }
-    Control "ListFoundationModels" Get "/foundation-models" read_only {
+    ListFoundationModels read_only {
         Query "projectIdentifier" Project,
     }
-    Control "GetFoundationModel" Get "/foundation-models/{modelIdentifier}" read_only {
+    GetFoundationModel read_only {
         Path "modelIdentifier" Model,
         Query "projectIdentifier" Project,
     }
-    Control "GetFoundationModelAvailability" Get "/foundation-model-availability/{modelId}" read_only {
+    GetFoundationModelAvailability read_only {
         Path "modelId" Model,
     }
-    Control "ListInferenceProfiles" Get "/inference-profiles" read_only {
+    ListInferenceProfiles read_only {
         Query "nextToken" Page,
         Query "projectIdentifier" Project,
     }
-    Control "GetInferenceProfile" Get "/inference-profiles/{inferenceProfileIdentifier}" read_only {
+    GetInferenceProfile read_only {
         Path "inferenceProfileIdentifier" Model,
         Query "projectIdentifier" Project,
     }
-    Control "ListImportedModels" Get "/imported-models" read_only {
+    ListImportedModels read_only {
         Query "nextToken" Page,
     }
-    Control "GetImportedModel" Get "/imported-models/{modelIdentifier}" read_only {
+    GetImportedModel read_only {
         Path "modelIdentifier" Resource,
     }
-    Control "ListCustomModels" Get "/custom-models" read_only {
+    ListCustomModels read_only {
         Query "baseModelArnEquals" Model,
         Query "foundationModelArnEquals" Model,
         Query "nextToken" Page,
     }
-    Control "GetCustomModel" Get "/custom-models/{modelIdentifier}" read_only {
+    GetCustomModel read_only {
         Path "modelIdentifier" Resource,
     }
-    Control "ListProvisionedModelThroughputs" Get "/provisioned-model-throughputs" read_only {
+    ListProvisionedModelThroughputs read_only {
         Query "modelArnEquals" Model,
         Query "nextToken" Page,
     }
-    Control "GetProvisionedModelThroughput" Get "/provisioned-model-throughput/{provisionedModelId}" read_only {
+    GetProvisionedModelThroughput read_only {
         Path "provisionedModelId" Resource,
     }
-    Control "ListPromptRouters" Get "/prompt-routers" read_only {
+    ListPromptRouters read_only {
         Query "nextToken" Page,
     }
-    Control "GetPromptRouter" Get "/prompt-routers/{promptRouterArn}" read_only {
+    GetPromptRouter read_only {
         Path "promptRouterArn" Resource,
     }
-    Control "ListMarketplaceModelEndpoints" Get "/marketplace-model/endpoints" read_only {
+    ListMarketplaceModelEndpoints read_only {
         Query "modelSourceIdentifier" Model,
         Query "nextToken" Page,
     }
-    Control "GetMarketplaceModelEndpoint" Get "/marketplace-model/endpoints/{endpointArn}" read_only {
+    GetMarketplaceModelEndpoint read_only {
         Path "endpointArn" Resource,
     }
-    Control "ListGuardrails" Get "/guardrails" read_only {
+    ListGuardrails read_only {
         Query "guardrailIdentifier" Guardrail,
         Query "nextToken" Page,
     }
-    Control "GetGuardrail" Get "/guardrails/{guardrailIdentifier}" read_only {
+    GetGuardrail read_only {
         Path "guardrailIdentifier" Guardrail,
     }
-    Control "CreateModelInvocationJob" Post "/model-invocation-job" {
+    CreateModelInvocationJob {
         Body "modelId" Model,
         Body "inputDataConfig.s3InputDataConfig.s3Uri" Bucket,
         Body "outputDataConfig.s3OutputDataConfig.s3Uri" Bucket,
@@ -246,20 +226,20 @@ inventory! {
         Body "vpcConfig.subnetIds[]" Network,
         Body "vpcConfig.securityGroupIds[]" Network,
     }
-    Control "GetModelInvocationJob" Get "/model-invocation-job/{jobIdentifier}" read_only {
+    GetModelInvocationJob read_only {
         Path "jobIdentifier" Resource,
     }
-    Control "ListModelInvocationJobs" Get "/model-invocation-jobs" read_only {
+    ListModelInvocationJobs read_only {
         Query "nextToken" Page,
     }
-    Control "StopModelInvocationJob" Post "/model-invocation-job/{jobIdentifier}/stop" {
+    StopModelInvocationJob {
         Path "jobIdentifier" Resource,
     }
-    AgentRuntime "Rerank" Post "/rerank" {
+    Rerank {
         Body "rerankingConfiguration.bedrockRerankingConfiguration.modelConfiguration.modelArn" Model,
         Body "nextToken" Page,
     }
-    AgentRuntime "Retrieve" Post "/knowledgebases/{knowledgeBaseId}/retrieve" {
+    Retrieve {
         Path "knowledgeBaseId" KnowledgeBase,
         Body "guardrailConfiguration.guardrailId" Guardrail,
         Body "nextToken" Page,
@@ -267,7 +247,7 @@ inventory! {
         Body "retrievalConfiguration.vectorSearchConfiguration.rerankingConfiguration.bedrockRerankingConfiguration.modelConfiguration.modelArn" Model,
         Body "retrievalConfiguration.managedSearchConfiguration.rerankingConfiguration.bedrockRerankingConfiguration.modelConfiguration.modelArn" Model,
     }
-    AgentRuntime "RetrieveAndGenerate" Post "/retrieveAndGenerate" {
+    RetrieveAndGenerate {
         Body "sessionId" Session,
         Body "sessionConfiguration.kmsKeyArn" Key,
         Body "retrieveAndGenerateConfiguration.knowledgeBaseConfiguration.knowledgeBaseId" KnowledgeBase,
@@ -280,7 +260,7 @@ inventory! {
         Body "retrieveAndGenerateConfiguration.externalSourcesConfiguration.generationConfiguration.guardrailConfiguration.guardrailId" Guardrail,
         Body "retrieveAndGenerateConfiguration.externalSourcesConfiguration.sources[].s3Location.uri" Bucket,
     }
-    AgentRuntime "RetrieveAndGenerateStream" Post "/retrieveAndGenerateStream" {
+    RetrieveAndGenerateStream {
         Body "sessionId" Session,
         Body "sessionConfiguration.kmsKeyArn" Key,
         Body "retrieveAndGenerateConfiguration.knowledgeBaseConfiguration.knowledgeBaseId" KnowledgeBase,
@@ -292,20 +272,6 @@ inventory! {
         Body "retrieveAndGenerateConfiguration.externalSourcesConfiguration.modelArn" Model,
         Body "retrieveAndGenerateConfiguration.externalSourcesConfiguration.generationConfiguration.guardrailConfiguration.guardrailId" Guardrail,
         Body "retrieveAndGenerateConfiguration.externalSourcesConfiguration.sources[].s3Location.uri" Bucket,
-    }
-}
-
-impl Endpoint {
-    /// All endpoints.
-    pub const ALL: [Self; 3] = [Self::Runtime, Self::Control, Self::AgentRuntime];
-
-    /// Its name, which is also that of its service model.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Runtime => "bedrock-runtime",
-            Self::Control => "bedrock",
-            Self::AgentRuntime => "bedrock-agent-runtime",
-        }
     }
 }
 
@@ -346,17 +312,12 @@ impl Names {
 impl Entry {
     /// The entry of an operation; each has one.
     pub fn of(operation: Operation) -> Option<&'static Self> {
-        INVENTORY.iter().find(|entry| entry.name == operation.name())
-    }
-
-    /// The operation, if the gateway knows it.
-    pub fn operation(&self) -> Option<Operation> {
-        OPERATIONS.iter().copied().find(|operation| operation.name() == self.name)
+        INVENTORY.iter().find(|entry| entry.operation == operation)
     }
 
     /// Whether the gateway carries it. It refuses bidirectional streams by name.
     pub fn carried(&self) -> bool {
-        self.operation().is_some_and(|operation| operation != Operation::InvokeModelWithBidirectionalStream)
+        self.operation != Operation::InvokeModelWithBidirectionalStream
     }
 
     /// The members of a class.
@@ -368,15 +329,12 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operation::{Method, OPERATIONS};
 
     #[test]
-    fn every_operation_has_an_equal_entry() {
+    fn every_operation_has_an_entry() {
         for &operation in OPERATIONS {
             let entry = Entry::of(operation).unwrap_or_else(|| panic!("{operation} is not in INVENTORY"));
-            assert_eq!(entry.operation(), Some(operation));
-            assert_eq!(entry.endpoint.name(), operation.service().name(), "{operation}");
-            assert_eq!(entry.method, operation.method(), "{operation}");
-            assert_eq!(entry.path, operation.template(), "{operation}");
             for member in entry.members.iter().filter(|member| member.place == Place::Query) {
                 assert!(operation.parameters().contains(&member.name), "{operation} {}", member.name);
             }
@@ -386,16 +344,20 @@ mod tests {
     #[test]
     fn names_are_unique_and_written_as_they_match() {
         for (index, entry) in INVENTORY.iter().enumerate() {
-            assert!(INVENTORY.iter().skip(index + 1).all(|other| other.name != entry.name), "{}", entry.name);
+            assert!(
+                INVENTORY.iter().skip(index + 1).all(|other| other.operation != entry.operation),
+                "{}",
+                entry.operation
+            );
             for member in entry.members {
-                let label = || entry.path.contains(&format!("{{{}}}", member.name));
+                let label = || entry.operation.template().contains(&format!("{{{}}}", member.name));
                 let written = match member.place {
                     Place::Path => label(),
                     Place::Header => member.name == member.name.to_ascii_lowercase(),
                     Place::Query => !member.name.contains('.'),
-                    Place::Body => entry.method == Method::Post,
+                    Place::Body => entry.operation.method() == Method::Post,
                 };
-                assert!(written, "{} {}", entry.name, member.name);
+                assert!(written, "{} {}", entry.operation, member.name);
                 assert!(entry.members.iter().filter(|other| **other == *member).count() == 1, "{}", member.name);
             }
         }
@@ -403,7 +365,7 @@ mod tests {
 
     #[test]
     fn models_are_told_from_what_is_in_a_region() {
-        let retrieve = INVENTORY.iter().find(|entry| entry.name == "Retrieve").unwrap();
+        let retrieve = Entry::of(Operation::Retrieve).unwrap();
         assert_eq!(retrieve.of_class(Class::Model).count(), 3);
         let region: Vec<_> = retrieve.of_class(Class::Region).map(|member| member.name).collect();
         assert_eq!(region, ["knowledgeBaseId", "guardrailConfiguration.guardrailId", "nextToken"]);

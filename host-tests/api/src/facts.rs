@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use filter_core::bedrock_headers::CROSSING;
-use filter_core::inventory::{Endpoint, Entry, INVENTORY, Place};
-use filter_core::operation::OPERATIONS;
+use filter_core::inventory::{Entry, INVENTORY, Place};
+use filter_core::operation::{Method, OPERATIONS, Service};
 
-use crate::model::{Models, Service, line};
+use crate::model::{Models, ServiceModel, line};
 use crate::tables::{Key, Kind, Tables};
 
 /// A key, and its value; empty if the name is all.
@@ -70,7 +70,7 @@ pub fn compare(models: &Facts, gateway: &Facts) -> Vec<Drift> {
 
 /// The entries of a service.
 fn entries(service: &str) -> impl Iterator<Item = &'static Entry> {
-    INVENTORY.iter().filter(move |entry| entry.endpoint.name() == service)
+    INVENTORY.iter().filter(move |entry| entry.operation.service().name() == service)
 }
 
 // === the gateway's side ===
@@ -86,11 +86,11 @@ pub fn of_gateway(tables: &Tables) -> Facts {
         facts.insert((kind, name), if twice { TWICE.to_owned() } else { value });
     };
     for entry in INVENTORY {
-        let service = entry.endpoint.name();
-        let value = line(entry.method.as_str(), entry.path, entry.read_only);
-        add(Kind::Operation, format!("{service} {}", entry.name), value);
+        let (operation, service) = (entry.operation, entry.operation.service().name());
+        let value = line(operation.method().as_str(), operation.template(), entry.read_only);
+        add(Kind::Operation, format!("{service} {operation}"), value);
         for member in entry.members {
-            let name = format!("{service} {} {} {}", entry.name, place(member.place), member.name);
+            let name = format!("{service} {operation} {} {}", place(member.place), member.name);
             add(Kind::Pin, name, member.names.as_str().to_owned());
         }
     }
@@ -101,7 +101,7 @@ pub fn of_gateway(tables: &Tables) -> Facts {
     }
     // Only the runtime has headers of its own.
     for name in CROSSING {
-        add(Kind::Header, format!("{} {name}", Endpoint::Runtime.name()), String::new());
+        add(Kind::Header, format!("{} {name}", Service::BedrockRuntime.name()), String::new());
     }
     facts
 }
@@ -127,7 +127,7 @@ pub fn of_models(models: &Models, tables: &Tables) -> Facts {
     for (name, service) in models.iter() {
         let mut add = |kind, what: String, value: String| facts.insert((kind, format!("{name} {what}")), value);
         for operation in service.operations() {
-            let listed = entries(name).any(|entry| entry.name == operation);
+            let listed = entries(name).any(|entry| entry.operation.name() == operation);
             let line = service.request_line(operation);
             // Of an operation that the gateway refuses, the name is enough.
             let refused = tables.get(Kind::Operation, name, operation).is_some();
@@ -145,13 +145,13 @@ pub fn of_models(models: &Models, tables: &Tables) -> Facts {
 }
 
 fn request<T>(
-    service: &Service,
+    service: &ServiceModel,
     entry: &Entry,
     name: &str,
     tables: &Tables,
     add: &mut impl FnMut(Kind, String, String) -> T,
 ) {
-    let Some(input) = service.message(entry.name, "input") else { return };
+    let Some(input) = service.message(entry.operation.name(), "input") else { return };
     for shape in service.structures(input) {
         for member in service.members(shape) {
             add(Kind::Member, format!("{shape}.{}", member.name), String::new());
@@ -162,33 +162,33 @@ fn request<T>(
             Place::Header => {
                 add(Kind::Header, member.wire.to_ascii_lowercase(), String::new());
             }
-            Place::Query if entry.operation().is_some() => {
-                add(Kind::Query, format!("{}.{}", entry.name, member.wire), String::new());
+            Place::Query => {
+                add(Kind::Query, format!("{}.{}", entry.operation, member.wire), String::new());
             }
-            Place::Query | Place::Path | Place::Body => {}
+            Place::Path | Place::Body => {}
         }
     }
-    for leaf in service.leaves(entry.name) {
+    for leaf in service.leaves(entry.operation.name()) {
         let Some(row) = tables.get(Kind::Member, name, &leaf.member) else { continue };
         if !row.value.is_empty() {
-            add(Kind::Pin, format!("{} {} {}", entry.name, leaf.place, leaf.path), row.value.clone());
+            add(Kind::Pin, format!("{} {} {}", entry.operation, leaf.place, leaf.path), row.value.clone());
         }
     }
 }
 
 /// Responses of calls; those of Get and List pass unread.
 fn response<T>(
-    service: &Service,
+    service: &ServiceModel,
     entry: &Entry,
     name: &str,
     tables: &Tables,
     add: &mut impl FnMut(Kind, String, String) -> T,
 ) {
-    let Some(output) = service.message(entry.name, "output") else { return };
+    let Some(output) = service.message(entry.operation.name(), "output") else { return };
     for member in service.members(output).filter(|member| member.place == Place::Header) {
         add(Kind::Response, member.wire.to_ascii_lowercase(), String::new());
     }
-    if entry.endpoint == Endpoint::Control || entry.method.as_str() != "POST" {
+    if entry.operation.service() == Service::Bedrock || entry.operation.method() != Method::Post {
         return;
     }
     let listed = |shape: &str| {

@@ -4,16 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use filter_core::inventory::{Endpoint, Place};
+use filter_core::inventory::Place;
+use filter_core::operation::Service;
+use filter_core::route::SERVICES;
 use serde_json::{Map, Value};
 
-/// The models of all endpoints, by their names.
+/// The models of all services, by their names.
 #[derive(Debug, Clone)]
-pub struct Models(BTreeMap<&'static str, Service>);
+pub struct Models(BTreeMap<&'static str, ServiceModel>);
 
 /// The model of one service.
 #[derive(Debug, Clone)]
-pub struct Service(Value);
+pub struct ServiceModel(Value);
 
 /// A member of a structure.
 #[derive(Debug, Clone, Copy)]
@@ -71,24 +73,24 @@ impl Models {
     /// # Errors
     /// [`ModelError`] names the file.
     pub fn read(data: &Path) -> Result<Self, ModelError> {
-        let read = |endpoint: Endpoint| Ok((endpoint.name(), Service::read(&data.join(endpoint.name()))?));
-        Endpoint::ALL.into_iter().map(read).collect::<Result<_, _>>().map(Self)
+        let read = |service: Service| Ok((service.name(), ServiceModel::read(&data.join(service.name()))?));
+        SERVICES.into_iter().map(read).collect::<Result<_, _>>().map(Self)
     }
 
     /// The services, by their names.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Service)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &ServiceModel)> {
         self.0.iter().map(|(name, service)| (*name, service))
     }
 
     /// The model of a service, to change it in a test.
-    pub fn json_mut(&mut self, endpoint: Endpoint) -> Option<&mut Value> {
-        self.0.get_mut(endpoint.name()).map(|service| &mut service.0)
+    pub fn json_mut(&mut self, service: Service) -> Option<&mut Value> {
+        self.0.get_mut(service.name()).map(|model| &mut model.0)
     }
 }
 
-// === impl Service ===
+// === impl ServiceModel ===
 
-impl Service {
+impl ServiceModel {
     /// Reads the newest version in a service's directory.
     fn read(directory: &Path) -> Result<Self, ModelError> {
         let failed = |path: &Path| {

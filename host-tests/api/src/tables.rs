@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use filter_core::inventory::Endpoint;
+use filter_core::operation::Service;
+use filter_core::route::SERVICES;
 
 /// What a fact is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -176,7 +177,7 @@ fn head(line: &str) -> Result<(Kind, &'static str, Verdict), String> {
     let mut next = || words.next().unwrap_or_default();
     let (kind, service, verdict) = (next(), next(), next());
     let kind = Kind::ALL.into_iter().find(|known| known.name() == kind).ok_or(format!("unknown kind '{kind}'"))?;
-    let service = Endpoint::ALL.into_iter().map(Endpoint::name).find(|known| *known == service);
+    let service = SERVICES.into_iter().map(Service::name).find(|known| *known == service);
     let service = service.ok_or("unknown service".to_owned())?;
     let verdict = Verdict::of(verdict).ok_or(format!("unknown verdict '{verdict}'"))?;
     if verdict.needs_reason() && reason.trim().is_empty() {

@@ -8,7 +8,8 @@ use std::sync::OnceLock;
 
 use api_drift::model::Models;
 use api_drift::tables::{Kind, Tables};
-use filter_core::inventory::Endpoint;
+use filter_core::operation::Service;
+use filter_core::route::SERVICES;
 use serde_json::{Value, json};
 
 /// botocore's directory `data`, of the Python that the SDK tests use.
@@ -40,8 +41,8 @@ struct Change(Models);
 
 impl Change {
     /// Merges a value into the service's model at a pointer; `null` removes what it replaces.
-    fn set(&mut self, endpoint: Endpoint, pointer: &str, value: Value) {
-        let model = self.0.json_mut(endpoint).unwrap();
+    fn set(&mut self, service: Service, pointer: &str, value: Value) {
+        let model = self.0.json_mut(service).unwrap();
         let (parent, key) = pointer.rsplit_once('/').unwrap();
         let parent = model.pointer_mut(parent).unwrap().as_object_mut().unwrap();
         if value.is_null() {
@@ -69,8 +70,8 @@ fn every_member_that_takes_an_arn_names_a_thing() {
         if *kind != Kind::Member || EXCEPT.contains(&key.as_str()) {
             continue;
         }
-        let endpoint = Endpoint::ALL.into_iter().find(|endpoint| endpoint.name() == service).unwrap();
-        let shapes = &models.0.json_mut(endpoint).unwrap()["shapes"];
+        let service = SERVICES.into_iter().find(|known| known.name() == service).unwrap();
+        let shapes = &models.0.json_mut(service).unwrap()["shapes"];
         let mut shape = &shapes[shapes[structure]["members"][name]["shape"].as_str().unwrap()];
         while let Some(item) = shape["member"]["shape"].as_str() {
             shape = &shapes[item];
@@ -88,7 +89,7 @@ fn every_member_that_takes_an_arn_names_a_thing() {
 fn finds_a_planted_header() {
     let found = drift(|models| {
         let header = json!({"shape": "String", "location": "header", "locationName": "X-Amzn-Bedrock-Planted"});
-        models.set(Endpoint::Runtime, "/shapes/InvokeModelRequest/members/planted", header);
+        models.set(Service::BedrockRuntime, "/shapes/InvokeModelRequest/members/planted", header);
     });
     assert_eq!(
         found,
@@ -99,23 +100,23 @@ fn finds_a_planted_header() {
 #[test]
 fn finds_a_planted_operation() {
     let http = json!({"name": "GetPlanted", "http": {"method": "GET", "requestUri": "/planted/{id}"}});
-    for endpoint in Endpoint::ALL {
-        let found = drift(|models| models.set(endpoint, "/operations/GetPlanted", http.clone()));
-        assert_eq!(found, [format!("new operation {} GetPlanted: GET /planted/{{id}}", endpoint.name())]);
+    for service in SERVICES {
+        let found = drift(|models| models.set(service, "/operations/GetPlanted", http.clone()));
+        assert_eq!(found, [format!("new operation {} GetPlanted: GET /planted/{{id}}", service.name())]);
     }
 }
 
 #[test]
 fn finds_a_planted_usage_member() {
     let tokens = json!({"shape": "TokenUsageInputTokensInteger"});
-    let found = drift(|models| models.set(Endpoint::Runtime, "/shapes/TokenUsage/members/plantedTokens", tokens));
+    let found = drift(|models| models.set(Service::BedrockRuntime, "/shapes/TokenUsage/members/plantedTokens", tokens));
     assert_eq!(found, ["new output bedrock-runtime TokenUsage.plantedTokens"]);
     // A structure of counts that no table knows.
     let found = drift(|models| {
         let shape = json!({"type": "structure", "members": {"units": {"shape": "GuardrailChecksTextUnits"}}});
-        models.set(Endpoint::AgentRuntime, "/shapes/PlantedUsage", shape);
+        models.set(Service::BedrockAgentRuntime, "/shapes/PlantedUsage", shape);
         let usage = json!({"shape": "PlantedUsage"});
-        models.set(Endpoint::AgentRuntime, "/shapes/RetrieveAndGenerateResponse/members/usage", usage);
+        models.set(Service::BedrockAgentRuntime, "/shapes/RetrieveAndGenerateResponse/members/usage", usage);
     });
     assert_eq!(
         found,
@@ -130,23 +131,23 @@ fn finds_a_planted_usage_member() {
 fn finds_planted_members_of_each_other_kind() {
     let text = || json!({"shape": "String"});
     let placed = |location: &str, name: &str| json!({"shape": "String", "location": location, "locationName": name});
-    for (endpoint, pointer, value, wanted) in [
+    for (service, pointer, value, wanted) in [
         (
-            Endpoint::Control,
+            Service::Bedrock,
             "/shapes/ListCustomModelsRequest/members/planted",
             placed("querystring", "planted"),
             &["new member bedrock ListCustomModelsRequest.planted", "new query bedrock ListCustomModels.planted"][..],
         ),
         // Deep in a body, in a list of a union.
         (
-            Endpoint::Runtime,
+            Service::BedrockRuntime,
             "/shapes/ToolResultContentBlock/members/planted",
             text(),
             &["new member bedrock-runtime ToolResultContentBlock.planted"],
         ),
         // A known structure in a new place: its path is not in the inventory.
         (
-            Endpoint::Runtime,
+            Service::BedrockRuntime,
             "/shapes/StartAsyncInvokeRequest/members/planted",
             json!({"shape": "GuardrailConfiguration"}),
             &[
@@ -155,31 +156,31 @@ fn finds_planted_members_of_each_other_kind() {
             ],
         ),
         (
-            Endpoint::Runtime,
+            Service::BedrockRuntime,
             "/shapes/InvokeModelResponse/members/planted",
             placed("header", "X-Amzn-Bedrock-Planted"),
             &["new response-header bedrock-runtime x-amzn-bedrock-planted"],
         ),
         (
-            Endpoint::Runtime,
+            Service::BedrockRuntime,
             "/shapes/ConverseStreamOutput/members/planted",
             json!({"shape": "MessageStopEvent"}),
             &["new event bedrock-runtime ConverseStreamOutput.planted"],
         ),
         (
-            Endpoint::Runtime,
+            Service::BedrockRuntime,
             "/shapes/ConverseStreamMetadataEvent/members/planted",
             text(),
             &["new output bedrock-runtime ConverseStreamMetadataEvent.planted"],
         ),
         (
-            Endpoint::AgentRuntime,
+            Service::BedrockAgentRuntime,
             "/shapes/PlantedException",
             json!({"type": "structure", "members": {}, "error": {"httpStatusCode": 418}, "exception": true}),
             &["new exception bedrock-agent-runtime PlantedException: 418"],
         ),
     ] {
-        assert_eq!(drift(|models| models.set(endpoint, pointer, value)), wanted, "{pointer}");
+        assert_eq!(drift(|models| models.set(service, pointer, value)), wanted, "{pointer}");
     }
 }
 
@@ -217,10 +218,10 @@ fn finds_what_has_gone_or_changed() {
               the tables have: POST /guardrail-checks/invoke"],
         ),
     ] {
-        assert_eq!(drift(|models| models.set(Endpoint::Runtime, pointer, value)), wanted, "{pointer}");
+        assert_eq!(drift(|models| models.set(Service::BedrockRuntime, pointer, value)), wanted, "{pointer}");
     }
     // An operation goes with all that only it has.
-    let found = drift(|models| models.set(Endpoint::Control, "/operations/ListGuardrails", Value::Null));
+    let found = drift(|models| models.set(Service::Bedrock, "/operations/ListGuardrails", Value::Null));
     assert!(found.contains(&"gone operation bedrock ListGuardrails".to_owned()), "{found:?}");
     assert!(found.contains(&"gone pin bedrock ListGuardrails query guardrailIdentifier".to_owned()), "{found:?}");
 }
@@ -242,10 +243,10 @@ fn finds_rows_of_what_the_code_carries() {
 fn write(directory: &Path, change: impl FnOnce(&mut Change)) {
     let mut models = pinned();
     change(&mut models);
-    for endpoint in Endpoint::ALL {
-        let version = directory.join(endpoint.name()).join("2023-01-01");
+    for service in SERVICES {
+        let version = directory.join(service.name()).join("2023-01-01");
         std::fs::create_dir_all(&version).unwrap();
-        std::fs::write(version.join("service-2.json"), models.0.json_mut(endpoint).unwrap().to_string()).unwrap();
+        std::fs::write(version.join("service-2.json"), models.0.json_mut(service).unwrap().to_string()).unwrap();
     }
 }
 
@@ -261,12 +262,12 @@ fn the_exit_code_tells_drift_from_failure() {
     let _ = std::fs::remove_dir_all(&directory);
     write(&directory, |_| {});
     assert_eq!(run(&[&directory]), (0, String::new()));
-    write(&directory, |models| models.set(Endpoint::Runtime, "/operations/Converse", Value::Null));
+    write(&directory, |models| models.set(Service::BedrockRuntime, "/operations/Converse", Value::Null));
     let (code, text) = run(&[&directory]);
     assert!(code == 1 && text.contains("gone     operation bedrock-runtime Converse\n"), "{code} {text}");
     // What cannot be read is not the same as nothing new.
     for (pointer, wanted) in [("/operations", "no operations or shapes"), ("/metadata/protocol", "want rest-json")] {
-        write(&directory, |models| models.set(Endpoint::AgentRuntime, pointer, Value::Null));
+        write(&directory, |models| models.set(Service::BedrockAgentRuntime, pointer, Value::Null));
         let (code, text) = run(&[&directory]);
         assert!(code == 2 && text.contains(wanted) && text.contains("bedrock-agent-runtime"), "{code} {text}");
     }
