@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bedrock_double::PathFault::{self, Delay};
+use bedrock_double::PathFault::Delay;
 use serde_json::json;
 
 use crate::harness::{Harness, Keys, eventually};
@@ -47,7 +47,7 @@ fn new_calls_leave_a_slow_region_and_come_back() {
     wait_for_paths(|page| harness.gateway.admin(page));
     let base = Delay(Duration::from_millis(50));
     harness.doubles.iter().for_each(|double| double.set_fault(base.clone()));
-    let (over, slow) = (AtomicBool::new(false), PathFault::Delay(Duration::from_millis(250)));
+    let (over, slow) = (AtomicBool::new(false), Delay(Duration::from_millis(250)));
     std::thread::scope(|scope| {
         for _ in 0..CALLERS {
             scope.spawn(|| {

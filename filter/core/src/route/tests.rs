@@ -211,7 +211,7 @@ fn optional_services_have_clusters_where_listed() {
 
 #[test]
 fn the_fastest_region_needs_several() {
-    let problem = |class: serde_json::Value| {
+    let problem = |class: Value| {
         let document =
             json!({"role": "gateway", "regions": {"us-east-1": {}, "us-west-2": {}}, "route_classes": [class]});
         Policy::parse(document.to_string().as_bytes(), None).map(drop).map_err(|error| error.to_string())
