@@ -154,7 +154,7 @@ impl RequestMetadata {
         Ok(())
     }
 
-    /// Puts the entries into a body that is JSON. Bedrock refuses one that is no object.
+    /// Puts the entries into a body that is JSON. Bedrock refuses one that is not an object.
     pub(crate) fn write_body(
         &self,
         places: Places,

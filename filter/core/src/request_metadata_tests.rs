@@ -54,7 +54,7 @@ fn a_body_gets_the_entries_in_front() {
         (r#"{"messages":[{"requestMetadata":1}]}"#, format!(r#"{{{SET},"messages":[{{"requestMetadata":1}}]}}"#)),
         (" \n{ } ", format!(" \n{{{SET} }} ")),
         ("\t{\"a\":\"{\"}", format!("\t{{{SET},\"a\":\"{{\"}}")),
-        // Bedrock refuses what is no object.
+        // Bedrock refuses what is not an object.
         ("[]", "[]".to_owned()),
         ("\"{\"", "\"{\"".to_owned()),
     ] {
