@@ -118,3 +118,7 @@ fn error_type(value: &str) -> Option<String> {
     let name = name.rsplit('#').next().unwrap_or_default().trim();
     ((1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric())).then(|| name.to_owned())
 }
+
+#[cfg(test)]
+#[path = "response_tests.rs"]
+mod tests;
