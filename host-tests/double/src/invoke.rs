@@ -64,7 +64,7 @@ impl<'a> Prompt<'a> {
             );
         }
         let (pieces, last, max_words) = match family {
-            Family::Anthropic => anthropic(body)?,
+            Family::Anthropic => anthropic(model, body)?,
             Family::Nova => {
                 let messages = body.get("messages").ok_or_else(|| required("messages"))?;
                 (texts(messages), last_text(messages), usize::MAX)
@@ -188,8 +188,15 @@ fn required(key: &str) -> Invalid {
     format!("Malformed input request: #: required key [{key}] not found, please reformat your input and try again.")
 }
 
+/// Whether a model takes the role `system` after a user's turn: Claude Opus 4.8 and later ones do
+/// (<https://platform.claude.com/docs/en/about-claude/models/whats-new-claude-4-8>). Bedrock's own pages do not name it; Claude Code
+/// 2.1 sends it to Bedrock, and repeats the call without it after a 400.
+fn takes_system_turns(model: &str) -> bool {
+    ["anthropic.claude-opus-4-8", "anthropic.claude-opus-5"].iter().any(|known| model.starts_with(known))
+}
+
 /// Anthropic's Messages: pieces, the last user's text, and `max_tokens`.
-fn anthropic(body: &Value) -> Result<(Vec<Piece<'_>>, String, usize), Invalid> {
+fn anthropic<'a>(model: &str, body: &'a Value) -> Result<(Vec<Piece<'a>>, String, usize), Invalid> {
     let version = body.get("anthropic_version").ok_or("anthropic_version: Field required")?;
     if version != ANTHROPIC_VERSION && version != ANTHROPIC_SDK_VERSION {
         return Err(format!("anthropic_version: {version} is not supported; {ANTHROPIC_VERSION:?} is"));
@@ -205,16 +212,20 @@ fn anthropic(body: &Value) -> Result<(Vec<Piece<'_>>, String, usize), Invalid> {
     }
     let mut pieces = body.get("system").map(texts_of).unwrap_or_default();
     let mut last = String::new();
+    let mut after_user = false;
     for (nth, message) in messages.iter().enumerate() {
         let content = message.get("content").ok_or(format!("messages.{nth}.content: Field required"))?;
         let said = texts_of(content);
-        match message.get("role").and_then(Value::as_str) {
+        let role = message.get("role").and_then(Value::as_str);
+        match role {
             Some("user") => last = joined(&said),
             Some("assistant") => {}
+            Some("system") if after_user && takes_system_turns(model) => {}
             _ => {
                 return Err(format!("messages.{nth}.role: Input should be 'user' or 'assistant'"));
             }
         }
+        after_user = role == Some("user");
         pieces.extend(said);
     }
     Ok((pieces, last, usize::try_from(max).unwrap_or(usize::MAX)))
@@ -301,6 +312,20 @@ mod tests {
             bad[key] = value;
             assert!(Prompt::read("anthropic.x", &bad).is_err(), "{key}");
         }
+    }
+
+    #[test]
+    fn newer_models_take_turns_of_the_system() {
+        let body = |roles: &[&str]| {
+            let messages: Vec<Value> = roles.iter().map(|role| json!({ "role": role, "content": "hi" })).collect();
+            json!({ "anthropic_version": ANTHROPIC_VERSION, "max_tokens": 16, "messages": messages })
+        };
+        let takes = |model: &str, roles: &[&str]| Prompt::read(model, &body(roles)).is_ok();
+        assert!(takes("anthropic.claude-opus-5-5", &["user", "system"]));
+        assert!(takes("anthropic.claude-opus-4-8", &["user", "system", "assistant", "user"]));
+        assert!(!takes("anthropic.claude-opus-5-5", &["system", "user"]));
+        assert!(!takes("anthropic.claude-opus-5-5", &["user", "assistant", "system"]));
+        assert!(!takes("anthropic.claude-opus-4-7", &["user", "system"]));
     }
 
     #[test]
