@@ -41,6 +41,19 @@ pub(crate) mod variables {
     pub(crate) const PROMETHEUS: &str = "PROMETHEUS_BIN";
     /// A directory of unpacked Debian packages: strongSwan, FRR and others.
     pub(crate) const DEBIAN: &str = "LAB_DEBIAN_ROOT";
+    /// Pythons, each with a client of `host-tests/clients/matrix`, and the files that pin them.
+    pub(crate) const MATRIX_PYTHONS: [(&str, &str); 4] = [
+        ("MATRIX_AIOBOTOCORE_PYTHON", "aiobotocore.txt"),
+        ("MATRIX_AWSCLI_PYTHON", "awscli.txt"),
+        ("MATRIX_LANGCHAIN_PYTHON", "langchain.txt"),
+        ("MATRIX_LITELLM_PYTHON", "litellm.txt"),
+    ];
+    /// A directory with the `node_modules` of `host-tests/clients/matrix/package-lock.json`.
+    pub(crate) const MATRIX_JAVASCRIPT: &str = "MATRIX_JS_DIR";
+    /// Version 2 of the AWS CLI.
+    pub(crate) const MATRIX_AWS: &str = "MATRIX_AWS_BIN";
+    /// A client with the AWS SDK for Rust (`host-tests/clients/matrix/rust`).
+    pub(crate) const MATRIX_RUST: &str = "MATRIX_RUST_BIN";
 }
 
 pub(crate) const WASM_TARGET: &str = "wasm32-wasip1";
@@ -71,6 +84,13 @@ pub(crate) fn clock() -> Result<PathBuf, BuildError> {
     }
     build("a clock that steps", &["build", "--package", "stepped-clock"])?;
     Ok(dirs::target().join("debug/libstepped_clock.so"))
+}
+
+/// Builds a client with the AWS SDK for Rust, which takes minutes of one core, once.
+pub(crate) fn rust_client() -> Result<PathBuf, BuildError> {
+    let manifest = "host-tests/clients/matrix/rust/Cargo.toml";
+    build("a client with the AWS SDK for Rust", &["build", "--manifest-path", manifest, "--locked"])?;
+    Ok(dirs::target().join("debug/matrix-client"))
 }
 
 /// A binary of the workspace, and the environment variable that names its file.

@@ -71,6 +71,8 @@ enum Soak {
     Chaos(Rest),
     /// Make a region slow and fast again under load, for thirteen minutes (docs/configuration.md).
     Fastest,
+    /// Call the gateway with eleven SDKs, libraries and command lines, and show what each got (docs/clients.md).
+    Clients,
     /// Count the packets of calls that are silent for two minutes (docs/configuration.md).
     Keepalive,
     /// Renew sessions of federation and IAM Roles Anywhere under load, for five minutes each (docs/credentials.md).
@@ -114,6 +116,7 @@ impl Cli {
             Command::Soak(Soak::Credentials) => test::soak("_under_load").map(|()| ExitCode::SUCCESS),
             Command::Soak(Soak::Bodies) => test::soak("bodies_that_never_end").map(|()| ExitCode::SUCCESS),
             Command::Soak(Soak::Fastest) => test::soak("new_calls_leave_a_slow_region").map(|()| ExitCode::SUCCESS),
+            Command::Soak(Soak::Clients) => test::soak_clients().map(|()| ExitCode::SUCCESS),
             Command::Soak(Soak::Keepalive) => test::soak("keepalive").map(|()| ExitCode::SUCCESS),
             Command::Soak(Soak::Chaos(Rest { arguments })) => lab("chaos", arguments),
             Command::Soak(Soak::Vpn(Rest { arguments })) => lab("vpn", arguments),

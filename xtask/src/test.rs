@@ -71,7 +71,26 @@ pub(crate) fn run(fast: bool, name: Option<&str>, variables: &[(&'static str, Pa
 
 /// Runs the tests whose name contains `name` for minutes, one at a time.
 pub(crate) fn soak(name: &str) -> Result<(), Error> {
-    run(false, Some(name), &[("SOAK", "1".into()), (suite::THREADS, "1".into())])
+    soak_with(name, Vec::new())
+}
+
+/// Runs the clients of `host-tests/clients/matrix`, which nothing else needs.
+pub(crate) fn soak_clients() -> Result<(), Error> {
+    let (tools, pins) = (dirs::tools(), dirs::root().join("host-tests/clients/matrix"));
+    let mut found = vec![
+        (variables::MATRIX_JAVASCRIPT, tools::javascript::find(&tools, &pins)?),
+        (variables::MATRIX_AWS, tools::debian::aws_cli(&tools)?),
+        (variables::MATRIX_RUST, artifacts::rust_client()?),
+    ];
+    for (variable, file) in variables::MATRIX_PYTHONS {
+        found.push((variable, tools::python::find(&tools, &pins.join(file))?));
+    }
+    soak_with("client_matrix", found)
+}
+
+fn soak_with(name: &str, mut variables: Vec<(&'static str, PathBuf)>) -> Result<(), Error> {
+    variables.extend([("SOAK", "1".into()), (suite::THREADS, "1".into())]);
+    run(false, Some(name), &variables)
 }
 
 /// Checks the templates and deploys them to the mock of AWS, unless that passed with the same files and programs.

@@ -48,7 +48,7 @@ pub(crate) fn javascript_with(suite: &str, url: &str, arguments: &[String]) -> V
     run(command.current_dir(required("GATEWAY_JS_DIR")))
 }
 
-fn run(command: &mut Command) -> Vec<Value> {
+pub(crate) fn run(command: &mut Command) -> Vec<Value> {
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     let error = String::from_utf8_lossy(&output.stderr);

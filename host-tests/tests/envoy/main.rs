@@ -8,6 +8,7 @@ mod audit;
 mod aws_clients;
 mod batch_jobs;
 mod chain;
+mod client_matrix;
 mod clients;
 mod collector;
 mod combined;

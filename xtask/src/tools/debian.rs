@@ -5,6 +5,7 @@
 //! this machine's own. apt verifies downloads with Debian's keys. Versions are not pinned, because Debian removes old
 //! versions, and the instances install current ones too. The file `versions` lists them.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,6 +15,7 @@ use super::{ToolError, once, run};
 
 const WHAT: &str = "Debian's packages";
 const PROMETHEUS: &str = "Debian's Prometheus";
+const AWS_CLI: &str = "Debian's AWS CLI";
 const HINT: &str = "it is Debian's and Ubuntu's own: run this on one of them, or in a container of Debian 12 or later";
 /// The instances' release (infra/templates/govcloud/vpn.yaml), Debian 13.
 const RELEASE: &str = "trixie";
@@ -98,6 +100,28 @@ pub(crate) fn prometheus(tools: &Path) -> Result<PathBuf, ToolError> {
         apt.unpack(dir).map(|_| ())
     })?;
     Ok(place.join("usr/bin/prometheus"))
+}
+
+/// Runs the AWS CLI with the Python and libraries of its own release.
+const AWS_SCRIPT: &str = r#"#!/bin/sh
+root=$(dirname "$0")
+libraries=$(echo "$root"/usr/lib/*-linux-gnu)
+export PYTHONHOME="$root/usr"
+exec "$libraries"/ld-linux-*.so.* --library-path "$libraries" "$root/usr/bin/python3" "$root/usr/bin/aws" "$@"
+"#;
+
+/// Downloads version 2 of the AWS CLI once, which PyPI does not have, and what it depends on. Returns the program.
+pub(crate) fn aws_cli(tools: &Path) -> Result<PathBuf, ToolError> {
+    let place = tools.join(format!("aws-cli-{RELEASE}"));
+    once(AWS_CLI, &place, |dir| {
+        let apt = Apt::new(AWS_CLI, dir)?;
+        apt.run(&["install", "--no-install-recommends", "--download-only", "awscli"])?;
+        apt.unpack(dir)?;
+        let script = dir.join("aws");
+        std::fs::write(&script, AWS_SCRIPT).map_err(failed(AWS_CLI, &script))?;
+        std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).map_err(failed(AWS_CLI, &script))
+    })?;
+    Ok(place.join("aws"))
 }
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> ToolError + use<> {

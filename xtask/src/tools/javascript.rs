@@ -1,4 +1,4 @@
-//! The AWS SDK for JavaScript, pinned by `host-tests/clients/package-lock.json`.
+//! JavaScript packages that a `package-lock.json` pins.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,9 +7,9 @@ use sha2::{Digest, Sha256};
 
 use super::{ToolError, node, once, read, run};
 
-const WHAT: &str = "the JavaScript SDK";
+const WHAT: &str = "JavaScript packages";
 
-/// Returns a directory whose `node_modules` contains the SDK.
+/// Returns a directory whose `node_modules` has the packages that `clients` pins.
 pub(crate) fn find(tools: &Path, clients: &Path) -> Result<PathBuf, ToolError> {
     let lock = clients.join("package-lock.json");
     let pins = hex::encode(Sha256::digest(read(WHAT, &lock)?));
