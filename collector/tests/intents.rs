@@ -320,8 +320,8 @@ fn flushes_overlap() {
     let at = |percent: usize| times[times.len() * percent / 100];
     println!("min {:?}, p50 {:?}, p90 {:?}, p99 {:?}, max {:?}", times[0], at(50), at(90), at(99), times.last());
     assert!(times[0] >= Duration::from_millis(2), "each waits for a flush: {:?}", times[0]);
-    // A release build takes 2.4 ms (p50). The machines of the tests are busy.
-    assert!(at(50) < Duration::from_millis(10), "{:?}", at(50));
+    // A release build takes 2.4 ms (p50). The machines of the tests are busy; one flush after the other takes 50 ms.
+    assert!(at(50) < Duration::from_millis(30), "{:?}", at(50));
     assert_eq!(files.open().len(), times.len());
     terminate(child);
 }

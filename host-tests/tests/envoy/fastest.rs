@@ -72,7 +72,9 @@ fn new_calls_leave_a_slow_region_and_come_back() {
             assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
             let left = calls_in(&harness, Duration::from_secs(if soak { 120 } else { 4 }));
             println!("of {left:?} calls {:.3} left", share_of_second(left));
-            assert!(share_of_second(left) >= 0.95 && left[0] > 0, "{left:?}");
+            assert!(share_of_second(left) >= 0.95, "{left:?}");
+            // It is tried every 5 s at most.
+            assert!(left[0] > 0 || !soak, "{left:?}");
             harness.doubles[0].set_fault(base);
             let start = Instant::now();
             eventually("calls come back", || {

@@ -1,5 +1,6 @@
 //! Intents on the real path: Envoy's cluster of the collector's socket, the collector, and its ledger.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -35,7 +36,15 @@ impl Harness {
     }
 
     fn signal_collector(&self, signal: &str) {
-        assert!(Command::new("kill").args([signal, &self.collector_pid().to_string()]).status().unwrap().success());
+        let pid = self.collector_pid();
+        assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
+        if signal == "-STOP" {
+            // Its threads run on until one of them has taken the signal.
+            eventually("the collector stops", || {
+                let status = text_of(Path::new(&format!("/proc/{pid}/status")));
+                status.contains("State:\tT").then_some(())
+            });
+        }
     }
 
     fn intents(&self, outcome: &str) -> u64 {
