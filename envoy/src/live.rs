@@ -193,7 +193,7 @@ fn difference(old: &Value, new: &Value) -> Option<String> {
 }
 
 /// Keys of a document that Envoy's clusters and routes are made of.
-const RESTART: [&str; 16] = [
+const RESTART: [&str; 17] = [
     "auth",
     "bandwidth_kbps",
     "cluster",
@@ -205,6 +205,7 @@ const RESTART: [&str; 16] = [
     "first_byte_timeout_ms",
     "hosts",
     "name",
+    "optional_operations",
     "paths",
     "priority",
     "region_weights",

@@ -104,8 +104,8 @@ def invoke_stream(runtime, model=SONNET):
     return answer(response, events=len(chunks), metrics=chunks[-1].get("amazon-bedrock-invocationMetrics"))
 
 
-def count_tokens(runtime):
-    response = runtime.count_tokens(modelId=SONNET, input={"converse": {"messages": MESSAGES}})
+def count_tokens(runtime, model=SONNET):
+    response = runtime.count_tokens(modelId=model, input={"converse": {"messages": MESSAGES}})
     return answer(response, tokens=response["inputTokens"])
 
 
@@ -339,6 +339,68 @@ def suite_resources(url, ca):
             attempt(name, lambda: answer(call()))
     for _ in range(40):
         attempt("no resource", lambda: converse(runtime))
+
+
+def suite_govcloud(url, ca):
+    """Ids of GovCloud, in every place where SDKs put an id."""
+    runtime, bedrock = client("bedrock-runtime", url, ca), client("bedrock", url, ca)
+    guardrail = "arn:aws-us-gov:bedrock:us-gov-west-1:123456789012:guardrail/abc123def456"
+    project = "arn:aws-us-gov:bedrock:us-gov-west-1:123456789012:project/abc123def456"
+    account = "arn:aws:bedrock:us-east-1:111122223333:"
+    native = dict(modelId=SONNET, body=json.dumps(NATIVE))
+    conversation = dict(modelId=SONNET, messages=MESSAGES)
+    output = {"s3OutputDataConfig": {"s3Uri": "s3://example-bucket/out"}}
+    start = dict(modelId="us-gov." + NOVA, modelInput={"inputText": "hello there"}, outputDataConfig=output)
+    config = lambda identifier: {"guardrailIdentifier": identifier, "guardrailVersion": "1"}
+    attempt("guardrail in a header", lambda: answer(runtime.invoke_model(**native, **config(guardrail))))
+    attempt("guardrail in a body", lambda: answer(runtime.converse(**conversation, guardrailConfig=config(guardrail))))
+    attempt("guardrail in a path", lambda: answer(bedrock.get_guardrail(guardrailIdentifier=guardrail)))
+    attempt("project in a header", lambda: answer(runtime.invoke_model(**native, projectIdentifier=project)))
+    attempt("project in a body", lambda: answer(runtime.converse(**conversation, projectIdentifier=project)))
+    attempt("project in a query", lambda: answer(bedrock.list_foundation_models(projectIdentifier=project)))
+    attempt("model of an account", lambda: converse(runtime, account + "provisioned-model/abc123def456"))
+    attempt("guardrail of an account", lambda: answer(runtime.converse(**conversation, guardrailConfig=config(account + "guardrail/abc123def456"))))
+    attempt("model in a body", lambda: answer(runtime.start_async_invoke(**start)))
+    attempt("profile", lambda: converse(runtime, "us-gov." + SONNET))
+    attempt("model ARN", lambda: converse(runtime, "arn:aws-us-gov:bedrock:us-gov-west-1::foundation-model/" + SONNET))
+
+
+def suite_arns(url, ca):
+    """ARNs of the second region, and of two regions."""
+    runtime = client("bedrock-runtime", url, ca)
+    guardrail = "arn:aws:bedrock:us-west-2:123456789012:guardrail/abc123def456"
+    profile = "arn:aws:bedrock:us-west-2:123456789012:inference-profile/us." + SONNET
+    config = {"guardrailIdentifier": guardrail, "guardrailVersion": "1"}
+    attempt("profile", lambda: converse(runtime, profile))
+    attempt("guardrail in a body", lambda: converse(runtime, guardrailConfig=config))
+    attempt("guardrail in a header", lambda: answer(runtime.invoke_model(modelId=SONNET, body=json.dumps(NATIVE), **config)))
+    attempt("two regions", lambda: converse(runtime, PROFILE_ARN, guardrailConfig=config))
+
+
+def suite_count(url, ca):
+    """CountTokens of a model and of its profiles."""
+    runtime = client("bedrock-runtime", url, ca)
+    for model in [SONNET, "us." + SONNET, "us-gov." + SONNET, PROFILE_ARN]:
+        attempt(model, lambda: count_tokens(runtime, model))
+
+
+def suite_checks(url, ca):
+    """InvokeGuardrailChecks, without retries of the SDK."""
+    attempt("InvokeGuardrailChecks", lambda: guardrail_checks(client("bedrock-runtime", url, ca)))
+
+
+def suite_tab(url, ca):
+    """A header with a tab and capitals in its value."""
+    runtime = client("bedrock-runtime", url, ca)
+    native = dict(modelId=SONNET, body=json.dumps(NATIVE))
+    attempt("tab", lambda: answer(runtime.invoke_model(**native, requestMetadata='{"Team":\t"A b"}')))
+
+
+def suite_stalls(url, ca):
+    """A call and a stream."""
+    runtime = client("bedrock-runtime", url, ca)
+    attempt("Converse", lambda: converse(runtime))
+    attempt("ConverseStream", lambda: converse_stream(runtime))
 
 
 def suite_metadata(url, ca):

@@ -21,6 +21,7 @@ mod fastest;
 mod federation;
 mod harness;
 mod hostile;
+mod ids;
 mod intents;
 mod isolation;
 mod istio;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bedrock_double::PathFault::{self, None as Good, Stall};
 use serde_json::{Value, json};
 
+use crate::clients::{assert_all_answered, call, python};
 use crate::harness::{Harness, eventually, text_of};
 
 const SONNET: &str = "us.anthropic.claude-3-5-sonnet-20241022-v2%3A0";
@@ -62,15 +63,20 @@ fn a_stalled_call_moves_to_the_next_path() {
         assert!(start.elapsed() < Duration::from_secs(15), "{at}: {:?}", start.elapsed());
         assert_eq!(got(&harness, &mut before), wanted, "{at}");
     }
+    set(&harness, [stall(true), Good, Good, Good]);
+    let calls = python("stalls", &harness.gateway.http);
+    assert_all_answered(&calls);
+    assert!(call(&calls, "ConverseStream")["usage"]["outputTokens"].as_u64() > Some(0), "{calls:#?}");
+    assert_eq!(got(&harness, &mut before), [2, 2, 0, 0], "boto3");
     // Every place stalls: an answer of Envoy's, in Bedrock's form.
     set(&harness, [stall(false), stall(false), stall(false), stall(false)]);
     let (status, head, _) = harness.gateway.raw(&request("converse", SONNET));
-    assert!(status >= 500 && head.contains("x-amzn-errortype: serviceunavailableexception"), "{status} {head}");
+    assert!(status == 504 && head.contains("x-amzn-errortype: serviceunavailableexception"), "{status} {head}");
     harness.assert_no_violation();
     let lines: Vec<Value> = eventually("the access log", || {
         let text = text_of(&harness.access_log());
         let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        (lines.len() == 5).then_some(lines)
+        (lines.len() == 7).then_some(lines)
     });
     assert_eq!((&lines[0]["attempts"], &lines[0]["path"]), (&json!(2), &json!("vpn")));
 }
