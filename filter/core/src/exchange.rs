@@ -28,7 +28,7 @@ use crate::policy::Policy;
 use crate::principal::PrincipalError;
 use crate::reply::{Refusal, is_grpc};
 use crate::request_body::{RequestBody, members};
-use crate::request_metadata::{Places, Values};
+use crate::request_metadata::{MetadataProblem, Places, Values};
 use crate::route::Subject;
 use crate::shared::millis;
 use crate::spending::Spending;
@@ -288,7 +288,10 @@ impl Exchange {
                     if let Some(body) = self.body.take() {
                         let places = body.places();
                         self.read(*body, &mut pending, context.policy)?;
-                        if edits && length > 0 {
+                        if edits && length == 0 {
+                            return Err(MetadataProblem::Body.into());
+                        }
+                        if edits {
                             self.state = State::Editing { pending, places };
                             return Ok(RequestStep::EditBody);
                         }

@@ -2,7 +2,7 @@
 
 use crate::inventory::{Entry, Member, Names, Place};
 use crate::operation::Operation;
-use crate::request_metadata::{MEMBER, Places};
+use crate::request_metadata::{MEMBER, Places, is_alike};
 use crate::scanner::{Path, Problem, Scanner, Sink};
 use crate::usage::serving::Served;
 use audit::Serving;
@@ -126,6 +126,8 @@ impl Sink for Found {
     fn begin(&mut self, path: &Path, at: u64) {
         if path.depth() == 0 {
             self.places.top = Some(at);
+        } else if path.depth() == 1 && path.first().is_some_and(is_alike) {
+            self.places.alike = true;
         } else if path.is_at(MEMBER) && self.places.own.replace(at).is_some() {
             self.repeated = Some(MEMBER.to_owned());
         }

@@ -171,8 +171,8 @@ impl Json {
 /// `None`: not JSON. `Some(None)`: a text on which the two may differ.
 fn oracle(body: &[u8]) -> Option<Option<Oracle>> {
     // Bytes that are not UTF-8 are wrong outside of strings only.
-    let text = String::from_utf8_lossy(body);
-    let json: Json = match serde_json::from_str(&text) {
+    let text = std::str::from_utf8(body).ok()?;
+    let json: Json = match serde_json::from_str(text) {
         Ok(json) => json,
         Err(error) => {
             let differs = ["surrogate", "hex escape", "out of range", "recursion limit"];
@@ -273,7 +273,7 @@ impl Random {
         self.object(0, &mut text);
         let mut body = text.into_bytes();
         for _ in 0..self.below(2) * self.below(4) {
-            let bytes = b"{}[]\",:\\u0123e.-+tfn \x00\x1f\xff\xc3/";
+            let bytes = b"{}[]\",:\\u0123e.-+tfn \x00\x1f\xff\xc3\xc0\xc1\xe0\xed\xf0\xf4\x80\x9f\xbf/";
             let byte = bytes[self.below(bytes.len())];
             let at = self.below(body.len().max(1));
             match self.below(3) {

@@ -23,6 +23,8 @@ const MAX_ENTRIES: usize = 16;
 const MAX_TEXT: usize = 256;
 /// Longest value of the header (botocore 1.44.8, `RequestMetadataJson`).
 const MAX_HEADER: usize = 8500;
+/// Longest JSON of a client's own metadata that is read, in bytes: all that Bedrock takes, as escapes, and some space.
+const MAX_OWN: usize = 64 << 10;
 
 /// The entries that the operator sets.
 #[derive(Debug, Clone, Default)]
@@ -55,20 +57,36 @@ pub(crate) struct Places {
     pub(crate) top: Option<u64>,
     /// The first byte of the value of [`MEMBER`].
     pub(crate) own: Option<u64>,
+    /// Whether another member looks like [`MEMBER`].
+    pub(crate) alike: bool,
+}
+
+/// Whether a member is not [`MEMBER`], and a lenient reader could take it for that.
+pub(crate) fn is_alike(member: &str) -> bool {
+    let name = member.trim_matches(|c: char| c.is_whitespace() || c.is_control());
+    member != MEMBER && name.eq_ignore_ascii_case(MEMBER)
 }
 
 /// Why a call's own metadata does not cross.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MetadataProblem {
     /// It is not a map of texts.
-    #[error("Value at '{0}' failed to satisfy constraint: want a JSON object whose values are strings.")]
+    #[error(
+        "Value at '{0}' failed to satisfy constraint: want a JSON object whose values are strings, of at most {MAX_OWN} bytes."
+    )]
     Shape(&'static str),
+    /// The body has no place for the gateway's entries.
+    #[error("The request body is not a JSON object, and the gateway writes '{MEMBER}' into it. Nothing was sent.")]
+    Body,
+    /// A member that a lenient reader could take for the metadata.
+    #[error("The request body has a member that differs from '{MEMBER}' in capitals or blanks only. Nothing was sent.")]
+    Alike,
     /// A key that only the gateway sets.
     #[error("The key '{key}' in '{place}' is set by the gateway, and no client may give it. Nothing was sent.")]
     Reserved {
         /// The header or the member.
         place: &'static str,
-        /// What the client wrote.
+        /// The operator's key.
         key: String,
     },
     /// More entries than Bedrock takes.
@@ -154,7 +172,7 @@ impl RequestMetadata {
         Ok(())
     }
 
-    /// Puts the entries into a body that is JSON. Bedrock refuses one that is not an object.
+    /// Puts the entries into a body that is JSON.
     pub(crate) fn write_body(
         &self,
         places: Places,
@@ -162,7 +180,10 @@ impl RequestMetadata {
         body: &mut Vec<u8>,
     ) -> Result<(), MetadataProblem> {
         let offset = |place: Option<u64>| place.and_then(|place| usize::try_from(place).ok());
-        let Some(top) = offset(places.top).filter(|top| body.get(*top) == Some(&b'{')) else { return Ok(()) };
+        let top = offset(places.top).filter(|top| body.get(*top) == Some(&b'{')).ok_or(MetadataProblem::Body)?;
+        if places.alike {
+            return Err(MetadataProblem::Alike);
+        }
         let Some(start) = offset(places.own) else {
             let Some(merged) = self.merged(MEMBER, BTreeMap::new(), values)? else { return Ok(()) };
             let behind = top + 1;
@@ -171,7 +192,9 @@ impl RequestMetadata {
             body.splice(behind..behind, member.into_bytes());
             return Ok(());
         };
-        let mut read = Deserializer::from_slice(body.get(start..).unwrap_or_default())
+        // One value is read, and no more of the body than such a value can have.
+        let given = body.get(start..).unwrap_or_default();
+        let mut read = Deserializer::from_slice(given.get(..MAX_OWN).unwrap_or(given))
             .into_iter::<Option<BTreeMap<String, String>>>();
         let own = read.next().and_then(Result::ok).ok_or(MetadataProblem::Shape(MEMBER))?.unwrap_or_default();
         let end = start + read.byte_offset();
@@ -184,9 +207,9 @@ impl RequestMetadata {
 
     /// Refuses what only the gateway sets, in any capitals: tools that read the logs may not tell them apart.
     fn check(&self, place: &'static str, own: &BTreeMap<String, String>) -> Result<(), MetadataProblem> {
-        let is_set = |key: &str| self.0.keys().any(|set| set.eq_ignore_ascii_case(key.trim()));
-        match own.keys().find(|key| is_set(key)) {
-            Some(key) => Err(MetadataProblem::Reserved { place, key: key.clone() }),
+        let gives = |set: &str| own.keys().any(|key| set.eq_ignore_ascii_case(key.trim()));
+        match self.0.keys().find(|set| gives(set)) {
+            Some(set) => Err(MetadataProblem::Reserved { place, key: set.clone() }),
             None => Ok(()),
         }
     }

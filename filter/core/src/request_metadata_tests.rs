@@ -54,11 +54,11 @@ fn a_body_gets_the_entries_in_front() {
         (r#"{"messages":[{"requestMetadata":1}]}"#, format!(r#"{{{SET},"messages":[{{"requestMetadata":1}}]}}"#)),
         (" \n{ } ", format!(" \n{{{SET} }} ")),
         ("\t{\"a\":\"{\"}", format!("\t{{{SET},\"a\":\"{{\"}}")),
-        // Bedrock refuses what is not an object.
-        ("[]", "[]".to_owned()),
-        ("\"{\"", "\"{\"".to_owned()),
     ] {
         assert_eq!(edited(&entries(), body).unwrap(), wanted);
+    }
+    for body in ["[]", "\"{\"", "null", "1 "] {
+        assert_eq!(edited(&entries(), body), Err(MetadataProblem::Body), "{body}");
     }
 }
 
@@ -88,8 +88,8 @@ fn a_clients_own_entries_stay() {
 fn nobody_gives_a_key_of_the_gateways() {
     for (own, key) in [
         (r#"{"caller":"root"}"#, "caller"),
-        (r#"{"a":"b","Caller":"root"}"#, "Caller"),
-        (r#"{" site\t":"x"}"#, " site\t"),
+        (r#"{"a":"b","Caller":"root"}"#, "caller"),
+        (r#"{" site\t":"x"}"#, "site"),
         (r#"{"c\u0061ller":"root","caller":"root"}"#, "caller"),
     ] {
         let reserved = MetadataProblem::Reserved { place: MEMBER, key: key.to_owned() };
@@ -151,7 +151,7 @@ fn a_caller_without_a_name_has_no_entry() {
     let metadata = policy(&json!({"caller": "{principal}"})).request_metadata;
     let values = Values { principal: None, ..VALUES };
     let mut body = br#"{"messages":[]}"#.to_vec();
-    metadata.write_body(Places { top: Some(0), own: None }, values, &mut body).unwrap();
+    metadata.write_body(Places { top: Some(0), ..Places::default() }, values, &mut body).unwrap();
     assert_eq!(body, br#"{"messages":[]}"#);
     let mut headers = Headers::default();
     metadata.write_header(Operation::InvokeModel, values, &mut headers).unwrap();
@@ -233,7 +233,7 @@ fn other_bodies_are_not_asked_for() {
     assert_eq!(forward.headers.get_str(HEADER), Some(format!(r#"{{"id":"{ID}"}}"#).as_str()));
     let mut client = Client::of(policy(&json!({"id": "{request_id}"})), Some(keys()));
     client.headers(&converse(&[]), false);
-    forwarded(client.body(b"", true));
+    assert_eq!(refused(client.body(b"", true)).0, 400);
     let mut client = Client::of(policy(&json!({})), Some(keys()));
     client.headers(&converse(&[]), false);
     forwarded(client.body(b"{}", true));
@@ -256,4 +256,37 @@ fn a_forged_entry_gets_a_named_error() {
     let (status, _, message) = refused(client.headers(&invoke(&[(HEADER, r#"{"id":"mine"}"#)]), false));
     assert_eq!(status, 400);
     assert!(message.contains(HEADER), "{message}");
+}
+
+/// `C1 A1` is an `a` to a lenient reader of UTF-8, such as Jackson, whose last member of a name wins.
+#[test]
+fn keys_that_lenient_readers_mistake_are_refused() {
+    let mut body = br#"{"messages":[],"requestMetadat##":{"id":"mine"}}"#.to_vec();
+    let at = body.iter().position(|byte| *byte == b'#').unwrap();
+    for overlong in [&b"\xc1\xa1"[..], b"\xe0\x81\xa1", b"\xf0\x80\x81\xa1", b"\xff", b"a\x80"] {
+        body.splice(at..at + 2, overlong.iter().copied());
+        let mut client = Client::of(policy(&json!({"id": "{request_id}"})), Some(keys()));
+        client.headers(&converse(&[]), false);
+        let (status, _, message) = refused(client.body(&body, true));
+        assert!(status == 400 && message.contains("not JSON"), "{message}");
+        body.splice(at..at + overlong.len(), *b"##");
+    }
+    for member in
+        ["RequestMetadata", "requestmetadata", " requestMetadata", "requestMetadata\\u0000", "requestMetadata\\n"]
+    {
+        let body = format!(r#"{{"messages":[],"{member}":{{"id":"mine"}}}}"#);
+        assert_eq!(edited(&entries(), &body), Err(MetadataProblem::Alike), "{member}");
+    }
+}
+
+#[test]
+fn little_of_a_clients_own_entries_is_read() {
+    let key = " ".repeat(MAX_OWN);
+    for own in [format!(r#"{{"{key}caller":"x"}}"#), format!(r#"{{"a":"{key}"}}"#), format!(r#"{{{key}"a":"b"}}"#)] {
+        let policy = policy(&entries());
+        let mut body = format!(r#"{{"requestMetadata":{own}}}"#).into_bytes();
+        let places = Places { top: Some(0), own: Some(19), alike: false };
+        let written = policy.request_metadata.write_body(places, VALUES, &mut body);
+        assert_eq!(written, Err(MetadataProblem::Shape(MEMBER)));
+    }
 }

@@ -1,6 +1,7 @@
 //! A push scanner for JSON (RFC 8259): checks the text as it passes, reports values with their path, keeps nothing else.
 //!
-//! It reads what `serde_json` reads, but for strings: bytes that are not UTF-8 and halves of surrogate pairs pass.
+//! It reads what `serde_json` reads, but for strings: halves of surrogate pairs pass. Bytes that are not UTF-8 do not: a lenient
+//! reader takes `C1 A1` for an `a`, and would see a key where this one sees none.
 
 /// Keys that are remembered; deeper values are checked, not reported. A guardrail's units are eight keys deep.
 const DEPTH: usize = 8;
@@ -59,6 +60,16 @@ pub struct Scanner {
     read: u64,
     /// The first half of a surrogate pair.
     surrogate: Option<u32>,
+    utf8: Utf8,
+}
+
+/// Checks the bytes of a string, in pieces (Unicode 16, table 3-7: well-formed UTF-8 byte sequences).
+#[derive(Debug, Clone, Copy, Default)]
+struct Utf8 {
+    /// Bytes that the character still has.
+    left: u8,
+    /// The bounds of the next one.
+    bounds: (u8, u8),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -118,7 +129,45 @@ impl Default for Scanner {
             nesting: 0,
             read: 0,
             surrogate: None,
+            utf8: Utf8::default(),
         }
+    }
+}
+
+// === impl Utf8 ===
+
+impl Utf8 {
+    /// The place of the first byte that is not UTF-8.
+    fn wrong(&mut self, piece: &[u8]) -> Option<usize> {
+        if self.left == 0 && piece.is_ascii() {
+            return None;
+        }
+        piece.iter().position(|byte| !self.takes(*byte))
+    }
+
+    fn takes(&mut self, byte: u8) -> bool {
+        const NEXT: (u8, u8) = (0x80, 0xbf);
+        if self.left > 0 {
+            let (least, most) = std::mem::replace(&mut self.bounds, NEXT);
+            self.left -= 1;
+            return (least..=most).contains(&byte);
+        }
+        (self.left, self.bounds) = match byte {
+            0x00..=0x7f => (0, NEXT),
+            0xc2..=0xdf => (1, NEXT),
+            0xe0 => (2, (0xa0, 0xbf)),
+            0xed => (2, (0x80, 0x9f)),
+            0xe1..=0xef => (2, NEXT),
+            0xf0 => (3, (0x90, 0xbf)),
+            0xf1..=0xf3 => (3, NEXT),
+            0xf4 => (3, (0x80, 0x8f)),
+            _ => return false,
+        };
+        true
+    }
+
+    fn is_complete(self) -> bool {
+        self.left == 0
     }
 }
 
@@ -132,6 +181,10 @@ impl Scanner {
                 State::String(role, Escape::None) => {
                     let plain = chunk.iter().position(|b| matches!(b, b'"' | b'\\' | ..0x20)).unwrap_or(chunk.len());
                     let (piece, _) = chunk.split_at(plain);
+                    if let Some(wrong) = self.utf8.wrong(piece) {
+                        self.read += wrong as u64;
+                        return self.fail();
+                    }
                     self.string(role, piece, sink);
                     if piece.is_empty() {
                         self.special(role, byte, sink);
@@ -302,6 +355,7 @@ impl Scanner {
     /// A byte of a string that is not plain text.
     fn special(&mut self, role: Role, byte: u8, sink: &mut impl Sink) {
         match byte {
+            _ if !self.utf8.is_complete() => self.fail(),
             b'\\' => self.state = State::String(role, Escape::Started),
             b'"' => {
                 if self.surrogate.take().is_some() {

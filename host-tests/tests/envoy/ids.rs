@@ -27,7 +27,8 @@ fn harness(keys: Keys) -> Harness {
 /// The operations that a region got, with their first labels.
 fn got(harness: &Harness, region: usize) -> Vec<(String, String)> {
     let requests = harness.doubles[region].requests();
-    let calls = requests.iter().filter_map(|request| Some((request.operation.clone()?, request.labels.first().cloned())));
+    let calls =
+        requests.iter().filter_map(|request| Some((request.operation.clone()?, request.labels.first().cloned())));
     calls.map(|(operation, label)| (operation, label.unwrap_or_default())).collect()
 }
 
