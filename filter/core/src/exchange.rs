@@ -26,7 +26,7 @@ use crate::pending::{PendingCall, PreparedCall, Route, content_length, recognise
 use crate::pins::{self, Pins};
 use crate::policy::Policy;
 use crate::principal::PrincipalError;
-use crate::reply::{Refusal, is_grpc};
+use crate::reply::{Refusal, is_grpc, names_other_charset};
 use crate::request_body::{RequestBody, members};
 use crate::request_metadata::{MetadataProblem, Places, Values};
 use crate::route::Subject;
@@ -262,6 +262,9 @@ impl Exchange {
             return self.forward(pending.with_streaming_body(length), context.now, context);
         }
         self.body = RequestBody::of(operation).map(Box::new);
+        if self.body.is_some() && names_other_charset(&pending.headers) {
+            return Err(Refusal::Charset);
+        }
         self.state = State::Reading { pending: Box::new(pending), hasher: signs.then(Sha256::new), length: 0 };
         if end_of_stream { self.request_body(&[], true, context) } else { Ok(RequestStep::AwaitBody) }
     }

@@ -63,6 +63,11 @@ pub enum Refusal {
     /// The body is compressed.
     #[error("The request body has a content-encoding, which Bedrock does not accept: send it without.")]
     EncodedBody,
+    /// A body that is read, in another charset.
+    #[error(
+        "The content type names another charset than UTF-8, which JSON has (RFC 8259, section 8.1): send it without."
+    )]
+    Charset,
     /// The call is gRPC's.
     #[error("The content type is gRPC's, which Bedrock does not accept: send application/json.")]
     Grpc,
@@ -228,6 +233,7 @@ impl Refusal {
             | Self::ModelInBody { .. }
             | Self::HeaderValue(_)
             | Self::EncodedBody
+            | Self::Charset
             | Self::RequestLine(_) => (400, "ValidationException"),
             Self::Grpc => (415, "ValidationException"),
             Self::BodyTooLong { .. } => (413, "ValidationException"),
@@ -308,6 +314,13 @@ pub(crate) fn is_grpc(headers: &Headers) -> bool {
         .any(|value| value.get(..GRPC.len()).is_some_and(|start| start.eq_ignore_ascii_case(GRPC)))
 }
 
+/// Whether the content type names a charset that JSON cannot have.
+pub(crate) fn names_other_charset(headers: &Headers) -> bool {
+    let kind = headers.get_str("content-type").unwrap_or_default().to_ascii_lowercase();
+    let charset = kind.split_once("charset=").map(|(_, rest)| rest.split([';', ',']).next().unwrap_or_default());
+    charset.is_some_and(|name| !["utf-8", "utf8", "us-ascii"].contains(&name.trim().trim_matches('"')))
+}
+
 /// The headers of a reply before Envoy turned it into gRPC's form, in which every status is 200 and the body is gone. The message
 /// goes to the header from which AWS's SDK for Java reads it. `None` if Envoy did not turn it.
 pub(crate) fn restored(headers: &Headers, status: Option<u16>) -> Option<Headers> {
@@ -361,6 +374,21 @@ mod tests {
         assert!(!is_grpc(&Headers::default()));
         let twice = [("content-type", "application/json"), ("content-type", "application/grpc")];
         assert!(is_grpc(&headers(&twice)));
+    }
+
+    #[test]
+    fn json_has_one_charset() {
+        for (value, other) in [
+            ("application/json", false),
+            ("application/json; charset=UTF-8", false),
+            ("application/json;charset=\"utf-8\"; x=y", false),
+            ("application/json; Charset=utf-16", true),
+            ("application/json; charset=utf-7; charset=utf-8", true),
+            ("application/json; charset=", true),
+        ] {
+            assert_eq!(names_other_charset(&headers(&[("content-type", value)])), other, "{value}");
+        }
+        assert!(!names_other_charset(&Headers::default()));
     }
 
     #[test]

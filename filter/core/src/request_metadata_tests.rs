@@ -260,7 +260,7 @@ fn a_forged_entry_gets_a_named_error() {
 
 /// `C1 A1` is an `a` to a lenient reader of UTF-8, such as Jackson, whose last member of a name wins.
 #[test]
-fn keys_that_lenient_readers_mistake_are_refused() {
+fn mistakable_keys_are_refused() {
     let mut body = br#"{"messages":[],"requestMetadat##":{"id":"mine"}}"#.to_vec();
     let at = body.iter().position(|byte| *byte == b'#').unwrap();
     for overlong in [&b"\xc1\xa1"[..], b"\xe0\x81\xa1", b"\xf0\x80\x81\xa1", b"\xff", b"a\x80"] {
