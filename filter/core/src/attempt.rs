@@ -156,6 +156,7 @@ impl Attempt {
     pub fn response(&mut self, headers: &Headers, context: Context<'_>) -> RetryDecision {
         let Some(sent) = &mut self.sent else { return RetryDecision::default() };
         let status = headers.get_str(":status").unwrap_or_default();
+        sent.answered(status, context);
         if matches!(status, "429" | "503") {
             sent.trial = false;
             return Self::unavailable(sent, status == "429", headers, context);
@@ -168,7 +169,6 @@ impl Attempt {
             }
         }
         sent.end_trial(context);
-        sent.answered(status, context);
         if status.starts_with('2')
             && let Some(class) = context.policy.class(&sent.handoff.class)
         {
@@ -256,23 +256,23 @@ impl Sent {
 
     /// Takes the time of a response. One that is not a success has no time that says how fast the region is.
     fn answered(&mut self, status: &str, context: Context<'_>) {
-        let Some((latency, class, took)) = self.latency(context) else { return };
-        if status.starts_with('2') {
+        if let Some((latency, class, took)) = self.take_time(context)
+            && status.starts_with('2')
+        {
             latency.answered(&self.region, class.regions(), took);
         }
-        self.timed = None;
     }
 
     /// Takes the time of an attempt that had no response.
     fn unanswered(&mut self, context: Context<'_>) {
-        if let Some((latency, class, took)) = self.latency(context) {
+        if let Some((latency, class, took)) = self.take_time(context) {
             latency.unanswered(&self.region, class.regions(), took);
         }
-        self.timed = None;
     }
 
-    fn latency<'a>(&self, context: Context<'a>) -> Option<(Latency<'a>, &'a RouteClass, Duration)> {
-        let took = context.now.duration_since(self.timed?).ok()?;
+    /// The time since the attempt was sent, once.
+    fn take_time<'a>(&mut self, context: Context<'a>) -> Option<(Latency<'a>, &'a RouteClass, Duration)> {
+        let took = context.now.duration_since(self.timed.take()?).ok()?;
         let (class, model) = (context.policy.class(&self.handoff.class)?, self.handoff.model()?);
         let streams = self.handoff.operation.streams();
         Some((Latency::new(context.shared, class.name(), model, streams, context.now), class, took))

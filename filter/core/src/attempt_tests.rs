@@ -160,3 +160,33 @@ fn a_body_that_streams_is_no_trial() {
         assert_eq!(attempt.waits_for_end(), trial, "{length}");
     }
 }
+
+/// A response's time counts once, or never; an attempt without a response counts when it ends.
+#[test]
+fn each_attempt_is_timed_once() {
+    let document = json!({
+        "role": "signer", "regions": {"us-east-1": {}, "us-west-2": {}},
+        "route_classes": [{"name": "any", "paths": ["dx"], "region_order": "fastest"}]
+    });
+    let policy = crate::policy::Policy::parse(document.to_string().as_bytes(), None).unwrap();
+    let (keys, text) = (
+        keys(),
+        json!({"class": "any", "operation": "Converse", "labels": ["a.b"],
+        "body_sha256": EMPTY_SHA256, "content_length": 20})
+        .to_string(),
+    );
+    let input =
+        AttemptInput { handoff: Some(text.as_bytes()), previous: None, path: Some(b"dx"), region: Some(b"us-east-1") };
+    for (status, after) in [("200", 1), ("400", 1), ("429", 1), ("503", 1), ("200", -1)] {
+        let context = context(&policy, Some(&keys));
+        let context = Context { now: NOW + Duration::from_secs(10), ..context };
+        let mut attempt = Attempt::default();
+        forwarded(attempt.request(&converse(&[]), input, context));
+        assert!(attempt.waits_for_end());
+        let now = NOW + Duration::from_secs(10u64.saturating_add_signed(after));
+        attempt.response(&headers(&[(":status", status)]), Context { now, ..context });
+        assert!(!attempt.waits_for_end(), "{status} {after}");
+        let known = (0..64).any(|key| context.shared.get(&format!("latency/any/{key}")).is_some());
+        assert_eq!(known, status == "200" && after > 0, "{status} {after}");
+    }
+}

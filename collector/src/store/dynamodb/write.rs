@@ -112,7 +112,7 @@ impl DynamoStore {
                     return Ok(Inserted::Conflict("the table has an item under its request id".to_owned()));
                 };
                 let stored = self.record(item)?;
-                // The collector may have ended before it could.
+                // The batch that put it may have failed, or the collector ended, before this.
                 self.show(item).await?;
                 let inserted = Inserted::compare(&stored, record);
                 if prolong && inserted == Inserted::Repeated && stored.expires_at < record.expires_at {
