@@ -8,6 +8,7 @@ use filter_core::credentials::Fetched;
 use filter_core::credentials::call::{Call, CallOutcome};
 use filter_core::credentials::fetch::{Fetch, FetchError, Next};
 use filter_core::credentials::hidden_calls;
+use filter_core::credentials::id::CredentialId;
 use filter_core::metrics::{certificate_left, clock_offset, credentials_fetched, credentials_left};
 use proxy_wasm::types::LogLevel;
 use std::collections::HashMap;
@@ -24,7 +25,7 @@ pub(crate) struct Refresh {
 
 #[derive(Debug)]
 struct InProgress {
-    name: String,
+    id: CredentialId,
     fetch: Fetch,
     /// Where the call's headers are, if they are hidden.
     hidden: Option<Hidden>,
@@ -54,18 +55,18 @@ impl Refresh {
             plugin.metrics.add(&certificate_left(name, left));
         }
         plugin.metrics.add(&clock_offset(clock::offset_ms(&SharedData)));
-        for name in plugin.credentials.due(&SharedData, now) {
-            let Some(plan) = plugin.credentials.plan(name) else { continue };
-            let mut fetch = Fetch::new(plan.clone());
+        for id in plugin.credentials.due(&SharedData, now) {
+            let Some(plan) = plugin.credentials.plan(&id) else { continue };
+            let mut fetch = Fetch::new(plan);
             let times = Times::at(&SharedData, now);
             let next = on_wiped_stack(|| fetch.next(CallOutcome::NoResponse, times));
-            self.proceed(plugin, name.to_owned(), fetch, next, now);
+            self.proceed(plugin, id, fetch, next, now);
         }
     }
 
     /// Takes the response to a call, by the length of its body; `None`: there was none.
     pub(crate) fn on_response(&mut self, plugin: &Plugin, token: u32, body_size: Option<usize>) {
-        let Some(InProgress { name, mut fetch, hidden }) = self.in_progress.remove(&token) else { return };
+        let Some(InProgress { id, mut fetch, hidden }) = self.in_progress.remove(&token) else { return };
         drop(hidden);
         let Ok(now) = host::now() else { return };
         let response = body_size.and_then(|size| host::call_response(size).ok());
@@ -74,13 +75,13 @@ impl Refresh {
             .map_or(CallOutcome::NoResponse, |(headers, body)| CallOutcome::Response { headers, body });
         let times = Times::at(&SharedData, now);
         let next = on_wiped_stack(|| fetch.next(outcome, times));
-        self.proceed(plugin, name, fetch, next, now);
+        self.proceed(plugin, id, fetch, next, now);
     }
 
     fn proceed(
         &mut self,
         plugin: &Plugin,
-        name: String,
+        id: CredentialId,
         fetch: Fetch,
         next: Result<Next, FetchError>,
         now: SystemTime,
@@ -88,16 +89,16 @@ impl Refresh {
         match next {
             Ok(Next::Call(call)) => match dispatch(call) {
                 Ok((token, hidden)) => {
-                    plugin.credentials.extend_lease(&name, &SharedData, now);
-                    self.in_progress.insert(token, InProgress { name, fetch, hidden });
+                    plugin.credentials.extend_lease(&id, &SharedData, now);
+                    self.in_progress.insert(token, InProgress { id, fetch, hidden });
                 }
-                Err(problem) => failed(plugin, &name, &problem, now),
+                Err(problem) => failed(plugin, &id, &problem, now),
             },
-            Ok(Next::Done(fetched)) => done(plugin, &name, &fetched, now),
-            Err(error) if error.is_of_this_thread() && plugin.credentials.hand_over(&name, &SharedData) => {
-                host::log(LogLevel::Info, &format!("credentials `{name}` are left to another worker: {error}"));
+            Ok(Next::Done(fetched)) => done(plugin, &id, &fetched, now),
+            Err(error) if error.is_of_this_thread() && plugin.credentials.hand_over(&id, &SharedData, now) => {
+                host::log(LogLevel::Info, &format!("credentials `{id}` are left to another worker: {error}"));
             }
-            Err(error) => failed(plugin, &name, &error.to_string(), now),
+            Err(error) => failed(plugin, &id, &error.to_string(), now),
         }
     }
 }
@@ -117,20 +118,20 @@ fn dispatch(mut call: Call) -> Result<(u32, Option<Hidden>), String> {
     token.map(|token| (token, hidden)).map_err(|error| format!("cluster '{cluster}' cannot be called: {error}"))
 }
 
-fn done(plugin: &Plugin, name: &str, fetched: &Fetched, now: SystemTime) {
+fn done(plugin: &Plugin, id: &CredentialId, fetched: &Fetched, now: SystemTime) {
     let jitter = f64::from((host::random() >> 32) as u32) / f64::from(u32::MAX);
-    plugin.credentials.publish(name, &SharedData, fetched, now, jitter);
-    plugin.metrics.add(&credentials_fetched(name, true));
-    host::log(LogLevel::Info, &format!("credentials `{name}` fetched"));
+    plugin.credentials.publish(id, &SharedData, fetched, now, jitter);
+    plugin.metrics.add(&credentials_fetched(&id.source, true));
+    host::log(LogLevel::Info, &format!("credentials `{id}` fetched"));
     if let Some(certificate) = fetched.certificate.filter(|certificate| certificate.ends_soon(now)) {
         let hours = certificate.left(now).as_secs() / 3600;
-        let problem = format!("the certificate of credentials `{name}` expires in {hours} hours; replace it");
+        let problem = format!("the certificate of credentials `{id}` expires in {hours} hours; replace it");
         host::log(LogLevel::Warn, &problem);
     }
 }
 
-fn failed(plugin: &Plugin, name: &str, problem: &str, now: SystemTime) {
-    plugin.credentials.failed(name, &SharedData, now);
-    plugin.metrics.add(&credentials_fetched(name, false));
-    host::log(LogLevel::Warn, &format!("credentials `{name}` not fetched: {problem}"));
+fn failed(plugin: &Plugin, id: &CredentialId, problem: &str, now: SystemTime) {
+    plugin.credentials.failed(id, &SharedData, now);
+    plugin.metrics.add(&credentials_fetched(&id.source, false));
+    host::log(LogLevel::Warn, &format!("credentials `{id}` not fetched: {problem}"));
 }

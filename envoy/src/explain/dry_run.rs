@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use filter_core::attempt::{Attempt, AttemptInput};
 use filter_core::config::{self, Auth, Config, ConfigError, Principal};
+use filter_core::credentials::id::CredentialId;
 use filter_core::credentials::source::{CredentialSources, DEFAULT};
 use filter_core::credentials::store::{CredentialStatus, CredentialStore};
 use filter_core::credentials::{Credentials, Keys};
@@ -238,7 +239,7 @@ impl<'a> DryRun<'a> {
 
     /// Every source has the same keys, so those of the default one serve for all.
     fn keys(&self) -> Option<Keys> {
-        match self.credentials.status(DEFAULT, &FreshData, self.now) {
+        match self.credentials.status(&CredentialId::of_source(DEFAULT), &FreshData, self.now) {
             CredentialStatus::Usable { credentials: Credentials::Keys(keys), .. } => Some(keys),
             _ => None,
         }

@@ -4,6 +4,7 @@
 use crate::breaker::Breaker;
 use crate::clock;
 use crate::config::RegionOrder;
+use crate::credentials::id::CredentialId;
 use crate::credentials::store::CredentialStatus;
 use crate::envoy_names::ATTEMPT_PROPERTY;
 use crate::handoff::{Handoff, sign, to_json};
@@ -101,11 +102,15 @@ impl Attempt {
             region.and_then(|name| context.policy.region(name.as_str())).ok_or_else(|| foreign("region", label))?;
         let previous = input.previous.and_then(|facts| serde_json::from_slice::<AttemptFacts>(facts).ok());
         let previous = previous.unwrap_or_default();
-        let status = context.credentials.status(class.credentials(), context.shared, context.now);
+        let id = credential_id(class, &handoff);
+        let status = context.credentials.status(&id, context.shared, context.now);
         let (credentials, generation) = match status {
             CredentialStatus::Missing => return Err(Refusal::NoCredentials),
             CredentialStatus::Expired => return Err(Refusal::ExpiredCredentials),
-            CredentialStatus::Pending => return self.wait(context, Refusal::PendingCredentials),
+            CredentialStatus::Pending | CredentialStatus::Queued(_) => {
+                context.credentials.miss(&id, context.shared);
+                return self.wait(context, Refusal::PendingCredentials);
+            }
             // The previous attempt's credentials were refused: wait for others.
             CredentialStatus::Usable { generation, .. }
                 if previous.resigned == Some(Resigned::Credentials(generation)) =>
@@ -172,7 +177,8 @@ impl Attempt {
         if status.starts_with('2')
             && let Some(class) = context.policy.class(&sent.handoff.class)
         {
-            context.credentials.accepted(class.credentials(), context.shared, sent.generation, context.now);
+            let id = credential_id(class, &sent.handoff);
+            context.credentials.accepted(&id, context.shared, sent.generation, context.now);
         }
         if status == "403" { Self::refused(sent, headers, context) } else { RetryDecision::default() }
     }
@@ -226,12 +232,15 @@ impl Attempt {
     fn refused(sent: &Sent, headers: &Headers, context: Context<'_>) -> RetryDecision {
         let error = headers.get_str("x-amzn-errortype").unwrap_or_default();
         let error = error.split(':').next().unwrap_or_default();
-        let set = context.policy.class(&sent.handoff.class).map_or("", RouteClass::credentials);
+        let class = context.policy.class(&sent.handoff.class);
+        let renew = |class| {
+            let id = credential_id(class, &sent.handoff);
+            context.credentials.refused(&id, context.shared, sent.generation, context.now)
+        };
         let resigned = match error {
             _ if sent.facts.resigned.is_some() => None,
             "ExpiredTokenException" | "ExpiredToken" | "UnrecognizedClientException" | "InvalidClientTokenId" => {
-                let renewed = context.credentials.refused(set, context.shared, sent.generation, context.now);
-                renewed.then_some(Resigned::Credentials(sent.generation))
+                class.is_some_and(renew).then_some(Resigned::Credentials(sent.generation))
             }
             "InvalidSignatureException" | "SignatureDoesNotMatch" | "RequestTimeTooSkewed" | "RequestExpired" => {
                 clock::learn(context.shared, headers, context.now).then_some(Resigned::Clock)
@@ -286,6 +295,11 @@ impl Sent {
             breaker.release_trial();
         }
     }
+}
+
+/// The credentials that sign the call.
+fn credential_id(class: &RouteClass, handoff: &Handoff) -> CredentialId {
+    CredentialId { source: class.credentials().to_owned(), session: handoff.session.clone() }
 }
 
 /// The regions of its class that the call may go to.

@@ -55,7 +55,7 @@ fn a_refused_key_is_replaced_once() {
     let state = decision.state.unwrap();
     let mut second = Attempt::default();
     assert_eq!(second.request(&converse(&[]), input(Some(&state)), context(NOW)), RequestStep::AwaitCredentials);
-    assert_eq!(store.due(&memory, NOW), ["default"]);
+    assert_eq!(store.due(&memory, NOW), [CredentialId::of_source("default")]);
     publish(&shared_credentials, &memory, NOW, 3600);
     let forward = forwarded(second.request(&converse(&[]), input(Some(&state)), context(NOW)));
     let facts: AttemptFacts = serde_json::from_slice(&forward.states[0].1).unwrap();

@@ -290,6 +290,7 @@ fn refuses_wrong_credentials_by_key() {
         ("role_arn", json!("arn:aws:iam::123456789012:role/"), "role_arn", "not a role"),
         ("duration_seconds", json!(60), "duration_seconds", "from 900 to 43200, not 60"),
         ("session_name", json!("a b"), "session_name", "2 to 64 letters"),
+        ("sessions_per_second", json!(0), "sessions_per_second", "from 1 to 1000, not 0"),
         ("audience", json!(""), "audience", "is empty"),
         ("tags", json!({"aws:x": "y"}), "tags.aws:x", "is not a tag key"),
         (
@@ -324,6 +325,28 @@ b"}),
     assert!(load(&document).is_ok());
     document["auth"] = json!("bearer");
     assert_eq!(load(&document).unwrap_err().key, "credentials.source");
+}
+
+#[test]
+fn sessions_of_callers_need_names_and_a_source() {
+    let source = json!({
+        "source": "web_identity", "token": {"cluster": "token"}, "commercial": {"cluster": "sts", "region": "us-east-1"},
+        "role_arn": "arn:aws:iam::123456789012:role/bedrock"
+    });
+    let mut document = base();
+    document["principal"] = json!([{"from": "mtls"}]);
+    document["credential_sets"] = json!({"named": source});
+    document["route_classes"][0]["session"] = json!("principal");
+    let refused = |document: &Value, problem: &str| {
+        let error = load(document).unwrap_err();
+        assert_eq!(error.key, "route_classes[0].session", "{error}");
+        assert!(error.problem.contains(problem), "{error}");
+    };
+    refused(&document, "of the source `federation`, `web_identity` or `roles_anywhere`");
+    document["route_classes"][0]["credentials"] = json!("named");
+    assert!(load(&document).is_ok());
+    document.as_object_mut().unwrap().remove("principal");
+    refused(&document, "without the key `principal` callers have no name");
 }
 
 #[test]

@@ -236,19 +236,21 @@ impl Exchange {
         policy.request_metadata.write_header(call.operation, self.metadata_values(), &mut headers)?;
         let output_rate = self.model.as_deref().map_or(1, |model| policy.output_rates.of(model));
         self.spending.take(class, self.caller(|| address), call.operation, output_rate, context)?;
-        match context.credentials.status(class.credentials(), context.shared, context.now) {
+        let principal = self.facts.principal.as_deref();
+        let no_session = || Refusal::NoSession { class: class.name().to_owned() };
+        let credentials = class.credential_id(principal).ok_or_else(no_session)?;
+        match context.credentials.ask(&credentials, context.shared, context.now) {
             CredentialStatus::Missing => return Err(Refusal::NoCredentials),
             CredentialStatus::Expired => return Err(Refusal::ExpiredCredentials),
             // A call waits for credentials only once it is complete.
-            CredentialStatus::Pending | CredentialStatus::Usable { .. } => {}
+            CredentialStatus::Pending | CredentialStatus::Queued(_) | CredentialStatus::Usable { .. } => {}
         }
         if announced.is_some_and(|length| length > policy.max_body_bytes) {
             let refusal = Refusal::BodyTooLong { limit: policy.max_body_bytes };
             self.state = State::Discarding { refusal, length: 0, until: None, dropped: true };
             return self.pass(end_of_stream);
         }
-        let caller = self.facts.principal.as_deref().unwrap_or(&self.facts.id);
-        let route = Route::new(class, caller, &self.facts.id)?;
+        let route = Route::new(class, credentials, principal.unwrap_or(&self.facts.id), &self.facts.id)?;
         let pending = PendingCall { call, headers, route, pins };
         // Without a signature the body need not be held, if it decides nothing. A WasmPlugin of Istio cannot hold it.
         let decides = |member: &'static Member| member.names == Names::Model || class.regions().len() > 1;
@@ -480,13 +482,17 @@ impl Exchange {
         since: SystemTime,
         context: Context<'_>,
     ) -> Result<RequestStep, Refusal> {
-        match context.credentials.status(prepared.credentials(), context.shared, context.now) {
+        let status = context.credentials.ask(prepared.credentials(), context.shared, context.now);
+        match status {
             CredentialStatus::Missing => Err(Refusal::NoCredentials),
             CredentialStatus::Expired => Err(Refusal::ExpiredCredentials),
-            CredentialStatus::Pending => {
+            CredentialStatus::Pending | CredentialStatus::Queued(_) => {
                 let waited = context.now.duration_since(since).unwrap_or_default();
                 if waited >= context.policy.credentials_wait {
-                    return Err(Refusal::PendingCredentials);
+                    return Err(match status {
+                        CredentialStatus::Queued(seconds) => Refusal::SessionQueue { seconds },
+                        _ => Refusal::PendingCredentials,
+                    });
                 }
                 // Counts what streams behind the headers.
                 self.state = State::Waiting { prepared: Box::new(prepared), since, length: 0 };
@@ -508,6 +514,8 @@ impl Exchange {
     }
 }
 
+#[cfg(test)]
+mod session_tests;
 #[cfg(test)]
 #[path = "exchange_tests.rs"]
 mod tests;

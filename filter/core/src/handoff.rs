@@ -1,6 +1,7 @@
 //! The request that goes on: the headers that cross, what the signer is handed, and the request as it is signed.
 
 use crate::bedrock_headers::{BEDROCKS, CROSSING, is_signed, is_unknown};
+use crate::credentials::session_name::SessionName;
 use crate::credentials::{Credentials, Session};
 use crate::envoy_names::HANDOFF_PROPERTY;
 use crate::headers::{Headers, Repeated};
@@ -29,6 +30,9 @@ pub struct Handoff {
     /// The only region that may serve the call; absent if every region of the class may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) only_region: Option<RegionName>,
+    /// The caller's own session, if the class has sessions by caller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) session: Option<SessionName>,
     pub(crate) operation: Operation,
     pub(crate) labels: Vec<String>,
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -4,6 +4,7 @@ use crate::breaker::Breaker;
 use crate::clock;
 use crate::config::{Auth, RegionOrder, Role};
 use crate::credentials::Credentials;
+use crate::credentials::id::CredentialId;
 use crate::encoding::hex;
 use crate::envoy_names::{ATTEMPT_PROPERTY, CLASS_HEADER, CLASS_PROPERTY, CLUSTER_HEADER, RELAY_HEADER};
 use crate::handoff::{Handoff, hand_over, sign, to_json};
@@ -51,7 +52,7 @@ pub(crate) struct PreparedCall {
 #[derive(Debug, Clone)]
 pub(crate) struct Route {
     class: String,
-    credentials: String,
+    credentials: CredentialId,
     /// The path that is tried first.
     first: PathName,
     /// What decides its region by weight.
@@ -115,10 +116,15 @@ pub(crate) fn content_length(headers: &Headers) -> Result<Option<u64>, Refusal> 
 
 impl Route {
     /// The route of a caller's call in its class.
-    pub(crate) fn new(class: &RouteClass, caller: &str, call_id: &str) -> Result<Self, Refusal> {
+    pub(crate) fn new(
+        class: &RouteClass,
+        credentials: CredentialId,
+        caller: &str,
+        call_id: &str,
+    ) -> Result<Self, Refusal> {
         let first = class.first_path(caller).ok_or_else(|| no_path(class.name()))?;
         let region_key = class.region_key(caller, call_id).to_owned();
-        let (class, credentials) = (class.name().to_owned(), class.credentials().to_owned());
+        let class = class.name().to_owned();
         Ok(Self { class, credentials, first, region_key, call_id: call_id.to_owned() })
     }
 
@@ -197,8 +203,8 @@ impl PendingCall {
 // === impl PreparedCall ===
 
 impl PreparedCall {
-    /// The name of the source of the credentials that the call needs.
-    pub(crate) fn credentials(&self) -> &str {
+    /// The credentials that the call needs.
+    pub(crate) fn credentials(&self) -> &CredentialId {
         &self.route.credentials
     }
 
@@ -211,12 +217,13 @@ impl PreparedCall {
     ) -> Result<Forward, Refusal> {
         let Self { call, headers, route, scope, body_sha256, content_length } = self;
         let (cluster, only_region) = route.cluster(&call, &scope, context)?;
-        let (Call { operation, labels, query }, Route { class, .. }) = (call, route);
+        let (Call { operation, labels, query }, Route { class, credentials: id, .. }) = (call, route);
         let relay = context.policy.stream_relay.as_deref().filter(|_| operation.streams());
         let relayed = relay.map(|_| exchange_id.to_owned());
         let handoff = Handoff {
             class: class.clone(),
             only_region,
+            session: id.session,
             operation,
             labels,
             query,

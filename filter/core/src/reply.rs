@@ -152,6 +152,22 @@ pub enum Refusal {
     /// The first credentials did not arrive in time.
     #[error("The gateway is still waiting for its first credentials for Commercial Bedrock. Nothing was sent.")]
     PendingCredentials,
+    /// The class makes sessions by name, and the caller has none.
+    #[error(
+        "Access denied: route class '{class}' of the gateway calls Bedrock in its callers' own names, and this caller has proved none."
+    )]
+    NoSession {
+        /// The class.
+        class: String,
+    },
+    /// The caller's session waits for others.
+    #[error(
+        "Too many requests: the gateway is beginning sessions for many new callers. Try again in {seconds} s. Nothing was sent."
+    )]
+    SessionQueue {
+        /// Seconds until it is begun.
+        seconds: u64,
+    },
     /// The credentials have expired and could not be replaced.
     #[error(
         "The gateway's credentials for Commercial Bedrock have expired, and new ones could not be fetched. Nothing was sent."
@@ -243,11 +259,13 @@ impl Refusal {
             | Self::HiddenModel(_)
             | Self::Operation(_)
             | Self::NoRouteClass
+            | Self::NoSession { .. }
             | Self::Principal(_) => (403, "AccessDeniedException"),
             Self::SwitchedProtocols => (502, "ServiceUnavailableException"),
-            Self::Throttled { .. } | Self::Busy { .. } | Self::BuffersFull(Full::Connection | Full::Caller) => {
-                (429, "ThrottlingException")
-            }
+            Self::Throttled { .. }
+            | Self::Busy { .. }
+            | Self::SessionQueue { .. }
+            | Self::BuffersFull(Full::Connection | Full::Caller) => (429, "ThrottlingException"),
             Self::NoCredentials
             | Self::PendingCredentials
             | Self::ExpiredCredentials
@@ -263,7 +281,7 @@ impl Refusal {
             | Self::Sign(_) => (503, "ServiceUnavailableException"),
         };
         let retry_after = match self {
-            Self::Throttled { seconds, .. } => Some(*seconds),
+            Self::Throttled { seconds, .. } | Self::SessionQueue { seconds } => Some(*seconds),
             Self::BuffersFull(_) | Self::Busy { .. } | Self::NoIntent { .. } => Some(1),
             _ => None,
         };

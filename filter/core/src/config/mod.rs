@@ -287,6 +287,9 @@ pub struct RouteClass {
     /// The source of the class's credentials, of `credential_sets`; `credentials` if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<String>,
+    /// Whose role session signs the class's calls.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub session: SessionScope,
     /// What the class demands of the audit.
     #[serde(default, skip_serializing_if = "is_default")]
     pub audit: AuditMode,
@@ -302,6 +305,18 @@ pub enum RegionOrder {
     Listed,
     /// The one whose first byte came soonest of late, by model. A region is left only for a clearly faster one.
     Fastest,
+}
+
+/// Whose role session signs a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum SessionScope {
+    /// The gateway's, which all callers share.
+    #[default]
+    Shared,
+    /// The caller's own, which has its name. Calls of callers without a name are refused.
+    Principal,
 }
 
 /// What a route class demands of the audit.

@@ -67,6 +67,10 @@ pub enum Credentials {
         #[serde(default = "default_duration_seconds", skip_serializing_if = "is_default_duration_seconds")]
         #[cfg_attr(test, schemars(extend("default" = default_duration_seconds())))]
         duration_seconds: u32,
+        /// How many sessions of callers are begun in a second, 1 to 1000; 10 if left out. For classes with `session: principal`.
+        #[serde(default = "default_sessions_per_second", skip_serializing_if = "is_default_sessions_per_second")]
+        #[cfg_attr(test, schemars(extend("default" = default_sessions_per_second())))]
+        sessions_per_second: u32,
         /// Tags in the token, which the session carries.
         #[serde(default, skip_serializing_if = "is_default")]
         tags: BTreeMap<String, String>,
@@ -87,6 +91,10 @@ pub enum Credentials {
         #[serde(default = "default_duration_seconds", skip_serializing_if = "is_default_duration_seconds")]
         #[cfg_attr(test, schemars(extend("default" = default_duration_seconds())))]
         duration_seconds: u32,
+        /// How many sessions of callers are begun in a second, 1 to 1000; 10 if left out. For classes with `session: principal`.
+        #[serde(default = "default_sessions_per_second", skip_serializing_if = "is_default_sessions_per_second")]
+        #[cfg_attr(test, schemars(extend("default" = default_sessions_per_second())))]
+        sessions_per_second: u32,
     },
     /// IAM Roles Anywhere: the filter signs CreateSession with the key of an X.509 certificate. Keys on P-256 and P-384.
     RolesAnywhere {
@@ -106,6 +114,10 @@ pub enum Credentials {
         #[serde(default = "default_duration_seconds", skip_serializing_if = "is_default_duration_seconds")]
         #[cfg_attr(test, schemars(extend("default" = default_duration_seconds())))]
         duration_seconds: u32,
+        /// How many sessions of callers are begun in a second, 1 to 1000; 10 if left out. For classes with `session: principal`.
+        #[serde(default = "default_sessions_per_second", skip_serializing_if = "is_default_sessions_per_second")]
+        #[cfg_attr(test, schemars(extend("default" = default_sessions_per_second())))]
+        sessions_per_second: u32,
         /// The session's name, which only a profile with `acceptRoleSessionName` takes; AWS chooses one if left out.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         session_name: Option<String>,
@@ -208,4 +220,12 @@ const fn default_duration_seconds() -> u32 {
 
 fn is_default_duration_seconds(seconds: &u32) -> bool {
     *seconds == default_duration_seconds()
+}
+
+const fn default_sessions_per_second() -> u32 {
+    10
+}
+
+fn is_default_sessions_per_second(sessions: &u32) -> bool {
+    *sessions == default_sessions_per_second()
 }

@@ -40,7 +40,7 @@ fn full() -> Value {
             "name": "full", "models": ["*"], "operations": ["Converse"], "principals": ["p"], "streaming": false,
             "body_bytes": {"min": 1, "max": 2}, "paths": ["dx", "vpn"], "weights": {"dx": 1}, "regions": ["us-west-2"], "region_order": "fastest",
             "region_weights": {"us-west-2": 1}, "region_sticky": true, "priority": "high", "dscp": 46, "bandwidth_kbps": 8, "first_byte_timeout_ms": 5000,
-            "limits": {"requests_per_minute": 1, "tokens_per_minute": 2, "concurrent_calls": 3}, "credentials": "federated", "audit": "required"
+            "limits": {"requests_per_minute": 1, "tokens_per_minute": 2, "concurrent_calls": 3}, "credentials": "federated", "session": "principal", "audit": "required"
         }],
         "audit": {"cluster": "audit", "deadline_ms": 11},
         "output_rates": [{"models": ["c*"], "rate": 2}],
@@ -52,7 +52,7 @@ fn full() -> Value {
             "source": "federation", "using": {"source": "imds", "cluster": "c", "role": "r"},
             "govcloud": {"cluster": "g", "region": "us-gov-west-1"}, "commercial": {"cluster": "s", "region": "us-east-1"},
             "role_arn": "arn:aws:iam::123456789012:role/x", "audience": "a", "session_name": "other",
-            "duration_seconds": 900, "tags": {"a": "b"}
+            "duration_seconds": 900, "sessions_per_second": 7, "tags": {"a": "b"}
         }}
     })
 }

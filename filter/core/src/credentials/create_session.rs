@@ -3,6 +3,7 @@
 
 use super::call::Call;
 use super::identity::ValidIdentity;
+use super::session_name::SessionName;
 use crate::config::{ConfigError, at};
 use crate::encoding::hex;
 use crate::headers::Headers;
@@ -22,24 +23,24 @@ pub struct SessionRequest {
     /// Envoy's cluster of IAM Roles Anywhere.
     pub cluster: String,
     region: RegionName,
-    body: String,
+    members: Members,
 }
 
 /// The members of the request's body.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Members<'a> {
+pub struct Members {
     /// Seconds that the keys live.
     pub duration_seconds: u32,
     /// The profile.
-    pub profile_arn: &'a str,
+    pub profile_arn: String,
     /// The role.
-    pub role_arn: &'a str,
+    pub role_arn: String,
     /// The trust anchor.
-    pub trust_anchor_arn: &'a str,
+    pub trust_anchor_arn: String,
     /// The session's name, where the profile accepts one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub role_session_name: Option<&'a str>,
+    pub role_session_name: Option<String>,
 }
 
 impl SessionRequest {
@@ -47,16 +48,16 @@ impl SessionRequest {
     ///
     /// # Errors
     /// [`ConfigError`] names the key and what is wrong with it.
-    pub fn new(cluster: &str, region: RegionName, members: &Members<'_>, key: &str) -> Result<Self, ConfigError> {
+    pub fn new(cluster: &str, region: RegionName, members: Members, key: &str) -> Result<Self, ConfigError> {
         let sub = |name: &str| format!("{key}.{name}");
-        let account = resource_account(&sub("trust_anchor_arn"), members.trust_anchor_arn, "trust-anchor", &region)?;
-        let profile = resource_account(&sub("profile_arn"), members.profile_arn, "profile", &region)?;
+        let account = resource_account(&sub("trust_anchor_arn"), &members.trust_anchor_arn, "trust-anchor", &region)?;
+        let profile = resource_account(&sub("profile_arn"), &members.profile_arn, "profile", &region)?;
         if profile != account {
             let problem = format!("is of account {profile}, and the trust anchor of {account}; they must be the same");
             return Err(at(sub("profile_arn"), problem));
         }
-        let role = role_account(members.role_arn).ok_or_else(|| {
-            let role = members.role_arn;
+        let role = role_account(&members.role_arn).ok_or_else(|| {
+            let role = &members.role_arn;
             at(
                 sub("role_arn"),
                 format!("'{role}' is not a role of the Commercial partition: want arn:aws:iam::ACCOUNT:role/NAME"),
@@ -66,9 +67,13 @@ impl SessionRequest {
             let problem = format!("is of account {role}, and the trust anchor of {account}; they must be the same");
             return Err(at(sub("role_arn"), problem));
         }
-        // A struct of texts and a number: serialising it cannot fail.
-        let body = serde_json::to_string(members).unwrap_or_default();
-        Ok(Self { cluster: cluster.to_owned(), region, body })
+        Ok(Self { cluster: cluster.to_owned(), region, members })
+    }
+
+    /// The request for a session of this name.
+    pub(super) fn named(mut self, name: &SessionName) -> Self {
+        self.members.role_session_name = Some(name.to_string());
+        self
     }
 
     /// The signed call.
@@ -77,11 +82,13 @@ impl SessionRequest {
     /// As [`x509::sign`].
     pub fn call(&self, identity: ValidIdentity<'_>, now: SystemTime) -> Result<Call, SignError> {
         let host = format!("{SERVICE}.{}.amazonaws.com", self.region);
-        let body_sha256 = hex(&Sha256::digest(&self.body));
+        // A struct of texts and a number: serialising it cannot fail.
+        let body = serde_json::to_vec(&self.members).unwrap_or_default();
+        let body_sha256 = hex(&Sha256::digest(&body));
         let extra = [("content-type", CONTENT_TYPE)];
         let unsigned = Unsigned { method: "POST", host: &host, path: PATH, headers: &extra, body_sha256: &body_sha256 };
         let scope = Scope { service: SERVICE, region: self.region.as_str() };
-        let length = self.body.len().to_string();
+        let length = body.len().to_string();
         let mut headers = Headers::default();
         for (name, value) in [
             (":method", "POST"),
@@ -95,7 +102,7 @@ impl SessionRequest {
         for (name, value) in x509::sign(unsigned, identity, scope, now)? {
             headers.push(name, value);
         }
-        Ok(Call { cluster: self.cluster.clone(), headers, body: self.body.clone().into_bytes() })
+        Ok(Call { cluster: self.cluster.clone(), headers, body })
     }
 }
 

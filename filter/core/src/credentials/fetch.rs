@@ -355,8 +355,11 @@ impl Fetch {
     /// The token authenticates this request: it needs no signature.
     fn assume_role(&mut self, token: &Secret) -> Call {
         self.step = Step::Role { token_id: session::token_id(token.reveal()) };
-        let FetchPlan::WebIdentity { cluster, region, form, .. } = &self.plan else { return Call::default() };
-        let body = format!("{form}&WebIdentityToken={}", encode(token.reveal()));
+        let FetchPlan::WebIdentity { cluster, region, form, session_name, .. } = &self.plan else {
+            return Call::default();
+        };
+        let (name, token) = (encode(session_name), encode(token.reveal()));
+        let body = format!("{form}&RoleSessionName={name}&WebIdentityToken={token}");
         let mut headers = request("POST", &format!("sts.{region}.amazonaws.com"), "/");
         headers.push("content-type", FORM);
         headers.push("content-length", body.len().to_string());

@@ -44,7 +44,7 @@ pub(super) fn plan(document: &Value) -> FetchPlan {
     let config: config::Credentials = serde_json::from_value(document.clone()).unwrap();
     let source = Source::compile(&config, Auth::Sigv4, "credentials").unwrap();
     match Provider::resolve(&source, Auth::Sigv4, "credentials", &environment).unwrap() {
-        Provider::Fetched(plan) => plan,
+        Provider::Fetched(plan) => *plan,
         Provider::Fixed(_) => panic!("fixed"),
     }
 }
@@ -158,7 +158,7 @@ fn federation_exchanges_a_token_for_keys() {
     assert!(calls[3].headers.get_str("authorization").unwrap().contains("/us-gov-west-1/sts/aws4_request"));
     assert_eq!(line(&calls[4]), "sts-com POST sts.us-east-1.amazonaws.com/");
     let body = String::from_utf8_lossy(&calls[4].body);
-    assert!(body.starts_with("Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn=arn%3Aaws%3Aiam%3A%3A123456789012%3Arole%2Fbedrock&RoleSessionName=bedrock-gateway&DurationSeconds=3600&WebIdentityToken=eyJ.eyJqdGkiOiJ0b2tlbi03In0.d-_"), "{body}");
+    assert!(body.starts_with("Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn=arn%3Aaws%3Aiam%3A%3A123456789012%3Arole%2Fbedrock&DurationSeconds=3600&RoleSessionName=bedrock-gateway&WebIdentityToken=eyJ.eyJqdGkiOiJ0b2tlbi03In0.d-_"), "{body}");
     // GovCloud's keys do not cross to the other partition.
     assert_eq!(calls[4].headers.get("authorization"), None);
     assert!(!body.contains("gov"), "{body}");

@@ -1,18 +1,22 @@
 //! Commercial credentials, and where they come from. Nothing here prints a secret.
 //!
 //! A document names sources ([`source`]); with the VM's environment each becomes a provider ([`provider`]). [`fetch`] makes
-//! the calls that a provider needs, [`shared_credentials`] shares the result among workers, and calls ask the [`store`].
+//! the calls that a provider needs, [`shared_credentials`] shares the result among workers, and calls ask the [`store`]. A caller may
+//! have a session of its own at a source ([`id`], [`session_name`]).
 
 pub mod call;
 pub mod create_session;
 pub mod errors;
 pub mod fetch;
 pub mod hidden_calls;
+pub mod id;
 pub mod identity;
 pub mod provider;
 pub mod responses;
 mod secret_json;
 pub mod session;
+pub mod session_name;
+mod sessions;
 pub mod shared_credentials;
 pub mod source;
 pub mod store;

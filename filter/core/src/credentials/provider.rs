@@ -2,6 +2,7 @@
 
 use super::create_session::SessionRequest;
 use super::identity::{CertificateMaterial, SigningIdentity};
+use super::session_name::SessionName;
 use super::source::{CertificateSource, LocalSource, Role, SecretSource, Source, TokenSource};
 use super::{Credentials, Secret};
 use crate::config::{Auth, ConfigError, at};
@@ -15,7 +16,7 @@ pub enum Provider {
     /// The environment: the credentials are there from the start, or never.
     Fixed(Option<Credentials>),
     /// They are fetched, and fetched again before they expire.
-    Fetched(FetchPlan),
+    Fetched(Box<FetchPlan>),
 }
 
 /// All that is needed to fetch credentials.
@@ -33,8 +34,10 @@ pub enum FetchPlan {
         cluster: String,
         /// Its region.
         region: RegionName,
-        /// The body of AssumeRoleWithWebIdentity, without the token.
+        /// The body of AssumeRoleWithWebIdentity, without the session's name and the token.
         form: String,
+        /// The session's name.
+        session_name: String,
     },
     /// A session of IAM Roles Anywhere.
     RolesAnywhere {
@@ -166,20 +169,21 @@ impl Provider {
         key: &str,
         lookup: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
-        Ok(Self::Fetched(match source {
+        let plan = match source {
             Source::Environment => {
                 let found = Credentials::from_environment(auth, lookup);
                 return found.map(Self::Fixed).map_err(|error| at(key, format!("{error} in the VM's environment")));
             }
             Source::Local(source) => FetchPlan::Local(local(source, key, lookup)?),
             Source::Secret(source) => FetchPlan::Secret(secret(source, key, lookup)?),
-            Source::WebIdentity { token, role, cluster, region } => FetchPlan::WebIdentity {
+            Source::WebIdentity { token, role, cluster, region, .. } => FetchPlan::WebIdentity {
                 token: self::token(token, key, lookup)?,
                 cluster: cluster.clone(),
                 region: region.clone(),
                 form: role_form(role),
+                session_name: role.session_name.clone(),
             },
-            Source::RolesAnywhere { certificate, session } => {
+            Source::RolesAnywhere { certificate, session, .. } => {
                 let key = format!("{key}.certificate");
                 let certificate = match certificate {
                     CertificateSource::Environment => CertificatePlan::Given(material(&key, lookup)?),
@@ -187,7 +191,23 @@ impl Provider {
                 };
                 FetchPlan::RolesAnywhere { certificate, session: session.clone() }
             }
-        }))
+        };
+        Ok(Self::Fetched(Box::new(plan)))
+    }
+}
+
+impl FetchPlan {
+    /// The plan for a session of this name; a plan without sessions stays as it is.
+    pub(super) fn named(self, name: &SessionName) -> Self {
+        match self {
+            Self::WebIdentity { token, cluster, region, form, .. } => {
+                Self::WebIdentity { token, cluster, region, form, session_name: name.to_string() }
+            }
+            Self::RolesAnywhere { certificate, session } => {
+                Self::RolesAnywhere { certificate, session: session.named(name) }
+            }
+            plan @ (Self::Local(_) | Self::Secret(_)) => plan,
+        }
     }
 }
 
@@ -248,9 +268,8 @@ fn token_form(audience: &str, tags: &BTreeMap<String, String>) -> String {
 
 fn role_form(role: &Role) -> String {
     format!(
-        "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn={}&RoleSessionName={}&DurationSeconds={}",
+        "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn={}&DurationSeconds={}",
         encode(&role.arn),
-        encode(&role.session_name),
         role.duration_seconds
     )
 }

@@ -32,7 +32,7 @@ fn resolve(certificate: &Value, variables: &[(&str, &str)]) -> Result<FetchPlan,
         own.or_else(|| environment(name))
     };
     match Provider::resolve(&source, Auth::Sigv4, "credentials", &lookup)? {
-        Provider::Fetched(plan) => Ok(plan),
+        Provider::Fetched(plan) => Ok(*plan),
         Provider::Fixed(_) => panic!("fixed"),
     }
 }

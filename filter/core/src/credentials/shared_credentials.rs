@@ -1,11 +1,13 @@
 //! Keeps fetched credentials fresh, once for all workers: the lease holder fetches and publishes to shared data.
 //!
 //! A worker asks [`SharedCredentials::due`] at each tick. Credentials are fetched again well before they expire, and used until
-//! they do.
+//! they do. A source's own credentials have a key of their own, sessions of callers share a table of fixed size.
 
+use super::session_name::SessionName;
 use super::{Credentials, Fetched, Keys, Secret, Session};
 use crate::shared::{Shared, millis, update};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, SystemTime};
 use zeroize::Zeroizing;
@@ -31,10 +33,16 @@ const FORGIVEN: u32 = 8;
 const HANDOVER_MS: u64 = 2000;
 /// Keys are not used this shortly before they expire: a call has to arrive first.
 const MARGIN_MS: u64 = 1000;
+/// Slots of the table of a source's sessions: so many can be kept at a time, at about 3 KB each.
+const SLOTS: u64 = 16_384;
+/// Slots that a session may have.
+const PROBES: u64 = 8;
 
-/// The credentials of one source, as all workers see them.
+/// The credentials of one source, or of a session there, as all workers see them.
 #[derive(Debug)]
 pub struct SharedCredentials {
+    /// Whose session they are; `None`: the source's own.
+    owner: Option<SessionName>,
     key: String,
     work_key: String,
     /// This worker's id.
@@ -80,6 +88,9 @@ struct Published {
     session: Session,
     #[serde(default)]
     follows_refusal: bool,
+    /// As of [`SharedCredentials`].
+    #[serde(default)]
+    owner: Option<SessionName>,
 }
 
 /// Which worker fetches, and when the next try may start.
@@ -102,15 +113,49 @@ struct Work {
     forgiven: u32,
     #[serde(default)]
     forgiven_since: u64,
+    /// Whose session the slot has; 0 for a source's own credentials.
+    #[serde(default)]
+    owner: [u64; 2],
+    /// Until when another session should not take the slot.
+    #[serde(default)]
+    kept_until: u64,
 }
 
 impl SharedCredentials {
     /// A worker's view of the source named `name`. `holder` must differ from that of any other worker.
     pub fn new(name: &str, holder: u64) -> Self {
-        let key = format!("credentials/{name}");
+        Self::at(format!("credentials/{name}"), None, holder)
+    }
+
+    /// A worker's view of a session at the source named `source`: of its slot, or of one that it may take.
+    pub fn of_session(source: &str, session: &SessionName, holder: u64, shared: &dyn Shared, now: SystemTime) -> Self {
+        let now = millis(now);
+        let [first, ..] = digest(session);
+        let slot = |probe: u64| {
+            let key = format!("credentials/{source}/session/{}", (first % SLOTS + probe) % SLOTS);
+            Self::at(key, Some(session.clone()), holder)
+        };
+        // Its own slot, else one that is free, else the one that is free soonest.
+        let mut best: Option<(u64, Self)> = None;
+        for probe in 0..PROBES {
+            let slot = slot(probe);
+            let raw = Work::read(shared.get(&slot.work_key).map(|(value, _)| value).as_deref());
+            if raw.owner == slot.mark() {
+                return slot;
+            }
+            let kept = raw.kept_until.max(raw.lease_until);
+            let kept = if kept <= now { 0 } else { kept };
+            if best.as_ref().is_none_or(|(soonest, _)| kept < *soonest) {
+                best = Some((kept, slot));
+            }
+        }
+        best.map_or_else(|| slot(0), |(_, slot)| slot)
+    }
+
+    fn at(key: String, owner: Option<SessionName>, holder: u64) -> Self {
         let work_key = format!("{key}/work");
         let (cached, hands_over, due_since, accepted) = Default::default();
-        Self { key, work_key, holder, cached, hands_over, due_since, accepted }
+        Self { owner, key, work_key, holder, cached, hands_over, due_since, accepted }
     }
 
     /// The credentials that were fetched last, expired or not.
@@ -126,8 +171,9 @@ impl SharedCredentials {
         let value = Zeroizing::new(value);
         let mut cached = self.cached.borrow_mut();
         if cached.as_ref().is_none_or(|(known, _)| *known != version) {
-            *cached =
-                serde_json::from_slice::<Published>(&value).ok().map(|published| (version, published.into_cached()));
+            let published = serde_json::from_slice::<Published>(&value).ok();
+            let own = published.filter(|published| published.owner == self.owner);
+            *cached = own.map(|published| (version, published.into_cached()));
         }
         Some(())
     }
@@ -156,8 +202,10 @@ impl SharedCredentials {
             }
         }
         let claim = |value: Option<&[u8]>| {
-            let work = Work::read(value);
-            if !due(&work) {
+            let raw = Work::read(value);
+            let taken = raw.owner != self.mark() && now < raw.lease_until;
+            let work = self.own(raw);
+            if taken || !due(&work) {
                 return (None, false);
             }
             (Some(Work { holder: self.holder, lease_until: now + LEASE_MS, ..work }.write()), true)
@@ -184,7 +232,9 @@ impl SharedCredentials {
             }
             None => now + REFETCH_MS,
         };
-        let generation = self.cached(shared).map_or(0, |cached| cached.generation) + 1;
+        let next = self.cached(shared).map_or(0, |cached| cached.generation) + 1;
+        // A session that lost its slot must not have a generation again.
+        let generation = if self.owner.is_some() { next.max(now) } else { next };
         let (access_key_id, secret, session_token, session) = match &fetched.credentials {
             Credentials::Keys(keys) => (
                 Some(keys.access_key_id.clone()),
@@ -195,6 +245,10 @@ impl SharedCredentials {
             Credentials::ApiKey(key) => (None, key.0.clone(), None, Session::default()),
         };
         let certificate_ends = fetched.certificate.map(|certificate| millis(certificate.not_after));
+        // Another session has taken the slot.
+        if self.owner.is_some() && self.work(shared).holder != self.holder {
+            return;
+        }
         let published = Published {
             generation,
             expires,
@@ -205,11 +259,20 @@ impl SharedCredentials {
             session_token,
             session,
             follows_refusal: self.work(shared).refusals > 0,
+            owner: self.owner.clone(),
         };
         // A struct of texts and numbers: serialising it cannot fail.
         let bytes = Zeroizing::new(serde_json::to_vec(&published).unwrap_or_default());
         shared.set(&self.key, &bytes, None);
-        self.change_lease(shared, |work| Work { failures: 0, not_before: 0, refused: 0, lease_until: 0, ..work });
+        let kept_until = expires.unwrap_or(refresh_at);
+        self.change_lease(shared, |work| Work {
+            failures: 0,
+            not_before: 0,
+            refused: 0,
+            lease_until: 0,
+            kept_until,
+            ..work
+        });
     }
 
     /// Leaves a fetch to another worker, which may reach what this one does not. `false`: this worker has done so before, and the
@@ -240,7 +303,7 @@ impl SharedCredentials {
         let now = millis(now);
         let current = self.cached(shared).map_or(0, |cached| cached.generation);
         let mark = |value: Option<&[u8]>| {
-            let work = Work::read(value);
+            let work = self.own(Work::read(value));
             // They are replaced already, or are being replaced.
             if generation != current || work.refused == generation {
                 return (None, true);
@@ -270,7 +333,7 @@ impl SharedCredentials {
         }
         let now = millis(now);
         let forget = |value: Option<&[u8]>| {
-            let work = Work::read(value);
+            let work = self.own(Work::read(value));
             let (_, longest) = REFUSAL_MS;
             let (forgiven, forgiven_since) = match now.saturating_sub(work.forgiven_since) < longest {
                 true => (work.forgiven, work.forgiven_since),
@@ -289,16 +352,50 @@ impl SharedCredentials {
     /// Changes the lease, if this worker still holds it.
     fn change_lease(&self, shared: &dyn Shared, change: impl Fn(Work) -> Work) {
         let end = |value: Option<&[u8]>| {
-            let work = Work::read(value);
+            let work = self.own(Work::read(value));
             let ours = work.holder == self.holder;
             (ours.then(|| change(work).write()), ())
         };
         let _ = update(shared, &self.work_key, end);
     }
 
-    fn work(&self, shared: &dyn Shared) -> Work {
-        Work::read(shared.get(&self.work_key).map(|(value, _)| value).as_deref())
+    /// Whether the last fetch has failed.
+    pub fn has_failed(&self, shared: &dyn Shared) -> bool {
+        self.work(shared).failures > 0
     }
+
+    /// Whether no worker fetches them, and none has to wait before it tries again.
+    pub fn may_begin(&self, shared: &dyn Shared, now: SystemTime) -> bool {
+        let (now, work) = (millis(now), self.work(shared));
+        now >= work.not_before && now >= work.lease_until
+    }
+
+    /// Whether they should be fetched, by whichever worker.
+    pub fn is_stale(&self, shared: &dyn Shared, now: SystemTime) -> bool {
+        let refused = |cached: &CachedCredentials| self.work(shared).refused == cached.generation;
+        self.cached(shared).is_none_or(|cached| millis(now) >= cached.refresh_at || refused(&cached))
+    }
+
+    fn work(&self, shared: &dyn Shared) -> Work {
+        self.own(Work::read(shared.get(&self.work_key).map(|(value, _)| value).as_deref()))
+    }
+
+    /// The work of this owner: none, if another has the slot.
+    fn own(&self, work: Work) -> Work {
+        let owner = self.mark();
+        if work.owner == owner { work } else { Work { owner, ..Work::default() } }
+    }
+
+    /// What tells owners of a slot apart.
+    fn mark(&self) -> [u64; 2] {
+        self.owner.as_ref().map(digest).unwrap_or_default()
+    }
+}
+
+fn digest(session: &SessionName) -> [u64; 2] {
+    let digest = Sha256::digest(session.as_str());
+    let number = |bytes: Option<&[u8; 8]>| bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    [number(digest.first_chunk()), number(digest.last_chunk())]
 }
 
 impl CachedCredentials {
@@ -353,218 +450,5 @@ impl Work {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::credentials::identity::Validity;
-    use crate::shared::tests::Memory;
-
-    fn at(ms: u64) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_000 + ms)
-    }
-
-    fn keys(id: &str, expires: Option<u64>) -> Fetched {
-        let credentials = Credentials::Keys(Keys {
-            access_key_id: id.into(),
-            secret_access_key: Secret::new("s"),
-            session_token: Some(Secret::new("t")),
-            session: Session::default(),
-        });
-        Fetched { credentials, expires: expires.map(at), certificate: None }
-    }
-
-    fn id(cached: &CachedCredentials) -> &str {
-        match &cached.credentials {
-            Credentials::Keys(keys) => &keys.access_key_id,
-            Credentials::ApiKey(_) => "",
-        }
-    }
-
-    #[test]
-    fn one_worker_fetches_and_all_see_it() {
-        let memory = Memory::default();
-        let workers: Vec<_> = (1..=4).map(|holder| SharedCredentials::new("default", holder)).collect();
-        assert!(workers.iter().all(|worker| worker.cached(&memory).is_none()));
-        assert_eq!(workers.iter().filter(|worker| worker.due(&memory, at(0))).count(), 1);
-        workers[0].publish(&memory, &keys("a", Some(60_000)), at(100), 0.0);
-        for worker in &workers {
-            let cached = worker.cached(&memory).unwrap();
-            assert_eq!((id(&cached), cached.generation, cached.usable(at(58_000))), ("a", 1, true));
-            assert!(!cached.usable(at(59_000)));
-            assert!(!worker.due(&memory, at(36_000)));
-        }
-        // 24 s before their end, once.
-        assert_eq!(workers.iter().filter(|worker| worker.due(&memory, at(36_100))).count(), 1);
-    }
-
-    #[test]
-    fn a_certificates_end_is_published() {
-        let memory = Memory::default();
-        let shared = SharedCredentials::new("default", 1);
-        let certificate = Some(Validity { not_before: at(0), not_after: at(90_000) });
-        shared.publish(&memory, &Fetched { certificate, ..keys("a", Some(60_000)) }, at(0), 0.0);
-        let cached = shared.cached(&memory).unwrap();
-        assert_eq!(cached.certificate_left(at(30_000)), Some(Duration::from_secs(60)));
-        assert_eq!(cached.certificate_left(at(100_000)), Some(Duration::ZERO));
-        shared.publish(&memory, &keys("b", Some(60_000)), at(0), 0.0);
-        assert_eq!(shared.cached(&memory).unwrap().certificate_left(at(0)), None);
-    }
-
-    #[test]
-    fn reads_what_an_older_module_published() {
-        let memory = Memory::default();
-        let old =
-            r#"{"generation":1,"expires":null,"refresh_at":9,"access_key_id":"a","secret":"s","session_token":null}"#;
-        assert!(memory.set("credentials/default", old.as_bytes(), None));
-        assert_eq!(id(&SharedCredentials::new("default", 1).cached(&memory).unwrap()), "a");
-    }
-
-    #[test]
-    fn jitter_is_earlier_and_never_later() {
-        for (jitter, wanted) in [(0.0, 2_700_000), (1.0, 2_520_000), (7.0, 2_520_000)] {
-            let memory = Memory::default();
-            let shared = SharedCredentials::new("default", 1);
-            shared.due(&memory, at(0));
-            shared.publish(&memory, &keys("a", Some(3_600_000)), at(0), jitter);
-            assert!(!shared.due(&memory, at(wanted - 1)), "{jitter}");
-            assert!(shared.due(&memory, at(wanted)), "{jitter}");
-        }
-    }
-
-    #[test]
-    fn a_worker_that_dies_loses_its_lease() {
-        let memory = Memory::default();
-        let (first, second) = (SharedCredentials::new("default", 1), SharedCredentials::new("default", 2));
-        assert!(first.due(&memory, at(0)));
-        assert!(!second.due(&memory, at(LEASE_MS - 1)));
-        assert!(second.due(&memory, at(LEASE_MS)));
-        // The first was only slow: its lease is over.
-        first.failed(&memory, at(LEASE_MS + 1));
-        assert!(!second.due(&memory, at(LEASE_MS + 2)), "the second's lease holds");
-        second.publish(&memory, &keys("b", None), at(LEASE_MS + 3), 0.0);
-        assert_eq!(id(&first.cached(&memory).unwrap()), "b");
-    }
-
-    #[test]
-    fn a_worker_hands_a_fetch_over_once() {
-        let memory = Memory::default();
-        let (main, worker) = (SharedCredentials::new("default", 1), SharedCredentials::new("default", 2));
-        assert!(main.due(&memory, at(0)) && main.hand_over(&memory));
-        // The other does not wait, and the first leaves it the next fetches, too.
-        assert!(!main.due(&memory, at(1)) && worker.due(&memory, at(1)));
-        worker.publish(&memory, &keys("a", Some(60_000)), at(2), 0.0);
-        assert!(!main.due(&memory, at(36_000)));
-        assert!(!main.due(&memory, at(36_100)) && worker.due(&memory, at(36_100)));
-        assert!(!main.due(&memory, at(36_150)));
-        worker.failed(&memory, at(36_200));
-        // If no other fetches, the first does, and it fails as others do.
-        assert!(!main.due(&memory, at(36_700)) && !main.due(&memory, at(38_699)));
-        assert!(main.due(&memory, at(38_700)) && !main.hand_over(&memory));
-    }
-
-    #[test]
-    fn failures_back_off_and_old_keys_stay() {
-        let memory = Memory::default();
-        let shared = SharedCredentials::new("default", 1);
-        assert!(shared.due(&memory, at(0)));
-        shared.publish(&memory, &keys("a", Some(60_000)), at(0), 0.0);
-        let mut now = 36_000;
-        let mut waits = Vec::new();
-        for _ in 0..8 {
-            let start = now;
-            while !shared.due(&memory, at(now)) {
-                now += 100;
-            }
-            waits.push(now - start);
-            shared.failed(&memory, at(now));
-        }
-        assert_eq!(waits, [0, 500, 1000, 2000, 4000, 8000, 16_000, 30_000]);
-        let cached = shared.cached(&memory).unwrap();
-        assert!(cached.usable(at(50_000)) && !cached.usable(at(61_000)));
-    }
-
-    #[test]
-    fn refused_keys_are_fetched_again_once() {
-        let memory = Memory::default();
-        let shared = SharedCredentials::new("default", 1);
-        shared.due(&memory, at(0));
-        shared.publish(&memory, &keys("a", None), at(0), 0.0);
-        assert!(!shared.due(&memory, at(10)));
-        assert!(shared.refused(&memory, 1, at(10)));
-        assert!(shared.due(&memory, at(11)) && !shared.due(&memory, at(12)));
-        shared.publish(&memory, &keys("b", None), at(13), 0.0);
-        // A call that used the old keys is late.
-        assert!(shared.refused(&memory, 1, at(13)));
-        assert!(!shared.due(&memory, at(14)));
-        assert_eq!(shared.cached(&memory).unwrap().generation, 2);
-        assert!(shared.due(&memory, at(13 + REFETCH_MS)), "and fetched again in time");
-    }
-
-    #[test]
-    fn refused_again_and_again_backs_off() {
-        let memory = Memory::default();
-        let shared = SharedCredentials::new("default", 1);
-        shared.due(&memory, at(0));
-        shared.publish(&memory, &keys("a", None), at(0), 0.0);
-        let (mut fetches, mut resent) = (Vec::new(), 0);
-        // Ten calls a second, each refused, for ten minutes.
-        for now in (0..600_000).step_by(100) {
-            let generation = shared.cached(&memory).unwrap().generation;
-            resent += u32::from(shared.refused(&memory, generation, at(now)));
-            if shared.due(&memory, at(now)) {
-                fetches.push(now / 1000);
-                shared.publish(&memory, &keys("b", None), at(now), 0.0);
-            }
-        }
-        assert_eq!(fetches, [0, 10, 30, 70, 150, 310], "and every five minutes, as without refusals");
-        assert_eq!(resent, 6);
-        // An hour later a refusal is a new one.
-        let generation = shared.cached(&memory).unwrap().generation;
-        assert!(shared.refused(&memory, generation, at(3_600_000)));
-        assert!(shared.due(&memory, at(3_600_000)));
-        shared.publish(&memory, &keys("c", None), at(3_600_000), 0.0);
-        assert!(!shared.refused(&memory, generation + 1, at(3_609_000)));
-        assert!(shared.refused(&memory, generation + 1, at(3_610_000)));
-    }
-
-    #[test]
-    fn a_success_ends_the_wait_for_new_keys() {
-        let memory = Memory::default();
-        let workers = [SharedCredentials::new("default", 1), SharedCredentials::new("default", 2)];
-        let [first, other] = &workers;
-        first.due(&memory, at(0));
-        first.publish(&memory, &keys("a", None), at(0), 0.0);
-        // Revoked again and again, two seconds apart; a call succeeds with each new key.
-        for round in 1..=8 {
-            let now = round * 2000;
-            let generation = first.cached(&memory).unwrap().generation;
-            assert!(first.refused(&memory, generation, at(now)), "{round}");
-            assert!(first.due(&memory, at(now)), "{round}");
-            first.publish(&memory, &keys("b", None), at(now), 0.0);
-            // The old key's last answers prove nothing.
-            other.cached(&memory).unwrap();
-            other.accepted(&memory, generation, at(now));
-            assert!(!other.refused(&memory, generation + 1, at(now)), "{round}");
-            other.accepted(&memory, generation + 1, at(now));
-        }
-    }
-
-    #[test]
-    fn some_successes_do_not_end_the_wait_for_ever() {
-        let memory = Memory::default();
-        let shared = SharedCredentials::new("default", 1);
-        shared.due(&memory, at(0));
-        shared.publish(&memory, &keys("a", None), at(0), 0.0);
-        let mut fetches = 0;
-        // For 14 minutes each second call is refused, and the others are answered.
-        for now in (0..840_000).step_by(100) {
-            let generation = shared.cached(&memory).unwrap().generation;
-            if shared.refused(&memory, generation, at(now)) && shared.due(&memory, at(now)) {
-                fetches += 1;
-                shared.publish(&memory, &keys("b", None), at(now), 0.0);
-            }
-            let generation = shared.cached(&memory).unwrap().generation;
-            shared.accepted(&memory, generation, at(now));
-        }
-        assert!(fetches <= FORGIVEN + 8, "{fetches}");
-    }
-}
+#[path = "shared_credentials_tests.rs"]
+mod tests;

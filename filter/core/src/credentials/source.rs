@@ -13,6 +13,8 @@ pub const DEFAULT: &str = "default";
 /// Limits of AssumeRoleWithWebIdentity and GetWebIdentityToken (botocore's models of STS). CreateSession has the first too.
 const DURATION_SECONDS: RangeInclusive<u32> = 900..=43_200;
 const SESSION_NAME: RangeInclusive<usize> = 2..=64;
+/// No service of AWS's that issues sessions takes more by default.
+const SESSIONS_PER_SECOND: RangeInclusive<u32> = 1..=1000;
 const MAX_TAGS: usize = 50;
 const TAG_KEY: RangeInclusive<usize> = 1..=128;
 const TAG_VALUE: RangeInclusive<usize> = 0..=256;
@@ -40,6 +42,8 @@ pub enum Source {
         cluster: String,
         /// Its region.
         region: RegionName,
+        /// How many sessions of callers are begun in a second.
+        sessions_per_second: u32,
     },
     /// A session of IAM Roles Anywhere.
     RolesAnywhere {
@@ -47,6 +51,8 @@ pub enum Source {
         certificate: CertificateSource,
         /// The request for the session.
         session: SessionRequest,
+        /// How many sessions of callers are begun in a second.
+        sessions_per_second: u32,
     },
 }
 
@@ -190,6 +196,7 @@ impl Source {
                 audience,
                 session_name,
                 duration_seconds,
+                sessions_per_second,
                 tags,
             } => {
                 check_cluster(&sub("govcloud.cluster"), &govcloud.cluster)?;
@@ -203,15 +210,25 @@ impl Source {
                     audience: audience.clone(),
                     tags: tags.clone(),
                 };
-                web_identity(token, commercial, role(role_arn, session_name, *duration_seconds, key)?, key)?
+                let role = role(role_arn, session_name, *duration_seconds, key)?;
+                web_identity(token, commercial, role, *sessions_per_second, key)?
             }
-            config::Credentials::WebIdentity { token, commercial, role_arn, session_name, duration_seconds } => {
+            config::Credentials::WebIdentity {
+                token,
+                commercial,
+                role_arn,
+                session_name,
+                duration_seconds,
+                sessions_per_second,
+            } => {
                 let token = TokenSource::File { cluster: token_cluster(token, &sub("token"))? };
-                web_identity(token, commercial, role(role_arn, session_name, *duration_seconds, key)?, key)?
+                let role = role(role_arn, session_name, *duration_seconds, key)?;
+                web_identity(token, commercial, role, *sessions_per_second, key)?
             }
-            config::Credentials::RolesAnywhere { certificate, .. } => Self::RolesAnywhere {
+            config::Credentials::RolesAnywhere { certificate, sessions_per_second, .. } => Self::RolesAnywhere {
                 certificate: self::certificate(certificate, &sub("certificate"))?,
                 session: session(config, key)?,
+                sessions_per_second: sessions(*sessions_per_second, key)?,
             },
         };
         if auth == Auth::Bearer && !matches!(source, Self::Secret(_)) {
@@ -221,6 +238,16 @@ impl Source {
             ));
         }
         Ok(source)
+    }
+
+    /// How many sessions of callers it begins in a second; `None`: it has no sessions.
+    pub fn sessions_per_second(&self) -> Option<u32> {
+        match self {
+            Self::WebIdentity { sessions_per_second, .. } | Self::RolesAnywhere { sessions_per_second, .. } => {
+                Some(*sessions_per_second)
+            }
+            Self::Environment | Self::Local(_) | Self::Secret(_) => None,
+        }
     }
 }
 
@@ -312,19 +339,35 @@ fn session(config: &config::Credentials, key: &str) -> Result<SessionRequest, Co
     check_duration(&sub("duration_seconds"), *duration_seconds)?;
     let members = Members {
         duration_seconds: *duration_seconds,
-        profile_arn,
-        role_arn,
-        trust_anchor_arn,
-        role_session_name: session_name.as_deref(),
+        profile_arn: profile_arn.clone(),
+        role_arn: role_arn.clone(),
+        trust_anchor_arn: trust_anchor_arn.clone(),
+        role_session_name: session_name.clone(),
     };
-    SessionRequest::new(cluster, region, &members, key)
+    SessionRequest::new(cluster, region, members, key)
 }
 
-fn web_identity(token: TokenSource, sts: &Sts, role: Role, key: &str) -> Result<Source, ConfigError> {
+fn web_identity(
+    token: TokenSource,
+    sts: &Sts,
+    role: Role,
+    sessions_per_second: u32,
+    key: &str,
+) -> Result<Source, ConfigError> {
     let sub = |name: &str| format!("{key}.commercial.{name}");
     check_cluster(&sub("cluster"), &sts.cluster)?;
     let region = sts.region.parse().map_err(|error| at(sub("region"), error))?;
-    Ok(Source::WebIdentity { token, role, cluster: sts.cluster.clone(), region })
+    let sessions_per_second = sessions(sessions_per_second, key)?;
+    Ok(Source::WebIdentity { token, role, cluster: sts.cluster.clone(), region, sessions_per_second })
+}
+
+fn sessions(per_second: u32, key: &str) -> Result<u32, ConfigError> {
+    if SESSIONS_PER_SECOND.contains(&per_second) {
+        return Ok(per_second);
+    }
+    let (least, most) = (SESSIONS_PER_SECOND.start(), SESSIONS_PER_SECOND.end());
+    let problem = format!("want a whole number from {least} to {most}, not {per_second}");
+    Err(at(format!("{key}.sessions_per_second"), problem))
 }
 
 fn role(role_arn: &str, session_name: &str, duration_seconds: u32, key: &str) -> Result<Role, ConfigError> {

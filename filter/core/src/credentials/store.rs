@@ -1,6 +1,8 @@
 //! The credentials of every source in the configuration, as calls ask for them.
 
+use super::id::CredentialId;
 use super::provider::{FetchPlan, Provider};
+use super::sessions::{self, Sessions};
 use super::shared_credentials::SharedCredentials;
 use super::source::CredentialSources;
 use super::{Credentials, Fetched};
@@ -12,7 +14,19 @@ use std::time::{Duration, SystemTime};
 
 /// All sources, by name.
 #[derive(Debug)]
-pub struct CredentialStore(BTreeMap<String, (Provider, SharedCredentials)>);
+pub struct CredentialStore {
+    sources: BTreeMap<String, Known>,
+    sessions: Sessions,
+    holder: u64,
+}
+
+#[derive(Debug)]
+struct Known {
+    provider: Provider,
+    own: SharedCredentials,
+    /// How many sessions of callers it begins in a second; `None`: it has none.
+    sessions_per_second: Option<u32>,
+}
 
 /// What a source has at a moment.
 #[derive(Debug, Clone)]
@@ -26,6 +40,8 @@ pub enum CredentialStatus {
     },
     /// None yet: they are being fetched.
     Pending,
+    /// None yet: a session that is fetched, after those that were asked for before it, in about so many seconds.
+    Queued(u64),
     /// The last ones have expired, and could not be replaced.
     Expired,
     /// None, and none will come.
@@ -46,32 +62,57 @@ impl CredentialStore {
     ) -> Result<Self, ConfigError> {
         let resolved = sources.iter().map(|(name, key, source)| {
             let provider = Provider::resolve(source, auth, &key, lookup)?;
-            Ok((name.to_owned(), (provider, SharedCredentials::new(name, holder))))
+            let own = SharedCredentials::new(name, holder);
+            Ok((name.to_owned(), Known { provider, own, sessions_per_second: source.sessions_per_second() }))
         });
-        resolved.collect::<Result<_, _>>().map(Self)
+        let sources = resolved.collect::<Result<_, _>>()?;
+        Ok(Self { sources, sessions: Sessions::default(), holder })
     }
 
     /// One source, with these credentials.
     #[cfg(test)]
     pub fn fixed(credentials: Option<Credentials>) -> Self {
         use super::source::DEFAULT;
-        Self([(DEFAULT.to_owned(), (Provider::Fixed(credentials), SharedCredentials::new(DEFAULT, 1)))].into())
+        let own = SharedCredentials::new(DEFAULT, 1);
+        let known = Known { provider: Provider::Fixed(credentials), own, sessions_per_second: None };
+        Self { sources: [(DEFAULT.to_owned(), known)].into(), sessions: Sessions::default(), holder: 1 }
     }
 
-    /// What the source of a name has now.
-    pub fn status(&self, name: &str, shared: &dyn Shared, now: SystemTime) -> CredentialStatus {
-        match self.0.get(name) {
-            None | Some((Provider::Fixed(None), _)) => CredentialStatus::Missing,
-            Some((Provider::Fixed(Some(credentials)), _)) => {
+    /// What there is now.
+    pub fn status(&self, id: &CredentialId, shared: &dyn Shared, now: SystemTime) -> CredentialStatus {
+        match self.sources.get(&id.source).map(|known| &known.provider) {
+            None | Some(Provider::Fixed(None)) => CredentialStatus::Missing,
+            Some(Provider::Fixed(Some(credentials))) => {
                 CredentialStatus::Usable { credentials: credentials.clone(), generation: 0 }
             }
-            Some((Provider::Fetched(_), fetched)) => match fetched.cached(shared) {
-                None => CredentialStatus::Pending,
-                Some(cached) if cached.usable(now) || cached.usable(clock::corrected(shared, now)) => {
-                    CredentialStatus::Usable { credentials: cached.credentials, generation: cached.generation }
+            Some(Provider::Fetched(_)) => self.with(id, shared, now, |fetched| of_fetched(id, fetched, shared, now)),
+        }
+    }
+
+    /// What there is now, for a call of the gateway role: a session that is missing, or about to expire, is fetched.
+    pub fn ask(&self, id: &CredentialId, shared: &dyn Shared, now: SystemTime) -> CredentialStatus {
+        let per_second = self.sources.get(&id.source).and_then(|known| known.sessions_per_second);
+        let Some(per_second) = per_second.filter(|_| id.session.is_some()) else {
+            return self.status(id, shared, now);
+        };
+        self.with(id, shared, now, |fetched| {
+            let status = of_fetched(id, fetched, shared, now);
+            if fetched.is_stale(shared, now) {
+                self.sessions.ask(id, now);
+            }
+            match status {
+                CredentialStatus::Pending if !fetched.has_failed(shared) => {
+                    CredentialStatus::Queued(self.sessions.wait(&id.source, per_second))
                 }
-                Some(_) => CredentialStatus::Expired,
-            },
+                status => status,
+            }
+        })
+    }
+
+    /// A signer waits for a session that no gateway role may be asked for any more.
+    pub fn miss(&self, id: &CredentialId, shared: &dyn Shared) {
+        if let Some(session) = &id.session {
+            sessions::miss(&id.source, session, shared);
         }
     }
 
@@ -89,56 +130,93 @@ impl CredentialStore {
 
     /// The first source whose credentials the environment lacks.
     pub fn missing(&self) -> Option<&str> {
-        let mut missing = self.0.iter().filter(|(_, (provider, _))| matches!(provider, Provider::Fixed(None)));
+        let mut missing = self.sources.iter().filter(|(_, known)| matches!(known.provider, Provider::Fixed(None)));
         missing.next().map(|(name, _)| name.as_str())
     }
 
-    /// The sources that this worker is to fetch now. It holds their leases.
-    pub fn due(&self, shared: &dyn Shared, now: SystemTime) -> Vec<&str> {
-        self.fetched().filter(|(_, _, fetched)| fetched.due(shared, now)).map(|(name, ..)| name).collect()
+    /// What this worker is to fetch now. It holds their leases.
+    pub fn due(&self, shared: &dyn Shared, now: SystemTime) -> Vec<CredentialId> {
+        let own = self.fetched().filter(|(_, _, own)| own.due(shared, now));
+        let mut due: Vec<CredentialId> = own.map(|(name, ..)| CredentialId::of_source(name)).collect();
+        for (source, known) in &self.sources {
+            if known.sessions_per_second.is_some() {
+                self.sessions.take_missed(source, shared, now);
+            }
+        }
+        for id in self.sessions.asked(now) {
+            let Some(per_second) = self.sources.get(&id.source).and_then(|known| known.sessions_per_second) else {
+                continue;
+            };
+            let is_due = self.with(&id, shared, now, |fetched| {
+                let stale = fetched.is_stale(shared, now);
+                if !stale {
+                    self.sessions.forget(&id);
+                }
+                stale
+                    && fetched.may_begin(shared, now)
+                    && sessions::begin_exchange(&id.source, per_second, shared, now)
+                    && fetched.due(shared, now)
+            });
+            if is_due {
+                due.push(id);
+            }
+        }
+        due
     }
 
-    /// How a source is fetched.
-    pub fn plan(&self, name: &str) -> Option<&FetchPlan> {
-        self.fetched().find(|(known, ..)| *known == name).map(|(_, plan, _)| plan)
+    /// How credentials are fetched.
+    pub fn plan(&self, id: &CredentialId) -> Option<FetchPlan> {
+        let (_, plan, _) = self.fetched().find(|(known, ..)| *known == id.source)?;
+        Some(match &id.session {
+            Some(session) => plan.clone().named(session),
+            None => plan.clone(),
+        })
     }
 
     /// As [`SharedCredentials::publish`].
-    pub fn publish(&self, name: &str, shared: &dyn Shared, fetched: &Fetched, now: SystemTime, jitter: f64) {
-        if let Some((_, source)) = self.0.get(name) {
-            source.publish(shared, fetched, now, jitter);
-        }
+    pub fn publish(&self, id: &CredentialId, shared: &dyn Shared, fetched: &Fetched, now: SystemTime, jitter: f64) {
+        self.with(id, shared, now, |source| source.publish(shared, fetched, now, jitter));
+        self.sessions.forget(id);
     }
 
     /// As [`SharedCredentials::extend_lease`].
-    pub fn extend_lease(&self, name: &str, shared: &dyn Shared, now: SystemTime) {
-        if let Some((_, source)) = self.0.get(name) {
-            source.extend_lease(shared, now);
-        }
+    pub fn extend_lease(&self, id: &CredentialId, shared: &dyn Shared, now: SystemTime) {
+        self.with(id, shared, now, |source| source.extend_lease(shared, now));
     }
 
     /// As [`SharedCredentials::failed`].
-    pub fn failed(&self, name: &str, shared: &dyn Shared, now: SystemTime) {
-        if let Some((_, source)) = self.0.get(name) {
-            source.failed(shared, now);
-        }
+    pub fn failed(&self, id: &CredentialId, shared: &dyn Shared, now: SystemTime) {
+        self.with(id, shared, now, |source| source.failed(shared, now));
     }
 
     /// As [`SharedCredentials::hand_over`].
-    pub fn hand_over(&self, name: &str, shared: &dyn Shared) -> bool {
-        self.0.get(name).is_some_and(|(_, source)| source.hand_over(shared))
+    pub fn hand_over(&self, id: &CredentialId, shared: &dyn Shared, now: SystemTime) -> bool {
+        let handed_over = self.with(id, shared, now, |source| source.hand_over(shared));
+        if let Some(session) = &id.session {
+            self.sessions.leave(&id.source, session, shared);
+        }
+        handed_over
     }
 
     /// As [`SharedCredentials::refused`]. `false`, too: the source cannot be fetched again.
-    pub fn refused(&self, name: &str, shared: &dyn Shared, generation: u64, now: SystemTime) -> bool {
-        let source = self.fetched().find(|(known, ..)| *known == name);
-        source.is_some_and(|(_, _, source)| source.refused(shared, generation, now))
+    pub fn refused(&self, id: &CredentialId, shared: &dyn Shared, generation: u64, now: SystemTime) -> bool {
+        if !self.fetched().any(|(known, ..)| known == id.source) {
+            return false;
+        }
+        let renewed = self.with(id, shared, now, |source| source.refused(shared, generation, now));
+        if renewed {
+            self.miss(id, shared);
+        }
+        renewed
     }
 
     /// As [`SharedCredentials::accepted`].
-    pub fn accepted(&self, name: &str, shared: &dyn Shared, generation: u64, now: SystemTime) {
-        if let Some((_, source)) = self.0.get(name) {
-            source.accepted(shared, generation, now);
+    pub fn accepted(&self, id: &CredentialId, shared: &dyn Shared, generation: u64, now: SystemTime) {
+        // Sessions are read anew for each call, so that many take no memory here.
+        if id.session.is_none()
+            && let Some(known) = self.sources.get(&id.source)
+        {
+            known.own.accepted(shared, generation, now);
         }
     }
 
@@ -156,9 +234,47 @@ impl CredentialStore {
     }
 
     fn fetched(&self) -> impl Iterator<Item = (&str, &FetchPlan, &SharedCredentials)> {
-        self.0.iter().filter_map(|(name, (provider, source))| match provider {
-            Provider::Fetched(plan) => Some((name.as_str(), plan, source)),
+        self.sources.iter().filter_map(|(name, known)| match &known.provider {
+            Provider::Fetched(plan) => Some((name.as_str(), &**plan, &known.own)),
             Provider::Fixed(_) => None,
         })
     }
+
+    /// Uses what the credentials are shared by. An unknown source has nothing there.
+    fn with<T>(
+        &self,
+        id: &CredentialId,
+        shared: &dyn Shared,
+        now: SystemTime,
+        use_shared: impl FnOnce(&SharedCredentials) -> T,
+    ) -> T {
+        match (&id.session, self.sources.get(&id.source)) {
+            (None, Some(known)) => use_shared(&known.own),
+            (Some(session), _) => {
+                use_shared(&SharedCredentials::of_session(&id.source, session, self.holder, shared, now))
+            }
+            (None, None) => use_shared(&SharedCredentials::new(&id.source, self.holder)),
+        }
+    }
 }
+
+fn of_fetched(
+    id: &CredentialId,
+    fetched: &SharedCredentials,
+    shared: &dyn Shared,
+    now: SystemTime,
+) -> CredentialStatus {
+    match fetched.cached(shared) {
+        None => CredentialStatus::Pending,
+        Some(cached) if cached.usable(now) || cached.usable(clock::corrected(shared, now)) => {
+            CredentialStatus::Usable { credentials: cached.credentials, generation: cached.generation }
+        }
+        // A session is fetched only for its caller's calls, so it may have expired since the last.
+        Some(_) if id.session.is_some() => CredentialStatus::Pending,
+        Some(_) => CredentialStatus::Expired,
+    }
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

@@ -37,7 +37,7 @@ fn a_pods_token_is_exchanged_for_keys() {
         String::from_utf8_lossy(&calls[1].body),
         format!(
             "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn=arn%3Aaws%3Aiam%3A%3A123456789012%3Arole%2Fbedrock\
-             &RoleSessionName=pod-1&DurationSeconds=900&WebIdentityToken={TOKEN}"
+             &DurationSeconds=900&RoleSessionName=pod-1&WebIdentityToken={TOKEN}"
         )
     );
     assert_eq!(calls[1].headers.get("authorization"), None);

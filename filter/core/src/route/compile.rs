@@ -1,7 +1,7 @@
 //! Compiles route classes, and the environment's order of paths.
 
 use super::RouteClass;
-use crate::config::{self, AuditMode, Config, ConfigError, RegionOrder, at};
+use crate::config::{self, AuditMode, Config, ConfigError, Credentials, RegionOrder, SessionScope, at};
 use crate::credentials::source;
 use crate::model::patterns;
 use crate::names::{PathName, RegionName};
@@ -87,6 +87,7 @@ fn class_of(
         first_byte_timeout: class.first_byte_timeout_ms.map(|ms| Duration::from_millis(ms.into())),
         limits: class.limits,
         credentials: credentials_of(class, config, key)?,
+        session: session_of(class, config, key)?,
         audit: audit_of(class, config, key)?,
     })
 }
@@ -135,6 +136,32 @@ fn credentials_of(
     }
     let known = config.credential_sets.keys().map(String::as_str);
     Err(ConfigError::unknown(key("credentials"), "set", name, known))
+}
+
+fn session_of(
+    class: &config::RouteClass,
+    config: &Config,
+    key: &dyn Fn(&str) -> String,
+) -> Result<SessionScope, ConfigError> {
+    if class.session == SessionScope::Shared {
+        return Ok(class.session);
+    }
+    let source = class.credentials.as_ref().and_then(|name| config.credential_sets.get(name));
+    let named = |source: &Credentials| {
+        use Credentials::{Federation, RolesAnywhere, WebIdentity};
+        matches!(source, Federation { .. } | WebIdentity { .. } | RolesAnywhere { .. })
+    };
+    if !named(source.unwrap_or(&config.credentials)) {
+        let problem = "`principal` needs credentials of the source `federation`, `web_identity` or `roles_anywhere`, which begin \
+                       sessions by name";
+        return Err(at(key("session"), problem));
+    }
+    if config.principal.is_empty() {
+        let problem =
+            "`principal` would refuse every call of the class: without the key `principal` callers have no name";
+        return Err(at(key("session"), problem));
+    }
+    Ok(class.session)
 }
 
 fn check_paths(class: &config::RouteClass, key: &dyn Fn(&str) -> String) -> Result<(), ConfigError> {

@@ -11,7 +11,9 @@ pub(crate) use compile::compile;
 pub use compile::{ENVIRONMENT_KEY, environment_order};
 pub(crate) use coverage::findings;
 
-use crate::config::{AuditMode, BodyBytes, Dscp, Limits, Priority, RegionOrder};
+use crate::config::{AuditMode, BodyBytes, Dscp, Limits, Priority, RegionOrder, SessionScope};
+use crate::credentials::id::CredentialId;
+use crate::credentials::session_name::SessionName;
 use crate::model::{self, Pattern};
 use crate::names::{PathName, RegionName};
 use crate::operation::{Operation, OperationGroup, RegionScope, Service};
@@ -55,6 +57,7 @@ pub struct RouteClass {
     first_byte_timeout: Option<Duration>,
     limits: Limits,
     credentials: String,
+    session: SessionScope,
     audit: AuditMode,
 }
 
@@ -140,6 +143,15 @@ impl RouteClass {
     /// The name of its source of credentials in the credential store.
     pub fn credentials(&self) -> &str {
         &self.credentials
+    }
+
+    /// The credentials of a caller's call; `None`: the class makes sessions by name, and the caller has none.
+    pub fn credential_id(&self, principal: Option<&str>) -> Option<CredentialId> {
+        let source = self.credentials.clone();
+        match self.session {
+            SessionScope::Shared => Some(CredentialId { source, session: None }),
+            SessionScope::Principal => Some(CredentialId { source, session: Some(SessionName::of(principal?)) }),
+        }
     }
 
     /// What it demands of the audit.
