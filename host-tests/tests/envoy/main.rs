@@ -40,6 +40,7 @@ mod roles_anywhere;
 mod rust_client;
 mod sdk;
 mod secrets;
+mod sessions;
 mod shown;
 mod shutdown;
 mod source_filter;

@@ -18,7 +18,7 @@ mod sts;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -89,6 +89,9 @@ impl Service {
     }
 }
 
+/// "Rate of CreateSession requests": https://docs.aws.amazon.com/rolesanywhere/latest/userguide/quotas.html. A token bucket, as IAM
+/// and STS have (https://aws.amazon.com/blogs/security/how-to-monitor-and-query-iam-resources-at-scale-part-2/).
+const SESSIONS_PER_SECOND: f64 = 10.0;
 /// How long keys of the GovCloud role live by default, as those of the metadata service do at most.
 const GOVCLOUD_LIFETIME: Duration = Duration::from_secs(6 * 3600);
 
@@ -126,6 +129,8 @@ struct State {
     clock: Option<OffsetDateTime>,
     /// Requests that have an id.
     requests: u64,
+    /// CreateSession requests that may still be made, and since when.
+    sessions: (f64, Instant),
 }
 
 /// Running sources; dropping it ends them.
@@ -167,6 +172,7 @@ impl Sources {
             account: Account::default(),
             clock: None,
             requests: 0,
+            sessions: (SESSIONS_PER_SECOND, Instant::now()),
         };
         // The names are made up.
         let signer = |algorithm, kid| Signer::new(algorithm, kid).map_err(std::io::Error::other);
@@ -257,6 +263,16 @@ impl Drop for Sources {
 }
 
 impl Shared {
+    /// Takes a request from the quota of CreateSession. `false`: there are too many.
+    pub(crate) fn may_create_session(&self) -> bool {
+        let mut state = self.lock();
+        let (left, since) = state.sessions;
+        let left = (left + since.elapsed().as_secs_f64() * SESSIONS_PER_SECOND).min(SESSIONS_PER_SECOND);
+        let may = left >= 1.0;
+        state.sessions = (if may { left - 1.0 } else { left }, Instant::now());
+        may
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change is one push, so a panic leaves valid data.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

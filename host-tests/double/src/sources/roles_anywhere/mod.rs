@@ -37,7 +37,7 @@ pub(super) fn answer(parts: &Parts, body: &[u8], shared: &Shared) -> Answer {
 /// The answer of a service that is busy or broken: a code of botocore's retry rules (`_retry.json`), and one of its model.
 pub(super) fn fault(throttled: bool, shared: &Shared) -> Answer {
     let refused = if throttled {
-        Refused::new(429, "ThrottlingException", "Rate exceeded")
+        self::throttled()
     } else {
         Refused::new(
             503,
@@ -46,6 +46,10 @@ pub(super) fn fault(throttled: bool, shared: &Shared) -> Answer {
         )
     };
     refusal(&refused, shared)
+}
+
+fn throttled() -> Refused {
+    Refused::new(429, "ThrottlingException", "Rate exceeded")
 }
 
 fn refusal(refused: &Refused, shared: &Shared) -> Answer {
@@ -70,6 +74,9 @@ fn session(parts: &Parts, body: &[u8], shared: &Shared) -> Result<Value, Refused
     let region = region(header(parts, "host")).ok_or_else(|| {
         Refused::new(404, "UnknownOperationException", "the host is not an endpoint of Roles Anywhere")
     })?;
+    if !shared.may_create_session() {
+        return Err(throttled());
+    }
     let now = shared.now();
     let (leaf, chain) = signature::check(parts, body, region, now)?;
     let leaf = Leaf::parse(&leaf, now)?;
