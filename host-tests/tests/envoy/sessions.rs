@@ -215,7 +215,7 @@ fn refuses_callers_whom_no_session_is_for() {
         let request = format!("GET /foundation-models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{header}\r\n");
         gateway.harness.gateway.raw(request.as_bytes())
     };
-    // Without a name there is no session, and none is taken from another.
+    // A caller without a name has no session, and gets none of another caller.
     let (status, _, body) = call(None);
     assert_eq!(status, 403);
     assert!(body.contains("route class 'any'") && body.contains("has proved none"), "{body}");

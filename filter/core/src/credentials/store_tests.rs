@@ -150,7 +150,7 @@ fn ten_thousand_sessions_are_kept_apart() {
     }
     // A session whose slots are all taken takes another's.
     assert!(kept > 9800, "{kept}");
-    // Twice as many later, there are no more slots than before.
+    // Twice as many later, no slot has been added.
     for caller in 0..30_000 {
         let id = session(&format!("spiffe://other/{caller}"));
         let shared = SharedCredentials::of_session("default", id.session.as_ref().unwrap(), 1, &memory, at(0));
