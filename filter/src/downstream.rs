@@ -260,6 +260,16 @@ impl Downstream {
         Ok(None)
     }
 
+    /// The groups of all sources.
+    fn groups(&self) -> Result<Vec<String>, PrincipalError> {
+        let mut groups = Vec::new();
+        for source in self.call.plugin.iter().flat_map(|plugin| &plugin.policy.groups) {
+            let value = host::required_property(source.property()).map_err(|_| PrincipalError::Metadata)?;
+            groups.extend(source.names(&value)?);
+        }
+        Ok(groups)
+    }
+
     /// Gives the exchange what it has not seen of the body, of which `body_size` bytes are here.
     fn read_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
         let mut mode = self.exchange().request_body_mode();
@@ -417,11 +427,11 @@ impl HttpContext for Downstream {
         }
         match host::request_headers() {
             Ok(headers) => {
-                let principal = self.principal();
+                let (principal, groups) = (self.principal(), self.groups());
                 let plugin = self.call.plugin.as_ref();
                 let address =
                     plugin.filter(|plugin| plugin.policy.limits_callers()).and_then(|_| host::source_address());
-                let event = RequestEvent::Headers { headers: &headers, principal, end_of_stream, address };
+                let event = RequestEvent::Headers { headers: &headers, principal, groups, end_of_stream, address };
                 let step = self.call.on_request(event);
                 let call: Rc<dyn Buffering> = Rc::<Call>::clone(&self.call);
                 let size: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();

@@ -109,8 +109,8 @@ struct Output {
     #[arg(long, value_name = "FIELDS", conflicts_with = "by")]
     columns: Option<Fields>,
     /// Add up records, errors, tokens and bytes by these, separated by commas: principal, source_address, operation, model,
-    /// model_asked, model_sent, model_invoked, class, region, path, attempts, status, error_type, service_tier, stream_end,
-    /// access_key_id, session, kind, hour, day, month
+    /// model_asked, model_sent, model_invoked, class, rule, rule_decision, region, path, attempts, status, error_type,
+    /// service_tier, stream_end, access_key_id, session, kind, hour, day, month
     #[arg(long, value_name = "COLUMNS")]
     by: Option<Keys>,
     /// Maximum number of records [default: 50], or of groups [default: all]

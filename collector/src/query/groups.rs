@@ -10,7 +10,7 @@ use super::{ArgumentError, Zone, nearest};
 const MAX_GROUPS: usize = 50_000;
 
 /// What records can be added up by, and the fields that it needs.
-const KEYS: [(&str, Key); 21] = [
+const KEYS: [(&str, Key); 23] = [
     ("principal", Key::Field("principal")),
     ("source_address", Key::Field("source_address")),
     ("operation", Key::Field("operation")),
@@ -18,6 +18,8 @@ const KEYS: [(&str, Key); 21] = [
     ("model_asked", Key::Field("model_asked")),
     ("model_sent", Key::Field("model_sent")),
     ("class", Key::Field("route_class")),
+    ("rule", Key::Field("rule")),
+    ("rule_decision", Key::Field("rule_decision")),
     ("region", Key::Field("region")),
     ("path", Key::Field("path")),
     ("attempts", Key::Field("attempts")),

@@ -184,8 +184,8 @@ impl<'a> DryRun<'a> {
 
     /// The step that decides the call, after its headers or after its body.
     fn step(&self, exchange: &mut Exchange, headers: &Headers, body: &[u8], end_of_stream: bool) -> RequestStep {
-        let event =
-            RequestEvent::Headers { headers, principal: Ok(self.principal.clone()), end_of_stream, address: None };
+        let (principal, groups) = (Ok(self.principal.clone()), Ok(Vec::new()));
+        let event = RequestEvent::Headers { headers, principal, groups, end_of_stream, address: None };
         let step = exchange.on_request(event, self.context());
         let unread = RequestEvent::UnreadBody { length: body.len(), end_of_stream: true };
         match step {

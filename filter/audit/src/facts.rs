@@ -171,6 +171,12 @@ pub struct ExchangeFacts {
     /// The route class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
+    /// The rule that decided about the call, by its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// What the rules decided; absent if the document has none, or the call was refused before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule_decision: Option<RuleDecision>,
     /// Bedrock's request id (`x-amzn-requestid` of its response).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream_id: Option<String>,
@@ -211,6 +217,29 @@ pub struct ExchangeFacts {
     /// The VM that handled the call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vm: Option<VmFacts>,
+}
+
+/// What the rules decided about a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RuleDecision {
+    /// It was let pass.
+    Allowed,
+    /// It was refused.
+    Denied,
+    /// It was let pass, and rules that are only tried would have refused it.
+    WouldDeny,
+}
+
+impl RuleDecision {
+    /// Its name in records and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::WouldDeny => "would_deny",
+        }
+    }
 }
 
 /// What a route class demands of the audit.

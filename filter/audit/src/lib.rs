@@ -18,7 +18,7 @@ pub mod text;
 pub use entry::{EnvoyEntry, ExchangeKey, RecordKind};
 pub use facts::{
     ATTEMPT_STATE, AttemptFacts, AuditMode, EXCHANGE_STATE, Estimate, ExchangeFacts, GuardrailUnits, Relayed, Resigned,
-    Serving, StreamOutcome, Usage, VmFacts,
+    RuleDecision, Serving, StreamOutcome, Usage, VmFacts,
 };
 pub use field::{Field, FieldValue, Kind, Source};
 pub use record::{AuditRecord, RETENTION_DAYS};

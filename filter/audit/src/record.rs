@@ -36,6 +36,11 @@ audit_record! {
     project: Option<String> = Gateway(exchange.project),
     /// The route class that took the call.
     route_class: Option<String> = Gateway(exchange.class),
+    /// The rule that decided about the call, by its id; null if no rule did.
+    rule: Option<String> = Gateway(exchange.rule),
+    /// What the rules decided: `allowed`, `denied`, or `would_deny` (it passed, and rules of `mode: dry_run` would have refused it).
+    /// Null if the document has no rules, or the call was refused before.
+    rule_decision: Option<String> = Gateway(exchange.rule_decision.map(|decision| decision.name().to_owned())),
     /// The region of the last attempt.
     region: Option<String> = Signer(Some(attempt.region).filter(|region| !region.is_empty())),
     /// The path of the last attempt (`dx`, `vpn`, `internet`); from the gateway for a relayed stream.
@@ -138,7 +143,9 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{AuditMode, Estimate, GuardrailUnits, Kind, Relayed, Serving, StreamOutcome, Usage, VmFacts};
+    use crate::{
+        AuditMode, Estimate, GuardrailUnits, Kind, Relayed, RuleDecision, Serving, StreamOutcome, Usage, VmFacts,
+    };
 
     fn key(id: &str) -> ExchangeKey {
         let time = "1970-01-01T00:00:01.000Z".to_owned();
@@ -165,6 +172,8 @@ mod tests {
             model: text("the model asked"),
             project: text("the project"),
             class: text("the class"),
+            rule: text("the rule"),
+            rule_decision: Some(RuleDecision::WouldDeny),
             upstream_id: text("the upstream id"),
             error: text("the error"),
             usage: Usage {

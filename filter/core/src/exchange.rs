@@ -7,6 +7,7 @@
 //! for the next.
 
 mod facts;
+mod judge;
 mod response;
 
 pub use facts::Endpoint;
@@ -26,10 +27,12 @@ use crate::pending::{PendingCall, PreparedCall, Route, content_length, recognise
 use crate::pins::{self, Pins};
 use crate::policy::Policy;
 use crate::principal::PrincipalError;
+use crate::quota::Demand;
 use crate::reply::{Refusal, is_grpc, names_other_charset};
 use crate::request_body::{RequestBody, members};
 use crate::request_metadata::{MetadataProblem, Places, Values};
 use crate::route::Subject;
+use crate::rules::Body;
 use crate::shared::millis;
 use crate::spending::Spending;
 use crate::step::{Context, RequestBodyMode, RequestEvent, RequestStep};
@@ -45,6 +48,9 @@ const OVERLONG: u64 = 8;
 /// How long a call whose buffered body was dropped may go on sending before it is refused.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// What Envoy proved of the caller.
+type Proved<T> = Result<T, PrincipalError>;
+
 /// One exchange on the downstream side.
 #[derive(Debug, Default)]
 pub struct Exchange {
@@ -55,6 +61,10 @@ pub struct Exchange {
     operation: Option<Operation>,
     /// The model as the policy means it.
     model: Option<String>,
+    /// The caller's groups.
+    groups: Vec<String>,
+    /// What the body asks for, if the rules decide when it is complete.
+    undecided: Option<Box<Demand>>,
     spending: Spending,
     intent: IntentState,
     /// What reads the request's body, while it is held.
@@ -138,8 +148,8 @@ impl Exchange {
     /// Takes an event of the request.
     pub fn on_request(&mut self, event: RequestEvent<'_>, context: Context<'_>) -> RequestStep {
         let step = match event {
-            RequestEvent::Headers { headers, principal, end_of_stream, address } => {
-                self.request_headers(headers, (principal, address), end_of_stream, context)
+            RequestEvent::Headers { headers, principal, groups, end_of_stream, address } => {
+                self.request_headers(headers, (principal, groups, address), end_of_stream, context)
             }
             RequestEvent::Body { chunk, end_of_stream } => self.request_body(chunk, end_of_stream, context),
             RequestEvent::UnreadBody { length, end_of_stream } => {
@@ -188,7 +198,7 @@ impl Exchange {
     fn request_headers(
         &mut self,
         headers: &Headers,
-        (principal, address): (Result<Option<String>, PrincipalError>, Option<Address>),
+        (principal, groups, address): (Proved<Option<String>>, Proved<Vec<String>>, Option<Address>),
         end_of_stream: bool,
         context: Context<'_>,
     ) -> Result<RequestStep, Refusal> {
@@ -196,6 +206,7 @@ impl Exchange {
         self.times.request = Some(context.now);
         self.translated = is_grpc(headers);
         let principal = principal.map(|name| self.facts.principal = name);
+        let groups = groups.map(|groups| self.groups = groups);
         let call = recognise(headers).inspect_err(|refusal| {
             self.facts.unknown_path =
                 matches!(refusal, Refusal::Call(CallError::Unknown)).then(|| unknown_path(headers));
@@ -204,6 +215,7 @@ impl Exchange {
         self.facts.operation = Some(call.operation.name().to_owned());
         self.facts.model = call.model().map(str::to_owned);
         principal?;
+        groups?;
         if self.translated {
             return Err(Refusal::Grpc);
         }
@@ -223,19 +235,24 @@ impl Exchange {
         let call = resolve(call, policy)?;
         let pins = Pins::of(&call, &headers, policy)?;
         self.model = call.model().map(str::to_owned);
-        let subject = Subject {
-            operation: call.operation,
-            model: call.model(),
-            principal: self.facts.principal.as_deref(),
-            body_bytes: if end_of_stream { Some(0) } else { announced },
-        };
+        let body_bytes = if end_of_stream { Some(0) } else { announced };
+        let principal = self.facts.principal.as_deref();
+        let subject = Subject { operation: call.operation, model: call.model(), principal, body_bytes };
         let class = policy.route_class(subject).ok_or(Refusal::NoRouteClass)?;
         self.facts.class = Some(class.name().to_owned());
         self.facts.audit = mode_fact(class.audit());
         self.intent = IntentState::of(class.audit());
-        policy.request_metadata.write_header(call.operation, self.metadata_values(), &mut headers)?;
+        // Without a signature the body need not be held, if it decides nothing. A WasmPlugin of Istio cannot hold it.
+        let decides = |member: &'static Member| member.names == Names::Model || class.regions().len() > 1;
+        let signs = policy.auth != Auth::Bearer;
+        let operation = call.operation;
+        let edits = policy.request_metadata.edits_body(operation);
+        let decides = policy.rules.limit_bodies() || members(operation).any(decides);
+        let holds = signs || edits || (policy.role == Role::Gateway && decides);
+        self.judge_headers(&call, &pins, Body { bytes: body_bytes, max_tokens: None, awaited: holds }, context)?;
+        policy.request_metadata.write_header(operation, self.metadata_values(), &mut headers)?;
         let output_rate = self.model.as_deref().map_or(1, |model| policy.output_rates.of(model));
-        self.spending.take(class, self.caller(|| address), call.operation, output_rate, context)?;
+        self.spending.take(class, self.caller(|| address), operation, output_rate, context)?;
         let principal = self.facts.principal.as_deref();
         let no_session = || Refusal::NoSession { class: class.name().to_owned() };
         let credentials = class.credential_id(principal).ok_or_else(no_session)?;
@@ -252,19 +269,12 @@ impl Exchange {
         }
         let route = Route::new(class, credentials, principal.unwrap_or(&self.facts.id), &self.facts.id)?;
         let pending = PendingCall { call, headers, route, pins };
-        // Without a signature the body need not be held, if it decides nothing. A WasmPlugin of Istio cannot hold it.
-        let decides = |member: &'static Member| member.names == Names::Model || class.regions().len() > 1;
-        let signs = policy.auth != Auth::Bearer;
-        let operation = pending.call.operation;
-        let edits = policy.request_metadata.edits_body(operation);
-        let holds = signs || edits || (policy.role == Role::Gateway && members(operation).any(decides));
         if !holds {
-            let length = if end_of_stream { Some(0) } else { announced };
-            self.spending.stream(length, end_of_stream, context)?;
-            return self.forward(pending.with_streaming_body(length), context.now, context);
+            self.spending.stream(body_bytes, end_of_stream, context)?;
+            return self.forward(pending.with_streaming_body(body_bytes), context.now, context);
         }
         self.body = RequestBody::of(operation).map(Box::new);
-        if self.body.is_some() && names_other_charset(&pending.headers) {
+        if (self.body.is_some() || self.asks_rules()) && names_other_charset(&pending.headers) {
             return Err(Refusal::Charset);
         }
         self.state = State::Reading { pending: Box::new(pending), hasher: signs.then(Sha256::new), length: 0 };
@@ -289,17 +299,20 @@ impl Exchange {
                     body.feed(chunk);
                 }
                 self.spending.read_held(chunk, end_of_stream, context)?;
+                self.judge_chunk(chunk, context.policy);
                 if end_of_stream {
-                    if let Some(body) = self.body.take() {
-                        let places = body.places();
-                        self.read(*body, &mut pending, context.policy)?;
-                        if edits && length == 0 {
+                    let places = self.body.as_ref().map(|body| body.places());
+                    let named = match self.body.take() {
+                        Some(body) => self.read(*body, &mut pending, context.policy)?,
+                        None => Vec::new(),
+                    };
+                    self.judge_body(&pending, &named, length, context)?;
+                    if let Some(places) = places.filter(|_| edits) {
+                        if length == 0 {
                             return Err(MetadataProblem::Body.into());
                         }
-                        if edits {
-                            self.state = State::Editing { pending, places };
-                            return Ok(RequestStep::EditBody);
-                        }
+                        self.state = State::Editing { pending, places };
+                        return Ok(RequestStep::EditBody);
                     }
                     return self.forward(pending.with_body(hasher, length), context.now, context);
                 }
@@ -336,8 +349,8 @@ impl Exchange {
         }
     }
 
-    /// Takes what a body asks for and names.
-    fn read(&mut self, body: RequestBody, pending: &mut PendingCall, policy: &Policy) -> Result<(), Refusal> {
+    /// Takes what a body asks for and names. Returns the models among it.
+    fn read(&mut self, body: RequestBody, pending: &mut PendingCall, policy: &Policy) -> Result<Vec<String>, Refusal> {
         if pending.call.operation.asks_in_body() {
             self.facts.asked = body.serving();
         }
@@ -349,10 +362,11 @@ impl Exchange {
                 _ => {}
             }
         }
-        if let Some(model) = pending.name(values, policy)? {
-            self.model = Some(model);
+        let models = pending.name(values, policy)?;
+        if let Some(model) = models.first() {
+            self.model = Some(model.clone());
         }
-        Ok(())
+        Ok(models)
     }
 
     /// Takes a part of the body that is not read.

@@ -268,6 +268,7 @@ fn principals_choose_the_class() {
     client.request(RequestEvent::Headers {
         headers: &headers,
         principal: Ok(principal),
+        groups: Ok(Vec::new()),
         end_of_stream: false,
         address: None,
     });
@@ -370,8 +371,13 @@ fn refuses_names_that_are_not_text() {
     ] {
         let mut client = Client::new("gateway", "sigv4", Some(keys()));
         let headers = converse(&[]);
-        let event =
-            RequestEvent::Headers { headers: &headers, principal: Err(problem), end_of_stream: false, address: None };
+        let event = RequestEvent::Headers {
+            headers: &headers,
+            principal: Err(problem),
+            groups: Ok(Vec::new()),
+            end_of_stream: false,
+            address: None,
+        };
         let reply = refused(client.request(event));
         assert_eq!((reply.0, reply.1), (403, "AccessDeniedException"));
         assert!(reply.2.contains(message), "{}", reply.2);

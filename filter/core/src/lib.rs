@@ -40,6 +40,7 @@ pub mod reply;
 pub mod request_body;
 pub mod request_metadata;
 pub mod route;
+pub mod rules;
 pub mod scanner;
 pub mod shared;
 pub mod sigv4;

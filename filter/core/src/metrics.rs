@@ -96,6 +96,12 @@ impl Observation<'_> {
     }
 }
 
+/// Rules refused a call, or would have. `outcome`: `denied` or `would_deny`; the `rule` is absent if none allows the call.
+pub fn rule_refused(outcome: &str, rule: Option<&str>) -> Sample {
+    let rule = rule.unwrap_or("none");
+    Sample { name: format!("bedrock_rule_refusals;type={outcome};rule={rule}"), kind: Kind::Counter, value: 1 }
+}
+
 /// A breaker opened: new calls for a model avoid the region for a while.
 pub fn breaker_opened(region: &str) -> Sample {
     Sample { name: format!("bedrock_breaker_opened;region={region}"), kind: Kind::Counter, value: 1 }

@@ -33,6 +33,11 @@ impl Pattern {
         &self.0
     }
 
+    /// The text before the first `*`: with it every name begins that the pattern matches.
+    pub fn head(&self) -> &str {
+        self.0.split_once('*').map_or(self.0.as_str(), |(head, _)| head)
+    }
+
     /// Whether some model may match both patterns, by whichever of its [`names`].
     pub fn may_match_a_model_of(&self, other: &Self) -> bool {
         let longer = |pattern: &Self| {

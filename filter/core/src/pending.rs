@@ -17,7 +17,7 @@ use crate::operation::{Call, Method, Operation, RegionScope};
 use crate::pins::Pins;
 use crate::policy::{ModelRefusal, Policy};
 use crate::reply::Refusal;
-use crate::request_body::{Value, members};
+use crate::request_body::{Value, has_model};
 use crate::route::{RegionChoice, RouteClass, point};
 use crate::step::{Context, Forward, RelayedCall};
 use audit::text::visible;
@@ -87,10 +87,9 @@ pub(crate) fn unknown_path(headers: &Headers) -> String {
 /// Puts the model that the policy means into the call.
 pub(crate) fn resolve(mut call: Call, policy: &Policy) -> Result<Call, Refusal> {
     // The class is chosen before the body arrives, and role `combined` does not hold a body that it does not sign.
-    let in_body = members(call.operation).any(|member| member.names == Names::Model);
     let streams = policy.role == Role::Combined && policy.auth == Auth::Bearer;
     let too_late = policy.classes().iter().any(RouteClass::depends_on_model) || (streams && policy.depends_on_model());
-    if in_body && too_late {
+    if has_model(call.operation) && too_late {
         return Err(Refusal::HiddenModel(call.operation));
     }
     let operation = call.operation;
@@ -168,9 +167,9 @@ impl PendingCall {
         self.prepared(hasher.map(|hasher| hex(&hasher.finalize())), Some(length))
     }
 
-    /// Takes what its body names. Returns the model, if the body names it.
-    pub(crate) fn name(&mut self, values: Vec<Value>, policy: &Policy) -> Result<Option<String>, Refusal> {
-        let mut named = None;
+    /// Takes what its body names. Returns the models among it.
+    pub(crate) fn name(&mut self, values: Vec<Value>, policy: &Policy) -> Result<Vec<String>, Refusal> {
+        let mut named = Vec::new();
         for Value { member, text } in values {
             if member.names != Names::Model {
                 self.pins.resource(member.name, &text, policy)?;
@@ -181,7 +180,7 @@ impl PendingCall {
                 return Err(Refusal::ModelInBody { place: member.name.to_owned(), id: text, instead: id });
             }
             self.pins.arn(member.name, &id)?;
-            named.get_or_insert(id);
+            named.push(id);
         }
         Ok(named)
     }

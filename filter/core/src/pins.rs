@@ -78,9 +78,9 @@ impl Pins {
     }
 
     /// Which regions can serve the call.
-    pub(crate) fn scope(self, call: &Call) -> RegionScope {
-        match self.region {
-            Some((region, _)) => RegionScope::Region(region),
+    pub(crate) fn scope(&self, call: &Call) -> RegionScope {
+        match &self.region {
+            Some((region, _)) => RegionScope::Region(region.clone()),
             None if self.resource => RegionScope::First,
             None => call.region_scope(),
         }

@@ -6,7 +6,7 @@ mod warnings;
 use crate::access::Access;
 use crate::bedrock_headers;
 use crate::buffers::Budgets;
-use crate::config::{self, Auth, Config, ConfigError, Limits, Principal, Role, at};
+use crate::config::{self, Auth, Config, ConfigError, GroupSource, Limits, Principal, Role, at};
 use crate::credentials::source::CredentialSources;
 use crate::model::{self, GovCloudId, Pattern, patterns};
 use crate::names::{PathName, RegionName};
@@ -15,6 +15,7 @@ use crate::quota::OutputRates;
 use crate::region::{self, Region};
 use crate::request_metadata::RequestMetadata;
 use crate::route::{self, Cluster, RouteClass, SERVICES, Subject};
+use crate::rules::{self, Rules};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -31,8 +32,12 @@ pub struct Policy {
     pub auth: Auth,
     /// Where the caller's name comes from.
     pub principal: Vec<Principal>,
+    /// Where the caller's groups come from.
+    pub groups: Vec<GroupSource>,
     /// Who may call at all.
     pub access: Access,
+    /// Who may call what.
+    pub rules: Rules,
     /// The cluster that streams are sent through.
     pub stream_relay: Option<String>,
     /// Longest request body in bytes.
@@ -193,6 +198,7 @@ impl Policy {
             role: config.role,
             auth,
             principal: config.principal.clone(),
+            groups: config.groups.clone(),
             access: Access::compile(config)?,
             stream_relay: config.stream_relay.clone(),
             max_body_bytes: config.max_body_bytes,
@@ -201,6 +207,7 @@ impl Policy {
             output_rates: OutputRates::compile(&config.output_rates)?,
             failback: Duration::from_secs(config.failback_seconds.into()),
             classes: route::compile(config, order)?,
+            rules: rules::compile(config)?,
             credential_sources,
             audit: config.audit.as_ref().map(Collector::compile).transpose()?,
             credentials_wait: Duration::from_millis(config.credentials_wait_ms.into()),

@@ -1,10 +1,10 @@
-//! The caller's name: text that Envoy verified.
+//! The caller's name and groups: texts that Envoy verified.
 //!
 //! Envoy gives a module a property of any type as bytes: a claim that is the number 1.0 as its eight bytes, a list as a
 //! serialised message. Such bytes may spell another caller's name. So a claim is read from all of the stream's metadata, which
 //! Envoy gives as the protobuf message `envoy.config.core.v3.Metadata`, where each value has its type.
 
-use crate::config::Principal;
+use crate::config::{GroupSource, Principal};
 
 /// Envoy's filter that verifies tokens; it writes their payloads to its metadata.
 const JWT_AUTHN: &[u8] = b"envoy.filters.http.jwt_authn";
@@ -19,6 +19,14 @@ pub enum PrincipalError {
         claim: String,
         /// What it is.
         kind: &'static str,
+    },
+    /// The claim of groups is there, and is neither text nor a list of texts.
+    #[error("the claim '{claim}' of the caller's token is {kind}, not text or a list of texts")]
+    Groups {
+        /// The claim.
+        claim: String,
+        /// What it is.
+        kind: String,
     },
     /// The name in the certificate is not text.
     #[error("the URI in the caller's certificate is not UTF-8")]
@@ -54,10 +62,45 @@ impl Principal {
                     None => Ok(None),
                     Some(Value::Text("")) => not_text("empty"),
                     Some(Value::Text(text)) => Ok(Some(text.to_owned())),
-                    Some(Value::Other(kind)) => not_text(kind),
+                    Some(value) => not_text(value.kind()),
                 }
             }
         }
+    }
+}
+
+impl GroupSource {
+    /// Envoy's property (attribute path) in which the groups are.
+    pub fn property(&self) -> &'static [&'static str] {
+        &["metadata"]
+    }
+
+    /// The groups in the property's value.
+    ///
+    /// # Errors
+    /// [`PrincipalError`] if there is something else than texts in their place.
+    pub fn names(&self, value: &[u8]) -> Result<Vec<String>, PrincipalError> {
+        let Self::Jwt { payload, claim } = self;
+        let not_texts = |kind: String| PrincipalError::Groups { claim: claim.clone(), kind };
+        let text = |value: Value<'_>| match value {
+            Value::Text("") => Err("an empty text"),
+            Value::Text(text) => Ok(text.to_owned()),
+            other => Err(other.kind()),
+        };
+        let list = match find(value, payload, claim).ok_or(PrincipalError::Metadata)? {
+            None => return Ok(Vec::new()),
+            Some(Value::List(list)) => list,
+            Some(value) => return Ok(vec![text(value).map_err(|kind| not_texts(kind.to_owned()))?]),
+        };
+        let mut names = Vec::new();
+        for field in Fields(list) {
+            let (number, field) = field.ok_or(PrincipalError::Metadata)?;
+            if number == 1 {
+                let one = field.bytes().and_then(value_of).ok_or(PrincipalError::Metadata)?;
+                names.push(text(one).map_err(|kind| not_texts(format!("a list with {kind}")))?);
+            }
+        }
+        Ok(names)
     }
 }
 
@@ -65,7 +108,19 @@ impl Principal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Value<'a> {
     Text(&'a str),
+    /// A `ListValue`.
+    List(&'a [u8]),
     Other(&'static str),
+}
+
+impl Value<'_> {
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Text(_) => "a text",
+            Self::List(_) => "a list",
+            Self::Other(kind) => kind,
+        }
+    }
 }
 
 /// A claim in a `Metadata`: its `filter_metadata` (1) is a map of `Struct`s, whose `fields` (1) is a map of `Value`s.
@@ -76,11 +131,11 @@ fn find<'a>(metadata: &'a [u8], payload: &str, claim: &str) -> Option<Option<Val
     // A payload that is not an object has no claims.
     let Some(payload) = last(payload, 5)? else { return Some(None) };
     let Some(found) = entry(payload.bytes()?, claim.as_bytes())? else { return Some(None) };
-    value(found).map(Some)
+    value_of(found).map(Some)
 }
 
 /// The type of a `Value`, and its text.
-fn value(message: &[u8]) -> Option<Value<'_>> {
+fn value_of(message: &[u8]) -> Option<Value<'_>> {
     let mut found = Value::Other("null");
     for field in Fields(message) {
         let (number, field) = field?;
@@ -89,7 +144,7 @@ fn value(message: &[u8]) -> Option<Value<'_>> {
             3 => Value::Text(std::str::from_utf8(field.bytes()?).ok()?),
             4 => Value::Other("true or false"),
             5 => Value::Other("an object"),
-            6 => Value::Other("a list"),
+            6 => Value::List(field.bytes()?),
             _ => Value::Other("null"),
         };
     }
@@ -279,6 +334,45 @@ mod tests {
             let error = jwt().name(metadata(&[("sub", value)])).unwrap_err();
             assert_eq!(error, PrincipalError::Claim { claim: "sub".to_owned(), kind });
         }
+    }
+
+    fn groups() -> GroupSource {
+        GroupSource::Jwt { payload: "jwt".to_owned(), claim: "groups".to_owned() }
+    }
+
+    fn list(values: &[Vec<u8>]) -> Vec<u8> {
+        bytes(6, &values.iter().flat_map(|value| bytes(1, value)).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn groups_are_a_text_or_a_list_of_texts() {
+        let of = |value| groups().names(&metadata(&[("sub", bytes(3, b"alice")), ("groups", value)])).unwrap();
+        assert_eq!(of(bytes(3, b"admins")), ["admins"]);
+        assert_eq!(of(list(&[bytes(3, b"admins"), bytes(3, "Größe 7".as_bytes())])), ["admins", "Größe 7"]);
+        assert_eq!(of(list(&[])), [""; 0]);
+        assert_eq!(groups().names(&metadata(&[])), Ok(Vec::new()));
+        assert_eq!(groups().names(b""), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn refuses_groups_that_are_not_text() {
+        let spelt = number(f64::from_le_bytes(*b"operator"));
+        for (value, kind) in [
+            (spelt.clone(), "a number"),
+            (vec![0x20, 1], "true or false"),
+            (vec![0x08, 0], "null"),
+            (bytes(5, &map(&[("admins", bytes(3, b"admins"))])), "an object"),
+            (bytes(3, b""), "an empty text"),
+            (list(&[bytes(3, b"admins"), spelt]), "a list with a number"),
+            (list(&[list(&[bytes(3, b"admins")])]), "a list with a list"),
+            (list(&[bytes(3, b"")]), "a list with an empty text"),
+            (list(&[Vec::new()]), "a list with null"),
+        ] {
+            let error = groups().names(&metadata(&[("groups", value)])).unwrap_err();
+            assert_eq!(error, PrincipalError::Groups { claim: "groups".to_owned(), kind: kind.to_owned() });
+        }
+        assert_eq!(groups().names(&[0x0b]), Err(PrincipalError::Metadata));
+        assert_eq!(groups().names(&metadata(&[("groups", bytes(6, &[0x0a, 9]))])), Err(PrincipalError::Metadata));
     }
 
     #[test]

@@ -73,6 +73,8 @@ pub(crate) struct Demand {
 struct Output {
     tokens: Option<u64>,
     answers: Option<u64>,
+    /// How many of the keys have something else than a whole number.
+    unread: u32,
 }
 
 // === impl OutputRates ===
@@ -129,23 +131,44 @@ impl Demand {
         self.expected = self.bytes;
     }
 
+    /// The most tokens that the complete body asks a model to answer; `None` if it does not say how many, or cannot be read.
+    pub(crate) fn asked(&self) -> Option<u64> {
+        self.scanner.finish().ok()?;
+        let tokens = self.output.tokens.filter(|_| self.output.unread == 0)?;
+        Some(tokens.saturating_mul(self.output.answers()))
+    }
+
     /// The tokens to reserve.
     pub(crate) fn tokens(&self, rate: u32) -> u64 {
-        let answers = self.output.answers.unwrap_or(1).clamp(1, MAX_ANSWERS);
-        let output = self.output.tokens.unwrap_or(DEFAULT_OUTPUT).saturating_mul(answers);
+        let output = self.output.tokens.unwrap_or(DEFAULT_OUTPUT).saturating_mul(self.output.answers());
         input_of(self.expected).saturating_add(output.saturating_mul(rate.into()))
+    }
+}
+
+impl Output {
+    fn answers(&self) -> u64 {
+        self.answers.unwrap_or(1).clamp(1, MAX_ANSWERS)
     }
 }
 
 /// Of several values the largest counts: which of them a model takes is not documented.
 impl Sink for Output {
+    fn begin(&mut self, path: &Path, _: u64) {
+        if LIMITS.iter().chain(ANSWERS).any(|keys| path.is_in(MODELS_OWN, keys)) {
+            self.unread = self.unread.saturating_add(1);
+        }
+    }
+
     fn number(&mut self, path: &Path, value: u64) {
         let names = |keys: &&[&str]| path.is_in(MODELS_OWN, keys);
         if LIMITS.iter().any(names) {
             self.tokens = self.tokens.max(Some(value));
         } else if ANSWERS.iter().any(names) {
             self.answers = self.answers.max(Some(value));
+        } else {
+            return;
         }
+        self.unread = self.unread.saturating_sub(1);
     }
 }
 
@@ -228,6 +251,28 @@ mod tests {
             }
         }
         assert_eq!(Demand::streaming(Some(u64::MAX)).tokens(1), MAX_INPUT + DEFAULT_OUTPUT);
+    }
+
+    #[test]
+    fn what_a_body_asks_for_is_known_or_not() {
+        for (body, asked) in [
+            (r#"{"messages":[],"inferenceConfig":{"maxTokens":100}}"#, Some(100)),
+            (r#"{"max_tokens":10,"n":3}"#, Some(30)),
+            (r#"{"inferenceConfig":{"maxTokens":10},"additionalModelRequestFields":{"max_tokens":900}}"#, Some(900)),
+            (r#"{"messages":[{"max_tokens":9}]}"#, None),
+            (r#"{"max_tokens":1e9}"#, None),
+            (r#"{"max_tokens":10,"max_gen_len":1e9}"#, None),
+            (r#"{"max_tokens":10,"max_tokens":"900"}"#, None),
+            (r#"{"max_tokens":10,"n":2.0}"#, None),
+            (r#"{"max_tokens":99999999999999999999}"#, None),
+            (r#"{"max_tokens":10"#, None),
+            ("", None),
+            ("not JSON", None),
+        ] {
+            let mut demand = Demand::default();
+            demand.feed(body.as_bytes());
+            assert_eq!(demand.asked(), asked, "{body}");
+        }
     }
 
     #[test]

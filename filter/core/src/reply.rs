@@ -11,6 +11,7 @@ use crate::policy::{ModelRefusal, OperationRefusal};
 use crate::principal::PrincipalError;
 use crate::request_body::BodyProblem;
 use crate::request_metadata::MetadataProblem;
+use crate::rules::RuleRefusal;
 use crate::sigv4::SignError;
 
 /// Why a call is not forwarded.
@@ -98,6 +99,9 @@ pub enum Refusal {
     /// The operation is not carried.
     #[error("Access denied: {0}.")]
     Operation(#[from] OperationRefusal),
+    /// The rules do not let the call pass.
+    #[error("Access denied: {0}.")]
+    Rule(#[from] RuleRefusal),
     /// No route class matches the call.
     #[error("Access denied: no route class of the gateway takes this call.")]
     NoRouteClass,
@@ -258,6 +262,7 @@ impl Refusal {
             | Self::GovCloud { .. }
             | Self::HiddenModel(_)
             | Self::Operation(_)
+            | Self::Rule(_)
             | Self::NoRouteClass
             | Self::NoSession { .. }
             | Self::Principal(_) => (403, "AccessDeniedException"),

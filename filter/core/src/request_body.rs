@@ -41,6 +41,11 @@ pub fn members(operation: Operation) -> impl Iterator<Item = &'static Member> {
     all.filter(move |member| member.place == Place::Body && decides(member.names) && !member.name.contains("[]"))
 }
 
+/// Whether an operation names a model in its body.
+pub(crate) fn has_model(operation: Operation) -> bool {
+    members(operation).any(|member| member.names == Names::Model)
+}
+
 /// Reads a body.
 #[derive(Debug)]
 pub(crate) struct RequestBody {

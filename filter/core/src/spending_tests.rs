@@ -40,6 +40,7 @@ fn begin(client: &mut Client, path: &str, address: &str) -> Option<u64> {
     let event = RequestEvent::Headers {
         headers: &headers,
         principal: Ok(None),
+        groups: Ok(Vec::new()),
         end_of_stream: false,
         address: Address::of(address.as_bytes()),
     };

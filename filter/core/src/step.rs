@@ -35,6 +35,8 @@ pub enum RequestEvent<'a> {
         headers: &'a Headers,
         /// The caller's name, as Envoy proved it.
         principal: Result<Option<String>, PrincipalError>,
+        /// The caller's groups, as Envoy proved them.
+        groups: Result<Vec<String>, PrincipalError>,
         /// Whether the request has no body.
         end_of_stream: bool,
         /// The client's address, where limits need it.

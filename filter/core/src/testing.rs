@@ -132,7 +132,13 @@ impl Client {
     }
 
     pub(crate) fn headers(&mut self, headers: &Headers, end_of_stream: bool) -> RequestStep {
-        self.request(RequestEvent::Headers { headers, principal: Ok(None), end_of_stream, address: None })
+        self.request(RequestEvent::Headers {
+            headers,
+            principal: Ok(None),
+            groups: Ok(Vec::new()),
+            end_of_stream,
+            address: None,
+        })
     }
 
     pub(crate) fn body(&mut self, chunk: &[u8], end_of_stream: bool) -> RequestStep {

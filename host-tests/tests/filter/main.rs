@@ -13,6 +13,7 @@ mod intents;
 mod limits;
 mod metrics;
 mod roles_anywhere;
+mod rules;
 mod signer;
 mod source;
 mod usage;

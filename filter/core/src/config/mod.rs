@@ -7,6 +7,7 @@ mod json;
 mod locate;
 mod nearest;
 mod read;
+mod rules;
 mod source_cluster;
 mod sources;
 mod tagged;
@@ -16,6 +17,7 @@ pub(crate) use error::at;
 pub use error::{ConfigError, Position};
 pub use locate::locate;
 pub use nearest::nearest;
+pub use rules::{Effect, GroupSource, Rule, RuleMode};
 pub use source_cluster::SourceCluster;
 pub use sources::{CertificateSource, Credentials, Signer, Sts, TokenFile};
 
@@ -74,6 +76,9 @@ pub struct Config {
     /// Where the caller's name comes from; the first source that has one wins. Empty: callers have no name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub principal: Vec<Principal>,
+    /// Where the caller's groups come from; those of all sources together. Empty: callers are in no group.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GroupSource>,
     /// Whether callers without a name are served.
     #[serde(default, skip_serializing_if = "is_default")]
     pub anonymous: Anonymous,
@@ -86,6 +91,10 @@ pub struct Config {
     pub origins: Vec<String>,
     /// Which calls may take which paths; the first that matches wins. A call that none matches is refused.
     pub route_classes: Vec<RouteClass>,
+    /// Who may call what, after `models`, `anonymous` and the route class. A matching `deny` refuses the call; if the document
+    /// has an enforced `allow`, a call needs one that matches. Empty: whatever a class takes is served.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
     /// The cluster of the listener with the module's relay. Streams go through it, so that a stream whose upstream breaks off
     /// ends with an exception. Left out, streams go as other calls do, and a client sees its connection break.
     #[serde(default, skip_serializing_if = "Option::is_none")]

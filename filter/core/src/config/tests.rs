@@ -36,6 +36,12 @@ fn full() -> Value {
         "request_metadata": {"caller": "{principal}"},
         "optional_operations": ["batch_jobs", "agent_runtime"],
         "principal": [{"from": "mtls"}, {"from": "jwt", "payload": "p", "claim": "sub"}],
+        "groups": [{"from": "jwt", "payload": "p", "claim": "groups"}],
+        "rules": [{
+            "id": "full", "effect": "allow", "mode": "dry_run", "principals": ["p"], "groups": ["g"], "operations": ["Converse"],
+            "models": ["c*"], "regions": ["us-west-2"], "classes": ["full"], "body_bytes": {"max": 5}, "max_tokens": 6,
+            "from": "2026-12-01T00:00:00Z", "until": "2027-01-01T00:00:00Z"
+        }],
         "route_classes": [{
             "name": "full", "models": ["*"], "operations": ["Converse"], "principals": ["p"], "streaming": false,
             "body_bytes": {"min": 1, "max": 2}, "paths": ["dx", "vpn"], "weights": {"dx": 1}, "regions": ["us-west-2"], "region_order": "fastest",

@@ -2,11 +2,11 @@
 
 use super::{Exchange, Relay, State};
 use crate::caller::{Address, Caller};
-use crate::metrics::{Observation, Sample};
+use crate::metrics::{self, Observation, Sample};
 use crate::operation::Operation;
 use crate::quota;
 use crate::step::Context;
-use audit::{Estimate, ExchangeFacts};
+use audit::{Estimate, ExchangeFacts, RuleDecision};
 use std::time::SystemTime;
 
 /// Where the last attempt went, as Envoy reports it when the exchange is over.
@@ -88,7 +88,7 @@ impl Exchange {
         self.spending.settle(facts, self.is_abandoned(), context);
         let since = |end: SystemTime| end.duration_since(self.times.request?).ok();
         let model = self.model.as_deref().map(|id| if context.policy.names_model(id) { id } else { "other" });
-        Observation {
+        let mut samples = Observation {
             class: facts.class.as_deref(),
             path: endpoint.path,
             region: endpoint.region,
@@ -99,6 +99,10 @@ impl Exchange {
             duration: since(context.now).unwrap_or_default(),
             first_byte: self.times.response.filter(|_| endpoint.attempts > 0).and_then(since),
         }
-        .samples()
+        .samples();
+        if let Some(decision) = facts.rule_decision.filter(|decision| *decision != RuleDecision::Allowed) {
+            samples.push(metrics::rule_refused(decision.name(), facts.rule.as_deref()));
+        }
+        samples
     }
 }

@@ -35,7 +35,13 @@ fn client() -> Client {
 fn ask(client: &mut Client, principal: Option<&str>) -> RequestStep {
     let headers = converse(&[]);
     let principal = Ok(principal.map(str::to_owned));
-    client.request(RequestEvent::Headers { headers: &headers, principal, end_of_stream: false, address: None })
+    client.request(RequestEvent::Headers {
+        headers: &headers,
+        principal,
+        groups: Ok(Vec::new()),
+        end_of_stream: false,
+        address: None,
+    })
 }
 
 fn session(id: &CredentialId) -> Fetched {

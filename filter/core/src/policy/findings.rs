@@ -4,6 +4,7 @@ use super::Policy;
 use crate::config::{ConfigError, at, nearest};
 use crate::credentials::source::DEFAULT;
 use crate::model::Pattern;
+use crate::names::RegionName;
 use crate::route;
 
 impl Policy {
@@ -34,6 +35,12 @@ impl Policy {
                 Some(at(format!("route_classes[{index}].operations[{nth}]"), problem))
             }));
         }
+        let regions: Vec<&RegionName> = self.regions.keys().collect();
+        findings.extend(self.rules.findings(!self.principal.is_empty(), !self.groups.is_empty(), &regions));
+        findings.extend(self.rules.operations().filter_map(|(key, operation)| {
+            let problem = self.check_operation(operation).err()?;
+            Some(at(key, problem))
+        }));
         if self.allow.iter().all(|allow| self.deny.iter().any(|deny| deny.covers(allow))) {
             findings.push(at("models.deny", "no model is left: each pattern in `models.allow` is denied"));
         } else {

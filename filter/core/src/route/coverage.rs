@@ -105,7 +105,7 @@ impl RouteClass {
 }
 
 /// Whether each of the narrow patterns is covered by one of the wide ones. `None` matches everything.
-fn covers_patterns(wide: Option<&[Pattern]>, narrow: Option<&[Pattern]>) -> bool {
+pub(crate) fn covers_patterns(wide: Option<&[Pattern]>, narrow: Option<&[Pattern]>) -> bool {
     match (wide, narrow) {
         (None, _) => true,
         // A call without a name matches no pattern, so even `*` does not cover everything.

@@ -9,7 +9,7 @@ mod weights;
 
 pub(crate) use compile::compile;
 pub use compile::{ENVIRONMENT_KEY, environment_order};
-pub(crate) use coverage::findings;
+pub(crate) use coverage::{covers_patterns, findings};
 
 use crate::config::{AuditMode, BodyBytes, Dscp, Limits, Priority, RegionOrder, SessionScope};
 use crate::credentials::id::CredentialId;
@@ -238,22 +238,27 @@ impl RouteClass {
         order: impl FnOnce() -> Vec<&'a RegionName>,
         admits: impl Fn(&str) -> bool,
     ) -> Option<RegionChoice<'a>> {
-        let first = self.regions.first()?;
-        match scope {
-            RegionScope::First => Some(RegionChoice::Only(first)),
-            // For an ARN of a region that the class does not have, Bedrock's own error is the right one.
-            RegionScope::Region(name) => {
-                Some(RegionChoice::Only(self.regions.iter().find(|known| known.as_str() == name).unwrap_or(first)))
-            }
-            RegionScope::Anywhere => {
-                let order = order();
-                let wanted = order.first().copied().unwrap_or(first);
-                // A lone region is called whatever `admits` says.
-                let several = order.len() > 1;
-                let admitted = several.then(|| order.iter().copied().find(|region| admits(region.as_str()))).flatten();
-                Some(RegionChoice::From(admitted.unwrap_or(wanted)))
-            }
+        let first = self.regions_of(scope).first()?;
+        if *scope != RegionScope::Anywhere {
+            return Some(RegionChoice::Only(first));
         }
+        let order = order();
+        let wanted = order.first().copied().unwrap_or(first);
+        // A lone region is called whatever `admits` says.
+        let several = order.len() > 1;
+        let admitted = several.then(|| order.iter().copied().find(|region| admits(region.as_str()))).flatten();
+        Some(RegionChoice::From(admitted.unwrap_or(wanted)))
+    }
+
+    /// The regions that may serve a call.
+    pub(crate) fn regions_of(&self, scope: &RegionScope) -> &[RegionName] {
+        let only = match scope {
+            RegionScope::Anywhere => return &self.regions,
+            RegionScope::First => None,
+            // For an ARN of a region that the class does not have, Bedrock's own error is the right one.
+            RegionScope::Region(name) => self.regions.iter().find(|known| known.as_str() == name),
+        };
+        only.or(self.regions.first()).map_or(&[], std::slice::from_ref)
     }
 
     /// The regions in the order of a key ([`RouteClass::region_key`]) by weight. Those without weight come after, in the class's

@@ -1,0 +1,111 @@
+//! What the rules say of the call: by its headers or, where these do not decide, when its body is complete.
+
+use super::Exchange;
+use crate::operation::Call;
+use crate::pending::PendingCall;
+use crate::pins::Pins;
+use crate::policy::Policy;
+use crate::reply::Refusal;
+use crate::request_body::has_model;
+use crate::route::RouteClass;
+use crate::rules::{Body, Decision, Denial, ModelId, Models, Subject};
+use crate::step::Context;
+use audit::RuleDecision;
+
+impl Exchange {
+    /// Judges the call by its headers.
+    pub(super) fn judge_headers(
+        &mut self,
+        call: &Call,
+        pins: &Pins,
+        body: Body,
+        context: Context<'_>,
+    ) -> Result<(), Refusal> {
+        if context.policy.rules.is_empty() {
+            return Ok(());
+        }
+        let named = self.model.clone();
+        if !self.judge((call, pins), named.as_slice(), body, context)? {
+            self.undecided = Some(Box::default());
+        }
+        Ok(())
+    }
+
+    /// Whether the rules ask what the body asks for.
+    pub(super) fn asks_rules(&self) -> bool {
+        self.undecided.is_some()
+    }
+
+    /// Reads on in the body.
+    pub(super) fn judge_chunk(&mut self, chunk: &[u8], policy: &Policy) {
+        if let Some(demand) = self.undecided.as_mut().filter(|_| policy.rules.limit_tokens()) {
+            demand.feed(chunk);
+        }
+    }
+
+    /// Judges the call by its complete body, which names these models.
+    pub(super) fn judge_body(
+        &mut self,
+        pending: &PendingCall,
+        named: &[String],
+        length: u64,
+        context: Context<'_>,
+    ) -> Result<(), Refusal> {
+        let Some(demand) = self.undecided.take() else { return Ok(()) };
+        let own = self.model.clone();
+        let named = if named.is_empty() { own.as_slice() } else { named };
+        let body = Body { bytes: Some(length), max_tokens: demand.asked(), awaited: false };
+        self.judge((&pending.call, &pending.pins), named, body, context).map(|_| ())
+    }
+
+    /// Returns whether the rules have decided.
+    fn judge(
+        &mut self,
+        (call, pins): (&Call, &Pins),
+        named: &[String],
+        body: Body,
+        context: Context<'_>,
+    ) -> Result<bool, Refusal> {
+        let policy = context.policy;
+        let class = self.facts.class.as_deref().and_then(|name| policy.class(name)).ok_or(Refusal::NoRouteClass)?;
+        let models: Vec<ModelId<'_>> = named.iter().map(|id| ModelId::new(id)).collect();
+        let profiles = profiles(call, class, policy);
+        let subject = Subject {
+            operation: call.operation,
+            principal: self.facts.principal.as_deref(),
+            groups: &self.groups,
+            models: Models {
+                named: &models,
+                profiles: &profiles,
+                hidden: models.is_empty() && has_model(call.operation),
+            },
+            class: class.name(),
+            regions: class.regions_of(&pins.scope(call)),
+            body,
+            now: context.now,
+        };
+        let (decision, rule, refusal) = match policy.rules.decide(&subject) {
+            Decision::Later if body.awaited => return Ok(false),
+            Decision::Later => (RuleDecision::Denied, None, Some(Denial::NoAllow.refusal(&subject))),
+            Decision::Allowed(rule) => (RuleDecision::Allowed, rule, None),
+            Decision::WouldDeny(denial) => (RuleDecision::WouldDeny, denial.rule(), None),
+            Decision::Denied(denial) => (RuleDecision::Denied, denial.rule(), Some(denial.refusal(&subject))),
+        };
+        self.facts.rule_decision = Some(decision);
+        self.facts.rule = rule.map(str::to_owned);
+        refusal.map_or(Ok(true), |refusal| Err(refusal.into()))
+    }
+}
+
+/// The inference profiles that regions of the class call the model by.
+fn profiles<'a>(call: &'a Call, class: &RouteClass, policy: &'a Policy) -> Vec<&'a str> {
+    let Some(id) = call.model().filter(|_| call.operation.takes_profile() && policy.rules.name_models()) else {
+        return Vec::new();
+    };
+    let regions = class.regions().iter().filter_map(|name| policy.region(name.as_str()));
+    regions.map(|region| region.profile(id)).filter(|profile| *profile != id).collect()
+}
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;
