@@ -16,6 +16,8 @@ mod every_mistake;
 mod mesh;
 #[path = "check/messages.rs"]
 mod messages;
+#[path = "check/rules.rs"]
+mod rules;
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

@@ -1,5 +1,7 @@
 //! A document of the filter: as the filter reads it, against the paths that are given, and against a bootstrap.
 
+use std::time::SystemTime;
+
 use filter_core::config::ConfigError;
 use filter_core::operation::Service;
 
@@ -15,6 +17,8 @@ pub(super) fn check(file: &File, envoy: Option<&File>, options: &Options, found:
     found.extend(values.flat_map(|value| regions::findings(value, &options.known_regions)).map(say));
     let Some(document) = mistakes::compile(file, found) else { return };
     found.extend(document.policy().findings().into_iter().map(say));
+    let expired = document.policy().rules.expired(SystemTime::now());
+    found.extend(expired.into_iter().map(|expired| say(expired).note()));
     found.extend(document.policy().warnings().into_iter().map(|warning| say(warning).note()));
     if !options.paths.is_empty() {
         addresses(&at, &document, options, found);

@@ -94,6 +94,7 @@ impl Report {
             .map(|named| Model { id: reasons::model(run.config, run.policy, named), regions: Vec::new() });
         let resolved = report.model.as_ref().and_then(|model| model.id.resolved.clone());
         report.classes = run.verdicts(&decision, resolved.as_deref());
+        report.rules = run.judgement(&decision, resolved.as_deref());
         report.limits = run.class(&decision).map(|class| Limits {
             requests_per_minute: class.limits().requests_per_minute,
             tokens_per_minute: class.limits().tokens_per_minute,
@@ -222,9 +223,15 @@ fn notes(run: &DryRun<'_>, subject: &Subject, decision: &Decision) -> Vec<String
         None if !sources.is_empty() => notes.push("the caller has no name; give one with --principal".to_owned()),
         _ => {}
     }
+    if !run.policy.groups.is_empty() && run.groups.is_empty() {
+        notes.push("the caller is in no group; give each with --group".to_owned());
+    }
     if let Subject::Record(record) = subject {
         if decision.announced.is_some_and(|length| length > 0) {
             notes.push("a record does not say whether the length of the body was announced: here it was".to_owned());
+        }
+        if run.policy.rules.limit_bodies() {
+            notes.push("a record has no body: limits of rules are judged as for an empty one".to_owned());
         }
         if !record.operation.names_model() {
             notes.push(

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::SystemTime;
 
+use audit::RuleDecision;
 use filter_core::attempt::{Attempt, AttemptInput};
 use filter_core::config::{self, Auth, Config, ConfigError, Principal};
 use filter_core::credentials::id::CredentialId;
@@ -27,6 +28,7 @@ use super::reasons::{self, Verdict};
 use super::record::Record;
 use super::request::Request;
 use super::routes::{self, Endpoint, Route};
+use super::rules;
 use super::signature::{SentRequest, Signature, Signer, signature};
 use super::subject::Subject;
 
@@ -49,6 +51,8 @@ pub struct DryRun<'a> {
     pub policy: &'a Policy,
     /// The caller's name.
     pub principal: Option<String>,
+    /// The caller's groups.
+    pub groups: Vec<String>,
     /// The time of the call.
     pub now: SystemTime,
     /// Whether the environment has no credentials, and the example is used.
@@ -70,6 +74,8 @@ pub struct Decision {
     pub class: Option<String>,
     /// Whether the call was refused because no class took it.
     pub unclassed: bool,
+    /// What the rules decided, and the rule; absent if they were not asked.
+    pub rules: Option<(RuleDecision, Option<String>)>,
     /// The call as it goes to the signer, or the gateway's own reply.
     pub outcome: Result<ForwardedCall, Reply>,
 }
@@ -130,7 +136,22 @@ impl<'a> DryRun<'a> {
         let sets = config.credential_sets.keys().map(|name| (name.clone(), source.clone())).collect();
         let sources = CredentialSources::compile(&source, &sets, policy.auth)?;
         let credentials = CredentialStore::resolve(&sources, policy.auth, 1, &lookup)?;
-        Ok(Self { config, policy, principal, now, example_key, credentials, worker: Worker::new(1) })
+        Ok(Self {
+            config,
+            policy,
+            principal,
+            groups: Vec::new(),
+            now,
+            example_key,
+            credentials,
+            worker: Worker::new(1),
+        })
+    }
+
+    /// The same for a caller in groups.
+    #[must_use]
+    pub fn in_groups(self, groups: &[String]) -> Self {
+        Self { groups: groups.to_vec(), ..self }
     }
 
     fn context(&self) -> Context<'_> {
@@ -177,6 +198,7 @@ impl<'a> DryRun<'a> {
             model: facts.model,
             announced: if end_of_stream { Some(0) } else { announced },
             class: facts.class,
+            rules: facts.rule_decision.map(|decision| (decision, facts.rule)),
             unclassed: outcome.as_ref().is_err_and(|reply| *reply == Refusal::NoRouteClass.reply()),
             outcome,
         }
@@ -184,7 +206,7 @@ impl<'a> DryRun<'a> {
 
     /// The step that decides the call, after its headers or after its body.
     fn step(&self, exchange: &mut Exchange, headers: &Headers, body: &[u8], end_of_stream: bool) -> RequestStep {
-        let (principal, groups) = (Ok(self.principal.clone()), Ok(Vec::new()));
+        let (principal, groups) = (Ok(self.principal.clone()), Ok(self.groups.clone()));
         let event = RequestEvent::Headers { headers, principal, groups, end_of_stream, address: None };
         let step = exchange.on_request(event, self.context());
         let unread = RequestEvent::UnreadBody { length: body.len(), end_of_stream: true };
@@ -261,6 +283,14 @@ impl DryRun<'_> {
         };
         let principal = self.principal.as_deref();
         reasons::classes(self.config, Call { operation, model, principal, body_bytes: decision.announced })
+    }
+
+    /// What the rules decided, with their reasons. `model` is the model as resolved.
+    pub fn judgement(&self, decision: &Decision, model: Option<&str>) -> Option<rules::Verdict> {
+        let (decided, rule) = decision.rules.as_ref()?;
+        let principal = self.principal.as_deref();
+        let call = Call { operation: decision.operation?, model, principal, body_bytes: decision.announced };
+        Some(rules::verdict(self.config, (*decided, rule.as_deref()), call, &self.groups))
     }
 
     /// The class that took a call.

@@ -16,6 +16,7 @@ pub mod record;
 pub mod report;
 pub mod request;
 pub mod routes;
+pub mod rules;
 mod shell;
 pub mod signature;
 pub mod subject;
@@ -60,6 +61,9 @@ pub struct Explain {
     /// The caller's name, as the mesh would prove it.
     #[arg(long, value_name = "NAME")]
     pub principal: Option<String>,
+    /// A group of the caller, as the mesh would prove it. May be given for each.
+    #[arg(long = "group", value_name = "NAME")]
+    pub groups: Vec<String>,
     /// Explain the first attempt in this region.
     #[arg(long, value_name = "REGION")]
     pub region: Option<RegionName>,
@@ -139,6 +143,7 @@ impl Explain {
         let principal = self.principal.clone().or(recorded);
         let unnamed = principal.is_none();
         let run = DryRun::new(document.config(), &policy, principal, now, environment).map_err(ExplainError::from)?;
+        let run = run.in_groups(&self.groups);
         let choice = Choice { paths: self.paths.clone(), region: self.region.clone(), aws };
         let mut report = Report::build(&run, &subject, &choice).map_err(ExplainError::from)?;
         if unnamed {

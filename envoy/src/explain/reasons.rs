@@ -124,7 +124,7 @@ fn matched(rule: &Rule, condition: Condition, call: Subject<'_>) -> String {
     }
 }
 
-fn is_known_by(pattern: &str, name: &str, is_model: bool) -> bool {
+pub(super) fn is_known_by(pattern: &str, name: &str, is_model: bool) -> bool {
     let compiled = Pattern::new(pattern);
     if is_model { names(name).any(|name| compiled.matches(name)) } else { compiled.matches(name) }
 }

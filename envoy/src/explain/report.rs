@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::compare::Difference;
 use super::reasons::{self, Verdict};
+use super::rules;
 
 /// What `explain` says about a request.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -19,6 +20,9 @@ pub struct Report {
     pub model: Option<Model>,
     /// The classes up to the one that took the call.
     pub classes: Vec<Verdict>,
+    /// What the rules decided; absent if the document has none, or the call was refused before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rules: Option<rules::Verdict>,
     /// What the class allows.
     pub limits: Option<Limits>,
     /// The clusters that the call may be sent to.

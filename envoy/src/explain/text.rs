@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use super::report::{Attempt, Comparison, Limits, Model, RecordedRoute, Refusal, Report, Route};
+use super::rules;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,6 +35,7 @@ impl fmt::Display for Report {
                 text.line("no class takes the call");
             }
         }
+        self.rules.iter().for_each(|verdict| text.rules(verdict));
         self.limits.iter().for_each(|limits| text.limits(limits));
         text.routes(&self.routes, self.relay.as_deref());
         self.record.iter().for_each(|record| text.record(record));
@@ -89,6 +91,24 @@ impl Text {
         }
         for sends in &model.regions {
             self.line(format_args!("sent to {}: {} ({})", sends.region, sends.model, sends.because));
+        }
+    }
+
+    fn rules(&mut self, verdict: &rules::Verdict) {
+        self.section("Rules");
+        let rule = verdict.rule.as_ref().map(|rule| format!("rules[{}] {}", rule.index, rule.id));
+        let denies = verdict.rule.as_ref().is_some_and(|rule| rule.denies);
+        match (verdict.decision, rule) {
+            ("allowed", Some(rule)) => self.line(format_args!("{rule} allows the call")),
+            ("allowed", None) => self.line("no rule denies the call, and it needs no rule that allows it"),
+            ("denied", Some(rule)) if denies => self.line(format_args!("{rule} denies the call")),
+            ("denied", Some(rule)) => self.line(format_args!("{rule} allows the call only within its limit")),
+            ("denied", None) => self.line("no rule allows the call"),
+            (_, Some(rule)) => self.line(format_args!("the call passes; {rule} would refuse it (`mode: dry_run`)")),
+            (_, None) => self.line("the call passes; no rule would allow it if those of `mode: dry_run` were enforced"),
+        }
+        for reason in verdict.because.iter().chain(&verdict.nearest) {
+            self.line(format_args!("  {reason}"));
         }
     }
 

@@ -95,6 +95,46 @@ fn output_of_a_refused_model_is_golden() {
 }
 
 #[test]
+fn output_of_a_call_that_no_rule_allows() {
+    output_is_golden("no_rule_allows");
+}
+
+#[test]
+fn the_rule_that_decided_is_shown() {
+    let dir = super::Dir::new("rules");
+    for (rules, wanted) in [
+        (
+            r#"[{"id": "a", "effect": "allow", "principals": ["al*"]}]"#,
+            "rules[0] a allows the call\n    `principals`: al* matches alice\n",
+        ),
+        (r#"[{"id": "a", "effect": "allow"}, {"id": "b", "effect": "deny"}]"#, "rules[1] b denies the call\n"),
+        (
+            r#"[{"id": "a", "effect": "allow", "body_bytes": {"max": 1}}]"#,
+            "rules[0] a allows the call only within its limit\n",
+        ),
+        (
+            r#"[{"id": "b", "effect": "deny", "principals": ["bob"]}]"#,
+            "no rule denies the call, and it needs no rule that allows it\n",
+        ),
+        (
+            r#"[{"id": "b", "effect": "deny", "mode": "dry_run"}]"#,
+            "the call passes; rules[0] b would refuse it (`mode: dry_run`)\n",
+        ),
+        (
+            r#"[{"id": "b", "effect": "allow", "mode": "dry_run", "operations": ["InvokeModel"]}]"#,
+            "the call passes; no rule would allow it if those of `mode: dry_run` were enforced\n    rules[0] b: `operations` does not list Converse\n",
+        ),
+    ] {
+        let policy = format!(
+            r#"{{"regions": {{"us-east-1": {{}}}}, "principal": [{{"from": "mtls"}}], "route_classes": [{{"name": "any", "paths": ["dx"]}}], "rules": {rules}}}"#
+        );
+        let policy = dir.file("policy.json", policy).display().to_string();
+        let text = explain(&[CONVERSE, "--policy", &policy, "--principal", "alice"]).unwrap().run(&nothing).unwrap();
+        assert!(text.contains(&format!("\nRules\n  {wanted}")), "{rules}\n{text}");
+    }
+}
+
+#[test]
 fn output_of_a_request_that_was_changed() {
     output_is_golden("changed_on_the_way");
 }
