@@ -1,6 +1,8 @@
 //! A stream of the downstream chain (roles `gateway` and `combined`).
 
-use crate::apply::{apply, apply_woken, reset_response, send_reply};
+mod response;
+
+use crate::apply::{apply, apply_woken, reset_response};
 use crate::buffered::{self, Buffering};
 use crate::collector::{self, Intending};
 use crate::connections;
@@ -20,7 +22,7 @@ use filter_core::intent::IntentError;
 use filter_core::principal::PrincipalError;
 use filter_core::reply::Refusal;
 use filter_core::shared::millis;
-use filter_core::step::{RequestBodyMode, RequestEvent, RequestStep, ResponseBodyMode, ResponseEvent, ResponseStep};
+use filter_core::step::{RequestBodyMode, RequestEvent, RequestStep, ResponseBodyMode};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, LogLevel};
 use std::cell::{RefCell, RefMut};
@@ -44,6 +46,8 @@ pub(crate) struct Downstream {
     call: Rc<Call>,
     /// Bytes of the buffered request body that the exchange has seen.
     seen: usize,
+    /// Bytes of the buffered response body that the exchange has seen.
+    held: usize,
     response_complete: bool,
     /// Whether the request's headers came here.
     heard: bool,
@@ -179,6 +183,7 @@ impl Downstream {
             context,
             call: Rc::new_cyclic(|this| Call { this: Weak::clone(this), context, plugin, exchange }),
             seen: 0,
+            held: 0,
             response_complete: false,
             heard: false,
         }
@@ -299,77 +304,6 @@ impl Downstream {
     }
 }
 
-// === impl Downstream: the response ===
-
-impl Downstream {
-    fn read_response_headers(&self) -> Result<Action, HostError> {
-        let mut headers = host::response_headers()?;
-        let restored = self.exchange().restored(&headers, host::response_code);
-        if let Some(restored) = restored {
-            host::set_response_headers(&restored)?;
-            headers = restored;
-        }
-        // Envoy's own responses lack the id.
-        if headers.get(REQUEST_ID).is_none()
-            && let Err(error) = host::add_response_header(REQUEST_ID, self.exchange().request_id())
-        {
-            host::log(LogLevel::Error, &format!("a response leaves without its id: {error}"));
-        }
-        let mut exchange = self.exchange();
-        let relayed = exchange.is_relayed() && relay_state::progress(exchange.request_id()).answered;
-        let step = exchange.on_response(ResponseEvent::Headers { headers: &headers, relayed }, host::now()?);
-        let ResponseStep::Reply(reply) = step else { return Ok(Action::Continue) };
-        let id = exchange.request_id().to_owned();
-        drop(exchange);
-        Ok(send_reply(&reply, &id))
-    }
-
-    /// Shows the exchange the body, as long as it looks.
-    fn observe_response(&self, body_size: usize) -> Result<(), HostError> {
-        let mut start = 0;
-        while start < body_size && self.exchange().response_body_mode() == ResponseBodyMode::Observe {
-            let chunk = host::response_body(start, (body_size - start).min(CHUNK))?;
-            if chunk.is_empty() {
-                return Err(HostError::SHORT_BODY);
-            }
-            start += chunk.len();
-            self.exchange().on_response(ResponseEvent::Body { chunk: &chunk }, host::now()?);
-        }
-        Ok(())
-    }
-
-    /// Replaces this part of the body by what may pass of it, and completes the end.
-    fn rewrite_response(&self, body_size: usize, end_of_stream: bool) -> Result<Action, HostError> {
-        let (mut passed, mut start) = (Vec::new(), 0);
-        while start < body_size {
-            let chunk = host::response_body(start, (body_size - start).min(CHUNK))?;
-            if chunk.is_empty() {
-                return Err(HostError::SHORT_BODY);
-            }
-            start += chunk.len();
-            let Some(bytes) = self.rewritten(ResponseEvent::Body { chunk: &chunk })? else {
-                return Ok(reset_response());
-            };
-            passed.extend(bytes);
-        }
-        if end_of_stream {
-            let complete = relay_state::progress(self.exchange().request_id()).complete;
-            let Some(bytes) = self.rewritten(ResponseEvent::End { complete })? else { return Ok(reset_response()) };
-            passed.extend(bytes);
-        }
-        host::replace_response_body(&passed)?;
-        Ok(Action::Continue)
-    }
-
-    /// The bytes that pass; `None`: the stream must be reset.
-    fn rewritten(&self, event: ResponseEvent<'_>) -> Result<Option<Vec<u8>>, HostError> {
-        match self.exchange().on_response(event, host::now()?) {
-            ResponseStep::Replace(bytes) => Ok(Some(bytes)),
-            ResponseStep::Continue | ResponseStep::Reply(_) | ResponseStep::Reset => Ok(None),
-        }
-    }
-}
-
 // === impl Downstream: the end ===
 
 impl Downstream {
@@ -480,7 +414,10 @@ impl HttpContext for Downstream {
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         self.response_complete = end_of_stream;
         // The response itself is complete; only the audit record lacks facts.
-        self.read_response_headers().unwrap_or_else(|error| {
+        self.read_response_headers(end_of_stream).unwrap_or_else(|error| {
+            if self.exchange().response_body_mode() == ResponseBodyMode::Hold {
+                return Self::fail_held(error);
+            }
             host::log(LogLevel::Error, &format!("response headers are not read: {error}"));
             Action::Continue
         })
@@ -498,6 +435,7 @@ impl HttpContext for Downstream {
                 }
                 Action::Continue
             }
+            ResponseBodyMode::Hold => self.hold_response(body_size, end_of_stream).unwrap_or_else(Self::fail_held),
             // A chunk that cannot be rewritten must not pass.
             ResponseBodyMode::Rewrite => self.rewrite_response(body_size, end_of_stream).unwrap_or_else(|error| {
                 host::log(LogLevel::Error, &format!("a stream is reset: {error}"));
@@ -508,7 +446,11 @@ impl HttpContext for Downstream {
 
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
         self.response_complete = true;
-        Action::Continue
+        let mode = self.exchange().response_body_mode();
+        match mode {
+            ResponseBodyMode::Hold => self.edit_response().unwrap_or_else(Self::fail_held),
+            ResponseBodyMode::Ignore | ResponseBodyMode::Observe | ResponseBodyMode::Rewrite => Action::Continue,
+        }
     }
 
     /// Envoy writes its access logs after this.

@@ -242,6 +242,19 @@ def suite_operations(url, ca):
     attempt("InvokeModel 20 MB", lambda: invoke(runtime, body=padded(20)))
 
 
+def suite_lists(url, ca):
+    """What the lists of models show, in pages too, and the descriptions of two models."""
+    bedrock = client("bedrock", url, ca)
+    models = lambda: bedrock.list_foundation_models()["modelSummaries"]
+    pages = lambda: bedrock.get_paginator("list_inference_profiles").paginate(PaginationConfig={"PageSize": 7})
+    profiles = lambda: [profile for page in pages() for profile in page["inferenceProfileSummaries"]]
+    attempt("ListFoundationModels", lambda: {"ids": [model["modelId"] for model in models()]})
+    attempt("ListInferenceProfiles", lambda: {"ids": [profile["inferenceProfileId"] for profile in profiles()]})
+    attempt("GetFoundationModel", lambda: answer(bedrock.get_foundation_model(modelIdentifier=SONNET)))
+    attempt("GetInferenceProfile", lambda: answer(bedrock.get_inference_profile(inferenceProfileIdentifier="us." + SONNET)))
+    attempt("GetFoundationModel of another", lambda: answer(bedrock.get_foundation_model(modelIdentifier=NOVA)))
+
+
 def suite_batch(url, ca):
     """Batch jobs."""
     attempt("CreateModelInvocationJob", lambda: create_job(client("bedrock", url, ca)))

@@ -7,6 +7,7 @@
 //! for the next.
 
 mod facts;
+mod held;
 mod judge;
 mod response;
 
@@ -40,6 +41,7 @@ use crate::usage::Meter;
 use crate::usage::serving;
 use audit::ExchangeFacts;
 use audit::notice::Intent;
+use held::Edit;
 use sha2::{Digest, Sha256};
 use std::time::{Duration, SystemTime};
 
@@ -74,6 +76,9 @@ pub struct Exchange {
     /// Bytes of the request's body.
     body_bytes: u64,
     relay: Relay,
+    /// What is changed in the response, and how many bytes of its body are held for that.
+    edit: Option<Edit>,
+    held: usize,
     /// Whether Envoy turns its replies to this call into gRPC's form.
     translated: bool,
     /// The status of the gateway's own reply.
@@ -233,6 +238,8 @@ impl Exchange {
         self.facts.project = headers.get_str(pins::PROJECT).map(str::to_owned);
         self.traced = headers.get_str("x-amzn-bedrock-trace").is_some_and(|trace| trace.starts_with("ENABLED"));
         let call = resolve(call, policy)?;
+        policy.check_described(&call, self.facts.principal.as_deref())?;
+        self.edit = Edit::of(call.operation, policy);
         let pins = Pins::of(&call, &headers, policy)?;
         self.model = call.model().map(str::to_owned);
         let body_bytes = if end_of_stream { Some(0) } else { announced };

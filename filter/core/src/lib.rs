@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 pub mod access;
+pub mod answer_problem;
 pub mod attempt;
 pub mod bedrock_headers;
 pub mod breaker;
@@ -22,10 +23,12 @@ pub mod handoff;
 pub mod headers;
 pub mod intent;
 pub mod inventory;
+pub mod json_object;
 pub(crate) mod latency;
 pub mod limits;
 pub mod metrics;
 pub mod model;
+pub(crate) mod model_lists;
 pub mod names;
 pub mod operation;
 pub(crate) mod pending;

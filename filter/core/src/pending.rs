@@ -2,7 +2,7 @@
 
 use crate::breaker::Breaker;
 use crate::clock;
-use crate::config::{Auth, RegionOrder, Role};
+use crate::config::{RegionOrder, Role};
 use crate::credentials::Credentials;
 use crate::credentials::id::CredentialId;
 use crate::encoding::hex;
@@ -17,7 +17,7 @@ use crate::operation::{Call, Method, Operation, RegionScope};
 use crate::pins::Pins;
 use crate::policy::{ModelRefusal, Policy};
 use crate::reply::Refusal;
-use crate::request_body::{Value, has_model};
+use crate::request_body::Value;
 use crate::route::{RegionChoice, RouteClass, point};
 use crate::step::{Context, Forward, RelayedCall};
 use audit::text::visible;
@@ -86,10 +86,7 @@ pub(crate) fn unknown_path(headers: &Headers) -> String {
 
 /// Puts the model that the policy means into the call.
 pub(crate) fn resolve(mut call: Call, policy: &Policy) -> Result<Call, Refusal> {
-    // The class is chosen before the body arrives, and role `combined` does not hold a body that it does not sign.
-    let streams = policy.role == Role::Combined && policy.auth == Auth::Bearer;
-    let too_late = policy.classes().iter().any(RouteClass::depends_on_model) || (streams && policy.depends_on_model());
-    if has_model(call.operation) && too_late {
+    if policy.hides_model(call.operation) {
         return Err(Refusal::HiddenModel(call.operation));
     }
     let operation = call.operation;

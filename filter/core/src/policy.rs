@@ -1,6 +1,7 @@
 //! The configuration compiled into a policy that cannot be wrong: every name checked, every table closed.
 
 mod findings;
+mod usable;
 mod warnings;
 
 use crate::access::Access;
@@ -101,6 +102,9 @@ pub enum ModelRefusal {
     /// The operator's policy does not allow it.
     #[error("the gateway's policy does not allow model '{0}'")]
     Policy(String),
+    /// No route class takes a call of this caller to it.
+    #[error("no route class of the gateway takes a call of this caller to model '{0}'")]
+    NoClass(String),
     /// It does not say which model runs, and a rule depends on that.
     #[error(
         "the gateway cannot tell which model '{id}' is, and {rule} depends on it: name a foundation model or a system-defined inference profile, or let the operator list '{id}' there"

@@ -1,6 +1,7 @@
 //! The gateway's own replies, in Bedrock's form: the one table from error to reply.
 
 use crate::access::AccessRefusal;
+use crate::answer_problem::AnswerProblem;
 use crate::buffers::Full;
 use crate::headers::{Headers, Repeated};
 use crate::intent::IntentError;
@@ -211,6 +212,9 @@ pub enum Refusal {
     /// The upstream wants another protocol, which no client of the gateway has asked for.
     #[error("Amazon Bedrock answered with a change of protocol (101), which the gateway does not carry.")]
     SwitchedProtocols,
+    /// An answer that the gateway edits cannot be read, so that nothing of it may pass.
+    #[error("The gateway cannot read the answer of Amazon Bedrock, which it has to edit: {0}.")]
+    Answer(#[from] AnswerProblem),
     /// Signing failed.
     #[error("{0}. Nothing was sent.")]
     Sign(#[from] SignError),
@@ -266,7 +270,7 @@ impl Refusal {
             | Self::NoRouteClass
             | Self::NoSession { .. }
             | Self::Principal(_) => (403, "AccessDeniedException"),
-            Self::SwitchedProtocols => (502, "ServiceUnavailableException"),
+            Self::SwitchedProtocols | Self::Answer(_) => (502, "ServiceUnavailableException"),
             Self::Throttled { .. }
             | Self::Busy { .. }
             | Self::SessionQueue { .. }

@@ -125,6 +125,19 @@ pub enum ResponseEvent<'a> {
         /// Whether the sender ended it. `false`: the connection broke.
         complete: bool,
     },
+    /// All of a response in mode [`ResponseBodyMode::Hold`], which the sender ended.
+    Whole(WholeResponse<'a>),
+}
+
+/// A response that was held.
+#[derive(Debug, Clone, Copy)]
+pub struct WholeResponse<'a> {
+    /// With pseudo-headers.
+    pub headers: &'a Headers,
+    /// The whole body, of which earlier events had every byte.
+    pub body: &'a [u8],
+    /// The operator's decisions.
+    pub policy: &'a Policy,
 }
 
 /// What to do with the response.
@@ -134,6 +147,13 @@ pub enum ResponseStep {
     Continue,
     /// Replace the chunk with these bytes.
     Replace(Vec<u8>),
+    /// Replace the response that was held, and let it go.
+    Edit {
+        /// All headers, with pseudo-headers.
+        headers: Headers,
+        /// The whole body.
+        body: Vec<u8>,
+    },
     /// Reply this instead, and end the upstream's stream.
     Reply(Reply),
     /// Reset the stream, so that the client does not see a clean end.
@@ -149,6 +169,9 @@ pub enum ResponseBodyMode {
     Observe,
     /// [`ResponseStep::Replace`] says what passes of each chunk; the end is given as [`ResponseEvent::End`].
     Rewrite,
+    /// Envoy buffers headers and body, of which every byte is given as [`ResponseEvent::Body`]. The end is given as
+    /// [`ResponseEvent::Whole`].
+    Hold,
 }
 
 /// A request as it goes on.

@@ -26,6 +26,7 @@ mod intents;
 mod isolation;
 mod istio;
 mod keepalive;
+mod lists;
 mod metrics;
 mod moto;
 mod new_headers;

@@ -11,6 +11,7 @@ mod credentials;
 mod gateway;
 mod intents;
 mod limits;
+mod lists;
 mod metrics;
 mod roles_anywhere;
 mod rules;

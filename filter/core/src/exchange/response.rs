@@ -26,6 +26,7 @@ impl Exchange {
             }
             ResponseEvent::Body { chunk } => self.response_body(chunk),
             ResponseEvent::End { complete } => self.response_end(complete),
+            ResponseEvent::Whole(response) => self.edit_response(response),
         }
     }
 
@@ -41,6 +42,7 @@ impl Exchange {
     pub fn response_body_mode(&self) -> ResponseBodyMode {
         match self.relay {
             Relay::Streaming(_) => ResponseBodyMode::Rewrite,
+            Relay::Unused | Relay::Requested if self.edit.is_some() => ResponseBodyMode::Hold,
             Relay::Unused | Relay::Requested if self.meter.wants_body() => ResponseBodyMode::Observe,
             Relay::Unused | Relay::Requested => ResponseBodyMode::Ignore,
         }
@@ -49,15 +51,14 @@ impl Exchange {
     fn response_headers(&mut self, headers: &Headers, relayed: bool) -> ResponseStep {
         // The filter's own reply comes back through here too.
         if matches!(self.state, State::Refused) {
+            self.edit = None;
             return ResponseStep::Continue;
         }
         let status = headers.get_str(":status").and_then(|status| status.parse().ok()).unwrap_or(0);
         if changes_protocol(headers) {
-            let reply = Refusal::SwitchedProtocols.reply();
-            self.facts.error = Some(reply.error.to_owned());
-            self.state = State::Refused;
-            return ResponseStep::Reply(reply);
+            return self.refuse_response(&Refusal::SwitchedProtocols);
         }
+        self.edit = self.edit.take().filter(|edit| edit.applies(status));
         self.facts.upstream_id = headers.get_str("x-amzn-requestid").filter(|id| is_id(id)).map(str::to_owned);
         if status >= 400 {
             self.facts.error = headers.get_str("x-amzn-errortype").and_then(error_type);
@@ -75,11 +76,20 @@ impl Exchange {
     fn response_body(&mut self, chunk: &[u8]) -> ResponseStep {
         let Relay::Streaming(guard) = &mut self.relay else {
             self.meter.feed(chunk);
-            return ResponseStep::Continue;
+            return self.hold(chunk.len());
         };
         let passed = guard.feed(chunk);
         self.meter.feed(&passed);
         ResponseStep::Replace(passed)
+    }
+
+    /// Replies something else than the response, of which nothing has passed.
+    pub(super) fn refuse_response(&mut self, refusal: &Refusal) -> ResponseStep {
+        let reply = refusal.reply();
+        self.facts.error = Some(reply.error.to_owned());
+        self.edit = None;
+        self.state = State::Refused;
+        ResponseStep::Reply(reply)
     }
 
     fn response_end(&mut self, complete: bool) -> ResponseStep {
