@@ -26,7 +26,7 @@ use crate::inventory::{Member, Names};
 use crate::operation::{CallError, Operation};
 use crate::pending::{PendingCall, PreparedCall, Route, content_length, recognise, resolve, unknown_path};
 use crate::pins::{self, Pins};
-use crate::policy::Policy;
+use crate::policy::{Policy, Viewer};
 use crate::principal::PrincipalError;
 use crate::quota::Demand;
 use crate::reply::{Refusal, is_grpc, names_other_charset};
@@ -238,7 +238,7 @@ impl Exchange {
         self.facts.project = headers.get_str(pins::PROJECT).map(str::to_owned);
         self.traced = headers.get_str("x-amzn-bedrock-trace").is_some_and(|trace| trace.starts_with("ENABLED"));
         let call = resolve(call, policy)?;
-        policy.check_described(&call, self.facts.principal.as_deref())?;
+        policy.check_described(&call, self.viewer(context.now))?;
         self.edit = Edit::of(call.operation, policy);
         let pins = Pins::of(&call, &headers, policy)?;
         self.model = call.model().map(str::to_owned);
@@ -346,6 +346,10 @@ impl Exchange {
         context.policy.request_metadata.write_body(places, self.metadata_values(), body)?;
         let hasher = (context.policy.auth != Auth::Bearer).then(|| Sha256::new().chain_update(&body));
         self.forward(pending.with_body(hasher, body.len() as u64), context.now, context)
+    }
+
+    fn viewer(&self, now: SystemTime) -> Viewer<'_> {
+        Viewer { principal: self.facts.principal.as_deref(), groups: &self.groups, now }
     }
 
     fn metadata_values(&self) -> Values<'_> {

@@ -4,6 +4,8 @@ mod findings;
 mod usable;
 mod warnings;
 
+pub use usable::Viewer;
+
 use crate::access::Access;
 use crate::bedrock_headers;
 use crate::buffers::Budgets;
@@ -102,8 +104,8 @@ pub enum ModelRefusal {
     /// The operator's policy does not allow it.
     #[error("the gateway's policy does not allow model '{0}'")]
     Policy(String),
-    /// No route class takes a call of this caller to it.
-    #[error("no route class of the gateway takes a call of this caller to model '{0}'")]
+    /// No route class takes a call of this caller to it, or the rules refuse each.
+    #[error("the route classes and rules of the gateway do not let this caller call model '{0}'")]
     NoClass(String),
     /// It does not say which model runs, and a rule depends on that.
     #[error(

@@ -9,6 +9,7 @@ use crate::operation::Operation;
 use crate::policy::Policy;
 use crate::reply::Refusal;
 use crate::step::{ResponseStep, WholeResponse};
+use std::time::SystemTime;
 
 /// What is changed in a response.
 #[derive(Debug, Clone, Copy)]
@@ -46,23 +47,23 @@ impl Exchange {
     }
 
     /// Edits a response that is complete.
-    pub(super) fn edit_response(&mut self, response: WholeResponse<'_>) -> ResponseStep {
-        match self.edited(response) {
+    pub(super) fn edit_response(&mut self, response: WholeResponse<'_>, now: SystemTime) -> ResponseStep {
+        match self.edited(response, now) {
             Ok(None) => ResponseStep::Continue,
             Ok(Some(body)) => ResponseStep::Edit { headers: with_length(response.headers, body.len()), body },
             Err(problem) => self.refuse_response(&Refusal::Answer(problem)),
         }
     }
 
-    fn edited(&self, response: WholeResponse<'_>) -> Result<Option<Vec<u8>>, AnswerProblem> {
+    fn edited(&self, response: WholeResponse<'_>, now: SystemTime) -> Result<Option<Vec<u8>>, AnswerProblem> {
         let WholeResponse { headers, body, policy } = response;
         if headers.get("content-encoding").is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
             return Err(AnswerProblem::Encoded);
         }
-        let principal = self.facts.principal.as_deref();
+        let viewer = self.viewer(now);
         match self.edit {
             None => Ok(None),
-            Some(Edit::List(list)) => Ok(list.cut(body, |id| policy.may_use(principal, id))?),
+            Some(Edit::List(list)) => Ok(list.cut(body, |id| policy.may_use(viewer, id))?),
         }
     }
 }

@@ -26,7 +26,7 @@ impl Exchange {
             }
             ResponseEvent::Body { chunk } => self.response_body(chunk),
             ResponseEvent::End { complete } => self.response_end(complete),
-            ResponseEvent::Whole(response) => self.edit_response(response),
+            ResponseEvent::Whole(response) => self.edit_response(response, now),
         }
     }
 

@@ -6,19 +6,37 @@ use crate::inventory::{Entry, Names};
 use crate::operation::{Call, OPERATIONS, Operation};
 use crate::request_body::has_model;
 use crate::route::{RouteClass, Subject};
+use crate::rules::{self, Body, Decision, ModelId, Models};
+use std::time::SystemTime;
+
+/// Who asks what may be used, and when.
+#[derive(Debug, Clone, Copy)]
+pub struct Viewer<'a> {
+    /// The caller's name.
+    pub principal: Option<&'a str>,
+    /// The caller's groups.
+    pub groups: &'a [String],
+    /// The time.
+    pub now: SystemTime,
+}
 
 impl Policy {
+    /// Whether callers may use some models only.
+    pub(crate) fn hides_models(&self) -> bool {
+        self.depends_on_model() || !self.rules.is_empty()
+    }
+
     /// Whether a caller may use the model that an id names: some operation that runs a model would be carried.
-    pub fn may_use(&self, principal: Option<&str>, id: &str) -> bool {
-        self.resolve_model(id).is_ok_and(|id| self.takes_model(principal, &id))
+    pub fn may_use(&self, viewer: Viewer<'_>, id: &str) -> bool {
+        self.resolve_model(id).is_ok_and(|id| self.takes_model(viewer, &id))
     }
 
     /// Refuses to describe a model that the caller may not use, as the lists do not show it.
-    pub(crate) fn check_described(&self, call: &Call, principal: Option<&str>) -> Result<(), ModelRefusal> {
+    pub(crate) fn check_described(&self, call: &Call, viewer: Viewer<'_>) -> Result<(), ModelRefusal> {
         let describes = call.operation.describes_model() || call.operation == Operation::GetInferenceProfile;
-        let id = call.labels.first().filter(|_| describes && self.depends_on_model());
+        let id = call.labels.first().filter(|_| describes && self.hides_models());
         let Some(id) = id.map(|id| self.resolve_model(id)).transpose()? else { return Ok(()) };
-        if self.takes_model(principal, &id) { Ok(()) } else { Err(ModelRefusal::NoClass(id)) }
+        if self.takes_model(viewer, &id) { Ok(()) } else { Err(ModelRefusal::NoClass(id)) }
     }
 
     /// Whether an operation names its model where the rules for models do not see it: the class is chosen before the body
@@ -29,8 +47,9 @@ impl Policy {
         has_model(operation) && too_late()
     }
 
-    /// Whether a class takes a call of the caller that runs the model.
-    fn takes_model(&self, principal: Option<&str>, id: &str) -> bool {
+    /// Whether a class takes a call of the caller that runs the model, and the rules allow it.
+    fn takes_model(&self, viewer: Viewer<'_>, id: &str) -> bool {
+        let Viewer { principal, groups, now } = viewer;
         let running = OPERATIONS.iter().copied().filter(|operation| runs_model(*operation));
         let mut carried =
             running.filter(|operation| self.check_operation(*operation).is_ok() && !self.hides_model(*operation));
@@ -38,7 +57,16 @@ impl Policy {
             let model = operation.names_model().then_some(id);
             let subject = Subject { operation, model, principal, body_bytes: None };
             // A call has some length: the condition that is looked at last does not count.
-            self.classes.iter().any(|class| matches!(class.mismatch(subject), None | Some("body_bytes")))
+            let takes = |class: &&RouteClass| matches!(class.mismatch(subject), None | Some("body_bytes"));
+            self.classes.iter().filter(takes).any(|class| {
+                let named = [ModelId::new(id)];
+                // What a body may decide is not refused here.
+                let body = Body { awaited: true, ..Body::default() };
+                let models = Models { named: &named, ..Models::default() };
+                let (class, regions) = (class.name(), class.regions());
+                let call = rules::Subject { operation, principal, groups, models, class, regions, body, now };
+                !matches!(self.rules.decide(&call), Decision::Denied(_))
+            })
         })
     }
 }
@@ -65,6 +93,10 @@ mod tests {
             "optional_operations": ["batch_jobs"],
         });
         Policy::parse(document.to_string().as_bytes(), None).unwrap()
+    }
+
+    fn viewer(principal: Option<&str>) -> Viewer<'_> {
+        Viewer { principal, groups: &[], now: SystemTime::UNIX_EPOCH }
     }
 
     fn any() -> Value {
@@ -105,7 +137,7 @@ mod tests {
             (json!({}), class(json!({"operations": ["Rerank"]})), None, "amazon.rerank-v1:0", false),
         ] {
             let policy = policy(models.clone(), classes.clone());
-            assert_eq!(policy.may_use(principal, id), wanted, "{models} {classes} {principal:?} {id}");
+            assert_eq!(policy.may_use(viewer(principal), id), wanted, "{models} {classes} {principal:?} {id}");
         }
     }
 
@@ -119,18 +151,55 @@ mod tests {
             "/inference-profiles/us.anthropic.claude-v2",
             "/inference-profiles/a1b2c3d4e5f6",
         ] {
-            assert!(denied.check_described(&get(path), None).is_err(), "{path}");
-            assert_eq!(policy(json!({}), any()).check_described(&get(path), None), Ok(()), "{path}");
+            assert!(denied.check_described(&get(path), viewer(None)).is_err(), "{path}");
+            assert_eq!(policy(json!({}), any()).check_described(&get(path), viewer(None)), Ok(()), "{path}");
         }
-        assert_eq!(denied.check_described(&get("/foundation-models/amazon.nova-lite-v1:0"), None), Ok(()));
-        assert_eq!(denied.check_described(&get("/custom-models/a1b2c3d4e5f6"), None), Ok(()));
+        assert_eq!(denied.check_described(&get("/foundation-models/amazon.nova-lite-v1:0"), viewer(None)), Ok(()));
+        assert_eq!(denied.check_described(&get("/custom-models/a1b2c3d4e5f6"), viewer(None)), Ok(()));
         let confined = json!([
             {"name": "claude", "models": ["anthropic.*"], "principals": ["app"], "paths": ["dx"]},
             {"name": "lists", "operations": ["GetFoundationModel"], "paths": ["dx"]},
         ]);
         let confined = policy(json!({}), confined);
         let get = get("/foundation-models/anthropic.claude-v2");
-        assert_eq!(confined.check_described(&get, Some("app")), Ok(()));
-        assert_eq!(confined.check_described(&get, None), Err(ModelRefusal::NoClass(CLAUDE.to_owned())));
+        assert_eq!(confined.check_described(&get, viewer(Some("app"))), Ok(()));
+        assert_eq!(confined.check_described(&get, viewer(None)), Err(ModelRefusal::NoClass(CLAUDE.to_owned())));
+    }
+
+    #[test]
+    fn rules_hide_what_they_refuse() {
+        let mut document = json!({
+            "role": "gateway", "regions": {"us-east-1": {}}, "route_classes": any(), "principal": [{"from": "mtls"}],
+            "rules": [
+                {"id": "all", "effect": "allow", "principals": ["app"]},
+                {"id": "no-opus", "effect": "deny", "models": ["*opus*"]},
+                {"id": "team", "effect": "allow", "groups": ["team"], "models": ["anthropic.*"], "max_tokens": 9},
+            ],
+        });
+        let load = |document: &Value| Policy::parse(document.to_string().as_bytes(), None).unwrap();
+        let policy = load(&document);
+        let team = ["team".to_owned()];
+        let in_team = Viewer { groups: &team, ..viewer(None) };
+        for (viewer, id, wanted) in [
+            (viewer(Some("app")), CLAUDE, true),
+            (viewer(Some("app")), "amazon.nova-lite-v1:0", true),
+            (viewer(Some("app")), "us.anthropic.claude-opus-5", false),
+            (viewer(Some("other")), CLAUDE, false),
+            (viewer(None), CLAUDE, false),
+            // A limit may be met.
+            (in_team, CLAUDE, true),
+            (in_team, "amazon.nova-lite-v1:0", false),
+            (in_team, "anthropic.claude-opus-5", false),
+        ] {
+            assert_eq!(policy.may_use(viewer, id), wanted, "{viewer:?} {id}");
+        }
+        let get = Call::recognise("GET", "/foundation-models/anthropic.claude-v2").unwrap();
+        assert_eq!(policy.check_described(&get, viewer(Some("app"))), Ok(()));
+        assert!(policy.check_described(&get, viewer(Some("other"))).is_err());
+        // Rules that are only tried hide nothing.
+        for rule in document["rules"].as_array_mut().unwrap() {
+            rule["mode"] = json!("dry_run");
+        }
+        assert!(load(&document).may_use(viewer(None), CLAUDE));
     }
 }
