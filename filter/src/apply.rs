@@ -2,6 +2,7 @@
 
 use crate::host::{self, HostError};
 use crate::relay_state;
+use filter_core::headers::Headers;
 use filter_core::reply::{Refusal, Reply};
 use filter_core::step::RequestStep;
 use proxy_wasm::types::{Action, LogLevel};
@@ -18,6 +19,12 @@ pub(crate) fn apply(step: RequestStep, request_id: &str) -> Result<Action, HostE
         // The stream of the downstream chain edits before this.
         RequestStep::EditBody => Ok(send_reply(&Refusal::NotConfigured.reply(), request_id)),
         RequestStep::Reply(reply) => Ok(send_reply(&reply, request_id)),
+        RequestStep::Answer(answer) => {
+            let id = ("x-amzn-requestid", request_id.as_bytes().to_vec());
+            let headers: Vec<_> = answer.headers.into_iter().chain([id]).collect();
+            host::send_reply(answer.status, "bedrock_gateway", &headers, &answer.body)?;
+            Ok(Action::Pause)
+        }
         RequestStep::Forward(forward) => {
             // The headers last: a failure after them would leave the request ready to go.
             for (name, value) in &forward.states {
@@ -56,9 +63,23 @@ pub(crate) fn fail(error: HostError, request_id: &str) -> Action {
 
 /// Replies to the client, or resets its stream if the host cannot reply. Either way nothing goes upstream.
 pub(crate) fn send_reply(reply: &Reply, request_id: &str) -> Action {
-    if let Err(error) = host::send_reply(reply.status, "bedrock_gateway", &reply.headers(request_id), &reply.body()) {
+    if let Err(error) =
+        host::send_reply(reply.status, "bedrock_gateway", &reply.headers(request_id), &reply.body(request_id))
+    {
         host::log(LogLevel::Error, &format!("request {request_id} is reset, because its reply failed: {error}"));
         host::reset_request();
+    }
+    Action::Pause
+}
+
+/// Sends a response in place of one that has no body.
+pub(crate) fn send_response(headers: &Headers, body: &[u8]) -> Action {
+    let status = headers.get_str(":status").and_then(|status| status.parse().ok()).unwrap_or(502);
+    let own = |name: &str| name.starts_with(':') || name == "content-length";
+    let others = headers.iter().filter(|(name, _)| !own(name)).map(|(name, value)| (name, value.to_vec()));
+    if let Err(error) = host::send_reply(status, "bedrock_gateway", &others.collect::<Vec<_>>(), body) {
+        host::log(LogLevel::Error, &format!("a response is reset, because another cannot be sent: {error}"));
+        host::reset_response();
     }
     Action::Pause
 }

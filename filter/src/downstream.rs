@@ -83,7 +83,7 @@ impl Call {
         if let RequestStep::RecordIntent(intent) = step {
             return self.record(*intent);
         }
-        if matches!(step, RequestStep::Reply(_)) && !self.may_reply() {
+        if matches!(step, RequestStep::Reply(_) | RequestStep::Answer(_)) && !self.may_reply() {
             host::reset_request();
             return Action::Pause;
         }

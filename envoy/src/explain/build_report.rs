@@ -287,7 +287,7 @@ impl Refusal {
     fn new(reply: &Reply) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         let headers = reply.headers("").into_iter().map(|(name, value)| (name.to_owned(), text(value))).collect();
-        Self { status: reply.status, headers, body: text(reply.body()) }
+        Self { status: reply.status, headers, body: text(reply.body("")) }
     }
 }
 

@@ -162,6 +162,9 @@ pub struct ExchangeFacts {
     /// The operation's name (`Converse`, `ListFoundationModels` …); absent if the request matches no operation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<String>,
+    /// The API that the client called, if not Bedrock's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api: Option<String>,
     /// The model id that the client named, decoded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,

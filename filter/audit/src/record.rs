@@ -28,6 +28,8 @@ audit_record! {
     source_address: Option<String> = Envoy(envoy.source_address),
     /// The Bedrock operation (`Converse`).
     operation: Option<String> = Gateway(exchange.operation),
+    /// The API that the client called, if not Bedrock's: `lambda` (the configuration's `lambda_api`).
+    api: Option<String> = Gateway(exchange.api),
     /// The model id or alias that the client named.
     model_asked: Option<String> = Gateway(exchange.model),
     /// The model id or inference profile of the last attempt.
@@ -169,6 +171,7 @@ mod tests {
             id: "the id".to_owned(),
             principal: text("the principal"),
             operation: text("the operation"),
+            api: text("the api"),
             model: text("the model asked"),
             project: text("the project"),
             class: text("the class"),

@@ -9,13 +9,13 @@
 mod facts;
 mod held;
 mod judge;
+mod lambda;
 mod response;
 
 pub use facts::Endpoint;
 pub use response::changes_protocol;
 
 use crate::buffers::{Full, Phase};
-use crate::caller::Address;
 use crate::config::{Auth, Role};
 use crate::credentials::store::CredentialStatus;
 use crate::frame_guard::FrameGuard;
@@ -27,9 +27,8 @@ use crate::operation::{CallError, Operation};
 use crate::pending::{PendingCall, PreparedCall, Route, content_length, recognise, resolve, unknown_path};
 use crate::pins::{self, Pins};
 use crate::policy::{Policy, Viewer};
-use crate::principal::PrincipalError;
 use crate::quota::Demand;
-use crate::reply::{Refusal, is_grpc, names_other_charset};
+use crate::reply::{Answer, Refusal, Reply, is_grpc, names_other_charset};
 use crate::request_body::{RequestBody, members};
 use crate::request_metadata::{MetadataProblem, Places, Values};
 use crate::route::Subject;
@@ -49,9 +48,6 @@ use std::time::{Duration, SystemTime};
 const OVERLONG: u64 = 8;
 /// How long a call whose buffered body was dropped may go on sending before it is refused.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// What Envoy proved of the caller.
-type Proved<T> = Result<T, PrincipalError>;
 
 /// One exchange on the downstream side.
 #[derive(Debug, Default)]
@@ -79,6 +75,8 @@ pub struct Exchange {
     /// What is changed in the response, and how many bytes of its body are held for that.
     edit: Option<Edit>,
     held: usize,
+    /// Whether the call is of the Lambda-based proxy's API.
+    lambda: bool,
     /// Whether Envoy turns its replies to this call into gRPC's form.
     translated: bool,
     /// The status of the gateway's own reply.
@@ -90,6 +88,8 @@ pub struct Exchange {
 enum State {
     #[default]
     Start,
+    /// A call of the Lambda-based proxy's API, which is held whole before anything is decided.
+    Unwrapping { headers: Headers, caller: Box<lambda::Caller>, length: u64 },
     /// Headers held, body being read.
     Reading {
         pending: Box<PendingCall>,
@@ -98,20 +98,11 @@ enum State {
         length: u64,
     },
     /// Body complete, and about to be edited.
-    Editing {
-        pending: Box<PendingCall>,
-        places: Places,
-    },
+    Editing { pending: Box<PendingCall>, places: Places },
     /// Complete, but for credentials or its intent.
-    Waiting {
-        prepared: Box<PreparedCall>,
-        since: SystemTime,
-        length: u64,
-    },
+    Waiting { prepared: Box<PreparedCall>, since: SystemTime, length: u64 },
     /// Gone upstream; a body may still stream.
-    Forwarded {
-        length: u64,
-    },
+    Forwarded { length: u64 },
     /// Refused, while the client is still sending. The body is read to its end before the reply, or `until` a time: the client
     /// would take the closed connection for a network failure, and try again.
     Discarding {
@@ -121,6 +112,7 @@ enum State {
         /// Whether the part that was buffered has been dropped. A client that sends nothing more gets its reply without it.
         dropped: bool,
     },
+    /// Or answered by the gateway itself.
     Refused,
 }
 
@@ -169,11 +161,23 @@ impl Exchange {
 
     /// Refuses the call whatever its state.
     pub fn refuse(&mut self, refusal: &Refusal) -> RequestStep {
-        let reply = refusal.reply();
+        let reply = self.reply(refusal);
         self.facts.error = Some(reply.error.to_owned());
         self.reply_status = Some(reply.status);
         self.state = State::Refused;
         RequestStep::Reply(reply)
+    }
+
+    /// The reply in the form of the API that the client calls.
+    fn reply(&self, refusal: &Refusal) -> Reply {
+        Reply { lambda: self.lambda, ..refusal.reply() }
+    }
+
+    /// Answers a call that nothing is sent for.
+    fn answer(&mut self, answer: Answer) -> RequestStep {
+        self.reply_status = Some(answer.status);
+        self.state = State::Refused;
+        RequestStep::Answer(answer)
     }
 
     /// How the request's body is handled from now on.
@@ -181,7 +185,7 @@ impl Exchange {
         match self.state {
             State::Reading { .. } => RequestBodyMode::Hash,
             State::Waiting { .. } if self.spending.reads_body() => RequestBodyMode::Hash,
-            State::Editing { .. } | State::Waiting { .. } => RequestBodyMode::Hold,
+            State::Unwrapping { .. } | State::Editing { .. } | State::Waiting { .. } => RequestBodyMode::Hold,
             State::Discarding { .. } => RequestBodyMode::Discard,
             State::Forwarded { .. } if self.spending.reads_body() => RequestBodyMode::Observe,
             State::Start | State::Forwarded { .. } | State::Refused => RequestBodyMode::Stream,
@@ -191,7 +195,11 @@ impl Exchange {
     /// How far the call is, as far as its memory is concerned.
     pub fn phase(&self) -> Phase {
         match self.state {
-            State::Start | State::Reading { .. } | State::Editing { .. } | State::Waiting { .. } => Phase::Held,
+            State::Start
+            | State::Unwrapping { .. }
+            | State::Reading { .. }
+            | State::Editing { .. }
+            | State::Waiting { .. } => Phase::Held,
             State::Forwarded { .. } => Phase::Sent,
             State::Discarding { dropped: false, .. } => Phase::Leaving,
             State::Discarding { dropped: true, .. } => Phase::Dropped,
@@ -203,13 +211,16 @@ impl Exchange {
     fn request_headers(
         &mut self,
         headers: &Headers,
-        (principal, groups, address): (Proved<Option<String>>, Proved<Vec<String>>, Option<Address>),
+        (principal, groups, address): lambda::Caller,
         end_of_stream: bool,
         context: Context<'_>,
     ) -> Result<RequestStep, Refusal> {
         let policy = context.policy;
-        self.times.request = Some(context.now);
+        self.times.request.get_or_insert(context.now);
         self.translated = is_grpc(headers);
+        if let Some(asked) = policy.lambda_api.as_ref().filter(|_| !self.lambda).and_then(|api| api.asked(headers)) {
+            return self.lambda_headers(asked, headers, (principal, groups, address), end_of_stream, context);
+        }
         let principal = principal.map(|name| self.facts.principal = name);
         let groups = groups.map(|groups| self.groups = groups);
         let call = recognise(headers).inspect_err(|refusal| {
@@ -239,7 +250,7 @@ impl Exchange {
         self.traced = headers.get_str("x-amzn-bedrock-trace").is_some_and(|trace| trace.starts_with("ENABLED"));
         let call = resolve(call, policy)?;
         policy.check_described(&call, self.viewer(context.now))?;
-        self.edit = Edit::of(call.operation, policy);
+        self.edit = self.edit.or_else(|| Edit::of(call.operation, policy));
         let pins = Pins::of(&call, &headers, policy)?;
         self.model = call.model().map(str::to_owned);
         let body_bytes = if end_of_stream { Some(0) } else { announced };
@@ -255,7 +266,7 @@ impl Exchange {
         let operation = call.operation;
         let edits = policy.request_metadata.edits_body(operation);
         let decides = policy.rules.limit_bodies() || members(operation).any(decides);
-        let holds = signs || edits || (policy.role == Role::Gateway && decides);
+        let holds = signs || edits || self.lambda || (policy.role == Role::Gateway && decides);
         self.judge_headers(&call, &pins, Body { bytes: body_bytes, max_tokens: None, awaited: holds }, context)?;
         policy.request_metadata.write_header(operation, self.metadata_values(), &mut headers)?;
         let output_rate = self.model.as_deref().map_or(1, |model| policy.output_rates.of(model));
@@ -340,8 +351,10 @@ impl Exchange {
 
     /// Puts the operator's request metadata into the body.
     fn edit_body(&mut self, body: &mut Vec<u8>, context: Context<'_>) -> Result<RequestStep, Refusal> {
-        let State::Editing { pending, places } = std::mem::take(&mut self.state) else {
-            return Err(Refusal::NotConfigured);
+        let (pending, places) = match std::mem::take(&mut self.state) {
+            State::Editing { pending, places } => (pending, places),
+            State::Unwrapping { headers, caller, .. } => return self.unwrap_call((&headers, *caller), body, context),
+            _ => return Err(Refusal::NotConfigured),
         };
         context.policy.request_metadata.write_body(places, self.metadata_values(), body)?;
         let hasher = (context.policy.auth != Auth::Bearer).then(|| Sha256::new().chain_update(&body));
@@ -387,6 +400,7 @@ impl Exchange {
             State::Discarding { .. } => Ok(RequestStep::DiscardBody),
             State::Waiting { .. } if self.intent == IntentState::Asked => Ok(RequestStep::AwaitIntent),
             State::Waiting { .. } => Ok(RequestStep::AwaitCredentials),
+            State::Unwrapping { .. } => Ok(if end_of_stream { RequestStep::EditBody } else { RequestStep::AwaitBody }),
             State::Start | State::Reading { .. } | State::Editing { .. } | State::Forwarded { .. } | State::Refused => {
                 Ok(RequestStep::Continue)
             }
@@ -416,7 +430,11 @@ impl Exchange {
     }
 
     fn discard(&mut self, full: Full, dropped: bool, now: SystemTime) -> bool {
-        let (State::Reading { length, .. } | State::Waiting { length, .. }) = &self.state else { return false };
+        let (State::Unwrapping { length, .. } | State::Reading { length, .. } | State::Waiting { length, .. }) =
+            &self.state
+        else {
+            return false;
+        };
         let (refusal, until) = (Refusal::BuffersFull(full), Some(now + PATIENCE));
         self.state = State::Discarding { refusal, length: *length, until, dropped };
         true
@@ -453,9 +471,10 @@ impl Exchange {
             *dropped = true;
         }
         let (length, most) = match &mut self.state {
-            State::Reading { length, .. } | State::Forwarded { length } | State::Waiting { length, .. } => {
-                (length, limit)
-            }
+            State::Unwrapping { length, .. }
+            | State::Reading { length, .. }
+            | State::Forwarded { length }
+            | State::Waiting { length, .. } => (length, limit),
             State::Discarding { length, .. } => (length, limit.saturating_mul(OVERLONG)),
             State::Start | State::Editing { .. } | State::Refused => return Ok(()),
         };
@@ -465,7 +484,7 @@ impl Exchange {
             return Ok(());
         }
         let refusal = Refusal::BodyTooLong { limit };
-        if matches!(self.state, State::Reading { .. }) {
+        if matches!(self.state, State::Unwrapping { .. } | State::Reading { .. }) {
             self.state = State::Discarding { refusal, length, until: None, dropped: true };
             return Ok(());
         }

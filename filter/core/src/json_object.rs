@@ -55,12 +55,20 @@ impl<'a> Object<'a> {
         let (before, after) = (self.text.get(..start), self.text.get(end..));
         [before.unwrap_or_default(), instead, after.unwrap_or_default()].concat()
     }
+
+    /// The object with a member before all others.
+    pub(crate) fn with_first(&self, member: &str) -> String {
+        let (before, after) = self.text.split_once('{').unwrap_or_default();
+        let comma = if self.members.is_empty { "" } else { "," };
+        format!("{before}{{{member}{comma}{after}")
+    }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Members<'a> {
     /// Each member at most twice, which is once too often.
     wanted: Vec<(&'static str, &'a RawValue)>,
+    is_empty: bool,
 }
 
 /// Collects the members of these names.
@@ -74,8 +82,9 @@ impl<'de> Visitor<'de> for Wanted<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = Members::default();
+        let mut members = Members { wanted: Vec::new(), is_empty: true };
         while let Some((key, value)) = map.next_entry::<String, &RawValue>()? {
+            members.is_empty = false;
             let times = |name: &str| members.wanted.iter().filter(|(known, _)| *known == name).count();
             if let Some(name) = self.0.iter().find(|name| **name == key && times(name) < 2) {
                 members.wanted.push((*name, value));
@@ -95,6 +104,8 @@ mod tests {
         let object = Object::parse(text.as_bytes(), &["a", "bb", "c", "d"]).unwrap();
         let value = object.get("bb").unwrap().unwrap();
         assert_eq!(object.with(value, "[]"), " {\"a\" : 1.50, \"b\\u0062\": [] ,\"c\":\"ä\"}\n");
+        assert_eq!(object.with_first("\"n\":0"), format!(" {{\"n\":0,{}", &text[2..]));
+        assert_eq!(Object::parse(b" { }", &[]).unwrap().with_first("\"n\":0"), " {\"n\":0 }");
         assert_eq!(object.text("c"), Ok(Some("ä".to_owned())));
         assert_eq!(object.text("a"), Err(ObjectProblem::Member("a", "a string")));
         assert_eq!(object.text("d"), Ok(None));

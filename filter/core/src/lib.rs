@@ -24,6 +24,7 @@ pub mod headers;
 pub mod intent;
 pub mod inventory;
 pub mod json_object;
+pub mod lambda_api;
 pub(crate) mod latency;
 pub mod limits;
 pub mod metrics;

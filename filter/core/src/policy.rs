@@ -11,6 +11,7 @@ use crate::bedrock_headers;
 use crate::buffers::Budgets;
 use crate::config::{self, Auth, Config, ConfigError, GroupSource, Limits, Principal, Role, at};
 use crate::credentials::source::CredentialSources;
+use crate::lambda_api::LambdaApi;
 use crate::model::{self, GovCloudId, Pattern, patterns};
 use crate::names::{PathName, RegionName};
 use crate::operation::{Operation, OperationGroup, Service, arn_account};
@@ -61,6 +62,8 @@ pub struct Policy {
     /// Headers that cross besides the known ones.
     pub(crate) headers: Vec<String>,
     pub(crate) request_metadata: RequestMetadata,
+    /// The API of the Lambda-based proxy, if it is offered.
+    pub(crate) lambda_api: Option<LambdaApi>,
     govcloud_accounts: Vec<String>,
     regions: BTreeMap<RegionName, Region>,
     own_region: Option<RegionName>,
@@ -219,6 +222,7 @@ impl Policy {
             credentials_wait: Duration::from_millis(config.credentials_wait_ms.into()),
             headers: bedrock_headers::compile(&config.headers.allow)?,
             request_metadata: RequestMetadata::compile(config)?,
+            lambda_api: config.lambda_api.as_ref().map(LambdaApi::compile).transpose()?,
             govcloud_accounts: accounts(&config.govcloud_accounts)?,
             regions,
             own_region: config.region.clone(),

@@ -5,6 +5,7 @@ use crate::answer_problem::AnswerProblem;
 use crate::buffers::Full;
 use crate::headers::{Headers, Repeated};
 use crate::intent::IntentError;
+use crate::lambda_api::{self, EnvelopeProblem};
 use crate::limits::Exhausted;
 use crate::model::GovCloudId;
 use crate::operation::{CallError, Operation};
@@ -212,6 +213,9 @@ pub enum Refusal {
     /// The upstream wants another protocol, which no client of the gateway has asked for.
     #[error("Amazon Bedrock answered with a change of protocol (101), which the gateway does not carry.")]
     SwitchedProtocols,
+    /// A call of the Lambda-based proxy's API whose body is not as that has it.
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeProblem),
     /// An answer that the gateway edits cannot be read, so that nothing of it may pass.
     #[error("The gateway cannot read the answer of Amazon Bedrock, which it has to edit: {0}.")]
     Answer(#[from] AnswerProblem),
@@ -231,6 +235,19 @@ pub struct Reply {
     pub message: String,
     /// Seconds after which to try again (RFC 9110, `Retry-After`).
     pub retry_after: Option<u64>,
+    /// Whether it has the form of the Lambda-based proxy's API.
+    pub lambda: bool,
+}
+
+/// An answer of the gateway's own that is not a refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Its headers.
+    pub headers: Vec<(&'static str, Vec<u8>)>,
+    /// Its body.
+    pub body: Vec<u8>,
 }
 
 impl Refusal {
@@ -252,6 +269,7 @@ impl Refusal {
             | Self::Repeated(_)
             | Self::UnknownHeader(_)
             | Self::Body(_)
+            | Self::Envelope(_)
             | Self::Metadata(_)
             | Self::TwoRegions { .. }
             | Self::ModelInBody { .. }
@@ -294,7 +312,7 @@ impl Refusal {
             Self::BuffersFull(_) | Self::Busy { .. } | Self::NoIntent { .. } => Some(1),
             _ => None,
         };
-        Reply { status, error, message: self.to_string(), retry_after }
+        Reply { status, error, message: self.to_string(), retry_after, lambda: false }
     }
 }
 
@@ -321,12 +339,25 @@ impl Reply {
         if let Some(seconds) = self.retry_after {
             headers.push(("retry-after", seconds.to_string().into_bytes()));
         }
+        if self.lambda {
+            headers.push(("x-request-id", request_id.as_bytes().to_vec()));
+        }
         headers
     }
 
     /// The body: `{"message": …}`.
-    pub fn body(&self) -> Vec<u8> {
+    pub fn body(&self, request_id: &str) -> Vec<u8> {
+        if self.lambda {
+            return lambda_api::failure(self.error, &self.message, request_id);
+        }
         serde_json::json!({ "message": self.message }).to_string().into_bytes()
+    }
+}
+
+impl Answer {
+    /// A success with a JSON text.
+    pub(crate) fn json(body: Vec<u8>) -> Self {
+        Self { status: 200, headers: vec![("content-type", b"application/json".to_vec())], body }
     }
 }
 

@@ -6,7 +6,7 @@ use crate::headers::Headers;
 use crate::limits::Worker;
 use crate::policy::Policy;
 use crate::principal::PrincipalError;
-use crate::reply::Reply;
+use crate::reply::{Answer, Reply};
 use crate::shared::Shared;
 use audit::notice::Intent;
 use std::time::SystemTime;
@@ -88,6 +88,8 @@ pub enum RequestStep {
     Forward(Forward),
     /// Answer the client; nothing goes upstream.
     Reply(Reply),
+    /// The same, with something else than a refusal.
+    Answer(Answer),
 }
 
 /// How the shell handles the request's body.
@@ -136,6 +138,8 @@ pub struct WholeResponse<'a> {
     pub headers: &'a Headers,
     /// The whole body, of which earlier events had every byte.
     pub body: &'a [u8],
+    /// The region of the endpoint that it came from.
+    pub region: Option<&'a str>,
     /// The operator's decisions.
     pub policy: &'a Policy,
 }

@@ -1,10 +1,11 @@
 //! The response of a stream of the downstream chain: it passes, is rewritten, or is held and edited.
 
 use super::{CHUNK, Downstream, REQUEST_ID};
-use crate::apply::{reset_response, send_reply};
+use crate::apply::{reset_response, send_reply, send_response};
 use crate::buffered;
 use crate::host::{self, HostError};
 use crate::relay_state;
+use filter_core::envoy_names::ENDPOINT_REGION;
 use filter_core::step::{ResponseBodyMode, ResponseEvent, ResponseStep, WholeResponse};
 use proxy_wasm::types::{Action, LogLevel};
 
@@ -79,10 +80,14 @@ impl Downstream {
             body.extend(chunk);
         }
         let headers = host::response_headers()?;
-        let response = WholeResponse { headers: &headers, body: &body, policy: &plugin.policy };
+        let region = host::property(ENDPOINT_REGION).and_then(|region| String::from_utf8(region).ok());
+        let response =
+            WholeResponse { headers: &headers, body: &body, region: region.as_deref(), policy: &plugin.policy };
         let mut exchange = self.exchange();
         match exchange.on_response(ResponseEvent::Whole(response), host::now()?) {
             ResponseStep::Continue => Ok(Action::Continue),
+            // Envoy takes no body for a response that came without one.
+            ResponseStep::Edit { headers, body } if self.held == 0 => Ok(send_response(&headers, &body)),
             ResponseStep::Edit { headers, body } => {
                 host::replace_response_body(&body)?;
                 host::set_response_headers(&headers)?;

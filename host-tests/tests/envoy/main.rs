@@ -26,6 +26,7 @@ mod intents;
 mod isolation;
 mod istio;
 mod keepalive;
+mod lambda_api;
 mod lists;
 mod metrics;
 mod moto;

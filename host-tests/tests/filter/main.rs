@@ -10,6 +10,7 @@ mod configuration;
 mod credentials;
 mod gateway;
 mod intents;
+mod lambda_api;
 mod limits;
 mod lists;
 mod metrics;

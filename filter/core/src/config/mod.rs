@@ -4,6 +4,7 @@
 mod connections;
 mod error;
 mod json;
+mod lambda_api;
 mod locate;
 mod nearest;
 mod read;
@@ -15,6 +16,7 @@ mod tagged;
 pub use connections::Connections;
 pub(crate) use error::at;
 pub use error::{ConfigError, Position};
+pub use lambda_api::LambdaApi;
 pub use locate::locate;
 pub use nearest::nearest;
 pub use rules::{Effect, GroupSource, Rule, RuleMode};
@@ -73,6 +75,10 @@ pub struct Config {
     /// Groups of operations that are carried besides the others; none if left out. An operation of another group is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub optional_operations: Vec<OperationGroup>,
+    /// The API of the Lambda-based proxy that the gateway replaces, for clients that are written for it. Left out, its paths are
+    /// unknown (404).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lambda_api: Option<LambdaApi>,
     /// Where the caller's name comes from; the first source that has one wins. Empty: callers have no name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub principal: Vec<Principal>,

@@ -35,6 +35,7 @@ fn full() -> Value {
         "govcloud_accounts": ["111122223333"], "headers": {"allow": ["x-amzn-bedrock-new"]},
         "request_metadata": {"caller": "{principal}"},
         "optional_operations": ["batch_jobs", "agent_runtime"],
+        "lambda_api": {"stage": "prod", "region": "us-gov-east-1"},
         "principal": [{"from": "mtls"}, {"from": "jwt", "payload": "p", "claim": "sub"}],
         "groups": [{"from": "jwt", "payload": "p", "claim": "groups"}],
         "rules": [{

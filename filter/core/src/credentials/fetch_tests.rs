@@ -144,6 +144,31 @@ fn a_secret_comes_from_agent_or_service() {
     assert_eq!(keys(&fetched.unwrap()), ("AKIDX", "x", None));
 }
 
+/// The secret of the Lambda-based proxy too.
+#[test]
+fn a_secret_has_one_of_two_forms() {
+    let agent = plan(&json!({"source": "secrets_manager", "cluster": "agent", "secret": "s"}));
+    let read = |secret: &str| run(&agent, &[(200, &json!({ "SecretString": secret }).to_string())]).1;
+    for (secret, wanted) in [
+        (r#"{"bedrock_api_key":"ABSKx","region":"us-east-1"}"#, ("", "ABSKx", None)),
+        (r#"{"bedrock_bearer_token":"ABSKx"}"#, ("", "ABSKx", None)),
+        (r#"{"aws_access_key_id":"AKIDX","aws_secret_access_key":"x","region":"us-east-1"}"#, ("AKIDX", "x", None)),
+    ] {
+        assert_eq!(keys(&read(secret).unwrap()), wanted, "{secret}");
+    }
+    for secret in [
+        r#"{"bedrock_api_key":"ABSKx","aws_access_key_id":"AKIDX","aws_secret_access_key":"x"}"#,
+        r#"{"bedrock_api_key":"ABSKx","bedrock_bearer_token":"ABSKy"}"#,
+        r#"{"bedrock_api_key":"ABSKx","ApiKey":"ABSKx"}"#,
+        r#"{"aws_access_key_id":"AKIDX","region":"us-east-1"}"#,
+        r#"{"region":"us-east-1"}"#,
+        r#"{"bedrock_api_key":1}"#,
+    ] {
+        let error = read(secret).unwrap_err();
+        assert!(error.contains("does not hold either"), "{secret}: {error}");
+    }
+}
+
 #[test]
 fn federation_exchanges_a_token_for_keys() {
     let plan = plan(&federation());

@@ -43,7 +43,7 @@ pub enum ResponseError {
     Time(&'static str),
     /// A secret that holds neither keys nor an API key, or both.
     #[error(
-        "the secret holds neither access keys nor an API key: want a JSON object with AccessKeyId and SecretAccessKey, or with ApiKey"
+        "the secret does not hold either access keys or an API key: want a JSON object with AccessKeyId and SecretAccessKey, or with ApiKey"
     )]
     Secret,
     /// A secret that does not hold a certificate and a key.
@@ -91,7 +91,13 @@ struct SecretKeys {
         rename = "SessionToken"
     )]
     session_token: Option<String>,
-    #[serde(alias = "api_key", alias = "AWS_BEARER_TOKEN_BEDROCK", rename = "ApiKey")]
+    #[serde(
+        alias = "api_key",
+        alias = "bedrock_api_key",
+        alias = "bedrock_bearer_token",
+        alias = "AWS_BEARER_TOKEN_BEDROCK",
+        rename = "ApiKey"
+    )]
     api_key: Option<String>,
 }
 

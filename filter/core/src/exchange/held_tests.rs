@@ -20,7 +20,7 @@ fn respond(client: &mut Client, head: &[(&str, &str)], body: &[u8]) -> ResponseS
         assert_eq!(client.response(ResponseEvent::Body { chunk }), ResponseStep::Continue);
     }
     let policy = policy("gateway", "sigv4");
-    client.response(ResponseEvent::Whole(WholeResponse { headers: &head, body, policy: &policy }))
+    client.response(ResponseEvent::Whole(WholeResponse { headers: &head, body, region: None, policy: &policy }))
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The response of an exchange: usage is read as it passes, and a relayed stream's end is checked.
 
-use super::{Exchange, Relay, State};
+use super::{Exchange, Relay, State, held};
 use crate::frame_guard::{FrameGuard, StreamEnd};
 use crate::headers::Headers;
 use crate::operation::Operation;
@@ -54,7 +54,7 @@ impl Exchange {
             self.edit = None;
             return ResponseStep::Continue;
         }
-        let status = headers.get_str(":status").and_then(|status| status.parse().ok()).unwrap_or(0);
+        let status = held::status_of(headers);
         if changes_protocol(headers) {
             return self.refuse_response(&Refusal::SwitchedProtocols);
         }
@@ -85,7 +85,7 @@ impl Exchange {
 
     /// Replies something else than the response, of which nothing has passed.
     pub(super) fn refuse_response(&mut self, refusal: &Refusal) -> ResponseStep {
-        let reply = refusal.reply();
+        let reply = self.reply(refusal);
         self.facts.error = Some(reply.error.to_owned());
         self.edit = None;
         self.state = State::Refused;
