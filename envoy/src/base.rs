@@ -14,6 +14,9 @@ use crate::position::{not_yaml, place};
 pub const BASE: &str = include_str!("../base.yaml");
 /// The cluster of the collector's socket.
 pub(crate) const AUDIT_CLUSTER: &str = "audit";
+/// The listener through which polls of the catalogue go, and the cluster that leads to it.
+pub(crate) const POLLS_LISTENER: &str = "polls";
+pub(crate) const POLLS_CLUSTER: &str = "bedrock-polls";
 /// Name of the filter in the clusters.
 const SIGNER: &str = "bedrock.signer";
 
@@ -71,16 +74,27 @@ impl Base {
 
     /// Name of the cluster that leads to the relay's listener, if there is one.
     pub fn relay(&self) -> Option<&str> {
-        let clusters = self.config.pointer("/static_resources/clusters").and_then(Value::as_array);
         let internal = |cluster: &&Value| cluster.to_string().contains("\"envoy_internal_address\"");
-        clusters.into_iter().flatten().find(internal)?.get("name")?.as_str()
+        let mut names = self.clusters().filter(internal).filter_map(|cluster| cluster.get("name")?.as_str());
+        names.find(|name| *name != POLLS_CLUSTER)
     }
 
     /// Name of the cluster of the audit collector's socket, if there is one.
     pub fn collector(&self) -> Option<&str> {
-        let clusters = self.config.pointer("/static_resources/clusters").and_then(Value::as_array);
-        let mut names = clusters.into_iter().flatten().filter_map(|cluster| cluster.get("name")?.as_str());
-        names.find(|name| *name == AUDIT_CLUSTER)
+        self.cluster_named(AUDIT_CLUSTER)
+    }
+
+    /// Name of the cluster that polls of the catalogue go through, if there is one.
+    pub fn polls(&self) -> Option<&str> {
+        self.cluster_named(POLLS_CLUSTER)
+    }
+
+    fn cluster_named(&self, name: &str) -> Option<&str> {
+        self.clusters().filter_map(|cluster| cluster.get("name")?.as_str()).find(|known| *known == name)
+    }
+
+    fn clusters(&self) -> impl Iterator<Item = &Value> {
+        self.config.pointer("/static_resources/clusters").and_then(Value::as_array).into_iter().flatten()
     }
 
     /// Removes a listener.

@@ -48,6 +48,9 @@ pub enum BootstrapError {
         "the Envoy configuration has no cluster `{0}`, which `audit.cluster` names: add it, or leave the key `audit` out"
     )]
     NoCollector(String),
+    /// No cluster has the name of the one for polls.
+    #[error("the Envoy configuration has no cluster `{0}`, which `catalogue.cluster` names; leave that key out")]
+    NoPolls(String),
     /// It has no cluster for the relay.
     #[error("the Envoy configuration has no cluster `{0}`, which `stream_relay` names; leave the key out")]
     NoRelay(String),

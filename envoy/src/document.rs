@@ -119,6 +119,9 @@ impl Written {
             Some(relay) => Some(config.stream_relay.unwrap_or_else(|| relay.to_owned())),
             None => None,
         };
+        if let (Some(catalogue), Some(polls)) = (&mut config.catalogue, base.polls()) {
+            catalogue.cluster.get_or_insert_with(|| polls.to_owned());
+        }
         let own = base.collector();
         let collector = own.is_some() && config.audit.as_ref().is_none_or(|audit| Some(audit.cluster.as_str()) == own);
         if let (true, Some(cluster)) = (collector, own) {

@@ -193,9 +193,10 @@ fn difference(old: &Value, new: &Value) -> Option<String> {
 }
 
 /// Keys of a document that Envoy's clusters and routes are made of.
-const RESTART: [&str; 17] = [
+const RESTART: [&str; 18] = [
     "auth",
     "bandwidth_kbps",
+    "catalogue",
     "cluster",
     "credential_sets",
     "credentials",

@@ -4,6 +4,7 @@
 
 mod apply;
 mod buffered;
+mod catalogue;
 mod collector;
 mod connections;
 mod downstream;

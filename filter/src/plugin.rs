@@ -3,6 +3,7 @@
 use crate::host;
 use crate::metrics::Metrics;
 use crate::waiting::Waiting;
+use filter_core::catalogue::CatalogueStore;
 use filter_core::config::ConfigError;
 use filter_core::credentials::store::CredentialStore;
 use filter_core::limits::Worker;
@@ -16,6 +17,7 @@ const PATH_ORDER: &str = "BEDROCK_PATHS";
 
 thread_local! {
     static WORKER: Rc<Worker> = Rc::new(Worker::new(host::worker()));
+    static CATALOGUE: Rc<CatalogueStore> = Rc::default();
 }
 
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub(crate) struct Plugin {
     pub root: u32,
     /// The same for all places of the module in this VM.
     pub worker: Rc<Worker>,
+    /// The same, too.
+    pub catalogue: Rc<CatalogueStore>,
 }
 
 impl Plugin {
@@ -37,14 +41,16 @@ impl Plugin {
         let policy = Policy::parse(json, environment(PATH_ORDER).as_deref())?;
         let credentials =
             CredentialStore::resolve(&policy.credential_sources, policy.auth, host::random(), &environment)?;
-        let worker = WORKER.with(Rc::clone);
-        Ok(Self { policy, credentials, metrics: Metrics::default(), waiting: Waiting::default(), root, worker })
+        let (metrics, waiting) = (Metrics::default(), Waiting::default());
+        let (worker, catalogue) = (WORKER.with(Rc::clone), CATALOGUE.with(Rc::clone));
+        Ok(Self { policy, credentials, metrics, waiting, root, worker, catalogue })
     }
 
     pub(crate) fn context(&self, now: SystemTime) -> Context<'_> {
         Context {
             policy: &self.policy,
             credentials: &self.credentials,
+            catalogue: &self.catalogue,
             shared: &host::SharedData,
             worker: &self.worker,
             now,

@@ -1,7 +1,7 @@
 //! What the gateway role and the relay know of one another's calls.
 //!
 //! Both run in one VM and share nothing but its memory. There is one [`RelayEntry`] for each call in the relay; it ends with the
-//! gateway role's stream.
+//! gateway role's stream. Polls of the catalogue go the same way.
 
 use filter_core::step::RelayedCall;
 use std::cell::RefCell;
@@ -67,6 +67,11 @@ pub(crate) fn update(id: &str, change: impl FnOnce(&mut RelayProgress)) {
             change(&mut entry.progress);
         }
     });
+}
+
+/// Whether a call is still left for the relay.
+pub(crate) fn is_left(id: &str) -> bool {
+    ENTRIES.with_borrow(|entries| entries.get(id).is_some_and(|entry| entry.sent.is_some()))
 }
 
 /// Ends a call. If the relay has not taken it, its client has left.

@@ -1,6 +1,7 @@
 //! The root context: configuration, ticks and new streams. There is one for each place of the module in Envoy's configuration.
 
 use crate::buffered;
+use crate::catalogue::{self, Catalogue};
 use crate::collector;
 use crate::connections::{self, Connection};
 use crate::downstream::Downstream;
@@ -35,6 +36,7 @@ pub(crate) struct Root {
     source: Option<Rc<Place>>,
     connections: Option<connections::Shared>,
     refresh: Refresh,
+    catalogue: Catalogue,
     /// The period of ticks.
     tick: Cell<Duration>,
 }
@@ -49,6 +51,7 @@ impl Root {
             source: None,
             connections: None,
             refresh: Refresh::default(),
+            catalogue: Catalogue::default(),
             tick: Cell::new(TICK),
         }
     }
@@ -79,6 +82,7 @@ impl Root {
         if plugin.policy.role != Role::Signer {
             collector::start();
         }
+        catalogue::start(&plugin);
         // Role `gateway` also needs it to keep its budgets.
         if plugin.credentials.fetches() || plugin.policy.role != Role::Signer {
             host::set_tick_period(TICK).map_err(|error| format!("Envoy refuses to tick: {error}"))?;
@@ -107,7 +111,11 @@ impl Context for Root {
             return;
         }
         // Envoy reports a call without a response by a response without headers.
-        self.refresh.on_response(plugin, token, (headers > 0).then_some(body_size));
+        let body_size = (headers > 0).then_some(body_size);
+        if self.catalogue.on_response(plugin, token, body_size) {
+            return;
+        }
+        self.refresh.on_response(plugin, token, body_size);
         self.wake(plugin);
     }
 }
@@ -133,6 +141,7 @@ impl RootContext for Root {
             buffered::enforce(None, self.id, &plugin.policy.budgets);
             if let Ok(now) = host::now() {
                 plugin.worker.tick(&SharedData, now);
+                self.catalogue.tick(plugin, now);
                 collector::tick(plugin, now);
             }
         }

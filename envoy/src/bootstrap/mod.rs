@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use filter_core::config::{Connections, RelayPlace, SourceCluster};
 use serde_json::{Map, Value, json};
 
-use crate::base::{AUDIT_CLUSTER, Base, role_of};
+use crate::base::{AUDIT_CLUSTER, Base, POLLS_CLUSTER, POLLS_LISTENER, role_of};
 use crate::bootstrap_error::BootstrapError;
 use crate::document::Document;
 use crate::objects::for_each_object;
@@ -84,6 +84,7 @@ pub fn render(base: &Base, settings: &Settings, document: &Document) -> Result<V
     {
         return Err(BootstrapError::NoCollector(audit.cluster.clone()));
     }
+    polls(resources, document)?;
     let largest = clusters::add(resources, &base.cluster()?, settings, document)?;
     routes::replace(resources, document, largest)?;
     for_each_object(resources, &mut |object| access_log(object, settings));
@@ -176,6 +177,20 @@ fn intents(resources: &mut Value, settings: &Settings) -> Result<(), BootstrapEr
         });
     }
     Ok(())
+}
+
+/// Removes the listener and the cluster of the catalogue's polls, if there are none.
+fn polls(resources: &mut Value, document: &Document) -> Result<(), BootstrapError> {
+    let Some(cluster) = document.config().catalogue.as_ref().and_then(|catalogue| catalogue.cluster.as_ref()) else {
+        let other = |name| move |value: &Value| value.get("name").and_then(Value::as_str) != Some(name);
+        named(resources, "clusters")?.retain(other(POLLS_CLUSTER));
+        named(resources, "listeners")?.retain(other(POLLS_LISTENER));
+        return Ok(());
+    };
+    match find(named(resources, "clusters")?, cluster) {
+        Some(_) => Ok(()),
+        None => Err(BootstrapError::NoPolls(cluster.clone())),
+    }
 }
 
 /// Sets the access log file, and removes the live feed if it is not used.

@@ -226,6 +226,12 @@ fn notes(run: &DryRun<'_>, subject: &Subject, decision: &Decision) -> Vec<String
     if !run.policy.groups.is_empty() && run.groups.is_empty() {
         notes.push("the caller is in no group; give each with --group".to_owned());
     }
+    if run.policy.catalogue.is_some() && decision.operation.is_some_and(CoreOperation::names_model) {
+        notes.push(
+            "what the regions offer (`catalogue`) is not known here: the gateway may send another profile, or refuse the model"
+                .to_owned(),
+        );
+    }
     if let Subject::Record(record) = subject {
         if decision.announced.is_some_and(|length| length > 0) {
             notes.push("a record does not say whether the length of the body was announced: here it was".to_owned());

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use audit::RuleDecision;
 use filter_core::attempt::{Attempt, AttemptInput};
+use filter_core::catalogue::CatalogueStore;
 use filter_core::config::{self, Auth, Config, ConfigError, Principal};
 use filter_core::credentials::id::CredentialId;
 use filter_core::credentials::source::{CredentialSources, DEFAULT};
@@ -58,6 +59,8 @@ pub struct DryRun<'a> {
     /// Whether the environment has no credentials, and the example is used.
     pub example_key: bool,
     credentials: CredentialStore,
+    /// No region was polled.
+    catalogue: CatalogueStore,
     worker: Worker,
 }
 
@@ -144,6 +147,7 @@ impl<'a> DryRun<'a> {
             now,
             example_key,
             credentials,
+            catalogue: CatalogueStore::default(),
             worker: Worker::new(1),
         })
     }
@@ -158,6 +162,7 @@ impl<'a> DryRun<'a> {
         Context {
             policy: self.policy,
             credentials: &self.credentials,
+            catalogue: &self.catalogue,
             shared: &FreshData,
             worker: &self.worker,
             now: self.now,

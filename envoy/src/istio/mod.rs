@@ -12,6 +12,7 @@ use filter_core::operation::Service;
 use filter_core::route::services;
 use serde_json::{Map, Value, json};
 
+use crate::base::POLLS_LISTENER;
 use crate::bootstrap::{ALS_CLUSTER, ALS_LOGGER, discovery, token_file};
 use crate::bootstrap_error::BootstrapError;
 use crate::document::DocumentError;
@@ -153,6 +154,8 @@ pub fn envoy_filter(mut bootstrap: Value) -> Result<String, BootstrapError> {
     patches.extend(listeners.iter().filter(|listener| listener.get("internal_listener").is_some()).map(|listener| {
         let why = if token_file::is_listener(listener) {
             "A token's file for the filter (`token`): an internal listener that only this Envoy can connect to."
+        } else if listener.get("name").is_some_and(|name| name == POLLS_LISTENER) {
+            "The polls of the catalogue (`catalogue`): an internal listener that only this Envoy can connect to."
         } else {
             "The relay for streams (`stream_relay`): an internal listener that only this Envoy can connect to."
         };

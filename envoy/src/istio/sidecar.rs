@@ -54,8 +54,9 @@ fn document(config: Config, auth: Auth) -> Result<Config, ConfigError> {
     let class = json!({ "name": "any", "paths": ["internet"] });
     let config = Config {
         role: Role::Combined,
-        // A sidecar has no relay listener.
+        // A sidecar has no internal listener.
         stream_relay: None,
+        catalogue: None,
         auth: Some(auth),
         audit: None,
         // The only caller is the workload itself, without a certificate.

@@ -309,6 +309,34 @@ fn refuses_what_the_base_cannot_serve() {
     document["stream_relay"] = json!("stream");
     let error = try_render(&document, &ALL, &choices()).unwrap_err().to_string();
     assert!(error.contains("no cluster `stream`, which `stream_relay` names"), "{error}");
+    document["stream_relay"] = json!("bedrock-streams");
+    document["catalogue"] = json!({ "cluster": "poll" });
+    let error = try_render(&document, &ALL, &choices()).unwrap_err().to_string();
+    assert!(error.contains("no cluster `poll`, which `catalogue.cluster` names"), "{error}");
+}
+
+#[test]
+fn polls_have_a_listener_where_there_are_some() {
+    let mut document = with_classes(&json!([{ "name": "any", "paths": ["dx"], "priority": "high" }]));
+    let without = render(&document, &["dx=a:1"]);
+    assert!(!without.to_string().contains("polls"));
+    document["catalogue"] = json!({ "refresh_seconds": 60 });
+    let with = render(&document, &["dx=a:1"]);
+    let listener = |name: &str| {
+        let listeners = with["static_resources"]["listeners"].as_array().unwrap();
+        listeners.iter().find(|known| known["name"] == name).unwrap()["filter_chains"][0]["filters"]
+            .as_array()
+            .unwrap()
+            .last()
+            .unwrap()["typed_config"]
+            .clone()
+    };
+    assert_eq!(listener("polls")["route_config"], listener("streams")["route_config"]);
+    assert_eq!(listener("polls")["http_filters"][0], listener("streams")["http_filters"][0]);
+    let text = listener("plain").to_string();
+    assert!(text.contains(r#"\"cluster\": \"bedrock-polls\""#), "{text}");
+    assert!(text.contains(r#"\"stream_relay\": \"bedrock-streams\""#), "{text}");
+    assert_eq!(cluster(&with, "bedrock-polls")["load_assignment"]["endpoints"].as_array().unwrap().len(), 1);
 }
 
 /// A retry may have to leave the region only where a class has several paths and regions.

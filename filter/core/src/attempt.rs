@@ -2,6 +2,7 @@
 //! is worth another attempt.
 
 use crate::breaker::Breaker;
+use crate::catalogue::choice;
 use crate::clock;
 use crate::config::RegionOrder;
 use crate::credentials::id::CredentialId;
@@ -120,8 +121,7 @@ impl Attempt {
             CredentialStatus::Usable { credentials, generation } => (credentials, generation),
         };
         let host = region.host(path, handoff.service());
-        let now = clock::corrected(context.shared, context.now);
-        let (headers, facts) = sign(&handoff, headers, region, &host, &credentials, now)?;
+        let (headers, facts) = sign(&handoff, headers, region, &host, &credentials, context)?;
         let mut tried = previous.tried;
         tried.push(place(path, region.name()));
         let facts = AttemptFacts { tried, resigned: previous.resigned, ..facts };
@@ -221,7 +221,10 @@ impl Attempt {
         };
         // A region that throttles on one path throttles on all.
         let stay = !throttled && takes(&sent.region);
-        let mut others = allowed_regions(class, &sent.handoff).filter(|region| **region != sent.region);
+        let serves =
+            |region: &RegionName| choice::serves(sent.handoff.operation, sent.handoff.model(), region, context);
+        let others = allowed_regions(class, &sent.handoff).filter(|region| **region != sent.region);
+        let mut others = others.filter(|region| serves(region));
         let retry = stay || others.any(takes);
         let leave = (retry && !stay).then(|| sent.region.clone());
         RetryDecision { retry, leave, samples, state: None }

@@ -37,7 +37,9 @@ fn a_refused_key_is_replaced_once() {
     publish(&shared_credentials, &memory, NOW, 3600);
     let handoff =
         json!({"class": "any", "operation": "Converse", "labels": ["x"], "body_sha256": EMPTY_SHA256}).to_string();
-    let context = |now| Context { policy: &policy, credentials: &store, shared: &memory, worker: worker(), now };
+    let catalogue = no_catalogue();
+    let context =
+        |now| Context { policy: &policy, credentials: &store, catalogue, shared: &memory, worker: worker(), now };
     let input = |previous| AttemptInput {
         handoff: Some(handoff.as_bytes()),
         previous,

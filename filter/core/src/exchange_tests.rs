@@ -422,6 +422,7 @@ fn a_throttled_caller_learns_when_to_retry() {
     let context = Context {
         policy: &client.policy,
         credentials: &client.credentials,
+        catalogue: &client.catalogue,
         shared: &client.shared,
         worker: &client.worker,
         now: NOW,

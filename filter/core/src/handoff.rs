@@ -1,6 +1,8 @@
 //! The request that goes on: the headers that cross, what the signer is handed, and the request as it is signed.
 
 use crate::bedrock_headers::{BEDROCKS, CROSSING, is_signed, is_unknown};
+use crate::catalogue::choice;
+use crate::clock;
 use crate::credentials::session_name::SessionName;
 use crate::credentials::{Credentials, Session};
 use crate::envoy_names::HANDOFF_PROPERTY;
@@ -10,10 +12,10 @@ use crate::operation::{Operation, Service};
 use crate::region::Region;
 use crate::reply::Refusal;
 use crate::sigv4::{self, Scope, Unsigned};
-use crate::step::Forward;
+use crate::step::{Context, Forward};
 use audit::AttemptFacts;
 use serde::{Deserialize, Serialize};
-use std::time::SystemTime;
+use std::borrow::Cow;
 
 /// Headers that Envoy set and still needs before the signer: its route match fails without the first, and the second becomes
 /// the stream id of its access log. The signer drops them.
@@ -103,14 +105,16 @@ pub(crate) fn sign(
     region: &Region,
     host: &str,
     credentials: &Credentials,
-    now: SystemTime,
+    context: Context<'_>,
 ) -> Result<(Headers, AttemptFacts), Refusal> {
     let Handoff { operation, labels, query, body_sha256, content_length, .. } = handoff;
     let mut labels = labels.clone();
-    if let (true, Some(id)) = (operation.takes_profile(), labels.first_mut()) {
-        *id = region.profile(id).to_owned();
+    if let (true, Some(id)) = (operation.names_model(), labels.first_mut()) {
+        let sent = choice::sent_id(*operation, id, region, context).map(Cow::into_owned);
+        *id = sent.ok_or_else(|| Refusal::NotOfferedHere { model: id.clone(), region: region.name().to_string() })?;
     }
     let model = labels.first().filter(|_| operation.names_model()).cloned();
+    let now = clock::corrected(context.shared, context.now);
     let path = operation.path(&labels, query);
     let method = operation.method().as_str();
 

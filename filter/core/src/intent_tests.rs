@@ -31,9 +31,9 @@ fn client(role: &str, auth: &str, credentials: Option<Credentials>) -> Client {
 
 impl Client {
     fn intent(&mut self, answer: Result<(), IntentError>) -> Option<RequestStep> {
-        let Self { exchange, policy, credentials, shared, worker, now } = self;
+        let Self { exchange, policy, credentials, catalogue, shared, worker, now } = self;
         let (policy, credentials, shared, worker, now) = (&*policy, &*credentials, &*shared, &*worker, *now);
-        exchange.on_intent(answer, Context { policy, credentials, shared, worker, now })
+        exchange.on_intent(answer, Context { policy, credentials, catalogue, shared, worker, now })
     }
 }
 

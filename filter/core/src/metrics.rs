@@ -141,6 +141,22 @@ pub fn credentials_fetched(source: &str, success: bool) -> Sample {
     Sample { name: format!("{metric};source={source}"), kind: Kind::Counter, value: 1 }
 }
 
+/// How old the lists of a region are.
+pub fn catalogue_age(region: &str, age: Duration) -> Sample {
+    Sample { name: format!("bedrock_catalogue_age_seconds;region={region}"), kind: Kind::Gauge, value: age.as_secs() }
+}
+
+/// How many models a region offers.
+pub fn catalogue_models(region: &str, models: usize) -> Sample {
+    Sample { name: format!("bedrock_catalogue_models;region={region}"), kind: Kind::Gauge, value: models as u64 }
+}
+
+/// A poll of a region ended.
+pub fn catalogue_polled(region: &str, success: bool) -> Sample {
+    let metric = if success { "bedrock_catalogue_polls" } else { "bedrock_catalogue_failures" };
+    Sample { name: format!("{metric};region={region}"), kind: Kind::Counter, value: 1 }
+}
+
 /// How far the machine's clock is off in either direction, in milliseconds.
 pub fn clock_offset(offset_ms: i64) -> Sample {
     Sample { name: "bedrock_clock_offset_ms".to_owned(), kind: Kind::Gauge, value: offset_ms.unsigned_abs() }

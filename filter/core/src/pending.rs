@@ -1,7 +1,7 @@
 //! A call between its headers and its departure: what it asks for, where it goes, and the request that goes upstream.
 
 use crate::breaker::Breaker;
-use crate::clock;
+use crate::catalogue::choice;
 use crate::config::{RegionOrder, Role};
 use crate::credentials::Credentials;
 use crate::credentials::id::CredentialId;
@@ -135,15 +135,34 @@ impl Route {
         let admits = |region: &str| {
             call.model().is_none_or(|model| Breaker::new(context.shared, region, model, context.now).admits())
         };
-        let order = || match call.model() {
-            Some(model) if class.region_order() == RegionOrder::Fastest => {
-                let streams = call.operation.streams();
-                let latency = Latency::new(context.shared, class.name(), model, streams, context.now);
-                latency.order(class.regions(), point(&[&self.call_id]))
-            }
-            _ => class.regions_for(&self.region_key),
+        let serves = |region: &RegionName| choice::serves(call.operation, call.model(), region, context);
+        let order = || {
+            let mut order = match call.model() {
+                Some(model) if class.region_order() == RegionOrder::Fastest => {
+                    let streams = call.operation.streams();
+                    let latency = Latency::new(context.shared, class.name(), model, streams, context.now);
+                    latency.order(class.regions(), point(&[&self.call_id]))
+                }
+                _ => class.regions_for(&self.region_key),
+            };
+            order.retain(|region| serves(region));
+            order
         };
-        let choice = class.choose_region(scope, order, admits).ok_or_else(|| no_path(class.name()))?;
+        let mut choice = class.choose_region(scope, order, admits).ok_or_else(|| no_path(class.name()))?;
+        if let Some(model) = call.model().filter(|_| context.policy.catalogue.is_some()) {
+            let (RegionChoice::From(region) | RegionChoice::Only(region)) = choice;
+            if !serves(region) {
+                let all: Vec<&RegionName> = match choice {
+                    RegionChoice::Only(only) => vec![only],
+                    RegionChoice::From(_) => class.regions().iter().collect(),
+                };
+                return Err(choice::not_offered(model, &all, context));
+            }
+            // Failover leads to every region of its cluster.
+            if class.regions().len() > 1 && class.regions().iter().filter(|other| serves(other)).count() == 1 {
+                choice = RegionChoice::Only(region);
+            }
+        }
         let only_region = match choice {
             RegionChoice::Only(region) => Some(region.clone()),
             RegionChoice::From(_) => None,
@@ -254,8 +273,7 @@ fn sign_here(
 ) -> Result<Forward, Refusal> {
     let region = context.policy.own_region().ok_or(Refusal::NotConfigured)?;
     let host = region.host_of_all(handoff.service());
-    let now = clock::corrected(context.shared, context.now);
-    let (mut signed, facts) = sign(handoff, headers, region, &host, credentials, now)?;
+    let (mut signed, facts) = sign(handoff, headers, region, &host, credentials, context)?;
     // Envoy's route match needs it; the route removes it.
     if let Some(value) = headers.get("x-forwarded-proto") {
         signed.push("x-forwarded-proto", value);

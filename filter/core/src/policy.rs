@@ -57,6 +57,8 @@ pub struct Policy {
     pub credential_sources: CredentialSources,
     /// The audit collector.
     pub audit: Option<Collector>,
+    /// What is asked of the regions' lists, if they are polled.
+    pub catalogue: Option<CatalogueRules>,
     /// How long a call waits for the first credentials.
     pub credentials_wait: Duration,
     /// Headers that cross besides the known ones.
@@ -80,6 +82,17 @@ pub struct Collector {
     pub cluster: String,
     /// How long a call waits for its intent.
     pub deadline: Duration,
+}
+
+/// How the regions' lists are polled and used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogueRules {
+    /// The time between two polls of a region.
+    pub refresh: Duration,
+    /// Whether a global profile may be chosen for a bare id.
+    pub global: bool,
+    /// The cluster that polls are sent through.
+    pub cluster: String,
 }
 
 /// Why an operation is refused, whatever it asks for.
@@ -136,6 +149,29 @@ impl Collector {
             return Err(at("audit.deadline_ms", problem));
         }
         Ok(Self { cluster: config.cluster.clone(), deadline: Duration::from_millis(config.deadline_ms.into()) })
+    }
+}
+
+// === impl CatalogueRules ===
+
+impl CatalogueRules {
+    /// The bounds of [`CatalogueRules::refresh`], in seconds.
+    const REFRESH: RangeInclusive<u32> = 5..=86_400;
+
+    fn compile(config: &config::Catalogue, role: Role) -> Result<Self, ConfigError> {
+        if role == Role::Combined {
+            let problem = "role `combined` has no signer that could sign a poll: leave the key out";
+            return Err(at("catalogue", problem));
+        }
+        if !Self::REFRESH.contains(&config.refresh_seconds) {
+            let (least, most) = (Self::REFRESH.start(), Self::REFRESH.end());
+            let problem = format!("want a whole number from {least} to {most}, not {}", config.refresh_seconds);
+            return Err(at("catalogue.refresh_seconds", problem));
+        }
+        let cluster = config.cluster.as_deref().unwrap_or_default();
+        check_own_cluster("catalogue.cluster", cluster)?;
+        let refresh = Duration::from_secs(config.refresh_seconds.into());
+        Ok(Self { refresh, global: config.global, cluster: cluster.to_owned() })
     }
 }
 
@@ -219,6 +255,7 @@ impl Policy {
             rules: rules::compile(config)?,
             credential_sources,
             audit: config.audit.as_ref().map(Collector::compile).transpose()?,
+            catalogue: config.catalogue.as_ref().map(|own| CatalogueRules::compile(own, config.role)).transpose()?,
             credentials_wait: Duration::from_millis(config.credentials_wait_ms.into()),
             headers: bedrock_headers::compile(&config.headers.allow)?,
             request_metadata: RequestMetadata::compile(config)?,
@@ -363,7 +400,8 @@ impl Policy {
                 .any(|region| region.profiles().iter().any(|(known, profile)| known == id || profile == id))
     }
 
-    fn allows(&self, id: &str) -> bool {
+    /// Whether `models` lets an id cross.
+    pub(crate) fn allows(&self, id: &str) -> bool {
         let matches = |patterns: &[Pattern]| model::names(id).any(|name| patterns.iter().any(|p| p.matches(name)));
         matches(&self.allow) && !matches(&self.deny)
     }
@@ -406,8 +444,12 @@ impl Policy {
         Ok(())
     }
 
-    /// If one region of a class calls a model by a profile, the other regions of the class need a profile for it too.
+    /// If one region of a class calls a model by a profile, the other regions of the class need a profile for it too, unless the
+    /// catalogue finds it.
     fn check_profiles_are_everywhere(&self) -> Result<(), ConfigError> {
+        if self.catalogue.is_some() {
+            return Ok(());
+        }
         for class in &self.classes {
             let regions = || class.regions().iter().filter_map(|name| self.regions.get(name));
             for id in regions().flat_map(|region| region.profiles().keys()) {

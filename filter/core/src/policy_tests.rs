@@ -180,6 +180,10 @@ fn combined_must_know_its_region() {
     relay["stream_relay"] = json!("bedrock-streams");
     let error = load(&relay).unwrap_err();
     assert!(error.key == "stream_relay" && error.problem.contains("role `combined` signs by itself"), "{error}");
+    let mut polls = document.clone();
+    polls["catalogue"] = json!({"cluster": "polls"});
+    let error = load(&polls).unwrap_err();
+    assert!(error.key == "catalogue" && error.problem.contains("no signer that could sign a poll"), "{error}");
     // One signature holds on every path only if Host is the same.
     let host = "vpce-0a.bedrock-runtime.us-west-2.vpce.amazonaws.com";
     document["regions"]["us-west-2"]["hosts"] = json!({"dx": {"bedrock-runtime": host}});

@@ -83,6 +83,28 @@ pub enum Refusal {
     /// The model may not be called.
     #[error("Access denied: {0}.")]
     Model(#[from] ModelRefusal),
+    /// No region of its class offers the model, by the regions' own lists.
+    #[error("{}", not_offered(model, regions, *global, *stale))]
+    NotOffered {
+        /// The model.
+        model: String,
+        /// The regions' names.
+        regions: String,
+        /// Whether there is a global profile that may not be chosen.
+        global: bool,
+        /// The lists' age in seconds, if a poll has failed since.
+        stale: Option<u64>,
+    },
+    /// Envoy's failover led to a region that does not offer the model, or its list has changed meanwhile.
+    #[error(
+        "The call came to region {region}, which does not offer the model '{model}'. Try again. Nothing was sent there."
+    )]
+    NotOfferedHere {
+        /// The model.
+        model: String,
+        /// The region.
+        region: String,
+    },
     /// The model is named where the gateway does not look.
     #[error(
         "Access denied: {0} names its model in the body, and the gateway's rules for models are applied before the body arrives."
@@ -288,6 +310,7 @@ impl Refusal {
             | Self::NoRouteClass
             | Self::NoSession { .. }
             | Self::Principal(_) => (403, "AccessDeniedException"),
+            Self::NotOffered { .. } => (404, "ResourceNotFoundException"),
             Self::SwitchedProtocols | Self::Answer(_) => (502, "ServiceUnavailableException"),
             Self::Throttled { .. }
             | Self::Busy { .. }
@@ -302,6 +325,7 @@ impl Refusal {
             | Self::ForeignCall
             | Self::ForeignEndpoint { .. }
             | Self::NoPath { .. }
+            | Self::NotOfferedHere { .. }
             | Self::BuffersFull(Full::Process)
             | Self::NoIntent { .. }
             | Self::Host(_)
@@ -359,6 +383,22 @@ impl Answer {
     pub(crate) fn json(body: Vec<u8>) -> Self {
         Self { status: 200, headers: vec![("content-type", b"application/json".to_vec())], body }
     }
+}
+
+fn not_offered(model: &str, regions: &str, global: bool, stale: Option<u64>) -> String {
+    let global = if global {
+        " It has a profile 'global.', which the gateway's operator does not let it choose (`catalogue.global`)."
+    } else {
+        ""
+    };
+    let stale = stale.map(|age| {
+        let (age, unit) = if age < 120 { (age, "s") } else { (age / 60, "min") };
+        format!(" The list is {age} {unit} old: newer ones could not be read.")
+    });
+    format!(
+        "The model '{model}' is not offered in {regions}, as their lists of models and inference profiles say.{global}{} Nothing was sent.",
+        stale.unwrap_or_default()
+    )
 }
 
 // === gRPC ===

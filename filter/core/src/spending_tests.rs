@@ -71,6 +71,7 @@ fn settle(client: &mut Client, facts: &ExchangeFacts) {
     let context = Context {
         policy: &client.policy,
         credentials: &client.credentials,
+        catalogue: &client.catalogue,
         shared: &client.shared,
         worker: &client.worker,
         now: client.now,

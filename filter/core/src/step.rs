@@ -1,6 +1,7 @@
 //! The data between core and shell: events, steps and the context of a decision.
 
 use crate::caller::Address;
+use crate::catalogue::CatalogueStore;
 use crate::credentials::store::CredentialStore;
 use crate::headers::Headers;
 use crate::limits::Worker;
@@ -18,6 +19,8 @@ pub struct Context<'a> {
     pub policy: &'a Policy,
     /// The Commercial credentials. For role `gateway` only their presence matters.
     pub credentials: &'a CredentialStore,
+    /// What the regions offer.
+    pub catalogue: &'a CatalogueStore,
     /// What all workers share.
     pub shared: &'a dyn Shared,
     /// This VM among the workers.

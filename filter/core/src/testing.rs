@@ -1,6 +1,7 @@
 //! What the tests of exchanges and attempts share.
 
 use crate::attempt::{Attempt, AttemptInput};
+use crate::catalogue::CatalogueStore;
 use crate::credentials::shared_credentials::SharedCredentials;
 use crate::credentials::store::CredentialStore;
 use crate::credentials::{Credentials, Fetched, Keys, Secret, Session};
@@ -94,6 +95,7 @@ pub(crate) struct Client {
     pub(crate) exchange: Exchange,
     pub(crate) policy: Policy,
     pub(crate) credentials: CredentialStore,
+    pub(crate) catalogue: CatalogueStore,
     pub(crate) shared: Memory,
     pub(crate) worker: Worker,
     pub(crate) now: SystemTime,
@@ -110,6 +112,7 @@ impl Client {
             exchange: Exchange::new(ID.to_owned()),
             policy,
             credentials,
+            catalogue: CatalogueStore::default(),
             shared: Memory::default(),
             worker: Worker::new(1),
             now: NOW,
@@ -120,6 +123,7 @@ impl Client {
         let context = Context {
             policy: &self.policy,
             credentials: &self.credentials,
+            catalogue: &self.catalogue,
             shared: &self.shared,
             worker: &self.worker,
             now: self.now,
@@ -150,9 +154,14 @@ pub(crate) fn worker() -> &'static Worker {
     Box::leak(Box::new(Worker::new(1)))
 }
 
+pub(crate) fn no_catalogue() -> &'static CatalogueStore {
+    Box::leak(Box::default())
+}
+
 pub(crate) fn context<'a>(policy: &'a Policy, credentials: Option<&'a Credentials>) -> Context<'a> {
     let credentials = Box::leak(Box::new(CredentialStore::fixed(credentials.cloned())));
-    Context { policy, credentials, shared: Box::leak(Box::<Memory>::default()), worker: worker(), now: NOW }
+    let shared = Box::leak(Box::<Memory>::default());
+    Context { policy, credentials, catalogue: no_catalogue(), shared, worker: worker(), now: NOW }
 }
 
 /// A first attempt over Direct Connect.

@@ -56,7 +56,10 @@ pub(super) fn check(object: &Object<'_>, objects: &[Object<'_>], found: &mut Vec
             let Some(text) = value.pointer("/config/configuration/value").and_then(Value::as_str) else { return };
             let Ok(policy) = Policy::parse(text.as_bytes(), None) else { return };
             let mut wanted: Vec<String> = policy.clusters().map(|(_, cluster)| cluster.name).collect();
-            wanted.extend(Config::parse(text.as_bytes()).ok().and_then(|config| config.stream_relay));
+            if let Ok(config) = Config::parse(text.as_bytes()) {
+                wanted.extend(config.stream_relay);
+                wanted.extend(config.catalogue.and_then(|catalogue| catalogue.cluster));
+            }
             for name in wanted.iter().filter(|name| !clusters.contains(&name.as_str())) {
                 let near = did_you_mean(name, clusters.iter().copied());
                 let problem = format!("the document names cluster `{name}`, which no patch adds{near}");

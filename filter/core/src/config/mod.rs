@@ -55,6 +55,9 @@ pub struct Config {
     /// Inference profile by bare model id, for every region that has no entry of its own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub inference_profiles: BTreeMap<String, String>,
+    /// Which models and inference profiles each region offers, by its own lists. Left out, the gateway does not ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catalogue: Option<Catalogue>,
     /// Model id by alias: the names that the operator gives.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub aliases: BTreeMap<String, String>,
@@ -184,6 +187,23 @@ pub struct Region {
     /// variant (FIPS, dual-stack) on one path. Host, SNI and signature are for this name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hosts: BTreeMap<PathName, BTreeMap<Service, String>>,
+}
+
+/// The live catalogue. The gateway polls ListFoundationModels and ListInferenceProfiles of each region.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Catalogue {
+    /// Seconds between two polls of a region, 5 to 86400; 300 if left out.
+    #[serde(default = "default_refresh_seconds", skip_serializing_if = "is_default_refresh_seconds")]
+    #[cfg_attr(test, schemars(extend("default" = default_refresh_seconds())))]
+    pub refresh_seconds: u32,
+    /// Whether a `global.` profile may be chosen for a bare model id. It may run a call in any Commercial region.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub global: bool,
+    /// The cluster of the listener that sends polls on. `bedrock-gateway` sets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
 }
 
 /// Model policy. A pattern has `*` for any run of characters. It is matched against the model id, an ARN's resource, and
@@ -581,6 +601,14 @@ const fn default_credentials_wait_ms() -> u32 {
 
 fn is_default_credentials_wait_ms(value: &u32) -> bool {
     *value == default_credentials_wait_ms()
+}
+
+const fn default_refresh_seconds() -> u32 {
+    300
+}
+
+fn is_default_refresh_seconds(value: &u32) -> bool {
+    *value == default_refresh_seconds()
 }
 
 const fn default_deadline_ms() -> u32 {

@@ -31,7 +31,7 @@ fn full() -> Value {
         "role": "gateway", "auth": "sigv4", "fips": true, "failback_seconds": 7, "region": "us-east-1",
         "regions": {"us-east-1": {}, "us-west-2": {"inference_profiles": {"a.b": "us.a.b"},
             "hosts": {"dx": {"bedrock": "bedrock.us-west-2.api.aws"}}}},
-        "inference_profiles": {"c.d": "us.c.d"}, "aliases": {"e": "c.d"}, "models": {"allow": ["c*"], "deny": ["*x"]},
+        "inference_profiles": {"c.d": "us.c.d"}, "catalogue": {"refresh_seconds": 60, "global": true, "cluster": "polls"}, "aliases": {"e": "c.d"}, "models": {"allow": ["c*"], "deny": ["*x"]},
         "govcloud_accounts": ["111122223333"], "headers": {"allow": ["x-amzn-bedrock-new"]},
         "request_metadata": {"caller": "{principal}"},
         "optional_operations": ["batch_jobs", "agent_runtime"],

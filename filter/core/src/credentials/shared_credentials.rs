@@ -5,6 +5,7 @@
 
 use super::session_name::SessionName;
 use super::{Credentials, Fetched, Keys, Secret, Session};
+use crate::lease::{Handover, Lease};
 use crate::shared::{Shared, millis, update};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -29,8 +30,6 @@ const REFUSAL_MS: (u64, u64) = (10_000, 15 * 60 * 1000);
 /// How often the longest of these waits may have refusals forgotten because of a success: an upstream that refuses some calls and
 /// accepts others must not cost a fetch for each.
 const FORGIVEN: u32 = 8;
-/// How long a worker that has handed a fetch over leaves later ones to the others.
-const HANDOVER_MS: u64 = 2000;
 /// Keys are not used this shortly before they expire: a call has to arrive first.
 const MARGIN_MS: u64 = 1000;
 /// Slots of the table of a source's sessions: so many can be kept at a time, at about 3 KB each.
@@ -49,10 +48,7 @@ pub struct SharedCredentials {
     holder: u64,
     /// The last value read, with its version in shared data.
     cached: RefCell<Option<(u32, CachedCredentials)>>,
-    /// Whether this worker has handed a fetch over.
-    hands_over: Cell<bool>,
-    /// Since when such a worker has seen that a fetch is due, in milliseconds since 1970.
-    due_since: Cell<Option<u64>>,
+    handover: Handover,
     /// The last generation that this worker has seen Bedrock accept, of those that replaced refused ones.
     accepted: Cell<u64>,
 }
@@ -96,10 +92,8 @@ struct Published {
 /// Which worker fetches, and when the next try may start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Work {
-    holder: u64,
-    lease_until: u64,
-    failures: u32,
-    not_before: u64,
+    #[serde(flatten)]
+    lease: Lease,
     /// A generation that Bedrock refused: it must be replaced now.
     refused: u64,
     /// How many generations Bedrock has refused in a row.
@@ -143,7 +137,7 @@ impl SharedCredentials {
             if raw.owner == slot.mark() {
                 return slot;
             }
-            let kept = raw.kept_until.max(raw.lease_until);
+            let kept = raw.kept_until.max(raw.lease.held_until());
             let kept = if kept <= now { 0 } else { kept };
             if best.as_ref().is_none_or(|(soonest, _)| kept < *soonest) {
                 best = Some((kept, slot));
@@ -154,8 +148,8 @@ impl SharedCredentials {
 
     fn at(key: String, owner: Option<SessionName>, holder: u64) -> Self {
         let work_key = format!("{key}/work");
-        let (cached, hands_over, due_since, accepted) = Default::default();
-        Self { owner, key, work_key, holder, cached, hands_over, due_since, accepted }
+        let (cached, handover, accepted) = Default::default();
+        Self { owner, key, work_key, holder, cached, handover, accepted }
     }
 
     /// The credentials that were fetched last, expired or not.
@@ -187,28 +181,24 @@ impl SharedCredentials {
         let due = |work: &Work| {
             let stale = cached.as_ref().is_none_or(|cached| now >= cached.refresh_at);
             let refused = generation != 0 && work.refused == generation;
-            (stale || refused) && now >= work.not_before && now >= work.lease_until
+            (stale || refused) && work.lease.is_free(now)
         };
         // The common case, which writes nothing.
         if !due(&self.work(shared)) {
-            self.due_since.set(None);
+            self.handover.rest();
             return false;
         }
-        if self.hands_over.get() {
-            let since = self.due_since.get().unwrap_or(now);
-            self.due_since.set(Some(since));
-            if now < since + HANDOVER_MS {
-                return false;
-            }
+        if self.handover.waits(now) {
+            return false;
         }
         let claim = |value: Option<&[u8]>| {
             let raw = Work::read(value);
-            let taken = raw.owner != self.mark() && now < raw.lease_until;
+            let taken = raw.owner != self.mark() && now < raw.lease.held_until();
             let work = self.own(raw);
             if taken || !due(&work) {
                 return (None, false);
             }
-            (Some(Work { holder: self.holder, lease_until: now + LEASE_MS, ..work }.write()), true)
+            (Some(Work { lease: work.lease.taken(self.holder, now + LEASE_MS), ..work }.write()), true)
         };
         update(shared, &self.work_key, claim).unwrap_or(false)
     }
@@ -216,7 +206,7 @@ impl SharedCredentials {
     /// Extends this worker's lease while it fetches.
     pub fn extend_lease(&self, shared: &dyn Shared, now: SystemTime) {
         let until = millis(now) + LEASE_MS;
-        self.change_lease(shared, |work| Work { lease_until: until, ..work });
+        self.change(shared, |work| Work { lease: work.lease.extended(until), ..work });
     }
 
     /// Publishes fetched credentials to all workers. `jitter` lies between 0 and 1.
@@ -246,7 +236,7 @@ impl SharedCredentials {
         };
         let certificate_ends = fetched.certificate.map(|certificate| millis(certificate.not_after));
         // Another session has taken the slot.
-        if self.owner.is_some() && self.work(shared).holder != self.holder {
+        if self.owner.is_some() && !self.work(shared).lease.is_of(self.holder) {
             return;
         }
         let published = Published {
@@ -265,35 +255,23 @@ impl SharedCredentials {
         let bytes = Zeroizing::new(serde_json::to_vec(&published).unwrap_or_default());
         shared.set(&self.key, &bytes, None);
         let kept_until = expires.unwrap_or(refresh_at);
-        self.change_lease(shared, |work| Work {
-            failures: 0,
-            not_before: 0,
-            refused: 0,
-            lease_until: 0,
-            kept_until,
-            ..work
-        });
+        self.change(shared, |work| Work { refused: 0, lease: work.lease.succeeded(), kept_until, ..work });
     }
 
     /// Leaves a fetch to another worker, which may reach what this one does not. `false`: this worker has done so before, and the
     /// others did not fetch, so the fetch has failed.
     pub fn hand_over(&self, shared: &dyn Shared) -> bool {
-        if self.hands_over.replace(true) {
+        if !self.handover.begin() {
             return false;
         }
-        self.change_lease(shared, |work| Work { lease_until: 0, ..work });
+        self.change(shared, |work| Work { lease: work.lease.released(), ..work });
         true
     }
 
     /// Ends a failed fetch: the next try is after a wait that doubles.
     pub fn failed(&self, shared: &dyn Shared, now: SystemTime) {
         let now = millis(now);
-        self.change_lease(shared, |work| {
-            let failures = work.failures.saturating_add(1);
-            let (first, longest) = BACKOFF_MS;
-            let wait = first.saturating_mul(1 << (failures - 1).min(16)).min(longest);
-            Work { failures, not_before: now + wait, lease_until: 0, ..work }
-        });
+        self.change(shared, |work| Work { lease: work.lease.failed(now, BACKOFF_MS), ..work });
     }
 
     /// Marks credentials that Bedrock refused as expired or invalid: they are fetched again, once. Returns whether a call may
@@ -349,11 +327,11 @@ impl SharedCredentials {
         let _ = update(shared, &self.work_key, forget);
     }
 
-    /// Changes the lease, if this worker still holds it.
-    fn change_lease(&self, shared: &dyn Shared, change: impl Fn(Work) -> Work) {
+    /// Changes the work, if this worker still holds its lease.
+    fn change(&self, shared: &dyn Shared, change: impl Fn(Work) -> Work) {
         let end = |value: Option<&[u8]>| {
             let work = self.own(Work::read(value));
-            let ours = work.holder == self.holder;
+            let ours = work.lease.is_of(self.holder);
             (ours.then(|| change(work).write()), ())
         };
         let _ = update(shared, &self.work_key, end);
@@ -361,13 +339,12 @@ impl SharedCredentials {
 
     /// Whether the last fetch has failed.
     pub fn has_failed(&self, shared: &dyn Shared) -> bool {
-        self.work(shared).failures > 0
+        self.work(shared).lease.has_failed()
     }
 
     /// Whether no worker fetches them, and none has to wait before it tries again.
     pub fn may_begin(&self, shared: &dyn Shared, now: SystemTime) -> bool {
-        let (now, work) = (millis(now), self.work(shared));
-        now >= work.not_before && now >= work.lease_until
+        self.work(shared).lease.is_free(millis(now))
     }
 
     /// Whether they should be fetched, by whichever worker.

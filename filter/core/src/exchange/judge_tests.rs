@@ -51,6 +51,7 @@ impl Client {
         let context = StepContext {
             policy: &self.policy,
             credentials: &self.credentials,
+            catalogue: &self.catalogue,
             shared: &self.shared,
             worker: &self.worker,
             now: self.now,

@@ -70,8 +70,14 @@ fn a_call_is_signed_in_its_callers_session() {
     // The signer of another worker.
     let policy = policy("signer");
     let credentials = store(&policy, 2);
-    let context =
-        Context { policy: &policy, credentials: &credentials, shared: &client.shared, worker: worker(), now: NOW };
+    let context = Context {
+        policy: &policy,
+        credentials: &credentials,
+        catalogue: &client.catalogue,
+        shared: &client.shared,
+        worker: worker(),
+        now: NOW,
+    };
     let input = AttemptInput { handoff: Some(handoff), previous: None, path: Some(b"dx"), region: Some(b"us-east-1") };
     let signed = forwarded(Attempt::default().request(&forward.headers, input, context));
     let facts: AttemptFacts = serde_json::from_slice(&signed.states[0].1).unwrap();

@@ -1,0 +1,118 @@
+//! The id by which a region is called, by what it offers.
+
+use super::offers::{Offer, Offers};
+use crate::names::RegionName;
+use crate::operation::Operation;
+use crate::region::Region;
+use crate::reply::Refusal;
+use crate::step::Context;
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// The geography whose profiles route to any Commercial region.
+const GLOBAL: &str = "global";
+
+/// The model id as it is sent to a region; `None`: the region does not offer the model. The operator's entries
+/// (`inference_profiles`) win. ARNs stay as they are, and so does every id where no list is known. All that is not listed has an
+/// ARN, by the page of InvokeModel: provisioned, custom and imported models, prompts, application inference profiles
+/// (<https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModel.html>).
+pub(crate) fn sent_id<'a>(
+    operation: Operation,
+    id: &'a str,
+    region: &'a Region,
+    context: Context<'_>,
+) -> Option<Cow<'a, str>> {
+    let own = region.profile(id);
+    let id = if operation.takes_profile() { own } else { id };
+    let Some(catalogue) = &context.policy.catalogue else { return Some(Cow::Borrowed(id)) };
+    let is_operators = region.profiles().iter().any(|(known, profile)| known == id || profile == id);
+    if is_operators || id.starts_with("arn:") {
+        return Some(Cow::Borrowed(id));
+    }
+    let Some(offers) = context.catalogue.offers(region.name()) else { return Some(Cow::Borrowed(id)) };
+    let has = |bare, geography| offers.find(bare).is_some_and(|offer| offer.geographies().any(|own| own == geography));
+    if id.split_once('.').is_some_and(|(geography, bare)| has(bare, geography)) {
+        return Some(Cow::Borrowed(id));
+    }
+    let offer = offers.find(id)?;
+    if !operation.takes_profile() {
+        return Some(Cow::Borrowed(id));
+    }
+    Some(match choose(id, offer, region.name(), catalogue.global, |id| context.policy.allows(id))? {
+        None => Cow::Borrowed(id),
+        Some(geography) => Cow::Owned(format!("{geography}.{id}")),
+    })
+}
+
+/// The geography of the profile by which a region is called for a bare id; `Some(None)`: by the id itself; `None`: by no id that
+/// `allows`.
+fn choose<'a>(
+    id: &str,
+    offer: Offer<'a>,
+    region: &RegionName,
+    global: bool,
+    allows: impl Fn(&str) -> bool,
+) -> Option<Option<&'a str>> {
+    if offer.on_demand() {
+        return Some(None);
+    }
+    let order = order_of(region.as_str());
+    let place = |geography: &str| match geography {
+        GLOBAL => usize::MAX,
+        other => order.iter().position(|known| *known == other).unwrap_or(order.len()),
+    };
+    let may = |geography: &&str| (global || *geography != GLOBAL) && allows(&format!("{geography}.{id}"));
+    offer.geographies().filter(may).min_by_key(|geography| place(geography)).map(Some)
+}
+
+/// The geographies of a region, in the order in which their profiles are taken. That the region lists a profile proves that it
+/// can be called there; this only puts them in order. Others come after these.
+/// (<https://docs.aws.amazon.com/bedrock/latest/userguide/inference-profiles-support.html>)
+fn order_of(region: &str) -> &'static [&'static str] {
+    match region {
+        "ap-northeast-1" | "ap-northeast-3" => &["jp", "apac"],
+        "ap-southeast-2" | "ap-southeast-4" => &["au", "apac"],
+        "ap-south-1" | "ap-south-2" => &["in", "apac"],
+        _ => match region.split('-').next() {
+            Some("us") => &["us"],
+            Some("ca") => &["ca", "us"],
+            Some("eu") => &["eu"],
+            Some("ap") => &["apac"],
+            _ => &[],
+        },
+    }
+}
+
+/// Whether a region offers the model of a call; calls without a model are served anywhere.
+pub(crate) fn serves(operation: Operation, model: Option<&str>, region: &RegionName, context: Context<'_>) -> bool {
+    let (Some(_), Some(id)) = (&context.policy.catalogue, model) else { return true };
+    let region = context.policy.region(region.as_str());
+    region.is_none_or(|region| sent_id(operation, id, region, context).is_some())
+}
+
+/// Why none of these regions serves a call.
+pub(crate) fn not_offered(id: &str, regions: &[&RegionName], context: Context<'_>) -> Refusal {
+    let ages = regions.iter().filter_map(|region| stale_age(region, context));
+    let names: Vec<&str> = regions.iter().map(|region| region.as_str()).collect();
+    Refusal::NotOffered {
+        model: id.to_owned(),
+        regions: names.join(", "),
+        global: only_global(id, regions, context),
+        stale: ages.max().map(|age| age.as_secs()),
+    }
+}
+
+/// Whether a region has a global profile of the model, which `catalogue.global` does not allow.
+fn only_global(id: &str, regions: &[&RegionName], context: Context<'_>) -> bool {
+    let has =
+        |offers: &Offers| offers.find(id).is_some_and(|offer| offer.geographies().any(|geography| geography == GLOBAL));
+    let allowed = context.policy.catalogue.as_ref().is_some_and(|catalogue| catalogue.global);
+    !allowed && regions.iter().any(|region| context.catalogue.offers(region).is_some_and(|offers| has(&offers)))
+}
+
+/// The age of a region's lists, if at least one poll since has failed.
+fn stale_age(region: &RegionName, context: Context<'_>) -> Option<Duration> {
+    let age = context.catalogue.age(region, context.now)?;
+    let refresh = context.policy.catalogue.as_ref()?.refresh;
+    (age >= refresh * 2).then_some(age)
+}

@@ -1,0 +1,105 @@
+//! The live catalogue: which models and inference profiles each region offers, by its own lists.
+//!
+//! One worker polls a region ([`poll`]), reads its lists within bounds ([`lists`]) and shares what it offers ([`offers`]). Each VM
+//! keeps a copy ([`CatalogueStore`]). By it the gateway chooses regions, and the signer the profile ([`choice`]).
+
+pub(crate) mod choice;
+pub mod lists;
+pub mod offers;
+pub mod poll;
+
+use crate::metrics::{Sample, catalogue_age, catalogue_models};
+use crate::names::RegionName;
+use crate::shared::{Shared, millis};
+use offers::Offers;
+use poll::Work;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+/// Counts up with each change of a region's lists.
+const GENERATION: &str = "catalogue/generation";
+
+fn lists_key(region: &RegionName) -> String {
+    format!("catalogue/{region}")
+}
+
+fn work_key(region: &RegionName) -> String {
+    format!("catalogue/{region}/work")
+}
+
+/// A VM's copy of what the regions offer.
+#[derive(Debug, Default)]
+pub struct CatalogueStore {
+    generation: Cell<u64>,
+    regions: RefCell<BTreeMap<RegionName, Known>>,
+}
+
+/// What is known of a region.
+#[derive(Debug, Default)]
+struct Known {
+    /// Absent before the first poll.
+    offers: Option<Rc<Offers>>,
+    models: usize,
+    /// In milliseconds since 1970.
+    polled_at: u64,
+}
+
+impl CatalogueStore {
+    /// What a region offers; `None`: it was not polled yet.
+    pub fn offers(&self, region: &RegionName) -> Option<Rc<Offers>> {
+        self.regions.borrow().get(region)?.offers.clone()
+    }
+
+    /// The time since a region's last poll that succeeded.
+    pub fn age(&self, region: &RegionName, now: SystemTime) -> Option<Duration> {
+        let polled_at = self.regions.borrow().get(region).map(|known| known.polled_at).filter(|at| *at != 0)?;
+        Some(Duration::from_millis(millis(now).saturating_sub(polled_at)))
+    }
+
+    /// Takes what was shared since. Asks for one number while nothing was.
+    pub fn follow<'a>(&self, regions: impl Iterator<Item = &'a RegionName>, shared: &dyn Shared) {
+        let generation = generation(shared.get(GENERATION).map(|(value, _)| value).as_deref());
+        if self.generation.replace(generation) != generation {
+            self.read(regions, shared);
+        }
+    }
+
+    /// Takes what was shared.
+    pub fn read<'a>(&self, regions: impl Iterator<Item = &'a RegionName>, shared: &dyn Shared) {
+        for region in regions {
+            let Some(offers) = shared.get(&lists_key(region)).and_then(|(value, _)| Offers::read(value)) else {
+                continue;
+            };
+            let mut regions = self.regions.borrow_mut();
+            let known = regions.entry(region.clone()).or_default();
+            known.models = offers.len();
+            known.offers = Some(Rc::new(offers));
+            known.polled_at = Work::of(region, shared).polled_at;
+        }
+    }
+
+    /// Takes when the regions were polled, and gives that to the metrics.
+    pub fn look(&self, shared: &dyn Shared, now: SystemTime) -> Vec<Sample> {
+        let mut samples = Vec::new();
+        for (region, known) in &mut *self.regions.borrow_mut() {
+            known.polled_at = Work::of(region, shared).polled_at;
+            let age = Duration::from_millis(millis(now).saturating_sub(known.polled_at));
+            samples.push(catalogue_age(region.as_str(), age));
+            samples.push(catalogue_models(region.as_str(), known.models));
+        }
+        samples
+    }
+}
+
+fn generation(value: Option<&[u8]>) -> u64 {
+    value.and_then(|value| value.try_into().ok()).map_or(0, u64::from_le_bytes)
+}
+
+fn next_generation(value: Option<&[u8]>) -> Vec<u8> {
+    generation(value).wrapping_add(1).max(1).to_le_bytes().to_vec()
+}
+
+#[cfg(test)]
+mod tests;
