@@ -496,6 +496,12 @@ def suite_steady(url, ca, seconds="4"):
         number += 1
 
 
+def suite_models(url, ca, *models):
+    runtime = client("bedrock-runtime", url, ca)
+    for model in models:
+        attempt(model, lambda: answer(runtime.converse(modelId=model, messages=MESSAGES)))
+
+
 if __name__ == "__main__":
     suite, url, ca = sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None
     globals()[f"suite_{suite}"](url, ca, *sys.argv[4:])

@@ -169,7 +169,8 @@ fn foundation_models(context: &Context<'_>) -> Answer {
     Answer::json(&json!({ "modelSummaries": models }))
 }
 
-/// Pages of at most `maxResults`; the token is the number of profiles passed.
+/// Pages of at most `maxResults`; the token is the number of profiles passed. Forms:
+/// <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_ListInferenceProfiles.html>.
 fn inference_profiles(context: &Context<'_>) -> Result<Answer, Invalid> {
     let number = |name: &str, default: usize| match context.parameter(name) {
         None => Ok(default),
@@ -179,8 +180,13 @@ fn inference_profiles(context: &Context<'_>) -> Result<Answer, Invalid> {
     if !(1..=1000).contains(&size) {
         return Err("maxResults must be from 1 to 1000".to_owned());
     }
+    // `NextToken`: 1 to 2048 characters, none of them white space. The double knows those that it gave.
     let from = number("nextToken", 0)?;
-    let application = context.parameter("type").is_some_and(|kind| kind == "APPLICATION");
+    let application = match context.parameter("type").as_deref() {
+        Some("APPLICATION") => true,
+        None | Some("SYSTEM_DEFINED") => false,
+        Some(other) => return Err(format!("type must be SYSTEM_DEFINED or APPLICATION, not {other:?}")),
+    };
     let all: Vec<Value> = match application {
         true => vec![application_profile("abc123def456", context)],
         false => {

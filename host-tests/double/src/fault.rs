@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
+use super::answer::{Answer, Step};
+
 /// A fault of one call, named by a model id such as `fault.status-429` or `us.fault.slow-500ms`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelFault {
@@ -90,6 +94,61 @@ pub fn error_type_of(status: u16) -> &'static str {
         429 => "ThrottlingException",
         503 => "ServiceUnavailableException",
         _ => "InternalServerException",
+    }
+}
+
+/// A fault of ListFoundationModels and ListInferenceProfiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ListFault {
+    #[default]
+    None,
+    /// An error of this status.
+    Status(u16),
+    /// 200, and no JSON.
+    Garbage,
+    /// 200, and the JSON ends in its middle.
+    Truncated,
+    /// A list of 8 MiB.
+    Huge,
+    /// A list without an entry.
+    Empty,
+    /// Each page of profiles has the token of the first.
+    Endless,
+}
+
+impl ListFault {
+    /// The answer instead of a good one.
+    #[must_use]
+    pub fn spoil(self, answer: Answer) -> Answer {
+        let good = answer.body.iter().find_map(|step| match step {
+            Step::Send(bytes) => Some(bytes.to_vec()),
+            _ => None,
+        });
+        let good = good.unwrap_or_default();
+        let mut list: Value = serde_json::from_slice(&good).unwrap_or_default();
+        let body = match self {
+            Self::None => return answer,
+            Self::Status(status) => {
+                return Answer::error(status, error_type_of(status), "The lists are answered so.");
+            }
+            Self::Garbage => b"<html>not a list</html>".to_vec(),
+            Self::Truncated => good.get(..good.len() / 2).unwrap_or_default().to_vec(),
+            Self::Huge => [good, vec![b' '; 8 << 20]].concat(),
+            Self::Empty => {
+                list.as_object_mut().into_iter().flatten().for_each(|(_, value)| *value = json!([]));
+                if let Some(object) = list.as_object_mut() {
+                    object.remove("nextToken");
+                }
+                list.to_string().into_bytes()
+            }
+            Self::Endless => {
+                if let Some(object) = list.as_object_mut().filter(|object| !object.contains_key("modelSummaries")) {
+                    object.insert("nextToken".to_owned(), json!("0"));
+                }
+                list.to_string().into_bytes()
+            }
+        };
+        Answer::whole(200, vec![("content-type", "application/json".to_owned())], body)
     }
 }
 

@@ -43,8 +43,8 @@ pub mod usage;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -54,7 +54,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 pub use self::catalogue::{Catalogue, CatalogueError};
-pub use self::fault::PathFault;
+pub use self::fault::{ListFault, PathFault};
 pub use self::judge::{Endpoints, Verdict};
 pub use self::keyring::Keyring;
 pub use self::record::Received;
@@ -290,7 +290,8 @@ impl Builder {
         let catalogue = self.models.map_or_else(Catalogue::shipped, |csv| Catalogue::from_csv(&csv))?;
         let shared = Arc::new(Shared {
             rules,
-            catalogue,
+            catalogue: RwLock::new(Arc::new(catalogue)),
+            lists: RwLock::default(),
             resources: self.resources,
             records,
             path_name: self.path_name,
@@ -373,6 +374,21 @@ impl Running {
     /// Sets the path's fault; [`PathFault::None`] ends it.
     pub fn set_fault(&self, fault: PathFault) {
         self.shared.fault.send_replace(fault);
+    }
+
+    /// Replaces the models, in the form of [`Catalogue::from_csv`].
+    ///
+    /// # Errors
+    /// The list is malformed; the old one stays.
+    pub fn set_models(&self, csv: &str) -> Result<(), CatalogueError> {
+        let models = Arc::new(Catalogue::from_csv(csv)?);
+        *self.shared.catalogue.write().unwrap_or_else(PoisonError::into_inner) = models;
+        Ok(())
+    }
+
+    /// Sets the fault of the lists of models and profiles; [`ListFault::None`] ends it.
+    pub fn set_list_fault(&self, fault: ListFault) {
+        *self.shared.lists.write().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
     /// Ends it.

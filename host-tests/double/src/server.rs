@@ -5,8 +5,8 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -28,9 +28,10 @@ use tokio_rustls::TlsAcceptor;
 
 use super::answer::{Answer, Cut, Script, Step};
 use super::catalogue::Catalogue;
-use super::fault::PathFault;
+use super::fault::{ListFault, PathFault};
 use super::judge::{Admitted, Rules, Verdict};
 use super::metadata;
+use super::operation::Operation;
 use super::record::{Received, Records};
 use super::respond::{Asked, Outcome, respond};
 use super::sigv4::WireRequest;
@@ -51,7 +52,8 @@ const MILLIS: &[FormatItem<'static>] =
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) rules: Rules,
-    pub(super) catalogue: Catalogue,
+    pub(super) catalogue: RwLock<Arc<Catalogue>>,
+    pub(super) lists: RwLock<ListFault>,
     /// Ids of the account, each with its region.
     pub(super) resources: Vec<(String, String)>,
     pub(super) records: Records,
@@ -69,6 +71,20 @@ impl Shared {
         let hex = hex::encode(Sha256::digest(seed));
         let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
         format!("{}-{}-4{}-8{}-{}", part(0, 8), part(8, 12), part(12, 15), part(15, 18), part(18, 30))
+    }
+
+    fn catalogue(&self) -> Arc<Catalogue> {
+        Arc::clone(&self.catalogue.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The answer to a call as the lists' fault makes it.
+    fn spoiled(&self, operation: Operation, outcome: Outcome) -> Outcome {
+        let is_list = matches!(operation, Operation::ListFoundationModels | Operation::ListInferenceProfiles);
+        let fault = *self.lists.read().unwrap_or_else(PoisonError::into_inner);
+        match outcome {
+            Outcome::Answer(wait, answer) if is_list => Outcome::Answer(wait, fault.spoil(answer)),
+            outcome => outcome,
+        }
     }
 
     fn fault(&self) -> PathFault {
@@ -326,19 +342,20 @@ fn settle(
         Ok(entries) => received.request_metadata = entries,
         Err(message) => return Outcome::now(Answer::error(400, "ValidationException", &message)),
     }
-    respond(&Asked {
+    let outcome = respond(&Asked {
         call: &admitted.call,
         region: &admitted.region,
         query: &received.query,
         accept: received.header("accept").filter(|accept| *accept != "*/*"),
         body: parsed,
-        catalogue: &shared.catalogue,
+        catalogue: &shared.catalogue(),
         guardrail: received.header("x-amzn-bedrock-guardrailidentifier"),
         guardrail_version: received.header("x-amzn-bedrock-guardrailversion"),
         project: received.header("x-amzn-bedrock-projectidentifier"),
         resources: &shared.resources,
         elapsed: started.elapsed() + shared.delay,
-    })
+    });
+    shared.spoiled(admitted.call.operation, outcome)
 }
 
 /// Waits, resets or answers, by the faults.

@@ -7,6 +7,7 @@
 mod audit;
 mod aws_clients;
 mod batch_jobs;
+mod catalogue;
 mod chain;
 mod client_matrix;
 mod clients;
