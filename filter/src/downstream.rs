@@ -461,7 +461,9 @@ impl HttpContext for Downstream {
         }
         let mut facts = self.exchange().facts(self.response_complete);
         if facts.error.is_none() && facts.operation.is_none() {
-            facts.error = self.exchange().envoys_error(host::response_code().unwrap_or(0)).map(str::to_owned);
+            let details = host::property(&["response", "code_details"]).unwrap_or_default();
+            let error = self.exchange().envoys_error(host::response_code().unwrap_or(0), &details);
+            facts.error = error.map(str::to_owned);
         }
         let progress = self.exchange().is_relayed().then(|| relay_state::progress(&facts.id));
         let id = facts.id.clone();

@@ -484,6 +484,20 @@ def suite_principals(url, ca, count, *certificates):
             attempt(str(number), lambda: converse(runtime))
 
 
+def suite_rights(url, ca, *certificates):
+    """Calls that rules tell apart, with each client certificate (as for `principals`)."""
+    for number, pair in enumerate(certificates):
+        extra = {} if pair == "none" else {"client_cert": tuple(pair.split(","))}
+        runtime, bedrock = client("bedrock-runtime", url, ca, **extra), client("bedrock", url, ca, **extra)
+        long = json.dumps({**NATIVE, "max_tokens": 5000})
+        attempt(f"{number} Converse", lambda: converse(runtime))
+        attempt(f"{number} ConverseStream", lambda: converse_stream(runtime))
+        attempt(f"{number} InvokeModel", lambda: invoke(runtime))
+        attempt(f"{number} InvokeModel long", lambda: invoke(runtime, body=long))
+        attempt(f"{number} StartAsyncInvoke", lambda: start_async(runtime))
+        attempt(f"{number} ListFoundationModels", lambda: listed(bedrock.list_foundation_models()))
+
+
 def suite_steady(url, ca, seconds="4"):
     """Calls for some seconds, each with a text of its own, and every second one a stream."""
     runtime, end, number = client("bedrock-runtime", url, ca), time.monotonic() + float(seconds), 0

@@ -31,9 +31,14 @@ pub(crate) fn python_through(proxy: std::net::SocketAddr, suite: &str, url: &str
 
 /// A suite of `calls.py` over TLS, with a Bedrock API key of the caller's own.
 pub(crate) fn python_bearer(suite: &str, url: &str, ca: &str) -> Vec<Value> {
+    python_token(suite, url, ca, "ABSKcallers-own", &[])
+}
+
+/// The same with a key or token, and with more arguments.
+pub(crate) fn python_token(suite: &str, url: &str, ca: &str, token: &str, arguments: &[&str]) -> Vec<Value> {
     let mut command = Command::new(required("GATEWAY_PYTHON"));
-    command.arg(clients().join("calls.py")).args([suite, url, ca]);
-    run(command.env("AWS_BEARER_TOKEN_BEDROCK", "ABSKcallers-own"))
+    command.arg(clients().join("calls.py")).args([suite, url, ca]).args(arguments);
+    run(command.env("AWS_BEARER_TOKEN_BEDROCK", token))
 }
 
 /// A suite of `calls.mjs`.

@@ -40,6 +40,7 @@ mod regions;
 mod replies;
 mod request_metadata;
 mod roles_anywhere;
+mod rules;
 mod rust_client;
 mod sdk;
 mod secrets;

@@ -9,6 +9,9 @@ use crate::step::Context;
 use audit::{Estimate, ExchangeFacts, RuleDecision};
 use std::time::SystemTime;
 
+/// How Envoy's response code details begin where `jwt_authn` refuses a token.
+const TOKEN_REFUSED: &[u8] = b"jwt_authn";
+
 /// Where the last attempt went, as Envoy reports it when the exchange is over.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Endpoint<'a> {
@@ -73,10 +76,11 @@ impl Exchange {
     }
 
     /// The error of a request that Envoy refused before its filters: the one that `local_reply_config` gives its reply of this
-    /// status.
-    pub fn envoys_error(&self, status: u16) -> Option<&'static str> {
+    /// status and these details.
+    pub fn envoys_error(&self, status: u16, details: &[u8]) -> Option<&'static str> {
         match (&self.state, self.times.request, status) {
             (State::Start, None, 500..) => Some("ServiceUnavailableException"),
+            (State::Start, None, 1..500) if details.starts_with(TOKEN_REFUSED) => Some("AccessDeniedException"),
             // Envoy's replies to gRPC's requests have the status 200.
             (State::Start, None, 1..500) => Some("ValidationException"),
             _ => None,

@@ -126,9 +126,11 @@ fn envoys_own_refusals_have_an_error() {
         (431, Some("ValidationException")),
         (503, Some("ServiceUnavailableException")),
     ] {
-        assert_eq!(client.exchange.envoys_error(status), error, "{status}");
+        assert_eq!(client.exchange.envoys_error(status, b""), error, "{status}");
     }
+    let refused = client.exchange.envoys_error(401, b"jwt_authn_access_denied{Jwt_is_expired}");
+    assert_eq!(refused, Some("AccessDeniedException"));
     let mut client = Client::new("gateway", "sigv4", Some(keys()));
     client.headers(&converse(&[]), false);
-    assert_eq!(client.exchange.envoys_error(408), None);
+    assert_eq!(client.exchange.envoys_error(408, b""), None);
 }

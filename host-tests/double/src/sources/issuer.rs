@@ -88,6 +88,12 @@ impl Issuer {
         *self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner) = keys.iter().copied().cloned().collect();
     }
 
+    /// Its address.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.published.addr
+    }
+
     /// For a provider of the account.
     #[must_use]
     pub fn published(&self) -> Published {

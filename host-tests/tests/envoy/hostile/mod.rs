@@ -15,6 +15,7 @@ mod queries;
 mod quota;
 mod races;
 mod recovery;
+mod tokens;
 mod unread;
 mod upstream;
 
