@@ -8,6 +8,7 @@ use crate::plugin::Plugin;
 use crate::relay_state;
 use filter_core::catalogue::lists::MAX_BODY;
 use filter_core::catalogue::poll::{CALL_TIMEOUT, Poll, PollError, Polls, class_of};
+use filter_core::credentials::id::CredentialId;
 use filter_core::credentials::store::CredentialStatus;
 use filter_core::metrics::catalogue_polled;
 use filter_core::names::RegionName;
@@ -56,7 +57,9 @@ impl Catalogue {
         for region in regions(plugin) {
             let Some(class) = class_of(&plugin.policy, region) else { continue };
             // Without keys it could only fail.
-            let status = plugin.credentials.status(class.credentials(), &SharedData, now);
+            // Polls are made in the source's own session.
+            let id = CredentialId::of_source(class.credentials());
+            let status = plugin.credentials.status(&id, &SharedData, now);
             if matches!(status, CredentialStatus::Usable { .. })
                 && POLLS.with(|polls| polls.due(region, rules, &SharedData, now))
             {

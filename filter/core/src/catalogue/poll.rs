@@ -224,7 +224,11 @@ impl Polls {
     pub fn due(&self, region: &RegionName, rules: &CatalogueRules, shared: &dyn Shared, now: SystemTime) -> bool {
         let now = millis(now);
         let refresh = u64::try_from(rules.refresh.as_millis()).unwrap_or(u64::MAX);
-        let due = |work: Work| now >= work.polled_at.saturating_add(refresh) && work.lease.is_free(now);
+        // A clock that was set back counts as late.
+        let due = |work: Work| {
+            let late = now < work.polled_at || now >= work.polled_at.saturating_add(refresh);
+            late && work.lease.is_free(now)
+        };
         // The common case, which writes nothing.
         if !due(Work::of(region, shared)) {
             self.handover(region).rest();
@@ -238,15 +242,15 @@ impl Polls {
             if !due(work) {
                 return (None, false);
             }
-            (Some(Work { lease: work.lease.taken(self.worker, now + LEASE_MS), ..work }.write()), true)
+            (Some(Work { lease: work.lease.taken(self.worker, now, LEASE_MS), ..work }.write()), true)
         };
         update(shared, &work_key(region), claim).unwrap_or(false)
     }
 
     /// Extends the lease for one more call.
     pub fn extend(&self, region: &RegionName, shared: &dyn Shared, now: SystemTime) {
-        let until = millis(now) + LEASE_MS;
-        self.change(region, shared, |work| Work { lease: work.lease.extended(until), ..work });
+        let now = millis(now);
+        self.change(region, shared, |work| Work { lease: work.lease.extended(now, LEASE_MS), ..work });
     }
 
     /// Shares what a region offers.

@@ -10,10 +10,8 @@ use std::fmt::Write as _;
 /// Longest name (`roleSessionName`:
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html>). The shortest has two characters.
 const MAX_NAME: usize = 64;
-/// Between the beginning of a long name and the hash of all of it. No other name has it.
+/// Between the hash of a long name and its end. No other name has it.
 const HASHED: &str = "=.";
-/// Length of a SHA-256 in base64 without padding.
-const HASH: usize = 43;
 
 /// A `roleSessionName` that no other principal has: 2 to 64 of `[\w+=,.@-]`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -22,7 +20,7 @@ pub struct SessionName(String);
 
 impl SessionName {
     /// The name for a principal. A byte that a name cannot have, and `=`, becomes `=` and two hexadecimal digits. Of a name that
-    /// is longer than 64 characters then, the beginning stays, with the hash of the principal.
+    /// is longer than 64 characters then, the end stays, behind the hash of the principal.
     pub fn of(principal: &str) -> Self {
         let mut name = String::with_capacity(principal.len());
         for byte in principal.bytes() {
@@ -33,10 +31,11 @@ impl SessionName {
                 let _ = write!(name, "={byte:02X}");
             }
         }
-        if name.len() > MAX_NAME {
-            name.truncate(MAX_NAME - HASHED.len() - HASH);
-            name.push_str(HASHED);
-            name.push_str(&URL_SAFE_NO_PAD.encode(Sha256::digest(principal)));
+        if let Some(cut) = name.len().checked_sub(MAX_NAME).filter(|cut| *cut > 0) {
+            let hash = URL_SAFE_NO_PAD.encode(Sha256::digest(principal));
+            // All of it is ASCII.
+            let end = name.split_off(cut + hash.len() + HASHED.len());
+            name = format!("{hash}{HASHED}{end}");
         }
         // A single `=` follows no other name.
         while name.len() < 2 {
@@ -77,7 +76,7 @@ mod tests {
             ("a", "a="),
             ("", "=="),
             ("ü", "=C3=BC"),
-            (long.as_str(), "spiffe=3A=2F=2Fcorp=.FAJtG77tMqYqrzbZ-CF7953diTUgy_bmQjDM8zRoEaI"),
+            (long.as_str(), "FAJtG77tMqYqrzbZ-CF7953diTUgy_bmQjDM8zRoEaI=.xxxxxxxxxxxxxxxxxxx"),
         ] {
             let name = SessionName::of(principal);
             assert!(is_name(name.as_str()), "{name}");

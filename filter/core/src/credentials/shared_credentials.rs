@@ -34,14 +34,13 @@ const FORGIVEN: u32 = 8;
 const MARGIN_MS: u64 = 1000;
 /// Slots of the table of a source's sessions: so many can be kept at a time, at about 3 KB each.
 const SLOTS: u64 = 16_384;
-/// Slots that a session may have.
-const PROBES: u64 = 8;
-
 /// The credentials of one source, or of a session there, as all workers see them.
 #[derive(Debug)]
 pub struct SharedCredentials {
     /// Whose session they are; `None`: the source's own.
     owner: Option<SessionName>,
+    /// What tells owners of a slot apart; 0 for a source's own credentials.
+    mark: [u64; 2],
     key: String,
     work_key: String,
     /// This worker's id.
@@ -124,32 +123,35 @@ impl SharedCredentials {
     /// A worker's view of a session at the source named `source`: of its slot, or of one that it may take.
     pub fn of_session(source: &str, session: &SessionName, holder: u64, shared: &dyn Shared, now: SystemTime) -> Self {
         let now = millis(now);
-        let [first, ..] = digest(session);
-        let slot = |probe: u64| {
-            let key = format!("credentials/{source}/session/{}", (first % SLOTS + probe) % SLOTS);
-            Self::at(key, Some(session.clone()), holder)
-        };
-        // Its own slot, else one that is free, else the one that is free soonest.
-        let mut best: Option<(u64, Self)> = None;
-        for probe in 0..PROBES {
-            let slot = slot(probe);
-            let raw = Work::read(shared.get(&slot.work_key).map(|(value, _)| value).as_deref());
-            if raw.owner == slot.mark() {
-                return slot;
+        let digest = Sha256::digest(session.as_str());
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        let key = |slot: u64| format!("credentials/{source}/session/{slot}");
+        let mut own = Self::at(String::new(), Some(session.clone()), holder);
+        let mut words = digest.chunks_exact(8).map(number);
+        own.mark = [words.next().unwrap_or_default(), words.next().unwrap_or_default()];
+        // Of eight slots that have nothing to do with each other: its own, else one that is free, else the one that is free soonest.
+        let mut best: Option<(u64, u64)> = None;
+        for slot in digest.chunks_exact(4).map(|bytes| number(bytes) % SLOTS) {
+            let raw = Work::read(shared.get(&work_key(&key(slot))).map(|(value, _)| value).as_deref());
+            if raw.owner == own.mark {
+                best = Some((0, slot));
+                break;
             }
-            let kept = raw.kept_until.max(raw.lease.held_until());
+            let kept = raw.kept_until.max(raw.lease.held_until(now));
             let kept = if kept <= now { 0 } else { kept };
-            if best.as_ref().is_none_or(|(soonest, _)| kept < *soonest) {
+            if best.is_none_or(|(soonest, _)| kept < soonest) {
                 best = Some((kept, slot));
             }
         }
-        best.map_or_else(|| slot(0), |(_, slot)| slot)
+        own.key = key(best.map_or(0, |(_, slot)| slot));
+        own.work_key = work_key(&own.key);
+        own
     }
 
     fn at(key: String, owner: Option<SessionName>, holder: u64) -> Self {
-        let work_key = format!("{key}/work");
-        let (cached, handover, accepted) = Default::default();
-        Self { owner, key, work_key, holder, cached, handover, accepted }
+        let work_key = work_key(&key);
+        let (mark, cached, handover, accepted) = Default::default();
+        Self { owner, mark, key, work_key, holder, cached, handover, accepted }
     }
 
     /// The credentials that were fetched last, expired or not.
@@ -177,12 +179,7 @@ impl SharedCredentials {
     pub fn due(&self, shared: &dyn Shared, now: SystemTime) -> bool {
         let now = millis(now);
         let cached = self.cached(shared);
-        let generation = cached.as_ref().map_or(0, |cached| cached.generation);
-        let due = |work: &Work| {
-            let stale = cached.as_ref().is_none_or(|cached| now >= cached.refresh_at);
-            let refused = generation != 0 && work.refused == generation;
-            (stale || refused) && work.lease.is_free(now)
-        };
+        let due = |work: &Work| is_wanted(cached.as_ref(), work, now) && work.lease.is_free(now);
         // The common case, which writes nothing.
         if !due(&self.work(shared)) {
             self.handover.rest();
@@ -193,20 +190,20 @@ impl SharedCredentials {
         }
         let claim = |value: Option<&[u8]>| {
             let raw = Work::read(value);
-            let taken = raw.owner != self.mark() && now < raw.lease.held_until();
+            let taken = raw.owner != self.mark && now < raw.lease.held_until(now);
             let work = self.own(raw);
             if taken || !due(&work) {
                 return (None, false);
             }
-            (Some(Work { lease: work.lease.taken(self.holder, now + LEASE_MS), ..work }.write()), true)
+            (Some(Work { lease: work.lease.taken(self.holder, now, LEASE_MS), ..work }.write()), true)
         };
         update(shared, &self.work_key, claim).unwrap_or(false)
     }
 
     /// Extends this worker's lease while it fetches.
     pub fn extend_lease(&self, shared: &dyn Shared, now: SystemTime) {
-        let until = millis(now) + LEASE_MS;
-        self.change(shared, |work| Work { lease: work.lease.extended(until), ..work });
+        let now = millis(now);
+        self.change(shared, |work| Work { lease: work.lease.extended(now, LEASE_MS), ..work });
     }
 
     /// Publishes fetched credentials to all workers. `jitter` lies between 0 and 1.
@@ -286,10 +283,11 @@ impl SharedCredentials {
             if generation != current || work.refused == generation {
                 return (None, true);
             }
-            if now < work.keep_until {
+            let (first, longest) = REFUSAL_MS;
+            // A longer wait was set before the clock stepped back.
+            if now < work.keep_until && work.keep_until - now <= longest {
                 return (None, false);
             }
-            let (first, longest) = REFUSAL_MS;
             // It was quiet for long: this refusal is a new one.
             let refusals =
                 if now < work.keep_until.saturating_add(longest) { work.refusals.saturating_add(1) } else { 1 };
@@ -342,15 +340,20 @@ impl SharedCredentials {
         self.work(shared).lease.has_failed()
     }
 
-    /// Whether no worker fetches them, and none has to wait before it tries again.
+    /// Whether they should be fetched, and a worker may begin.
     pub fn may_begin(&self, shared: &dyn Shared, now: SystemTime) -> bool {
-        self.work(shared).lease.is_free(millis(now))
+        let now = millis(now);
+        let raw = Work::read(shared.get(&self.work_key).map(|(value, _)| value).as_deref());
+        now >= raw.lease.held_until(now) && self.own(raw).lease.is_free(now) && self.is_stale_at(shared, now)
     }
 
-    /// Whether they should be fetched, by whichever worker.
+    /// Whether they should be fetched, by any worker.
     pub fn is_stale(&self, shared: &dyn Shared, now: SystemTime) -> bool {
-        let refused = |cached: &CachedCredentials| self.work(shared).refused == cached.generation;
-        self.cached(shared).is_none_or(|cached| millis(now) >= cached.refresh_at || refused(&cached))
+        self.is_stale_at(shared, millis(now))
+    }
+
+    fn is_stale_at(&self, shared: &dyn Shared, now: u64) -> bool {
+        is_wanted(self.cached(shared).as_ref(), &self.work(shared), now)
     }
 
     fn work(&self, shared: &dyn Shared) -> Work {
@@ -359,20 +362,17 @@ impl SharedCredentials {
 
     /// The work of this owner: none, if another has the slot.
     fn own(&self, work: Work) -> Work {
-        let owner = self.mark();
-        if work.owner == owner { work } else { Work { owner, ..Work::default() } }
-    }
-
-    /// What tells owners of a slot apart.
-    fn mark(&self) -> [u64; 2] {
-        self.owner.as_ref().map(digest).unwrap_or_default()
+        if work.owner == self.mark { work } else { Work { owner: self.mark, ..Work::default() } }
     }
 }
 
-fn digest(session: &SessionName) -> [u64; 2] {
-    let digest = Sha256::digest(session.as_str());
-    let number = |bytes: Option<&[u8; 8]>| bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    [number(digest.first_chunk()), number(digest.last_chunk())]
+fn work_key(key: &str) -> String {
+    format!("{key}/work")
+}
+
+/// Whether credentials should be fetched: there are none, they end soon, or Bedrock has refused them.
+fn is_wanted(cached: Option<&CachedCredentials>, work: &Work, now: u64) -> bool {
+    cached.is_none_or(|cached| now >= cached.refresh_at || work.refused == cached.generation)
 }
 
 impl CachedCredentials {

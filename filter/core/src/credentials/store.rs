@@ -92,18 +92,20 @@ impl CredentialStore {
     /// What there is now, for a call of the gateway role: a session that is missing, or about to expire, is fetched.
     pub fn ask(&self, id: &CredentialId, shared: &dyn Shared, now: SystemTime) -> CredentialStatus {
         let per_second = self.sources.get(&id.source).and_then(|known| known.sessions_per_second);
-        let Some(per_second) = per_second.filter(|_| id.session.is_some()) else {
-            return self.status(id, shared, now);
-        };
+        let (Some(session), Some(per_second)) = (&id.session, per_second) else { return self.status(id, shared, now) };
+        let queued = || CredentialStatus::Queued(self.sessions.wait(&id.source, per_second));
+        if self.sessions.is_awaited(&id.source, session, now) {
+            return queued();
+        }
         self.with(id, shared, now, |fetched| {
             let status = of_fetched(id, fetched, shared, now);
             if fetched.is_stale(shared, now) {
-                self.sessions.ask(id, now);
+                let is_missing = matches!(status, CredentialStatus::Pending);
+                self.sessions.ask(&id.source, session, is_missing, now);
             }
             match status {
-                CredentialStatus::Pending if !fetched.has_failed(shared) => {
-                    CredentialStatus::Queued(self.sessions.wait(&id.source, per_second))
-                }
+                // It has not been begun.
+                CredentialStatus::Pending if !fetched.has_failed(shared) && fetched.may_begin(shared, now) => queued(),
                 status => status,
             }
         })
@@ -139,26 +141,21 @@ impl CredentialStore {
         let own = self.fetched().filter(|(_, _, own)| own.due(shared, now));
         let mut due: Vec<CredentialId> = own.map(|(name, ..)| CredentialId::of_source(name)).collect();
         for (source, known) in &self.sources {
-            if known.sessions_per_second.is_some() {
-                self.sessions.take_missed(source, shared, now);
-            }
-        }
-        for id in self.sessions.asked(now) {
-            let Some(per_second) = self.sources.get(&id.source).and_then(|known| known.sessions_per_second) else {
-                continue;
-            };
-            let is_due = self.with(&id, shared, now, |fetched| {
-                let stale = fetched.is_stale(shared, now);
-                if !stale {
-                    self.sessions.forget(&id);
+            let Some(per_second) = known.sessions_per_second else { continue };
+            self.sessions.take_missed(source, shared, now);
+            for (first, session) in self.sessions.asked(source, now) {
+                let id = CredentialId { source: source.clone(), session: Some(session.clone()) };
+                let fetched = SharedCredentials::of_session(source, &session, self.holder, shared, now);
+                if !fetched.is_stale(shared, now) {
+                    self.sessions.forget(source, &session);
+                } else if fetched.may_begin(shared, now) {
+                    if !sessions::begin_exchange(source, per_second, (self.holder, first), shared, now) {
+                        break;
+                    }
+                    if fetched.due(shared, now) {
+                        due.push(id);
+                    }
                 }
-                stale
-                    && fetched.may_begin(shared, now)
-                    && sessions::begin_exchange(&id.source, per_second, shared, now)
-                    && fetched.due(shared, now)
-            });
-            if is_due {
-                due.push(id);
             }
         }
         due
@@ -176,7 +173,10 @@ impl CredentialStore {
     /// As [`SharedCredentials::publish`].
     pub fn publish(&self, id: &CredentialId, shared: &dyn Shared, fetched: &Fetched, now: SystemTime, jitter: f64) {
         self.with(id, shared, now, |source| source.publish(shared, fetched, now, jitter));
-        self.sessions.forget(id);
+        if let Some(session) = &id.session {
+            self.sessions.succeeded();
+            self.sessions.forget(&id.source, session);
+        }
     }
 
     /// As [`SharedCredentials::extend_lease`].
@@ -191,11 +191,12 @@ impl CredentialStore {
 
     /// As [`SharedCredentials::hand_over`].
     pub fn hand_over(&self, id: &CredentialId, shared: &dyn Shared, now: SystemTime) -> bool {
-        let handed_over = self.with(id, shared, now, |source| source.hand_over(shared));
-        if let Some(session) = &id.session {
-            self.sessions.leave(&id.source, session, shared);
+        if let Some(session) = &id.session
+            && !self.sessions.leave(&id.source, session, shared)
+        {
+            return false;
         }
-        handed_over
+        self.with(id, shared, now, |source| source.hand_over(shared))
     }
 
     /// As [`SharedCredentials::refused`]. `false`, too: the source cannot be fetched again.

@@ -68,7 +68,7 @@ fn a_session_is_fetched_when_a_call_asks() {
     assert!(store.due(&memory, at(3_000_000)).iter().all(|id| id.session.is_none()));
     assert_eq!(key(&store.ask(&alice, &memory, at(3_000_000))), Some("ASIAalice"));
     assert_eq!(store.due(&memory, at(3_000_100)), std::slice::from_ref(&alice));
-    assert!(matches!(store.ask(&alice, &memory, at(3_600_000)), CredentialStatus::Queued(1)));
+    assert_eq!(key(&store.ask(&alice, &memory, at(3_600_000))), None);
 }
 
 #[test]
@@ -127,36 +127,39 @@ fn a_caller_past_the_rate_is_told_when() {
     assert_eq!(store.due(&memory, at(0)).iter().filter(|id| id.session.is_some()).count(), 2);
     for caller in 0..100 {
         let status = store.ask(&session(&caller.to_string()), &memory, at(0));
-        assert!(matches!(status, CredentialStatus::Queued(10)), "{status:?}");
+        assert!(matches!(status, CredentialStatus::Queued(8)), "{status:?}");
     }
+}
+
+/// Begins the sessions that are missing, as calls of all callers would.
+fn begin_missing(store: &CredentialStore, memory: &Memory, ids: &[CredentialId]) -> usize {
+    let mut begun = 0;
+    for id in ids {
+        let status = store.status(id, memory, at(0));
+        if let Some(key) = key(&status) {
+            assert_eq!(key, format!("ASIA{}", id.session.as_ref().unwrap()));
+            continue;
+        }
+        let shared = SharedCredentials::of_session("default", id.session.as_ref().unwrap(), 1, memory, at(0));
+        assert!(shared.due(memory, at(0)), "{id}");
+        store.publish(id, memory, &fetched(id, 3_600_000), at(0), 0.0);
+        begun += 1;
+    }
+    begun
 }
 
 #[test]
 fn ten_thousand_sessions_are_kept_apart() {
     let (memory, store) = (Memory::default(), store(1));
-    let ids: Vec<CredentialId> = (0..10_000).map(|caller| session(&format!("spiffe://corp/{caller}"))).collect();
-    for id in &ids {
-        let shared = SharedCredentials::of_session("default", id.session.as_ref().unwrap(), 1, &memory, at(0));
-        assert!(shared.due(&memory, at(0)), "{id}");
-        store.publish(id, &memory, &fetched(id, 3_600_000), at(0), 0.0);
-    }
-    let mut kept = 0;
-    for id in &ids {
-        let status = store.status(id, &memory, at(1000));
-        if let Some(key) = key(&status) {
-            assert_eq!(key, format!("ASIA{}", id.session.as_ref().unwrap()));
-            kept += 1;
-        }
-    }
-    // A session whose slots are all taken takes another's.
-    assert!(kept > 9800, "{kept}");
-    // Twice as many later, no slot has been added.
-    for caller in 0..30_000 {
-        let id = session(&format!("spiffe://other/{caller}"));
-        let shared = SharedCredentials::of_session("default", id.session.as_ref().unwrap(), 1, &memory, at(0));
-        shared.due(&memory, at(0));
-        store.publish(&id, &memory, &fetched(&id, 3_600_000), at(0), 0.0);
-    }
+    let ids = |prefix: &str, count: usize| {
+        (0..count).map(|caller| session(&format!("spiffe://{prefix}/{caller}"))).collect::<Vec<_>>()
+    };
+    let callers = ids("corp", 10_000);
+    let begun: Vec<usize> = (0..4).map(|_| begin_missing(&store, &memory, &callers)).collect();
+    // Where all eight slots of a session were taken, it took another's, which takes a further one.
+    assert!(begun.iter().sum::<usize>() <= 10_100 && begun.last() == Some(&0), "{begun:?}");
+    // Of three times as many, some are begun again and again; no slot is added.
+    begin_missing(&store, &memory, &ids("other", 30_000));
     let slots = memory.values.borrow().len();
     assert!(slots <= 2 * 16_384 + 8, "{slots}");
 }
@@ -183,8 +186,7 @@ fn a_failed_session_waits_before_it_is_tried() {
     let mut tries = 0;
     for tick in 0..600 {
         let now = at(tick * TICK_MS);
-        let status = store.ask(&alice, &memory, now);
-        assert!(matches!(status, CredentialStatus::Pending) == (tries > 0), "{status:?}");
+        assert_eq!(key(&store.ask(&alice, &memory, now)), None);
         for id in store.due(&memory, now).iter().filter(|id| id.session.is_some()) {
             tries += 1;
             store.failed(id, &memory, now);
