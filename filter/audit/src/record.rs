@@ -28,7 +28,8 @@ audit_record! {
     source_address: Option<String> = Envoy(envoy.source_address),
     /// The Bedrock operation (`Converse`).
     operation: Option<String> = Gateway(exchange.operation),
-    /// The API that the client called, if not Bedrock's: `lambda` (the configuration's `lambda_api`).
+    /// The API that the client called, if not Bedrock's: `lambda` or `gateway` (the configuration's
+    /// `lambda_api` and `gateway_api`).
     api: Option<String> = Gateway(exchange.api),
     /// The model id or alias that the client named.
     model_asked: Option<String> = Gateway(exchange.model),

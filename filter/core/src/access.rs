@@ -5,8 +5,9 @@
 //! whose name is made to resolve to the gateway (DNS rebinding) is of the same origin as its calls, but they carry its name
 //! as host.
 
-use crate::config::{Anonymous, Config, ConfigError, at};
+use crate::config::{Anonymous, Config, ConfigError, GatewayApi, at};
 use crate::headers::Headers;
+use crate::model::{Pattern, patterns};
 use crate::names::Partition;
 use crate::route::SERVICES;
 use std::net::{IpAddr, Ipv6Addr};
@@ -24,6 +25,22 @@ pub struct Access {
     hosts: Option<Vec<String>>,
     origins: Vec<String>,
     anonymous: Anonymous,
+}
+
+/// Who may read the gateway's own API: patterns of names, or all callers.
+#[derive(Debug)]
+pub struct Readers(Option<Vec<Pattern>>);
+
+impl Readers {
+    pub(crate) fn compile(config: &GatewayApi) -> Result<Self, ConfigError> {
+        let compile = |principals: &Vec<String>| patterns("gateway_api.principals", principals);
+        Ok(Self(config.principals.as_ref().map(compile).transpose()?))
+    }
+
+    pub(crate) fn admit(&self, principal: Option<&str>) -> bool {
+        let Some(patterns) = &self.0 else { return true };
+        principal.is_some_and(|name| patterns.iter().any(|pattern| pattern.matches(name)))
+    }
 }
 
 /// Why a caller is refused.

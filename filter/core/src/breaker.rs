@@ -47,6 +47,14 @@ struct Record {
 /// The records of a key, each after the first 16 bytes of its model's SHA-256.
 type Records = Vec<([u8; 16], Record)>;
 
+/// How many models' breakers are open in a region.
+pub(crate) fn throttled_models(shared: &dyn Shared, region: &str, now: SystemTime) -> usize {
+    let now = millis(now);
+    let values = (0..KEYS).filter_map(|key| shared.get(&format!("breaker/{region}/{key}")));
+    let records = values.flat_map(|(value, _)| read(Some(&value)));
+    records.filter(|(_, record)| now < record.open_until).count()
+}
+
 impl<'a> Breaker<'a> {
     /// The breaker of a model in a region.
     pub fn new(shared: &'a dyn Shared, region: &str, model: &str, now: SystemTime) -> Self {

@@ -10,6 +10,7 @@ mod facts;
 mod held;
 mod judge;
 mod lambda;
+mod own_api;
 mod response;
 
 pub use facts::Endpoint;
@@ -19,6 +20,7 @@ use crate::buffers::{Full, Phase};
 use crate::config::{Auth, Role};
 use crate::credentials::store::CredentialStatus;
 use crate::frame_guard::FrameGuard;
+use crate::gateway_api;
 use crate::handoff::crossing;
 use crate::headers::Headers;
 use crate::intent::{IntentError, IntentState, mode_fact};
@@ -220,6 +222,11 @@ impl Exchange {
         self.translated = is_grpc(headers);
         if let Some(asked) = policy.lambda_api.as_ref().filter(|_| !self.lambda).and_then(|api| api.asked(headers)) {
             return self.lambda_headers(asked, headers, (principal, groups, address), end_of_stream, context);
+        }
+        if policy.api_readers.is_some()
+            && let Some(asked) = gateway_api::asked(headers)
+        {
+            return self.own_api(asked, headers, (principal, groups, address), context);
         }
         let principal = principal.map(|name| self.facts.principal = name);
         let groups = groups.map(|groups| self.groups = groups);

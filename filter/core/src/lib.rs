@@ -20,6 +20,7 @@ pub mod encoding;
 pub mod envoy_names;
 pub mod exchange;
 pub mod frame_guard;
+pub(crate) mod gateway_api;
 pub mod handoff;
 pub mod headers;
 pub mod intent;

@@ -6,11 +6,12 @@ mod warnings;
 
 pub use usable::Viewer;
 
-use crate::access::Access;
+use crate::access::{Access, Readers};
 use crate::bedrock_headers;
 use crate::buffers::Budgets;
 use crate::config::{self, Auth, Config, ConfigError, GroupSource, Limits, Principal, Role, at};
 use crate::credentials::source::CredentialSources;
+use crate::encoding::hex;
 use crate::lambda_api::LambdaApi;
 use crate::model::{self, GovCloudId, Pattern, patterns};
 use crate::names::{PathName, RegionName};
@@ -20,6 +21,7 @@ use crate::region::{self, Region};
 use crate::request_metadata::RequestMetadata;
 use crate::route::{self, Cluster, RouteClass, SERVICES, Subject};
 use crate::rules::{self, Rules};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -66,6 +68,9 @@ pub struct Policy {
     pub(crate) request_metadata: RequestMetadata,
     /// The API of the Lambda-based proxy, if it is offered.
     pub(crate) lambda_api: Option<LambdaApi>,
+    /// Who may read the gateway's own API, if it is offered.
+    pub(crate) api_readers: Option<Readers>,
+    digest: String,
     govcloud_accounts: Vec<String>,
     regions: BTreeMap<RegionName, Region>,
     own_region: Option<RegionName>,
@@ -259,6 +264,8 @@ impl Policy {
             credentials_wait: Duration::from_millis(config.credentials_wait_ms.into()),
             headers: bedrock_headers::compile(&config.headers.allow)?,
             request_metadata: RequestMetadata::compile(config)?,
+            api_readers: config.gateway_api.as_ref().map(Readers::compile).transpose()?,
+            digest: hex(&Sha256::digest(Config { role: Role::Gateway, ..config.clone() }.to_json())),
             lambda_api: config.lambda_api.as_ref().map(LambdaApi::compile).transpose()?,
             govcloud_accounts: accounts(&config.govcloud_accounts)?,
             regions,
@@ -273,6 +280,16 @@ impl Policy {
         policy.check_profiles_are_allowed(config)?;
         policy.check_profiles_are_everywhere()?;
         Ok(policy)
+    }
+
+    /// SHA-256 of the document, in hexadecimal, whatever the role.
+    pub(crate) fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Model id by alias.
+    pub(crate) fn aliases(&self) -> &BTreeMap<String, String> {
+        &self.aliases
     }
 
     /// The region of an endpoint, by its label.

@@ -30,6 +30,9 @@ pub enum Refusal {
     /// Who calls is refused, whatever is called.
     #[error("Access denied: {0}.")]
     Access(#[from] AccessRefusal),
+    /// The caller may not read the gateway's own API.
+    #[error("Access denied: no pattern of `gateway_api.principals` matches this caller.")]
+    GatewayApi,
     /// A header that crosses is repeated.
     #[error("The request is malformed: {0}.")]
     Repeated(#[from] Repeated),
@@ -302,6 +305,7 @@ impl Refusal {
             Self::Grpc => (415, "ValidationException"),
             Self::BodyTooLong { .. } => (413, "ValidationException"),
             Self::Access(_)
+            | Self::GatewayApi
             | Self::Model(_)
             | Self::GovCloud { .. }
             | Self::HiddenModel(_)

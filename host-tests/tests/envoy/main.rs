@@ -33,6 +33,7 @@ mod metrics;
 mod moto;
 mod new_headers;
 mod order;
+mod own_api;
 mod pod;
 mod pool;
 mod principal;

@@ -3,6 +3,7 @@
 
 mod connections;
 mod error;
+mod gateway_api;
 mod json;
 mod lambda_api;
 mod locate;
@@ -16,6 +17,7 @@ mod tagged;
 pub use connections::Connections;
 pub(crate) use error::at;
 pub use error::{ConfigError, Position};
+pub use gateway_api::GatewayApi;
 pub use lambda_api::LambdaApi;
 pub use locate::locate;
 pub use nearest::nearest;
@@ -82,6 +84,9 @@ pub struct Config {
     /// unknown (404).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lambda_api: Option<LambdaApi>,
+    /// The gateway's own API: `GET /gateway/v1/status` and `GET /gateway/v1/models`. Left out, its paths are unknown (404).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway_api: Option<GatewayApi>,
     /// Where the caller's name comes from; the first source that has one wins. Empty: callers have no name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub principal: Vec<Principal>,

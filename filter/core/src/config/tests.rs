@@ -27,7 +27,8 @@ fn every_key_is_documented() {
 
 /// A document with every key.
 fn full() -> Value {
-    json!({
+    // `json!` takes so many keys at once.
+    let mut document = json!({
         "role": "gateway", "auth": "sigv4", "fips": true, "failback_seconds": 7, "region": "us-east-1",
         "regions": {"us-east-1": {}, "us-west-2": {"inference_profiles": {"a.b": "us.a.b"},
             "hosts": {"dx": {"bedrock": "bedrock.us-west-2.api.aws"}}}},
@@ -35,14 +36,8 @@ fn full() -> Value {
         "govcloud_accounts": ["111122223333"], "headers": {"allow": ["x-amzn-bedrock-new"]},
         "request_metadata": {"caller": "{principal}"},
         "optional_operations": ["batch_jobs", "agent_runtime"],
+        "gateway_api": {"principals": ["operator"]},
         "lambda_api": {"stage": "prod", "region": "us-gov-east-1"},
-        "principal": [{"from": "mtls"}, {"from": "jwt", "payload": "p", "claim": "sub"}],
-        "groups": [{"from": "jwt", "payload": "p", "claim": "groups"}],
-        "rules": [{
-            "id": "full", "effect": "allow", "mode": "dry_run", "principals": ["p"], "groups": ["g"], "operations": ["Converse"],
-            "models": ["c*"], "regions": ["us-west-2"], "classes": ["full"], "body_bytes": {"max": 5}, "max_tokens": 6,
-            "from": "2026-12-01T00:00:00Z", "until": "2027-01-01T00:00:00Z"
-        }],
         "route_classes": [{
             "name": "full", "models": ["*"], "operations": ["Converse"], "principals": ["p"], "streaming": false,
             "body_bytes": {"min": 1, "max": 2}, "paths": ["dx", "vpn"], "weights": {"dx": 1}, "regions": ["us-west-2"], "region_order": "fastest",
@@ -61,7 +56,20 @@ fn full() -> Value {
             "role_arn": "arn:aws:iam::123456789012:role/x", "audience": "a", "session_name": "other",
             "duration_seconds": 900, "sessions_per_second": 7, "tags": {"a": "b"}
         }}
-    })
+    });
+    let callers = json!({
+        "principal": [{"from": "mtls"}, {"from": "jwt", "payload": "p", "claim": "sub"}],
+        "groups": [{"from": "jwt", "payload": "p", "claim": "groups"}],
+        "rules": [{
+            "id": "full", "effect": "allow", "mode": "dry_run", "principals": ["p"], "groups": ["g"], "operations": ["Converse"],
+            "models": ["c*"], "regions": ["us-west-2"], "classes": ["full"], "body_bytes": {"max": 5}, "max_tokens": 6,
+            "from": "2026-12-01T00:00:00Z", "until": "2027-01-01T00:00:00Z"
+        }]
+    });
+    if let (Value::Object(all), Value::Object(callers)) = (&mut document, callers) {
+        all.extend(callers);
+    }
+    document
 }
 
 /// The paths to all values, as JSON pointers with the keys that errors have.

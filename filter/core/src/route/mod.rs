@@ -179,6 +179,12 @@ impl RouteClass {
         self.principals.is_some()
     }
 
+    /// Whether the class takes calls of the caller.
+    pub(crate) fn takes_caller(&self, principal: Option<&str>) -> bool {
+        let Some(patterns) = &self.principals else { return true };
+        principal.is_some_and(|name| patterns.iter().any(|pattern| pattern.matches(name)))
+    }
+
     /// Whether a caller's name decides its region by weight.
     pub fn region_sticky(&self) -> bool {
         self.region_sticky
