@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair, SanType};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -88,4 +88,32 @@ fn a_spiffe_id_is_the_principal() {
     assert_eq!((&facts[0]["principal"], &facts[0]["class"]), (&open.into(), &"any".into()));
     assert_eq!((&facts[1]["principal"], &facts[1]["class"]), (&restricted.into(), &"private-only".into()));
     assert_eq!(facts[1]["error"], "ServiceUnavailableException");
+}
+
+#[test]
+fn two_spiffe_ids_see_lists_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("mesh-ca.pem");
+    let ids = ["spiffe://mission.example/ns/a/sa/app", "spiffe://mission.example/ns/b/sa/app"];
+    let (mut identities, providers) = (identities(&ca, &ids).into_iter(), ["anthropic.", "amazon."]);
+    let class = |name: &str, id: &str, provider: &str| json!({ "name": name, "principals": [id], "models": [format!("{provider}*")], "paths": ["internet"] });
+    let classes = json!([
+        class("a", ids[0], providers[0]),
+        class("b", ids[1], providers[1]),
+        { "name": "lists", "operations": ["ListFoundationModels"], "paths": ["internet"] },
+    ]);
+    let document =
+        json!({ "regions": { "us-east-1": {} }, "principal": [{ "from": "mtls" }], "route_classes": classes });
+    let file = dir.path().join("policy.json");
+    std::fs::write(&file, document.to_string()).unwrap();
+    let arguments = ["--client-ca", ca.to_str().unwrap(), "--policy", file.to_str().unwrap()];
+    let harness = Harness::new(Keys::LongLived, &["internet"], |double| double, &arguments);
+    for provider in providers {
+        let (status, answer) = get(&harness, identities.next().unwrap());
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let list: Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("{answer}"));
+        let models = list["modelSummaries"].as_array().unwrap();
+        let own = |model: &&Value| model["modelId"].as_str().unwrap().starts_with(provider);
+        assert!(status == 200 && models.len() > 5 && models.iter().all(|model| own(&model)), "{provider}: {body}");
+    }
 }
