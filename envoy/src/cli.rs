@@ -13,6 +13,7 @@ use crate::istio::{Image, Target};
 use crate::paths::{self, PathSpec};
 use crate::platform::Platform;
 use crate::programs::Programs;
+use crate::snapshot::{self, Saved};
 use crate::{Error, check, document, installed, istio, up};
 use filter_core::names::RegionName;
 
@@ -62,10 +63,24 @@ enum Command {
     /// signed. Credentials come from the environment; without any, the attempt is signed with AWS's documented example
     /// key. With --error-body, it names the parts of the canonical request in which AWS and the gateway differ.
     Explain(Box<Explain>),
+    /// What regions offer, for the document's `catalogue`.
+    #[command(subcommand)]
+    Catalogue(Catalogue),
     /// Print the JSON Schema of the filter's document.
     Schema,
     /// Print a whole document of the filter, commented: two classes, callers by certificate.
     Example,
+}
+
+#[derive(Debug, Subcommand)]
+enum Catalogue {
+    /// Print the lists of regions as `catalogue.snapshot`, for a gateway that starts without them, or cannot poll.
+    Snapshot {
+        /// A region, and its lists as files: what `aws bedrock list-foundation-models` and `aws bedrock list-inference-profiles`
+        /// print. May be given for each region.
+        #[arg(required = true, value_name = "REGION=MODELS.json,PROFILES.json")]
+        regions: Vec<Saved>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -201,6 +216,10 @@ impl Cli {
             }
             Command::Explain(explain) => {
                 print(&explain.run(&|name| std::env::var(name).ok())?);
+                Ok(())
+            }
+            Command::Catalogue(Catalogue::Snapshot { regions }) => {
+                print(snapshot::print(&regions)?.trim_end());
                 Ok(())
             }
             Command::Schema => {

@@ -119,7 +119,8 @@ impl Written {
             Some(relay) => Some(config.stream_relay.unwrap_or_else(|| relay.to_owned())),
             None => None,
         };
-        if let (Some(catalogue), Some(polls)) = (&mut config.catalogue, base.polls()) {
+        let polled = config.catalogue.as_mut().filter(|catalogue| catalogue.refresh_seconds != 0);
+        if let (Some(catalogue), Some(polls)) = (polled, base.polls()) {
             catalogue.cluster.get_or_insert_with(|| polls.to_owned());
         }
         let own = base.collector();

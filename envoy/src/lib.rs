@@ -28,6 +28,7 @@ pub mod progress;
 mod quotes;
 mod relay_listener;
 pub mod signals;
+pub mod snapshot;
 mod source_clusters;
 pub mod tls;
 pub mod up;

@@ -9,6 +9,8 @@ pub use usable::Viewer;
 use crate::access::{Access, Readers};
 use crate::bedrock_headers;
 use crate::buffers::Budgets;
+use crate::catalogue::lists::Lists;
+use crate::catalogue::offers::Offers;
 use crate::config::{self, Auth, Config, ConfigError, GroupSource, Limits, Principal, Role, at};
 use crate::credentials::source::CredentialSources;
 use crate::encoding::hex;
@@ -24,6 +26,7 @@ use crate::rules::{self, Rules};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// An Envoy set up as documented cannot buffer longer bodies.
@@ -92,12 +95,14 @@ pub struct Collector {
 /// How the regions' lists are polled and used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CatalogueRules {
-    /// The time between two polls of a region.
-    pub refresh: Duration,
+    /// The time between two polls of a region; `None`: they are never polled.
+    pub refresh: Option<Duration>,
     /// Whether a global profile may be chosen for a bare id.
     pub global: bool,
     /// The cluster that polls are sent through.
     pub cluster: String,
+    /// What regions offer before the first poll.
+    pub(crate) snapshot: BTreeMap<RegionName, Arc<Offers>>,
 }
 
 /// Why an operation is refused, whatever it asks for.
@@ -168,15 +173,30 @@ impl CatalogueRules {
             let problem = "role `combined` has no signer that could sign a poll: leave the key out";
             return Err(at("catalogue", problem));
         }
-        if !Self::REFRESH.contains(&config.refresh_seconds) {
+        let polls = config.refresh_seconds != 0;
+        if !polls && config.snapshot.is_empty() {
+            let problem = "0 means that regions are never polled: give `catalogue.snapshot`, or seconds from 5";
+            return Err(at("catalogue.refresh_seconds", problem));
+        }
+        if polls && !Self::REFRESH.contains(&config.refresh_seconds) {
             let (least, most) = (Self::REFRESH.start(), Self::REFRESH.end());
             let problem = format!("want a whole number from {least} to {most}, not {}", config.refresh_seconds);
             return Err(at("catalogue.refresh_seconds", problem));
         }
         let cluster = config.cluster.as_deref().unwrap_or_default();
-        check_own_cluster("catalogue.cluster", cluster)?;
-        let refresh = Duration::from_secs(config.refresh_seconds.into());
-        Ok(Self { refresh, global: config.global, cluster: cluster.to_owned() })
+        if polls {
+            check_own_cluster("catalogue.cluster", cluster)?;
+        }
+        let refresh = polls.then(|| Duration::from_secs(config.refresh_seconds.into()));
+        let mut snapshot = BTreeMap::new();
+        for (region, saved) in &config.snapshot {
+            let offers = Lists::of_ids(&saved.on_demand, &saved.profiles).map_err(|(key, index, id)| {
+                let problem = format!("{id:?} is not an id of this kind");
+                at(format!("catalogue.snapshot.{region}.{key}[{index}]"), problem)
+            })?;
+            snapshot.insert(region.clone(), Arc::new(offers.offers()));
+        }
+        Ok(Self { refresh, global: config.global, cluster: cluster.to_owned(), snapshot })
     }
 }
 

@@ -7,6 +7,7 @@ use crate::region::Region;
 use crate::reply::Refusal;
 use crate::step::Context;
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The geography whose profiles route to any Commercial region.
@@ -29,7 +30,7 @@ pub(crate) fn sent_id<'a>(
     if is_operators || id.starts_with("arn:") {
         return Some(Cow::Borrowed(id));
     }
-    let Some(offers) = context.catalogue.offers(region.name()) else { return Some(Cow::Borrowed(id)) };
+    let Some(offers) = offers_of(region.name(), context) else { return Some(Cow::Borrowed(id)) };
     let has = |bare, geography| offers.find(bare).is_some_and(|offer| offer.geographies().any(|own| own == geography));
     if id.split_once('.').is_some_and(|(geography, bare)| has(bare, geography)) {
         return Some(Cow::Borrowed(id));
@@ -83,6 +84,12 @@ fn order_of(region: &str) -> &'static [&'static str] {
     }
 }
 
+/// What a region offers: by its last poll, else by the document's snapshot.
+fn offers_of(region: &RegionName, context: Context<'_>) -> Option<Arc<Offers>> {
+    let polled = context.catalogue.offers(region);
+    polled.or_else(|| context.policy.catalogue.as_ref()?.snapshot.get(region).map(Arc::clone))
+}
+
 /// Whether a region offers the model of a call; calls without a model are served anywhere.
 pub(crate) fn serves(operation: Operation, model: Option<&str>, region: &RegionName, context: Context<'_>) -> bool {
     let (Some(_), Some(id)) = (&context.policy.catalogue, model) else { return true };
@@ -107,12 +114,12 @@ fn only_global(id: &str, regions: &[&RegionName], context: Context<'_>) -> bool 
     let has =
         |offers: &Offers| offers.find(id).is_some_and(|offer| offer.geographies().any(|geography| geography == GLOBAL));
     let allowed = context.policy.catalogue.as_ref().is_some_and(|catalogue| catalogue.global);
-    !allowed && regions.iter().any(|region| context.catalogue.offers(region).is_some_and(|offers| has(&offers)))
+    !allowed && regions.iter().any(|region| offers_of(region, context).is_some_and(|offers| has(&offers)))
 }
 
 /// The age of a region's lists, if at least one poll since has failed.
 fn stale_age(region: &RegionName, context: Context<'_>) -> Option<Duration> {
     let age = context.catalogue.age(region, context.now)?;
-    let refresh = context.policy.catalogue.as_ref()?.refresh;
+    let refresh = context.policy.catalogue.as_ref()?.refresh?;
     (age >= refresh * 2).then_some(age)
 }

@@ -114,24 +114,60 @@ impl Lists {
             if profile.status != "ACTIVE" || profile.kind != "SYSTEM_DEFINED" {
                 continue;
             }
-            let Some((geography, id)) = profile.inference_profile_id.split_once('.') else { continue };
-            let is_geography = !geography.is_empty() && geography.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
-            if !is_geography
-                || !id.contains('.')
-                || !is_kept(id)
-                || (self.models.len() >= MAX_ITEMS && !self.models.contains_key(id))
-            {
-                continue;
-            }
-            let geographies = &mut self.models.entry(id.to_owned()).or_default().geographies;
-            if geographies.len() < MAX_GEOGRAPHIES && !geographies.iter().any(|known| known == geography) {
-                geographies.push(geography.to_owned());
-            }
+            self.add_profile(&profile.inference_profile_id);
         }
         match page.next_token {
             Some(token) if token.is_empty() || token.len() > MAX_VALUE => Err(ListError::Token),
             token => Ok(token),
         }
+    }
+
+    /// From ids that were saved.
+    ///
+    /// # Errors
+    /// The key, the index and the id that is not one of its kind.
+    pub fn of_ids<'a>(on_demand: &'a [String], profiles: &'a [String]) -> Result<Self, (&'static str, usize, &'a str)> {
+        let mut lists = Self::default();
+        for (index, id) in on_demand.iter().enumerate() {
+            if !is_kept(id) {
+                return Err(("on_demand", index, id));
+            }
+            lists.models.insert(id.clone(), Entry { listed: true, on_demand: true, geographies: Vec::new() });
+        }
+        for (index, id) in profiles.iter().enumerate() {
+            if !lists.add_profile(id) {
+                return Err(("profiles", index, id));
+            }
+        }
+        Ok(lists)
+    }
+
+    /// The ids of what can be called: models by their bare ids, and profiles.
+    pub fn ids(&self) -> (Vec<String>, Vec<String>) {
+        let on_demand = self.models.iter().filter(|(_, entry)| entry.on_demand).map(|(id, _)| id.clone());
+        let profiles = self
+            .models
+            .iter()
+            .flat_map(|(id, entry)| entry.geographies.iter().map(move |geography| format!("{geography}.{id}")));
+        (on_demand.collect(), profiles.collect())
+    }
+
+    /// Adds a profile. Returns whether the id is one of a system-defined profile.
+    fn add_profile(&mut self, profile: &str) -> bool {
+        let Some((geography, id)) = profile.split_once('.') else { return false };
+        let is_geography = !geography.is_empty() && geography.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+        if !is_geography
+            || !id.contains('.')
+            || !is_kept(id)
+            || (self.models.len() >= MAX_ITEMS && !self.models.contains_key(id))
+        {
+            return false;
+        }
+        let geographies = &mut self.models.entry(id.to_owned()).or_default().geographies;
+        if geographies.len() < MAX_GEOGRAPHIES && !geographies.iter().any(|known| known == geography) {
+            geographies.push(geography.to_owned());
+        }
+        true
     }
 
     /// What the region offers by them.

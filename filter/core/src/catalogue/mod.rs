@@ -15,7 +15,7 @@ use offers::Offers;
 use poll::Work;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// Counts up with each change of a region's lists.
@@ -40,7 +40,7 @@ pub struct CatalogueStore {
 #[derive(Debug, Default)]
 struct Known {
     /// Absent before the first poll.
-    offers: Option<Rc<Offers>>,
+    offers: Option<Arc<Offers>>,
     models: usize,
     /// In milliseconds since 1970.
     polled_at: u64,
@@ -48,7 +48,7 @@ struct Known {
 
 impl CatalogueStore {
     /// What a region offers; `None`: it was not polled yet.
-    pub fn offers(&self, region: &RegionName) -> Option<Rc<Offers>> {
+    pub fn offers(&self, region: &RegionName) -> Option<Arc<Offers>> {
         self.regions.borrow().get(region)?.offers.clone()
     }
 
@@ -75,7 +75,7 @@ impl CatalogueStore {
             let mut regions = self.regions.borrow_mut();
             let known = regions.entry(region.clone()).or_default();
             known.models = offers.len();
-            known.offers = Some(Rc::new(offers));
+            known.offers = Some(Arc::new(offers));
             known.polled_at = Work::of(region, shared).polled_at;
         }
     }

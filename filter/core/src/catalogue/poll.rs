@@ -208,6 +208,10 @@ pub fn class_of<'a>(policy: &'a Policy, region: &RegionName) -> Option<&'a Route
     of_region().find(takes).or_else(|| of_region().next())
 }
 
+fn refresh_ms(rules: &CatalogueRules) -> Option<u64> {
+    rules.refresh.map(|refresh| u64::try_from(refresh.as_millis()).unwrap_or(u64::MAX))
+}
+
 // === impl Polls ===
 
 impl Polls {
@@ -223,7 +227,7 @@ impl Polls {
     /// Whether this worker is to poll a region now. It holds the lease then, until the poll is over.
     pub fn due(&self, region: &RegionName, rules: &CatalogueRules, shared: &dyn Shared, now: SystemTime) -> bool {
         let now = millis(now);
-        let refresh = u64::try_from(rules.refresh.as_millis()).unwrap_or(u64::MAX);
+        let Some(refresh) = refresh_ms(rules) else { return false };
         // A clock that was set back counts as late.
         let due = |work: Work| {
             let late = now < work.polled_at || now >= work.polled_at.saturating_add(refresh);
@@ -278,7 +282,7 @@ impl Polls {
 
     /// Ends a poll that failed. What was read before stays.
     pub fn failed(&self, region: &RegionName, rules: &CatalogueRules, shared: &dyn Shared, now: SystemTime) {
-        let longest = u64::try_from(rules.refresh.as_millis()).unwrap_or(u64::MAX);
+        let longest = refresh_ms(rules).unwrap_or(FIRST_WAIT_MS);
         let now = millis(now);
         self.change(region, shared, |work| Work { lease: work.lease.failed(now, (FIRST_WAIT_MS, longest)), ..work });
     }

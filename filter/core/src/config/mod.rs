@@ -199,7 +199,8 @@ pub struct Region {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Catalogue {
-    /// Seconds between two polls of a region, 5 to 86400; 300 if left out.
+    /// Seconds between two polls of a region, 5 to 86400; 300 if left out. 0: regions are never polled, and `snapshot` says what they
+    /// offer.
     #[serde(default = "default_refresh_seconds", skip_serializing_if = "is_default_refresh_seconds")]
     #[cfg_attr(test, schemars(extend("default" = default_refresh_seconds())))]
     pub refresh_seconds: u32,
@@ -209,6 +210,22 @@ pub struct Catalogue {
     /// The cluster of the listener that sends polls on. `bedrock-gateway` sets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
+    /// What regions offer before the first poll, as `bedrock-gateway catalogue snapshot` prints it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub snapshot: BTreeMap<RegionName, Snapshot>,
+}
+
+/// What a region offered when its lists were saved.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    /// Ids of the models that can be called by their bare id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_demand: Vec<String>,
+    /// Ids of system-defined inference profiles.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<String>,
 }
 
 /// Model policy. A pattern has `*` for any run of characters. It is matched against the model id, an ARN's resource, and

@@ -285,6 +285,25 @@ fn a_refusal_says_what_an_operator_can_do() {
 }
 
 #[test]
+fn a_snapshot_counts_until_the_first_poll() {
+    let name = "us-east-1";
+    let snapshot = json!({name: {"on_demand": ["a.b"], "profiles": ["us.c.d", "global.c.d", "global.e.f"]}});
+    let catalogue =
+        |seconds: u32| json!({"catalogue": {"cluster": "polls", "refresh_seconds": seconds, "snapshot": snapshot}});
+    for seconds in [0, 60] {
+        let mut client = client(policy(&[name], catalogue(seconds)), &[]);
+        assert_eq!(sent(&mut client, "a.b", name), "a.b");
+        assert_eq!(sent(&mut client, "c.d", name), "us.c.d");
+        for id in ["e.f", "g.h"] {
+            assert_refused(send(&mut client, id, "converse"), &[&format!("'{id}'"), name]);
+        }
+    }
+    let mut client = client(policy(&[name], catalogue(60)), &[(name, offers(&[("g.h", &["ON_DEMAND"])], &[]))]);
+    assert_eq!(sent(&mut client, "g.h", name), "g.h");
+    assert_refused(send(&mut client, "a.b", "converse"), &["'a.b'"]);
+}
+
+#[test]
 fn a_call_without_a_catalogue_copies_nothing() {
     let policy = crate::testing::policy("gateway", "sigv4");
     let context = crate::testing::context(&policy, None);

@@ -1,0 +1,104 @@
+//! `bedrock-gateway catalogue snapshot`: the lists of regions as the document's `catalogue.snapshot`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use filter_core::catalogue::lists::{ListError, Lists};
+use filter_core::config::Snapshot;
+use filter_core::names::RegionName;
+use serde_json::json;
+
+use crate::{Error, yaml};
+
+/// The files of a region: `us-east-1=models.json,profiles.json`.
+#[derive(Debug, Clone)]
+pub struct Saved {
+    region: RegionName,
+    models: PathBuf,
+    profiles: PathBuf,
+}
+
+impl FromStr for Saved {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let want = || format!("want REGION=MODELS.json,PROFILES.json, not {text:?}");
+        let (region, files) = text.split_once('=').ok_or_else(want)?;
+        let (models, profiles) = files.split_once(',').ok_or_else(want)?;
+        let region = region.parse().map_err(|error| format!("{error}"))?;
+        Ok(Saved { region, models: models.into(), profiles: profiles.into() })
+    }
+}
+
+/// Reads the lists, and prints the key.
+///
+/// # Errors
+/// A file cannot be read, or is not a list.
+pub fn print(saved: &[Saved]) -> Result<String, Error> {
+    let mut snapshot = BTreeMap::new();
+    for Saved { region, models, profiles } in saved {
+        let mut lists = Lists::of_models(&read(models)?).map_err(wrong(models))?;
+        lists.add_profiles(&read(profiles)?).map_err(wrong(profiles))?;
+        let (on_demand, profiles) = lists.ids();
+        snapshot.insert(region.clone(), Snapshot { on_demand, profiles });
+    }
+    let mut text = String::from("snapshot:");
+    yaml::write(&mut text, &json!(snapshot), 2, "snapshot:".len() + 1);
+    Ok(text)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(file).map_err(Error::file("cannot read", file))
+}
+
+fn wrong(file: &Path) -> impl Fn(ListError) -> Error {
+    move |problem| Error::Failed(format!("{}: {problem}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use filter_core::config::Config;
+    use filter_core::policy::Policy;
+
+    use super::*;
+    use crate::document::from_yaml;
+
+    #[test]
+    fn a_snapshot_is_the_documents_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let file = dir.path().join(name);
+            std::fs::write(&file, text).unwrap();
+            file.display().to_string()
+        };
+        let models = json!({ "modelSummaries": [
+            { "modelId": "a.b", "inferenceTypesSupported": ["ON_DEMAND"] }, { "modelId": "c.d-v1:0" },
+        ] });
+        let profiles = json!({ "inferenceProfileSummaries": [
+            { "inferenceProfileId": "us.c.d-v1:0", "status": "ACTIVE", "type": "SYSTEM_DEFINED" },
+            { "inferenceProfileId": "abc", "status": "ACTIVE", "type": "APPLICATION" },
+        ] });
+        let (models, profiles) =
+            (file("models.json", &models.to_string()), file("profiles.json", &profiles.to_string()));
+        let of = |region: &str| format!("{region}={models},{profiles}").parse::<Saved>().unwrap();
+        let text = print(&[of("us-east-1"), of("eu-west-1")]).unwrap();
+        let mut catalogue = from_yaml(&text).unwrap();
+        let wanted = json!({ "on_demand": ["a.b"], "profiles": ["us.c.d-v1:0"] });
+        assert_eq!(catalogue, json!({ "snapshot": { "eu-west-1": wanted, "us-east-1": wanted } }), "{text}");
+        catalogue["refresh_seconds"] = json!(0);
+        let document = json!({
+            "role": "gateway", "regions": { "us-east-1": {} }, "catalogue": catalogue,
+            "route_classes": [{ "name": "any", "paths": ["dx"] }],
+        });
+        let config = Config::parse(document.to_string().as_bytes()).unwrap();
+        assert!(Policy::compile(&config, None).is_ok());
+
+        let swapped = format!("us-east-1={profiles},{models}").parse::<Saved>().unwrap();
+        let error = print(&[swapped]).unwrap_err().to_string();
+        assert!(error.contains("profiles.json: the answer is not a list"), "{error}");
+        for text in ["us-east-1", "us-east-1=a", "us-gov-west-1=a,b"] {
+            assert!(text.parse::<Saved>().is_err(), "{text}");
+        }
+    }
+}
