@@ -22,14 +22,14 @@ fn models(others: &[&str]) -> String {
     format!("{HEAD}{MODEL},anthropic,chat,us,no\nacme.bare-v1:0,acme,chat,,yes\n{rows}")
 }
 
-/// A gateway with a catalogue in front of a double for each region, whose lists it has read.
-fn harness(regions: &[&str], concurrency: &str) -> Harness {
+/// A gateway in front of a double for each region.
+fn start(regions: &[&str], concurrency: &str, catalogue: &Value) -> Harness {
     let dir = tempfile::tempdir().unwrap();
     let policy = dir.path().join("policy.json");
     let own: serde_json::Map<String, Value> = regions.iter().map(|region| ((*region).to_owned(), json!({}))).collect();
     let document = json!({
         "regions": own,
-        "catalogue": { "refresh_seconds": REFRESH.as_secs() },
+        "catalogue": catalogue,
         "route_classes": [{ "name": "any", "paths": ["dx"], "regions": regions }],
     });
     std::fs::write(&policy, document.to_string()).unwrap();
@@ -38,6 +38,12 @@ fn harness(regions: &[&str], concurrency: &str) -> Harness {
     let arguments = ["--policy", policy.to_str().unwrap(), "--concurrency", concurrency];
     let harness = Harness::new(Keys::LongLived, &places, |double| double.models(models(&[])), &arguments);
     wait_for_paths(|page| harness.gateway.admin(page));
+    harness
+}
+
+/// The same, and it has read the regions' lists.
+fn harness(regions: &[&str], concurrency: &str) -> Harness {
+    let harness = start(regions, concurrency, &json!({ "refresh_seconds": REFRESH.as_secs() }));
     eventually("the first poll of each region", || {
         regions.iter().all(|region| counted(&harness, "polls", region) > 0).then_some(())
     });
@@ -167,5 +173,33 @@ fn calls_go_where_their_model_is() {
     };
     assert_eq!(got(&harness.doubles[0]), [format!("us.{MODEL}")]);
     assert_eq!(got(&harness.doubles[1]), ["us.acme.west-v1:0"]);
+    harness.assert_no_violation();
+}
+
+#[test]
+fn long_lists_have_pages() {
+    let harness = harness(&["us-east-1"], "2");
+    let rows: Vec<String> = (0..600).map(|nth| format!("acme.model-{nth}-v1:0,acme,chat,us|global,no")).collect();
+    let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+    harness.doubles[0].set_models(&models(&rows)).unwrap();
+    harness.doubles[0].clear();
+    until(&harness, "acme.model-599-v1:0", 200, "");
+    eventually("the number of models", || (counted(&harness, "models", "us-east-1") == 602).then_some(()));
+    let asked: Vec<String> = harness.received().into_iter().map(|request| request.query).collect();
+    assert!(asked.iter().any(|query| query == "maxResults=1000&nextToken=1000&type=SYSTEM_DEFINED"), "{asked:?}");
+    harness.assert_no_violation();
+}
+
+#[test]
+fn a_snapshot_serves_without_polls() {
+    let snapshot = json!({ "us-east-1": { "on_demand": ["acme.bare-v1:0"], "profiles": [format!("us.{MODEL}")] } });
+    let harness = start(&["us-east-1"], "1", &json!({ "refresh_seconds": 0, "snapshot": snapshot }));
+    for (model, wanted) in [(MODEL, 200), ("acme.bare-v1:0", 200), ("acme.none-v1:0", 404)] {
+        let (status, answer) = converse(&harness, model);
+        assert_eq!(status, wanted, "{answer}");
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(polls(&harness.doubles[0]), 0);
+    assert!(!harness.gateway.admin("/config_dump").contains("bedrock-polls"));
     harness.assert_no_violation();
 }

@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bedrock_double::ListFault;
 use serde_json::{Value, json};
 
 use crate::client::{CONTROL, Call, HELLO, Harness, SONNET, events};
@@ -111,6 +112,47 @@ async fn inference_profiles_page_to_the_end() {
     ids.dedup();
     assert!(count > 50 && ids.len() == count, "{count} profiles, {} different", ids.len());
     assert!(ids.iter().all(|id| !id.starts_with("eu.")), "of other regions");
+}
+
+#[tokio::test]
+async fn lists_change_and_fail_on_demand() {
+    let harness = Harness::plain();
+    let (models, profiles) = (Call::get("/foundation-models"), Call::get("/inference-profiles?type=SYSTEM_DEFINED"));
+    let listed = async || harness.client().ok(&models).await.json()["modelSummaries"].as_array().unwrap().len();
+    assert!(listed().await > 100);
+    let own = "model_id,provider,mode,profile_prefixes_seen,on_demand\nx.y-v1,x,chat,us|eu,no\n";
+    harness.running.set_models(own).unwrap();
+    harness.running.set_models("model_id\n").unwrap_err();
+    assert_eq!(listed().await, 1);
+    let page = harness.client().ok(&profiles).await.json();
+    assert_eq!(page["inferenceProfileSummaries"].as_array().unwrap().len(), 1, "of other regions: {page}");
+    for (fault, model, profile) in [
+        (ListFault::Garbage, "<html>", "<html>"),
+        (ListFault::Truncated, "{\"model", "{\"infer"),
+        (ListFault::Empty, "{\"modelSummaries\":[]}", "{\"inferenceProfileSummaries\":[]}"),
+        (ListFault::Endless, "{\"modelSummaries\":[{", "{\"inferenceProfileSummaries\":[{"),
+        (ListFault::Huge, "{\"modelSummaries\":[{", "{\"inferenceProfileSummaries\":[{"),
+    ] {
+        harness.running.set_list_fault(fault);
+        for (call, start) in [(&models, model), (&profiles, profile)] {
+            let body = harness.client().ok(call).await.bytes();
+            assert!(body.starts_with(start.as_bytes()), "{fault:?}");
+            assert_eq!(body.len() > 8 << 20, fault == ListFault::Huge);
+            let parsed: Result<Value, _> = serde_json::from_slice(&body);
+            let broken = matches!(fault, ListFault::Garbage | ListFault::Truncated);
+            assert_eq!(parsed.is_err(), broken, "{fault:?}");
+            let token = parsed.ok().and_then(|list| list["nextToken"].as_str().map(str::to_owned));
+            assert_eq!(token.is_some(), fault == ListFault::Endless && std::ptr::eq(call, &profiles));
+        }
+    }
+    harness.running.set_list_fault(ListFault::Status(500));
+    assert_eq!(harness.client().send(&models).await.unwrap().error().0, 500);
+    harness.client().ok(&Call::get("/custom-models")).await;
+    harness.running.set_list_fault(ListFault::None);
+    for query in ["type=OTHER", "maxResults=0", "maxResults=1001", "nextToken=x"] {
+        let refused = harness.client().send(&Call::get(format!("/inference-profiles?{query}"))).await.unwrap().error();
+        assert_eq!((refused.0, refused.1.as_str()), (400, "ValidationException"), "{query}");
+    }
 }
 
 #[tokio::test]
