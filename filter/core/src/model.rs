@@ -38,6 +38,11 @@ impl Pattern {
         self.0.split_once('*').map_or(self.0.as_str(), |(head, _)| head)
     }
 
+    /// Whether the pattern matches one name only.
+    pub fn is_exact(&self) -> bool {
+        !self.0.contains('*')
+    }
+
     /// Whether some model may match both patterns, by whichever of its [`names`].
     pub fn may_match_a_model_of(&self, other: &Self) -> bool {
         let longer = |pattern: &Self| {
@@ -141,7 +146,7 @@ fn is_bare(id: &str) -> bool {
 
 /// Whether a pattern names ids that are not [resolved](is_resolved) on purpose: it has no `*`, or it is of ARNs.
 pub fn vouches(pattern: &Pattern, id: &str) -> bool {
-    (!pattern.0.contains('*') || pattern.0.starts_with("arn:aws:")) && pattern.matches(id)
+    (pattern.is_exact() || pattern.0.starts_with("arn:aws:")) && pattern.matches(id)
 }
 
 /// Compiles a list of patterns; `key` is the list's key in the document.

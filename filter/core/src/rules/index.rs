@@ -4,6 +4,7 @@
 //! names that begin with this head.
 
 use super::{Rule, Subject};
+use crate::config::Effect;
 use crate::model::{self, Pattern};
 use std::collections::BTreeMap;
 
@@ -13,8 +14,8 @@ pub(super) struct Index {
     principals: Heads,
     groups: Heads,
     models: Heads,
-    /// Rules that are filed under models, for calls whose model is not known.
-    by_model: Vec<usize>,
+    /// Rules that are filed under models, for calls whose model is not known: those that deny, and those that allow.
+    by_model: [Vec<usize>; 2],
     /// Rules without any pattern.
     others: Vec<usize>,
 }
@@ -28,7 +29,15 @@ struct Head {
     text: String,
     /// The longest other head that this one begins with.
     parent: Option<usize>,
-    rules: Vec<usize>,
+    rules: Filed,
+}
+
+/// The rules of a head.
+#[derive(Debug, Default)]
+struct Filed {
+    /// Those of patterns without a `*`.
+    exact: Vec<usize>,
+    others: Vec<usize>,
 }
 
 /// A condition that a rule may be filed under.
@@ -61,8 +70,8 @@ impl Index {
             }
             uses
         });
-        let mut filed = KEYS.map(|_| BTreeMap::<String, Vec<usize>>::new());
-        let (mut by_model, mut others) = (Vec::new(), Vec::new());
+        let mut filed = KEYS.map(|_| BTreeMap::<String, Filed>::new());
+        let (mut denying, mut allowing, mut others) = (Vec::new(), Vec::new(), Vec::new());
         for (nth, rule) in rules.iter().enumerate() {
             let shared = |uses: &BTreeMap<&str, usize>, pattern: &Pattern| match pattern.head() {
                 "" => usize::MAX,
@@ -78,14 +87,15 @@ impl Index {
                 continue;
             };
             if matches!(key, Key::Models) {
-                by_model.push(nth);
+                if rule.effect == Effect::Deny { &mut denying } else { &mut allowing }.push(nth);
             }
             for pattern in patterns {
-                filed.entry(pattern.head().to_owned()).or_default().push(nth);
+                let filed = filed.entry(pattern.head().to_owned()).or_default();
+                if pattern.is_exact() { &mut filed.exact } else { &mut filed.others }.push(nth);
             }
         }
         let [principals, groups, models] = filed.map(Heads::new);
-        Self { principals, groups, models, by_model, others }
+        Self { principals, groups, models, by_model: [denying, allowing], others }
     }
 
     /// Gives every rule that may match a call, some of them more than once.
@@ -94,9 +104,12 @@ impl Index {
         call.principal.iter().for_each(|name| self.principals.find(name, &mut take));
         call.groups.iter().for_each(|group| self.groups.find(group, &mut take));
         let models = call.models;
+        let [denying, allowing] = &self.by_model;
         if models.hidden || models.named.iter().any(|model| !model.resolved) {
-            self.by_model.iter().copied().for_each(&mut take);
-            return;
+            denying.iter().copied().for_each(&mut take);
+        }
+        if models.hidden {
+            allowing.iter().copied().for_each(&mut take);
         }
         let ids = models.named.iter().map(|model| model.id).chain(models.profiles.iter().copied());
         ids.flat_map(model::names).for_each(|name| self.models.find(name, &mut take));
@@ -104,7 +117,7 @@ impl Index {
 }
 
 impl Heads {
-    fn new(filed: BTreeMap<String, Vec<usize>>) -> Self {
+    fn new(filed: BTreeMap<String, Filed>) -> Self {
         let mut heads: Vec<Head> = Vec::with_capacity(filed.len());
         for (text, rules) in filed {
             let mut parent = heads.len().checked_sub(1);
@@ -126,7 +139,10 @@ impl Heads {
         let mut next = after.checked_sub(1);
         while let Some(head) = next.and_then(|nth| self.0.get(nth)) {
             if name.starts_with(&head.text) {
-                head.rules.iter().copied().for_each(&mut *take);
+                head.rules.others.iter().copied().for_each(&mut *take);
+            }
+            if name == head.text {
+                head.rules.exact.iter().copied().for_each(&mut *take);
             }
             next = head.parent;
         }

@@ -207,6 +207,11 @@ impl Rules {
         let (mut enforced, mut tried) = ([First::default(); 2], [First::default(); 2]);
         self.index.candidates(call, |nth| {
             let Some(rule) = self.rules.get(nth) else { return };
+            // Nothing outweighs a deny; an earlier one is named instead.
+            let is_denial = rule.effect == Effect::Deny && rule.mode == RuleMode::Enforce;
+            if enforced.first().is_some_and(|deny| deny.matches.is_some_and(|first| !is_denial || first <= nth)) {
+                return;
+            }
             let firsts = if rule.mode == RuleMode::Enforce { &mut enforced } else { &mut tried };
             let [deny, allow] = firsts;
             rule.add(nth, call, if rule.effect == Effect::Deny { deny } else { allow });
