@@ -1,6 +1,7 @@
 //! What the rules say of the call: by its headers or, where these do not decide, when its body is complete.
 
 use super::Exchange;
+use crate::catalogue::choice;
 use crate::operation::Call;
 use crate::pending::PendingCall;
 use crate::pins::Pins;
@@ -11,6 +12,7 @@ use crate::route::RouteClass;
 use crate::rules::{Body, Decision, Denial, ModelId, Models, Subject};
 use crate::step::Context;
 use audit::RuleDecision;
+use std::borrow::Cow;
 
 impl Exchange {
     /// Judges the call by its headers.
@@ -69,7 +71,8 @@ impl Exchange {
         let policy = context.policy;
         let class = self.facts.class.as_deref().and_then(|name| policy.class(name)).ok_or(Refusal::NoRouteClass)?;
         let models: Vec<ModelId<'_>> = named.iter().map(|id| ModelId::new(id)).collect();
-        let profiles = profiles(call, class, policy);
+        let profiles = profiles(call, class, context);
+        let profiles: Vec<&str> = profiles.iter().map(AsRef::as_ref).collect();
         let subject = Subject {
             operation: call.operation,
             principal: self.facts.principal.as_deref(),
@@ -98,12 +101,14 @@ impl Exchange {
 }
 
 /// The inference profiles that regions of the class call the model by.
-fn profiles<'a>(call: &'a Call, class: &RouteClass, policy: &'a Policy) -> Vec<&'a str> {
+fn profiles<'a>(call: &'a Call, class: &RouteClass, context: Context<'a>) -> Vec<Cow<'a, str>> {
+    let policy = context.policy;
     let Some(id) = call.model().filter(|_| call.operation.takes_profile() && policy.rules.name_models()) else {
         return Vec::new();
     };
     let regions = class.regions().iter().filter_map(|name| policy.region(name.as_str()));
-    regions.map(|region| region.profile(id)).filter(|profile| *profile != id).collect()
+    let sent = regions.filter_map(|region| choice::sent_id(call.operation, id, region, context));
+    sent.filter(|sent| sent != id).collect()
 }
 
 #[cfg(test)]

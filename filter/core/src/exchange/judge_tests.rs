@@ -266,3 +266,25 @@ fn refuses_groups_that_cannot_be_read() {
     );
     assert_eq!(client.exchange.facts(false).principal.as_deref(), Some("alice"));
 }
+
+#[test]
+fn refuses_a_profile_that_the_catalogue_chooses() {
+    let document = |rule: Value| {
+        json!({
+            "role": "gateway", "regions": {"us-east-1": {}}, "route_classes": [{"name": "any", "paths": ["dx"]}],
+            "catalogue": {
+                "cluster": "polls", "refresh_seconds": 0, "global": true,
+                "snapshot": {"us-east-1": {"profiles": ["us.a.regional", "global.a.worldwide"]}},
+            },
+            "rules": [rule],
+        })
+    };
+    let no_global = json!({"id": "no-global", "effect": "deny", "models": ["global.*"]});
+    let policy = Policy::parse(document(no_global).to_string().as_bytes(), None).unwrap();
+    let mut client = Client::of(policy, Some(keys()));
+    let (status, _, message) = refused(client.call(&post("/model/a.worldwide/converse", &[]), "", &[]));
+    assert_eq!(status, 403);
+    assert!(message.contains("no-global"), "{message}");
+    client.exchange = crate::exchange::Exchange::new("next".to_owned());
+    assert_eq!(client.call(&post("/model/a.regional/converse", &[]), "", &[]), RequestStep::AwaitBody);
+}
