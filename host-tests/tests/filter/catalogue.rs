@@ -184,7 +184,7 @@ fn a_thread_without_the_relay_leaves_it() {
     let failures = scene.vm.metric("bedrock_catalogue_failures;region=us-east-1").unwrap();
     assert!((2..12).contains(&failures), "{failures}");
     let logs = scene.vm.logs();
-    assert!(logs.iter().any(|line| line.text.contains("does not lead to the gateway's relay")), "{logs:?}");
+    assert!(logs.iter().any(|line| line.text.contains("does not reach the gateway's relay")), "{logs:?}");
     assert_eq!(scene.sent("a.new"), "/model/a.new/converse");
 }
 

@@ -63,7 +63,7 @@ pub struct PollCall {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PollError {
     /// The relay's cluster does not lead to the relay, or not on this thread.
-    #[error("the cluster of `catalogue.cluster` does not lead to the gateway's relay")]
+    #[error("this thread does not reach the gateway's relay by the cluster that `catalogue.cluster` names")]
     NotReached,
     /// No answer within [`CALL_TIMEOUT`].
     #[error("{0}: no answer")]
