@@ -140,8 +140,9 @@ fn is_bare(id: &str) -> bool {
         [before, after] => ends_in_digit(before) && begins_with_digit(after),
         _ => false,
     });
-    // No provider is called as a geography is: `us.us.x` is not the model `us.x`.
-    !provider.is_empty() && !model.is_empty() && is_name(id) && versions && !GEOGRAPHIES.contains(&provider)
+    // No provider is called as a geography is: `us.us.x` is not the model `us.x`. None has a colon: in `x:anthropic.claude…` it would
+    // hide the provider from patterns.
+    !provider.is_empty() && !provider.contains(':') && !model.is_empty() && is_name(id) && versions && !GEOGRAPHIES.contains(&provider)
 }
 
 /// Whether a pattern names ids that are not [resolved](is_resolved) on purpose: it has no `*`, or it is of ARNs.
@@ -324,6 +325,8 @@ mod tests {
             ("us.sa.anthropic.claude-opus-5", false),
             ("us.us.anthropic.claude-opus-5", false),
             ("us.us.claude", false),
+            ("x:anthropic.claude-opus-5", false),
+            ("us.x:anthropic.claude-opus-5", false),
             ("arn:aws:bedrock:us-east-1:123456789012:inference-profile/sa.anthropic.claude-opus-5", false),
             // Resources whose model only AWS knows.
             ("arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/a1b2c3d4e5f6", false),
