@@ -39,7 +39,10 @@ pub fn print(saved: &[Saved]) -> Result<String, Error> {
     let mut snapshot = BTreeMap::new();
     for Saved { region, models, profiles } in saved {
         let mut lists = Lists::of_models(&read(models)?).map_err(wrong(models))?;
-        lists.add_profiles(&read(profiles)?).map_err(wrong(profiles))?;
+        if lists.add_profiles(&read(profiles)?).map_err(wrong(profiles))?.is_some() {
+            let problem = "has a nextToken, so profiles are missing: let the AWS CLI read all pages";
+            return Err(Error::Failed(format!("{}: {problem}", profiles.display())));
+        }
         let (on_demand, profiles) = lists.ids();
         snapshot.insert(region.clone(), Snapshot { on_demand, profiles });
     }

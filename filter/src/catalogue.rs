@@ -36,8 +36,17 @@ pub(crate) struct Catalogue {
 #[derive(Debug)]
 struct InProgress {
     poll: Poll,
-    /// Under which the relay finds the call.
-    id: String,
+    left: Left,
+}
+
+/// The id under which the relay finds a call. A root context may end while polls are under way.
+#[derive(Debug)]
+struct Left(String);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        relay_state::forget(&self.0);
+    }
 }
 
 impl Catalogue {
@@ -70,9 +79,9 @@ impl Catalogue {
 
     /// Takes the response to a call, by the length of its body; `None`: there was none. Returns whether the call was one of these.
     pub(crate) fn on_response(&mut self, plugin: &Plugin, token: u32, body_size: Option<usize>) -> bool {
-        let Some(InProgress { mut poll, id }) = self.in_progress.remove(&token) else { return false };
-        let reached = !relay_state::is_left(&id);
-        relay_state::forget(&id);
+        let Some(InProgress { mut poll, left }) = self.in_progress.remove(&token) else { return false };
+        let reached = !relay_state::is_left(&left.0);
+        drop(left);
         let (Some(rules), Ok(now)) = (&plugin.policy.catalogue, host::now()) else { return true };
         if !reached {
             not_reached(plugin, rules, poll.region(), &PollError::NotReached.to_string(), now);
@@ -108,12 +117,12 @@ impl Catalogue {
         };
         POLLS.with(|polls| polls.extend(poll.region(), &SharedData, now));
         relay_state::send(&id, next.relayed);
+        let left = Left(id);
         match host::dispatch(&next.call, CALL_TIMEOUT) {
             Ok(token) => {
-                self.in_progress.insert(token, InProgress { poll, id });
+                self.in_progress.insert(token, InProgress { poll, left });
             }
             Err(error) => {
-                relay_state::forget(&id);
                 let problem = format!("cluster '{}' cannot be called: {error}", next.call.cluster);
                 not_reached(plugin, rules, poll.region(), &problem, now);
             }

@@ -142,7 +142,12 @@ fn is_bare(id: &str) -> bool {
     });
     // No provider is called as a geography is: `us.us.x` is not the model `us.x`. None has a colon: in `x:anthropic.claude…` it would
     // hide the provider from patterns.
-    !provider.is_empty() && !provider.contains(':') && !model.is_empty() && is_name(id) && versions && !GEOGRAPHIES.contains(&provider)
+    !provider.is_empty()
+        && !provider.contains(':')
+        && !model.is_empty()
+        && is_name(id)
+        && versions
+        && !GEOGRAPHIES.contains(&provider)
 }
 
 /// Whether a pattern names ids that are not [resolved](is_resolved) on purpose: it has no `*`, or it is of ARNs.

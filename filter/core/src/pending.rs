@@ -158,8 +158,9 @@ impl Route {
                 };
                 return Err(choice::not_offered(model, &all, context));
             }
-            // Failover leads to every region of its cluster.
-            if class.regions().len() > 1 && class.regions().iter().filter(|other| serves(other)).count() == 1 {
+            // Failover leads to the class's other regions in their order, and ends where the signer refuses.
+            let next = class.regions().iter().find(|other| *other != region);
+            if next.is_some_and(|next| !serves(next)) {
                 choice = RegionChoice::Only(region);
             }
         }

@@ -168,8 +168,10 @@ impl CatalogueRules {
     /// The bounds of [`CatalogueRules::refresh`], in seconds.
     const REFRESH: RangeInclusive<u32> = 5..=86_400;
 
-    fn compile(config: &config::Catalogue, role: Role) -> Result<Self, ConfigError> {
-        if role == Role::Combined {
+    fn compile(catalogue: &config::Catalogue, document: &Config) -> Result<Self, ConfigError> {
+        let (config, regions) = (catalogue, &document.regions);
+        let stream_relay = document.stream_relay.as_deref();
+        if document.role == Role::Combined {
             let problem = "role `combined` has no signer that could sign a poll: leave the key out";
             return Err(at("catalogue", problem));
         }
@@ -186,10 +188,24 @@ impl CatalogueRules {
         let cluster = config.cluster.as_deref().unwrap_or_default();
         if polls {
             check_own_cluster("catalogue.cluster", cluster)?;
+            // A poll would enter its own VM again, by the filter of that listener.
+            if stream_relay == Some(cluster) {
+                let problem = "is the cluster of `stream_relay`: polls need a listener of their own";
+                return Err(at("catalogue.cluster", problem));
+            }
         }
         let refresh = polls.then(|| Duration::from_secs(config.refresh_seconds.into()));
         let mut snapshot = BTreeMap::new();
         for (region, saved) in &config.snapshot {
+            if !regions.contains_key(region) {
+                let known = regions.keys().map(RegionName::as_str);
+                return Err(ConfigError::unknown(
+                    format!("catalogue.snapshot.{region}"),
+                    "region",
+                    region.as_str(),
+                    known,
+                ));
+            }
             let offers = Lists::of_ids(&saved.on_demand, &saved.profiles).map_err(|(key, index, id)| {
                 let problem = format!("{id:?} is not an id of this kind");
                 at(format!("catalogue.snapshot.{region}.{key}[{index}]"), problem)
@@ -280,7 +296,7 @@ impl Policy {
             rules: rules::compile(config)?,
             credential_sources,
             audit: config.audit.as_ref().map(Collector::compile).transpose()?,
-            catalogue: config.catalogue.as_ref().map(|own| CatalogueRules::compile(own, config.role)).transpose()?,
+            catalogue: config.catalogue.as_ref().map(|own| CatalogueRules::compile(own, config)).transpose()?,
             credentials_wait: Duration::from_millis(config.credentials_wait_ms.into()),
             headers: bedrock_headers::compile(&config.headers.allow)?,
             request_metadata: RequestMetadata::compile(config)?,

@@ -59,15 +59,16 @@ fn choose<'a>(
     }
     let order = order_of(region.as_str());
     let place = |geography: &str| match geography {
-        GLOBAL => usize::MAX,
-        other => order.iter().position(|known| *known == other).unwrap_or(order.len()),
+        GLOBAL => global.then_some(usize::MAX),
+        other => order.iter().position(|known| *known == other),
     };
-    let may = |geography: &&str| (global || *geography != GLOBAL) && allows(&format!("{geography}.{id}"));
-    offer.geographies().filter(may).min_by_key(|geography| place(geography)).map(Some)
+    let allowed = offer.geographies().filter(|geography| allows(&format!("{geography}.{id}")));
+    let placed = allowed.filter_map(|geography| Some((place(geography)?, geography)));
+    placed.min_by_key(|(place, _)| *place).map(|(_, geography)| Some(geography))
 }
 
-/// The geographies of a region, in the order in which their profiles are taken. That the region lists a profile proves that it
-/// can be called there; this only puts them in order. Others come after these.
+/// The geographies that a region is in, in the order in which their profiles are taken. Others are not taken, though the region may
+/// list them: such a profile runs calls elsewhere, as `us` does those from Canada.
 /// (<https://docs.aws.amazon.com/bedrock/latest/userguide/inference-profiles-support.html>)
 fn order_of(region: &str) -> &'static [&'static str] {
     match region {
@@ -76,7 +77,7 @@ fn order_of(region: &str) -> &'static [&'static str] {
         "ap-south-1" | "ap-south-2" => &["in", "apac"],
         _ => match region.split('-').next() {
             Some("us") => &["us"],
-            Some("ca") => &["ca", "us"],
+            Some("ca") => &["ca"],
             Some("eu") => &["eu"],
             Some("ap") => &["apac"],
             _ => &[],
@@ -86,8 +87,10 @@ fn order_of(region: &str) -> &'static [&'static str] {
 
 /// What a region offers: by its last poll, else by the document's snapshot.
 fn offers_of(region: &RegionName, context: Context<'_>) -> Option<Arc<Offers>> {
-    let polled = context.catalogue.offers(region);
-    polled.or_else(|| context.policy.catalogue.as_ref()?.snapshot.get(region).map(Arc::clone))
+    let catalogue = context.policy.catalogue.as_ref()?;
+    // Lists of a time when regions were polled count no more.
+    let polled = catalogue.refresh.and_then(|_| context.catalogue.offers(region));
+    polled.or_else(|| catalogue.snapshot.get(region).map(Arc::clone))
 }
 
 /// Whether a region offers the model of a call; calls without a model are served anywhere.

@@ -18,6 +18,8 @@ pub const MAX_BODY: usize = 4 << 20;
 const MAX_ITEMS: usize = 4000;
 /// Longest id that is kept, in bytes (`BedrockModelId` of the API Reference has at most 140).
 const LONGEST_ID: usize = 140;
+/// Longest geography that is kept, in bytes (`us-gov` is the longest known).
+const MAX_GEOGRAPHY: usize = 16;
 /// Most geographies of a model.
 const MAX_GEOGRAPHIES: usize = 16;
 
@@ -31,6 +33,8 @@ pub struct Lists {
 struct Entry {
     listed: bool,
     on_demand: bool,
+    /// Whether it can be called by a profile.
+    by_profile: bool,
     geographies: Vec<String>,
 }
 
@@ -99,6 +103,7 @@ impl Lists {
                 let entry = lists.models.entry(model.model_id.into_owned()).or_default();
                 entry.listed = true;
                 entry.on_demand |= on_demand;
+                entry.by_profile |= model.inference_types_supported.iter().any(|kind| kind == "INFERENCE_PROFILE");
             }
         }
         if lists.models.is_empty() { Err(ListError::Empty) } else { Ok(lists) }
@@ -132,7 +137,7 @@ impl Lists {
             if !is_kept(id) {
                 return Err(("on_demand", index, id));
             }
-            lists.models.insert(id.clone(), Entry { listed: true, on_demand: true, geographies: Vec::new() });
+            lists.models.insert(id.clone(), Entry { listed: true, on_demand: true, ..Entry::default() });
         }
         for (index, id) in profiles.iter().enumerate() {
             if !lists.add_profile(id) {
@@ -140,6 +145,12 @@ impl Lists {
             }
         }
         Ok(lists)
+    }
+
+    /// Whether models need a profile, and none has one: then the list of profiles is not the whole.
+    pub fn lacks_profiles(&self) -> bool {
+        self.models.values().any(|entry| entry.by_profile && !entry.on_demand)
+            && self.models.values().all(|entry| entry.geographies.is_empty())
     }
 
     /// The ids of what can be called: models by their bare ids, and profiles.
@@ -155,7 +166,8 @@ impl Lists {
     /// Adds a profile. Returns whether the id is one of a system-defined profile.
     fn add_profile(&mut self, profile: &str) -> bool {
         let Some((geography, id)) = profile.split_once('.') else { return false };
-        let is_geography = !geography.is_empty() && geography.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+        let is_geography = (1..=MAX_GEOGRAPHY).contains(&geography.len())
+            && geography.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
         if !is_geography
             || !id.contains('.')
             || !is_kept(id)

@@ -189,7 +189,8 @@ impl Poll {
         let next = lists.add_profiles(body).map_err(list)?;
         self.pages += 1;
         if next.is_none() {
-            return Ok(self.lists.take().map(Lists::offers));
+            let lists = self.lists.take().unwrap_or_default();
+            return if lists.lacks_profiles() { Err(list(ListError::Empty)) } else { Ok(Some(lists.offers())) };
         }
         if self.pages >= MAX_PAGES || next == self.token {
             return Err(PollError::Pages);
@@ -259,6 +260,10 @@ impl Polls {
 
     /// Shares what a region offers.
     pub fn publish(&self, region: &RegionName, offers: &Offers, shared: &dyn Shared, now: SystemTime) {
+        // A worker that was held up for long may have been overtaken.
+        if !Work::of(region, shared).lease.is_of(self.worker) {
+            return;
+        }
         let key = lists_key(region);
         if shared.get(&key).is_none_or(|(known, _)| known != offers.as_bytes()) {
             shared.set(&key, offers.as_bytes(), None);

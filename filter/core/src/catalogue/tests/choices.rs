@@ -119,14 +119,14 @@ fn every_model_of_the_vectors_is_decided() {
 }
 
 #[test]
-fn the_geography_only_orders_profiles() {
+fn profiles_of_other_geographies_are_not_taken() {
     let ids = ["global.a.b", "xx.a.b", "jp.a.b", "au.a.b", "apac.a.b", "us.a.b", "ca.a.b", "eu.a.b", "in.a.b"];
     let all = offers(&[("a.b", &["INFERENCE_PROFILE"])], &ids);
     let two = offers(&[("a.b", &["INFERENCE_PROFILE"])], &["global.a.b", "xx.a.b", "apac.a.b", "us.a.b"]);
     for (name, of_all, of_two) in [
         ("us-east-2", "us", "us"),
-        ("eu-central-1", "eu", "apac"),
-        ("ca-central-1", "ca", "us"),
+        ("eu-central-1", "eu", ""),
+        ("ca-central-1", "ca", ""),
         ("ap-northeast-1", "jp", "apac"),
         ("ap-northeast-3", "jp", "apac"),
         ("ap-northeast-2", "apac", "apac"),
@@ -134,11 +134,15 @@ fn the_geography_only_orders_profiles() {
         ("ap-southeast-4", "au", "apac"),
         ("ap-southeast-1", "apac", "apac"),
         ("ap-south-1", "in", "apac"),
-        ("sa-east-1", "apac", "apac"),
+        ("sa-east-1", "", ""),
     ] {
         for (offers, geography) in [(&all, of_all), (&two, of_two)] {
             let mut client = client(policy(&[name], json!({})), &[(name, offers.clone())]);
-            assert_eq!(sent(&mut client, "a.b", name), format!("{geography}.a.b"), "{name}");
+            if geography.is_empty() {
+                assert_refused(send(&mut client, "a.b", "converse"), &["'a.b'", name]);
+            } else {
+                assert_eq!(sent(&mut client, "a.b", name), format!("{geography}.a.b"), "{name}");
+            }
         }
     }
     // On-demand throughput comes before any profile.
@@ -233,8 +237,8 @@ fn regions_without_the_model_are_left_out() {
         offers(&listed, &[])
     };
     let known = [
-        ("us-east-1", on_demand(&["a.all", "a.first"])),
-        ("us-east-2", on_demand(&["a.all", "a.two"])),
+        ("us-east-1", on_demand(&["a.all", "a.early", "a.first"])),
+        ("us-east-2", on_demand(&["a.all", "a.early", "a.two"])),
         ("us-west-2", on_demand(&["a.all", "a.two", "a.last"])),
     ];
     for weights in [json!({}), json!({"region_weights": {"us-east-1": 1}}), json!({"region_order": "fastest"})] {
@@ -243,8 +247,9 @@ fn regions_without_the_model_are_left_out() {
         let mut client = client(policy(&names, json!({"route_classes": [class]})), &known);
         for (id, wanted) in [
             ("a.all", ".us-east-1"),
-            ("a.two", ".us-east-2"),
-            // Failover would lead to a region without it.
+            ("a.early", ".us-east-1"),
+            // Failover would lead to a region without it first.
+            ("a.two", ".only-us-east-2"),
             ("a.first", ".only-us-east-1"),
             ("a.last", ".only-us-west-2"),
         ] {
@@ -252,10 +257,10 @@ fn regions_without_the_model_are_left_out() {
         }
         assert_refused(send(&mut client, "a.none", "converse"), &["'a.none'", "us-east-1, us-east-2, us-west-2"]);
         // Failover after a lost connection still may: the SDK's next try goes elsewhere.
-        let forward = forwarded(send(&mut client, "a.two", "converse"));
-        let (status, error, message) = refused(signed(&client, &forward, "us-east-1"));
+        let forward = forwarded(send(&mut client, "a.early", "converse"));
+        let (status, error, message) = refused(signed(&client, &forward, "us-west-2"));
         assert_eq!((status, error), (503, "ServiceUnavailableException"));
-        assert!(message.contains("region us-east-1") && message.contains("'a.two'"), "{message}");
+        assert!(message.contains("region us-west-2") && message.contains("'a.early'"), "{message}");
     }
 }
 
