@@ -186,13 +186,16 @@ fn status<'a>(principal: Option<&str>, context: Context<'a>) -> Status<'a> {
 }
 
 fn models<'a>(viewer: Viewer<'_>, policy: &'a Policy) -> Models<'a> {
-    let profiled = policy.regions().flat_map(|region| region.profiles().keys());
+    let classes = policy.classes().iter().filter(|class| class.takes_caller(viewer.principal));
+    let own: BTreeSet<&RegionName> = classes.flat_map(RouteClass::regions).collect();
+    let regions = || policy.regions().filter(|region| own.contains(region.name()));
+    let profiled = regions().flat_map(|region| region.profiles().keys());
     let known: BTreeSet<&str> = profiled.chain(policy.aliases().values()).map(String::as_str).collect();
     let model = |id: &'a str| {
         let aliases = policy.aliases().iter().filter(|(_, model)| *model == id).map(|(alias, _)| alias.as_str());
         let profile =
             |region: &'a crate::region::Region| Some((region.name().as_str(), region.profiles().get(id)?.as_str()));
-        Model { id, aliases: aliases.collect(), profiles: policy.regions().filter_map(profile).collect() }
+        Model { id, aliases: aliases.collect(), profiles: regions().filter_map(profile).collect() }
     };
     Models { models: known.into_iter().filter(|id| policy.may_use(viewer, id)).map(model).collect() }
 }

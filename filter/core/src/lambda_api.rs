@@ -4,7 +4,7 @@
 //! Source: version 1 of that proxy (<https://github.com/freshie/bedrock-cross-partition-inferencing>, `lambda/lambda_function.py`).
 //! It answers every failure with 500 and one message; the gateway keeps the form, and gives the true status, code and message.
 
-use crate::config::{self, ConfigError, at};
+use crate::config::{self, Auth, ConfigError, Role, at};
 use crate::headers::Headers;
 use crate::json_object::{Object, ObjectProblem};
 use crate::operation::{CallError, OPERATIONS, Operation};
@@ -16,6 +16,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 const JSON: &str = "application/json";
+/// The first segment of the gateway's own API.
+const GATEWAY_STAGE: &str = "gateway";
 /// Set in the body of every call to a model of Anthropic's, whatever the client sent.
 const ANTHROPIC_VERSION: (&str, &str) = ("anthropic_version", "\"bedrock-2023-05-31\"");
 
@@ -49,8 +51,15 @@ pub enum EnvelopeProblem {
 }
 
 impl LambdaApi {
-    pub(crate) fn compile(config: &config::LambdaApi) -> Result<Self, ConfigError> {
+    pub(crate) fn compile(config: &config::LambdaApi, (role, auth): (Role, Auth)) -> Result<Self, ConfigError> {
         let config::LambdaApi { stage, region } = config;
+        if role == Role::Combined && auth == Auth::Bearer {
+            let problem = "role `combined` with `auth: bearer` cannot hold bodies, and these name their model inside: leave the key out";
+            return Err(at("lambda_api", problem));
+        }
+        if stage == GATEWAY_STAGE {
+            return Err(at("lambda_api.stage", "paths of the gateway's own API begin with 'gateway'"));
+        }
         let plain = |text: &str| {
             !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
         };

@@ -34,9 +34,14 @@ fn paths_below_the_stage_are_known() {
 #[test]
 fn a_stage_hides_no_operation() {
     let compile = |stage: &str, region: &str| {
-        LambdaApi::compile(&config::LambdaApi { stage: stage.to_owned(), region: region.to_owned() })
+        let api = config::LambdaApi { stage: stage.to_owned(), region: region.to_owned() };
+        LambdaApi::compile(&api, (Role::Gateway, Auth::Sigv4))
     };
     assert_eq!(compile("v1", "us-gov-west-1"), Ok(api()));
+    assert_eq!(compile("gateway", "us-gov-west-1").unwrap_err().key, "lambda_api.stage");
+    let own = config::LambdaApi { stage: "v1".to_owned(), region: "us-gov-west-1".to_owned() };
+    assert_eq!(LambdaApi::compile(&own, (Role::Combined, Auth::Bearer)).unwrap_err().key, "lambda_api");
+    assert!(LambdaApi::compile(&own, (Role::Combined, Auth::Sigv4)).is_ok());
     for (stage, region, key) in [
         ("", "us-gov-west-1", "lambda_api.stage"),
         ("a/b", "us-gov-west-1", "lambda_api.stage"),

@@ -13,14 +13,14 @@ pub(crate) enum ModelList {
 }
 
 impl ModelList {
-    /// The list that an operation answers with, if the policy hides models. Otherwise all is shown.
+    /// The list that an operation answers with, if the policy hides models and bodies can be held. Otherwise all is shown.
     pub(crate) fn of(operation: Operation, policy: &Policy) -> Option<Self> {
         let list = match operation {
             Operation::ListFoundationModels => Self::FoundationModels,
             Operation::ListInferenceProfiles => Self::InferenceProfiles,
             _ => return None,
         };
-        policy.hides_models().then_some(list)
+        (policy.hides_models() && policy.holds_bodies()).then_some(list)
     }
 
     /// The member with the entries.

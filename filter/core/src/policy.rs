@@ -302,7 +302,11 @@ impl Policy {
             request_metadata: RequestMetadata::compile(config)?,
             api_readers: config.gateway_api.as_ref().map(Readers::compile).transpose()?,
             digest: hex(&Sha256::digest(Config { role: Role::Gateway, ..config.clone() }.to_json())),
-            lambda_api: config.lambda_api.as_ref().map(LambdaApi::compile).transpose()?,
+            lambda_api: config
+                .lambda_api
+                .as_ref()
+                .map(|api| LambdaApi::compile(api, (config.role, auth)))
+                .transpose()?,
             govcloud_accounts: accounts(&config.govcloud_accounts)?,
             regions,
             own_region: config.region.clone(),

@@ -9,6 +9,9 @@ use crate::config::{GroupSource, Principal};
 /// Envoy's filter that verifies tokens; it writes their payloads to its metadata.
 const JWT_AUTHN: &[u8] = b"envoy.filters.http.jwt_authn";
 
+/// Most groups of a caller: each is looked up for each call.
+const MAX_GROUPS: usize = 1000;
+
 /// Why a caller's name cannot be used. A caller with such a name is not one without a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PrincipalError {
@@ -97,6 +100,9 @@ impl GroupSource {
             let (number, field) = field.ok_or(PrincipalError::Metadata)?;
             if number == 1 {
                 let one = field.bytes().and_then(value_of).ok_or(PrincipalError::Metadata)?;
+                if names.len() >= MAX_GROUPS {
+                    return Err(not_texts(format!("a list of more than {MAX_GROUPS}")));
+                }
                 names.push(text(one).map_err(|kind| not_texts(format!("a list with {kind}")))?);
             }
         }
@@ -367,6 +373,7 @@ mod tests {
             (list(&[list(&[bytes(3, b"admins")])]), "a list with a list"),
             (list(&[bytes(3, b"")]), "a list with an empty text"),
             (list(&[Vec::new()]), "a list with null"),
+            (list(&vec![bytes(3, b"x"); 1001]), "a list of more than 1000"),
         ] {
             let error = groups().names(&metadata(&[("groups", value)])).unwrap_err();
             assert_eq!(error, PrincipalError::Groups { claim: "groups".to_owned(), kind: kind.to_owned() });

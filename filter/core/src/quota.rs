@@ -6,6 +6,7 @@
 
 use crate::config::{ConfigError, OutputRate, at};
 use crate::model::{self, Pattern, patterns};
+use crate::operation::Operation;
 use crate::scanner::{Path, Scanner, Sink};
 use audit::{Estimate, Usage};
 
@@ -75,6 +76,10 @@ struct Output {
     answers: Option<u64>,
     /// How many of the keys have something else than a whole number.
     unread: u32,
+    /// How often Converse's limit, and each of the objects that hold a limit, is there.
+    converse: u32,
+    inference_configs: u32,
+    generation_configs: u32,
 }
 
 // === impl OutputRates ===
@@ -131,11 +136,18 @@ impl Demand {
         self.expected = self.bytes;
     }
 
-    /// The most tokens that the complete body asks a model to answer; `None` if it does not say how many, or cannot be read.
-    pub(crate) fn asked(&self) -> Option<u64> {
+    /// The most tokens that the complete body asks a model to answer; `None` if it does not say how many where the operation reads it,
+    /// or cannot be read. Other operations than these have no limit, or have it inside another body.
+    pub(crate) fn asked(&self, operation: Operation) -> Option<u64> {
         self.scanner.finish().ok()?;
-        let tokens = self.output.tokens.filter(|_| self.output.unread == 0)?;
-        Some(tokens.saturating_mul(self.output.answers()))
+        let output = &self.output;
+        let reads = match operation {
+            Operation::Converse | Operation::ConverseStream => output.converse > 0,
+            Operation::InvokeModel | Operation::InvokeModelWithResponseStream => true,
+            _ => false,
+        };
+        let is_plain = output.unread == 0 && output.inference_configs <= 1 && output.generation_configs <= 1;
+        Some(output.tokens.filter(|_| reads && is_plain)?.saturating_mul(output.answers()))
     }
 
     /// The tokens to reserve.
@@ -157,9 +169,15 @@ impl Sink for Output {
         if LIMITS.iter().chain(ANSWERS).any(|keys| path.is_in(MODELS_OWN, keys)) {
             self.unread = self.unread.saturating_add(1);
         }
+        for (key, count) in
+            [("inferenceConfig", &mut self.inference_configs), ("textGenerationConfig", &mut self.generation_configs)]
+        {
+            *count = count.saturating_add(path.is(&[key]).into());
+        }
     }
 
     fn number(&mut self, path: &Path, value: u64) {
+        self.converse = self.converse.saturating_add(path.is(&["inferenceConfig", "maxTokens"]).into());
         let names = |keys: &&[&str]| path.is_in(MODELS_OWN, keys);
         if LIMITS.iter().any(names) {
             self.tokens = self.tokens.max(Some(value));
@@ -271,7 +289,30 @@ mod tests {
         ] {
             let mut demand = Demand::default();
             demand.feed(body.as_bytes());
-            assert_eq!(demand.asked(), asked, "{body}");
+            assert_eq!(demand.asked(Operation::InvokeModel), asked, "{body}");
+        }
+    }
+
+    #[test]
+    fn limits_that_no_model_gets_do_not_count() {
+        use Operation::{Converse, InvokeModel, Rerank, StartAsyncInvoke};
+        for (operation, body, asked) in [
+            (Converse, r#"{"inferenceConfig":{"maxTokens":9}}"#, Some(9)),
+            // Members that Converse does not have.
+            (Converse, r#"{"max_tokens":1}"#, None),
+            (Converse, r#"{"inferenceConfig":{"max_new_tokens":1}}"#, None),
+            (Converse, r#"{"additionalModelRequestFields":{"max_tokens":1}}"#, None),
+            // The other one may be taken.
+            (Converse, r#"{"inferenceConfig":{"maxTokens":1},"inferenceConfig":{}}"#, None),
+            (InvokeModel, r#"{"textGenerationConfig":{"maxTokenCount":1},"textGenerationConfig":{}}"#, None),
+            (InvokeModel, r#"{"inferenceConfig":{"max_new_tokens":1},"inferenceConfig":null}"#, None),
+            // The model's body is inside.
+            (StartAsyncInvoke, r#"{"modelId":"a.b","max_tokens":1,"modelInput":{"max_tokens":64000}}"#, None),
+            (Rerank, r#"{"max_tokens":1}"#, None),
+        ] {
+            let mut demand = Demand::default();
+            demand.feed(body.as_bytes());
+            assert_eq!(demand.asked(operation), asked, "{operation} {body}");
         }
     }
 

@@ -56,7 +56,7 @@ impl Exchange {
         let Some(demand) = self.undecided.take() else { return Ok(()) };
         let own = self.model.clone();
         let named = if named.is_empty() { own.as_slice() } else { named };
-        let body = Body { bytes: Some(length), max_tokens: demand.asked(), awaited: false };
+        let body = Body { bytes: Some(length), max_tokens: demand.asked(pending.call.operation), awaited: false };
         self.judge((&pending.call, &pending.pins), named, body, context).map(|_| ())
     }
 

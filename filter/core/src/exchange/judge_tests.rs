@@ -285,6 +285,6 @@ fn refuses_a_profile_that_the_catalogue_chooses() {
     let (status, _, message) = refused(client.call(&post("/model/a.worldwide/converse", &[]), "", &[]));
     assert_eq!(status, 403);
     assert!(message.contains("no-global"), "{message}");
-    client.exchange = crate::exchange::Exchange::new("next".to_owned());
+    client.exchange = Exchange::new("next".to_owned());
     assert_eq!(client.call(&post("/model/a.regional/converse", &[]), "", &[]), RequestStep::AwaitBody);
 }

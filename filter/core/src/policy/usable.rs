@@ -23,7 +23,12 @@ pub struct Viewer<'a> {
 impl Policy {
     /// Whether callers may use some models only.
     pub(crate) fn hides_models(&self) -> bool {
-        self.depends_on_model() || !self.rules.is_empty()
+        self.depends_on_model() || self.rules.enforce()
+    }
+
+    /// Whether bodies can be held until they are complete. A WasmPlugin of Istio cannot: Envoy gives it no body while it holds headers.
+    pub(crate) fn holds_bodies(&self) -> bool {
+        self.role != Role::Combined || self.auth != Auth::Bearer
     }
 
     /// Whether a caller may use the model that an id names: some operation that runs a model would be carried.
@@ -42,7 +47,7 @@ impl Policy {
     /// Whether an operation names its model where the rules for models do not see it: the class is chosen before the body
     /// arrives, and role `combined` does not hold a body that it does not sign.
     pub(crate) fn hides_model(&self, operation: Operation) -> bool {
-        let streams = self.role == Role::Combined && self.auth == Auth::Bearer;
+        let streams = !self.holds_bodies();
         let too_late = || self.classes.iter().any(RouteClass::depends_on_model) || (streams && self.depends_on_model());
         has_model(operation) && too_late()
     }
