@@ -47,6 +47,8 @@ fn harness(regions: &[&str], concurrency: &str) -> Harness {
     eventually("the first poll of each region", || {
         regions.iter().all(|region| counted(&harness, "polls", region) > 0).then_some(())
     });
+    // The other workers take it at their next ticks, 0.1 s apart. Until then their calls go as without a catalogue.
+    std::thread::sleep(Duration::from_secs(2));
     harness
 }
 
