@@ -77,6 +77,8 @@ fn source(secret: &str) -> String {
 fn gateway(moto: &Moto, lifetime: Duration, credentials: &str) -> (Harness, Sources, Keyring) {
     let keyring = Keyring::default();
     let sources = Sources::start(lifetime, &keyring, false).unwrap();
+    // Some of these tests have many sources.
+    sources.set_sessions_per_second(1000.0);
     let dir = tempfile::tempdir().unwrap();
     let config = configuration(dir.path(), &sources, moto.port(), credentials);
     let change = |double: Builder| double.keyring(&keyring);

@@ -131,6 +131,7 @@ struct State {
     requests: u64,
     /// CreateSession requests that may still be made, and since when.
     sessions: (f64, Instant),
+    sessions_per_second: f64,
 }
 
 /// Running sources; dropping it ends them.
@@ -173,6 +174,7 @@ impl Sources {
             clock: None,
             requests: 0,
             sessions: (SESSIONS_PER_SECOND, Instant::now()),
+            sessions_per_second: SESSIONS_PER_SECOND,
         };
         // The names are made up.
         let signer = |algorithm, kid| Signer::new(algorithm, kid).map_err(std::io::Error::other);
@@ -211,6 +213,12 @@ impl Sources {
     /// Sets or ends the fault of one service.
     pub fn set_trouble_of(&self, service: Service, trouble: Trouble) {
         self.shared.lock().troubles.insert(service, trouble);
+    }
+
+    /// Raises the quota of CreateSession, as AWS does on request.
+    pub fn set_sessions_per_second(&self, most: f64) {
+        let mut state = self.shared.lock();
+        (state.sessions, state.sessions_per_second) = ((most, Instant::now()), most);
     }
 
     /// How long keys of the GovCloud role live: 6 hours by default.
@@ -267,7 +275,8 @@ impl Shared {
     pub(crate) fn may_create_session(&self) -> bool {
         let mut state = self.lock();
         let (left, since) = state.sessions;
-        let left = (left + since.elapsed().as_secs_f64() * SESSIONS_PER_SECOND).min(SESSIONS_PER_SECOND);
+        let most = state.sessions_per_second;
+        let left = (left + since.elapsed().as_secs_f64() * most).min(most);
         let may = left >= 1.0;
         state.sessions = (if may { left - 1.0 } else { left }, Instant::now());
         may

@@ -44,6 +44,7 @@ fn set(post: &mut Post, name: &str, change: impl FnOnce(&str) -> String) {
 fn sources_of_vectors() -> (Sources, Keyring) {
     let bedrock = Keyring::default();
     let sources = Sources::start(Duration::from_secs(43_200), &bedrock, false).unwrap();
+    sources.set_sessions_per_second(1000.0);
     let (ca_pem, _) = vectors();
     sources.set_clock(Some(SIGNED_AT));
     sources.change(|account| account_of_vectors(account, &ca_pem));
@@ -359,10 +360,24 @@ fn a_chain_must_lead_to_the_anchor() {
 }
 
 #[test]
+fn sessions_have_a_quota() {
+    let root = Made::new();
+    let leaf = root.leaf(|_| {});
+    let sources = Sources::start(Duration::from_secs(3600), &Keyring::default(), false).unwrap();
+    sources.change(|account| *account = root.account());
+    let send = || leaf.post(&[], OffsetDateTime::now_utc()).send(sources.addr()).status;
+    sources.set_sessions_per_second(3.0);
+    let statuses: Vec<u16> = (0..30).map(|_| send()).collect();
+    assert_eq!(statuses[..3], [201; 3]);
+    assert!(statuses[3..].contains(&429), "{statuses:?}");
+}
+
+#[test]
 fn members_are_checked() {
     let root = Made::new();
     let leaf = root.leaf(|_| {});
     let sources = Sources::start(Duration::from_secs(43_200), &Keyring::default(), false).unwrap();
+    sources.set_sessions_per_second(1000.0);
     sources.change(|account| *account = root.account());
     let send = |query: &str, body: &str| leaf.signed(query, body, &[], OffsetDateTime::now_utc()).send(sources.addr());
     // The ARNs may be in the query.
