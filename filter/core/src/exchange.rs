@@ -299,7 +299,9 @@ impl Exchange {
             return self.forward(pending.with_streaming_body(body_bytes), context.now, context);
         }
         self.body = RequestBody::of(operation).map(Box::new);
-        if (self.body.is_some() || self.asks_rules()) && names_other_charset(&pending.headers) {
+        if (self.body.is_some() || (self.asks_rules() && policy.rules.enforce()))
+            && names_other_charset(&pending.headers)
+        {
             return Err(Refusal::Charset);
         }
         self.state = State::Reading { pending: Box::new(pending), hasher: signs.then(Sha256::new), length: 0 };
