@@ -91,11 +91,16 @@ mod tests {
         assert_eq!(catalogue, json!({ "snapshot": { "eu-west-1": wanted, "us-east-1": wanted } }), "{text}");
         catalogue["refresh_seconds"] = json!(0);
         let document = json!({
-            "role": "gateway", "regions": { "us-east-1": {} }, "catalogue": catalogue,
+            "role": "gateway", "regions": { "us-east-1": {}, "eu-west-1": {} }, "catalogue": catalogue,
             "route_classes": [{ "name": "any", "paths": ["dx"] }],
         });
         let config = Config::parse(document.to_string().as_bytes()).unwrap();
         assert!(Policy::compile(&config, None).is_ok());
+
+        let page = json!({ "inferenceProfileSummaries": [], "nextToken": "t" });
+        let page = file("page.json", &page.to_string());
+        let error = print(&[format!("us-east-1={models},{page}").parse().unwrap()]).unwrap_err().to_string();
+        assert!(error.contains("page.json: has a nextToken"), "{error}");
 
         let swapped = format!("us-east-1={profiles},{models}").parse::<Saved>().unwrap();
         let error = print(&[swapped]).unwrap_err().to_string();
