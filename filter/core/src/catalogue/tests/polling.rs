@@ -187,3 +187,18 @@ fn a_worker_that_dies_loses_its_lease() {
     first.failed(&east, &rules, &memory, at(18));
     assert!(!Polls::new(3).due(&east, &rules, &memory, at(28)));
 }
+
+#[test]
+fn refuses_lists_that_lack_every_profile() {
+    for (kinds, ids, good) in [
+        (&["INFERENCE_PROFILE"][..], &[][..], false),
+        (&["INFERENCE_PROFILE"], &["us.a.b"], true),
+        // None needs one.
+        (&["ON_DEMAND"], &[], true),
+        (&["ON_DEMAND", "INFERENCE_PROFILE"], &[], true),
+    ] {
+        let mut poll = Poll::new(region("us-east-1"));
+        assert_eq!(answered(&mut poll, &models(&[("a.b", kinds)])), Ok(None));
+        assert_eq!(answered(&mut poll, &profiles(ids, None)).is_ok(), good, "{kinds:?} {ids:?}");
+    }
+}
