@@ -9,13 +9,13 @@ use bedrock_double::sources::account::{
 };
 use bedrock_double::sources::jwt::{Algorithm, Signer};
 use bedrock_double::{Builder, Keyring};
-use bedrock_load::{Load, MODEL, Outcome};
+use bedrock_load::{MODEL, Outcome};
 use serde_json::{Value, json};
 
 use crate::harness::{Harness, Keys, eventually, text_of};
 use crate::moto::Moto;
 use crate::roles_anywhere::Authority;
-use crate::sources::{configuration, served};
+use crate::sources::{configuration, load_of, served};
 
 const CALLERS: usize = 200;
 const ARRIVALS: u32 = 8;
@@ -64,30 +64,7 @@ impl Gateway {
     }
 
     fn load(&self, rate: u32, time: Duration, callers: &[String]) -> Vec<Outcome> {
-        let load = Load {
-            gateway: self.harness.gateway.http.strip_prefix("http://").unwrap().parse().unwrap(),
-            rate,
-            time,
-            streams: 0,
-            pause: Duration::ZERO,
-            thinkers: 0,
-            thought: Duration::ZERO,
-            bulk: 0,
-            bulk_bytes: 0,
-            model: MODEL.to_owned(),
-            callers: callers.to_vec(),
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let (tell, mut ended) = tokio::sync::mpsc::unbounded_channel();
-            let running = tokio::spawn(load.run(tell));
-            let mut outcomes = Vec::new();
-            while let Some(outcome) = ended.recv().await {
-                outcomes.push(outcome);
-            }
-            running.await.unwrap();
-            outcomes
-        })
+        load_of(callers, &self.harness, rate, time)
     }
 
     /// What signed the attempts of each caller in the access log, once that has so many calls.

@@ -188,6 +188,13 @@ impl Soak {
 
 /// Load on a gateway of four workers: the calls that failed, and the number of all.
 pub(crate) fn load(harness: &Harness, rate: u32, time: Duration) -> (Vec<Outcome>, usize) {
+    let outcomes = load_of(&[], harness, rate, time);
+    let calls = outcomes.len();
+    (outcomes.into_iter().filter(|outcome| outcome.end != "ok").collect(), calls)
+}
+
+/// All calls of such a load by callers with these `authorization` headers, used in turn.
+pub(crate) fn load_of(callers: &[String], harness: &Harness, rate: u32, time: Duration) -> Vec<Outcome> {
     let load = Load {
         gateway: harness.gateway.http.strip_prefix("http://").unwrap().parse().unwrap(),
         rate,
@@ -199,19 +206,18 @@ pub(crate) fn load(harness: &Harness, rate: u32, time: Duration) -> (Vec<Outcome
         bulk: 0,
         bulk_bytes: 0,
         model: MODEL.to_owned(),
-        callers: Vec::new(),
+        callers: callers.to_vec(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (tell, mut ended) = tokio::sync::mpsc::unbounded_channel();
         let running = tokio::spawn(load.run(tell));
-        let (mut failed, mut calls) = (Vec::new(), 0);
+        let mut outcomes = Vec::new();
         while let Some(outcome) = ended.recv().await {
-            calls += 1;
-            failed.extend(Some(outcome).filter(|outcome| outcome.end != "ok"));
+            outcomes.push(outcome);
         }
         running.await.unwrap();
-        (failed, calls)
+        outcomes
     })
 }
 
