@@ -77,6 +77,8 @@ enum Soak {
     Keepalive,
     /// Renew sessions of federation and IAM Roles Anywhere under load, for five minutes each (docs/credentials.md).
     Credentials,
+    /// Compare a million signatures with botocore's, for some minutes (docs/development.md).
+    Signer,
     /// Run the VPN instances, in network namespaces (docs/vpn.md).
     #[command(disable_help_flag = true)]
     Vpn(Rest),
@@ -118,6 +120,7 @@ impl Cli {
             Command::Soak(Soak::Fastest) => test::soak("new_calls_leave_a_slow_region").map(|()| ExitCode::SUCCESS),
             Command::Soak(Soak::Clients) => test::soak_clients().map(|()| ExitCode::SUCCESS),
             Command::Soak(Soak::Keepalive) => test::soak("keepalive").map(|()| ExitCode::SUCCESS),
+            Command::Soak(Soak::Signer) => test::soak("as_botocore_does").map(|()| ExitCode::SUCCESS),
             Command::Soak(Soak::Chaos(Rest { arguments })) => lab("chaos", arguments),
             Command::Soak(Soak::Vpn(Rest { arguments })) => lab("vpn", arguments),
         }

@@ -4,7 +4,7 @@ use base64::Engine;
 use bedrock_gateway::explain::mask::MASK;
 use bedrock_gateway::explain::signature::{SentRequest, Signature, Signer, signature};
 use bedrock_gateway::explain::{AmzDate, Explain};
-use filter_core::credentials::{Keys, Secret, Session};
+use filter_core::credentials::{Keys, Secret};
 use serde_json::{Value, json};
 
 use super::Dir;
@@ -37,12 +37,11 @@ pub(crate) fn signed(vector: &Value) -> Signature {
         path: wire_path(vector),
         headers: headers.collect(),
     };
-    let keys = Keys {
-        access_key_id: text(vector, "access_key").to_owned(),
-        secret_access_key: Secret::new(text(vector, "secret_key")),
-        session_token: vector["session_token"].as_str().map(Secret::new),
-        session: Session::default(),
-    };
+    let keys = Keys::new(
+        text(vector, "access_key"),
+        Secret::new(text(vector, "secret_key")),
+        vector["session_token"].as_str().map(Secret::new),
+    );
     let AmzDate(now): AmzDate = text(vector, "amz_date").parse().unwrap();
     let signer = Signer { keys: &keys, region: text(vector, "region"), service: text(vector, "signing_name"), now };
     signature(&sent, text(vector, "body_sha256"), &signer).unwrap()

@@ -41,13 +41,15 @@ pub(crate) fn policy(role: &str, auth: &str) -> Policy {
 
 pub(crate) fn keys() -> Credentials {
     Credentials::Keys(Keys {
-        access_key_id: "AKIDEXAMPLE".into(),
-        secret_access_key: Secret::new("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"),
-        session_token: Some(Secret::new("the-token")),
         session: Session {
             arn: Some("arn:aws:sts::111122223333:assumed-role/bedrock-gateway/test".into()),
             token_id: Some("the-token-id".into()),
         },
+        ..Keys::new(
+            "AKIDEXAMPLE",
+            Secret::new("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"),
+            Some(Secret::new("the-token")),
+        )
     })
 }
 

@@ -25,6 +25,7 @@ pub use responses::ResponseError;
 pub use session::Session;
 
 use crate::config::Auth;
+use crate::sigv4::derived_keys::DerivedKeys;
 use identity::Validity;
 use std::fmt;
 use std::time::SystemTime;
@@ -50,6 +51,8 @@ pub struct Keys {
     pub session_token: Option<Secret>,
     /// The session that they belong to.
     pub session: Session,
+    /// What has been derived from the secret.
+    pub(crate) derived: DerivedKeys,
 }
 
 /// Fetched credentials.
@@ -106,17 +109,25 @@ impl Credentials {
         match auth {
             Auth::Bearer => Ok(read(BEARER_TOKEN)?.map(|key| Self::ApiKey(Secret::new(key)))),
             Auth::Sigv4 => match (read(ACCESS_KEY_ID)?, read(SECRET_ACCESS_KEY)?) {
-                (Some(access_key_id), Some(secret)) => Ok(Some(Self::Keys(Keys {
+                (Some(access_key_id), Some(secret)) => Ok(Some(Self::Keys(Keys::new(
                     access_key_id,
-                    secret_access_key: Secret::new(secret),
-                    session_token: read(SESSION_TOKEN)?.map(Secret::new),
-                    session: Session::default(),
-                }))),
+                    Secret::new(secret),
+                    read(SESSION_TOKEN)?.map(Secret::new),
+                )))),
                 (Some(_), None) => Err(CredentialsError::Half { present: ACCESS_KEY_ID, missing: SECRET_ACCESS_KEY }),
                 (None, Some(_)) => Err(CredentialsError::Half { present: SECRET_ACCESS_KEY, missing: ACCESS_KEY_ID }),
                 (None, None) => Ok(None),
             },
         }
+    }
+}
+
+impl Keys {
+    /// An access key, of a session that is not known.
+    pub fn new(access_key_id: impl Into<String>, secret_access_key: Secret, session_token: Option<Secret>) -> Self {
+        let access_key_id = access_key_id.into();
+        let (session, derived) = (Session::default(), DerivedKeys::default());
+        Self { access_key_id, secret_access_key, session_token, session, derived }
     }
 }
 

@@ -260,12 +260,11 @@ fn token(body: &[u8]) -> Result<&str, ResponseError> {
 }
 
 fn checked(id: String, secret: String, token: Option<String>) -> Result<Keys, ResponseError> {
-    Ok(Keys {
-        access_key_id: header_value("AccessKeyId", id)?,
-        secret_access_key: Secret::new(header_value("SecretAccessKey", secret)?),
-        session_token: token.map(|token| header_value("Token", token)).transpose()?.map(Secret::new),
-        session: Session::default(),
-    })
+    Ok(Keys::new(
+        header_value("AccessKeyId", id)?,
+        Secret::new(header_value("SecretAccessKey", secret)?),
+        token.map(|token| header_value("Token", token)).transpose()?.map(Secret::new),
+    ))
 }
 
 fn header_value(name: &'static str, value: String) -> Result<String, ResponseError> {

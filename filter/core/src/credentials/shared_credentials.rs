@@ -397,10 +397,8 @@ impl Published {
         let secret = Secret(self.secret);
         let credentials = match self.access_key_id {
             Some(access_key_id) => Credentials::Keys(Keys {
-                access_key_id,
-                secret_access_key: secret,
-                session_token: self.session_token.map(Secret),
                 session: self.session,
+                ..Keys::new(access_key_id, secret, self.session_token.map(Secret))
             }),
             None => Credentials::ApiKey(secret),
         };

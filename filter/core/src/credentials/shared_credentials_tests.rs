@@ -7,12 +7,7 @@ fn at(ms: u64) -> SystemTime {
 }
 
 fn keys(id: &str, expires: Option<u64>) -> Fetched {
-    let credentials = Credentials::Keys(Keys {
-        access_key_id: id.into(),
-        secret_access_key: Secret::new("s"),
-        session_token: Some(Secret::new("t")),
-        session: Session::default(),
-    });
+    let credentials = Credentials::Keys(Keys::new(id, Secret::new("s"), Some(Secret::new("t"))));
     Fetched { credentials, expires: expires.map(at), certificate: None }
 }
 

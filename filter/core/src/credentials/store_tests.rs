@@ -1,6 +1,6 @@
 use super::*;
 use crate::credentials::session_name::SessionName;
-use crate::credentials::{Keys, Secret, Session};
+use crate::credentials::{Keys, Secret};
 use crate::policy::Policy;
 use crate::shared::tests::Memory;
 use serde_json::json;
@@ -35,12 +35,11 @@ fn session(principal: &str) -> CredentialId {
 
 /// What a source gives for a session: its name is in the key's id.
 fn fetched(id: &CredentialId, expires: u64) -> Fetched {
-    let credentials = Credentials::Keys(Keys {
-        access_key_id: format!("ASIA{}", id.session.as_ref().map_or("own", SessionName::as_str)),
-        secret_access_key: Secret::new("s"),
-        session_token: Some(Secret::new("t")),
-        session: Session::default(),
-    });
+    let credentials = Credentials::Keys(Keys::new(
+        format!("ASIA{}", id.session.as_ref().map_or("own", SessionName::as_str)),
+        Secret::new("s"),
+        Some(Secret::new("t")),
+    ));
     Fetched { credentials, expires: Some(at(expires)), certificate: None }
 }
 

@@ -47,10 +47,8 @@ fn ask(client: &mut Client, principal: Option<&str>) -> RequestStep {
 fn session(id: &CredentialId) -> Fetched {
     let name = id.session.as_ref().map(ToString::to_string);
     let credentials = Credentials::Keys(Keys {
-        access_key_id: "ASIAEXAMPLE".to_owned(),
-        secret_access_key: Secret::new("s"),
-        session_token: Some(Secret::new("t")),
         session: Session { arn: name, token_id: None },
+        ..Keys::new("ASIAEXAMPLE", Secret::new("s"), Some(Secret::new("t")))
     });
     Fetched { credentials, expires: Some(NOW + Duration::from_secs(3600)), certificate: None }
 }

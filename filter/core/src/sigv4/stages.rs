@@ -1,21 +1,19 @@
 //! The stages of a signature, one by one. AWS prints two of them when it refuses a signature, so they are what a person
 //! compares. Source: "Create a signed AWS API request", AWS IAM User Guide.
 //!
-//! [`sign`](super::sign) leaves all of this to the library, which does not show it. The tests compare the two.
+//! [`sign`](super::sign) takes the same way.
 
-use super::{Scope, SignError, Unsigned};
+use super::derived_keys::{hmac_sha256, signing_key};
+use super::{ALGORITHM, Scope, SignError, Unsigned, token};
 use crate::credentials::{Keys, Secret};
 use crate::encoding::{canonical_query, encode_into, hex, path_segments};
-use aws_sigv4::sign::v4::{calculate_signature, generate_signing_key};
 use sha2::{Digest, Sha256};
 use std::time::SystemTime;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const AMZ_DATE: &[BorrowedFormatItem<'_>] = format_description!("[year][month][day]T[hour][minute][second]Z");
-const DAY: &[BorrowedFormatItem<'_>] = format_description!("[year][month][day]");
 
 /// What a signature is made of, in the order in which it is made.
 #[derive(Debug, Clone)]
@@ -35,13 +33,12 @@ pub struct Stages {
 /// # Errors
 /// [`SignError`] if the query cannot be decoded or the time has no year of four digits.
 pub fn stages(request: Unsigned<'_>, keys: &Keys, scope: Scope<'_>, now: SystemTime) -> Result<Stages, SignError> {
-    let token = keys.session_token.as_ref().map(|token| ("x-amz-security-token", token.reveal()));
-    let added: Vec<_> = token.into_iter().collect();
-    let Canonical { canonical_request, string_to_sign, .. } = canonical(request, &added, ALGORITHM, scope, now)?;
-    let Scope { region, service } = scope;
-    let key = generate_signing_key(keys.secret_access_key.reveal(), now, region, service);
-    let signature = calculate_signature(&key, string_to_sign.as_bytes());
-    Ok(Stages { canonical_request, string_to_sign, signing_key: Secret::new(hex(key.as_ref())), signature })
+    let Canonical { canonical_request, string_to_sign, amz_date, .. } =
+        canonical(request, token(keys).as_slice(), ALGORITHM, scope, now)?;
+    let day = amz_date.split('T').next().unwrap_or_default();
+    let key = signing_key(keys.secret_access_key.reveal(), day, scope);
+    let signature = hex(&hmac_sha256(&*key, string_to_sign.as_bytes()));
+    Ok(Stages { canonical_request, string_to_sign, signing_key: Secret::new(hex(&*key)), signature })
 }
 
 /// The stages that every algorithm of Signature Version 4 has.
@@ -65,30 +62,59 @@ pub(super) fn canonical(
     now: SystemTime,
 ) -> Result<Canonical, SignError> {
     let refuse = |error: &dyn std::fmt::Display| SignError(error.to_string());
-    let utc = OffsetDateTime::from(now);
-    let amz_date = utc.format(AMZ_DATE).map_err(|error| refuse(&error))?;
-    let day = utc.format(DAY).map_err(|error| refuse(&error))?;
+    let amz_date = OffsetDateTime::from(now).format(AMZ_DATE).map_err(|error| refuse(&error))?;
+    let day = amz_date.split('T').next().unwrap_or_default();
+    if !request.path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(SignError("the path has a character that is not visible ASCII".to_owned()));
+    }
+    let (path, query) = request.path.split_once('?').unwrap_or((request.path, ""));
 
     let mut headers: Vec<(&str, &str)> = [request.headers, added].concat();
-    headers.extend([("host", request.host), ("x-amz-date", &amz_date)]);
-    headers.sort_by_key(|(name, _)| *name);
+    headers.extend([("host", request.host), ("x-amz-date", amz_date.as_str())]);
+    headers.sort_unstable_by_key(|(name, _)| *name);
     let signed_headers = headers.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";");
-    let headers: String = headers.iter().map(|(name, value)| format!("{name}:{}\n", one_space(value))).collect();
-    let (path, query) = request.path.split_once('?').unwrap_or((request.path, ""));
-    let path = encoded_again(&normalised(path));
-    let query = canonical_query(query).map_err(|error| refuse(&error))?;
-    let (method, body_sha256) = (request.method, request.body_sha256);
-    let canonical_request = format!("{method}\n{path}\n{query}\n{headers}\n{signed_headers}\n{body_sha256}");
 
-    let digest = hex(&Sha256::digest(canonical_request.as_bytes()));
+    let mut text = String::with_capacity(size_of_headers(&headers) + 2 * request.path.len() + 256);
+    text.push_str(request.method);
+    text.push('\n');
+    push_encoded_again(&normalised(path), &mut text);
+    text.push('\n');
+    if !query.is_empty() {
+        text.push_str(&canonical_query(query).map_err(|error| refuse(&error))?);
+    }
+    text.push('\n');
+    for (name, value) in headers {
+        if !value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+            return Err(SignError(format!("header '{name}' has a character that is not visible ASCII")));
+        }
+        text.push_str(name);
+        text.push(':');
+        push_one_space(value, &mut text);
+        text.push('\n');
+    }
+    for part in ["\n", &signed_headers, "\n", request.body_sha256] {
+        text.push_str(part);
+    }
+
+    let digest = hex(&Sha256::digest(text.as_bytes()));
     let scope = format!("{day}/{}/{}/aws4_request", scope.region, scope.service);
     let string_to_sign = format!("{algorithm}\n{amz_date}\n{scope}\n{digest}");
-    Ok(Canonical { canonical_request, string_to_sign, amz_date, scope, signed_headers })
+    Ok(Canonical { canonical_request: text, string_to_sign, amz_date, scope, signed_headers })
 }
 
-/// Trims a header's value; runs of spaces become one.
-fn one_space(value: &str) -> String {
-    value.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+/// What headers take in a canonical request, in bytes: their names twice.
+fn size_of_headers(headers: &[(&str, &str)]) -> usize {
+    headers.iter().map(|(name, value)| 2 * name.len() + value.len() + 3).sum()
+}
+
+/// Appends a header's value, trimmed; runs of spaces become one.
+fn push_one_space(value: &str, text: &mut String) {
+    let mut words = value.split(' ').filter(|word| !word.is_empty());
+    text.extend(words.next());
+    for word in words {
+        text.push(' ');
+        text.push_str(word);
+    }
 }
 
 /// The path without empty and dot segments; it keeps a slash at its end.
@@ -99,16 +125,14 @@ fn normalised(path: &str) -> String {
     format!("/{}{end}", kept.join("/"))
 }
 
-/// Percent-encodes what is encoded on the wire once more; slashes stay.
-fn encoded_again(path: &str) -> String {
-    let mut encoded = String::with_capacity(path.len());
+/// Appends a path; what is percent-encoded on the wire is encoded once more, slashes stay.
+fn push_encoded_again(path: &str, text: &mut String) {
     for (index, segment) in path.split('/').enumerate() {
         if index > 0 {
-            encoded.push('/');
+            text.push('/');
         }
-        encode_into(segment.as_bytes(), &mut encoded);
+        encode_into(segment.as_bytes(), text);
     }
-    encoded
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Against 20 requests signed by botocore 1.44.5 (`host-tests/vectors/sigv4.json`), and against [`sign`].
 
 use super::*;
-use crate::credentials::Session;
 use crate::sigv4::sign;
 use serde_json::Value;
 use std::time::Duration;
@@ -22,12 +21,11 @@ fn now() -> SystemTime {
 
 fn stages_of(vector: &Value) -> Stages {
     assert_eq!(text(vector, "amz_date"), "20260102T030405Z");
-    let keys = Keys {
-        access_key_id: text(vector, "access_key").to_owned(),
-        secret_access_key: Secret::new(text(vector, "secret_key")),
-        session_token: vector["session_token"].as_str().map(Secret::new),
-        session: Session::default(),
-    };
+    let keys = Keys::new(
+        text(vector, "access_key"),
+        Secret::new(text(vector, "secret_key")),
+        vector["session_token"].as_str().map(Secret::new),
+    );
     let signed: Vec<&str> = text(vector, "signed_headers").split(';').collect();
     let made_here = ["host", "x-amz-date", "x-amz-security-token"];
     let sent = vector["headers_sent"].as_array().unwrap();
@@ -65,12 +63,7 @@ fn every_stage_is_botocores() {
 
 #[test]
 fn ends_with_the_signature_that_is_sent() {
-    let keys = Keys {
-        access_key_id: "AKIDEXAMPLE".to_owned(),
-        secret_access_key: Secret::new("secret"),
-        session_token: Some(Secret::new("token")),
-        session: Session::default(),
-    };
+    let keys = Keys::new("AKIDEXAMPLE", Secret::new("secret"), Some(Secret::new("token")));
     let scope = Scope { service: crate::sigv4::BEDROCK, region: "us-east-1" };
     let headers = [("x-amzn-bedrock-trace", " a  b   c "), ("content-type", "application/json")];
     for path in [
@@ -87,7 +80,7 @@ fn ends_with_the_signature_that_is_sent() {
     ] {
         let request = Unsigned { method: "POST", host: "h.example", path, headers: &headers, body_sha256: "e3b0" };
         let signed = sign(request, &keys, scope, now()).unwrap();
-        let (_, authorization) = signed.iter().find(|(name, _)| name == "authorization").unwrap();
+        let (_, authorization) = signed.iter().find(|(name, _)| *name == "authorization").unwrap();
         let signature = stages(request, &keys, scope, now()).unwrap().signature;
         assert!(authorization.ends_with(&format!("Signature={signature}")), "{path}");
     }
