@@ -109,6 +109,8 @@ pub(crate) const DOUBLE: Binary =
     Binary { name: "bedrock-double", package: "bedrock-double", variable: "BEDROCK_DOUBLE_BIN" };
 pub(crate) const LOAD: Binary = Binary { name: "bedrock-load", package: "bedrock-load", variable: "BEDROCK_LOAD_BIN" };
 pub(crate) const LAB: Binary = Binary { name: "lab", package: "lab", variable: "LAB_BIN" };
+pub(crate) const BENCH: Binary =
+    Binary { name: "bedrock-bench", package: "bedrock-bench", variable: "BEDROCK_BENCH_BIN" };
 pub(crate) const API_DRIFT: Binary = Binary { name: "api-drift", package: "api-drift", variable: "API_DRIFT_BIN" };
 pub(crate) const INFRA_CHECKS: Binary =
     Binary { name: "infra-checks", package: "infra-checks", variable: "INFRA_CHECKS_BIN" };

@@ -54,6 +54,10 @@ enum Command {
         #[arg(long, value_name = "VERSION", default_value = "newest")]
         botocore: api_drift::Version,
     },
+    /// Measure what the gateway adds to an Envoy, next to Envoy's own signer (docs/performance.md). For a machine that does nothing
+    /// else.
+    #[command(disable_help_flag = true)]
+    Bench(Rest),
     /// Run tests that take over a minute; `test` runs the same code for a shorter time. Needs root.
     #[command(subcommand)]
     Soak(Soak),
@@ -106,6 +110,13 @@ impl Cli {
                 let workspace = Workspace::for_gateway()?;
                 let mut command = workspace.command(artifacts::GATEWAY)?;
                 command.env("BEDROCK_GATEWAY_STATE", dirs::target()).arg("up").args(arguments);
+                artifacts::exec(command)
+            }
+            Command::Bench(Rest { arguments }) => {
+                let mut workspace = Workspace::for_gateway()?;
+                workspace.build(&[artifacts::BENCH])?;
+                let mut command = workspace.command(artifacts::BENCH)?;
+                command.args(arguments);
                 artifacts::exec(command)
             }
             Command::Infra => {

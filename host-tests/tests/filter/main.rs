@@ -10,6 +10,7 @@ mod common;
 mod configuration;
 mod credentials;
 mod gateway;
+mod host_calls;
 mod intents;
 mod lambda_api;
 mod limits;

@@ -1,0 +1,254 @@
+//! The contenders: one Envoy each, from the bootstrap that `bedrock-gateway` makes, with other filters.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::Error;
+use crate::upstream::{HOST, Upstream};
+
+/// What Envoy does to a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Contender {
+    /// Passes it.
+    Bare,
+    /// Signs it by Envoy's own filter, `aws_request_signing`.
+    Native,
+    /// Passes it through a module that does nothing, in the listener and upstream.
+    Noop,
+    /// The gateway, in two roles.
+    Two,
+    /// The gateway, in one role.
+    Combined,
+    /// The gateway in two roles, with a Bedrock API key.
+    Bearer,
+}
+
+/// A module with the exports that Envoy asks for. It does nothing.
+const NOOP: &str = r#"(module
+  (memory (export "memory") 1)
+  (global $next (mut i32) (i32.const 1024))
+  (func (export "proxy_abi_version_0_2_1"))
+  (func (export "_initialize"))
+  (func (export "proxy_on_memory_allocate") (param i32) (result i32)
+    (global.get $next)
+    (global.set $next (select (i32.const 1024) (i32.add (global.get $next) (local.get 0)) (i32.gt_u (global.get $next) (i32.const 32768)))))
+  (func (export "proxy_on_vm_start") (param i32 i32) (result i32) (i32.const 1))
+  (func (export "proxy_on_configure") (param i32 i32) (result i32) (i32.const 1))
+  (func (export "proxy_on_context_create") (param i32 i32))
+  (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (i32.const 0))
+  (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (i32.const 0))
+  (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32) (i32.const 0))
+  (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32) (i32.const 0))
+  (func (export "proxy_on_done") (param i32) (result i32) (i32.const 1))
+  (func (export "proxy_on_log") (param i32))
+  (func (export "proxy_on_delete") (param i32)))"#;
+
+impl Contender {
+    pub(crate) const ALL: [Self; 6] = [Self::Bare, Self::Native, Self::Noop, Self::Two, Self::Combined, Self::Bearer];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::Native => "native",
+            Self::Noop => "noop",
+            Self::Two => "two",
+            Self::Combined => "combined",
+            Self::Bearer => "bearer",
+        }
+    }
+
+    /// Credentials in Envoy's environment.
+    fn credentials(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Bearer => &[("AWS_BEARER_TOKEN_BEDROCK", "ABSKexample-api-key")],
+            _ => &[
+                ("AWS_ACCESS_KEY_ID", bedrock_double::EXAMPLE_ACCESS_KEY),
+                ("AWS_SECRET_ACCESS_KEY", bedrock_double::EXAMPLE_SECRET_KEY),
+                ("AWS_SESSION_TOKEN", SESSION_TOKEN),
+            ],
+        }
+    }
+}
+
+/// As long as those of temporary keys.
+const SESSION_TOKEN: &str = concat!(
+    "IQoJb3JpZ2luX2VjEXAMPLE////////wEaCXVzLWVhc3QtMSJHMEUCIQDexampleexampleexampleexampleexampleexampleexample",
+    "IQoJb3JpZ2luX2VjEXAMPLE////////wEaCXVzLWVhc3QtMSJHMEUCIQDexampleexampleexampleexampleexampleexampleexample",
+    "IQoJb3JpZ2luX2VjEXAMPLE////////wEaCXVzLWVhc3QtMSJHMEUCIQDexampleexampleexampleexampleexampleexampleexample",
+    "IQoJb3JpZ2luX2VjEXAMPLE////////wEaCXVzLWVhc3QtMSJHMEUCIQDexampleexampleexampleexampleexampleexampleexample",
+);
+
+/// The programs that a run needs.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    pub(crate) envoy: PathBuf,
+    pub(crate) gateway: PathBuf,
+    /// The file `envoy/base.yaml`.
+    pub(crate) base: PathBuf,
+}
+
+/// A running contender. It ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) contender: Contender,
+    pub(crate) port: u16,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Running {
+    /// Starts Envoy with one worker on a port.
+    pub(crate) fn start(
+        contender: Contender,
+        programs: &Programs,
+        upstream: &Upstream,
+        dir: &Path,
+        port: u16,
+    ) -> Result<Self, Error> {
+        let dir = dir.join(contender.name());
+        std::fs::create_dir_all(&dir)?;
+        let bootstrap = bootstrap(contender, programs, upstream, &dir, port)?;
+        let file = dir.join("envoy.json");
+        std::fs::write(&file, bootstrap.to_string())?;
+        let log = dir.join("envoy.log");
+        let mut command = Command::new(&programs.envoy);
+        command.arg("-c").arg(&file).args(["--concurrency", "1", "--disable-hot-restart", "-l", "warning"]);
+        command.env_clear().envs(contender.credentials().iter().copied());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(&log)?);
+        Ok(Self { contender, port, child: command.spawn()?, log })
+    }
+
+    /// What Envoy has logged.
+    pub(crate) fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The CPU that all its threads have used, in nanoseconds (`/proc/PID/task/TID/schedstat`, "Schedstat in /proc/<pid>" of the
+    /// kernel's documentation).
+    pub(crate) fn cpu(&self) -> Result<u64, Error> {
+        let mut all = 0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let text = std::fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+            all += text.split(' ').next().and_then(|time| time.parse::<u64>().ok()).unwrap_or_default();
+        }
+        Ok(all)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn bootstrap(
+    contender: Contender,
+    programs: &Programs,
+    upstream: &Upstream,
+    dir: &Path,
+    port: u16,
+) -> Result<Value, Error> {
+    let base = std::fs::read_to_string(&programs.base)?;
+    let base = match contender {
+        Contender::Combined => base.replace(r#"{"role": "gateway"}"#, r#"{"role": "combined"}"#),
+        _ => base,
+    };
+    let base_file = dir.join("base.yaml");
+    std::fs::write(&base_file, base)?;
+    let mut command = Command::new(&programs.gateway);
+    command.args(["up", "--print-config", "--concurrency", "1"]).arg("--state").arg(dir);
+    command.arg("--listen").arg(format!("127.0.0.1:{port}")).arg("--listen-tls").arg(format!("127.0.0.1:{}", port + 1));
+    command.arg("--base").arg(base_file).arg("--access-log").arg(dir.join("access.jsonl"));
+    command.arg("--path").arg(format!("internet={}", upstream.address)).arg("--upstream-ca").arg(&upstream.ca);
+    command.env("BEDROCK_GATEWAY_STATE", dir).envs(contender.credentials().iter().copied());
+    let output = command.output()?;
+    if !output.status.success() {
+        return Err(Error::Gateway(String::from_utf8_lossy(&output.stderr).into_owned()));
+    }
+    let mut bootstrap: Value = serde_json::from_slice(&output.stdout)?;
+    // The port of its page would be the same for all.
+    if let Some(members) = bootstrap.as_object_mut() {
+        members.remove("admin");
+    }
+    let gateway = !matches!(contender, Contender::Bare | Contender::Native | Contender::Noop);
+    if let Some(listeners) = bootstrap.pointer_mut("/static_resources/listeners").and_then(Value::as_array_mut) {
+        // The one that is called, and the gateway's internal ones.
+        listeners.retain(|listener| {
+            listener.pointer("/address/socket_address/port_value") == Some(&json!(port))
+                || gateway && listener.get("internal_listener").is_some()
+        });
+    }
+    if !gateway {
+        if let Some(clusters) = bootstrap.pointer_mut("/static_resources/clusters").and_then(Value::as_array_mut) {
+            clusters.retain(|cluster| cluster["name"] == CLUSTER);
+        }
+        let noop = dir.join("noop.wasm");
+        std::fs::write(&noop, wat::parse_str(NOOP)?)?;
+        replace(&mut bootstrap, contender, &noop);
+    }
+    Ok(bootstrap)
+}
+
+/// The cluster of Converse for the class that every caller has.
+const CLUSTER: &str = "bedrock-runtime.any";
+
+/// Replaces the gateway's filters by the contender's, and its choice of a cluster by a fixed one.
+fn replace(value: &mut Value, contender: Contender, noop: &Path) {
+    match value {
+        Value::Object(members) => {
+            if members.remove("cluster_header").is_some() {
+                members.insert("cluster".to_owned(), json!(CLUSTER));
+                members.insert("auto_host_rewrite".to_owned(), json!(true));
+                members.remove("cluster_not_found_response_code");
+            }
+            for (name, member) in members {
+                if let ("http_filters" | "filters", Value::Array(filters)) = (name.as_str(), &mut *member) {
+                    let is_gateway =
+                        |filter: &Value| filter["name"].as_str().is_some_and(|name| name.starts_with("bedrock."));
+                    let had = filters.len();
+                    filters
+                        .retain(|filter| filter["typed_config"].get("http_filters").is_some() || !is_gateway(filter));
+                    if name == "http_filters" && filters.len() < had {
+                        let upstream = filters.iter().all(|filter| filter["name"] != "envoy.filters.http.router");
+                        filters.splice(0..0, contender.filter(upstream, noop));
+                    }
+                }
+                replace(member, contender, noop);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| replace(item, contender, noop)),
+        _ => {}
+    }
+}
+
+impl Contender {
+    /// What stands where the gateway's filter stood.
+    fn filter(self, upstream: bool, noop: &Path) -> Option<Value> {
+        match self {
+            Self::Native if !upstream => Some(json!({
+                "name": "envoy.filters.http.aws_request_signing",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.http.aws_request_signing.v3.AwsRequestSigning",
+                    "service_name": "bedrock",
+                    "region": "us-east-1",
+                    "host_rewrite": HOST,
+                    "match_excluded_headers": [{ "prefix": "x-envoy" }, { "prefix": "x-forwarded" }, { "exact": "x-request-id" }],
+                },
+            })),
+            Self::Noop => Some(json!({
+                "name": "noop",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+                    "config": {
+                        "name": "noop",
+                        "vm_config": { "vm_id": "noop", "runtime": "envoy.wasm.runtime.v8", "code": { "local": { "filename": noop } } },
+                    },
+                },
+            })),
+            _ => None,
+        }
+    }
+}
