@@ -64,8 +64,8 @@ pub(crate) fn module() -> Result<PathBuf, BuildError> {
         return Ok(file);
     }
     add_target(WASM_TARGET)?;
-    build("the module", &["build", "--release", "--target", WASM_TARGET, "--package", "bedrock-filter"])?;
-    Ok(dirs::target().join(WASM_TARGET).join("release/bedrock_filter.wasm"))
+    build("the module", &["build", "--profile", "module", "--target", WASM_TARGET, "--package", "bedrock-filter"])?;
+    Ok(dirs::target().join(WASM_TARGET).join("module/bedrock_filter.wasm"))
 }
 
 /// Builds another project's Proxy-Wasm filter, which tests `host-tests/vm`.

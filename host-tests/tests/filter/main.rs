@@ -1,6 +1,6 @@
 //! The built filter in `proxy-wasm-vm`: what Envoy would see it do.
 //!
-//! Needs the module: `cargo xtask test` builds it, or `cargo build --release --target wasm32-wasip1 -p bedrock-filter`.
+//! Needs the module: `cargo xtask test` builds it, or `cargo build --profile module --target wasm32-wasip1 -p bedrock-filter`.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests")]
 
