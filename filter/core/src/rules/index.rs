@@ -18,6 +18,8 @@ pub(super) struct Index {
     by_model: [Vec<usize>; 2],
     /// Rules without any pattern.
     others: Vec<usize>,
+    /// How many rules there are.
+    rules: usize,
 }
 
 /// The heads, sorted.
@@ -95,11 +97,19 @@ impl Index {
             }
         }
         let [principals, groups, models] = filed.map(Heads::new);
-        Self { principals, groups, models, by_model: [denying, allowing], others }
+        Self { principals, groups, models, by_model: [denying, allowing], others, rules: rules.len() }
     }
 
-    /// Gives every rule that may match a call, some of them more than once.
+    /// Gives every rule that may match a call, each once, however many names of the call lead to it.
     pub(super) fn candidates(&self, call: &Subject<'_>, mut take: impl FnMut(usize)) {
+        let mut seen = vec![0_u64; self.rules / 64 + 1];
+        let mut take = |nth: usize| {
+            let (Some(word), bit) = (seen.get_mut(nth / 64), 1 << (nth % 64)) else { return };
+            if *word & bit == 0 {
+                *word |= bit;
+                take(nth);
+            }
+        };
         self.others.iter().copied().for_each(&mut take);
         call.principal.iter().for_each(|name| self.principals.find(name, &mut take));
         call.groups.iter().for_each(|group| self.groups.find(group, &mut take));

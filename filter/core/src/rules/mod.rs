@@ -210,15 +210,8 @@ impl Rules {
     /// What the rules say of a call. It is never [later](Decision::Later) once the body is complete.
     pub fn decide(&self, call: &Subject<'_>) -> Decision<'_> {
         let (mut enforced, mut tried) = ([First::default(); 2], [First::default(); 2]);
-        // Each rule once, however many names of the call lead to it.
-        let mut seen = vec![0_u64; self.rules.len() / 64 + 1];
         self.index.candidates(call, |nth| {
-            let (Some(rule), Some(word)) = (self.rules.get(nth), seen.get_mut(nth / 64)) else { return };
-            let bit = 1 << (nth % 64);
-            if *word & bit != 0 {
-                return;
-            }
-            *word |= bit;
+            let Some(rule) = self.rules.get(nth) else { return };
             // Nothing outweighs a deny; an earlier one is named instead.
             let is_denial = rule.effect == Effect::Deny && rule.mode == RuleMode::Enforce;
             if enforced.first().is_some_and(|deny| deny.matches.is_some_and(|first| !is_denial || first <= nth)) {

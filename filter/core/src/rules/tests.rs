@@ -372,3 +372,15 @@ fn rules_that_change_nothing_are_found() {
     assert_eq!(keys(false, true), ["rules[0].principals"]);
     assert_eq!(keys(true, false), ["rules[0].groups"]);
 }
+
+/// A caller in many groups comes to a rule by each of them.
+#[test]
+fn each_rule_is_looked_at_once() {
+    let rule = |nth| json!({"id": format!("r{nth}"), "effect": "deny", "groups": ["team-*", "team-1*", "team-12"]});
+    let rules = load(&(0..100).map(rule).collect()).unwrap();
+    let groups = (0..128).map(|nth| format!("team-{nth}")).collect();
+    let case = Case { groups, ..alice() };
+    let mut looked = vec![0; 100];
+    case.subject(|call| rules.index.candidates(call, |nth| looked[nth] += 1));
+    assert_eq!(looked, vec![1; 100]);
+}
