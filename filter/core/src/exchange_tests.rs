@@ -419,15 +419,7 @@ fn a_throttled_caller_learns_when_to_retry() {
         cache_write: Some(1),
         ..audit::Usage::default()
     };
-    let context = Context {
-        policy: &client.policy,
-        credentials: &client.credentials,
-        catalogue: &client.catalogue,
-        shared: &client.shared,
-        worker: &client.worker,
-        now: NOW,
-    };
-    client.exchange.settle(&facts, Endpoint::default(), context);
+    client.exchange.settle(&facts, Endpoint::default(), client.context());
     client.exchange = Exchange::new(ID.to_owned());
     // 11 overdrawn and one wanted, at one a second.
     assert!(

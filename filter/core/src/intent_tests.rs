@@ -3,7 +3,7 @@ use crate::credentials::Secret;
 use crate::headers::Headers;
 use crate::intent::IntentError;
 use crate::policy::Policy;
-use crate::step::{Context, RequestBodyMode, RequestEvent, RequestStep};
+use crate::step::{RequestBodyMode, RequestEvent, RequestStep};
 use crate::testing::*;
 use audit::AuditMode;
 use audit::notice::Intent;
@@ -31,9 +31,7 @@ fn client(role: &str, auth: &str, credentials: Option<Credentials>) -> Client {
 
 impl Client {
     fn intent(&mut self, answer: Result<(), IntentError>) -> Option<RequestStep> {
-        let Self { exchange, policy, credentials, catalogue, shared, worker, now } = self;
-        let (policy, credentials, shared, worker, now) = (&*policy, &*credentials, &*shared, &*worker, *now);
-        exchange.on_intent(answer, Context { policy, credentials, catalogue, shared, worker, now })
+        self.with(|exchange, context| exchange.on_intent(answer, context))
     }
 }
 

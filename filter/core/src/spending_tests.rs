@@ -5,7 +5,7 @@ use crate::credentials::{Credentials, Secret};
 use crate::exchange::{Endpoint, Exchange};
 use crate::headers::Headers;
 use crate::policy::Policy;
-use crate::step::{Context, RequestBodyMode, RequestEvent, RequestStep, ResponseEvent};
+use crate::step::{RequestBodyMode, RequestEvent, RequestStep, ResponseEvent};
 use crate::testing::{Client, ID, MODEL, converse, fetched, headers, keys};
 use audit::{Estimate, ExchangeFacts};
 use serde_json::{Value, json};
@@ -68,15 +68,7 @@ fn end(client: &mut Client, head: &[(&str, &str)], body: &[u8], complete: bool) 
 }
 
 fn settle(client: &mut Client, facts: &ExchangeFacts) {
-    let context = Context {
-        policy: &client.policy,
-        credentials: &client.credentials,
-        catalogue: &client.catalogue,
-        shared: &client.shared,
-        worker: &client.worker,
-        now: client.now,
-    };
-    client.exchange.settle(facts, Endpoint::default(), context);
+    client.exchange.settle(facts, Endpoint::default(), client.context());
 }
 
 #[test]

@@ -121,16 +121,27 @@ impl Client {
         }
     }
 
-    pub(crate) fn request(&mut self, event: RequestEvent<'_>) -> RequestStep {
-        let context = Context {
+    pub(crate) fn context(&self) -> Context<'_> {
+        Context {
             policy: &self.policy,
             credentials: &self.credentials,
             catalogue: &self.catalogue,
             shared: &self.shared,
             worker: &self.worker,
             now: self.now,
-        };
-        self.exchange.on_request(event, context)
+        }
+    }
+
+    /// Lets the exchange act.
+    pub(crate) fn with<T>(&mut self, act: impl FnOnce(&mut Exchange, Context<'_>) -> T) -> T {
+        let mut exchange = std::mem::take(&mut self.exchange);
+        let done = act(&mut exchange, self.context());
+        self.exchange = exchange;
+        done
+    }
+
+    pub(crate) fn request(&mut self, event: RequestEvent<'_>) -> RequestStep {
+        self.with(|exchange, context| exchange.on_request(event, context))
     }
 
     pub(crate) fn response(&mut self, event: ResponseEvent<'_>) -> ResponseStep {

@@ -4,7 +4,7 @@ use crate::credentials::{Credentials, Secret};
 use crate::exchange::Endpoint;
 use crate::headers::Headers;
 use crate::principal::PrincipalError;
-use crate::step::{Context as StepContext, RequestEvent, RequestStep};
+use crate::step::{RequestEvent, RequestStep};
 use crate::testing::*;
 use serde_json::{Value, json};
 
@@ -48,15 +48,7 @@ impl Client {
 
     /// The series of rules that the call adds to.
     fn counted(&self) -> Vec<String> {
-        let context = StepContext {
-            policy: &self.policy,
-            credentials: &self.credentials,
-            catalogue: &self.catalogue,
-            shared: &self.shared,
-            worker: &self.worker,
-            now: self.now,
-        };
-        let samples = self.exchange.settle(&self.exchange.facts(true), Endpoint::default(), context);
+        let samples = self.exchange.settle(&self.exchange.facts(true), Endpoint::default(), self.context());
         samples.into_iter().map(|sample| sample.name).filter(|name| name.starts_with("bedrock_rule")).collect()
     }
 }
