@@ -1,7 +1,7 @@
 //! The request that goes on: the headers that cross, what the signer is handed, and the request as it is signed.
 
 use crate::bedrock_headers::{BEDROCKS, CROSSING, is_signed, is_unknown};
-use crate::catalogue::choice;
+use crate::catalogue::{age, choice};
 use crate::clock;
 use crate::credentials::session_name::SessionName;
 use crate::credentials::{Credentials, Session};
@@ -110,6 +110,10 @@ pub(crate) fn sign(
     let Handoff { operation, labels, query, body_sha256, content_length, .. } = handoff;
     let mut labels = labels.clone();
     if let (true, Some(id)) = (operation.names_model(), labels.first_mut()) {
+        let old = |class| age::refusal(class, (*operation, Some(id.as_str())), &[region.name()], context);
+        if let Some(old) = context.policy.class(&handoff.class).and_then(old) {
+            return Err(old);
+        }
         let sent = choice::sent_id(*operation, id, region, context).map(Cow::into_owned);
         *id = sent.ok_or_else(|| Refusal::NotOfferedHere { model: id.clone(), region: region.name().to_string() })?;
     }

@@ -1,7 +1,7 @@
 //! A call between its headers and its departure: what it asks for, where it goes, and the request that goes upstream.
 
 use crate::breaker::Breaker;
-use crate::catalogue::choice;
+use crate::catalogue::{age, choice};
 use crate::config::{RegionOrder, Role};
 use crate::credentials::Credentials;
 use crate::credentials::id::CredentialId;
@@ -135,7 +135,10 @@ impl Route {
         let admits = |region: &str| {
             call.model().is_none_or(|model| Breaker::new(context.shared, region, model, context.now).admits())
         };
-        let serves = |region: &RegionName| choice::serves(call.operation, call.model(), region, context);
+        let asked = (call.operation, call.model());
+        let serves = |region: &RegionName| {
+            choice::serves(asked.0, asked.1, region, context) && !age::is_too_old(class, asked, region, context)
+        };
         let order = || {
             let mut order = match call.model() {
                 Some(model) if class.region_order() == RegionOrder::Fastest => {
@@ -156,7 +159,8 @@ impl Route {
                     RegionChoice::Only(only) => vec![only],
                     RegionChoice::From(_) => class.regions().iter().collect(),
                 };
-                return Err(choice::not_offered(model, &all, context));
+                let old = age::refusal(class, asked, &all, context);
+                return Err(old.unwrap_or_else(|| choice::not_offered(model, &all, context)));
             }
             // Failover leads to the class's other regions in their order, and ends where the signer refuses.
             let next = class.regions().iter().find(|other| *other != region);

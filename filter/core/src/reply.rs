@@ -148,6 +148,18 @@ pub enum Refusal {
         /// Seconds until a call is allowed again.
         seconds: u64,
     },
+    /// The lists that would decide the call are older than its class allows.
+    #[error("{}", old_catalogue(class, regions, *age, *most))]
+    OldCatalogue {
+        /// The class.
+        class: String,
+        /// The regions whose lists are too old.
+        regions: String,
+        /// Seconds since the oldest of them were read; `None`: one has not been read yet.
+        age: Option<u64>,
+        /// Seconds that they may have.
+        most: u64,
+    },
     /// The caller has as many calls in flight as it may have.
     #[error(
         "Too many requests: route class '{class}' of the gateway allows each of its callers {limit} calls at the same time. Nothing was sent."
@@ -330,6 +342,7 @@ impl Refusal {
             | Self::ForeignEndpoint { .. }
             | Self::NoPath { .. }
             | Self::NotOfferedHere { .. }
+            | Self::OldCatalogue { .. }
             | Self::BuffersFull(Full::Process)
             | Self::NoIntent { .. }
             | Self::Host(_)
@@ -402,6 +415,13 @@ fn not_offered(model: &str, regions: &str, global: bool, stale: Option<u64>) -> 
     format!(
         "The model '{model}' is not offered in {regions}, as their lists of models and inference profiles say.{global}{} Nothing was sent.",
         stale.unwrap_or_default()
+    )
+}
+
+fn old_catalogue(class: &str, regions: &str, age: Option<u64>, most: u64) -> String {
+    let age = age.map_or_else(|| "have not been read yet".to_owned(), |age| format!("are {age} s old"));
+    format!(
+        "The lists of models and inference profiles of {regions} {age}, and route class '{class}' of the gateway sends calls only by lists of at most {most} s (`catalogue_max_age_seconds`). Nothing was sent."
     )
 }
 

@@ -24,13 +24,21 @@ fn models(others: &[&str]) -> String {
 
 /// A gateway in front of a double for each region.
 fn start(regions: &[&str], concurrency: &str, catalogue: &Value) -> Harness {
+    start_class(regions, concurrency, catalogue, json!({}))
+}
+
+/// The same with more keys of the route class.
+fn start_class(regions: &[&str], concurrency: &str, catalogue: &Value, keys: Value) -> Harness {
+    let mut class = json!({ "name": "any", "paths": ["dx"], "regions": regions });
+    class.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
     let dir = tempfile::tempdir().unwrap();
     let policy = dir.path().join("policy.json");
     let own: serde_json::Map<String, Value> = regions.iter().map(|region| ((*region).to_owned(), json!({}))).collect();
     let document = json!({
         "regions": own,
         "catalogue": catalogue,
-        "route_classes": [{ "name": "any", "paths": ["dx"], "regions": regions }],
+        "inference_profiles": { "acme.own-v1:0": "us.acme.own-v1:0" },
+        "route_classes": [class],
     });
     std::fs::write(&policy, document.to_string()).unwrap();
     let places: Vec<String> = regions.iter().map(|region| format!("dx@{region}")).collect();
@@ -155,6 +163,30 @@ fn wrong_lists_keep_the_last_good_ones() {
     assert!(answer.contains(" s old: newer ones could not be read"), "{answer}");
     double.set_list_fault(ListFault::None);
     until(&harness, "acme.new-v1:0", 200, "");
+    harness.assert_no_violation();
+}
+
+#[test]
+fn refuses_calls_by_lists_that_are_too_old() {
+    let catalogue = json!({ "refresh_seconds": REFRESH.as_secs() });
+    let most = 2 * REFRESH.as_secs();
+    let harness = start_class(&["us-east-1"], "2", &catalogue, json!({ "catalogue_max_age_seconds": most }));
+    let double = &harness.doubles[0];
+    double.set_models(&models(&["acme.own-v1:0,acme,chat,us,no"])).unwrap();
+    until(&harness, MODEL, 200, "");
+    double.set_list_fault(ListFault::Status(500));
+    let refused = until(&harness, MODEL, 503, "s old, and route class 'any' of the gateway sends calls only by lists");
+    println!("refused {refused:?} after the lists were last read or failed");
+    assert!(refused <= Duration::from_secs(most + 5), "{refused:?}");
+    // What boto3 raises, and what the lists do not decide.
+    let asked = [MODEL, "acme.own-v1:0"].map(str::to_owned);
+    let rows = python_with("models", &harness.gateway.https, &harness.gateway.ca, &asked);
+    let error = &call(&rows, MODEL)["error"];
+    assert_eq!((&error["class"], &error["status"]), (&json!("ServiceUnavailableException"), &json!(503)), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("`catalogue_max_age_seconds`"), "{error}");
+    assert_eq!(call(&rows, "acme.own-v1:0")["status"], 200, "{rows:?}");
+    double.set_list_fault(ListFault::None);
+    until(&harness, MODEL, 200, "");
     harness.assert_no_violation();
 }
 

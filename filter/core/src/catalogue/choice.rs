@@ -23,11 +23,9 @@ pub(crate) fn sent_id<'a>(
     region: &'a Region,
     context: Context<'_>,
 ) -> Option<Cow<'a, str>> {
-    let own = region.profile(id);
-    let id = if operation.takes_profile() { own } else { id };
+    let id = operators_id(operation, id, region);
     let Some(catalogue) = &context.policy.catalogue else { return Some(Cow::Borrowed(id)) };
-    let is_operators = region.profiles().iter().any(|(known, profile)| known == id || profile == id);
-    if is_operators || id.starts_with("arn:") {
+    if !asks_lists(operation, id, region) {
         return Some(Cow::Borrowed(id));
     }
     let Some(offers) = offers_of(region.name(), context) else { return Some(Cow::Borrowed(id)) };
@@ -43,6 +41,17 @@ pub(crate) fn sent_id<'a>(
         None => Cow::Borrowed(id),
         Some(geography) => Cow::Owned(format!("{geography}.{id}")),
     })
+}
+
+/// Whether the region's lists decide by which id it is called. ARNs and ids of the operator's table are not looked up.
+pub(crate) fn asks_lists(operation: Operation, id: &str, region: &Region) -> bool {
+    let id = operators_id(operation, id, region);
+    !id.starts_with("arn:") && !region.profiles().iter().any(|(known, profile)| known == id || profile == id)
+}
+
+/// The id that the operator's table gives for a model.
+fn operators_id<'a>(operation: Operation, id: &'a str, region: &'a Region) -> &'a str {
+    if operation.takes_profile() { region.profile(id) } else { id }
 }
 
 /// The geography of the profile by which a region is called for a bare id; `Some(None)`: by the id itself; `None`: by no id that
@@ -86,7 +95,7 @@ fn order_of(region: &str) -> &'static [&'static str] {
 }
 
 /// What a region offers: by its last poll, else by the document's snapshot.
-fn offers_of(region: &RegionName, context: Context<'_>) -> Option<Arc<Offers>> {
+pub(crate) fn offers_of(region: &RegionName, context: Context<'_>) -> Option<Arc<Offers>> {
     let catalogue = context.policy.catalogue.as_ref()?;
     // Lists of a time when regions were polled count no more.
     let polled = catalogue.refresh.and_then(|_| context.catalogue.offers(region));

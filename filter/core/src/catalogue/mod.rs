@@ -3,6 +3,7 @@
 //! One worker polls a region ([`poll`]), reads its lists within bounds ([`lists`]) and shares what it offers ([`offers`]). Each VM
 //! keeps a copy ([`CatalogueStore`]). By it the gateway chooses regions, and the signer the profile ([`choice`]).
 
+pub(crate) mod age;
 pub(crate) mod choice;
 pub mod lists;
 pub mod offers;

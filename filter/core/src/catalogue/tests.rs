@@ -1,5 +1,6 @@
 //! Lists, polls, and what they decide.
 
+mod ages;
 mod choices;
 mod polling;
 mod reading;
@@ -12,12 +13,12 @@ use crate::policy::Policy;
 use crate::shared::tests::Memory;
 use serde_json::{Value, json};
 
-pub(super) fn at(seconds: u64) -> SystemTime {
+pub(crate) fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
 }
 
 /// The answer to ListFoundationModels: ids with their inference types.
-pub(super) fn models(models: &[(&str, &[&str])]) -> String {
+pub(crate) fn models(models: &[(&str, &[&str])]) -> String {
     let summary = |(id, kinds): &(&str, &[&str])| {
         json!({
             "modelArn": format!("arn:aws:bedrock:us-east-1::foundation-model/{id}"), "modelId": id, "modelName": "A \"name\"",
@@ -29,7 +30,7 @@ pub(super) fn models(models: &[(&str, &[&str])]) -> String {
 }
 
 /// A page of ListInferenceProfiles.
-pub(super) fn profiles(ids: &[&str], next: Option<&str>) -> String {
+pub(crate) fn profiles(ids: &[&str], next: Option<&str>) -> String {
     let summary = |id: &&str| {
         let bare = id.split_once('.').map_or(*id, |(_, bare)| bare);
         json!({
@@ -46,14 +47,14 @@ pub(super) fn profiles(ids: &[&str], next: Option<&str>) -> String {
     page.to_string()
 }
 
-pub(super) fn offers(listed: &[(&str, &[&str])], ids: &[&str]) -> Offers {
+pub(crate) fn offers(listed: &[(&str, &[&str])], ids: &[&str]) -> Offers {
     let mut lists = Lists::of_models(models(listed).as_bytes()).unwrap();
     assert_eq!(lists.add_profiles(profiles(ids, None).as_bytes()), Ok(None));
     lists.offers()
 }
 
 /// A document with a class of all regions.
-pub(super) fn policy(regions: &[&str], extra: Value) -> Policy {
+pub(crate) fn policy(regions: &[&str], extra: Value) -> Policy {
     let own: serde_json::Map<String, Value> = regions.iter().map(|region| ((*region).to_owned(), json!({}))).collect();
     let mut document = json!({
         "role": "gateway", "regions": own, "catalogue": {"cluster": "polls", "refresh_seconds": 60},
@@ -63,19 +64,24 @@ pub(super) fn policy(regions: &[&str], extra: Value) -> Policy {
     Policy::parse(document.to_string().as_bytes(), None).unwrap()
 }
 
-pub(super) fn region(name: &str) -> RegionName {
+pub(crate) fn region(name: &str) -> RegionName {
     name.parse().unwrap()
 }
 
 /// A VM's copy, after polls at `at(0)` that found these.
-pub(super) fn store(known: &[(&str, Offers)]) -> CatalogueStore {
+pub(crate) fn store(known: &[(&str, Offers)]) -> CatalogueStore {
+    store_of(known.iter().map(|(name, offers)| (*name, offers, 0)))
+}
+
+/// The same, after polls at their own times.
+fn store_of<'a>(known: impl Iterator<Item = (&'a str, &'a Offers, u64)>) -> CatalogueStore {
     let (memory, polls, store) = (Memory::default(), Polls::new(1), CatalogueStore::default());
     let rules = policy(&["us-east-1"], json!({})).catalogue.unwrap();
-    for (name, offers) in known {
-        assert!(polls.due(&region(name), &rules, &memory, at(0)));
-        polls.publish(&region(name), offers, &memory, at(0));
+    for (name, offers, seconds) in known {
+        assert!(polls.due(&region(name), &rules, &memory, at(seconds)));
+        polls.publish(&region(name), offers, &memory, at(seconds));
+        store.follow([region(name)].iter(), &memory);
     }
-    store.follow(known.iter().map(|(name, _)| region(name)).collect::<Vec<_>>().iter(), &memory);
     store
 }
 

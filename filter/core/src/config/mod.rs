@@ -338,6 +338,11 @@ pub struct RouteClass {
     /// out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_byte_timeout_ms: Option<u32>,
+    /// The age in seconds beyond which a region's lists (`catalogue`) decide no call of the class: twice
+    /// `catalogue.refresh_seconds` to 2592000. Such a call goes to another region of the class, or is refused. Left out, the last
+    /// lists decide whatever their age.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catalogue_max_age_seconds: Option<u32>,
     /// What one caller may use.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: Limits,

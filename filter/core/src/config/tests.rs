@@ -42,7 +42,7 @@ fn full() -> Value {
         "route_classes": [{
             "name": "full", "models": ["*"], "operations": ["Converse"], "principals": ["p"], "streaming": false,
             "body_bytes": {"min": 1, "max": 2}, "paths": ["dx", "vpn"], "weights": {"dx": 1}, "regions": ["us-west-2"], "region_order": "fastest",
-            "region_weights": {"us-west-2": 1}, "region_sticky": true, "priority": "high", "dscp": 46, "bandwidth_kbps": 8, "first_byte_timeout_ms": 5000,
+            "region_weights": {"us-west-2": 1}, "region_sticky": true, "priority": "high", "dscp": 46, "bandwidth_kbps": 8, "first_byte_timeout_ms": 5000, "catalogue_max_age_seconds": 120,
             "limits": {"requests_per_minute": 1, "tokens_per_minute": 2, "concurrent_calls": 3}, "credentials": "federated", "session": "principal", "audit": "required"
         }],
         "audit": {"cluster": "audit", "deadline_ms": 11},

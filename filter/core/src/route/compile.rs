@@ -14,6 +14,8 @@ use std::time::Duration;
 const MAX_WEIGHT: u32 = 1_000_000;
 /// Of `first_byte_timeout_ms`: a round trip to the other coast, and what the listeners allow a silent stream.
 const FIRST_BYTE_MS: RangeInclusive<u32> = 100..=3_600_000;
+/// Of `catalogue_max_age_seconds`: 30 days.
+const MAX_CATALOGUE_AGE: u32 = 2_592_000;
 /// What errors in `BEDROCK_PATHS` have as their key, which is not in the document.
 pub const ENVIRONMENT_KEY: &str = "BEDROCK_PATHS (environment)";
 const EMPTY: &str = "an empty list matches no call; leave the key out to match all";
@@ -85,6 +87,7 @@ fn class_of(
         dscp: class.dscp,
         bandwidth_kbps: class.bandwidth_kbps,
         first_byte_timeout: class.first_byte_timeout_ms.map(|ms| Duration::from_millis(ms.into())),
+        catalogue_max_age: max_age_of(class, config, key)?,
         limits: class.limits,
         credentials: credentials_of(class, config, key)?,
         session: session_of(class, config, key)?,
@@ -110,6 +113,28 @@ fn regions_of(
     }
     check_repetition(&key("regions"), "region", regions)?;
     Ok(regions.clone())
+}
+
+fn max_age_of(
+    class: &config::RouteClass,
+    config: &Config,
+    key: &dyn Fn(&str) -> String,
+) -> Result<Option<Duration>, ConfigError> {
+    let Some(seconds) = class.catalogue_max_age_seconds else { return Ok(None) };
+    let key = || key("catalogue_max_age_seconds");
+    let Some(refresh) = config.catalogue.as_ref().map(|own| own.refresh_seconds).filter(|seconds| *seconds != 0) else {
+        let problem = "needs `catalogue` with polls, without which no list has an age: add it, or leave the key out";
+        return Err(at(key(), problem));
+    };
+    // A poll that fails once must not refuse calls.
+    let least = refresh.saturating_mul(2);
+    if !(least..=MAX_CATALOGUE_AGE).contains(&seconds) {
+        let problem = format!(
+            "want a whole number from {least} (twice `catalogue.refresh_seconds`) to {MAX_CATALOGUE_AGE}, not {seconds}"
+        );
+        return Err(at(key(), problem));
+    }
+    Ok(Some(Duration::from_secs(seconds.into())))
 }
 
 fn audit_of(

@@ -55,6 +55,7 @@ pub struct RouteClass {
     dscp: Option<Dscp>,
     bandwidth_kbps: Option<u64>,
     first_byte_timeout: Option<Duration>,
+    catalogue_max_age: Option<Duration>,
     limits: Limits,
     credentials: String,
     session: SessionScope,
@@ -133,6 +134,11 @@ impl RouteClass {
     /// How long an attempt may take until the first byte of its response's body.
     pub fn first_byte_timeout(&self) -> Option<Duration> {
         self.first_byte_timeout
+    }
+
+    /// The age of a region's lists beyond which they decide no call.
+    pub(crate) fn catalogue_max_age(&self) -> Option<Duration> {
+        self.catalogue_max_age
     }
 
     /// What one caller may use.

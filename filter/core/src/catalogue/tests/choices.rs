@@ -4,14 +4,14 @@ use super::*;
 use crate::envoy_names::{CLUSTER_HEADER, HANDOFF_PROPERTY};
 use crate::exchange::Exchange;
 use crate::operation::Operation;
-use crate::step::{Context, Forward, RequestStep};
-use crate::testing::{Client, ID, attempt, forwarded, headers, keys, refused, worker};
+use crate::step::{Forward, RequestStep};
+use crate::testing::{Client, ID, attempt, forwarded, headers, keys, refused};
 use std::borrow::Cow;
 
 const VECTORS: &str = include_str!("../../../../../host-tests/vectors/models.csv");
 
 /// A gateway that knows what regions offer, ten seconds after it was read.
-fn client(policy: Policy, known: &[(&str, Offers)]) -> Client {
+pub(super) fn client(policy: Policy, known: &[(&str, Offers)]) -> Client {
     let mut client = Client::of(policy, Some(keys()));
     client.catalogue = store(known);
     client.now = at(10);
@@ -19,7 +19,7 @@ fn client(policy: Policy, known: &[(&str, Offers)]) -> Client {
 }
 
 /// Sends a call.
-fn send(client: &mut Client, id: &str, operation: &str) -> RequestStep {
+pub(super) fn send(client: &mut Client, id: &str, operation: &str) -> RequestStep {
     client.exchange = Exchange::new(ID.to_owned());
     let path = format!("/model/{}/{operation}", id.replace('/', "%2F"));
     let call =
@@ -31,22 +31,14 @@ fn send(client: &mut Client, id: &str, operation: &str) -> RequestStep {
 }
 
 /// The cluster without its beginning.
-fn cluster(forward: &Forward) -> &str {
+pub(super) fn cluster(forward: &Forward) -> &str {
     forward.headers.get_str(CLUSTER_HEADER).unwrap().strip_prefix("bedrock-runtime.any").unwrap()
 }
 
 /// What the signer makes of a call in a region.
-fn signed(client: &Client, forward: &Forward, region: &str) -> RequestStep {
+pub(super) fn signed(client: &Client, forward: &Forward, region: &str) -> RequestStep {
     let (_, handoff) = forward.states.iter().find(|(name, _)| *name == HANDOFF_PROPERTY).unwrap();
-    let context = Context {
-        policy: &client.policy,
-        credentials: &client.credentials,
-        catalogue: &client.catalogue,
-        shared: &client.shared,
-        worker: worker(),
-        now: client.now,
-    };
-    attempt(&forward.headers, Some(handoff), Some(region.as_bytes()), context)
+    attempt(&forward.headers, Some(handoff), Some(region.as_bytes()), client.context())
 }
 
 /// The model id with which a region is called.
