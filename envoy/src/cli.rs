@@ -74,7 +74,8 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Catalogue {
-    /// Print the lists of regions as `catalogue.snapshot`, for a gateway that starts without them, or cannot poll.
+    /// Print the lists of regions as `catalogue.snapshot`, for a gateway that starts without them, or cannot poll; those of GovCloud's
+    /// regions as `gateway_api.govcloud`.
     Snapshot {
         /// A region, and its lists as files: what `aws bedrock list-foundation-models` and `aws bedrock list-inference-profiles`
         /// print. May be given for each region.

@@ -1,6 +1,9 @@
-//! The gateway's own API: what this Envoy knows of its classes, regions and credentials, and which models a caller may use.
+//! The gateway's own API: what this Envoy knows of its classes, regions and credentials, and which models a caller may use
+//! ([`models`]).
 //!
 //! It shows what concerns its caller: the classes whose `principals` it matches, and their regions, credentials and models.
+
+mod models;
 
 use crate::breaker;
 use crate::credentials::id::CredentialId;
@@ -9,7 +12,7 @@ use crate::encoding::hex;
 use crate::headers::Headers;
 use crate::names::{PathName, RegionName};
 use crate::operation::CallError;
-use crate::policy::{Policy, Viewer};
+use crate::policy::Viewer;
 use crate::reply::Answer;
 use crate::route::RouteClass;
 use crate::shared::millis;
@@ -51,7 +54,7 @@ struct Status<'a> {
 struct Class<'a> {
     /// Its name.
     name: &'a str,
-    /// The paths that its calls take, in order.
+    /// The paths that its calls take, in order, as the document has them. Which are up is known to Envoy, and not shown here.
     #[cfg_attr(test, schemars(with = "Vec<String>"))]
     paths: &'a [PathName],
     /// Its regions, in order.
@@ -66,8 +69,10 @@ struct Class<'a> {
 struct Region<'a> {
     /// Its name.
     name: &'a str,
-    /// How many models it throttles, so that new calls for them avoid it.
+    /// How many models it throttles, by Bedrock's answers to this Envoy, so that new calls for them avoid it.
     throttled_models: usize,
+    /// When its lists of models were last read (`catalogue`; RFC 3339, UTC); `null` if they are not polled, or were not read yet.
+    lists_read: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,6 +82,8 @@ struct Source<'a> {
     name: &'a str,
     /// Whether calls can be signed.
     state: State,
+    /// When the last credentials were fetched (RFC 3339, UTC); `null` if there are none, or they are the environment's.
+    fetched: Option<String>,
     /// Until when the last credentials may be used (RFC 3339, UTC); `null` if they have no known end, or if there are none.
     expires: Option<String>,
 }
@@ -95,25 +102,6 @@ enum State {
     Missing,
 }
 
-/// `GET /gateway/v1/models`.
-#[derive(Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-struct Models<'a> {
-    /// The models that the document names and this caller may use, by id. Others may be usable too: Bedrock lists them.
-    models: Vec<Model<'a>>,
-}
-
-#[derive(Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-struct Model<'a> {
-    /// The id that is called.
-    id: &'a str,
-    /// The operator's names for it.
-    aliases: Vec<&'a str>,
-    /// The inference profile that is sent, by region. A region without one gets the id.
-    profiles: BTreeMap<&'a str, &'a str>,
-}
-
 /// What a request asks for; `None` if its path is of another API.
 pub(crate) fn asked(headers: &Headers) -> Option<Result<Asked, CallError>> {
     let rest = headers.get_str(":path")?.split(['?', '#']).next()?.strip_prefix(PREFIX)?;
@@ -126,12 +114,11 @@ pub(crate) fn asked(headers: &Headers) -> Option<Result<Asked, CallError>> {
 
 /// The answer to a caller that may read it: 304 if the caller has it already.
 pub(crate) fn answer(asked: Asked, headers: &Headers, viewer: Viewer<'_>, context: Context<'_>) -> Answer {
-    // Tables of texts: serialising them cannot fail.
     let body = match asked {
-        Asked::Status => serde_json::to_vec(&status(viewer.principal, context)),
-        Asked::Models => serde_json::to_vec(&models(viewer, context.policy)),
+        // A table of texts: serialising it cannot fail.
+        Asked::Status => serde_json::to_vec(&status(viewer.principal, context)).unwrap_or_default(),
+        Asked::Models => models::body(viewer, context),
     };
-    let body = body.unwrap_or_default();
     let digest = hex(&Sha256::digest(&body));
     let tag = format!("\"{}\"", digest.get(..32).unwrap_or_default());
     let own = vec![("etag", tag.clone().into_bytes()), ("cache-control", b"private, no-cache".to_vec())];
@@ -152,9 +139,16 @@ pub(crate) fn answer(asked: Asked, headers: &Headers, viewer: Viewer<'_>, contex
 fn status<'a>(principal: Option<&str>, context: Context<'a>) -> Status<'a> {
     let Context { policy, credentials, shared, now, .. } = context;
     let classes: Vec<&RouteClass> = policy.classes().iter().filter(|class| class.takes_caller(principal)).collect();
-    let regions: BTreeSet<&str> = classes.iter().flat_map(|class| class.regions()).map(RegionName::as_str).collect();
+    let regions: BTreeSet<&RegionName> = classes.iter().flat_map(|class| class.regions()).collect();
+    let polls = policy.catalogue.as_ref().and_then(|catalogue| catalogue.refresh).is_some();
+    let region = |region: &'a RegionName| Region {
+        name: region.as_str(),
+        throttled_models: breaker::throttled_models(shared, region.as_str(), now),
+        lists_read: context.catalogue.polled_at(region).filter(|_| polls).map(at_millis),
+    };
     let sources: BTreeSet<&str> = classes.iter().map(|class| class.credentials()).collect();
     let left: BTreeMap<&str, Duration> = credentials.left(shared, now).into_iter().collect();
+    let fetched: BTreeMap<&str, u64> = credentials.fetched_at(shared).into_iter().collect();
     let source = |name: &'a str| {
         let state = match credentials.status(&CredentialId::of_source(name), shared, now) {
             CredentialStatus::Usable { .. } => State::Usable,
@@ -163,7 +157,8 @@ fn status<'a>(principal: Option<&str>, context: Context<'a>) -> Status<'a> {
             CredentialStatus::Missing => State::Missing,
         };
         let left = left.get(name).filter(|left| !left.is_zero());
-        Source { name, state, expires: left.map(|left| end(now, *left)) }
+        let expires = left.map(|left| text_of(now + *left));
+        Source { name, state, fetched: fetched.get(name).map(|at| at_millis(*at)), expires }
     };
     Status {
         version: env!("CARGO_PKG_VERSION"),
@@ -177,34 +172,20 @@ fn status<'a>(principal: Option<&str>, context: Context<'a>) -> Status<'a> {
                 credentials: class.credentials(),
             })
             .collect(),
-        regions: regions
-            .into_iter()
-            .map(|name| Region { name, throttled_models: breaker::throttled_models(shared, name, now) })
-            .collect(),
+        regions: regions.into_iter().map(region).collect(),
         credentials: sources.into_iter().map(source).collect(),
     }
 }
 
-fn models<'a>(viewer: Viewer<'_>, policy: &'a Policy) -> Models<'a> {
-    let classes = policy.classes().iter().filter(|class| class.takes_caller(viewer.principal));
-    let own: BTreeSet<&RegionName> = classes.flat_map(RouteClass::regions).collect();
-    let regions = || policy.regions().filter(|region| own.contains(region.name()));
-    let profiled = regions().flat_map(|region| region.profiles().keys());
-    let known: BTreeSet<&str> = profiled.chain(policy.aliases().values()).map(String::as_str).collect();
-    let model = |id: &'a str| {
-        let aliases = policy.aliases().iter().filter(|(_, model)| *model == id).map(|(alias, _)| alias.as_str());
-        let profile =
-            |region: &'a crate::region::Region| Some((region.name().as_str(), region.profiles().get(id)?.as_str()));
-        Model { id, aliases: aliases.collect(), profiles: regions().filter_map(profile).collect() }
-    };
-    Models { models: known.into_iter().filter(|id| policy.may_use(viewer, id)).map(model).collect() }
+fn at_millis(millis: u64) -> String {
+    text_of(SystemTime::UNIX_EPOCH + Duration::from_millis(millis))
 }
 
-/// The end of a time that is left, to the second.
-fn end(now: SystemTime, left: Duration) -> String {
-    let end = Duration::from_millis(millis(now)) + left;
-    let end = OffsetDateTime::from(SystemTime::UNIX_EPOCH + Duration::from_secs(end.as_secs()));
-    end.format(&Rfc3339).unwrap_or_default()
+/// A time to the second.
+fn text_of(time: SystemTime) -> String {
+    let seconds = millis(time) / 1000;
+    let time = OffsetDateTime::from(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+    time.format(&Rfc3339).unwrap_or_default()
 }
 
 #[cfg(test)]

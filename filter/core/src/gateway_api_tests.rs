@@ -4,13 +4,14 @@ use crate::config::Config;
 use crate::credentials::shared_credentials::SharedCredentials;
 use crate::credentials::store::CredentialStore;
 use crate::exchange::Exchange;
+use crate::policy::Policy;
 use crate::step::{RequestEvent, RequestStep};
 use crate::testing::*;
 use serde_json::{Value, json};
 
 const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs");
 
-fn document() -> Value {
+pub(super) fn document() -> Value {
     json!({
         "role": "gateway", "gateway_api": {}, "principal": [{"from": "mtls"}],
         "regions": {"us-east-1": {}, "us-west-2": {"inference_profiles": {"c.d": "us.c.d"}}, "us-east-2": {}},
@@ -22,15 +23,15 @@ fn document() -> Value {
     })
 }
 
-fn policy_of(document: &Value) -> Policy {
+pub(super) fn policy_of(document: &Value) -> Policy {
     Policy::compile(&Config::parse(document.to_string().as_bytes()).unwrap(), None).unwrap()
 }
 
-fn client(document: &Value) -> Client {
+pub(super) fn client(document: &Value) -> Client {
     Client::of(policy_of(document), Some(keys()))
 }
 
-fn ask(client: &mut Client, path: &str, principal: Option<&str>, extra: &[(&str, &str)]) -> RequestStep {
+pub(super) fn ask(client: &mut Client, path: &str, principal: Option<&str>, extra: &[(&str, &str)]) -> RequestStep {
     client.exchange = Exchange::new(ID.to_owned());
     let all = [&[(":method", "GET"), (":path", path), (":authority", "127.0.0.1")], extra].concat();
     let principal = Ok(principal.map(str::to_owned));
@@ -43,7 +44,7 @@ fn ask(client: &mut Client, path: &str, principal: Option<&str>, extra: &[(&str,
     })
 }
 
-fn answered(step: RequestStep) -> (Answer, Value) {
+pub(super) fn answered(step: RequestStep) -> (Answer, Value) {
     let RequestStep::Answer(answer) = step else { panic!("{step:?}") };
     let body = if answer.body.is_empty() { Value::Null } else { serde_json::from_slice(&answer.body).unwrap() };
     (answer, body)
@@ -51,8 +52,8 @@ fn answered(step: RequestStep) -> (Answer, Value) {
 
 #[test]
 fn schemas_in_docs_are_current() {
-    for (name, schema) in [("status", schemars::schema_for!(Status<'_>)), ("models", schemars::schema_for!(Models<'_>))]
-    {
+    let models = schemars::schema_for!(models::Models<'_>);
+    for (name, schema) in [("status", schemars::schema_for!(Status<'_>)), ("models", models)] {
         let generated = serde_json::to_string_pretty(&schema).unwrap() + "\n";
         let file = format!("{DOCS}/{name}.schema.json");
         if std::env::var_os("UPDATE_SCHEMA").is_some() {
@@ -72,8 +73,8 @@ fn status_shows_what_concerns_the_caller() {
     let wanted = json!({
         "version": env!("CARGO_PKG_VERSION"), "document": digest,
         "classes": [{"name": "any", "paths": ["dx", "internet"], "regions": ["us-east-1"], "credentials": "default"}],
-        "regions": [{"name": "us-east-1", "throttled_models": 1}],
-        "credentials": [{"name": "default", "state": "usable", "expires": null}],
+        "regions": [{"name": "us-east-1", "throttled_models": 1, "lists_read": null}],
+        "credentials": [{"name": "default", "state": "usable", "fetched": null, "expires": null}],
     });
     assert_eq!((answer.status, body), (200, wanted));
     let facts = client.exchange.facts(true);
@@ -89,6 +90,21 @@ fn status_shows_what_concerns_the_caller() {
 }
 
 #[test]
+fn status_shows_when_lists_were_read() {
+    let mut document = document();
+    document["catalogue"] = json!({"cluster": "polls"});
+    let lists = crate::catalogue::tests::offers(&[("a.b", &["ON_DEMAND"])], &[]);
+    for (refresh, wanted) in [(300, json!("1970-01-12T13:46:40Z")), (0, json!(null))] {
+        document["catalogue"]["refresh_seconds"] = json!(refresh);
+        document["catalogue"]["snapshot"] = json!({"us-east-1": {"on_demand": ["a.b"]}});
+        let mut client = client(&document);
+        client.catalogue = crate::catalogue::tests::store(&[("us-east-1", lists.clone())]);
+        let (_, body) = answered(ask(&mut client, "/gateway/v1/status", None, &[]));
+        assert_eq!(body["regions"][0]["lists_read"], wanted, "{refresh}");
+    }
+}
+
+#[test]
 fn credentials_show_their_end() {
     let mut document = document();
     document["credentials"] = json!({"source": "imds", "cluster": "imds"});
@@ -98,33 +114,18 @@ fn credentials_show_their_end() {
     let mut client = Client { credentials: store, ..Client::of(policy, None) };
     let source =
         |client: &mut Client| answered(ask(client, "/gateway/v1/status", None, &[])).1["credentials"][0].clone();
-    assert_eq!(source(&mut client), json!({"name": "default", "state": "pending", "expires": null}));
-    publish(&shared, &client.shared, NOW, 3600);
-    let usable = json!({"name": "default", "state": "usable", "expires": "1970-01-01T01:00:00Z"});
+    assert_eq!(source(&mut client), json!({"name": "default", "state": "pending", "fetched": null, "expires": null}));
+    // At the time 0, nothing would be known.
+    let now = NOW + Duration::from_secs(86_400);
+    client.now = now;
+    publish(&shared, &client.shared, now, 3600);
+    let usable = json!({"name": "default", "state": "usable", "fetched": "1970-01-02T00:00:00Z", "expires": "1970-01-02T01:00:00Z"});
     assert_eq!(source(&mut client), usable);
-    client.now = NOW + Duration::from_millis(1500);
+    client.now = now + Duration::from_millis(1500);
     assert_eq!(source(&mut client), usable);
-    client.now = NOW + Duration::from_secs(3601);
-    assert_eq!(source(&mut client), json!({"name": "default", "state": "expired", "expires": null}));
-}
-
-#[test]
-fn models_are_those_that_may_be_used() {
-    let mut document = document();
-    let models = |document: &Value, principal| {
-        answered(ask(&mut client(document), "/gateway/v1/models", principal, &[])).1["models"].clone()
-    };
-    // In the regions of the caller's classes.
-    let a_b = |profiles: Value| json!({"id": "a.b", "aliases": ["team", "x"], "profiles": profiles});
-    assert_eq!(models(&document, None), json!([a_b(json!({"us-east-1": "us.a.b"}))]));
-    let both = json!({"us-east-1": "us.a.b", "us-east-2": "us.a.b"});
-    assert_eq!(models(&document, Some("secret")), json!([a_b(both)]));
-    document["route_classes"][1]["regions"] = json!(["us-west-2"]);
-    let c_d = json!({"id": "c.d", "aliases": [], "profiles": {"us-west-2": "us.c.d"}});
-    assert_eq!(models(&document, None), json!([a_b(json!({"us-west-2": "us.a.b"})), c_d]));
-    document["models"] = json!({"allow": ["c.*"]});
-    document.as_object_mut().unwrap().remove("aliases");
-    assert_eq!(models(&document, None), json!([c_d]));
+    client.now = now + Duration::from_secs(3601);
+    let expired = json!({"name": "default", "state": "expired", "fetched": "1970-01-02T00:00:00Z", "expires": null});
+    assert_eq!(source(&mut client), expired);
 }
 
 #[test]

@@ -40,7 +40,12 @@ impl ModelList {
     }
 
     /// The list without the entries that may not be used; `None` if all may. The others keep their bytes.
-    pub(crate) fn cut(self, body: &[u8], may_use: impl Fn(&str) -> bool) -> Result<Option<Vec<u8>>, ObjectProblem> {
+    /// `may_use` is asked once for an entry, by its id and its ARN.
+    pub(crate) fn cut(
+        self,
+        body: &[u8],
+        may_use: impl Fn(&[String]) -> bool,
+    ) -> Result<Option<Vec<u8>>, ObjectProblem> {
         let list = Object::parse(body, &[self.member()])?;
         let not_a_list = || ObjectProblem::Member(self.member(), "a list");
         let value = list.get(self.member())?.ok_or_else(not_a_list)?;
@@ -54,10 +59,10 @@ impl ModelList {
     }
 
     /// An entry whose ids cannot be read is left out.
-    fn is_usable(self, entry: &RawValue, may_use: impl Fn(&str) -> bool) -> bool {
+    fn is_usable(self, entry: &RawValue, may_use: impl Fn(&[String]) -> bool) -> bool {
         let Ok(entry) = Object::parse(entry.get().as_bytes(), &self.ids()) else { return false };
-        let ids = self.ids().map(|name| entry.text(name));
-        ids.iter().all(Result::is_ok) && ids.iter().flatten().flatten().any(|id| may_use(id))
+        let ids: Result<Vec<_>, _> = self.ids().into_iter().map(|name| entry.text(name)).collect();
+        ids.is_ok_and(|ids| may_use(&ids.into_iter().flatten().collect::<Vec<_>>()))
     }
 }
 
@@ -66,7 +71,7 @@ mod tests {
     use super::*;
 
     fn cut(list: ModelList, body: &str) -> Result<Option<String>, ObjectProblem> {
-        let may_use = |id: &str| id.contains("good");
+        let may_use = |ids: &[String]| ids.iter().any(|id| id.contains("good"));
         list.cut(body.as_bytes(), may_use).map(|body| body.map(|body| String::from_utf8(body).unwrap()))
     }
 

@@ -9,9 +9,10 @@ pub use usable::Viewer;
 use crate::access::{Access, Readers};
 use crate::bedrock_headers;
 use crate::buffers::Budgets;
+use crate::catalogue::govcloud::GovCloud;
 use crate::catalogue::lists::Lists;
 use crate::catalogue::offers::Offers;
-use crate::config::{self, Auth, Config, ConfigError, GroupSource, Limits, Principal, Role, at};
+use crate::config::{self, Auth, Config, ConfigError, Effect, GroupSource, Limits, Principal, Role, at};
 use crate::credentials::source::CredentialSources;
 use crate::encoding::hex;
 use crate::lambda_api::LambdaApi;
@@ -73,8 +74,11 @@ pub struct Policy {
     pub(crate) lambda_api: Option<LambdaApi>,
     /// Who may read the gateway's own API, if it is offered.
     pub(crate) api_readers: Option<Readers>,
+    pub(crate) govcloud: GovCloud,
     digest: String,
     govcloud_accounts: Vec<String>,
+    /// Whether an id's ARN may be allowed where the id is not: a pattern of models is one of ARNs.
+    names_arns: bool,
     regions: BTreeMap<RegionName, Region>,
     own_region: Option<RegionName>,
     aliases: BTreeMap<String, String>,
@@ -227,6 +231,14 @@ fn accounts(given: &[String]) -> Result<Vec<String>, ConfigError> {
     Ok(given.to_vec())
 }
 
+/// Whether a pattern that lets models pass is one of ARNs.
+fn names_arns(config: &Config) -> bool {
+    let classes = config.route_classes.iter().filter_map(|class| class.models.as_ref());
+    let rules = config.rules.iter().filter(|rule| rule.effect == Effect::Allow).filter_map(|rule| rule.models.as_ref());
+    let mut all = std::iter::once(&config.models.allow).chain(classes).chain(rules).flatten();
+    all.any(|pattern| pattern.starts_with("arn:"))
+}
+
 fn optional_operations(config: &Config) -> Result<Vec<OperationGroup>, ConfigError> {
     let groups = &config.optional_operations;
     if let Some((index, group)) =
@@ -301,6 +313,7 @@ impl Policy {
             headers: bedrock_headers::compile(&config.headers.allow)?,
             request_metadata: RequestMetadata::compile(config)?,
             api_readers: config.gateway_api.as_ref().map(Readers::compile).transpose()?,
+            govcloud: config.gateway_api.as_ref().map(GovCloud::compile).transpose()?.unwrap_or_default(),
             digest: hex(&Sha256::digest(Config { role: Role::Gateway, ..config.clone() }.to_json())),
             lambda_api: config
                 .lambda_api
@@ -308,6 +321,7 @@ impl Policy {
                 .map(|api| LambdaApi::compile(api, (config.role, auth)))
                 .transpose()?,
             govcloud_accounts: accounts(&config.govcloud_accounts)?,
+            names_arns: names_arns(config),
             regions,
             own_region: config.region.clone(),
             aliases: config.aliases.clone(),

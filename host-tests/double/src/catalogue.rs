@@ -32,6 +32,8 @@ pub struct Model {
     pub prefixes: Vec<String>,
     /// Whether the bare id can be called.
     pub on_demand: bool,
+    /// The day of its end (`2026-09-30`), if its list says it.
+    pub end: Option<String>,
 }
 
 /// A list of models.
@@ -98,7 +100,7 @@ impl Catalogue {
     }
 
     /// Reads a list with the columns `model_id`, `provider`, `mode`, `profile_prefixes_seen` (`|` between them) and, if the
-    /// list decides it itself, `on_demand` (`yes` or `no`). Cells hold no commas.
+    /// list decides it itself, `on_demand` (`yes` or `no`) and `deprecation_date`. Cells hold no commas.
     ///
     /// # Errors
     /// A column is missing, or the list is empty.
@@ -109,7 +111,7 @@ impl Catalogue {
             |name: &'static str| head.iter().position(|cell| *cell == name).ok_or(CatalogueError::Column(name));
         let (id, provider, mode, prefixes) =
             (column("model_id")?, column("provider")?, column("mode")?, column("profile_prefixes_seen")?);
-        let on_demand = column("on_demand").ok();
+        let (on_demand, end) = (column("on_demand").ok(), column("deprecation_date").ok());
         let models: Vec<Model> = lines
             .filter(|line| !line.is_empty())
             .map(|line| {
@@ -126,6 +128,7 @@ impl Catalogue {
                     provider: cell(provider).to_owned(),
                     mode: cell(mode).to_owned(),
                     on_demand: on_demand.map_or_else(by_rule, |at| cell(at) == "yes"),
+                    end: end.map(|at| cell(at).to_owned()).filter(|day| !day.is_empty()),
                     prefixes: seen,
                 }
             })

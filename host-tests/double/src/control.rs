@@ -28,7 +28,7 @@ impl Context<'_> {
             "responseStreamingSupported": model.mode == "chat",
             "customizationsSupported": [],
             "inferenceTypesSupported": inference,
-            "modelLifecycle": { "status": "ACTIVE", "startOfLifeTime": MADE },
+            "modelLifecycle": lifecycle(model),
         })
     }
 
@@ -133,6 +133,17 @@ pub(crate) fn answer(call: &Call, context: &Context<'_>) -> Result<Answer, Inval
             Answer::error(500, "InternalServerException", "the double ran no model for this operation")
         }
     })
+}
+
+/// A model with an end is a legacy one until then
+/// (<https://docs.aws.amazon.com/bedrock/latest/APIReference/API_FoundationModelLifecycle.html>).
+fn lifecycle(model: &Model) -> Value {
+    match &model.end {
+        None => json!({ "status": "ACTIVE", "startOfLifeTime": MADE }),
+        Some(day) => json!({
+            "status": "LEGACY", "startOfLifeTime": MADE, "legacyTime": MADE, "endOfLifeTime": format!("{day}T00:00:00Z"),
+        }),
+    }
 }
 
 fn provider_name(provider: &str) -> String {

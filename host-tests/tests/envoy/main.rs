@@ -16,6 +16,7 @@ mod combined;
 mod credentials;
 mod cutover;
 mod dashboard;
+mod discovery;
 mod disk_full;
 mod failover;
 mod fastest;

@@ -21,6 +21,7 @@ impl Scene {
         let document = |role| {
             let mut document = configuration(role);
             document["catalogue"] = json!({"cluster": "polls", "refresh_seconds": 60});
+            document["gateway_api"] = json!({});
             document
         };
         let gateways = [0, 1].map(|_| plugin(&vm, &document("gateway")));
@@ -73,6 +74,14 @@ impl Scene {
         exchange
     }
 
+    /// The gateway's own list.
+    fn shown(&self) -> Value {
+        let exchange = self.gateways[1].stream();
+        let outcome = exchange.request_headers(call("GET", "/gateway/v1/models", &[]), true);
+        assert_eq!(outcome, Outcome::LocalReply);
+        serde_json::from_slice(&exchange.local_reply().unwrap().body).unwrap()
+    }
+
     /// The path with which a region is called.
     fn sent(&self, model: &str) -> String {
         let exchange = self.converse(model);
@@ -117,6 +126,11 @@ fn a_poll_is_made_once_and_used_by_all() {
     assert_eq!((status, error.as_str()), (404, "ResourceNotFoundException"));
     assert!(message.contains("'a.gone'") && message.contains("us-east-1, us-west-2"), "{message}");
     assert_eq!(scene.vm.metric("bedrock_catalogue_polls;region=us-west-2"), Some(1));
+
+    let shown = scene.shown();
+    let new = shown["models"].as_array().unwrap().iter().find(|model| model["id"] == "a.new").unwrap();
+    let offered = json!({"sent": "us.a.new", "paths": ["dx", "vpn", "internet"]});
+    assert_eq!(new["commercial"], json!({"us-east-1": offered, "us-west-2": offered}));
 
     // A minute later the model has gone.
     scene.vm.advance(Duration::from_secs(59));
@@ -253,6 +267,13 @@ fn two_thousand_models_fit_in_4_mb() {
         pages.len()
     );
     println!("the VM grew by {grown} KiB for two regions");
+    let start = Instant::now();
+    let shown = scene.shown();
+    let listed = shown["models"].as_array().unwrap();
+    println!("all {} are shown in {:?}, in {} bytes", listed.len(), start.elapsed(), shown.to_string().len());
+    assert!(listed.len() >= 2000 && shown["unlisted_regions"] == json!([]));
+    let grown = (scene.vm.memory_pages() - before) * 64;
+    println!("then it has grown by {grown} KiB");
     assert!(grown <= 4096, "{grown} KiB");
     // Another VM takes what was shared.
     let kept = scene.vm.shared_data("catalogue/us-east-1").unwrap();

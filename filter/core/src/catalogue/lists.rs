@@ -3,10 +3,12 @@
 //! Forms: <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_ListFoundationModels.html> and
 //! <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_ListInferenceProfiles.html>.
 
-use super::offers::Offers;
+use super::details::Written;
+use super::offers::{Listed, Offers};
 use crate::query::MAX_VALUE;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,6 +38,7 @@ struct Entry {
     /// Whether it can be called by a profile.
     by_profile: bool,
     geographies: Vec<String>,
+    details: String,
 }
 
 /// Why an answer is not a list.
@@ -69,6 +72,14 @@ struct Model<'a> {
     model_id: Cow<'a, str>,
     #[serde(borrow, default, deserialize_with = "bounded")]
     inference_types_supported: Vec<Cow<'a, str>>,
+    #[serde(borrow)]
+    input_modalities: Option<&'a RawValue>,
+    #[serde(borrow)]
+    output_modalities: Option<&'a RawValue>,
+    #[serde(borrow)]
+    response_streaming_supported: Option<&'a RawValue>,
+    #[serde(borrow)]
+    model_lifecycle: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -90,6 +101,17 @@ struct Profile<'a> {
     kind: Cow<'a, str>,
 }
 
+impl Model<'_> {
+    fn details(&self) -> Written<'_> {
+        Written {
+            input: self.input_modalities,
+            output: self.output_modalities,
+            streaming: self.response_streaming_supported,
+            lifecycle: self.model_lifecycle,
+        }
+    }
+}
+
 impl Lists {
     /// Reads the answer to ListFoundationModels.
     ///
@@ -100,8 +122,11 @@ impl Lists {
         for model in parse::<Models<'_>>(body)?.model_summaries {
             if is_kept(&model.model_id) {
                 let on_demand = model.inference_types_supported.iter().any(|kind| kind == "ON_DEMAND");
+                let details = model.details().line();
                 let entry = lists.models.entry(model.model_id.into_owned()).or_default();
-                entry.listed = true;
+                if !std::mem::replace(&mut entry.listed, true) {
+                    entry.details = details;
+                }
                 entry.on_demand |= on_demand;
                 entry.by_profile |= model.inference_types_supported.iter().any(|kind| kind == "INFERENCE_PROFILE");
             }
@@ -185,9 +210,12 @@ impl Lists {
     /// What the region offers by them.
     pub fn offers(mut self) -> Offers {
         self.models.values_mut().for_each(|entry| entry.geographies.sort());
-        Offers::of(self.models.iter().map(|(id, entry)| {
-            let geographies = entry.geographies.iter().map(String::as_str);
-            (id.as_str(), entry.listed, entry.on_demand, geographies)
+        Offers::of(self.models.iter().map(|(id, entry)| Listed {
+            id,
+            listed: entry.listed,
+            on_demand: entry.on_demand,
+            geographies: &entry.geographies,
+            details: &entry.details,
         }))
     }
 }

@@ -5,6 +5,8 @@
 
 pub(crate) mod age;
 pub(crate) mod choice;
+pub mod details;
+pub(crate) mod govcloud;
 pub mod lists;
 pub mod offers;
 pub mod poll;
@@ -55,8 +57,12 @@ impl CatalogueStore {
 
     /// The time since a region's last poll that succeeded.
     pub fn age(&self, region: &RegionName, now: SystemTime) -> Option<Duration> {
-        let polled_at = self.regions.borrow().get(region).map(|known| known.polled_at).filter(|at| *at != 0)?;
-        Some(Duration::from_millis(millis(now).saturating_sub(polled_at)))
+        Some(Duration::from_millis(millis(now).saturating_sub(self.polled_at(region)?)))
+    }
+
+    /// When a region's last poll succeeded, in milliseconds since 1970.
+    pub(crate) fn polled_at(&self, region: &RegionName) -> Option<u64> {
+        self.regions.borrow().get(region).map(|known| known.polled_at).filter(|at| *at != 0)
     }
 
     /// Takes what was shared since. Asks for one number while nothing was.
@@ -103,4 +109,4 @@ fn next_generation(value: Option<&[u8]>) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,11 +1,13 @@
 //! What a region offers, in the form in which all workers share it: a line for each model, sorted by id.
 
+use super::details::Details;
 use std::fmt::Write as _;
 
 /// What a region offers.
 ///
-/// A line is `ID KIND GEOGRAPHIES`: the bare model id; `o` if it can be called by this id (on-demand throughput), `l` if it is listed
-/// only, `p` if only profiles have it; and the geographies of its system-defined inference profiles, with commas between.
+/// A line is `ID KIND GEOGRAPHIES DETAILS`: the bare model id; `o` if it can be called by this id (on-demand throughput), `l` if it is
+/// listed only, `p` if only profiles have it; the geographies of its system-defined inference profiles, with commas between; and
+/// [what else its list says](Details).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Offers(String);
 
@@ -14,16 +16,26 @@ pub struct Offers(String);
 pub struct Offer<'a> {
     kind: &'a str,
     geographies: &'a str,
+    details: &'a str,
+}
+
+/// A model as it is put among the offers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Listed<'a> {
+    pub(super) id: &'a str,
+    /// Whether it is in the list of models.
+    pub(super) listed: bool,
+    pub(super) on_demand: bool,
+    pub(super) geographies: &'a [String],
+    /// As [`Details::read`] reads them.
+    pub(super) details: &'a str,
 }
 
 impl Offers {
-    /// From models in the order of their ids: id, whether it is listed, whether on-demand, geographies.
-    pub(super) fn of<'a, G>(models: impl Iterator<Item = (&'a str, bool, bool, G)>) -> Self
-    where
-        G: Iterator<Item = &'a str>,
-    {
+    /// From models in the order of their ids.
+    pub(super) fn of<'a>(models: impl Iterator<Item = Listed<'a>>) -> Self {
         let mut lines = String::new();
-        for (id, listed, on_demand, geographies) in models {
+        for Listed { id, listed, on_demand, geographies, details } in models {
             let kind = match (on_demand, listed) {
                 (true, _) => 'o',
                 (false, true) => 'l',
@@ -31,11 +43,11 @@ impl Offers {
             };
             // Writing to a String cannot fail.
             let _ = write!(lines, "{id} {kind} ");
-            for (index, geography) in geographies.enumerate() {
+            for (index, geography) in geographies.iter().enumerate() {
                 lines.push_str(if index == 0 { "" } else { "," });
                 lines.push_str(geography);
             }
-            lines.push('\n');
+            let _ = writeln!(lines, " {details}");
         }
         lines.shrink_to_fit();
         Self(lines)
@@ -70,20 +82,29 @@ impl Offers {
             let middle = low + (high - low) / 2;
             let start = text.get(low..middle)?.rfind('\n').map_or(low, |newline| low + newline + 1);
             let end = middle + text.get(middle..)?.find('\n')?;
-            let mut fields = text.get(start..end)?.splitn(3, ' ');
-            match fields.next()?.cmp(id) {
-                std::cmp::Ordering::Equal => {
-                    return Some(Offer { kind: fields.next()?, geographies: fields.next()? });
-                }
+            let (known, offer) = Offer::read(text.get(start..end)?)?;
+            match known.cmp(id) {
+                std::cmp::Ordering::Equal => return Some(offer),
                 std::cmp::Ordering::Less => low = end + 1,
                 std::cmp::Ordering::Greater => high = start,
             }
         }
         None
     }
+
+    /// All models, in the order of their bare ids.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, Offer<'_>)> {
+        self.0.lines().filter_map(Offer::read)
+    }
 }
 
 impl<'a> Offer<'a> {
+    fn read(line: &'a str) -> Option<(&'a str, Self)> {
+        let mut fields = line.splitn(4, ' ');
+        let id = fields.next()?;
+        Some((id, Self { kind: fields.next()?, geographies: fields.next()?, details: fields.next()? }))
+    }
+
     /// Whether it can be called by its bare id.
     pub fn on_demand(self) -> bool {
         self.kind == "o"
@@ -92,5 +113,10 @@ impl<'a> Offer<'a> {
     /// The geographies of its profiles, in alphabetical order.
     pub fn geographies(self) -> impl Iterator<Item = &'a str> {
         self.geographies.split(',').filter(|geography| !geography.is_empty())
+    }
+
+    /// What else its list says.
+    pub fn details(self) -> Details<'a> {
+        Details::read(self.details)
     }
 }

@@ -37,7 +37,7 @@ fn full() -> Value {
         "govcloud_accounts": ["111122223333"], "headers": {"allow": ["x-amzn-bedrock-new"]},
         "request_metadata": {"caller": "{principal}"},
         "optional_operations": ["batch_jobs", "agent_runtime"],
-        "gateway_api": {"principals": ["operator"]},
+        "gateway_api": {"principals": ["operator"], "govcloud": {"us-gov-west-1": {"on_demand": ["a.b"], "profiles": ["us-gov.c.d"]}}},
         "lambda_api": {"stage": "prod", "region": "us-gov-east-1"},
         "route_classes": [{
             "name": "full", "models": ["*"], "operations": ["Converse"], "principals": ["p"], "streaming": false,

@@ -63,6 +63,8 @@ pub struct CachedCredentials {
     pub expires: Option<u64>,
     /// When the certificate ends that they were fetched with, in the same unit; `None`: there is none.
     pub certificate_ends: Option<u64>,
+    /// When they were fetched, in the same unit; 0: an older module fetched them.
+    pub fetched_at: u64,
     refresh_at: u64,
     /// Whether Bedrock refused the ones before.
     follows_refusal: bool,
@@ -74,6 +76,8 @@ struct Published {
     generation: u64,
     expires: Option<u64>,
     certificate_ends: Option<u64>,
+    #[serde(default)]
+    fetched_at: u64,
     refresh_at: u64,
     access_key_id: Option<String>,
     secret: Zeroizing<String>,
@@ -240,6 +244,7 @@ impl SharedCredentials {
             generation,
             expires,
             certificate_ends,
+            fetched_at: now,
             refresh_at,
             access_key_id,
             secret,
@@ -407,6 +412,7 @@ impl Published {
             generation: self.generation,
             expires: self.expires,
             certificate_ends: self.certificate_ends,
+            fetched_at: self.fetched_at,
             refresh_at: self.refresh_at,
             follows_refusal: self.follows_refusal,
         }

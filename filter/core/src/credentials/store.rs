@@ -228,6 +228,12 @@ impl CredentialStore {
         self.fetched().filter_map(|(name, _, source)| Some((name, left(source)?))).collect()
     }
 
+    /// When the last credentials of each source were fetched, in milliseconds since 1970.
+    pub(crate) fn fetched_at(&self, shared: &dyn Shared) -> Vec<(&str, u64)> {
+        let at = |source: &SharedCredentials| Some(source.cached(shared)?.fetched_at).filter(|at| *at != 0);
+        self.fetched().filter_map(|(name, _, source)| Some((name, at(source)?))).collect()
+    }
+
     /// How long the certificate of each source that has one is still valid.
     pub fn certificates_left(&self, shared: &dyn Shared, now: SystemTime) -> Vec<(&str, Duration)> {
         let left = |source: &SharedCredentials| source.cached(shared)?.certificate_left(now);

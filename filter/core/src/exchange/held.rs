@@ -67,7 +67,7 @@ impl Exchange {
             return Err(AnswerProblem::Encoded);
         }
         let viewer = self.viewer(now);
-        let cut = |list: ModelList| list.cut(body, |id| policy.may_use(viewer, id));
+        let cut = |list: ModelList| list.cut(body, |names| policy.may_use_by(viewer, names));
         let (edit, status) = match self.edit {
             None => return Ok(None),
             Some(Edit::List(list)) => return Ok(cut(list)?),

@@ -3,6 +3,7 @@
 use super::{ModelRefusal, Policy};
 use crate::config::{Auth, Role};
 use crate::inventory::{Entry, Names};
+use crate::model;
 use crate::operation::{Call, OPERATIONS, Operation};
 use crate::request_body::has_model;
 use crate::route::{RouteClass, Subject};
@@ -22,18 +23,25 @@ pub struct Viewer<'a> {
 
 impl Policy {
     /// Whether callers may use some models only.
-    pub(crate) fn hides_models(&self) -> bool {
+    pub fn hides_models(&self) -> bool {
         self.depends_on_model() || self.rules.enforce()
     }
 
     /// Whether bodies can be held until they are complete. A WasmPlugin of Istio cannot: Envoy gives it no body while it holds headers.
-    pub(crate) fn holds_bodies(&self) -> bool {
+    pub fn holds_bodies(&self) -> bool {
         self.role != Role::Combined || self.auth != Auth::Bearer
     }
 
     /// Whether a caller may use the model that an id names: some operation that runs a model would be carried.
     pub fn may_use(&self, viewer: Viewer<'_>, id: &str) -> bool {
         self.resolve_model(id).is_ok_and(|id| self.takes_model(viewer, &id))
+    }
+
+    /// The same of what has several names: its id first, then its ARN. The ARN is asked only where it may tell more than the id.
+    pub(crate) fn may_use_by(&self, viewer: Viewer<'_>, names: &[String]) -> bool {
+        let Some((id, others)) = names.split_first() else { return false };
+        let asks = || self.names_arns || !model::is_resolved(id);
+        self.may_use(viewer, id) || (asks() && others.iter().any(|arn| self.may_use(viewer, arn)))
     }
 
     /// Refuses to describe a model that the caller may not use, as the lists do not show it.
@@ -54,25 +62,72 @@ impl Policy {
 
     /// Whether a class takes a call of the caller that runs the model, and the rules allow it.
     fn takes_model(&self, viewer: Viewer<'_>, id: &str) -> bool {
-        let Viewer { principal, groups, now } = viewer;
-        let running = OPERATIONS.iter().copied().filter(|operation| runs_model(*operation));
-        let mut carried =
-            running.filter(|operation| self.check_operation(*operation).is_ok() && !self.hides_model(*operation));
-        carried.any(|operation| {
-            let model = operation.names_model().then_some(id);
-            let subject = Subject { operation, model, principal, body_bytes: None };
-            // A call has some length: the condition that is looked at last does not count.
-            let takes = |class: &&RouteClass| matches!(class.mismatch(subject), None | Some("body_bytes"));
-            self.classes.iter().filter(takes).any(|class| {
-                let named = [ModelId::new(id)];
-                // What a body may decide is not refused here.
-                let body = Body { awaited: true, ..Body::default() };
-                let models = Models { named: &named, ..Models::default() };
-                let (class, regions) = (class.name(), class.regions());
-                let call = rules::Subject { operation, principal, groups, models, class, regions, body, now };
-                !matches!(self.rules.decide(&call), Decision::Denied(_))
-            })
+        self.operations_with_model().any(|operation| {
+            let classes = self.classes_for(viewer, operation, id);
+            classes.into_iter().any(|class| self.rules_admit(viewer, (operation, id, &[]), class))
         })
+    }
+
+    /// The route classes that take calls of the caller which run the model, if the rules allow one; in order. `profiles` gives the
+    /// inference profiles by which a class's calls may go.
+    pub(crate) fn classes_of_model<'a, 'p>(
+        &'a self,
+        viewer: Viewer<'_>,
+        id: &str,
+        profiles: impl Fn(&RouteClass) -> Vec<&'p str>,
+    ) -> Vec<&'a RouteClass> {
+        let most = self.classes.iter().filter(|class| class.takes_caller(viewer.principal)).count();
+        let mut found: Vec<&RouteClass> = Vec::new();
+        for operation in self.operations_with_model() {
+            if found.len() == most {
+                break;
+            }
+            for class in self.classes_for(viewer, operation, id) {
+                if found.iter().any(|known| known.name() == class.name()) {
+                    continue;
+                }
+                if self.rules_admit(viewer, (operation, id, &profiles(class)), class) {
+                    found.push(class);
+                }
+            }
+        }
+        let is_found = |class: &&RouteClass| found.iter().any(|known| known.name() == class.name());
+        self.classes.iter().filter(is_found).collect()
+    }
+
+    /// The operations that are carried, and run a model that is judged.
+    fn operations_with_model(&self) -> impl Iterator<Item = Operation> {
+        let running = OPERATIONS.iter().copied().filter(|operation| runs_model(*operation));
+        running.filter(|operation| self.check_operation(*operation).is_ok() && !self.hides_model(*operation))
+    }
+
+    /// The classes that take a call, by the length of its body.
+    fn classes_for(&self, viewer: Viewer<'_>, operation: Operation, id: &str) -> Vec<&RouteClass> {
+        let model = operation.names_model().then_some(id);
+        let subject = Subject { operation, model, principal: viewer.principal, body_bytes: None };
+        // A call has some length: the condition that is looked at last does not count.
+        let takes = |class: &&RouteClass| matches!(class.mismatch(subject), None | Some("body_bytes"));
+        let mut over = false;
+        // Behind a class that takes any length, none gets a call.
+        let reached = |class: &&RouteClass| !std::mem::replace(&mut over, !class.depends_on_length());
+        self.classes.iter().filter(takes).take_while(reached).collect()
+    }
+
+    /// Whether the rules do not refuse every call of a class to the model.
+    fn rules_admit(
+        &self,
+        viewer: Viewer<'_>,
+        (operation, id, profiles): (Operation, &str, &[&str]),
+        class: &RouteClass,
+    ) -> bool {
+        let Viewer { principal, groups, now } = viewer;
+        let named = [ModelId::new(id)];
+        // What a body may decide is not refused here.
+        let body = Body { awaited: true, ..Body::default() };
+        let models = Models { named: &named, profiles, ..Models::default() };
+        let (class, regions) = (class.name(), class.regions());
+        let call = rules::Subject { operation, principal, groups, models, class, regions, body, now };
+        !matches!(self.rules.decide(&call), Decision::Denied(_))
     }
 }
 

@@ -180,13 +180,18 @@ impl RouteClass {
         self.models.is_some()
     }
 
+    /// Whether the length of the body decides which calls match this class.
+    pub(crate) fn depends_on_length(&self) -> bool {
+        self.body_bytes.is_some()
+    }
+
     /// Whether the caller's name decides which calls match this class.
     pub fn depends_on_principal(&self) -> bool {
         self.principals.is_some()
     }
 
     /// Whether the class takes calls of the caller.
-    pub(crate) fn takes_caller(&self, principal: Option<&str>) -> bool {
+    pub fn takes_caller(&self, principal: Option<&str>) -> bool {
         let Some(patterns) = &self.principals else { return true };
         principal.is_some_and(|name| patterns.iter().any(|pattern| pattern.matches(name)))
     }
