@@ -6,20 +6,24 @@ use filter_core::operation::Operation as CoreOperation;
 use filter_core::reply::Reply;
 
 use super::compare::compare;
-use super::dry_run::{Decision, DryRun, ForwardedCall};
+use super::dry_run::{Decision, DryRun, ForwardedCall, Outcome};
 use super::path_choice::{PathChoice, is_chosen};
 use super::report::{
-    Attempt, Comparison, Limits, Line, Model, Operation, RecordedRoute, Refusal, RegionModel, Report, Route, Stages,
-    Try,
+    Answer, Attempt, Comparison, Limits, Line, Model, Operation, OwnAnswer, RecordedRoute, Refusal, RegionModel,
+    Report, Route, Stages, Try,
 };
 use super::request::Request;
 use super::routes::{self, Endpoint};
 use super::signature::{SentRequest, Signature};
 use super::subject::Subject;
-use super::{aws, mask, reasons};
+use super::{aws, lists, mask, reasons};
 
 /// Headers that the gateway sets, whatever the client sends.
 const SET_BY_GATEWAY: [&str; 3] = ["authorization", "x-amz-date", "x-amz-security-token"];
+
+/// What is said of the gateway's own answers.
+const FRESH: &str =
+    "the answer is that of a gateway that has just started: it has read no list, and no region throttles";
 
 /// What to explain besides the request.
 #[derive(Debug, Clone, Default)]
@@ -102,12 +106,22 @@ impl Report {
             max_body_bytes: run.policy.max_body_bytes,
             bandwidth_kbps: class.bandwidth_kbps(),
             first_byte_timeout_ms: class.first_byte_timeout().map(|time| time.as_millis()),
+            catalogue_max_age_seconds: run.rule(class.name()).and_then(|rule| rule.catalogue_max_age_seconds),
             dscp: class.dscp(),
         });
         let mut signatures = Vec::new();
         match &decision.outcome {
-            Ok(call) => signatures = report.follow(run, &decision, call, subject, choice)?,
-            Err(reply) => report.refusal = Some(Refusal::new(reply)),
+            Outcome::Forwarded(call) => {
+                signatures = report.follow(run, &decision, call, subject, choice)?;
+                let because = decision.operation.map(|one| lists::of_bedrock(run.config, run.policy, one));
+                report.answer = because.filter(|because| !because.is_empty()).map(Answer::of_bedrock);
+            }
+            Outcome::Answered(answer) => {
+                let because = lists::of_gateway(run.config, run.policy, run.principal.as_deref());
+                report.answer = Some(Answer::of_gateway(answer, because));
+                report.notes.push(FRESH.to_owned());
+            }
+            Outcome::Refused(reply) => report.refusal = Some(Refusal::new(reply)),
         }
         report.aws = choice.aws.as_ref().map(|refused| Comparison::new(refused, &signatures, run.example_key));
         report.record = match subject {
@@ -294,6 +308,17 @@ impl Refusal {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         let headers = reply.headers("").into_iter().map(|(name, value)| (name.to_owned(), text(value))).collect();
         Self { status: reply.status, headers, body: text(reply.body("")) }
+    }
+}
+
+impl Answer {
+    fn of_bedrock(because: Vec<String>) -> Self {
+        Self { own: None, because }
+    }
+
+    fn of_gateway(answer: &filter_core::reply::Answer, because: Vec<String>) -> Self {
+        let body = serde_json::from_slice(&answer.body).unwrap_or_default();
+        Self { own: Some(OwnAnswer { status: answer.status, body }), because }
     }
 }
 

@@ -19,7 +19,7 @@ use filter_core::headers::Headers;
 use filter_core::limits::Worker;
 use filter_core::operation::{OPERATIONS, Operation};
 use filter_core::policy::Policy;
-use filter_core::reply::{Refusal, Reply};
+use filter_core::reply::{Answer, Refusal, Reply};
 use filter_core::route::{RouteClass, Subject as Call};
 use filter_core::shared::Shared;
 use filter_core::step::{Context, Forward, RequestEvent, RequestStep};
@@ -79,8 +79,19 @@ pub struct Decision {
     pub unclassed: bool,
     /// What the rules decided, and the rule; absent if they were not asked.
     pub rules: Option<(RuleDecision, Option<String>)>,
-    /// The call as it goes to the signer, or the gateway's own reply.
-    pub outcome: Result<ForwardedCall, Reply>,
+    /// What becomes of it.
+    pub outcome: Outcome,
+}
+
+/// What becomes of a call.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It goes to the signer.
+    Forwarded(Box<ForwardedCall>),
+    /// The gateway answers it.
+    Answered(Answer),
+    /// The gateway refuses it.
+    Refused(Reply),
 }
 
 /// A call as it goes to the signer.
@@ -189,11 +200,13 @@ impl<'a> DryRun<'a> {
         let mut exchange = Exchange::new("explained".to_owned());
         let step = self.step(&mut exchange, &headers, &request.body, end_of_stream);
         let outcome = match step {
-            RequestStep::Forward(forward) => {
-                ForwardedCall::read(forward).ok_or_else(|| not_passed("the handoff cannot be read"))
-            }
-            RequestStep::Reply(reply) => Err(reply),
-            _ => Err(not_passed("an unexpected step")),
+            RequestStep::Forward(forward) => match ForwardedCall::read(forward) {
+                Some(call) => Outcome::Forwarded(Box::new(call)),
+                None => Outcome::Refused(not_passed("the handoff cannot be read")),
+            },
+            RequestStep::Reply(reply) => Outcome::Refused(reply),
+            RequestStep::Answer(answer) => Outcome::Answered(answer),
+            _ => Outcome::Refused(not_passed("an unexpected step")),
         };
         let facts = exchange.facts(false);
         let recognised = facts.operation.as_deref();
@@ -204,7 +217,7 @@ impl<'a> DryRun<'a> {
             announced: if end_of_stream { Some(0) } else { announced },
             class: facts.class,
             rules: facts.rule_decision.map(|decision| (decision, facts.rule)),
-            unclassed: outcome.as_ref().is_err_and(|reply| *reply == Refusal::NoRouteClass.reply()),
+            unclassed: matches!(&outcome, Outcome::Refused(reply) if *reply == Refusal::NoRouteClass.reply()),
             outcome,
         }
     }
@@ -303,10 +316,14 @@ impl DryRun<'_> {
         self.policy.class(decision.class.as_deref()?)
     }
 
+    /// A class as the document has it.
+    pub fn rule(&self, class: &str) -> Option<&config::RouteClass> {
+        self.config.route_classes.iter().find(|rule| rule.name == class)
+    }
+
     /// What the calls of a caller with a name keep in a class (`path`, `region`), the key of the weights that give it, and these.
     pub fn sticky_weights(&self, class: &str) -> Vec<(&'static str, &'static str, String)> {
-        let rule = self.config.route_classes.iter().find(|rule| rule.name == class);
-        let Some(rule) = rule.filter(|_| self.principal.is_some()) else { return Vec::new() };
+        let Some(rule) = self.rule(class).filter(|_| self.principal.is_some()) else { return Vec::new() };
         let regions = rule.region_weights.as_ref().filter(|_| rule.region_sticky);
         let paths = rule.weights.as_ref().map(|weights| ("path", "weights", listed(weights)));
         paths.into_iter().chain(regions.map(|weights| ("region", "region_weights", listed(weights)))).collect()

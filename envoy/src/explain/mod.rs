@@ -9,6 +9,7 @@ pub mod dry_run;
 pub mod error;
 mod handoff;
 mod http;
+mod lists;
 pub mod mask;
 pub mod path_choice;
 pub mod reasons;
@@ -27,7 +28,7 @@ use std::str::FromStr;
 use std::time::SystemTime;
 
 use audit::text::{visible_json, visible_lines};
-use filter_core::config::Auth;
+use filter_core::config::{Auth, Config, RouteClass};
 use filter_core::names::RegionName;
 use filter_core::policy::Policy;
 use filter_core::route::environment_order;
@@ -132,7 +133,7 @@ impl Explain {
         let document = written.compile(&choices)?;
         // The filter reads BEDROCK_PATHS too, and refuses the calls of a class that it leaves without a path.
         let order = environment_order(paths.as_deref()).map_err(ExplainError::from)?;
-        let policy = Policy::compile(document.config(), order.as_deref()).map_err(ExplainError::from)?;
+        let policy = Policy::compile(&without_ages(document.config()), order.as_deref()).map_err(ExplainError::from)?;
 
         let aws_time = aws.as_ref().and_then(|refused| refused.time()?.parse::<AmzDate>().ok());
         let now = self.time.or(aws_time).map_or_else(SystemTime::now, |time| time.0);
@@ -160,4 +161,10 @@ impl Explain {
         let body = std::fs::read_to_string(file).map_err(|error| ExplainError::File { file: file.clone(), error })?;
         aws::parse(&body).map(Some).ok_or_else(|| ExplainError::ErrorBody(file.clone()))
     }
+}
+
+/// The document for a gateway that has read no list: by their age all would be refused.
+fn without_ages(config: &Config) -> Config {
+    let unaged = |class: &RouteClass| RouteClass { catalogue_max_age_seconds: None, ..class.clone() };
+    Config { route_classes: config.route_classes.iter().map(unaged).collect(), ..config.clone() }
 }

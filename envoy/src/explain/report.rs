@@ -31,6 +31,9 @@ pub struct Report {
     pub relay: Option<String>,
     /// Where a record says that its call went.
     pub record: Option<RecordedRoute>,
+    /// What is shown to the caller, where the gateway answers or leaves something out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Answer>,
     /// The gateway's own reply, if the call is refused.
     pub refusal: Option<Refusal>,
     /// The first attempts, one for each host.
@@ -97,6 +100,9 @@ pub struct Limits {
     /// Milliseconds until the first byte of a response, after which another endpoint is tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_byte_timeout_ms: Option<u128>,
+    /// Seconds beyond which the lists of a region decide no call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub catalogue_max_age_seconds: Option<u32>,
     /// DSCP of the packets to the upstreams.
     pub dscp: Option<u8>,
 }
@@ -149,6 +155,25 @@ pub struct Refusal {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: String,
+}
+
+/// An answer that the gateway gives, or changes.
+#[derive(Debug, Clone, Serialize)]
+pub struct Answer {
+    /// The gateway's own; absent if Bedrock answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub own: Option<OwnAnswer>,
+    /// The keys that decide what is shown.
+    pub because: Vec<String>,
+}
+
+/// An answer of the gateway's own API.
+#[derive(Debug, Clone, Serialize)]
+pub struct OwnAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// The body.
+    pub body: serde_json::Value,
 }
 
 /// A first attempt.

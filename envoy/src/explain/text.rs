@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::report::{Attempt, Comparison, Limits, Model, RecordedRoute, Refusal, Report, Route};
+use super::report::{Answer, Attempt, Comparison, Limits, Model, RecordedRoute, Refusal, Report, Route};
 use super::rules;
 
 impl fmt::Display for Report {
@@ -39,6 +39,7 @@ impl fmt::Display for Report {
         self.limits.iter().for_each(|limits| text.limits(limits));
         text.routes(&self.routes, self.relay.as_deref());
         self.record.iter().for_each(|record| text.record(record));
+        self.answer.iter().for_each(|answer| text.answer(answer));
         self.refusal.iter().for_each(|refusal| text.refusal(refusal));
         self.attempts.iter().for_each(|attempt| text.attempt(attempt));
         self.aws.iter().for_each(|comparison| text.comparison(comparison));
@@ -129,6 +130,9 @@ impl Text {
         if let Some(ms) = limits.first_byte_timeout_ms {
             self.line(format_args!("first byte: within {ms} ms, else the next endpoint is tried"));
         }
+        if let Some(seconds) = limits.catalogue_max_age_seconds {
+            self.line(format_args!("lists of models (`catalogue`): at most {seconds} s old, else the call is refused"));
+        }
         if let Some(dscp) = limits.dscp {
             self.line(format_args!("DSCP: {dscp}"));
         }
@@ -169,6 +173,15 @@ impl Text {
         ));
         for difference in &record.differs {
             self.line(difference);
+        }
+    }
+
+    fn answer(&mut self, answer: &Answer) {
+        self.section("Answer");
+        answer.because.iter().for_each(|reason| self.line(reason));
+        if let Some(own) = &answer.own {
+            let body = serde_json::to_string_pretty(&own.body).unwrap_or_default();
+            self.block(&format!("HTTP/1.1 {}, by the gateway itself:", own.status), &body);
         }
     }
 

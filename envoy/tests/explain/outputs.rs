@@ -100,6 +100,41 @@ fn output_of_a_call_that_no_rule_allows() {
 }
 
 #[test]
+fn output_of_a_list_that_is_cut_is_golden() {
+    output_is_golden("filtered_list");
+}
+
+#[test]
+fn output_of_the_gateways_own_list_is_golden() {
+    output_is_golden("shown_models");
+}
+
+#[test]
+fn a_list_that_passes_says_so() {
+    let dir = super::Dir::new("lists");
+    let policy =
+        r#"{"regions": {"us-east-1": {}}, "gateway_api": {}, "route_classes": [{"name": "any", "paths": ["dx"]}]}"#;
+    let policy = dir.file("policy.json", policy).display().to_string();
+    let text = |request: &str| explain(&[request, "--policy", &policy]).unwrap().run(&nothing).unwrap();
+    let list = text("curl http://gw/inference-profiles");
+    assert!(list.contains("\nAnswer\n  the list passes as it is: no `models`"), "{list}");
+    let status = text("curl http://gw/gateway/v1/status");
+    assert!(status.contains("  HTTP/1.1 200, by the gateway itself:\n") && status.contains("\"version\""), "{status}");
+    assert!(!text("curl http://gw/guardrails").contains("\nAnswer\n"));
+}
+
+#[test]
+fn the_age_that_lists_may_have_is_shown() {
+    let dir = super::Dir::new("ages");
+    let policy = r#"{"regions": {"us-east-1": {}}, "catalogue": {"cluster": "polls"},
+        "route_classes": [{"name": "any", "paths": ["dx"], "catalogue_max_age_seconds": 900}]}"#;
+    let policy = dir.file("policy.json", policy).display().to_string();
+    let text = explain(&[CONVERSE, "--policy", &policy]).unwrap().run(&nothing).unwrap();
+    assert!(text.contains("  lists of models (`catalogue`): at most 900 s old, else the call is refused\n"), "{text}");
+    assert!(text.contains("\nFirst attempt: dx us-east-1"), "{text}");
+}
+
+#[test]
 fn the_rule_that_decided_is_shown() {
     let dir = super::Dir::new("rules");
     for (rules, wanted) in [

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use bedrock_gateway::explain::dry_run::DryRun;
+use bedrock_gateway::explain::dry_run::{DryRun, Outcome};
 use bedrock_gateway::explain::subject::Subject;
 use filter_core::config::Config;
 use filter_core::policy::Policy;
@@ -150,7 +150,9 @@ fn the_cluster_of_core_is_listed() {
     ] {
         let config = Config::parse(text.as_bytes()).unwrap();
         let run = DryRun::new(&config, &policy, principal.map(str::to_owned), SystemTime::now(), &nothing).unwrap();
-        let call = run.decide(&Subject::read(request).unwrap()).outcome.unwrap();
+        let Outcome::Forwarded(call) = run.decide(&Subject::read(request).unwrap()).outcome else {
+            panic!("{request}")
+        };
         let clusters: Vec<String> = run.routes(&call).into_iter().map(|route| route.cluster).collect();
         assert!(clusters.contains(&call.cluster), "{request}: {} is not in {clusters:?}", call.cluster);
         assert_eq!(clusters.len(), count, "{request}: {clusters:?}");
@@ -179,7 +181,7 @@ fn a_principal_keeps_its_sticky_region() {
         // Each call has another id.
         for _ in 0..4 {
             let run = DryRun::new(&config, &policy, Some(name.clone()), SystemTime::now(), &nothing).unwrap();
-            let call = run.decide(&Subject::read(converse).unwrap()).outcome.unwrap();
+            let Outcome::Forwarded(call) = run.decide(&Subject::read(converse).unwrap()).outcome else { panic!() };
             assert_eq!(call.cluster, report.routes[0].cluster, "{name}");
         }
         clusters.push(report.routes[0].cluster.clone());
