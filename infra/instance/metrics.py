@@ -127,6 +127,7 @@ def envoy(before):
     }
     for metric, name, choose in (
         ("CredentialsSecondsLeft", "bedrock_credentials_seconds_left", min),
+        ("CatalogueAgeSeconds", "bedrock_catalogue_age_seconds", max),
         ("BedrockClockOffsetMs", "bedrock_clock_offset_ms", max),
     ):
         if values(name):

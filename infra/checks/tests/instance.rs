@@ -427,6 +427,7 @@ fn metrics_are_of_the_last_minute() {
              bedrock_requests{{class=\"any\",path=\"vpn\"}} {calls}\nbedrock_requests{{class=\"bulk\",path=\"dx\"}} {calls}\n\
              bedrock_tokens{{kind=\"input\"}} 5\nbedrock_tokens{{kind=\"output\"}} 7\n\
              bedrock_credentials_seconds_left{{source=\"a\"}} 900\nbedrock_credentials_seconds_left{{source=\"b\"}} 30\n\
+             bedrock_catalogue_age_seconds{{region=\"us-east-1\"}} 7\nbedrock_catalogue_age_seconds{{region=\"us-west-2\"}} 900\n\
              envoy_cluster_membership_total{{envoy_cluster_name=\"bedrock-runtime.any\"}} 3\n\
              envoy_cluster_membership_healthy{{envoy_cluster_name=\"bedrock-runtime.any\"}} 1\n\
              envoy_http_downstream_rq_active{{envoy_http_conn_manager_prefix=\"gateway\"}} 4\n\
@@ -451,6 +452,7 @@ fn metrics_are_of_the_last_minute() {
         ("InputTokens", 5.0),
         ("OutputTokens", 7.0),
         ("CredentialsSecondsLeft", 30.0),
+        ("CatalogueAgeSeconds", 900.0),
         ("EndpointsDown", 2.0),
         ("ActiveCalls", 4.0),
         ("ServicesDown", 2.0),
