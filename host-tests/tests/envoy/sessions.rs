@@ -16,6 +16,7 @@ use crate::harness::{Harness, Keys, eventually, text_of};
 use crate::moto::Moto;
 use crate::roles_anywhere::Authority;
 use crate::sources::{configuration, load_of, served};
+use crate::web_identity::{Volume, token, trust};
 
 const CALLERS: usize = 200;
 const ARRIVALS: u32 = 8;
@@ -182,6 +183,43 @@ fn certified_callers_have_own_sessions() {
         sources.change(|account| account.commercial.profiles[0].accept_role_session_name = true);
     });
     callers_have_sessions(&gateway, "CreateSession");
+}
+
+#[test]
+fn callers_of_a_pod_have_own_sessions() {
+    let cluster = Signer::new(Algorithm::Es256, "cluster").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut volume = Volume::new(dir.path().join("secrets"), &token(&cluster, 1));
+    let credentials = json!({
+        "source": "web_identity", "token": { "cluster": "pod-token", "file": volume.file() }, "role_arn": COMMERCIAL_ROLE_ARN,
+        "commercial": { "cluster": "sts-com", "region": "us-east-1" },
+    });
+    let gateway = Gateway::start(9, &credentials, |sources| trust(sources, &[&cluster]));
+    let call = |caller: &str| {
+        let head = format!("host: x\r\nconnection: close\r\nauthorization: {}\r\n", gateway.token(caller));
+        gateway.harness.gateway.raw(format!("GET /foundation-models HTTP/1.1\r\n{head}\r\n").as_bytes()).0
+    };
+    let callers: Vec<String> = (0..10).map(|nth| format!("spiffe://corp.example/sa/{nth}")).collect();
+    for round in 0..2 {
+        for caller in &callers {
+            assert_eq!(call(caller), 200, "{caller}, {round}");
+        }
+        // A rotated token begins the sessions of later callers.
+        volume.write(&token(&cluster, 2));
+    }
+    assert_eq!(call("later"), 200);
+    gateway.harness.assert_no_violation();
+    assert_eq!(gateway.sources.complaints(), Vec::<String>::new());
+    let sessions = gateway.sessions(2 * callers.len() + 1);
+    assert_eq!(sessions.len(), callers.len() + 1);
+    for (caller, signed) in &sessions {
+        assert_eq!(signed.names, BTreeSet::from([caller.replace(':', "=3A").replace('/', "=2F")]));
+    }
+    let keys: Vec<&String> = sessions.values().flat_map(|signed| &signed.keys).collect();
+    assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len(), "a key has signed for two callers");
+    // One for each caller, the source's own besides, and those that were renewed.
+    let exchanges = served(&gateway.sources, "AssumeRoleWithWebIdentity");
+    assert!((12..=24).contains(&exchanges), "{exchanges} exchanges");
 }
 
 #[test]

@@ -69,7 +69,7 @@ pub(crate) fn token(signer: &Signer, number: u32) -> String {
 }
 
 /// Makes the cluster's issuer the only provider of the Commercial account, with these keys.
-fn trust(sources: &Sources, signers: &[&Signer]) {
+pub(crate) fn trust(sources: &Sources, signers: &[&Signer]) {
     let keys: Vec<PublicKey> = signers.iter().map(|signer| signer.public_key().clone()).collect();
     sources.change(|account| {
         account.commercial.providers = vec![Provider {

@@ -92,3 +92,33 @@ fn the_route_is_answered_here() {
     assert_eq!(body["request_info"]["request_id"], only(&exchange.response_map(), "x-amzn-requestid"));
     assert_eq!(facts(&exchange)["error"], Value::Null);
 }
+
+/// They are held before their class or their model is known.
+#[test]
+fn refuses_envelopes_over_a_callers_memory() {
+    let mut document = configuration("gateway");
+    document["lambda_api"] = json!({});
+    document["max_body_bytes"] = json!(100_000);
+    document["buffers"] = json!({"connection_bytes": 250_000, "caller_bytes": 250_000, "total_bytes": 250_000});
+    let gateway = plugin(&with_keys().start().unwrap(), &document);
+    let envelope = json!({"modelId": MODEL, "body": {"text": "x".repeat(90_000)}}).to_string();
+    let (start, end) = envelope.as_bytes().split_at(85_000);
+    let calls: Vec<_> = (0..3)
+        .map(|_| {
+            let exchange = gateway.stream();
+            assert_eq!(exchange.request_headers(invoke(), false), Outcome::Paused);
+            exchange.request_body(start, false);
+            exchange
+        })
+        .collect();
+    gateway.tick().unwrap();
+    calls.iter().for_each(|exchange| _ = exchange.request_body(end, true));
+    gateway.tick().unwrap();
+    let (refused, sent): (Vec<_>, Vec<_>) = calls.iter().partition(|exchange| exchange.local_reply().is_some());
+    assert_eq!((refused.len(), sent.len()), (1, 2));
+    let reply = reply(refused[0]);
+    let body: Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!((reply.status, &body["error"]["code"]), (429, &json!("ThrottlingException")), "{body}");
+    assert_eq!(facts(refused[0])["class"], json!(null));
+    assert!(sent.iter().all(|exchange| exchange.forwarded_request().end));
+}

@@ -65,12 +65,16 @@ fn gateway(dir: &Path, filter: &str, clusters: &str) -> Harness {
 
 /// The gateway, which gets the keys from an issuer.
 fn with_issuer(dir: &Path, issuer: &Issuer, cache: &str) -> Harness {
+    with_issuer_at(dir, issuer.addr().port(), cache)
+}
+
+fn with_issuer_at(dir: &Path, port: u16, cache: &str) -> Harness {
     let [filter, cluster, ..] = documented();
     let filter = replaced(&filter, "cache_duration: 300s", &format!("cache_duration: {cache}"));
     let cluster = replaced(
         &cluster,
         "address: issuer.example, port_value: 443",
-        &format!("address: 127.0.0.1, port_value: {}", issuer.addr().port()),
+        &format!("address: 127.0.0.1, port_value: {port}"),
     );
     let ca = dir.join("issuer/ca.pem").display().to_string();
     let cluster = replaced(&cluster, "/etc/pki/tls/certs/ca-bundle.crt", &ca);
@@ -128,6 +132,25 @@ fn only_good_tokens_give_rights() {
     assert_eq!(status("0 ListFoundationModels"), (Some(200), None), "{calls:#?}");
     assert_eq!(status("0 InvokeModel"), (None, Some("AccessDeniedException".to_owned())), "{calls:#?}");
     harness.assert_no_violation();
+}
+
+#[test]
+fn refuses_tokens_without_the_issuers_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let issuer = Issuer::start("issuer.example", &dir.path().join("issuer")).unwrap();
+    let port = issuer.addr().port();
+    drop(issuer);
+    let signer = Signer::new(Algorithm::Es256, "first").unwrap();
+    let harness = with_issuer_at(dir.path(), port, "300s");
+    let token = bearer(&signer.sign(&claims(&json!({"groups": "analysts"}))).unwrap());
+    for (headers, says) in [(token.as_str(), "jwks_remote_fetch_is_failed"), ("", "missing")] {
+        let answer = send(&harness, &converse(headers));
+        assert_eq!((answer.status, answer.header("x-amzn-errortype")), (401, DENIED), "{answer:?}");
+        assert!(answer.body.contains(says), "{answer:?}");
+    }
+    assert!(harness.received().is_empty());
+    let metrics = harness.gateway.admin("/stats/prometheus");
+    assert!(metrics.contains("envoy_http_jwt_authn_jwks_fetch_failed{"), "the page names this series");
 }
 
 #[test]
