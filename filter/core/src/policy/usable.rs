@@ -202,6 +202,54 @@ mod tests {
     }
 
     #[test]
+    fn a_model_is_usable_by_the_class_that_it_reaches() {
+        let deny = json!([{"id": "no", "effect": "deny", "classes": ["first"]}]);
+        for (first, wanted) in [
+            // Every call goes there, and is denied.
+            (json!({}), false),
+            (json!({"body_bytes": {"max": 9}}), true),
+            (json!({"operations": ["Converse"]}), true),
+            (json!({"models": ["amazon.*"]}), true),
+        ] {
+            let mut class = json!({"name": "first", "paths": ["dx"]});
+            class.as_object_mut().unwrap().extend(first.as_object().unwrap().clone());
+            let document = json!({
+                "role": "gateway", "regions": {"us-east-1": {}}, "rules": deny,
+                "route_classes": [class, {"name": "second", "paths": ["dx"]}],
+            });
+            let policy = Policy::parse(document.to_string().as_bytes(), None).unwrap();
+            assert_eq!(policy.may_use(viewer(None), CLAUDE), wanted, "{first}");
+            let classes = policy.classes_of_model(viewer(None), CLAUDE, |_| Vec::new());
+            let names: Vec<&str> = classes.iter().map(|class| class.name()).collect();
+            assert_eq!(names, if wanted { &["second"][..] } else { &[] }, "{first}");
+        }
+    }
+
+    #[test]
+    fn an_arn_is_asked_where_it_may_tell_more() {
+        let arn = format!("arn:aws:bedrock:us-east-1::foundation-model/{CLAUDE}");
+        let by_arn = "arn:aws:bedrock:*::foundation-model/anthropic.*";
+        let class = json!([{"name": "any", "paths": ["dx"], "models": [by_arn]}]);
+        for (models, classes, names, wanted) in [
+            (json!({"deny": ["meta.*"]}), any(), [CLAUDE, arn.as_str()], true),
+            // The id decides.
+            (json!({"deny": ["arn:*"]}), any(), [CLAUDE, &arn], true),
+            (json!({"allow": ["*::foundation-model/*"]}), any(), [CLAUDE, &arn], false),
+            // A pattern of ARNs.
+            (json!({"allow": [by_arn]}), any(), [CLAUDE, &arn], true),
+            (json!({}), class, [CLAUDE, &arn], true),
+            // An id that does not say which model it is.
+            (json!({"deny": ["meta.*"], "allow": ["*", PROFILE]}), any(), ["a1b2c3d4e5f6", PROFILE], true),
+            (json!({"deny": ["meta.*"]}), any(), ["a1b2c3d4e5f6", PROFILE], false),
+        ] {
+            let policy = policy(models.clone(), classes.clone());
+            let names = names.map(str::to_owned);
+            assert_eq!(policy.may_use_by(viewer(None), &names), wanted, "{models} {classes} {names:?}");
+        }
+        assert!(!policy(json!({}), any()).may_use_by(viewer(None), &[]));
+    }
+
+    #[test]
     fn refuses_to_describe_what_may_not_be_used() {
         let get = |path: &str| Call::recognise("GET", path).unwrap();
         let denied = policy(json!({"deny": ["anthropic.*"]}), any());
