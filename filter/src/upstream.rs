@@ -6,7 +6,7 @@ use crate::memory::on_wiped_stack;
 use crate::plugin::Plugin;
 use crate::relay_state;
 use crate::waiting::Waiter;
-use filter_core::attempt::{Attempt, AttemptInput};
+use filter_core::attempt::{Attempt, AttemptInput, MAX_REFUSAL, RetryDecision};
 use filter_core::envoy_names::{
     ATTEMPT_PROPERTY, ENDPOINT_PATH, ENDPOINT_REGION, HANDOFF_PROPERTY, LEAVE_HEADER, RETRY_HEADER,
 };
@@ -14,7 +14,7 @@ use filter_core::reply::Refusal;
 use filter_core::step::RequestStep;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, LogLevel};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 /// Without a plugin it refuses.
@@ -29,11 +29,14 @@ pub(crate) struct Upstream {
 struct Call {
     plugin: Rc<Plugin>,
     attempt: RefCell<Attempt>,
+    /// Whether a response is held until its body is complete.
+    reads_response: Cell<bool>,
 }
 
 impl Upstream {
     pub(crate) fn new(context: u32, plugin: Option<Rc<Plugin>>) -> Self {
-        let call = plugin.map(|plugin| Rc::new(Call { plugin, attempt: RefCell::default() }));
+        let call = plugin
+            .map(|plugin| Rc::new(Call { plugin, attempt: RefCell::default(), reads_response: Cell::new(false) }));
         Self { context, call }
     }
 
@@ -70,7 +73,8 @@ impl Call {
         Ok(step)
     }
 
-    /// Sets the headers of a retry, or holds those of a response without a body so far. An upstream's own are removed first.
+    /// Sets the headers of a retry, or holds those of a response without a body so far, or of one that is read. An upstream's own
+    /// are removed first.
     fn on_response(&self, end_of_stream: bool) -> Result<Action, HostError> {
         let headers = host::response_headers()?;
         for name in [RETRY_HEADER, LEAVE_HEADER] {
@@ -80,6 +84,30 @@ impl Call {
         }
         let context = self.plugin.context(host::now()?);
         let decision = self.attempt.borrow_mut().response(&headers, context);
+        self.carry_out(&decision)?;
+        let attempt = self.attempt.borrow();
+        let reads = !end_of_stream && !decision.retry && attempt.reads_refusal(&headers, context);
+        self.reads_response.set(reads);
+        let hold = reads || (!end_of_stream && !decision.retry && attempt.holds_headers(&headers, context));
+        Ok(if hold { Action::Pause } else { Action::Continue })
+    }
+
+    /// Takes what there is of the body of a response that is read. Only one that ends here may be retried: Envoy's router drops the
+    /// body of a response that it retries (<https://github.com/envoyproxy/envoy/pull/41879>; seen on Envoy 1.40), and not trailers.
+    fn on_response_body(&self, body_size: usize, end_of_stream: bool) -> Result<Action, HostError> {
+        if !end_of_stream && body_size <= MAX_REFUSAL {
+            return Ok(Action::Pause);
+        }
+        self.reads_response.set(false);
+        if body_size <= MAX_REFUSAL {
+            let body = host::response_body(0, body_size)?;
+            let decision = self.attempt.borrow().refusal(&body, self.plugin.context(host::now()?));
+            self.carry_out(&decision)?;
+        }
+        Ok(Action::Continue)
+    }
+
+    fn carry_out(&self, decision: &RetryDecision) -> Result<(), HostError> {
         for sample in &decision.samples {
             self.plugin.metrics.add(sample);
         }
@@ -95,8 +123,16 @@ impl Call {
         if decision.retry {
             host::add_response_header(RETRY_HEADER, "1")?;
         }
-        let hold = !end_of_stream && !decision.retry && self.attempt.borrow().holds_headers(&headers, context);
-        Ok(if hold { Action::Pause } else { Action::Continue })
+        if let Some(learnt) = &decision.learnt {
+            host::log(LogLevel::Info, learnt);
+        }
+        Ok(())
+    }
+
+    /// A response passes if it cannot be decided about.
+    fn passes(error: HostError) -> Action {
+        host::log(LogLevel::Error, &format!("a response passes without a retry decision: {error}"));
+        Action::Continue
     }
 }
 
@@ -147,9 +183,11 @@ impl HttpContext for Upstream {
     /// Headers that are held leave with the first byte of the body, for which the callback of the body continues.
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         let Some(call) = &self.call else { return Action::Continue };
-        call.on_response(end_of_stream).unwrap_or_else(|error| {
-            host::log(LogLevel::Error, &format!("a response passes without a retry decision: {error}"));
-            Action::Continue
-        })
+        call.on_response(end_of_stream).unwrap_or_else(Call::passes)
+    }
+
+    fn on_http_response_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
+        let Some(call) = self.call.as_ref().filter(|call| call.reads_response.get()) else { return Action::Continue };
+        call.on_response_body(body_size, end_of_stream).unwrap_or_else(Call::passes)
     }
 }

@@ -510,6 +510,13 @@ def suite_steady(url, ca, seconds="4"):
         number += 1
 
 
+def suite_four_kinds(url, ca, *models):
+    """Each of four operations with a model of its own."""
+    runtime = client("bedrock-runtime", url, ca)
+    for call, model in zip([converse, converse_stream, invoke, invoke_stream], models):
+        attempt(call.__name__, lambda: call(runtime, model))
+
+
 def suite_models(url, ca, *models):
     runtime = client("bedrock-runtime", url, ca)
     for model in models:

@@ -325,6 +325,9 @@ pub struct AttemptFacts {
     /// Set after Bedrock refused an attempt's credentials or time and the call was signed again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resigned: Option<Resigned>,
+    /// The attempt, from 1, whose model Bedrock refused to run on demand. The next one was to go by an inference profile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_on_demand: Option<u32>,
 }
 
 impl AttemptFacts {

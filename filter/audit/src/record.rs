@@ -35,6 +35,9 @@ audit_record! {
     model_asked: Option<String> = Gateway(exchange.model),
     /// The model id or inference profile of the last attempt.
     model_sent: Option<String> = Signer(attempt.model),
+    /// The attempt, from 1, whose model Bedrock refused to run on demand (400). The next attempt went by the inference profile in
+    /// `model_sent`; without a next one, the client got the refusal.
+    refused_on_demand: Option<u32> = Signer(attempt.refused_on_demand),
     /// The project that the request names, by id or ARN.
     project: Option<String> = Gateway(exchange.project),
     /// The route class that took the call.
@@ -221,6 +224,7 @@ mod tests {
             token_id: text("the token id"),
             tried: Vec::new(),
             resigned: None,
+            refused_on_demand: Some(119),
         };
         let facts = json!([exchange, attempt]);
         let record = AuditRecord::new(key("the id"), EnvoyEntry::default(), exchange, attempt, None);

@@ -1,6 +1,10 @@
 //! One attempt of a call upstream (role `signer`): signs it for the endpoint that Envoy chose, and decides whether its response
 //! is worth another attempt.
 
+mod on_demand;
+
+pub use on_demand::MAX_REFUSAL;
+
 use crate::breaker::Breaker;
 use crate::catalogue::choice;
 use crate::clock;
@@ -66,6 +70,8 @@ pub struct RetryDecision {
     pub state: Option<Vec<u8>>,
     /// What the response adds to the metrics.
     pub samples: Vec<Sample>,
+    /// What the response has taught, for the log.
+    pub learnt: Option<String>,
 }
 
 // === impl Attempt: the request ===
@@ -121,10 +127,13 @@ impl Attempt {
             CredentialStatus::Usable { credentials, generation } => (credentials, generation),
         };
         let host = region.host(path, handoff.service());
-        let (headers, facts) = sign(&handoff, headers, region, &host, &credentials, context)?;
+        let by_profile = previous.refused_on_demand.is_some();
+        let sent = handoff.sent_id(region, by_profile, context)?;
+        let (headers, facts) = sign(&handoff, sent, headers, region, &host, &credentials, context)?;
         let mut tried = previous.tried;
         tried.push(place(path, region.name()));
-        let facts = AttemptFacts { tried, resigned: previous.resigned, ..facts };
+        let AttemptFacts { resigned, refused_on_demand, .. } = previous;
+        let facts = AttemptFacts { tried, resigned, refused_on_demand, ..facts };
         let state = to_json(&facts);
         let mut sent = Sent { region: region.name().clone(), handoff, generation, facts, trial: false, timed: None };
         // A body that still streams may never end, so a call with one is not a trial.
@@ -227,7 +236,7 @@ impl Attempt {
         let mut others = others.filter(|region| serves(region));
         let retry = stay || others.any(takes);
         let leave = (retry && !stay).then(|| sent.region.clone());
-        RetryDecision { retry, leave, samples, state: None }
+        RetryDecision { retry, leave, samples, ..RetryDecision::default() }
     }
 
     /// Bedrock refused the signature, for expired or invalid credentials or for its time. Either is corrected once in an

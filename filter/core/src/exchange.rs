@@ -65,6 +65,8 @@ pub struct Exchange {
     groups: Vec<String>,
     /// What the body asks for, if the rules decide when it is complete.
     undecided: Option<Box<Demand>>,
+    /// The inference profiles that the rules let the call go by, if they depend on them.
+    profiles: Option<Vec<String>>,
     spending: Spending,
     intent: IntentState,
     /// What reads the request's body, while it is held.
@@ -556,7 +558,7 @@ impl Exchange {
                     self.state = State::Waiting { prepared: Box::new(prepared), since, length: 0 };
                     return Ok(step);
                 }
-                let forward = prepared.depart(&self.facts.id, &credentials, context)?;
+                let forward = prepared.depart(&self.facts.id, self.profiles.take(), &credentials, context)?;
                 if forward.relayed.is_some() {
                     self.relay = Relay::Requested;
                 }

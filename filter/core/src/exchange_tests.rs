@@ -71,6 +71,7 @@ fn a_call_goes_from_headers_to_signature() {
             token_id: Some("the-token-id".to_owned()),
             tried,
             resigned: None,
+            refused_on_demand: None,
         };
         assert_eq!(facts, wanted);
 

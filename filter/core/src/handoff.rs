@@ -15,7 +15,6 @@ use crate::sigv4::{self, Scope, Unsigned};
 use crate::step::{Context, Forward};
 use audit::AttemptFacts;
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
 
 /// Headers that Envoy set and still needs before the signer: its route match fails without the first, and the second becomes
 /// the stream id of its access log. The signer drops them.
@@ -48,6 +47,9 @@ pub struct Handoff {
     /// The exchange's id, if the call goes through the relay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) relayed: Option<String>,
+    /// The inference profiles that may be sent; absent if no rule depends on the profile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) profiles: Option<Vec<String>>,
 }
 
 impl Handoff {
@@ -59,6 +61,39 @@ impl Handoff {
     /// The model, as the policy means it.
     pub(crate) fn model(&self) -> Option<&str> {
         self.operation.names_model().then(|| self.labels.first().map(String::as_str)).flatten()
+    }
+
+    /// Whether the rules let the call go by a profile.
+    pub(crate) fn permits(&self, profile: &str) -> bool {
+        self.profiles.as_ref().is_none_or(|profiles| profiles.iter().any(|known| known == profile))
+    }
+
+    /// The model id as it is sent to a region. `by_profile`: a region has refused to run the model on demand.
+    pub(crate) fn sent_id(
+        &self,
+        region: &Region,
+        by_profile: bool,
+        context: Context<'_>,
+    ) -> Result<Option<String>, Refusal> {
+        let Some(id) = self.model() else { return Ok(None) };
+        let class = context.policy.class(&self.class);
+        if let Some(old) =
+            class.and_then(|class| age::refusal(class, (self.operation, Some(id)), &[region.name()], context))
+        {
+            return Err(old);
+        }
+        let profile = by_profile.then(|| choice::by_profile(self.operation, id, region, context)).flatten();
+        if let Some(profile) = profile.filter(|profile| self.permits(profile)) {
+            return Ok(Some(profile));
+        }
+        let sent = choice::sent_id(self.operation, id, region, context);
+        let sent =
+            sent.ok_or_else(|| Refusal::NotOfferedHere { model: id.to_owned(), region: region.name().to_string() })?;
+        // What is offered may have changed since the rules decided.
+        if sent != id && !self.permits(&sent) {
+            return Err(Refusal::OtherProfile { model: id.to_owned(), profile: sent.into_owned() });
+        }
+        Ok(Some(sent.into_owned()))
     }
 }
 
@@ -98,9 +133,11 @@ pub(crate) fn hand_over(handoff: &Handoff, mut headers: Headers) -> Forward {
     Forward { headers, states: vec![(HANDOFF_PROPERTY, to_json(handoff))], relayed: None }
 }
 
-/// Builds the complete request for a region, to be sent to `host`, and signs it. Nothing else crosses.
+/// Builds the complete request for a region, to be sent to `host`, and signs it. Nothing else crosses. `model` is the id as it is
+/// [sent](Handoff::sent_id).
 pub(crate) fn sign(
     handoff: &Handoff,
+    model: Option<String>,
     passed: &Headers,
     region: &Region,
     host: &str,
@@ -109,15 +146,9 @@ pub(crate) fn sign(
 ) -> Result<(Headers, AttemptFacts), Refusal> {
     let Handoff { operation, labels, query, body_sha256, content_length, .. } = handoff;
     let mut labels = labels.clone();
-    if let (true, Some(id)) = (operation.names_model(), labels.first_mut()) {
-        let old = |class| age::refusal(class, (*operation, Some(id.as_str())), &[region.name()], context);
-        if let Some(old) = context.policy.class(&handoff.class).and_then(old) {
-            return Err(old);
-        }
-        let sent = choice::sent_id(*operation, id, region, context).map(Cow::into_owned);
-        *id = sent.ok_or_else(|| Refusal::NotOfferedHere { model: id.clone(), region: region.name().to_string() })?;
+    if let (Some(sent), Some(id)) = (&model, labels.first_mut()) {
+        id.clone_from(sent);
     }
-    let model = labels.first().filter(|_| operation.names_model()).cloned();
     let now = clock::corrected(context.shared, context.now);
     let path = operation.path(&labels, query);
     let method = operation.method().as_str();

@@ -229,9 +229,11 @@ impl PreparedCall {
     }
 
     /// The request that goes upstream: to the relay, to the signer, or signed here in role `combined`.
+    /// `profiles` are those that may be sent, if the rules depend on them.
     pub(crate) fn depart(
         self,
         exchange_id: &str,
+        profiles: Option<Vec<String>>,
         credentials: &Credentials,
         context: Context<'_>,
     ) -> Result<Forward, Refusal> {
@@ -250,6 +252,7 @@ impl PreparedCall {
             body_sha256,
             content_length,
             relayed,
+            profiles,
         };
         let mut forward = if context.policy.role == Role::Combined {
             sign_here(&handoff, &headers, credentials, context)?
@@ -278,7 +281,8 @@ fn sign_here(
 ) -> Result<Forward, Refusal> {
     let region = context.policy.own_region().ok_or(Refusal::NotConfigured)?;
     let host = region.host_of_all(handoff.service());
-    let (mut signed, facts) = sign(handoff, headers, region, &host, credentials, context)?;
+    let sent = handoff.sent_id(region, false, context)?;
+    let (mut signed, facts) = sign(handoff, sent, headers, region, &host, credentials, context)?;
     // Envoy's route match needs it; the route removes it.
     if let Some(value) = headers.get("x-forwarded-proto") {
         signed.push("x-forwarded-proto", value);

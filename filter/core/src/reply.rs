@@ -108,6 +108,16 @@ pub enum Refusal {
         /// The region.
         region: String,
     },
+    /// The lists of the regions have changed since the rules decided, and the call would go by a profile that they did not judge.
+    #[error(
+        "The regions' lists have changed since the gateway's rules decided about '{model}', which now goes by '{profile}'. Try again. Nothing was sent there."
+    )]
+    OtherProfile {
+        /// The model.
+        model: String,
+        /// The profile.
+        profile: String,
+    },
     /// The model is named where the gateway does not look.
     #[error(
         "Access denied: {0} names its model in the body, and the gateway's rules for models are applied before the body arrives."
@@ -343,6 +353,7 @@ impl Refusal {
             | Self::NoPath { .. }
             | Self::NotOfferedHere { .. }
             | Self::OldCatalogue { .. }
+            | Self::OtherProfile { .. }
             | Self::BuffersFull(Full::Process)
             | Self::NoIntent { .. }
             | Self::Host(_)

@@ -34,6 +34,8 @@ pub struct Model {
     pub on_demand: bool,
     /// The day of its end (`2026-09-30`), if its list says it.
     pub end: Option<String>,
+    /// Whether the list says so.
+    pub listed_on_demand: bool,
 }
 
 /// A list of models.
@@ -65,7 +67,7 @@ pub enum Target {
 /// Why a `modelId` cannot be called.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ModelRefusal {
-    /// The bare id of a model that needs a profile.
+    /// The bare id of a model that needs a profile. The words: <https://github.com/anthropics/anthropic-sdk-python/issues/894>.
     #[error(
         "Invocation of model ID {0} with on-demand throughput isn\u{2019}t supported. Retry your request with the ID or ARN of an inference \
          profile that contains this model."
@@ -100,7 +102,8 @@ impl Catalogue {
     }
 
     /// Reads a list with the columns `model_id`, `provider`, `mode`, `profile_prefixes_seen` (`|` between them) and, if the
-    /// list decides it itself, `on_demand` (`yes` or `no`) and `deprecation_date`. Cells hold no commas.
+    /// list decides it itself, `on_demand` (`yes`, `no`, or `listed`: the list says `yes`, and calls are refused) and
+    /// `deprecation_date`. Cells hold no commas.
     ///
     /// # Errors
     /// A column is missing, or the list is empty.
@@ -123,12 +126,14 @@ impl Catalogue {
                     !(seen.iter().any(|prefix| prefix == "us")
                         && PROFILE_ONLY_PROVIDERS.iter().any(|of| cell(id).starts_with(of)))
                 };
+                let is_on_demand = on_demand.map_or_else(by_rule, |at| cell(at) == "yes");
                 Model {
                     id: cell(id).to_owned(),
                     provider: cell(provider).to_owned(),
                     mode: cell(mode).to_owned(),
-                    on_demand: on_demand.map_or_else(by_rule, |at| cell(at) == "yes"),
+                    on_demand: is_on_demand,
                     end: end.map(|at| cell(at).to_owned()).filter(|day| !day.is_empty()),
+                    listed_on_demand: is_on_demand || on_demand.is_some_and(|at| cell(at) == "listed"),
                     prefixes: seen,
                 }
             })

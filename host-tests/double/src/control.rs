@@ -13,7 +13,7 @@ use super::usage::words;
 
 impl Context<'_> {
     fn model(&self, model: &Model) -> Value {
-        let inference: Vec<&str> = match (model.on_demand, model.prefixes.is_empty()) {
+        let inference: Vec<&str> = match (model.listed_on_demand, model.prefixes.is_empty()) {
             (true, true) => vec!["ON_DEMAND"],
             (true, false) => vec!["ON_DEMAND", "INFERENCE_PROFILE"],
             (false, _) => vec!["INFERENCE_PROFILE"],

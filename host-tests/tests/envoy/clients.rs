@@ -34,6 +34,12 @@ pub(crate) fn python_bearer(suite: &str, url: &str, ca: &str) -> Vec<Value> {
     python_token(suite, url, ca, "ABSKcallers-own", &[])
 }
 
+/// The same with more arguments.
+pub(crate) fn python_bearer_with(suite: &str, url: &str, ca: &str, arguments: &[String]) -> Vec<Value> {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    python_token(suite, url, ca, "ABSKcallers-own", &arguments)
+}
+
 /// The same with a key or token, and with more arguments.
 pub(crate) fn python_token(suite: &str, url: &str, ca: &str, token: &str, arguments: &[&str]) -> Vec<Value> {
     let mut command = Command::new(required("GATEWAY_PYTHON"));

@@ -33,6 +33,7 @@ mod lists;
 mod metrics;
 mod moto;
 mod new_headers;
+mod on_demand;
 mod order;
 mod own_api;
 mod pod;

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 const BODY: &str = r#"{"messages":[]}"#;
 
 /// Two places of the gateway role, the relay and a signer in one VM.
-struct Scene {
-    vm: Vm,
+pub(crate) struct Scene {
+    pub vm: Vm,
     gateways: [Plugin; 2],
     relay: Plugin,
-    signer: Plugin,
+    pub signer: Plugin,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let vm = with_keys().cluster("polls").start().unwrap();
         let document = |role| {
             let mut document = configuration(role);
@@ -56,7 +56,7 @@ impl Scene {
     }
 
     /// A whole poll of both regions, which list these.
-    fn poll(&self, models: &str, profiles: &str) {
+    pub(crate) fn poll(&self, models: &str, profiles: &str) {
         self.tick();
         for body in [models, profiles] {
             let calls = self.relayed();
@@ -67,7 +67,7 @@ impl Scene {
     }
 
     /// A call of a model, at the second place of the gateway role.
-    fn converse(&self, model: &str) -> Exchange {
+    pub(crate) fn converse(&self, model: &str) -> Exchange {
         let exchange = self.gateways[1].stream();
         exchange.request_headers(call("POST", &format!("/model/{model}/converse"), &[]), false);
         exchange.request_body(BODY, true);
@@ -83,7 +83,7 @@ impl Scene {
     }
 
     /// The path with which a region is called.
-    fn sent(&self, model: &str) -> String {
+    pub(crate) fn sent(&self, model: &str) -> String {
         let exchange = self.converse(model);
         let signed = attempt(&self.signer, &exchange, "us-east-1");
         signed.request_headers(exchange.request_map(), false);
@@ -91,12 +91,12 @@ impl Scene {
     }
 }
 
-fn models(models: &[(&str, &str)]) -> String {
+pub(crate) fn models(models: &[(&str, &str)]) -> String {
     let summary = |(id, kind): &(&str, &str)| json!({"modelId": id, "inferenceTypesSupported": [kind]});
     json!({ "modelSummaries": models.iter().map(summary).collect::<Vec<_>>() }).to_string()
 }
 
-fn profiles(ids: &[&str]) -> String {
+pub(crate) fn profiles(ids: &[&str]) -> String {
     let summary =
         |id: &&str| json!({"inferenceProfileId": id, "status": "ACTIVE", "type": "SYSTEM_DEFINED", "models": []});
     json!({ "inferenceProfileSummaries": ids.iter().map(summary).collect::<Vec<_>>() }).to_string()

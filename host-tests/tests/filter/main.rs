@@ -16,6 +16,7 @@ mod lambda_api;
 mod limits;
 mod lists;
 mod metrics;
+mod on_demand;
 mod roles_anywhere;
 mod rules;
 mod signer;

@@ -1,6 +1,7 @@
 //! The id by which a region is called, by what it offers.
 
 use super::offers::{Offer, Offers};
+use crate::model;
 use crate::names::RegionName;
 use crate::operation::Operation;
 use crate::region::Region;
@@ -25,8 +26,13 @@ pub(crate) fn sent_id<'a>(
 ) -> Option<Cow<'a, str>> {
     let id = operators_id(operation, id, region);
     let Some(catalogue) = &context.policy.catalogue else { return Some(Cow::Borrowed(id)) };
-    if !asks_lists(operation, id, region) {
+    if is_operators(id, region) {
         return Some(Cow::Borrowed(id));
+    }
+    if id.starts_with("arn:") {
+        let refused = is_refused(id, region.name(), context);
+        let profile = refused.then(|| by_profile(operation, id, region, context)).flatten();
+        return Some(profile.map_or(Cow::Borrowed(id), Cow::Owned));
     }
     let Some(offers) = offers_of(region.name(), context) else { return Some(Cow::Borrowed(id)) };
     let has = |bare, geography| offers.find(bare).is_some_and(|offer| offer.geographies().any(|own| own == geography));
@@ -37,16 +43,20 @@ pub(crate) fn sent_id<'a>(
     if !operation.takes_profile() {
         return Some(Cow::Borrowed(id));
     }
-    Some(match choose(id, offer, region.name(), catalogue.global, |id| context.policy.allows(id))? {
-        None => Cow::Borrowed(id),
-        Some(geography) => Cow::Owned(format!("{geography}.{id}")),
-    })
+    if offer.on_demand() && !context.catalogue.learnt.has(region.name(), id, Some(offer)) {
+        return Some(Cow::Borrowed(id));
+    }
+    match geography(id, offer, region.name(), catalogue.global, |id| context.policy.allows(id)) {
+        Some(geography) => Some(Cow::Owned(format!("{geography}.{id}"))),
+        // Bedrock has refused it before, and does so in its own words.
+        None => offer.on_demand().then_some(Cow::Borrowed(id)),
+    }
 }
 
 /// Whether the region's lists decide by which id it is called. ARNs and ids of the operator's table are not looked up.
 pub(crate) fn asks_lists(operation: Operation, id: &str, region: &Region) -> bool {
     let id = operators_id(operation, id, region);
-    !id.starts_with("arn:") && !region.profiles().iter().any(|(known, profile)| known == id || profile == id)
+    !id.starts_with("arn:") && !is_operators(id, region)
 }
 
 /// The id that the operator's table gives for a model.
@@ -54,18 +64,55 @@ fn operators_id<'a>(operation: Operation, id: &'a str, region: &'a Region) -> &'
     if operation.takes_profile() { region.profile(id) } else { id }
 }
 
-/// The geography of the profile by which a region is called for a bare id; `Some(None)`: by the id itself; `None`: by no id that
-/// `allows`.
-fn choose<'a>(
+/// Whether the operator's table has an id.
+fn is_operators(id: &str, region: &Region) -> bool {
+    region.profiles().iter().any(|(known, profile)| known == id || profile == id)
+}
+
+/// The profile by which a region is called in place of a bare id or of a foundation model's ARN, once Bedrock has refused to run
+/// these on demand. `None`: none is known that may be sent.
+pub(crate) fn by_profile(operation: Operation, id: &str, region: &Region, context: Context<'_>) -> Option<String> {
+    let catalogue = context.policy.catalogue.as_ref().filter(|_| operation.takes_profile())?;
+    let bare = bare_of(id)?;
+    if let Some(profile) = region.profiles().get(bare) {
+        return Some(profile.clone());
+    }
+    let offers = offers_of(region.name(), context)?;
+    let allows = |id: &str| context.policy.allows(id);
+    let geography = geography(bare, offers.find(bare)?, region.name(), catalogue.global, allows)?;
+    Some(format!("{geography}.{bare}"))
+}
+
+/// Learns that Bedrock has refused to run a bare id, or a foundation model's ARN, on demand. Returns whether no worker knew it.
+pub(crate) fn learn(id: &str, region: &RegionName, context: Context<'_>) -> bool {
+    let Some(bare) = bare_of(id) else { return false };
+    let offers = offers_of(region, context);
+    let offer = offers.as_ref().and_then(|offers| offers.find(bare));
+    context.catalogue.learnt.add(region, bare, offer, context.shared)
+}
+
+/// Whether a region is known to refuse that.
+fn is_refused(id: &str, region: &RegionName, context: Context<'_>) -> bool {
+    let Some(bare) = bare_of(id).filter(|_| !context.catalogue.learnt.is_empty()) else { return false };
+    let offers = offers_of(region, context);
+    context.catalogue.learnt.has(region, bare, offers.as_ref().and_then(|offers| offers.find(bare)))
+}
+
+/// The model of a bare id or of a foundation model's ARN: what Bedrock may run on demand.
+fn bare_of(id: &str) -> Option<&str> {
+    let resource = id.strip_prefix("arn:aws:bedrock:").and_then(|arn| arn.split_once("::foundation-model/"));
+    let bare = resource.map_or(id, |(_, bare)| bare);
+    (!bare.starts_with("arn:") && model::without_geography(bare).is_none() && model::is_resolved(bare)).then_some(bare)
+}
+
+/// The geography of the profile by which a region is called for a bare id; `None`: by none that `allows`.
+fn geography<'a>(
     id: &str,
     offer: Offer<'a>,
     region: &RegionName,
     global: bool,
     allows: impl Fn(&str) -> bool,
-) -> Option<Option<&'a str>> {
-    if offer.on_demand() {
-        return Some(None);
-    }
+) -> Option<&'a str> {
     let order = order_of(region.as_str());
     let place = |geography: &str| match geography {
         GLOBAL => global.then_some(usize::MAX),
@@ -73,7 +120,7 @@ fn choose<'a>(
     };
     let allowed = offer.geographies().filter(|geography| allows(&format!("{geography}.{id}")));
     let placed = allowed.filter_map(|geography| Some((place(geography)?, geography)));
-    placed.min_by_key(|(place, _)| *place).map(|(_, geography)| Some(geography))
+    placed.min_by_key(|(place, _)| *place).map(|(_, geography)| geography)
 }
 
 /// The geographies that a region is in, in the order in which their profiles are taken. Others are not taken, though the region may

@@ -1,12 +1,14 @@
 //! The live catalogue: which models and inference profiles each region offers, by its own lists.
 //!
 //! One worker polls a region ([`poll`]), reads its lists within bounds ([`lists`]) and shares what it offers ([`offers`]). Each VM
-//! keeps a copy ([`CatalogueStore`]). By it the gateway chooses regions, and the signer the profile ([`choice`]).
+//! keeps a copy ([`CatalogueStore`]). By it the gateway chooses regions, and the signer the profile ([`choice`]). What a region
+//! refuses, though it offers it, is shared too ([`learnt`]).
 
 pub(crate) mod age;
 pub(crate) mod choice;
 pub mod details;
 pub(crate) mod govcloud;
+mod learnt;
 pub mod lists;
 pub mod offers;
 pub mod poll;
@@ -14,6 +16,7 @@ pub mod poll;
 use crate::metrics::{Sample, catalogue_age, catalogue_models};
 use crate::names::RegionName;
 use crate::shared::{Shared, millis};
+use learnt::Learnt;
 use offers::Offers;
 use poll::Work;
 use std::cell::{Cell, RefCell};
@@ -37,6 +40,8 @@ fn work_key(region: &RegionName) -> String {
 pub struct CatalogueStore {
     generation: Cell<u64>,
     regions: RefCell<BTreeMap<RegionName, Known>>,
+    /// What regions refuse, though they offer it.
+    learnt: Learnt,
 }
 
 /// What is known of a region.
@@ -65,8 +70,9 @@ impl CatalogueStore {
         self.regions.borrow().get(region).map(|known| known.polled_at).filter(|at| *at != 0)
     }
 
-    /// Takes what was shared since. Asks for one number while nothing was.
+    /// Takes what was shared since. Asks for two values while nothing was.
     pub fn follow<'a>(&self, regions: impl Iterator<Item = &'a RegionName>, shared: &dyn Shared) {
+        self.learnt.follow(shared);
         let generation = generation(shared.get(GENERATION).map(|(value, _)| value).as_deref());
         if self.generation.replace(generation) != generation {
             self.read(regions, shared);
@@ -75,6 +81,7 @@ impl CatalogueStore {
 
     /// Takes what was shared.
     pub fn read<'a>(&self, regions: impl Iterator<Item = &'a RegionName>, shared: &dyn Shared) {
+        self.learnt.follow(shared);
         for region in regions {
             let Some(offers) = shared.get(&lists_key(region)).and_then(|(value, _)| Offers::read(value)) else {
                 continue;

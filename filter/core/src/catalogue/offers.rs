@@ -110,6 +110,11 @@ impl<'a> Offer<'a> {
         self.kind == "o"
     }
 
+    /// All that is listed of it.
+    pub(super) fn text(self) -> String {
+        format!("{} {}", self.kind, self.geographies)
+    }
+
     /// The geographies of its profiles, in alphabetical order.
     pub fn geographies(self) -> impl Iterator<Item = &'a str> {
         self.geographies.split(',').filter(|geography| !geography.is_empty())

@@ -163,6 +163,7 @@ impl Poll {
             body_sha256: Some(EMPTY_SHA256.to_owned()),
             content_length: None,
             relayed: None,
+            profiles: None,
         };
         let relayed = RelayedCall { cluster, class: class.name().to_owned(), handoff: to_json(&handoff) };
         let call = Call { cluster: rules.cluster.clone(), headers, body: Vec::new() };

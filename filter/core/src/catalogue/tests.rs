@@ -4,6 +4,7 @@ mod ages;
 mod choices;
 mod polling;
 mod reading;
+mod refusals;
 
 use super::lists::Lists;
 use super::offers::Offers;

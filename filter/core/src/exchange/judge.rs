@@ -94,6 +94,7 @@ impl Exchange {
             Decision::WouldDeny(denial) => (RuleDecision::WouldDeny, denial.rule(), None),
             Decision::Denied(denial) => (RuleDecision::Denied, denial.rule(), Some(denial.refusal(&subject))),
         };
+        self.profiles = permitted(call, class, &subject, context);
         self.facts.rule_decision = Some(decision);
         self.facts.rule = rule.map(str::to_owned);
         refusal.map_or(Ok(true), |refusal| Err(refusal.into()))
@@ -109,6 +110,25 @@ fn profiles<'a>(call: &'a Call, class: &RouteClass, context: Context<'a>) -> Vec
     let regions = class.regions().iter().filter_map(|name| policy.region(name.as_str()));
     let sent = regions.filter_map(|region| choice::sent_id(call.operation, id, region, context));
     sent.filter(|sent| sent != id).collect()
+}
+
+/// The inference profiles by which a call may be sent that the rules let pass, if a rule may deny one: those that it was judged by,
+/// and those that it may be sent by once Bedrock has refused to run its model on demand. A poll may change the choice until then.
+fn permitted(call: &Call, class: &RouteClass, subject: &Subject<'_>, context: Context<'_>) -> Option<Vec<String>> {
+    let policy = context.policy;
+    let depends = policy.catalogue.is_some() && policy.rules.deny_models() && call.operation.takes_profile();
+    let id = call.model().filter(|_| depends)?;
+    let mut permitted: Vec<String> = subject.models.profiles.iter().map(|profile| (*profile).to_owned()).collect();
+    let regions = class.regions().iter().filter_map(|name| policy.region(name.as_str()));
+    for profile in regions.filter_map(|region| choice::by_profile(call.operation, id, region, context)) {
+        let alone = [profile.as_str()];
+        let models = Models { profiles: &alone, ..subject.models };
+        let passes = |decision| matches!(decision, Decision::Allowed(_) | Decision::WouldDeny(_));
+        if !permitted.contains(&profile) && passes(policy.rules.decide(&Subject { models, ..*subject })) {
+            permitted.push(profile);
+        }
+    }
+    Some(permitted)
 }
 
 #[cfg(test)]

@@ -38,6 +38,9 @@ pub(crate) fn compile(config: &Config) -> Result<Rules, ConfigError> {
         limits_bodies: rules.iter().any(|rule| rule.body_bytes.is_some() || rule.max_tokens.is_some()),
         limits_tokens: rules.iter().any(|rule| rule.max_tokens.is_some()),
         names_models: rules.iter().any(|rule| rule.models.is_some()),
+        denies_models: rules
+            .iter()
+            .any(|rule| rule.models.is_some() && rule.effect == Effect::Deny && rule.mode == RuleMode::Enforce),
         rules,
     })
 }

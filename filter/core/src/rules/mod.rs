@@ -31,6 +31,7 @@ pub struct Rules {
     limits_bodies: bool,
     limits_tokens: bool,
     names_models: bool,
+    denies_models: bool,
 }
 
 #[derive(Debug)]
@@ -195,6 +196,11 @@ impl Rules {
     /// Whether some rule asks for models.
     pub(crate) fn name_models(&self) -> bool {
         self.names_models
+    }
+
+    /// Whether some enforced rule denies models.
+    pub(crate) fn deny_models(&self) -> bool {
+        self.denies_models
     }
 
     /// Whether some rule limits bodies, so that they have to be complete before the call leaves.

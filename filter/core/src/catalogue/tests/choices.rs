@@ -37,14 +37,23 @@ pub(super) fn cluster(forward: &Forward) -> &str {
 
 /// What the signer makes of a call in a region.
 pub(super) fn signed(client: &Client, forward: &Forward, region: &str) -> RequestStep {
+    attempt(&forward.headers, Some(handoff(forward)), Some(region.as_bytes()), client.context())
+}
+
+pub(super) fn handoff(forward: &Forward) -> &[u8] {
     let (_, handoff) = forward.states.iter().find(|(name, _)| *name == HANDOFF_PROPERTY).unwrap();
-    attempt(&forward.headers, Some(handoff), Some(region.as_bytes()), client.context())
+    handoff
 }
 
 /// The model id with which a region is called.
-fn sent(client: &mut Client, id: &str, region: &str) -> String {
+pub(super) fn sent(client: &mut Client, id: &str, region: &str) -> String {
     let forward = forwarded(send(client, id, "converse"));
-    let path = forwarded(signed(client, &forward, region)).headers.get_str(":path").unwrap().to_owned();
+    model_of(&forwarded(signed(client, &forward, region)))
+}
+
+/// The model id in the path of a signed call.
+pub(super) fn model_of(signed: &Forward) -> String {
+    let path = signed.headers.get_str(":path").unwrap();
     crate::encoding::decode(path.split('/').nth(2).unwrap()).unwrap()
 }
 
