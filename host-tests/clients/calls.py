@@ -510,6 +510,18 @@ def suite_steady(url, ca, seconds="4"):
         number += 1
 
 
+def suite_residency(url, ca, *models):
+    """Each model in a path, and in bodies."""
+    runtime, bedrock = client("bedrock-runtime", url, ca), client("bedrock", url, ca)
+    output = {"s3OutputDataConfig": {"s3Uri": "s3://bucket/out/"}}
+    job = dict(jobName="nightly", roleArn="arn:aws:iam::123456789012:role/batch", inputDataConfig={"s3InputDataConfig": {"s3Uri": "s3://bucket/in/"}})
+    for model in models:
+        attempt(f"Converse {model}", lambda: converse(runtime, model))
+        attempt(f"ConverseStream {model}", lambda: converse_stream(runtime, model))
+        attempt(f"StartAsyncInvoke {model}", lambda: answer(runtime.start_async_invoke(modelId=model, modelInput={"inputText": "x"}, outputDataConfig=output)))
+        attempt(f"CreateModelInvocationJob {model}", lambda: answer(bedrock.create_model_invocation_job(modelId=model, outputDataConfig=output, **job)))
+
+
 def suite_four_kinds(url, ca, *models):
     """Each of four operations with a model of its own."""
     runtime = client("bedrock-runtime", url, ca)

@@ -158,6 +158,10 @@ pub(super) fn model(config: &Config, policy: &Policy, named: &str) -> Model {
     }
     if let Ok(id) = commercial {
         because.push(rule(&config.models, id));
+        if policy.residency().is_closed() {
+            let allowed = || format!("`residency` lets a call be sent by {id}");
+            because.push(policy.check_residency(id).map_or_else(|refusal| refusal.to_string(), |()| allowed()));
+        }
     }
     Model { named: named.to_owned(), resolved: policy.resolve_model(named).ok(), because }
 }

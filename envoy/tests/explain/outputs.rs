@@ -95,6 +95,11 @@ fn output_of_a_refused_model_is_golden() {
 }
 
 #[test]
+fn output_of_a_refused_geography_is_golden() {
+    output_is_golden("refused_geography");
+}
+
+#[test]
 fn output_of_a_call_that_no_rule_allows() {
     output_is_golden("no_rule_allows");
 }

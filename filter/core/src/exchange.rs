@@ -257,7 +257,7 @@ impl Exchange {
         self.facts.asked = serving::of_headers(&headers);
         self.facts.project = headers.get_str(pins::PROJECT).map(str::to_owned);
         self.traced = headers.get_str("x-amzn-bedrock-trace").is_some_and(|trace| trace.starts_with("ENABLED"));
-        let call = resolve(call, policy)?;
+        let call = resolve(call, context)?;
         policy.check_described(&call, self.viewer(context.now))?;
         self.edit = self.edit.or_else(|| Edit::of(call.operation, policy));
         let pins = Pins::of(&call, &headers, policy)?;

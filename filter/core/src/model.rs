@@ -1,11 +1,9 @@
 //! Names of models, and the patterns that match them.
 
 use crate::config::{ConfigError, at};
+use crate::geography::GEOGRAPHIES;
 use crate::operation::arn_region;
 use std::collections::BTreeSet;
-
-/// Prefixes of system-defined inference profiles (`us.anthropic.…`).
-const GEOGRAPHIES: &[&str] = &["us-gov", "us", "eu", "apac", "au", "jp", "global", "in", "ca"];
 
 /// A pattern over names, in which `*` matches any run of characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +109,11 @@ pub fn names(id: &str) -> impl Iterator<Item = &str> {
 pub fn without_geography(id: &str) -> Option<&str> {
     let (prefix, rest) = id.split_once('.')?;
     GEOGRAPHIES.contains(&prefix).then_some(rest)
+}
+
+/// `us.anthropic.claude…` → `us`.
+pub(crate) fn geography(id: &str) -> Option<&str> {
+    without_geography(id).and_then(|_| Some(id.split_once('.')?.0))
 }
 
 /// Whether the id says which model runs: a foundation model's id or ARN, or a system-defined inference profile's of a known

@@ -18,6 +18,7 @@ use crate::pins::Pins;
 use crate::policy::{ModelRefusal, Policy};
 use crate::reply::Refusal;
 use crate::request_body::Value;
+use crate::residency::ResidencyRefusal;
 use crate::route::{RegionChoice, RouteClass, point};
 use crate::step::{Context, Forward, RelayedCall};
 use audit::text::visible;
@@ -85,13 +86,14 @@ pub(crate) fn unknown_path(headers: &Headers) -> String {
 }
 
 /// Puts the model that the policy means into the call.
-pub(crate) fn resolve(mut call: Call, policy: &Policy) -> Result<Call, Refusal> {
+pub(crate) fn resolve(mut call: Call, context: Context<'_>) -> Result<Call, Refusal> {
+    let policy = context.policy;
     if policy.hides_model(call.operation) {
         return Err(Refusal::HiddenModel(call.operation));
     }
     let operation = call.operation;
     if let (true, Some(id)) = (operation.names_model(), call.labels.first_mut()) {
-        *id = policy.resolve_model(id)?;
+        *id = policy.resolve_model(id).map_err(|refusal| offered(refusal, operation, context))?;
         if operation == Operation::CountTokens {
             *id = model::of_profile(id).to_owned();
         }
@@ -99,6 +101,18 @@ pub(crate) fn resolve(mut call: Call, policy: &Policy) -> Result<Call, Refusal> 
         *id = policy.to_commercial(id).map_err(ModelRefusal::from)?.to_owned();
     }
     Ok(call)
+}
+
+/// A refusal names another id only if some region offers that.
+fn offered(mut refusal: ModelRefusal, operation: Operation, context: Context<'_>) -> ModelRefusal {
+    if let ModelRefusal::Residency(ResidencyRefusal::Geography { instead, .. }) = &mut refusal {
+        let is_offered = |id: &String| {
+            let mut regions = context.policy.regions();
+            regions.any(|region| choice::serves(operation, Some(id.as_str()), region.name(), context))
+        };
+        *instead = instead.take().filter(is_offered);
+    }
+    refusal
 }
 
 /// The length of the body, if the client announces it.

@@ -22,6 +22,7 @@ use crate::operation::{Operation, OperationGroup, Service, arn_account};
 use crate::quota::OutputRates;
 use crate::region::{self, Region};
 use crate::request_metadata::RequestMetadata;
+use crate::residency::{Residency, ResidencyRefusal};
 use crate::route::{self, Cluster, RouteClass, SERVICES, Subject};
 use crate::rules::{self, Rules};
 use sha2::{Digest, Sha256};
@@ -76,6 +77,7 @@ pub struct Policy {
     pub(crate) api_readers: Option<Readers>,
     pub(crate) govcloud: GovCloud,
     digest: String,
+    residency: Residency,
     govcloud_accounts: Vec<String>,
     /// Whether an id's ARN may be allowed where the id is not: a pattern of models is one of ARNs.
     names_arns: bool,
@@ -134,6 +136,9 @@ pub enum ModelRefusal {
     /// The operator's policy does not allow it.
     #[error("the gateway's policy does not allow model '{0}'")]
     Policy(String),
+    /// It may run elsewhere than the operator allows.
+    #[error(transparent)]
+    Residency(#[from] ResidencyRefusal),
     /// No route class takes a call of this caller to it, or the rules refuse each.
     #[error("the route classes and rules of the gateway do not let this caller call model '{0}'")]
     NoClass(String),
@@ -320,6 +325,7 @@ impl Policy {
                 .as_ref()
                 .map(|api| LambdaApi::compile(api, (config.role, auth)))
                 .transpose()?,
+            residency: Residency::compile(config.residency.as_deref())?,
             govcloud_accounts: accounts(&config.govcloud_accounts)?,
             names_arns: names_arns(config),
             regions,
@@ -394,10 +400,40 @@ impl Policy {
         if !self.allows(id) {
             return Err(ModelRefusal::Policy(id.to_owned()));
         }
+        self.check_residency(id)?;
         match self.rule_that_needs_the_model(id) {
             Some(rule) => Err(ModelRefusal::Unresolved { id: id.to_owned(), rule }),
             None => Ok(id.to_owned()),
         }
+    }
+
+    /// Whether `residency` lets a call be sent by an id. One that hides where it runs has to be listed in `models.allow`.
+    ///
+    /// # Errors
+    /// [`ResidencyRefusal`] says why not.
+    pub fn check_residency(&self, id: &str) -> Result<(), ResidencyRefusal> {
+        let is_vouched = || self.allow.iter().any(|pattern| model::vouches(pattern, id));
+        match self.residency.check(id) {
+            Err(ResidencyRefusal::Hidden(_)) if is_vouched() => Ok(()),
+            Err(ResidencyRefusal::Geography { id, geography, .. }) => {
+                let bare = model::of_profile(&id).to_owned();
+                let has =
+                    self.catalogue.is_some() || self.regions.values().any(|own| own.profiles().contains_key(&bare));
+                let instead = Some(bare).filter(|bare| has && *bare != id);
+                Err(ResidencyRefusal::Geography { id, geography, instead })
+            }
+            other => other,
+        }
+    }
+
+    /// The key `residency`.
+    pub fn residency(&self) -> &Residency {
+        &self.residency
+    }
+
+    /// Whether the gateway may choose a profile.
+    pub(crate) fn allows_profile(&self, id: &str) -> bool {
+        self.allows(id) && self.check_residency(id).is_ok()
     }
 
     /// An id as the Commercial partition has it.
@@ -434,6 +470,7 @@ impl Policy {
     pub fn depends_on_model(&self) -> bool {
         !self.deny.is_empty()
             || !self.allow.iter().any(Pattern::takes_all)
+            || self.residency.is_closed()
             || self.classes.iter().any(RouteClass::depends_on_model)
     }
 
@@ -551,12 +588,15 @@ impl Policy {
     fn check_profiles_are_allowed(&self, config: &Config) -> Result<(), ConfigError> {
         for (name, region) in &self.regions {
             for (id, profile) in region.profiles().iter().filter(|(id, _)| self.allows(id)) {
-                if !self.allows(profile) {
-                    let own = config.regions.get(name).is_some_and(|own| own.inference_profiles.contains_key(id));
-                    let table = if own { format!("regions.{name}.") } else { String::new() };
-                    let problem = format!("the profile '{profile}' of region {name} is refused by `models`");
-                    return Err(at(format!("{table}inference_profiles.{id}"), problem));
-                }
+                let refused = self.allows(profile).then(|| self.check_residency(profile).err());
+                let problem = match refused {
+                    Some(None) => continue,
+                    Some(Some(refusal)) => format!("the profile of region {name} is refused: {refusal}"),
+                    None => format!("the profile '{profile}' of region {name} is refused by `models`"),
+                };
+                let own = config.regions.get(name).is_some_and(|own| own.inference_profiles.contains_key(id));
+                let table = if own { format!("regions.{name}.") } else { String::new() };
+                return Err(at(format!("{table}inference_profiles.{id}"), problem));
             }
         }
         Ok(())

@@ -42,6 +42,7 @@ mod principal;
 mod regions;
 mod replies;
 mod request_metadata;
+mod residency;
 mod roles_anywhere;
 mod rules;
 mod rust_client;

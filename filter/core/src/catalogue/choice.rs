@@ -1,6 +1,7 @@
 //! The id by which a region is called, by what it offers.
 
 use super::offers::{Offer, Offers};
+use crate::geography::{self, GLOBAL};
 use crate::model;
 use crate::names::RegionName;
 use crate::operation::Operation;
@@ -10,9 +11,6 @@ use crate::step::Context;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// The geography whose profiles route to any Commercial region.
-const GLOBAL: &str = "global";
 
 /// The model id as it is sent to a region; `None`: the region does not offer the model. The operator's entries
 /// (`inference_profiles`) win. ARNs stay as they are, and so does every id where no list is known. All that is not listed has an
@@ -46,7 +44,7 @@ pub(crate) fn sent_id<'a>(
     if offer.on_demand() && !context.catalogue.learnt.has(region.name(), id, Some(offer)) {
         return Some(Cow::Borrowed(id));
     }
-    match geography(id, offer, region.name(), catalogue.global, |id| context.policy.allows(id)) {
+    match profile_geography(id, offer, region.name(), catalogue.global, |id| context.policy.allows_profile(id)) {
         Some(geography) => Some(Cow::Owned(format!("{geography}.{id}"))),
         // Bedrock has refused it before, and does so in its own words.
         None => offer.on_demand().then_some(Cow::Borrowed(id)),
@@ -78,8 +76,8 @@ pub(crate) fn by_profile(operation: Operation, id: &str, region: &Region, contex
         return Some(profile.clone());
     }
     let offers = offers_of(region.name(), context)?;
-    let allows = |id: &str| context.policy.allows(id);
-    let geography = geography(bare, offers.find(bare)?, region.name(), catalogue.global, allows)?;
+    let allows = |id: &str| context.policy.allows_profile(id);
+    let geography = profile_geography(bare, offers.find(bare)?, region.name(), catalogue.global, allows)?;
     Some(format!("{geography}.{bare}"))
 }
 
@@ -106,14 +104,14 @@ fn bare_of(id: &str) -> Option<&str> {
 }
 
 /// The geography of the profile by which a region is called for a bare id; `None`: by none that `allows`.
-fn geography<'a>(
+fn profile_geography<'a>(
     id: &str,
     offer: Offer<'a>,
     region: &RegionName,
     global: bool,
     allows: impl Fn(&str) -> bool,
 ) -> Option<&'a str> {
-    let order = order_of(region.as_str());
+    let order = geography::of_region(region.as_str());
     let place = |geography: &str| match geography {
         GLOBAL => global.then_some(usize::MAX),
         other => order.iter().position(|known| *known == other),
@@ -121,24 +119,6 @@ fn geography<'a>(
     let allowed = offer.geographies().filter(|geography| allows(&format!("{geography}.{id}")));
     let placed = allowed.filter_map(|geography| Some((place(geography)?, geography)));
     placed.min_by_key(|(place, _)| *place).map(|(_, geography)| geography)
-}
-
-/// The geographies that a region is in, in the order in which their profiles are taken. Others are not taken, though the region may
-/// list them: such a profile runs calls elsewhere, as `us` does those from Canada.
-/// (<https://docs.aws.amazon.com/bedrock/latest/userguide/inference-profiles-support.html>)
-fn order_of(region: &str) -> &'static [&'static str] {
-    match region {
-        "ap-northeast-1" | "ap-northeast-3" => &["jp", "apac"],
-        "ap-southeast-2" | "ap-southeast-4" => &["au", "apac"],
-        "ap-south-1" | "ap-south-2" => &["in", "apac"],
-        _ => match region.split('-').next() {
-            Some("us") => &["us"],
-            Some("ca") => &["ca"],
-            Some("eu") => &["eu"],
-            Some("ap") => &["apac"],
-            _ => &[],
-        },
-    }
 }
 
 /// What a region offers: by its last poll, else by the document's snapshot.

@@ -66,6 +66,10 @@ pub struct Config {
     /// Which models may be called.
     #[serde(default, skip_serializing_if = "is_default")]
     pub models: Models,
+    /// The geographies by whose inference profiles calls may be sent: `us`, `eu`, `apac`, `au`, `jp`, `in`, `ca`, `global`. An
+    /// empty list: by none, so that each call runs in the region that it is sent to. Any if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub residency: Option<Vec<String>>,
     /// Numbers of the operator's accounts in GovCloud. An ARN of one of them names nothing in Commercial Bedrock, and is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub govcloud_accounts: Vec<String>,

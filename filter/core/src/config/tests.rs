@@ -34,7 +34,7 @@ fn full() -> Value {
             "hosts": {"dx": {"bedrock": "bedrock.us-west-2.api.aws"}}}},
         "inference_profiles": {"c.d": "us.c.d"}, "catalogue": {"refresh_seconds": 60, "global": true, "cluster": "polls",
             "snapshot": {"us-east-1": {"on_demand": ["a.b"], "profiles": ["us.c.d"]}}}, "aliases": {"e": "c.d"}, "models": {"allow": ["c*"], "deny": ["*x"]},
-        "govcloud_accounts": ["111122223333"], "headers": {"allow": ["x-amzn-bedrock-new"]},
+        "residency": ["us"], "govcloud_accounts": ["111122223333"], "headers": {"allow": ["x-amzn-bedrock-new"]},
         "request_metadata": {"caller": "{principal}"},
         "optional_operations": ["batch_jobs", "agent_runtime"],
         "gateway_api": {"principals": ["operator"], "govcloud": {"us-gov-west-1": {"on_demand": ["a.b"], "profiles": ["us-gov.c.d"]}}},

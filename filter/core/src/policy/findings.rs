@@ -3,6 +3,7 @@
 use super::Policy;
 use crate::config::{ConfigError, at, nearest};
 use crate::credentials::source::DEFAULT;
+use crate::geography::GLOBAL;
 use crate::model::Pattern;
 use crate::names::RegionName;
 use crate::route;
@@ -41,6 +42,9 @@ impl Policy {
             let problem = self.check_operation(operation).err()?;
             Some(at(key, problem))
         }));
+        if self.catalogue.as_ref().is_some_and(|catalogue| catalogue.global) && !self.residency.lists(GLOBAL) {
+            findings.push(at("catalogue.global", "chooses no profile: `residency` does not list `global`"));
+        }
         if self.allow.iter().all(|allow| self.deny.iter().any(|deny| deny.covers(allow))) {
             findings.push(at("models.deny", "no model is left: each pattern in `models.allow` is denied"));
         } else {

@@ -317,3 +317,37 @@ fn a_call_without_a_catalogue_copies_nothing() {
     let id = choice::sent_id(Operation::Converse, "a.b", region, context);
     assert!(matches!(id, Some(Cow::Borrowed("a.b"))));
 }
+
+#[test]
+fn residency_confines_every_choice() {
+    let name = "ap-northeast-1";
+    let all =
+        offers(&[("a.b", &["INFERENCE_PROFILE"]), ("a.own", &["ON_DEMAND"])], &["jp.a.b", "apac.a.b", "global.a.b"]);
+    for (residency, wanted) in [
+        (json!(["jp", "apac", "global"]), "jp"),
+        (json!(["apac", "global"]), "apac"),
+        (json!(["global"]), "global"),
+        (json!(["us"]), ""),
+        (json!([]), ""),
+    ] {
+        let extra = json!({"residency": residency, "catalogue": {"cluster": "polls", "global": true}});
+        let mut client = client(policy(&[name], extra), &[(name, all.clone())]);
+        if wanted.is_empty() {
+            assert_refused(send(&mut client, "a.b", "converse"), &["'a.b'", name]);
+        } else {
+            assert_eq!(sent(&mut client, "a.b", name), format!("{wanted}.a.b"));
+        }
+        assert_eq!(sent(&mut client, "a.own", name), "a.own");
+        for geography in ["jp", "apac", "global"] {
+            let id = format!("{geography}.a.b");
+            if residency.as_array().unwrap().iter().any(|listed| listed == geography) {
+                assert_eq!(sent(&mut client, &id, name), id);
+                continue;
+            }
+            let (status, error, message) = refused(send(&mut client, &id, "converse"));
+            assert_eq!((status, error), (403, "AccessDeniedException"));
+            assert!(message.contains(&format!("'{id}' may run in {geography}")), "{message}");
+            assert_eq!(message.contains("write 'a.b' instead"), !wanted.is_empty(), "{message}");
+        }
+    }
+}

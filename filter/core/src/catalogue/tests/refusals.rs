@@ -136,7 +136,7 @@ fn other_answers_teach_nothing() {
 }
 
 #[test]
-fn a_refusal_passes_where_no_profile_may_be_sent() {
+fn a_refusal_passes_if_no_profile_may_be_sent() {
     let rules = json!([{"id": "no-us", "effect": "deny", "models": ["us.*"]}]);
     for (extra, profiles, wanted) in [
         (json!({}), &["us.a.b"][..], true),
@@ -145,6 +145,8 @@ fn a_refusal_passes_where_no_profile_may_be_sent() {
         (json!({}), &["eu.a.b", "global.a.b"], false),
         (json!({"catalogue": {"cluster": "polls", "global": true}}), &["global.a.b"], true),
         (json!({"models": {"deny": ["us.*"]}}), &["us.a.b"], false),
+        (json!({"residency": []}), &["us.a.b"], false),
+        (json!({"residency": ["us"]}), &["us.a.b"], true),
         (json!({"rules": rules}), &["us.a.b"], false),
         (json!({"rules": [{"id": "no", "effect": "deny", "models": ["global.*"]}]}), &["us.a.b"], true),
         (json!({"rules": [{"id": "no", "effect": "deny", "mode": "dry_run", "models": ["us.*"]}]}), &["us.a.b"], true),
