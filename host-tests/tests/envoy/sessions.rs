@@ -185,6 +185,33 @@ fn certified_callers_have_own_sessions() {
     callers_have_sessions(&gateway, "CreateSession");
 }
 
+/// The role's trust policy lets in one caller, by a tag of the token that the caller's session is begun with.
+#[test]
+fn a_token_is_tagged_with_its_caller() {
+    let mut credentials = federation();
+    credentials["tags"] = json!({ "environment": "{session}" });
+    let gateway = Gateway::start(9, &credentials, |sources| {
+        sources.change(|account| {
+            let trust = &mut account.commercial.roles[0].trust;
+            let mut policy: Value = serde_json::from_str(trust).unwrap();
+            let mut tagged = policy["Statement"].as_array_mut().unwrap().iter_mut();
+            let tagged = tagged.find(|statement| statement["Action"].to_string().contains("sts:TagSession")).unwrap();
+            let callers = json!(["bedrock-gateway", "spiffe=3A=2F=2Fcorp=2Fa", "b=2Cc"]);
+            tagged["Condition"]["StringEquals"]["aws:RequestTag/environment"] = callers;
+            *trust = policy.to_string();
+        });
+    });
+    let call = |caller: &str| {
+        let header = format!("authorization: {}", gateway.token(caller));
+        let request = format!("GET /foundation-models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{header}\r\n\r\n");
+        gateway.harness.gateway.raw(request.as_bytes()).0
+    };
+    for (caller, wanted) in [("spiffe://corp/a", 200), ("b,c", 200), ("spiffe://corp/b", 503), ("a", 503)] {
+        assert_eq!(call(caller), wanted, "{caller}");
+    }
+    gateway.harness.assert_no_violation();
+}
+
 #[test]
 fn callers_of_a_pod_have_own_sessions() {
     let cluster = Signer::new(Algorithm::Es256, "cluster").unwrap();

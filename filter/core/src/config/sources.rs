@@ -71,7 +71,7 @@ pub enum Credentials {
         #[serde(default = "default_sessions_per_second", skip_serializing_if = "is_default_sessions_per_second")]
         #[cfg_attr(test, schemars(extend("default" = default_sessions_per_second())))]
         sessions_per_second: u32,
-        /// Tags in the token, which the session carries.
+        /// Tags in the token. The value `{session}` is the session's name, which is the caller's with `session: principal`.
         #[serde(default, skip_serializing_if = "is_default")]
         tags: BTreeMap<String, String>,
     },

@@ -7,7 +7,7 @@ use super::call::{Call, CallOutcome};
 use super::create_session::SessionRequest;
 use super::errors;
 use super::identity::{CertificateMaterial, IdentityError, SigningIdentity, Validity};
-use super::provider::{CertificatePlan, ContainerToken, FetchPlan, LocalEndpoint, SecretPlan, TokenPlan};
+use super::provider::{CertificatePlan, ContainerToken, FetchPlan, LocalEndpoint, SecretPlan, TokenPlan, tags_form};
 use super::responses::{self, ResponseError};
 use super::session;
 use super::{Credentials, Fetched, Keys, Secret};
@@ -333,10 +333,12 @@ impl Fetch {
                 let scope = Scope { service: "secretsmanager", region };
                 (Step::Secret, signed(cluster, scope, &extra, body, keys, now)?)
             }
-            (FetchPlan::WebIdentity { token: TokenPlan::GovCloud { cluster, region, form, .. }, .. }, _) => {
+            (FetchPlan::WebIdentity { token, session_name, .. }, _) => {
+                let TokenPlan::GovCloud { cluster, region, form, tags, .. } = token else { return done(fetched, now) };
                 let scope = Scope { service: "sts", region };
                 let extra = [("content-type", FORM)];
-                (Step::Token, signed(cluster, scope, &extra, form.clone(), keys, now)?)
+                let form = format!("{form}{}", tags_form(tags, session_name));
+                (Step::Token, signed(cluster, scope, &extra, form, keys, now)?)
             }
             _ => return done(fetched, now),
         };

@@ -1,6 +1,7 @@
 use super::*;
 use crate::config::{self, Auth};
 use crate::credentials::provider::Provider;
+use crate::credentials::session_name::SessionName;
 use crate::credentials::source::Source;
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime};
@@ -166,6 +167,32 @@ fn a_secret_has_one_of_two_forms() {
     ] {
         let error = read(secret).unwrap_err();
         assert!(error.contains("does not hold either"), "{secret}: {error}");
+    }
+}
+
+/// What the token says of a session is that session's own.
+#[test]
+fn a_token_is_tagged_with_its_session() {
+    let mut source = federation();
+    source["tags"] = json!({"caller": "{session}", "gateway": "a b"});
+    let plan = plan(&source);
+    let answers = [(200, "session"), (200, "role"), (200, KEYS), (200, TOKEN), (200, ROLE_KEYS)];
+    let named = |principal: &str| plan.clone().named(&SessionName::of(principal));
+    for (plan, session, tag) in [
+        (plan.clone(), "bedrock-gateway", "bedrock-gateway"),
+        (named("alice@corp"), "alice%40corp", "alice%40corp"),
+        (named("spiffe://corp/a"), "spiffe%3D3A%3D2F%3D2Fcorp%3D2Fa", "spiffe%3D3A%3D2F%3D2Fcorp%3D2Fa"),
+        // A tag has no commas.
+        (named("a,b"), "a%2Cb", "a%3D2Cb"),
+    ] {
+        let (calls, fetched) = run(&plan, &answers);
+        let (token, role) = (String::from_utf8_lossy(&calls[3].body), String::from_utf8_lossy(&calls[4].body));
+        let tags = format!(
+            "&Tags.member.1.Key=caller&Tags.member.1.Value={tag}&Tags.member.2.Key=gateway&Tags.member.2.Value=a%20b"
+        );
+        assert!(token.ends_with(&tags), "{token}");
+        assert!(role.contains(&format!("&RoleSessionName={session}&")), "{role}");
+        fetched.unwrap();
     }
 }
 

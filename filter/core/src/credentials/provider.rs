@@ -3,12 +3,13 @@
 use super::create_session::SessionRequest;
 use super::identity::{CertificateMaterial, SigningIdentity};
 use super::session_name::SessionName;
-use super::source::{CertificateSource, LocalSource, Role, SecretSource, Source, TokenSource};
+use super::source::{CertificateSource, LocalSource, OF_SESSION, Role, SecretSource, Source, TokenSource};
 use super::{Credentials, Secret};
 use crate::config::{Auth, ConfigError, at};
 use crate::encoding::encode;
 use crate::names::RegionName;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 /// What gives a source's credentials.
 #[derive(Debug)]
@@ -59,8 +60,10 @@ pub enum TokenPlan {
         cluster: String,
         /// Its region.
         region: String,
-        /// The body of GetWebIdentityToken.
+        /// The body of GetWebIdentityToken, without tags.
         form: String,
+        /// The tags of the token, of which a value may be [`OF_SESSION`].
+        tags: BTreeMap<String, String>,
     },
     /// A file, which is read before each exchange, so that a rotation takes effect.
     File {
@@ -248,20 +251,29 @@ fn token(source: &TokenSource, key: &str, lookup: &dyn Fn(&str) -> Option<String
             using: local(using, &format!("{key}.using"), lookup)?,
             cluster: cluster.clone(),
             region: region.clone(),
-            form: token_form(audience, tags),
+            form: token_form(audience),
+            tags: tags.clone(),
         },
         TokenSource::File { cluster } => TokenPlan::File { cluster: cluster.clone() },
     })
 }
 
-fn token_form(audience: &str, tags: &BTreeMap<String, String>) -> String {
-    let mut form = format!(
+fn token_form(audience: &str) -> String {
+    format!(
         "Action=GetWebIdentityToken&Version=2011-06-15&Audience.member.1={}&DurationSeconds={TOKEN_SECONDS}&SigningAlgorithm=RS256",
         encode(audience)
-    );
+    )
+}
+
+/// The tags of a token, as a body of GetWebIdentityToken has them.
+pub(super) fn tags_form(tags: &BTreeMap<String, String>, session_name: &str) -> String {
+    let mut form = String::new();
     for (index, (key, value)) in tags.iter().enumerate() {
-        let nth = index + 1;
-        form += &format!("&Tags.member.{nth}.Key={}&Tags.member.{nth}.Value={}", encode(key), encode(value));
+        // A tag has no commas; each `=` of a session's name begins an escape already.
+        let own = (value == OF_SESSION).then(|| session_name.replace(',', "=2C"));
+        let (nth, value) = (index + 1, own.as_deref().unwrap_or(value));
+        // Writing to a string cannot fail.
+        let _ = write!(form, "&Tags.member.{nth}.Key={}&Tags.member.{nth}.Value={}", encode(key), encode(value));
     }
     form
 }

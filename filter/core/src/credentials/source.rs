@@ -16,6 +16,8 @@ const SESSION_NAME: RangeInclusive<usize> = 2..=64;
 /// No service of AWS's that issues sessions takes more by default.
 const SESSIONS_PER_SECOND: RangeInclusive<u32> = 1..=1000;
 const MAX_TAGS: usize = 50;
+/// The value of a tag that is the session's name.
+pub(super) const OF_SESSION: &str = "{session}";
 const TAG_KEY: RangeInclusive<usize> = 1..=128;
 const TAG_VALUE: RangeInclusive<usize> = 0..=256;
 
@@ -406,8 +408,9 @@ fn check_tags(key: &str, tags: &BTreeMap<String, String>) -> Result<(), ConfigEr
                 "is not a tag key: want 1 to 128 letters, digits, spaces and _.:/=+-@, not beginning with aws:";
             return Err(at(format!("{key}.{name}"), problem));
         }
-        if !TAG_VALUE.contains(&value.chars().count()) || !allowed(value) {
-            let problem = "the tag's value is not allowed: want at most 256 letters, digits, spaces and _.:/=+-@";
+        if value != OF_SESSION && (!TAG_VALUE.contains(&value.chars().count()) || !allowed(value)) {
+            let problem =
+                "the tag's value is not allowed: want at most 256 letters, digits, spaces and _.:/=+-@, or {session}";
             return Err(at(format!("{key}.{name}"), problem));
         }
     }
