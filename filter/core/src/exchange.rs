@@ -29,7 +29,6 @@ use crate::operation::{CallError, Operation};
 use crate::pending::{PendingCall, PreparedCall, Route, content_length, recognise, resolve, unknown_path};
 use crate::pins::{self, Pins};
 use crate::policy::{Policy, Viewer};
-use crate::quota::Demand;
 use crate::reply::{Answer, Refusal, Reply, is_grpc, names_other_charset};
 use crate::request_body::{RequestBody, members};
 use crate::request_metadata::{MetadataProblem, Places, Values};
@@ -43,6 +42,7 @@ use crate::usage::serving;
 use audit::ExchangeFacts;
 use audit::notice::Intent;
 use held::Edit;
+use judge::Asked;
 use sha2::{Digest, Sha256};
 use std::time::{Duration, SystemTime};
 
@@ -64,7 +64,7 @@ pub struct Exchange {
     /// The caller's groups.
     groups: Vec<String>,
     /// What the body asks for, if the rules decide when it is complete.
-    undecided: Option<Box<Demand>>,
+    undecided: Option<Box<Asked>>,
     /// The inference profiles that the rules let the call go by, if they depend on them.
     profiles: Option<Vec<String>>,
     spending: Spending,
@@ -276,7 +276,7 @@ impl Exchange {
         let edits = policy.request_metadata.edits_body(operation);
         let decides = policy.rules.limit_bodies() || members(operation).any(decides);
         let holds = signs || edits || self.lambda || (policy.role == Role::Gateway && decides);
-        self.judge_headers(&call, &pins, Body { bytes: body_bytes, max_tokens: None, awaited: holds }, context)?;
+        self.judge_headers(&call, &pins, Body { bytes: body_bytes, awaited: holds, ..Body::default() }, context)?;
         policy.request_metadata.write_header(operation, self.metadata_values(), &mut headers)?;
         let output_rate = self.model.as_deref().map_or(1, |model| policy.output_rates.of(model));
         self.spending.take(class, self.caller(|| address), operation, output_rate, context)?;

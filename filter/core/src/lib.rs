@@ -24,6 +24,7 @@ pub(crate) mod gateway_api;
 pub(crate) mod geography;
 pub mod handoff;
 pub mod headers;
+pub(crate) mod images;
 pub mod intent;
 pub mod inventory;
 pub mod json_object;

@@ -3,8 +3,9 @@
 //! It reads what `serde_json` reads, but for strings: halves of surrogate pairs pass. Bytes that are not UTF-8 do not: a lenient
 //! reader takes `C1 A1` for an `a`, and would see a key where this one sees none.
 
-/// Keys that are remembered; deeper values are checked, not reported. A guardrail's units are eight keys deep.
-const DEPTH: usize = 8;
+/// Keys that are remembered; deeper values are checked, not reported. An image in a tool's result may be ten keys
+/// deep.
+const DEPTH: usize = 10;
 /// Longest key that is remembered; no longer key is looked for.
 const KEY: usize = 40;
 /// The deepest nesting: a bit for each level says whether it is an object.

@@ -42,6 +42,10 @@ pub struct Rule {
     /// A limit of an `allow`: the most tokens that a call may ask a model to answer. A call that does not say how many is over it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u64>,
+    /// A limit of an `allow`: the most images that a call may show a model. A call whose images have a form that the gateway does not
+    /// know is over it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_images: Option<u32>,
     /// When the rule begins, as RFC 3339 has it (`2026-12-01T00:00:00Z`); it holds from the start if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,

@@ -63,7 +63,7 @@ fn full() -> Value {
         "groups": [{"from": "jwt", "payload": "p", "claim": "groups"}],
         "rules": [{
             "id": "full", "effect": "allow", "mode": "dry_run", "principals": ["p"], "groups": ["g"], "operations": ["Converse"],
-            "models": ["c*"], "regions": ["us-west-2"], "classes": ["full"], "body_bytes": {"max": 5}, "max_tokens": 6,
+            "models": ["c*"], "regions": ["us-west-2"], "classes": ["full"], "body_bytes": {"max": 5}, "max_tokens": 6, "max_images": 7,
             "from": "2026-12-01T00:00:00Z", "until": "2027-01-01T00:00:00Z"
         }]
     });

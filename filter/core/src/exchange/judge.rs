@@ -2,10 +2,12 @@
 
 use super::Exchange;
 use crate::catalogue::choice;
+use crate::images::Images;
 use crate::operation::Call;
 use crate::pending::PendingCall;
 use crate::pins::Pins;
 use crate::policy::Policy;
+use crate::quota::Demand;
 use crate::reply::Refusal;
 use crate::request_body::has_model;
 use crate::route::RouteClass;
@@ -13,6 +15,13 @@ use crate::rules::{Body, Decision, Denial, ModelId, Models, Subject};
 use crate::step::Context;
 use audit::RuleDecision;
 use std::borrow::Cow;
+
+/// What a body asks for, read as it arrives.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    demand: Demand,
+    images: Images,
+}
 
 impl Exchange {
     /// Judges the call by its headers.
@@ -40,8 +49,12 @@ impl Exchange {
 
     /// Reads on in the body.
     pub(super) fn judge_chunk(&mut self, chunk: &[u8], policy: &Policy) {
-        if let Some(demand) = self.undecided.as_mut().filter(|_| policy.rules.limit_tokens()) {
-            demand.feed(chunk);
+        let Some(asked) = &mut self.undecided else { return };
+        if policy.rules.limit_tokens() {
+            asked.demand.feed(chunk);
+        }
+        if policy.rules.limit_images() {
+            asked.images.feed(chunk);
         }
     }
 
@@ -53,10 +66,16 @@ impl Exchange {
         length: u64,
         context: Context<'_>,
     ) -> Result<(), Refusal> {
-        let Some(demand) = self.undecided.take() else { return Ok(()) };
+        let Some(asked) = self.undecided.take() else { return Ok(()) };
         let own = self.model.clone();
         let named = if named.is_empty() { own.as_slice() } else { named };
-        let body = Body { bytes: Some(length), max_tokens: demand.asked(pending.call.operation), awaited: false };
+        let operation = pending.call.operation;
+        let body = Body {
+            bytes: Some(length),
+            max_tokens: asked.demand.asked(operation),
+            images: asked.images.count(operation, pending.call.model()),
+            awaited: false,
+        };
         self.judge((&pending.call, &pending.pins), named, body, context).map(|_| ())
     }
 

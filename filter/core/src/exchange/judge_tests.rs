@@ -280,3 +280,38 @@ fn refuses_a_profile_that_the_catalogue_chooses() {
     client.exchange = Exchange::new("next".to_owned());
     assert_eq!(client.call(&post("/model/a.regional/converse", &[]), "", &[]), RequestStep::AwaitBody);
 }
+
+#[test]
+fn images_are_limited_by_the_body() {
+    let rules = json!([{"id": "two", "effect": "allow", "max_images": 2}]);
+    let block = r#"{"image":{"format":"png","source":{"bytes":"aGk="}}}"#;
+    let body =
+        |count: usize| format!(r#"{{"messages":[{{"role":"user","content":[{}]}}]}}"#, vec![block; count].join(","));
+    for (path, count, allowed) in [
+        ("/model/anthropic.claude-v2/converse", 0, true),
+        ("/model/anthropic.claude-v2/converse", 2, true),
+        ("/model/anthropic.claude-v2/converse-stream", 3, false),
+        ("/model/amazon.nova-pro-v1%3A0/invoke", 2, true),
+        ("/model/amazon.nova-pro-v1%3A0/invoke", 3, false),
+        // Its form is not known.
+        ("/model/meta.llama4-scout-17b-instruct-v1%3A0/invoke", 0, false),
+        ("/model/anthropic.claude-v2/count-tokens", 3, true),
+    ] {
+        for auth in ["sigv4", "bearer"] {
+            let mut client = client_of("gateway", auth, rules.clone());
+            let text = body(count);
+            assert_eq!(client.call(&post(path, &[]), "alice", &[]), RequestStep::AwaitBody, "{path}");
+            let step = client.body(text.as_bytes(), true);
+            if allowed {
+                forwarded(step);
+                continue;
+            }
+            let (status, _, message) = refused(step);
+            let says = "the gateway's rule 'two' allows this call only with a body with at most 2 images";
+            assert!(status == 403 && message.contains(says), "{path}: {message}");
+        }
+    }
+    // A body that is not held is not read.
+    let mut client = client_of("combined", "bearer", rules);
+    assert_eq!(refused(client.call(&post("/model/anthropic.claude-v2/converse", &[]), "alice", &[])).0, 403);
+}

@@ -35,8 +35,11 @@ pub(crate) fn compile(config: &Config) -> Result<Rules, ConfigError> {
         index: Index::new(&rules),
         needs_allow: allows(&|mode| mode == RuleMode::Enforce),
         tries_allow: allows(&|_| true),
-        limits_bodies: rules.iter().any(|rule| rule.body_bytes.is_some() || rule.max_tokens.is_some()),
+        limits_bodies: rules
+            .iter()
+            .any(|rule| rule.body_bytes.is_some() || rule.max_tokens.is_some() || rule.max_images.is_some()),
         limits_tokens: rules.iter().any(|rule| rule.max_tokens.is_some()),
+        limits_images: rules.iter().any(|rule| rule.max_images.is_some()),
         names_models: rules.iter().any(|rule| rule.models.is_some()),
         denies_models: rules
             .iter()
@@ -85,6 +88,7 @@ fn rule_of(rule: &config::Rule, config: &Config, key: &dyn Fn(&str) -> String) -
         classes: rule.classes.clone(),
         body_bytes: rule.body_bytes,
         max_tokens: rule.max_tokens,
+        max_images: rule.max_images,
         from,
         until,
     })
@@ -108,7 +112,11 @@ fn check_names(config: &Config, rule: &config::Rule, key: &dyn Fn(&str) -> Strin
 }
 
 fn check_limits(rule: &config::Rule, key: &dyn Fn(&str) -> String) -> Result<(), ConfigError> {
-    for (name, is_set) in [("body_bytes", rule.body_bytes.is_some()), ("max_tokens", rule.max_tokens.is_some())] {
+    for (name, is_set) in [
+        ("body_bytes", rule.body_bytes.is_some()),
+        ("max_tokens", rule.max_tokens.is_some()),
+        ("max_images", rule.max_images.is_some()),
+    ] {
         if is_set && rule.effect != Effect::Allow {
             return Err(at(key(name), NOT_ALLOW));
         }

@@ -30,6 +30,7 @@ pub struct Rules {
     tries_allow: bool,
     limits_bodies: bool,
     limits_tokens: bool,
+    limits_images: bool,
     names_models: bool,
     denies_models: bool,
 }
@@ -47,6 +48,7 @@ struct Rule {
     classes: Option<Vec<String>>,
     body_bytes: Option<BodyBytes>,
     max_tokens: Option<u64>,
+    max_images: Option<u32>,
     from: Option<SystemTime>,
     until: Option<SystemTime>,
 }
@@ -98,6 +100,8 @@ pub struct Body {
     pub bytes: Option<u64>,
     /// The most tokens that it asks a model to answer.
     pub max_tokens: Option<u64>,
+    /// How many images it shows a model.
+    pub images: Option<u32>,
     /// Whether it is read, and is not complete.
     pub awaited: bool,
 }
@@ -159,6 +163,8 @@ pub enum Limit {
     Bytes(BodyBytes),
     /// `max_tokens`
     Tokens(u64),
+    /// `max_images`
+    Images(u32),
 }
 
 /// Whether a condition is met.
@@ -211,6 +217,11 @@ impl Rules {
     /// Whether some rule limits the tokens that a body asks for.
     pub(crate) fn limit_tokens(&self) -> bool {
         self.limits_tokens
+    }
+
+    /// Whether some rule limits the images of a body.
+    pub(crate) fn limit_images(&self) -> bool {
+        self.limits_images
     }
 
     /// What the rules say of a call. It is never [later](Decision::Later) once the body is complete.
@@ -285,6 +296,10 @@ impl fmt::Display for Limit {
             Self::Bytes(BodyBytes { min, max: Some(max) }) => write!(f, "a body of {min} to {max} bytes"),
             Self::Bytes(BodyBytes { min, max: None }) => write!(f, "a body of at least {min} bytes"),
             Self::Tokens(max) => write!(f, "a body that asks for at most {max} tokens (`max_tokens` or its like)"),
+            Self::Images(max) => write!(
+                f,
+                "a body with at most {max} images, in a form that the gateway knows: Converse's, or that of Claude or Nova in InvokeModel"
+            ),
         }
     }
 }
@@ -400,6 +415,12 @@ impl Rule {
             all = all.min(within(call.body.max_tokens, &|tokens| tokens <= max));
             if all == Match::No {
                 return Err(Limit::Tokens(max));
+            }
+        }
+        if let Some(max) = self.max_images.filter(|_| call.runs_model()) {
+            all = all.min(within(call.body.images.map(u64::from), &|images| images <= u64::from(max)));
+            if all == Match::No {
+                return Err(Limit::Images(max));
             }
         }
         Ok(all)

@@ -52,6 +52,9 @@ fn random_rule(random: &mut Random, nth: usize) -> Value {
         rule["max_tokens"] = json!(10);
     }
     if rule["effect"] == "allow" && random.below(6) == 0 {
+        rule["max_images"] = json!(10);
+    }
+    if rule["effect"] == "allow" && random.below(6) == 0 {
         rule["body_bytes"] = json!({"max": 10});
     }
     if random.below(6) == 0 {
@@ -84,7 +87,12 @@ fn random_case(random: &mut Random) -> Case {
         hidden,
         class: random.one(&["any", "private-only"]),
         regions: regions([&["us-east-1"][..], &["us-west-2"], &["us-east-1", "us-west-2"]][random.below(3)]),
-        body: Body { bytes: number(random), max_tokens: number(random), awaited: false },
+        body: Body {
+            bytes: number(random),
+            max_tokens: number(random),
+            images: number(random).map(|images| images as u32),
+            awaited: false,
+        },
         now: NOW + Duration::from_secs(random.below(10) as u64),
     }
 }
@@ -126,6 +134,7 @@ fn oracle(rules: &[crate::config::Rule], case: &Case) -> String {
     let asks = case.operation != Operation::ListFoundationModels;
     let within = |rule: &&crate::config::Rule| {
         rule.max_tokens.is_none_or(|max| !asks || case.body.max_tokens.is_some_and(|tokens| tokens <= max))
+            && rule.max_images.is_none_or(|max| !asks || case.body.images.is_some_and(|images| images <= max))
             && rule.body_bytes.is_none_or(|bounds| case.body.bytes.is_some_and(|bytes| Some(bytes) <= bounds.max))
     };
     let judge = |tried: bool| {
@@ -180,7 +189,7 @@ fn no_body_changes_a_decision() {
         for _ in 0..20 {
             let complete = random_case(&mut random);
             let mut early = complete.clone();
-            early.body = Body { max_tokens: None, awaited: true, ..complete.body };
+            early.body = Body { max_tokens: None, images: None, awaited: true, ..complete.body };
             if random.below(2) == 0 {
                 early.body.bytes = None;
             }

@@ -89,7 +89,7 @@ pub(super) fn alice() -> Case {
         hidden: false,
         class: "any",
         regions: regions(&["us-east-1"]),
-        body: Body { bytes: Some(100), max_tokens: Some(50), awaited: false },
+        body: Body { bytes: Some(100), max_tokens: Some(50), images: Some(2), awaited: false },
         now: NOW,
     }
 }
@@ -242,7 +242,8 @@ fn rules_begin_and_end() {
 fn refuses_calls_over_a_limit() {
     let rules = json!([{"id": "small", "effect": "allow", "body_bytes": {"max": 100}, "max_tokens": 50}]);
     let rules = load(&rules).unwrap();
-    let with = |bytes, max_tokens, awaited| Case { body: Body { bytes, max_tokens, awaited }, ..alice() };
+    let with =
+        |bytes, max_tokens, awaited| Case { body: Body { bytes, max_tokens, awaited, ..Body::default() }, ..alice() };
     for (case, wanted) in [
         (with(Some(100), Some(50), false), "allowed by small"),
         (with(Some(101), Some(50), false), "denied by the limit of small"),
@@ -320,6 +321,7 @@ fn mistakes_name_their_key() {
         (json!({"until": "2026-12-01"}), "until", "is not a time"),
         (json!({"from": "2026-12-01T00:00:00Z", "until": "2026-12-01T00:00:00Z"}), "until", "is not after `from`"),
         (json!({"effect": "deny", "max_tokens": 5}), "max_tokens", "is a limit of a rule with `effect: allow`"),
+        (json!({"effect": "deny", "max_images": 5}), "max_images", "is a limit of a rule with `effect: allow`"),
         (json!({"effect": "deny", "body_bytes": {"max": 5}}), "body_bytes", "is a limit"),
         (json!({"body_bytes": {"min": 6, "max": 5}}), "body_bytes", "`max` is less than `min`"),
         (json!({"max_tokens": 0}), "max_tokens", "0 lets nothing through"),
