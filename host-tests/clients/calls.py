@@ -234,6 +234,8 @@ def suite_operations(url, ca):
     attempt("GetMarketplaceModelEndpoint", lambda: answer(bedrock.get_marketplace_model_endpoint(endpointArn=ENDPOINT_ARN)))
     attempt("ListGuardrails", lambda: answer(bedrock.list_guardrails(guardrailIdentifier=ID)))
     attempt("GetGuardrail", lambda: answer(bedrock.get_guardrail(guardrailIdentifier=ID, guardrailVersion="1")))
+    attempt("GetAccountDataRetention", lambda: answer(bedrock.get_account_data_retention()))
+    attempt("GetProject", lambda: answer(bedrock.get_project(projectIdentifier="default")))
     attempt("Converse profile ARN", lambda: converse(runtime, PROFILE_ARN))
     attempt("ConverseStream profile ARN", lambda: converse_stream(runtime, PROFILE_ARN))
     attempt("InvokeModel model ARN", lambda: invoke(runtime, MODEL_ARN, json.dumps({"inputText": "hello there"})))

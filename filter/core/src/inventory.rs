@@ -218,6 +218,11 @@ inventory! {
     GetGuardrail read_only {
         Path "guardrailIdentifier" Guardrail,
     }
+    GetAccountDataRetention read_only {
+    }
+    GetProject read_only {
+        Path "projectIdentifier" Project,
+    }
     CreateModelInvocationJob {
         Body "modelId" Model,
         Body "inputDataConfig.s3InputDataConfig.s3Uri" Bucket,

@@ -151,6 +151,8 @@ operations! {
     GetGuardrail: Bedrock Get "/guardrails/{guardrailIdentifier}" Free "bedrock:GetGuardrail" [
         "guardrailVersion"
     ],
+    GetAccountDataRetention: Bedrock Get "/data-retention" Free "bedrock:GetAccountDataRetention",
+    GetProject: Bedrock Get "/projects/{projectIdentifier}" Free "bedrock:GetProject",
     CreateModelInvocationJob: Bedrock Post "/model-invocation-job" Free "bedrock:CreateModelInvocationJob",
     GetModelInvocationJob: Bedrock Get "/model-invocation-job/{jobIdentifier}" Free "bedrock:GetModelInvocationJob",
     ListModelInvocationJobs: Bedrock Get "/model-invocation-jobs" Free "bedrock:ListModelInvocationJobs" [

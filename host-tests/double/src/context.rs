@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::answer::Answer;
 use super::catalogue::Catalogue;
+use super::retention::Retention;
 use super::sigv4::percent_decode;
 
 /// The creation time of every resource.
@@ -13,6 +14,7 @@ pub(crate) const MADE: &str = "2026-01-02T03:04:05Z";
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
     pub catalogue: &'a Catalogue,
+    pub retention: &'a Retention,
     pub region: &'a str,
     /// As on the wire.
     pub query: &'a str,

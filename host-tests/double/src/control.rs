@@ -102,6 +102,8 @@ pub(crate) fn answer(call: &Call, context: &Context<'_>) -> Result<Answer, Inval
         | Operation::GetMarketplaceModelEndpoint
         | Operation::ListGuardrails
         | Operation::GetGuardrail => resources::answer(call, context)?,
+        Operation::GetAccountDataRetention => context.retention.account(),
+        Operation::GetProject => context.retention.get_project(label, context)?,
         Operation::CreateModelInvocationJob
         | Operation::GetModelInvocationJob
         | Operation::ListModelInvocationJobs

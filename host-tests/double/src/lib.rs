@@ -32,6 +32,7 @@ mod patterns;
 pub mod record;
 mod resources;
 pub mod respond;
+pub mod retention;
 mod server;
 pub mod sigv4;
 #[cfg(test)]
@@ -58,6 +59,7 @@ pub use self::fault::{ListFault, PathFault};
 pub use self::judge::{Endpoints, Verdict};
 pub use self::keyring::Keyring;
 pub use self::record::Received;
+pub use self::retention::Retention;
 pub use self::sigv4::AccessKey;
 
 use self::judge::Rules;
@@ -292,6 +294,7 @@ impl Builder {
             rules,
             catalogue: RwLock::new(Arc::new(catalogue)),
             lists: RwLock::default(),
+            retention: RwLock::default(),
             resources: self.resources,
             records,
             path_name: self.path_name,
@@ -389,6 +392,11 @@ impl Running {
     /// Sets the fault of the lists of models and profiles; [`ListFault::None`] ends it.
     pub fn set_list_fault(&self, fault: ListFault) {
         *self.shared.lists.write().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
+    /// Sets the data retention of the account and its projects, in all of the double's regions.
+    pub fn set_retention(&self, retention: Retention) {
+        *self.shared.retention.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(retention);
     }
 
     /// Ends it.

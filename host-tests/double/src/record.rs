@@ -46,6 +46,8 @@ pub struct Received {
     pub labels: Vec<String>,
     /// What Bedrock would write into its model invocation logs.
     pub request_metadata: BTreeMap<String, String>,
+    /// The data retention mode of a POST call when it arrived: its project's, else its account's, else `default`.
+    pub retention: Option<String>,
     pub verdict: Verdict,
     /// The status of the answer; 0 if there was none.
     pub status: u16,

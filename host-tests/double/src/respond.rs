@@ -17,6 +17,7 @@ use super::invoke::{Prompt, count_tokens};
 use super::operation::{Call, Operation, Service};
 use super::patterns::{is_guardrail, is_guardrail_version, is_project};
 use super::resources::invalid as malformed;
+use super::retention::Retention;
 
 /// Time for sent bytes to arrive before a reset discards them.
 const BEFORE_RESET: Duration = Duration::from_millis(50);
@@ -31,6 +32,7 @@ pub struct Asked<'a> {
     /// The body, `null` if there is none.
     pub body: Result<Value, serde_json::Error>,
     pub catalogue: &'a Catalogue,
+    pub retention: &'a Retention,
     /// The guardrail, its version and the project of headers.
     pub guardrail: Option<&'a str>,
     pub guardrail_version: Option<&'a str>,
@@ -57,6 +59,13 @@ impl Outcome {
     pub fn now(answer: Answer) -> Self {
         Self::Answer(Duration::ZERO, answer)
     }
+}
+
+/// The project that a call names.
+#[must_use]
+pub fn named_project(asked: &Asked<'_>) -> Option<String> {
+    let body = asked.body.as_ref().unwrap_or(&Value::Null);
+    Resources::of(asked, body).project.map(Cow::into_owned)
 }
 
 /// Answers a call, with Bedrock's errors.
@@ -225,14 +234,15 @@ fn answer(
         }
         Operation::CountTokens => count_tokens(model, body)?,
         operation if operation.service() == Service::BedrockAgentRuntime => {
-            let catalogue = asked.catalogue;
-            agent::answer(asked.call, &Context { catalogue, region: asked.region, query: asked.query, body })?
+            agent::answer(asked.call, &context(asked, body))?
         }
-        _ => control::answer(
-            asked.call,
-            &Context { catalogue: asked.catalogue, region: asked.region, query: asked.query, body },
-        )?,
+        _ => control::answer(asked.call, &context(asked, body))?,
     })
+}
+
+fn context<'a>(asked: &Asked<'a>, body: &'a Value) -> Context<'a> {
+    let Asked { catalogue, retention, region, query, .. } = *asked;
+    Context { catalogue, retention, region, query, body }
 }
 
 fn label_of<'a>(asked: &'a Asked<'_>) -> &'a str {

@@ -33,7 +33,8 @@ use super::judge::{Admitted, Rules, Verdict};
 use super::metadata;
 use super::operation::Operation;
 use super::record::{Received, Records};
-use super::respond::{Asked, Outcome, respond};
+use super::respond::{Asked, Outcome, named_project, respond};
+use super::retention::Retention;
 use super::sigv4::WireRequest;
 
 /// Bodies over this many bytes get 413.
@@ -54,6 +55,7 @@ pub(super) struct Shared {
     pub(super) rules: Rules,
     pub(super) catalogue: RwLock<Arc<Catalogue>>,
     pub(super) lists: RwLock<ListFault>,
+    pub(super) retention: RwLock<Arc<Retention>>,
     /// Ids of the account, each with its region.
     pub(super) resources: Vec<(String, String)>,
     pub(super) records: Records,
@@ -287,6 +289,7 @@ async fn exchange(request: Request<Incoming>, session: Session, shared: Arc<Shar
         operation: None,
         labels: Vec::new(),
         request_metadata: BTreeMap::new(),
+        retention: None,
         verdict: Verdict::Aborted,
         status: 0,
     };
@@ -342,19 +345,24 @@ fn settle(
         Ok(entries) => received.request_metadata = entries,
         Err(message) => return Outcome::now(Answer::error(400, "ValidationException", &message)),
     }
-    let outcome = respond(&Asked {
+    let retention = Arc::clone(&shared.retention.read().unwrap_or_else(PoisonError::into_inner));
+    let asked = Asked {
         call: &admitted.call,
         region: &admitted.region,
         query: &received.query,
         accept: received.header("accept").filter(|accept| *accept != "*/*"),
         body: parsed,
         catalogue: &shared.catalogue(),
+        retention: &retention,
         guardrail: received.header("x-amzn-bedrock-guardrailidentifier"),
         guardrail_version: received.header("x-amzn-bedrock-guardrailversion"),
         project: received.header("x-amzn-bedrock-projectidentifier"),
         resources: &shared.resources,
         elapsed: started.elapsed() + shared.delay,
-    });
+    };
+    let mode = retention.effective(named_project(&asked).as_deref()).to_owned();
+    let outcome = respond(&asked);
+    received.retention = (received.method == "POST").then_some(mode);
     shared.spoiled(admitted.call.operation, outcome)
 }
 

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bedrock_double::ListFault;
+use bedrock_double::{ListFault, Retention};
 use serde_json::{Value, json};
 
 use crate::client::{CONTROL, Call, HELLO, Harness, SONNET, events};
@@ -343,4 +343,33 @@ async fn knowledge_bases_check_what_they_are_asked() {
         call.host = "bedrock-agent-runtime.us-east-1.amazonaws.com".to_owned();
         assert_eq!(client.send(&call).await.unwrap().status, status, "{path} {body}");
     }
+}
+
+/// Its modes change while it runs, and each call is marked with the mode that it arrived under.
+#[tokio::test]
+async fn data_retention_is_of_account_and_project() {
+    let harness = Harness::plain();
+    let client = harness.client();
+    let get = |path: &str| Call::get(path);
+    assert_eq!(client.ok(&get("/data-retention")).await.json()["mode"], "inherit");
+    let retention = Retention::of("none", "inherit").project("proj_a", "aws_review");
+    harness.running.set_retention(retention.clone());
+    assert_eq!(client.ok(&get("/data-retention")).await.json()["mode"], "none");
+    let project = client.ok(&get("/projects/proj_a")).await.json();
+    assert_eq!((&project["id"], &project["dataRetention"]), (&json!("proj_a"), &json!({ "mode": "aws_review" })));
+    let arn = project["arn"].as_str().unwrap().replace(':', "%3A").replace('/', "%2F");
+    assert_eq!(client.ok(&get(&format!("/projects/{arn}"))).await.json(), project);
+    for (path, status) in [
+        ("/projects/proj_b".to_owned(), 404),
+        (format!("/projects/{}", arn.replace("us-east-1", "us-west-2")), 404),
+        ("/projects/proj.a".to_owned(), 400),
+    ] {
+        assert_eq!(client.send(&get(&path)).await.unwrap().status, status, "{path}");
+    }
+    harness.running.clear();
+    client.ok(&Call::converse(SONNET)).await;
+    harness.running.set_retention(retention.unreadable(503));
+    assert_eq!(client.send(&get("/data-retention")).await.unwrap().status, 503);
+    let marks: Vec<Option<String>> = harness.running.requests().into_iter().map(|request| request.retention).collect();
+    assert_eq!(marks, [Some("none".to_owned()), None]);
 }
