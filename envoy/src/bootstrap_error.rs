@@ -49,8 +49,13 @@ pub enum BootstrapError {
     )]
     NoCollector(String),
     /// No cluster has the name of the one for polls.
-    #[error("the Envoy configuration has no cluster `{0}`, which `catalogue.cluster` names; leave that key out")]
-    NoPolls(String),
+    #[error("the Envoy configuration has no cluster `{cluster}`, which `{key}` names; leave that key out")]
+    NoPolls {
+        /// The key of the document.
+        key: &'static str,
+        /// The cluster.
+        cluster: String,
+    },
     /// It has no cluster for the relay.
     #[error("the Envoy configuration has no cluster `{0}`, which `stream_relay` names; leave the key out")]
     NoRelay(String),

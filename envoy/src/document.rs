@@ -123,6 +123,9 @@ impl Written {
         if let (Some(catalogue), Some(polls)) = (polled, base.polls()) {
             catalogue.cluster.get_or_insert_with(|| polls.to_owned());
         }
+        if let (Some(retention), Some(polls)) = (&mut config.data_retention, base.polls()) {
+            retention.cluster.get_or_insert_with(|| polls.to_owned());
+        }
         let own = base.collector();
         let collector = own.is_some() && config.audit.as_ref().is_none_or(|audit| Some(audit.cluster.as_str()) == own);
         if let (true, Some(cluster)) = (collector, own) {

@@ -193,13 +193,14 @@ fn difference(old: &Value, new: &Value) -> Option<String> {
 }
 
 /// Keys of a document that Envoy's clusters and routes are made of.
-const RESTART: [&str; 18] = [
+const RESTART: [&str; 20] = [
     "auth",
     "bandwidth_kbps",
     "catalogue",
     "cluster",
     "credential_sets",
     "credentials",
+    "data_retention",
     "dscp",
     "failback_seconds",
     "fips",
@@ -211,6 +212,7 @@ const RESTART: [&str; 18] = [
     "priority",
     "region_weights",
     "regions",
+    "retention",
     "stream_relay",
 ];
 

@@ -179,18 +179,21 @@ fn intents(resources: &mut Value, settings: &Settings) -> Result<(), BootstrapEr
     Ok(())
 }
 
-/// Removes the listener and the cluster of the catalogue's polls, if there are none.
+/// Removes the listener and the cluster of polls, if there are none.
 fn polls(resources: &mut Value, document: &Document) -> Result<(), BootstrapError> {
-    let Some(cluster) = document.config().catalogue.as_ref().and_then(|catalogue| catalogue.cluster.as_ref()) else {
+    let clusters = document.config().poll_clusters();
+    if clusters.is_empty() {
         let other = |name| move |value: &Value| value.get("name").and_then(Value::as_str) != Some(name);
         named(resources, "clusters")?.retain(other(POLLS_CLUSTER));
         named(resources, "listeners")?.retain(other(POLLS_LISTENER));
         return Ok(());
-    };
-    match find(named(resources, "clusters")?, cluster) {
-        Some(_) => Ok(()),
-        None => Err(BootstrapError::NoPolls(cluster.clone())),
     }
+    for (key, cluster) in clusters {
+        if find(named(resources, "clusters")?, cluster).is_none() {
+            return Err(BootstrapError::NoPolls { key, cluster: cluster.to_owned() });
+        }
+    }
+    Ok(())
 }
 
 /// Sets the access log file, and removes the live feed if it is not used.

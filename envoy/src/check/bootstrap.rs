@@ -278,8 +278,8 @@ fn serves(
     if let Some(relay) = &config.stream_relay {
         missing(all, relay, "`stream_relay` names", found);
     }
-    if let Some(polls) = config.catalogue.as_ref().and_then(|catalogue| catalogue.cluster.as_ref()) {
-        missing(all, polls, "`catalogue.cluster` names", found);
+    for (key, polls) in config.poll_clusters() {
+        missing(all, polls, &format!("`{key}` names"), found);
     }
     if let Some(audit) = &config.audit {
         missing(all, &audit.cluster, "`audit.cluster` names", found);

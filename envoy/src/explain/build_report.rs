@@ -99,6 +99,7 @@ impl Report {
         let resolved = report.model.as_ref().and_then(|model| model.id.resolved.clone());
         report.classes = run.verdicts(&decision, resolved.as_deref());
         report.rules = run.judgement(&decision, resolved.as_deref());
+        report.notes.extend(run.retention_note(&decision, resolved.as_deref()));
         report.limits = run.class(&decision).map(|class| Limits {
             requests_per_minute: class.limits().requests_per_minute,
             tokens_per_minute: class.limits().tokens_per_minute,

@@ -28,6 +28,7 @@ use super::handoff::Handoff;
 use super::reasons::{self, Verdict};
 use super::record::Record;
 use super::request::Request;
+use super::retention::{self, RegionMode};
 use super::routes::{self, Endpoint, Route};
 use super::rules;
 use super::signature::{SentRequest, Signature, Signer, signature};
@@ -59,8 +60,10 @@ pub struct DryRun<'a> {
     /// Whether the environment has no credentials, and the example is used.
     pub example_key: bool,
     credentials: CredentialStore,
-    /// No region was polled.
+    /// No region was polled for its lists.
     catalogue: CatalogueStore,
+    /// The regions' data retention, as far as it is given.
+    retention: Vec<RegionMode>,
     worker: Worker,
 }
 
@@ -158,7 +161,8 @@ impl<'a> DryRun<'a> {
             now,
             example_key,
             credentials,
-            catalogue: CatalogueStore::default(),
+            catalogue: retention::known(policy, &[], now),
+            retention: Vec::new(),
             worker: Worker::new(1),
         })
     }
@@ -167,6 +171,12 @@ impl<'a> DryRun<'a> {
     #[must_use]
     pub fn in_groups(self, groups: &[String]) -> Self {
         Self { groups: groups.to_vec(), ..self }
+    }
+
+    /// The same with regions of these data retention modes.
+    #[must_use]
+    pub fn with_retention(self, given: &[RegionMode]) -> Self {
+        Self { catalogue: retention::known(self.policy, given, self.now), retention: given.to_vec(), ..self }
     }
 
     fn context(&self) -> Context<'_> {
@@ -292,6 +302,11 @@ impl DryRun<'_> {
     /// The clusters that the call may be sent to.
     pub fn routes(&self, call: &ForwardedCall) -> Vec<Route> {
         routes::routes(self.config, self.policy, self.principal.as_deref(), &call.handoff)
+    }
+
+    /// What the class that took a call demands of the regions' data retention. `model` is the model as resolved.
+    pub fn retention_note(&self, decision: &Decision, model: Option<&str>) -> Option<String> {
+        retention::note(self.class(decision)?, model, &self.retention, self.context())
     }
 
     /// The classes up to the one that took the call, each with its reasons. `model` is the model as resolved.

@@ -16,6 +16,7 @@ pub mod reasons;
 pub mod record;
 pub mod report;
 pub mod request;
+pub mod retention;
 pub mod routes;
 pub mod rules;
 mod shell;
@@ -44,6 +45,7 @@ use dry_run::{DryRun, Lookup};
 use error::ExplainError;
 use path_choice::PathChoice;
 use report::Report;
+use retention::RegionMode;
 use subject::Subject;
 
 const AMZ_DATE: &[BorrowedFormatItem<'_>] = format_description!("[year][month][day]T[hour][minute][second]Z");
@@ -68,6 +70,10 @@ pub struct Explain {
     /// Explain the first attempt in this region.
     #[arg(long, value_name = "REGION")]
     pub region: Option<RegionName>,
+    /// The data retention mode of the account in a region, for classes with `retention`. May be given for each [default: what is
+    /// demanded].
+    #[arg(long = "retention", value_name = "REGION=MODE")]
+    pub retention: Vec<RegionMode>,
     /// Sign for this time, instead of the time in AWS's answer or the current time.
     #[arg(long, value_name = "YYYYMMDDTHHMMSSZ")]
     pub time: Option<AmzDate>,
@@ -144,7 +150,7 @@ impl Explain {
         let principal = self.principal.clone().or(recorded);
         let unnamed = principal.is_none();
         let run = DryRun::new(document.config(), &policy, principal, now, environment).map_err(ExplainError::from)?;
-        let run = run.in_groups(&self.groups);
+        let run = run.in_groups(&self.groups).with_retention(&self.retention);
         let choice = Choice { paths: self.paths.clone(), region: self.region.clone(), aws };
         let mut report = Report::build(&run, &subject, &choice).map_err(ExplainError::from)?;
         if unnamed {

@@ -2,7 +2,7 @@
 
 use filter_core::config::{Config, RegionOrder, RouteClass as Rule};
 use filter_core::names::{PathName, RegionName};
-use filter_core::operation::{RegionScope, Service};
+use filter_core::operation::Service;
 use filter_core::policy::Policy;
 use filter_core::route::{RegionChoice, RouteClass};
 
@@ -43,7 +43,7 @@ pub(super) fn routes(config: &Config, policy: &Policy, principal: Option<&str>, 
     let (Some(class), Some(rule)) = (policy.class(&handoff.class), rule) else { return Vec::new() };
     let mut routes = Vec::new();
     for (first, path_weight) in first_paths(class, rule, principal) {
-        for (choice, region_weight) in first_regions(class, rule, principal, handoff.only_region.as_ref()) {
+        for (choice, region_weight) in first_regions(class, rule, principal, handoff) {
             let cluster = class.cluster(handoff.operation.service(), first, choice);
             let endpoints = class.endpoints(first, choice).into_iter();
             let endpoints = endpoints.filter_map(|(path, region)| endpoint(policy, handoff, path, region)).collect();
@@ -67,27 +67,33 @@ fn first_regions<'a>(
     class: &'a RouteClass,
     rule: &Rule,
     principal: Option<&str>,
-    only: Option<&'a RegionName>,
+    handoff: &'a Handoff,
 ) -> Vec<(RegionChoice<'a>, Option<(u32, u32)>)> {
-    if let Some(only) = only {
+    if let Some(only) = &handoff.only_region {
         return vec![(RegionChoice::Only(only), None)];
     }
+    // The regions that have the data retention that the class demands.
+    let has = |region: &RegionName| handoff.retention.as_ref().is_none_or(|own| own.regions.contains(region));
+    let from = |region| match &handoff.retention {
+        Some(_) => class.among(region, has),
+        None => RegionChoice::From(region),
+    };
+    let regions = || class.regions().iter().filter(|region| has(region));
     if let (true, Some(caller)) = (rule.region_sticky, principal) {
-        let kept = class.choose_region(&RegionScope::Anywhere, || class.regions_for(caller), |_| true);
-        return kept.map(|choice| (choice, None)).into_iter().collect();
+        let kept = class.regions_for(caller).into_iter().find(|region| has(region));
+        return kept.map(|first| (from(first), None)).into_iter().collect();
     }
     if rule.region_order == RegionOrder::Fastest {
-        return class.regions().iter().map(|region| (RegionChoice::From(region), None)).collect();
+        return regions().map(|region| (from(region), None)).collect();
     }
     let weights = rule.region_weights.as_ref();
     let weight = |region: &RegionName| weights.and_then(|weights| weights.get(region)).copied().unwrap_or(0);
-    let weighted: Vec<_> =
-        class.regions().iter().map(|region| (region, weight(region))).filter(|one| one.1 > 0).collect();
+    let weighted: Vec<_> = regions().map(|region| (region, weight(region))).filter(|one| one.1 > 0).collect();
     let sum = weighted.iter().map(|(_, weight)| weight).sum();
     match weighted.as_slice() {
-        [] => class.regions().first().map(|first| (RegionChoice::From(first), None)).into_iter().collect(),
-        [(lone, _)] => vec![(RegionChoice::From(lone), None)],
-        several => several.iter().map(|(region, weight)| (RegionChoice::From(region), Some((*weight, sum)))).collect(),
+        [] => regions().next().map(|first| (from(first), None)).into_iter().collect(),
+        [(lone, _)] => vec![(from(lone), None)],
+        several => several.iter().map(|(region, weight)| (from(region), Some((*weight, sum)))).collect(),
     }
 }
 

@@ -57,6 +57,7 @@ fn document(config: Config, auth: Auth) -> Result<Config, ConfigError> {
         // A sidecar has no internal listener.
         stream_relay: None,
         catalogue: None,
+        data_retention: None,
         auth: Some(auth),
         audit: None,
         // The only caller is the workload itself, without a certificate.

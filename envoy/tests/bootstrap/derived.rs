@@ -339,6 +339,28 @@ fn polls_have_a_listener_where_there_are_some() {
     assert_eq!(cluster(&with, "bedrock-polls")["load_assignment"]["endpoints"].as_array().unwrap().len(), 1);
 }
 
+/// Polls of data retention go the same way, and a class has a cluster for each set of regions that may have its mode.
+#[test]
+fn data_retention_has_polls_and_clusters() {
+    let regions = ["us-east-1", "us-east-2", "us-west-2"];
+    let class = json!({ "name": "any", "paths": ["dx", "vpn"], "regions": regions, "retention": "none" });
+    let mut document = with_classes(&json!([class]));
+    document["regions"] = json!({ "us-east-1": {}, "us-east-2": {}, "us-west-2": {} });
+    document["data_retention"] = json!({});
+    let with = render(&document, &["dx=a:1", "vpn=b:1"]);
+    let text = with.to_string();
+    assert!(text.contains(r#"\"data_retention\": {\n    \"cluster\": \"bedrock-polls\""#), "{text}");
+    let cluster = cluster(&with, "bedrock-runtime.any.us-west-2.us-east-1");
+    assert_eq!(cluster["load_assignment"]["endpoints"].as_array().unwrap().len(), 4);
+    assert!(!cluster["load_assignment"].to_string().contains("us-east-2"), "{cluster}");
+    let all = with["static_resources"]["clusters"].as_array().unwrap();
+    let own = all.iter().filter(|one| one["name"].as_str().unwrap().starts_with("bedrock-runtime.any."));
+    assert_eq!(own.count(), 12);
+    document["data_retention"] = json!({ "cluster": "poll" });
+    let error = try_render(&document, &ALL, &choices()).unwrap_err().to_string();
+    assert!(error.contains("no cluster `poll`, which `data_retention.cluster` names"), "{error}");
+}
+
 /// A retry may have to leave the region only where a class has several paths and regions.
 #[test]
 fn endpoints_say_which_regions_they_replace() {

@@ -7,6 +7,7 @@
 mod differences;
 mod outputs;
 mod requests;
+mod retention;
 mod vectors;
 
 use std::path::{Path, PathBuf};

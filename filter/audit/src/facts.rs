@@ -319,6 +319,9 @@ pub struct AttemptFacts {
     /// The claim `jti` of the web identity token that the session was issued for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_id: Option<String>,
+    /// The data retention mode of the region when the attempt was signed, where its class demands one and the mode is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<String>,
     /// Path and region (`dx/us-east-1`) of the exchange's attempts in order, this one included.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tried: Vec<String>,

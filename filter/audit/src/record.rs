@@ -116,6 +116,9 @@ audit_record! {
     session: Option<String> = Signer(attempt.session),
     /// The claim `jti` of the web identity token that the session was issued for.
     token_id: Option<String> = Signer(attempt.token_id),
+    /// The data retention mode that the last attempt's region had for it (`none`, `aws_review`, `provider_data_share`), as the gateway
+    /// had last read it; null where the class demands none.
+    data_retention: Option<String> = Signer(attempt.retention),
     /// How the route class is audited, if not by the default: `required` or `off`.
     audit: Option<String> = Gateway(exchange.audit.map(|mode| mode.name().to_owned())),
     /// The random id of the worker's VM that handled the call.
@@ -222,6 +225,7 @@ mod tests {
             access_key_id: text("the access key id"),
             session: text("the session"),
             token_id: text("the token id"),
+            retention: text("the retention mode"),
             tried: Vec::new(),
             resigned: None,
             refused_on_demand: Some(119),

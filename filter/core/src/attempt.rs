@@ -8,7 +8,7 @@ pub use on_demand::MAX_REFUSAL;
 use crate::breaker::Breaker;
 use crate::catalogue::choice;
 use crate::clock;
-use crate::config::RegionOrder;
+use crate::config::{RegionOrder, RetentionMode};
 use crate::credentials::id::CredentialId;
 use crate::credentials::store::CredentialStatus;
 use crate::envoy_names::ATTEMPT_PROPERTY;
@@ -18,6 +18,7 @@ use crate::latency::Latency;
 use crate::metrics::{Sample, breaker_opened};
 use crate::names::{PathName, RegionName};
 use crate::reply::Refusal;
+use crate::retention::guard::carries_data;
 use crate::route::RouteClass;
 use crate::step::{Context, Forward, RequestStep};
 use audit::{AttemptFacts, Resigned};
@@ -107,6 +108,7 @@ impl Attempt {
         let region = allowed_regions(class, &handoff).find(|region| region.as_str().as_bytes() == label);
         let region =
             region.and_then(|name| context.policy.region(name.as_str())).ok_or_else(|| foreign("region", label))?;
+        let retention = checked_retention(class, &handoff, region.name(), context)?;
         let previous = input.previous.and_then(|facts| serde_json::from_slice::<AttemptFacts>(facts).ok());
         let previous = previous.unwrap_or_default();
         let id = credential_id(class, &handoff);
@@ -133,7 +135,8 @@ impl Attempt {
         let mut tried = previous.tried;
         tried.push(place(path, region.name()));
         let AttemptFacts { resigned, refused_on_demand, .. } = previous;
-        let facts = AttemptFacts { tried, resigned, refused_on_demand, ..facts };
+        let retention = retention.map(|mode| mode.as_str().to_owned());
+        let facts = AttemptFacts { tried, resigned, refused_on_demand, retention, ..facts };
         let state = to_json(&facts);
         let mut sent = Sent { region: region.name().clone(), handoff, generation, facts, trial: false, timed: None };
         // A body that still streams may never end, so a call with one is not a trial.
@@ -228,12 +231,13 @@ impl Attempt {
             let takes = |breaker: Breaker<'_>| if throttled { breaker.takes_retries() } else { !breaker.hopeless() };
             untried(region) && breaker(region).is_none_or(takes)
         };
+        let retains = |region: &RegionName| checked_retention(class, &sent.handoff, region, context).is_ok();
         // A region that throttles on one path throttles on all.
-        let stay = !throttled && takes(&sent.region);
+        let stay = !throttled && takes(&sent.region) && retains(&sent.region);
         let serves =
             |region: &RegionName| choice::serves(sent.handoff.operation, sent.handoff.model(), region, context);
         let others = allowed_regions(class, &sent.handoff).filter(|region| **region != sent.region);
-        let mut others = others.filter(|region| serves(region));
+        let mut others = others.filter(|region| serves(region) && retains(region));
         let retry = stay || others.any(takes);
         let leave = (retry && !stay).then(|| sent.region.clone());
         RetryDecision { retry, leave, samples, ..RetryDecision::default() }
@@ -316,7 +320,23 @@ fn credential_id(class: &RouteClass, handoff: &Handoff) -> CredentialId {
 
 /// The regions of its class that the call may go to.
 fn allowed_regions<'a>(class: &'a RouteClass, handoff: &'a Handoff) -> impl Iterator<Item = &'a RegionName> {
-    class.regions().iter().filter(|region| handoff.only_region.as_ref().is_none_or(|only| only == *region))
+    let admitted = |region: &RegionName| handoff.retention.as_ref().is_none_or(|admitted| admitted.has(region));
+    let only = |region: &RegionName| handoff.only_region.as_ref().is_none_or(|only| only == region);
+    class.regions().iter().filter(move |region| only(region) && admitted(region))
+}
+
+/// The data retention mode of the region that an attempt goes to, if its class demands one.
+fn checked_retention(
+    class: &RouteClass,
+    handoff: &Handoff,
+    region: &RegionName,
+    context: Context<'_>,
+) -> Result<Option<RetentionMode>, Refusal> {
+    if class.retention().is_none() || !carries_data(handoff.operation) {
+        return Ok(None);
+    }
+    let admitted = handoff.retention.as_ref().ok_or(Refusal::NotPassed("no data retention in the handoff"))?;
+    admitted.check(class, region, handoff.model(), context)
 }
 
 /// `dx/us-east-1`.

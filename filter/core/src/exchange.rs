@@ -270,7 +270,9 @@ impl Exchange {
         self.facts.audit = mode_fact(class.audit());
         self.intent = IntentState::of(class.audit());
         // Without a signature the body need not be held, if it decides nothing. A WasmPlugin of Istio cannot hold it.
-        let decides = |member: &'static Member| member.names == Names::Model || class.regions().len() > 1;
+        let decides = |member: &'static Member| {
+            member.names == Names::Model || class.regions().len() > 1 || class.retention().is_some()
+        };
         let signs = policy.auth != Auth::Bearer;
         let operation = call.operation;
         let edits = policy.request_metadata.edits_body(operation);

@@ -69,6 +69,7 @@ fn a_call_goes_from_headers_to_signature() {
             access_key_id: Some("AKIDEXAMPLE".to_owned()),
             session: Some("arn:aws:sts::111122223333:assumed-role/bedrock-gateway/test".to_owned()),
             token_id: Some("the-token-id".to_owned()),
+            retention: None,
             tried,
             resigned: None,
             refused_on_demand: None,

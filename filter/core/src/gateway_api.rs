@@ -14,6 +14,7 @@ use crate::names::{PathName, RegionName};
 use crate::operation::CallError;
 use crate::policy::Viewer;
 use crate::reply::Answer;
+use crate::retention::guard;
 use crate::route::RouteClass;
 use crate::shared::millis;
 use crate::step::Context;
@@ -62,6 +63,10 @@ struct Class<'a> {
     regions: &'a [RegionName],
     /// Its source of credentials.
     credentials: &'a str,
+    /// The data retention mode of each of its regions, if it demands one: `none`, `aws_review`, `provider_data_share`, `default` (each
+    /// model's own) or `unresolved` (not known).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_retention: Option<BTreeMap<&'a str, &'static str>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -170,6 +175,7 @@ fn status<'a>(principal: Option<&str>, context: Context<'a>) -> Status<'a> {
                 paths: class.paths(),
                 regions: class.regions(),
                 credentials: class.credentials(),
+                data_retention: guard::modes(class, context),
             })
             .collect(),
         regions: regions.into_iter().map(region).collect(),

@@ -11,6 +11,7 @@ use crate::names::RegionName;
 use crate::operation::{Operation, Service};
 use crate::region::Region;
 use crate::reply::Refusal;
+use crate::retention::guard::Admitted;
 use crate::sigv4::{self, Scope, Unsigned};
 use crate::step::{Context, Forward};
 use audit::AttemptFacts;
@@ -50,6 +51,9 @@ pub struct Handoff {
     /// The inference profiles that may be sent; absent if no rule depends on the profile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) profiles: Option<Vec<String>>,
+    /// What its class demands of the regions' data retention, if the call carries data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) retention: Option<Admitted>,
 }
 
 impl Handoff {

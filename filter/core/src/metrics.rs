@@ -157,6 +157,27 @@ pub fn catalogue_polled(region: &str, success: bool) -> Sample {
     Sample { name: format!("{metric};region={region}"), kind: Kind::Counter, value: 1 }
 }
 
+/// How old what AWS has set for a region's data retention is. `source`: of the credentials that read it.
+pub fn retention_age(source: &str, region: &str, age: Duration) -> Sample {
+    Sample {
+        name: format!("bedrock_retention_age_seconds;source={source};region={region}"),
+        kind: Kind::Gauge,
+        value: age.as_secs(),
+    }
+}
+
+/// Whether a region's data retention mode is this one.
+pub fn retention_mode(source: &str, region: &str, mode: &str, current: bool) -> Sample {
+    let name = format!("bedrock_retention_mode;source={source};region={region};type={mode}");
+    Sample { name, kind: Kind::Gauge, value: u64::from(current) }
+}
+
+/// A poll of a region's data retention ended.
+pub fn retention_polled(source: &str, region: &str, success: bool) -> Sample {
+    let metric = if success { "bedrock_retention_polls" } else { "bedrock_retention_failures" };
+    Sample { name: format!("{metric};source={source};region={region}"), kind: Kind::Counter, value: 1 }
+}
+
 /// How far the machine's clock is off in either direction, in milliseconds.
 pub fn clock_offset(offset_ms: i64) -> Sample {
     Sample { name: "bedrock_clock_offset_ms".to_owned(), kind: Kind::Gauge, value: offset_ms.unsigned_abs() }

@@ -19,6 +19,7 @@ use crate::policy::{ModelRefusal, Policy};
 use crate::reply::Refusal;
 use crate::request_body::Value;
 use crate::residency::ResidencyRefusal;
+use crate::retention::guard::{Admitted, Guard};
 use crate::route::{RegionChoice, RouteClass, point};
 use crate::step::{Context, Forward, RelayedCall};
 use audit::text::visible;
@@ -43,6 +44,8 @@ pub(crate) struct PreparedCall {
     headers: Headers,
     route: Route,
     scope: RegionScope,
+    /// Ids of the projects that it names, without the default one.
+    projects: Vec<String>,
     /// In hexadecimal; absent if no signature needs it.
     body_sha256: Option<String>,
     /// In bytes; absent if it is not known.
@@ -59,6 +62,17 @@ pub(crate) struct Route {
     /// What decides its region by weight.
     region_key: String,
     call_id: String,
+}
+
+/// Where a call goes.
+#[derive(Debug)]
+struct Destination {
+    /// The cluster that tries it.
+    cluster: String,
+    /// The only region that may serve it.
+    only_region: Option<RegionName>,
+    /// What it leaves with, if its class demands something of the regions' data retention.
+    retention: Option<Admitted>,
 }
 
 // === recognition ===
@@ -138,18 +152,20 @@ impl Route {
         Ok(Self { class, credentials, first, region_key, call_id: call_id.to_owned() })
     }
 
-    /// The cluster that tries the call, and the only region that may serve it.
-    fn cluster(
+    /// Where the call goes.
+    fn destination(
         &self,
         call: &Call,
-        scope: &RegionScope,
+        (scope, projects): (&RegionScope, &[String]),
         context: Context<'_>,
-    ) -> Result<(String, Option<RegionName>), Refusal> {
+    ) -> Result<Destination, Refusal> {
         let class = context.policy.class(&self.class).ok_or(Refusal::NoRouteClass)?;
         let admits = |region: &str| {
             call.model().is_none_or(|model| Breaker::new(context.shared, region, model, context.now).admits())
         };
         let asked = (call.operation, call.model());
+        let guard = Guard::of(class, asked, projects, context);
+        let retains = |region: &RegionName| guard.as_ref().is_none_or(|guard| guard.admits(region));
         let serves = |region: &RegionName| {
             choice::serves(asked.0, asked.1, region, context) && !age::is_too_old(class, asked, region, context)
         };
@@ -162,31 +178,47 @@ impl Route {
                 }
                 _ => class.regions_for(&self.region_key),
             };
-            order.retain(|region| serves(region));
+            order.retain(|region| serves(region) && retains(region));
             order
         };
         let mut choice = class.choose_region(scope, order, admits).ok_or_else(|| no_path(class.name()))?;
+        if let Some(guard) = &guard {
+            let (first, candidates): (_, Vec<&RegionName>) = match choice {
+                RegionChoice::Only(only) => (only, vec![only]),
+                RegionChoice::From(first) | RegionChoice::Among(first, _) => (first, class.regions().iter().collect()),
+            };
+            // In the order are only regions that it may go to. Without any, it is the class's first.
+            if !retains(first) {
+                return Err(guard.refusal(&candidates));
+            }
+            if let RegionChoice::From(_) = choice {
+                choice = class.among(first, |region| serves(region) && retains(region));
+            }
+        }
         if let Some(model) = call.model().filter(|_| context.policy.catalogue.is_some()) {
-            let (RegionChoice::From(region) | RegionChoice::Only(region)) = choice;
+            let (RegionChoice::From(region) | RegionChoice::Only(region) | RegionChoice::Among(region, _)) = choice;
             if !serves(region) {
                 let all: Vec<&RegionName> = match choice {
                     RegionChoice::Only(only) => vec![only],
-                    RegionChoice::From(_) => class.regions().iter().collect(),
+                    RegionChoice::From(_) | RegionChoice::Among(..) => class.regions().iter().collect(),
                 };
                 let old = age::refusal(class, asked, &all, context);
                 return Err(old.unwrap_or_else(|| choice::not_offered(model, &all, context)));
             }
             // Failover leads to the class's other regions in their order, and ends where the signer refuses.
             let next = class.regions().iter().find(|other| *other != region);
-            if next.is_some_and(|next| !serves(next)) {
+            if guard.is_none() && next.is_some_and(|next| !serves(next)) {
                 choice = RegionChoice::Only(region);
             }
         }
-        let only_region = match choice {
-            RegionChoice::Only(region) => Some(region.clone()),
-            RegionChoice::From(_) => None,
-        };
-        Ok((class.cluster(call.operation.service(), self.first, choice), only_region))
+        Ok(Destination {
+            cluster: class.cluster(call.operation.service(), self.first, choice),
+            only_region: match choice {
+                RegionChoice::Only(region) => Some(region.clone()),
+                RegionChoice::From(_) | RegionChoice::Among(..) => None,
+            },
+            retention: guard.map(|guard| guard.admitted(class.in_order(choice).into_iter().cloned().collect())),
+        })
     }
 }
 
@@ -227,10 +259,10 @@ impl PendingCall {
 
     fn prepared(self, body_sha256: Option<String>, content_length: Option<u64>) -> PreparedCall {
         let Self { call, headers, route, pins } = self;
-        let scope = pins.scope(&call);
+        let (scope, projects) = (pins.scope(&call), pins.into_projects());
         // A request that has no body by its method announces none.
         let content_length = content_length.filter(|length| *length > 0 || call.operation.method() == Method::Post);
-        PreparedCall { call, headers, route, scope, body_sha256, content_length }
+        PreparedCall { call, headers, route, scope, projects, body_sha256, content_length }
     }
 }
 
@@ -251,8 +283,8 @@ impl PreparedCall {
         credentials: &Credentials,
         context: Context<'_>,
     ) -> Result<Forward, Refusal> {
-        let Self { call, headers, route, scope, body_sha256, content_length } = self;
-        let (cluster, only_region) = route.cluster(&call, &scope, context)?;
+        let Self { call, headers, route, scope, projects, body_sha256, content_length } = self;
+        let Destination { cluster, only_region, retention } = route.destination(&call, (&scope, &projects), context)?;
         let (Call { operation, labels, query }, Route { class, credentials: id, .. }) = (call, route);
         let relay = context.policy.stream_relay.as_deref().filter(|_| operation.streams());
         let relayed = relay.map(|_| exchange_id.to_owned());
@@ -267,6 +299,7 @@ impl PreparedCall {
             content_length,
             relayed,
             profiles,
+            retention,
         };
         let mut forward = if context.policy.role == Role::Combined {
             sign_here(&handoff, &headers, credentials, context)?

@@ -6,11 +6,15 @@ use crate::model::GovCloudId;
 use crate::operation::{Call, RegionScope, arn_region};
 use crate::policy::Policy;
 use crate::reply::Refusal;
+use crate::retention::guard::project_id;
+use crate::retention::setting::DEFAULT_PROJECT;
 
 /// Headers that name a resource of the account.
 const RESOURCES: [&str; 2] = ["x-amzn-bedrock-guardrailidentifier", PROJECT];
 /// The one that names a project.
 pub(crate) const PROJECT: &str = "x-amzn-bedrock-projectidentifier";
+/// The member and the parameter that name one.
+const PROJECT_MEMBER: &str = "projectIdentifier";
 
 /// What ties a call to a region. A resource exists in one region: in another one Bedrock does not find it.
 #[derive(Debug, Default)]
@@ -19,6 +23,8 @@ pub(crate) struct Pins {
     region: Option<(String, String)>,
     /// Whether there is an id without a region.
     resource: bool,
+    /// Ids of the projects that it names, without the default one.
+    projects: Vec<String>,
 }
 
 impl Pins {
@@ -57,7 +63,10 @@ impl Pins {
     pub(crate) fn resource(&mut self, place: &str, id: &str, policy: &Policy) -> Result<(), Refusal> {
         check_commercial(policy, place, id)?;
         // The project of calls that name none is in each region; AWS gives no other resource this id.
-        self.resource |= id != "default";
+        self.resource |= id != DEFAULT_PROJECT;
+        if [PROJECT, PROJECT_MEMBER].contains(&place) && project_id(id) != DEFAULT_PROJECT {
+            self.projects.push(project_id(id).to_owned());
+        }
         self.arn(place, id)
     }
 
@@ -75,6 +84,11 @@ impl Pins {
                 Ok(())
             }
         }
+    }
+
+    /// The projects that the call names.
+    pub(crate) fn into_projects(self) -> Vec<String> {
+        self.projects
     }
 
     /// Which regions can serve the call.

@@ -23,6 +23,7 @@ use crate::quota::OutputRates;
 use crate::region::{self, Region};
 use crate::request_metadata::RequestMetadata;
 use crate::residency::{Residency, ResidencyRefusal};
+use crate::retention::rules::RetentionRules;
 use crate::route::{self, Cluster, RouteClass, SERVICES, Subject};
 use crate::rules::{self, Rules};
 use sha2::{Digest, Sha256};
@@ -66,6 +67,8 @@ pub struct Policy {
     pub audit: Option<Collector>,
     /// What is asked of the regions' lists, if they are polled.
     pub catalogue: Option<CatalogueRules>,
+    /// How the regions' data retention is polled and judged, if a class demands something of it.
+    pub retention: Option<RetentionRules>,
     /// How long a call waits for the first credentials.
     pub credentials_wait: Duration,
     /// Headers that cross besides the known ones.
@@ -179,7 +182,6 @@ impl CatalogueRules {
 
     fn compile(catalogue: &config::Catalogue, document: &Config) -> Result<Self, ConfigError> {
         let (config, regions) = (catalogue, &document.regions);
-        let stream_relay = document.stream_relay.as_deref();
         if document.role == Role::Combined {
             let problem = "role `combined` has no signer that could sign a poll: leave the key out";
             return Err(at("catalogue", problem));
@@ -196,12 +198,7 @@ impl CatalogueRules {
         }
         let cluster = config.cluster.as_deref().unwrap_or_default();
         if polls {
-            check_own_cluster("catalogue.cluster", cluster)?;
-            // A poll would enter its own VM again, by the filter of that listener.
-            if stream_relay == Some(cluster) {
-                let problem = "is the cluster of `stream_relay`: polls need a listener of their own";
-                return Err(at("catalogue.cluster", problem));
-            }
+            check_poll_cluster("catalogue.cluster", cluster, document)?;
         }
         let refresh = polls.then(|| Duration::from_secs(config.refresh_seconds.into()));
         let mut snapshot = BTreeMap::new();
@@ -223,6 +220,23 @@ impl CatalogueRules {
         }
         Ok(Self { refresh, global: config.global, cluster: cluster.to_owned(), snapshot })
     }
+}
+
+/// Refuses a cluster through which no polls can go.
+fn check_poll_cluster(key: &str, name: &str, document: &Config) -> Result<(), ConfigError> {
+    check_own_cluster(key, name)?;
+    // A poll would enter its own VM again, by the filter of that listener.
+    if document.stream_relay.as_deref() == Some(name) {
+        return Err(at(key, "is the cluster of `stream_relay`: polls need a listener of their own"));
+    }
+    Ok(())
+}
+
+fn retention(config: &Config) -> Result<Option<RetentionRules>, ConfigError> {
+    let Some(own) = &config.data_retention else { return Ok(None) };
+    let rules = RetentionRules::compile(own, config)?;
+    check_poll_cluster("data_retention.cluster", &rules.cluster, config)?;
+    Ok(Some(rules))
 }
 
 /// The accounts that are GovCloud's.
@@ -314,6 +328,7 @@ impl Policy {
             credential_sources,
             audit: config.audit.as_ref().map(Collector::compile).transpose()?,
             catalogue: config.catalogue.as_ref().map(|own| CatalogueRules::compile(own, config)).transpose()?,
+            retention: retention(config)?,
             credentials_wait: Duration::from_millis(config.credentials_wait_ms.into()),
             headers: bedrock_headers::compile(&config.headers.allow)?,
             request_metadata: RequestMetadata::compile(config)?,

@@ -118,6 +118,20 @@ pub enum Refusal {
         /// The profile.
         profile: String,
     },
+    /// No region that the call may go to has the data retention that its class demands.
+    #[error(
+        "Route class '{class}' of the gateway demands the data retention mode {wanted}, and the call found the mode {found}. Nothing was sent there."
+    )]
+    Retention {
+        /// The class.
+        class: String,
+        /// The mode, or whose it is.
+        wanted: String,
+        /// The modes of the regions.
+        found: String,
+        /// Whether all of them are known, so that another try makes no difference.
+        known: bool,
+    },
     /// The model is named where the gateway does not look.
     #[error(
         "Access denied: {0} names its model in the body, and the gateway's rules for models are applied before the body arrives."
@@ -335,6 +349,7 @@ impl Refusal {
             | Self::Rule(_)
             | Self::NoRouteClass
             | Self::NoSession { .. }
+            | Self::Retention { known: true, .. }
             | Self::Principal(_) => (403, "AccessDeniedException"),
             Self::NotOffered { .. } => (404, "ResourceNotFoundException"),
             Self::SwitchedProtocols | Self::Answer(_) => (502, "ServiceUnavailableException"),
@@ -354,6 +369,7 @@ impl Refusal {
             | Self::NotOfferedHere { .. }
             | Self::OldCatalogue { .. }
             | Self::OtherProfile { .. }
+            | Self::Retention { known: false, .. }
             | Self::BuffersFull(Full::Process)
             | Self::NoIntent { .. }
             | Self::Host(_)

@@ -57,8 +57,8 @@ pub(super) fn check(object: &Object<'_>, objects: &[Object<'_>], found: &mut Vec
             let Ok(policy) = Policy::parse(text.as_bytes(), None) else { return };
             let mut wanted: Vec<String> = policy.clusters().map(|(_, cluster)| cluster.name).collect();
             if let Ok(config) = Config::parse(text.as_bytes()) {
+                wanted.extend(config.poll_clusters().into_iter().map(|(_, cluster)| cluster.to_owned()));
                 wanted.extend(config.stream_relay);
-                wanted.extend(config.catalogue.and_then(|catalogue| catalogue.cluster));
             }
             for name in wanted.iter().filter(|name| !clusters.contains(&name.as_str())) {
                 let near = did_you_mean(name, clusters.iter().copied());

@@ -15,10 +15,11 @@ pub mod poll;
 
 use crate::metrics::{Sample, catalogue_age, catalogue_models};
 use crate::names::RegionName;
+use crate::polls::{Task, Work, generation};
+use crate::retention::RetentionStore;
 use crate::shared::{Shared, millis};
 use learnt::Learnt;
 use offers::Offers;
-use poll::Work;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,21 +28,29 @@ use std::time::{Duration, SystemTime};
 /// Counts up with each change of a region's lists.
 const GENERATION: &str = "catalogue/generation";
 
+/// The poll of a region's lists.
+pub fn task(region: &RegionName, refresh: Duration) -> Task {
+    let value = lists_key(region);
+    Task { work: format!("{value}/work"), value, generation: GENERATION, refresh }
+}
+
 fn lists_key(region: &RegionName) -> String {
     format!("catalogue/{region}")
 }
 
-fn work_key(region: &RegionName) -> String {
-    format!("catalogue/{region}/work")
+fn polled_at(region: &RegionName, shared: &dyn Shared) -> u64 {
+    Work::of(&task(region, Duration::ZERO), shared).polled_at
 }
 
-/// A VM's copy of what the regions offer.
+/// A VM's copy of what the regions offer, and of how they retain data.
 #[derive(Debug, Default)]
 pub struct CatalogueStore {
     generation: Cell<u64>,
     regions: RefCell<BTreeMap<RegionName, Known>>,
     /// What regions refuse, though they offer it.
     learnt: Learnt,
+    /// The regions' data retention.
+    pub retention: RetentionStore,
 }
 
 /// What is known of a region.
@@ -90,7 +99,7 @@ impl CatalogueStore {
             let known = regions.entry(region.clone()).or_default();
             known.models = offers.len();
             known.offers = Some(Arc::new(offers));
-            known.polled_at = Work::of(region, shared).polled_at;
+            known.polled_at = polled_at(region, shared);
         }
     }
 
@@ -98,21 +107,13 @@ impl CatalogueStore {
     pub fn look(&self, shared: &dyn Shared, now: SystemTime) -> Vec<Sample> {
         let mut samples = Vec::new();
         for (region, known) in &mut *self.regions.borrow_mut() {
-            known.polled_at = Work::of(region, shared).polled_at;
+            known.polled_at = polled_at(region, shared);
             let age = Duration::from_millis(millis(now).saturating_sub(known.polled_at));
             samples.push(catalogue_age(region.as_str(), age));
             samples.push(catalogue_models(region.as_str(), known.models));
         }
         samples
     }
-}
-
-fn generation(value: Option<&[u8]>) -> u64 {
-    value.and_then(|value| value.try_into().ok()).map_or(0, u64::from_le_bytes)
-}
-
-fn next_generation(value: Option<&[u8]>) -> Vec<u8> {
-    generation(value).wrapping_add(1).max(1).to_le_bytes().to_vec()
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ impl Offers {
     }
 
     /// As they are shared.
-    pub(super) fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
 

@@ -8,9 +8,10 @@ mod refusals;
 
 use super::lists::Lists;
 use super::offers::Offers;
-use super::poll::{OPERATIONS, Polls};
+use super::poll::OPERATIONS;
 use super::*;
 use crate::policy::Policy;
+use crate::polls::Polls;
 use crate::shared::tests::Memory;
 use serde_json::{Value, json};
 
@@ -77,10 +78,10 @@ pub(crate) fn store(known: &[(&str, Offers)]) -> CatalogueStore {
 /// The same, after polls at their own times.
 fn store_of<'a>(known: impl Iterator<Item = (&'a str, &'a Offers, u64)>) -> CatalogueStore {
     let (memory, polls, store) = (Memory::default(), Polls::new(1), CatalogueStore::default());
-    let rules = policy(&["us-east-1"], json!({})).catalogue.unwrap();
     for (name, offers, seconds) in known {
-        assert!(polls.due(&region(name), &rules, &memory, at(seconds)));
-        polls.publish(&region(name), offers, &memory, at(seconds));
+        let task = task(&region(name), Duration::from_secs(60));
+        assert!(polls.due(&task, &memory, at(seconds)));
+        polls.publish(&task, offers.as_bytes(), &memory, at(seconds));
         store.follow([region(name)].iter(), &memory);
     }
     store

@@ -9,6 +9,7 @@ mod lambda_api;
 mod locate;
 mod nearest;
 mod read;
+mod retention;
 mod rules;
 mod source_cluster;
 mod sources;
@@ -21,6 +22,7 @@ pub use gateway_api::GatewayApi;
 pub use lambda_api::LambdaApi;
 pub use locate::locate;
 pub use nearest::nearest;
+pub use retention::{DataRetention, ModelRetention, Retention, RetentionMode};
 pub use rules::{Effect, GroupSource, Rule, RuleMode};
 pub use source_cluster::SourceCluster;
 pub use sources::{CertificateSource, Credentials, Signer, Sts, TokenFile};
@@ -60,6 +62,9 @@ pub struct Config {
     /// Which models and inference profiles each region offers, by its own lists. Left out, the gateway does not ask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catalogue: Option<Catalogue>,
+    /// How the regions retain data, for classes with `retention`. Left out, the gateway does not ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_retention: Option<DataRetention>,
     /// Model id by alias: the names that the operator gives.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub aliases: BTreeMap<String, String>,
@@ -328,6 +333,10 @@ pub struct RouteClass {
     /// prompt caches with it. Calls without a principal are distributed one by one.
     #[serde(default, skip_serializing_if = "is_default")]
     pub region_sticky: bool,
+    /// The data retention mode that a region must have for calls of this class. A region with another mode, or without a known one, is
+    /// never called; if none is left, the call is refused. No demand if left out. Needs the document's `data_retention`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
     /// Envoy's routing priority, and with it its circuit breakers' thresholds.
     #[serde(default, skip_serializing_if = "is_default")]
     pub priority: Priority,
@@ -519,6 +528,14 @@ impl Config {
         }
         document.set("role", Json::String(name.to_owned()));
         read::read(&document)
+    }
+
+    /// The clusters that polls go through, each with the key that names it.
+    pub fn poll_clusters(&self) -> Vec<(&'static str, &str)> {
+        let catalogue = self.catalogue.as_ref().and_then(|own| own.cluster.as_deref());
+        let retention = self.data_retention.as_ref().and_then(|own| own.cluster.as_deref());
+        let named = [("catalogue.cluster", catalogue), ("data_retention.cluster", retention)];
+        named.into_iter().filter_map(|(key, cluster)| Some((key, cluster?))).collect()
     }
 
     /// The document as JSON text, without the keys that have their default value.

@@ -28,6 +28,12 @@ fn every_key_is_documented() {
 /// A document with every key.
 fn full() -> Value {
     // `json!` takes so many keys at once.
+    let class = json!({
+        "name": "full", "models": ["*"], "operations": ["Converse"], "principals": ["p"], "streaming": false,
+        "body_bytes": {"min": 1, "max": 2}, "paths": ["dx", "vpn"], "weights": {"dx": 1}, "regions": ["us-west-2"], "region_order": "fastest",
+        "region_weights": {"us-west-2": 1}, "region_sticky": true, "retention": "same", "priority": "high", "dscp": 46, "bandwidth_kbps": 8, "first_byte_timeout_ms": 5000, "catalogue_max_age_seconds": 120,
+        "limits": {"requests_per_minute": 1, "tokens_per_minute": 2, "concurrent_calls": 3}, "credentials": "federated", "session": "principal", "audit": "required"
+    });
     let mut document = json!({
         "role": "gateway", "auth": "sigv4", "fips": true, "failback_seconds": 7, "region": "us-east-1",
         "regions": {"us-east-1": {}, "us-west-2": {"inference_profiles": {"a.b": "us.a.b"},
@@ -39,24 +45,8 @@ fn full() -> Value {
         "optional_operations": ["batch_jobs", "agent_runtime"],
         "gateway_api": {"principals": ["operator"], "govcloud": {"us-gov-west-1": {"on_demand": ["a.b"], "profiles": ["us-gov.c.d"]}}},
         "lambda_api": {"stage": "prod", "region": "us-gov-east-1"},
-        "route_classes": [{
-            "name": "full", "models": ["*"], "operations": ["Converse"], "principals": ["p"], "streaming": false,
-            "body_bytes": {"min": 1, "max": 2}, "paths": ["dx", "vpn"], "weights": {"dx": 1}, "regions": ["us-west-2"], "region_order": "fastest",
-            "region_weights": {"us-west-2": 1}, "region_sticky": true, "priority": "high", "dscp": 46, "bandwidth_kbps": 8, "first_byte_timeout_ms": 5000, "catalogue_max_age_seconds": 120,
-            "limits": {"requests_per_minute": 1, "tokens_per_minute": 2, "concurrent_calls": 3}, "credentials": "federated", "session": "principal", "audit": "required"
-        }],
-        "audit": {"cluster": "audit", "deadline_ms": 11},
-        "output_rates": [{"models": ["c*"], "rate": 2}],
-        "buffers": {"total_bytes": 4, "caller_bytes": 3, "connection_bytes": 2, "calls": 1},
-        "stream_relay": "streams", "max_body_bytes": 9, "credentials_wait_ms": 8,
-        "credentials": {"source": "secrets_manager", "cluster": "c", "secret": "s", "region": "us-gov-west-1",
-            "using": {"source": "container", "cluster": "c"}},
-        "credential_sets": {"federated": {
-            "source": "federation", "using": {"source": "imds", "cluster": "c", "role": "r"},
-            "govcloud": {"cluster": "g", "region": "us-gov-west-1"}, "commercial": {"cluster": "s", "region": "us-east-1"},
-            "role_arn": "arn:aws:iam::123456789012:role/x", "audience": "a", "session_name": "other",
-            "duration_seconds": 900, "sessions_per_second": 7, "tags": {"a": "b"}
-        }}
+        "route_classes": [class],
+        "stream_relay": "streams", "max_body_bytes": 9, "credentials_wait_ms": 8
     });
     let callers = json!({
         "principal": [{"from": "mtls"}, {"from": "jwt", "payload": "p", "claim": "sub"}],
@@ -67,8 +57,25 @@ fn full() -> Value {
             "from": "2026-12-01T00:00:00Z", "until": "2027-01-01T00:00:00Z"
         }]
     });
-    if let (Value::Object(all), Value::Object(callers)) = (&mut document, callers) {
-        all.extend(callers);
+    let others = json!({
+        "credentials": {"source": "secrets_manager", "cluster": "c", "secret": "s", "region": "us-gov-west-1",
+            "using": {"source": "container", "cluster": "c"}},
+        "credential_sets": {"federated": {
+            "source": "federation", "using": {"source": "imds", "cluster": "c", "role": "r"},
+            "govcloud": {"cluster": "g", "region": "us-gov-west-1"}, "commercial": {"cluster": "s", "region": "us-east-1"},
+            "role_arn": "arn:aws:iam::123456789012:role/x", "audience": "a", "session_name": "other",
+            "duration_seconds": 900, "sessions_per_second": 7, "tags": {"a": "b"}
+        }},
+        "data_retention": {"refresh_seconds": 9, "max_age_seconds": 99, "models": [{"models": ["*"], "mode": "aws_review"}],
+            "projects": {"us-west-2": ["proj_a"]}, "cluster": "polls"},
+        "audit": {"cluster": "audit", "deadline_ms": 11},
+        "output_rates": [{"models": ["c*"], "rate": 2}],
+        "buffers": {"total_bytes": 4, "caller_bytes": 3, "connection_bytes": 2, "calls": 1}
+    });
+    for part in [callers, others] {
+        if let (Value::Object(all), Value::Object(part)) = (&mut document, part) {
+            all.extend(part);
+        }
     }
     document
 }

@@ -6,11 +6,12 @@ use crate::config::{Anonymous, ConfigError, at};
 impl Policy {
     /// Classes that restrict named callers, and that a caller leaves by proving no name: its calls are then taken by a class
     /// that allows more. An empty list promises nothing about classes that depend on models.
+    /// And classes that would leave a new account's regions out, whose data retention mode is each model's own.
     pub fn warnings(&self) -> Vec<ConfigError> {
+        let mut warnings: Vec<ConfigError> = self.unstated_retention().into_iter().collect();
         if self.access.anonymous() == Anonymous::Refuse {
-            return Vec::new();
+            return warnings;
         }
-        let mut warnings = Vec::new();
         for (index, class) in self.classes.iter().enumerate().filter(|(_, class)| class.depends_on_principal()) {
             let later = self.classes.iter().skip(index + 1).filter(|other| !other.depends_on_principal());
             let wider = later.filter(|other| other.shares_calls_with(class)).find_map(|other| {
@@ -27,6 +28,16 @@ impl Policy {
             }
         }
         warnings
+    }
+
+    fn unstated_retention(&self) -> Option<ConfigError> {
+        let class = self.classes.iter().find(|class| class.retention().is_some())?;
+        let problem = format!(
+            "without a statement here, a region has no known mode where account and project leave it to the model (`inherit`, as in a new \
+             account, or `default`), and class '{}' does not fail over to it",
+            class.name()
+        );
+        self.retention.as_ref().filter(|rules| !rules.states_models()).map(|_| at("data_retention.models", problem))
     }
 }
 
@@ -62,6 +73,15 @@ mod tests {
         assert_eq!(warnings(json!([private, any]), json!({"anonymous": "refuse"})), Vec::<String>::new());
         assert_eq!(warnings(json!([private]), json!({})), Vec::<String>::new(), "nobody is served");
         assert_eq!(warnings(json!([any, private]), json!({})), Vec::<String>::new(), "a name changes nothing");
+    }
+
+    #[test]
+    fn a_class_that_leaves_new_accounts_out() {
+        let class = json!([{"name": "any", "paths": ["dx"], "retention": "none"}]);
+        let found = warnings(class.clone(), json!({"data_retention": {"cluster": "polls"}}));
+        assert!(found.len() == 1 && found[0].starts_with("data_retention.models: without a statement"), "{found:?}");
+        let stated = json!({"cluster": "polls", "models": [{"models": ["a.*"], "mode": "none"}]});
+        assert_eq!(warnings(class, json!({ "data_retention": stated })), Vec::<String>::new());
     }
 
     #[test]

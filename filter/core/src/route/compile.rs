@@ -5,6 +5,7 @@ use crate::config::{self, AuditMode, Config, ConfigError, Credentials, RegionOrd
 use crate::credentials::source;
 use crate::model::patterns;
 use crate::names::{PathName, RegionName};
+use crate::retention::rules::check_class;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -59,6 +60,9 @@ fn class_of(
     check_region_order(class, &regions, key)?;
     check_conditions(class, key)?;
     check_limits(class, key)?;
+    if class.retention.is_some() {
+        check_class(key("retention"), &regions, config)?;
+    }
     let list = |name: &str, texts: &Option<Vec<String>>| match texts {
         Some(texts) if texts.is_empty() => Err(at(key(name), EMPTY)),
         Some(texts) => patterns(&key(name), texts).map(Some),
@@ -83,6 +87,7 @@ fn class_of(
         region_order: class.region_order,
         region_weights: class.region_weights.clone(),
         region_sticky: class.region_sticky,
+        retention: class.retention,
         priority: class.priority,
         dscp: class.dscp,
         bandwidth_kbps: class.bandwidth_kbps,

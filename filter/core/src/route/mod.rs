@@ -5,13 +5,15 @@
 
 mod compile;
 mod coverage;
+mod region_set;
 mod weights;
 
 pub(crate) use compile::compile;
 pub use compile::{ENVIRONMENT_KEY, environment_order};
 pub(crate) use coverage::{covers_patterns, findings};
+pub use region_set::RegionSet;
 
-use crate::config::{AuditMode, BodyBytes, Dscp, Limits, Priority, RegionOrder, SessionScope};
+use crate::config::{AuditMode, BodyBytes, Dscp, Limits, Priority, RegionOrder, Retention, SessionScope};
 use crate::credentials::id::CredentialId;
 use crate::credentials::session_name::SessionName;
 use crate::model::{self, Pattern};
@@ -51,6 +53,7 @@ pub struct RouteClass {
     region_order: RegionOrder,
     region_weights: Option<BTreeMap<RegionName, u32>>,
     region_sticky: bool,
+    retention: Option<Retention>,
     priority: Priority,
     dscp: Option<Dscp>,
     bandwidth_kbps: Option<u64>,
@@ -82,6 +85,8 @@ pub enum RegionChoice<'a> {
     From(&'a RegionName),
     /// This region only.
     Only(&'a RegionName),
+    /// Several regions of a class with `retention`, but not all, this one first.
+    Among(&'a RegionName, RegionSet),
 }
 
 /// A cluster of Envoy: where the calls of a class to a service are tried, in order.
@@ -114,6 +119,11 @@ impl RouteClass {
     /// Which region a call tries first, where weights do not say it.
     pub fn region_order(&self) -> RegionOrder {
         self.region_order
+    }
+
+    /// What it demands of the regions' data retention.
+    pub fn retention(&self) -> Option<Retention> {
+        self.retention
     }
 
     /// Envoy's routing priority.
@@ -305,6 +315,9 @@ impl RouteClass {
             let _ = match choice {
                 RegionChoice::From(region) => write!(name, ".{region}"),
                 RegionChoice::Only(region) => write!(name, ".only-{region}"),
+                RegionChoice::Among(..) => {
+                    self.in_order(choice).iter().try_for_each(|region| write!(name, ".{region}"))
+                }
             };
         }
         name
@@ -320,10 +333,13 @@ impl RouteClass {
         let from = self.regions.iter().map(RegionChoice::From);
         let only = self.regions.iter().filter(|_| self.regions.len() > 1).map(RegionChoice::Only);
         let choices: Vec<_> = from.chain(only).collect();
+        let sets: Vec<_> = self.sets().collect();
         let mut clusters = Vec::new();
         for service in self.services.iter().copied() {
+            // Calls of others carry nothing that is retained, or stay in one region.
+            let sets = if service == Service::BedrockRuntime { sets.as_slice() } else { &[] };
             for first in firsts() {
-                for choice in &choices {
+                for choice in choices.iter().chain(sets) {
                     let name = self.cluster(service, first, *choice);
                     clusters.push(Cluster { name, service, endpoints: self.endpoints(first, *choice) });
                 }
@@ -337,14 +353,36 @@ impl RouteClass {
     /// the call counted on. A region that throttles is passed over by [`crate::attempt::RetryDecision::leave`].
     pub fn endpoints(&self, first: PathName, choice: RegionChoice<'_>) -> Vec<(PathName, &RegionName)> {
         let paths = self.path_order(first);
-        let regions: Vec<&RegionName> = match choice {
-            RegionChoice::Only(only) => self.regions.iter().filter(|region| *region == only).collect(),
-            RegionChoice::From(from) => {
-                let rest = self.regions.iter().filter(|region| *region != from);
-                self.regions.iter().filter(|region| *region == from).chain(rest).collect()
-            }
+        self.in_order(choice).into_iter().flat_map(|region| paths.iter().map(move |path| (*path, region))).collect()
+    }
+
+    /// The regions of a choice, in the order in which they are tried.
+    pub(crate) fn in_order(&self, choice: RegionChoice<'_>) -> Vec<&RegionName> {
+        let (first, set) = match choice {
+            RegionChoice::Only(only) => return self.regions.iter().filter(|region| *region == only).collect(),
+            RegionChoice::From(from) => (from, RegionSet::of(&self.regions, |_| true)),
+            RegionChoice::Among(from, set) => (from, set),
         };
-        regions.into_iter().flat_map(|region| paths.iter().map(move |path| (*path, region))).collect()
+        let all = || set.members(&self.regions);
+        all().filter(|region| *region == first).chain(all().filter(|region| *region != first)).collect()
+    }
+
+    /// The choices of some of its regions, if it demands something of their data retention. Envoy's clusters are fixed, so there is one
+    /// for each set of regions that may be left: a region with another mode is in none that a call is sent to.
+    fn sets(&self) -> impl Iterator<Item = RegionChoice<'_>> {
+        let regions = self.retention.map_or(&[][..], |_| self.regions.as_slice());
+        let some = RegionSet::all(regions).filter(|set| (2..regions.len()).contains(&set.len()));
+        some.flat_map(move |set| set.members(regions).map(move |first| RegionChoice::Among(first, set)))
+    }
+
+    /// The choice of `first` and of those of its regions that `has` takes, for a class that demands something of their data retention.
+    pub fn among<'a>(&'a self, first: &'a RegionName, has: impl Fn(&RegionName) -> bool) -> RegionChoice<'a> {
+        let set = RegionSet::of(&self.regions, |region| region == first || has(region));
+        match set.len() {
+            1 if self.regions.len() > 1 => RegionChoice::Only(first),
+            length if length == self.regions.len() => RegionChoice::From(first),
+            _ => RegionChoice::Among(first, set),
+        }
     }
 
     fn path_order(&self, first: PathName) -> Vec<PathName> {

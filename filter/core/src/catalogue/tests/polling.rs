@@ -4,11 +4,14 @@ use super::*;
 use crate::attempt::AttemptInput;
 use crate::catalogue::poll::{Poll, PollError, class_of};
 use crate::envoy_names::RELAY_HEADER;
-use crate::policy::CatalogueRules;
 use crate::testing::{context, forwarded, keys};
 
-fn rules() -> CatalogueRules {
-    policy(&["us-east-1"], json!({})).catalogue.unwrap()
+fn follow(store: &CatalogueStore, memory: &Memory) {
+    store.follow([&region("us-east-1")].into_iter(), memory);
+}
+
+fn east() -> Task {
+    task(&region("us-east-1"), Duration::from_secs(60))
 }
 
 /// The path of the poll's next call, which the signer signs for the region.
@@ -108,26 +111,26 @@ fn polls_take_the_first_class_that_lists() {
 
 #[test]
 fn one_worker_polls_and_all_see_it() {
-    let (memory, rules, east) = (Memory::default(), rules(), region("us-east-1"));
+    let (memory, east) = (Memory::default(), east());
     let workers: Vec<(Polls, CatalogueStore)> =
         (1..=4).map(|worker| (Polls::new(worker), CatalogueStore::default())).collect();
-    let due = |seconds| workers.iter().filter(|(polls, _)| polls.due(&east, &rules, &memory, at(seconds))).count();
+    let due = |seconds| workers.iter().filter(|(polls, _)| polls.due(&east, &memory, at(seconds))).count();
     assert_eq!((due(0), due(1)), (1, 0));
     let found = offers(&[("a.b", &["ON_DEMAND"])], &[]);
-    workers[0].0.publish(&east, &found, &memory, at(2));
+    workers[0].0.publish(&east, found.as_bytes(), &memory, at(2));
     for (_, store) in &workers {
-        assert!(store.offers(&east).is_none());
-        store.follow([&east].into_iter(), &memory);
-        assert_eq!(store.offers(&east).as_deref(), Some(&found));
-        assert_eq!(store.age(&east, at(12)), Some(Duration::from_secs(10)));
+        assert!(store.offers(&region("us-east-1")).is_none());
+        follow(store, &memory);
+        assert_eq!(store.offers(&region("us-east-1")).as_deref(), Some(&found));
+        assert_eq!(store.age(&region("us-east-1"), at(12)), Some(Duration::from_secs(10)));
     }
     assert_eq!((due(61), due(62), due(63)), (0, 1, 0));
     // The same lists are new, but no change.
-    workers[0].0.publish(&east, &found, &memory, at(64));
+    workers[0].0.publish(&east, found.as_bytes(), &memory, at(64));
     let (_, store) = &workers[1];
-    let written = memory.get(&lists_key(&east)).unwrap().1;
+    let written = memory.get(&east.value).unwrap().1;
     assert_eq!(written, 1);
-    store.follow([&east].into_iter(), &memory);
+    follow(store, &memory);
     let samples = store.look(&memory, at(65));
     let samples: Vec<(&str, u64)> = samples.iter().map(|sample| (sample.name.as_str(), sample.value)).collect();
     let wanted =
@@ -135,57 +138,57 @@ fn one_worker_polls_and_all_see_it() {
     assert_eq!(samples, wanted);
     // A change is seen, and what was removed has gone.
     assert_eq!(due(200), 1);
-    workers[0].0.publish(&east, &offers(&[("c.d", &[])], &[]), &memory, at(200));
-    store.follow([&east].into_iter(), &memory);
-    let known = store.offers(&east).unwrap();
+    workers[0].0.publish(&east, offers(&[("c.d", &[])], &[]).as_bytes(), &memory, at(200));
+    follow(store, &memory);
+    let known = store.offers(&region("us-east-1")).unwrap();
     assert!(known.find("a.b").is_none() && known.find("c.d").is_some());
 }
 
 #[test]
 fn a_failure_keeps_the_last_lists() {
-    let (memory, rules, east) = (Memory::default(), rules(), region("us-east-1"));
+    let (memory, east) = (Memory::default(), east());
     let (polls, store) = (Polls::new(1), CatalogueStore::default());
-    assert!(polls.due(&east, &rules, &memory, at(0)));
-    polls.publish(&east, &offers(&[("a.b", &["ON_DEMAND"])], &[]), &memory, at(0));
+    assert!(polls.due(&east, &memory, at(0)));
+    polls.publish(&east, offers(&[("a.b", &["ON_DEMAND"])], &[]).as_bytes(), &memory, at(0));
     let (mut now, mut waits) = (60, Vec::new());
     for _ in 0..8 {
         let start = now;
-        while !polls.due(&east, &rules, &memory, at(now)) {
+        while !polls.due(&east, &memory, at(now)) {
             now += 1;
         }
         waits.push(now - start);
-        polls.failed(&east, &rules, &memory, at(now));
+        polls.failed(&east, &memory, at(now));
     }
     assert_eq!(waits, [0, 1, 2, 4, 8, 16, 32, 60], "the longest is the time between two polls");
-    store.follow([&east].into_iter(), &memory);
-    assert!(store.offers(&east).unwrap().find("a.b").is_some());
+    follow(&store, &memory);
+    assert!(store.offers(&region("us-east-1")).unwrap().find("a.b").is_some());
     store.look(&memory, at(now));
-    assert_eq!(store.age(&east, at(now)), Some(Duration::from_secs(now)));
+    assert_eq!(store.age(&region("us-east-1"), at(now)), Some(Duration::from_secs(now)));
 }
 
 #[test]
 fn a_thread_without_the_relay_hands_over() {
-    let (memory, rules, east) = (Memory::default(), rules(), region("us-east-1"));
+    let (memory, east) = (Memory::default(), east());
     let (main, worker) = (Polls::new(1), Polls::new(2));
-    assert!(main.due(&east, &rules, &memory, at(0)) && main.hand_over(&east, &memory));
-    assert!(!main.due(&east, &rules, &memory, at(0)) && worker.due(&east, &rules, &memory, at(0)));
-    worker.publish(&east, &offers(&[("a.b", &[])], &[]), &memory, at(0));
+    assert!(main.due(&east, &memory, at(0)) && main.hand_over(&east, &memory));
+    assert!(!main.due(&east, &memory, at(0)) && worker.due(&east, &memory, at(0)));
+    worker.publish(&east, offers(&[("a.b", &[])], &[]).as_bytes(), &memory, at(0));
     // Later polls are left to the other as well. If it does not poll, this one tries, and fails as others do.
-    assert!(!main.due(&east, &rules, &memory, at(59)));
-    assert!(!main.due(&east, &rules, &memory, at(60)) && !main.due(&east, &rules, &memory, at(61)));
-    assert!(main.due(&east, &rules, &memory, at(62)) && !main.hand_over(&east, &memory));
+    assert!(!main.due(&east, &memory, at(59)));
+    assert!(!main.due(&east, &memory, at(60)) && !main.due(&east, &memory, at(61)));
+    assert!(main.due(&east, &memory, at(62)) && !main.hand_over(&east, &memory));
 }
 
 #[test]
 fn a_worker_that_dies_loses_its_lease() {
-    let (memory, rules, east) = (Memory::default(), rules(), region("us-east-1"));
+    let (memory, east) = (Memory::default(), east());
     let (first, second) = (Polls::new(1), Polls::new(2));
-    assert!(first.due(&east, &rules, &memory, at(0)));
+    assert!(first.due(&east, &memory, at(0)));
     first.extend(&east, &memory, at(5));
-    assert!(!second.due(&east, &rules, &memory, at(16)) && second.due(&east, &rules, &memory, at(17)));
+    assert!(!second.due(&east, &memory, at(16)) && second.due(&east, &memory, at(17)));
     // The first was only slow: the lease is the second's.
-    first.failed(&east, &rules, &memory, at(18));
-    assert!(!Polls::new(3).due(&east, &rules, &memory, at(28)));
+    first.failed(&east, &memory, at(18));
+    assert!(!Polls::new(3).due(&east, &memory, at(28)));
 }
 
 #[test]

@@ -1,0 +1,156 @@
+//! Data retention: which mode each region has, and that no call goes to a region with another one.
+//!
+//! One worker polls a region ([`poll`]) for each source of credentials, since settings are an account's in a region, and shares what
+//! AWS has set ([`setting`]). Each VM keeps a copy ([`RetentionStore`]). By it the gateway chooses regions, and the signer checks
+//! each attempt ([`guard`]).
+
+pub mod guard;
+pub mod poll;
+pub mod rules;
+pub mod setting;
+
+use crate::config::RetentionMode;
+use crate::metrics::{Sample, retention_age, retention_mode};
+use crate::names::RegionName;
+use crate::polls::{Task, Work, generation};
+use crate::shared::{Shared, millis};
+use setting::{DEFAULT_PROJECT, Setting, Settings, Unresolved, resolve};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+/// Counts up with each change of what AWS has set somewhere.
+const GENERATION: &str = "retention/generation";
+/// How far the clocks of two workers may be apart.
+const CLOCKS_MS: u64 = 1000;
+
+/// An account's region: a source of credentials, and a region.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The name of the source.
+    pub source: String,
+    /// The region.
+    pub region: RegionName,
+}
+
+/// A VM's copy of what AWS has set.
+#[derive(Debug, Default)]
+pub struct RetentionStore {
+    generation: Cell<u64>,
+    places: RefCell<BTreeMap<Place, Known>>,
+}
+
+/// What is known of a place.
+#[derive(Debug)]
+struct Known {
+    settings: Settings,
+    /// In milliseconds since 1970.
+    polled_at: u64,
+}
+
+impl Place {
+    /// The poll of its settings.
+    pub(crate) fn task(&self, refresh: Duration) -> Task {
+        let value = format!("retention/{}/{}", self.source, self.region);
+        Task { work: format!("{value}/work"), value, generation: GENERATION, refresh }
+    }
+}
+
+impl RetentionStore {
+    /// Takes what was shared since. Asks for one number while nothing was.
+    pub fn follow<'a>(&self, places: impl Iterator<Item = &'a Place>, shared: &dyn Shared) {
+        let generation = generation(shared.get(GENERATION).map(|(value, _)| value).as_deref());
+        if self.generation.replace(generation) != generation {
+            self.read(places, shared);
+        }
+    }
+
+    /// Takes what was shared.
+    pub fn read<'a>(&self, places: impl Iterator<Item = &'a Place>, shared: &dyn Shared) {
+        for place in places {
+            let task = place.task(Duration::ZERO);
+            let Some(settings) = shared.get(&task.value).and_then(|(value, _)| Settings::read(&value)) else {
+                continue;
+            };
+            let polled_at = Work::of(&task, shared).polled_at;
+            self.places.borrow_mut().insert(place.clone(), Known { settings, polled_at });
+        }
+    }
+
+    /// Takes an account's mode as if it were read, for a gateway that cannot ask.
+    pub fn assume(&self, place: &Place, account: &str, now: SystemTime) {
+        let projects = BTreeMap::from([(DEFAULT_PROJECT.to_owned(), "inherit".to_owned())]);
+        let settings = Settings { account: account.to_owned(), projects };
+        self.places.borrow_mut().insert(place.clone(), Known { settings, polled_at: millis(now) });
+    }
+
+    /// Takes when the places were polled, and gives that to the metrics.
+    pub fn look(&self, max_age: Duration, shared: &dyn Shared, now: SystemTime) -> Vec<Sample> {
+        let mut samples = Vec::new();
+        for (place, known) in &mut *self.places.borrow_mut() {
+            known.polled_at = Work::of(&place.task(Duration::ZERO), shared).polled_at;
+            let (source, region) = (place.source.as_str(), place.region.as_str());
+            let age = Duration::from_millis(millis(now).saturating_sub(known.polled_at));
+            samples.push(retention_age(source, region, age));
+            let current = known.fresh(max_age, now).map_or("unresolved", |settings| settings.label());
+            let labels = RetentionMode::ALL.into_iter().map(RetentionMode::as_str).chain(["default", "unresolved"]);
+            samples.extend(labels.map(|label| retention_mode(source, region, label, label == current)));
+        }
+        samples
+    }
+
+    /// The time since a place's last poll that succeeded.
+    pub(crate) fn age(&self, place: &Place, now: SystemTime) -> Option<Duration> {
+        let polled_at = self.places.borrow().get(place).map(|known| known.polled_at).filter(|at| *at != 0)?;
+        Some(Duration::from_millis(millis(now).saturating_sub(polled_at)))
+    }
+
+    /// The mode of a call in a project of a place; `model` is the mode that its model has by itself.
+    pub(crate) fn mode(
+        &self,
+        place: &Place,
+        project: &str,
+        model: Option<RetentionMode>,
+        (max_age, now): (Duration, SystemTime),
+    ) -> Result<RetentionMode, Unresolved> {
+        let places = self.places.borrow();
+        places.get(place).ok_or(Unresolved::Unread)?.fresh(max_age, now)?.mode(project, model)
+    }
+
+    /// The mode of calls that name no project, for people: `default` is the model's own.
+    pub(crate) fn label(&self, place: &Place, max_age: Duration, now: SystemTime) -> &'static str {
+        let places = self.places.borrow();
+        let fresh = places.get(place).and_then(|known| known.fresh(max_age, now).ok());
+        fresh.map_or("unresolved", Settings::label)
+    }
+}
+
+impl Known {
+    fn fresh(&self, max_age: Duration, now: SystemTime) -> Result<&Settings, Unresolved> {
+        let now = millis(now);
+        let age = Duration::from_millis(now.saturating_sub(self.polled_at));
+        // After a clock was set back, the age is not known.
+        let future = self.polled_at > now.saturating_add(CLOCKS_MS);
+        if self.polled_at == 0 {
+            Err(Unresolved::Unread)
+        } else if future || age > max_age {
+            Err(Unresolved::Stale(age.as_secs()))
+        } else {
+            Ok(&self.settings)
+        }
+    }
+}
+
+impl Settings {
+    fn label(&self) -> &'static str {
+        let Some(project) = self.projects.get(DEFAULT_PROJECT) else { return "unresolved" };
+        match resolve(Setting::of(project), Setting::of(&self.account), None) {
+            Ok(mode) => mode.as_str(),
+            Err(Unresolved::Model) => "default",
+            Err(_) => "unresolved",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! Settings, polls and what follows for calls.
+
+mod calls;
+mod document;
+mod polling;
+
+use super::setting::Settings;
+use super::*;
+use crate::policy::Policy;
+use crate::polls::Polls;
+use crate::shared::tests::Memory;
+use RetentionMode::{AwsReview, None as Zero, ProviderDataShare};
+use serde_json::{Value, json};
+
+pub(super) fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
+}
+
+pub(super) fn region(name: &str) -> RegionName {
+    name.parse().unwrap()
+}
+
+pub(super) fn place(name: &str) -> Place {
+    Place { source: "default".to_owned(), region: region(name) }
+}
+
+pub(super) fn settings(account: &str, projects: &[(&str, &str)]) -> Settings {
+    let projects = projects.iter().map(|(id, mode)| ((*id).to_owned(), (*mode).to_owned())).collect();
+    Settings { account: account.to_owned(), projects }
+}
+
+/// A document with a class of these regions, which demands `retention`.
+pub(super) fn document(retention: &str, regions: &[&str], extra: Value) -> Value {
+    let own: serde_json::Map<String, Value> = regions.iter().map(|region| ((*region).to_owned(), json!({}))).collect();
+    let mut document = json!({
+        "role": "gateway", "regions": own, "data_retention": {"cluster": "polls"},
+        "route_classes": [{"name": "any", "paths": ["dx", "vpn"], "regions": regions, "retention": retention}],
+    });
+    document.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    document
+}
+
+pub(super) fn policy(retention: &str, regions: &[&str], extra: Value) -> Policy {
+    Policy::parse(document(retention, regions, extra).to_string().as_bytes(), None).unwrap()
+}
+
+/// What a worker has read at a time, in a store of its own.
+pub(super) fn store(known: &[(&str, Settings)], read_at: SystemTime) -> RetentionStore {
+    let (memory, store, polls) = (Memory::default(), RetentionStore::default(), Polls::new(1));
+    let places: Vec<Place> = known.iter().map(|(name, _)| place(name)).collect();
+    for (place, (_, settings)) in places.iter().zip(known) {
+        let task = place.task(Duration::from_secs(60));
+        assert!(polls.due(&task, &memory, read_at));
+        polls.publish(&task, &settings.write(), &memory, read_at);
+    }
+    store.follow(places.iter(), &memory);
+    store
+}
+
+/// Every pair of modes, known or not, with and without a statement about the model. The table is written out, as AWS's page
+/// says it: the project's, else the account's, else the model's own.
+#[test]
+fn every_pair_of_modes_is_resolved() {
+    let modes = ["default", "none", "aws_review", "provider_data_share", "inherit", "brand_new"];
+    let fixed = |text: &str| RetentionMode::ALL.into_iter().find(|mode| mode.as_str() == text);
+    for model in [None, Some(Zero), Some(AwsReview), Some(ProviderDataShare)] {
+        for account in modes {
+            for project in modes {
+                let found = settings(account, &[("default", project)]).mode("default", model);
+                let of_model = model.ok_or(Unresolved::Model);
+                let wanted = match (project, account) {
+                    ("none" | "aws_review" | "provider_data_share", _) => Ok(fixed(project).unwrap()),
+                    ("inherit", "none" | "aws_review" | "provider_data_share") => Ok(fixed(account).unwrap()),
+                    ("default", _) | ("inherit", "default" | "inherit") => of_model,
+                    ("brand_new", _) | ("inherit", "brand_new") => Err(Unresolved::Other("brand_new".to_owned())),
+                    other => panic!("{other:?}"),
+                };
+                assert_eq!(found, wanted, "{project} of {account}, {model:?}");
+            }
+        }
+    }
+    let missing = settings("none", &[]).mode("default", Some(Zero));
+    assert_eq!(missing, Err(Unresolved::NoProject("default".to_owned())));
+}
+
+#[test]
+fn refuses_settings_that_are_too_old() {
+    let east = place("us-east-1");
+    let store = store(&[("us-east-1", settings("none", &[("default", "inherit")]))], at(100));
+    let mode = |seconds| store.mode(&east, "default", None, (Duration::from_secs(300), at(seconds)));
+    for seconds in [100, 399, 400] {
+        assert_eq!(mode(seconds), Ok(Zero), "{seconds}");
+    }
+    assert_eq!(mode(401), Err(Unresolved::Stale(301)));
+    // A clock that was set back says nothing of an age.
+    assert_eq!((mode(99), mode(98)), (Ok(Zero), Err(Unresolved::Stale(0))));
+    let unread = store.mode(&place("us-west-2"), "default", None, (Duration::from_secs(300), at(100)));
+    assert_eq!(unread, Err(Unresolved::Unread));
+}
+
+#[test]
+fn metrics_say_mode_and_age() {
+    for (account, project, label) in [
+        ("none", "inherit", "none"),
+        ("none", "provider_data_share", "provider_data_share"),
+        ("inherit", "inherit", "default"),
+        ("inherit", "default", "default"),
+        ("brand_new", "inherit", "unresolved"),
+    ] {
+        let (memory, polls, place) = (Memory::default(), Polls::new(1), place("us-east-1"));
+        let task = place.task(Duration::from_secs(60));
+        assert!(polls.due(&task, &memory, at(0)));
+        polls.publish(&task, &settings(account, &[("default", project)]).write(), &memory, at(0));
+        let store = RetentionStore::default();
+        store.follow([&place].into_iter(), &memory);
+        let look = |seconds| {
+            let samples = store.look(Duration::from_secs(300), &memory, at(seconds));
+            let current: Vec<String> = samples
+                .iter()
+                .filter(|sample| sample.name.starts_with("bedrock_retention_mode;") && sample.value == 1)
+                .map(|sample| sample.name.clone())
+                .collect();
+            (current, samples.iter().find(|sample| sample.name.contains("_age_seconds;")).unwrap().value)
+        };
+        let series = |label: &str| format!("bedrock_retention_mode;source=default;region=us-east-1;type={label}");
+        assert_eq!(look(7), (vec![series(label)], 7));
+        assert_eq!(look(301), (vec![series("unresolved")], 301));
+    }
+}
