@@ -48,7 +48,7 @@ pub enum BootstrapError {
         "the Envoy configuration has no cluster `{0}`, which `audit.cluster` names: add it, or leave the key `audit` out"
     )]
     NoCollector(String),
-    /// No cluster has the name of the one for polls.
+    /// No cluster has the name of the one for polls and lookups.
     #[error("the Envoy configuration has no cluster `{cluster}`, which `{key}` names; leave that key out")]
     NoPolls {
         /// The key of the document.

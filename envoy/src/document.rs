@@ -126,6 +126,10 @@ impl Written {
         if let (Some(retention), Some(polls)) = (&mut config.data_retention, base.polls()) {
             retention.cluster.get_or_insert_with(|| polls.to_owned());
         }
+        let asked = config.resolve.as_mut().filter(|resolve| resolve.refresh_seconds != 0);
+        if let (Some(resolve), Some(polls)) = (asked, base.polls()) {
+            resolve.cluster.get_or_insert_with(|| polls.to_owned());
+        }
         let own = base.collector();
         let collector = own.is_some() && config.audit.as_ref().is_none_or(|audit| Some(audit.cluster.as_str()) == own);
         if let (true, Some(cluster)) = (collector, own) {

@@ -193,7 +193,7 @@ fn difference(old: &Value, new: &Value) -> Option<String> {
 }
 
 /// Keys of a document that Envoy's clusters and routes are made of.
-const RESTART: [&str; 20] = [
+const RESTART: [&str; 21] = [
     "auth",
     "bandwidth_kbps",
     "catalogue",
@@ -213,6 +213,7 @@ const RESTART: [&str; 20] = [
     "region_weights",
     "regions",
     "retention",
+    "resolve",
     "stream_relay",
 ];
 

@@ -13,11 +13,14 @@ pub(crate) fn apply(step: RequestStep, request_id: &str) -> Result<Action, HostE
         RequestStep::Continue => Ok(Action::Continue),
         RequestStep::AwaitBody
         | RequestStep::AwaitCredentials
+        | RequestStep::AwaitResolution
         | RequestStep::RecordIntent(_)
         | RequestStep::AwaitIntent
         | RequestStep::DiscardBody => Ok(Action::Pause),
-        // The stream of the downstream chain edits before this.
-        RequestStep::EditBody => Ok(send_reply(&Refusal::NotConfigured.reply(), request_id)),
+        // The stream of the downstream chain does these before.
+        RequestStep::EditBody | RequestStep::ReadBody { .. } => {
+            Ok(send_reply(&Refusal::NotConfigured.reply(), request_id))
+        }
         RequestStep::Reply(reply) => Ok(send_reply(&reply, request_id)),
         RequestStep::Answer(answer) => {
             let id = ("x-amzn-requestid", request_id.as_bytes().to_vec());
@@ -45,7 +48,7 @@ pub(crate) fn apply_woken(
     apply: impl FnOnce(RequestStep) -> Action,
     fail: impl FnOnce(HostError) -> Action,
 ) -> bool {
-    if matches!(step, RequestStep::AwaitCredentials | RequestStep::DiscardBody) {
+    if matches!(step, RequestStep::AwaitCredentials | RequestStep::AwaitResolution | RequestStep::DiscardBody) {
         return true;
     }
     if apply(step) == Action::Continue

@@ -5,7 +5,7 @@
 
 use crate::host::{self, SharedData};
 use crate::plugin::Plugin;
-use crate::relay_state;
+use crate::relay_state::Left;
 use filter_core::credentials::id::CredentialId;
 use filter_core::credentials::store::CredentialStatus;
 use filter_core::names::RegionName;
@@ -39,16 +39,6 @@ struct InProgress {
     task: Task,
     begun: SystemTime,
     left: Left,
-}
-
-/// The id under which the relay finds a call. A root context may end while polls are under way.
-#[derive(Debug)]
-struct Left(String);
-
-impl Drop for Left {
-    fn drop(&mut self) {
-        relay_state::forget(&self.0);
-    }
 }
 
 impl Catalogue {
@@ -88,7 +78,7 @@ impl Catalogue {
     /// Takes the response to a call, by the length of its body; `None`: there was none. Returns whether the call was one of these.
     pub(crate) fn on_response(&mut self, plugin: &Plugin, token: u32, body_size: Option<usize>) -> bool {
         let Some(InProgress { mut job, task, begun, left }) = self.in_progress.remove(&token) else { return false };
-        let reached = !relay_state::is_left(&left.0);
+        let reached = !left.is_there();
         drop(left);
         let Ok(now) = host::now() else { return true };
         if !reached {
@@ -128,8 +118,7 @@ impl Catalogue {
             return failed(plugin, (&job, &task), "no class of the region has a path", now);
         };
         POLLS.with(|polls| polls.extend(&task, &SharedData, now));
-        relay_state::send(&id, next.relayed);
-        let left = Left(id);
+        let left = Left::send(id, next.relayed);
         match host::dispatch(&next.call, CALL_TIMEOUT) {
             Ok(token) => {
                 self.in_progress.insert(token, InProgress { job, task, begun, left });

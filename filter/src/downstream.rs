@@ -25,7 +25,7 @@ use filter_core::shared::millis;
 use filter_core::step::{RequestBodyMode, RequestEvent, RequestStep, ResponseBodyMode};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, LogLevel};
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::rc::{Rc, Weak};
 
 /// Bodies are read in chunks of this size, so that a large one costs no more memory than a small one.
@@ -44,8 +44,6 @@ const REQUEST_ID: &str = "x-amzn-requestid";
 pub(crate) struct Downstream {
     context: u32,
     call: Rc<Call>,
-    /// Bytes of the buffered request body that the exchange has seen.
-    seen: usize,
     /// Bytes of the buffered response body that the exchange has seen.
     held: usize,
     response_complete: bool,
@@ -60,6 +58,8 @@ pub(crate) struct Call {
     context: u32,
     plugin: Option<Rc<Plugin>>,
     exchange: RefCell<Exchange>,
+    /// Bytes of the buffered request body that the exchange has seen.
+    seen: Cell<usize>,
 }
 
 // === impl Call ===
@@ -76,6 +76,47 @@ impl Call {
             (None, _) => exchange.refuse(&Refusal::NotConfigured),
             (_, Err(error)) => exchange.refuse(&Refusal::Host(error.to_string())),
         }
+    }
+
+    /// Gives the exchange the buffered body again, from its beginning. Returns the step that follows.
+    fn read_again(&self, length: u64, complete: bool) -> RequestStep {
+        self.seen.set(0);
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        loop {
+            let wanted = (length - self.seen.get()).min(CHUNK);
+            let chunk = match host::request_body(self.seen.get(), wanted) {
+                Ok(chunk) if chunk.len() == wanted => chunk,
+                Ok(_) => return self.exchange.borrow_mut().refuse(&Refusal::Host(HostError::SHORT_BODY.to_string())),
+                Err(error) => return self.exchange.borrow_mut().refuse(&Refusal::Host(error.to_string())),
+            };
+            self.seen.set(self.seen.get() + wanted);
+            let last = self.seen.get() >= length;
+            let step = self.on_request(RequestEvent::Body { chunk: &chunk, end_of_stream: last && complete });
+            if last || step != RequestStep::AwaitBody {
+                return step;
+            }
+        }
+    }
+
+    /// Lets the exchange edit the whole body, which takes that much of the VM's memory for this callback.
+    fn edit_body(&self) -> Result<Action, HostError> {
+        let length = self.seen.get();
+        let mut body = Vec::with_capacity(length + ROOM);
+        while body.len() < length {
+            let chunk = host::request_body(body.len(), (length - body.len()).min(CHUNK))?;
+            if chunk.is_empty() {
+                return Err(HostError::SHORT_BODY);
+            }
+            body.extend(chunk);
+        }
+        let step = self.on_request(RequestEvent::WholeBody { body: &mut body });
+        if !matches!(step, RequestStep::Reply(_)) {
+            host::replace_request_body(&body)?;
+        }
+        if matches!(step, RequestStep::AwaitCredentials | RequestStep::AwaitResolution) {
+            self.wait();
+        }
+        Ok(self.apply(step))
     }
 
     /// Carries out a step, and counts what the call occupies from then on.
@@ -158,7 +199,14 @@ impl Buffering for Call {
 
 impl Waiter for Call {
     fn look(&self) -> bool {
-        let step = self.on_request(RequestEvent::Tick);
+        let mut step = self.on_request(RequestEvent::Tick);
+        if let RequestStep::ReadBody { length, complete } = step {
+            step = self.read_again(length, complete);
+        }
+        if step == RequestStep::EditBody {
+            let action = self.edit_body().unwrap_or_else(|error| self.fail(error));
+            return apply_woken(RequestStep::Continue, |_| action, |error| self.fail(error));
+        }
         apply_woken(step, |step| self.apply(step), |error| self.fail(error))
     }
 }
@@ -181,8 +229,13 @@ impl Downstream {
         let exchange = RefCell::new(Exchange::new(host::unique_id()));
         Self {
             context,
-            call: Rc::new_cyclic(|this| Call { this: Weak::clone(this), context, plugin, exchange }),
-            seen: 0,
+            call: Rc::new_cyclic(|this| Call {
+                this: Weak::clone(this),
+                context,
+                plugin,
+                exchange,
+                seen: Cell::new(0),
+            }),
             held: 0,
             response_complete: false,
             heard: false,
@@ -195,30 +248,13 @@ impl Downstream {
 
     fn on_request(&self, event: RequestEvent<'_>) -> Action {
         match self.call.on_request(event) {
-            RequestStep::EditBody => self.edit_body().unwrap_or_else(|error| self.call.fail(error)),
+            RequestStep::EditBody => self.call.edit_body().unwrap_or_else(|error| self.call.fail(error)),
             step => self.apply(step),
         }
     }
 
-    /// Lets the exchange edit the whole body, which takes that much of the VM's memory for this callback.
-    fn edit_body(&self) -> Result<Action, HostError> {
-        let mut body = Vec::with_capacity(self.seen + ROOM);
-        while body.len() < self.seen {
-            let chunk = host::request_body(body.len(), (self.seen - body.len()).min(CHUNK))?;
-            if chunk.is_empty() {
-                return Err(HostError::SHORT_BODY);
-            }
-            body.extend(chunk);
-        }
-        let step = self.call.on_request(RequestEvent::WholeBody { body: &mut body });
-        if !matches!(step, RequestStep::Reply(_)) {
-            host::replace_request_body(&body)?;
-        }
-        Ok(self.apply(step))
-    }
-
     fn apply(&self, step: RequestStep) -> Action {
-        if matches!(step, RequestStep::AwaitCredentials) {
+        if matches!(step, RequestStep::AwaitCredentials | RequestStep::AwaitResolution) {
             self.call.wait();
         }
         self.call.apply(step)
@@ -279,8 +315,8 @@ impl Downstream {
     fn read_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
         let mut mode = self.exchange().request_body_mode();
         while matches!(mode, RequestBodyMode::Hash | RequestBodyMode::Observe) {
-            let wanted = body_size.saturating_sub(self.seen).min(CHUNK);
-            let chunk = match host::request_body(self.seen, wanted) {
+            let wanted = body_size.saturating_sub(self.call.seen.get()).min(CHUNK);
+            let chunk = match host::request_body(self.call.seen.get(), wanted) {
                 Ok(chunk) if chunk.len() == wanted => chunk,
                 Ok(_) => {
                     let problem = "the request body is shorter than announced".to_owned();
@@ -288,8 +324,8 @@ impl Downstream {
                 }
                 Err(error) => return self.call.fail(error),
             };
-            self.seen += wanted;
-            let last = self.seen >= body_size;
+            self.call.seen.set(self.call.seen.get() + wanted);
+            let last = self.call.seen.get() >= body_size;
             let action = self.on_request(RequestEvent::Body { chunk: &chunk, end_of_stream: last && end_of_stream });
             mode = self.exchange().request_body_mode();
             let goes_on = [RequestBodyMode::Hash, RequestBodyMode::Observe, RequestBodyMode::Discard].contains(&mode);
@@ -298,8 +334,8 @@ impl Downstream {
             }
         }
         // What was hashed of a body before it grew too long is counted already.
-        let length = body_size.saturating_sub(self.seen);
-        self.seen = body_size;
+        let length = body_size.saturating_sub(self.call.seen.get());
+        self.call.seen.set(body_size);
         self.on_request(RequestEvent::UnreadBody { length, end_of_stream })
     }
 }
@@ -364,7 +400,7 @@ impl HttpContext for Downstream {
                 let (principal, groups) = (self.principal(), self.groups());
                 let plugin = self.call.plugin.as_ref();
                 let address =
-                    plugin.filter(|plugin| plugin.policy.limits_callers()).and_then(|_| host::source_address());
+                    plugin.filter(|plugin| plugin.policy.tells_callers_apart()).and_then(|_| host::source_address());
                 let event = RequestEvent::Headers { headers: &headers, principal, groups, end_of_stream, address };
                 let step = self.call.on_request(event);
                 let call: Rc<dyn Buffering> = Rc::<Call>::clone(&self.call);
@@ -386,10 +422,10 @@ impl HttpContext for Downstream {
         // `body_size` counts all of a buffered body, and the new part of any other.
         let is_buffered = matches!(self.exchange().request_body_mode(), RequestBodyMode::Hash | RequestBodyMode::Hold);
         if !is_buffered {
-            self.seen = 0;
+            self.call.seen.set(0);
         }
-        let new = body_size.saturating_sub(self.seen);
-        let whole = end_of_stream && self.seen == 0;
+        let new = body_size.saturating_sub(self.call.seen.get());
+        let whole = end_of_stream && self.call.seen.get() == 0;
         let mut action = self.read_body(body_size, end_of_stream);
         if is_buffered && !(whole && new <= UNCOUNTED) && !self.exchange().is_refused() {
             buffered::grow(self.context, self.call.as_ref(), new);
@@ -400,7 +436,7 @@ impl HttpContext for Downstream {
         if self.exchange().request_body_mode() != RequestBodyMode::Discard {
             return action;
         }
-        self.seen = 0;
+        self.call.seen.set(0);
         host::discard_request_body().map_or_else(|error| self.call.fail(error), |()| action)
     }
 

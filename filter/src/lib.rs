@@ -15,6 +15,7 @@ mod plugin;
 mod refresh;
 mod relay;
 mod relay_state;
+mod resolve;
 mod root;
 mod source;
 mod upstream;

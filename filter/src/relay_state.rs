@@ -1,7 +1,7 @@
 //! What the gateway role and the relay know of one another's calls.
 //!
 //! Both run in one VM and share nothing but its memory. There is one [`RelayEntry`] for each call in the relay; it ends with the
-//! gateway role's stream. Polls of the catalogue go the same way.
+//! gateway role's stream. Polls of the catalogue and lookups of resources go the same way.
 
 use filter_core::step::RelayedCall;
 use std::cell::RefCell;
@@ -69,8 +69,30 @@ pub(crate) fn update(id: &str, change: impl FnOnce(&mut RelayProgress)) {
     });
 }
 
-/// Whether a call is still left for the relay.
-pub(crate) fn is_left(id: &str) -> bool {
+/// A call of the module's own, left for the relay. A root context may end while such calls are under way.
+#[derive(Debug)]
+pub(crate) struct Left(String);
+
+impl Left {
+    /// Leaves a call under an id of its own.
+    pub(crate) fn send(id: String, call: RelayedCall) -> Self {
+        send(&id, call);
+        Self(id)
+    }
+
+    /// Whether the relay has not taken it.
+    pub(crate) fn is_there(&self) -> bool {
+        is_left(&self.0)
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        forget(&self.0);
+    }
+}
+
+fn is_left(id: &str) -> bool {
     ENTRIES.with_borrow(|entries| entries.get(id).is_some_and(|entry| entry.sent.is_some()))
 }
 

@@ -9,6 +9,7 @@ use crate::host::{self, SharedData};
 use crate::plugin::Plugin;
 use crate::refresh::Refresh;
 use crate::relay::{RelayConnection, RelayHttp};
+use crate::resolve::Lookups;
 use crate::source::{Place, Source};
 use crate::upstream::Upstream;
 use filter_core::config::{Connections, RelayPlace, Role, SourceCluster};
@@ -37,6 +38,7 @@ pub(crate) struct Root {
     connections: Option<connections::Shared>,
     refresh: Refresh,
     catalogue: Catalogue,
+    lookups: Lookups,
     /// The period of ticks.
     tick: Cell<Duration>,
 }
@@ -52,6 +54,7 @@ impl Root {
             connections: None,
             refresh: Refresh::default(),
             catalogue: Catalogue::default(),
+            lookups: Lookups::default(),
             tick: Cell::new(TICK),
         }
     }
@@ -115,7 +118,9 @@ impl Context for Root {
         if self.catalogue.on_response(plugin, token, body_size) {
             return;
         }
-        self.refresh.on_response(plugin, token, body_size);
+        if !self.lookups.on_response(plugin, token, body_size) {
+            self.refresh.on_response(plugin, token, body_size);
+        }
         self.wake(plugin);
     }
 }
@@ -142,6 +147,7 @@ impl RootContext for Root {
             if let Ok(now) = host::now() {
                 plugin.worker.tick(&SharedData, now);
                 self.catalogue.tick(plugin, now);
+                self.lookups.tick(plugin, now);
                 collector::tick(plugin, now);
             }
         }

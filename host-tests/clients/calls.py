@@ -229,6 +229,7 @@ def suite_operations(url, ca):
     attempt("ListMarketplaceModelEndpoints", lambda: answer(bedrock.list_marketplace_model_endpoints()))
     attempt("GetImportedModel", lambda: answer(bedrock.get_imported_model(modelIdentifier=ID)))
     attempt("GetCustomModel", lambda: answer(bedrock.get_custom_model(modelIdentifier=ID)))
+    attempt("GetCustomModelDeployment", lambda: answer(bedrock.get_custom_model_deployment(customModelDeploymentIdentifier=ID)))
     attempt("GetProvisionedModelThroughput", lambda: answer(bedrock.get_provisioned_model_throughput(provisionedModelId=ID)))
     attempt("GetPromptRouter", lambda: answer(bedrock.get_prompt_router(promptRouterArn=ROUTER_ARN)))
     attempt("GetMarketplaceModelEndpoint", lambda: answer(bedrock.get_marketplace_model_endpoint(endpointArn=ENDPOINT_ARN)))

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use filter_core::config::{AuditMode, Auth, Config, ConfigError, Credentials, Role};
+use filter_core::config::{AuditMode, Auth, Config, ConfigError, Credentials, Resolve, Role};
 use filter_core::policy::Policy;
 use serde_json::{Value, json};
 
@@ -58,6 +58,11 @@ fn document(config: Config, auth: Auth) -> Result<Config, ConfigError> {
         stream_relay: None,
         catalogue: None,
         data_retention: None,
+        resolve: config.resolve.filter(|resolve| !resolve.runs.is_empty()).map(|resolve| Resolve {
+            refresh_seconds: 0,
+            cluster: None,
+            ..resolve
+        }),
         auth: Some(auth),
         audit: None,
         // The only caller is the workload itself, without a certificate.

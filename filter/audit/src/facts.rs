@@ -168,6 +168,9 @@ pub struct ExchangeFacts {
     /// The model id that the client named, decoded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// The models that it runs, with commas between, if its id does not say that and the gateway found it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved_models: Option<String>,
     /// The project that the request names, as it names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project: Option<String>,

@@ -33,6 +33,9 @@ audit_record! {
     api: Option<String> = Gateway(exchange.api),
     /// The model id or alias that the client named.
     model_asked: Option<String> = Gateway(exchange.model),
+    /// The models that `model_asked` runs, with commas between, if it names a resource (an application inference profile, a prompt
+    /// router …) and the gateway found out what it runs.
+    resolved_models: Option<String> = Gateway(exchange.resolved_models),
     /// The model id or inference profile of the last attempt.
     model_sent: Option<String> = Signer(attempt.model),
     /// The attempt, from 1, whose model Bedrock refused to run on demand (400). The next attempt went by the inference profile in
@@ -180,6 +183,7 @@ mod tests {
             operation: text("the operation"),
             api: text("the api"),
             model: text("the model asked"),
+            resolved_models: text("the models that it runs"),
             project: text("the project"),
             class: text("the class"),
             rule: text("the rule"),

@@ -11,6 +11,7 @@ mod held;
 mod judge;
 mod lambda;
 mod own_api;
+mod resolving;
 mod response;
 
 pub use facts::Endpoint;
@@ -43,6 +44,7 @@ use audit::ExchangeFacts;
 use audit::notice::Intent;
 use held::Edit;
 use judge::Asked;
+use resolving::Resolution;
 use sha2::{Digest, Sha256};
 use std::time::{Duration, SystemTime};
 
@@ -68,6 +70,8 @@ pub struct Exchange {
     /// The inference profiles that the rules let the call go by, if they depend on them.
     profiles: Option<Vec<String>>,
     spending: Spending,
+    /// What is known of the resource that it names.
+    resolution: Resolution,
     intent: IntentState,
     /// What reads the request's body, while it is held.
     body: Option<Box<RequestBody>>,
@@ -94,6 +98,8 @@ enum State {
     Start,
     /// A call of the Lambda-based proxy's API, which is held whole before anything is decided.
     Unwrapping { headers: Headers, caller: Box<lambda::Caller>, length: u64 },
+    /// Held until it is known what its model runs. The body is read when the call begins again.
+    Resolving { waiting: Box<resolving::Waiting>, length: u64 },
     /// Headers held, body being read.
     Reading {
         pending: Box<PendingCall>,
@@ -189,7 +195,9 @@ impl Exchange {
         match self.state {
             State::Reading { .. } => RequestBodyMode::Hash,
             State::Waiting { .. } if self.spending.reads_body() => RequestBodyMode::Hash,
-            State::Unwrapping { .. } | State::Editing { .. } | State::Waiting { .. } => RequestBodyMode::Hold,
+            State::Unwrapping { .. } | State::Resolving { .. } | State::Editing { .. } | State::Waiting { .. } => {
+                RequestBodyMode::Hold
+            }
             State::Discarding { .. } => RequestBodyMode::Discard,
             State::Forwarded { .. } if self.spending.reads_body() => RequestBodyMode::Observe,
             State::Start | State::Forwarded { .. } | State::Refused => RequestBodyMode::Stream,
@@ -201,6 +209,7 @@ impl Exchange {
         match self.state {
             State::Start
             | State::Unwrapping { .. }
+            | State::Resolving { .. }
             | State::Reading { .. }
             | State::Editing { .. }
             | State::Waiting { .. } => Phase::Held,
@@ -253,22 +262,31 @@ impl Exchange {
         if headers.get("content-encoding").is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
             return Err(Refusal::EncodedBody);
         }
-        let mut headers = crossing(headers, &policy.headers)?;
+        let all = headers;
+        let mut headers = crossing(all, &policy.headers)?;
         self.facts.asked = serving::of_headers(&headers);
         self.facts.project = headers.get_str(pins::PROJECT).map(str::to_owned);
         self.traced = headers.get_str("x-amzn-bedrock-trace").is_some_and(|trace| trace.starts_with("ENABLED"));
         let call = resolve(call, context)?;
         policy.check_described(&call, self.viewer(context.now))?;
         self.edit = self.edit.or_else(|| Edit::of(call.operation, policy));
-        let pins = Pins::of(&call, &headers, policy)?;
+        let mut pins = Pins::of(&call, &headers, policy)?;
         self.model = call.model().map(str::to_owned);
         let body_bytes = if end_of_stream { Some(0) } else { announced };
+        if let Some(step) = self.look_up(&call, (all, address, end_of_stream), body_bytes, context)? {
+            return Ok(step);
+        }
         let principal = self.facts.principal.as_deref();
         let subject = Subject { operation: call.operation, model: call.model(), principal, body_bytes };
-        let class = policy.route_class(subject).ok_or(Refusal::NoRouteClass)?;
+        let class = policy.class_of(subject, self.resolution.runs.as_deref())?.ok_or(Refusal::NoRouteClass)?;
         self.facts.class = Some(class.name().to_owned());
         self.facts.audit = mode_fact(class.audit());
         self.intent = IntentState::of(class.audit());
+        if let Some(id) = call.model()
+            && self.check_place(id, class)?
+        {
+            pins.own_resource();
+        }
         // Without a signature the body need not be held, if it decides nothing. A WasmPlugin of Istio cannot hold it.
         let decides = |member: &'static Member| {
             member.names == Names::Model || class.regions().len() > 1 || class.retention().is_some()
@@ -277,10 +295,14 @@ impl Exchange {
         let operation = call.operation;
         let edits = policy.request_metadata.edits_body(operation);
         let decides = policy.rules.limit_bodies() || members(operation).any(decides);
-        let holds = signs || edits || self.lambda || (policy.role == Role::Gateway && decides);
+        let waited = self.resolution.has_waited();
+        let holds = signs || edits || self.lambda || waited || (policy.role == Role::Gateway && decides);
         self.judge_headers(&call, &pins, Body { bytes: body_bytes, awaited: holds, ..Body::default() }, context)?;
         policy.request_metadata.write_header(operation, self.metadata_values(), &mut headers)?;
-        let output_rate = self.model.as_deref().map_or(1, |model| policy.output_rates.of(model));
+        let output_rate = self.model.as_deref().map_or(1, |model| match self.resolution.runs.as_deref() {
+            Some(runs) => runs.iter().map(|model| policy.output_rates.of(model)).max().unwrap_or(1),
+            None => policy.output_rates.of(model),
+        });
         self.spending.take(class, self.caller(|| address), operation, output_rate, context)?;
         let principal = self.facts.principal.as_deref();
         let no_session = || Refusal::NoSession { class: class.name().to_owned() };
@@ -407,8 +429,12 @@ impl Exchange {
     }
 
     /// Takes a part of the body that is not read.
-    fn pass(&self, end_of_stream: bool) -> Result<RequestStep, Refusal> {
-        match &self.state {
+    fn pass(&mut self, end_of_stream: bool) -> Result<RequestStep, Refusal> {
+        match &mut self.state {
+            State::Resolving { waiting, .. } => {
+                waiting.complete |= end_of_stream;
+                Ok(RequestStep::AwaitResolution)
+            }
             State::Discarding { refusal, .. } if end_of_stream => Err(refusal.clone()),
             State::Discarding { .. } => Ok(RequestStep::DiscardBody),
             State::Waiting { .. } if self.intent == IntentState::Asked => Ok(RequestStep::AwaitIntent),
@@ -443,8 +469,10 @@ impl Exchange {
     }
 
     fn discard(&mut self, full: Full, dropped: bool, now: SystemTime) -> bool {
-        let (State::Unwrapping { length, .. } | State::Reading { length, .. } | State::Waiting { length, .. }) =
-            &self.state
+        let (State::Unwrapping { length, .. }
+        | State::Resolving { length, .. }
+        | State::Reading { length, .. }
+        | State::Waiting { length, .. }) = &self.state
         else {
             return false;
         };
@@ -464,6 +492,7 @@ impl Exchange {
                 }
                 step
             }
+            State::Resolving { waiting, length } => self.resume(waiting, length, context),
             State::Discarding { refusal, until: Some(until), dropped, .. } if !dropped || until <= context.now => {
                 Err(refusal)
             }
@@ -485,6 +514,7 @@ impl Exchange {
         }
         let (length, most) = match &mut self.state {
             State::Unwrapping { length, .. }
+            | State::Resolving { length, .. }
             | State::Reading { length, .. }
             | State::Forwarded { length }
             | State::Waiting { length, .. } => (length, limit),
@@ -497,7 +527,7 @@ impl Exchange {
             return Ok(());
         }
         let refusal = Refusal::BodyTooLong { limit };
-        if matches!(self.state, State::Unwrapping { .. } | State::Reading { .. }) {
+        if matches!(self.state, State::Unwrapping { .. } | State::Resolving { .. } | State::Reading { .. }) {
             self.state = State::Discarding { refusal, length, until: None, dropped: true };
             return Ok(());
         }

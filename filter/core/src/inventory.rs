@@ -191,6 +191,9 @@ inventory! {
     GetCustomModel read_only {
         Path "modelIdentifier" Resource,
     }
+    GetCustomModelDeployment read_only {
+        Path "customModelDeploymentIdentifier" Resource,
+    }
     ListProvisionedModelThroughputs read_only {
         Query "modelArnEquals" Model,
         Query "nextToken" Page,

@@ -52,6 +52,7 @@ pub mod reply;
 pub mod request_body;
 pub mod request_metadata;
 pub mod residency;
+pub mod resolve;
 pub mod retention;
 pub mod route;
 pub mod rules;

@@ -178,6 +178,11 @@ pub fn retention_polled(source: &str, region: &str, success: bool) -> Sample {
     Sample { name: format!("{metric};source={source};region={region}"), kind: Kind::Counter, value: 1 }
 }
 
+/// A lookup of a resource ended. `outcome`: `resolved`, `refused` or `failed`.
+pub fn looked_up(outcome: &str) -> Sample {
+    Sample { name: format!("bedrock_lookups;type={outcome}"), kind: Kind::Counter, value: 1 }
+}
+
 /// How far the machine's clock is off in either direction, in milliseconds.
 pub fn clock_offset(offset_ms: i64) -> Sample {
     Sample { name: "bedrock_clock_offset_ms".to_owned(), kind: Kind::Gauge, value: offset_ms.unsigned_abs() }

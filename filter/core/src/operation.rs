@@ -132,6 +132,7 @@ operations! {
         "foundationModelArnEquals" "maxResults" "nextToken" "sortBy" "sortOrder" "isOwned" "modelStatus"
     ],
     GetCustomModel: Bedrock Get "/custom-models/{modelIdentifier}" Free "bedrock:GetCustomModel",
+    GetCustomModelDeployment: Bedrock Get "/model-customization/custom-model-deployments/{customModelDeploymentIdentifier}" Free "bedrock:GetCustomModelDeployment",
     ListProvisionedModelThroughputs: Bedrock Get "/provisioned-model-throughputs" Free "bedrock:ListProvisionedModelThroughputs" [
         "creationTimeAfter" "creationTimeBefore" "statusEquals" "modelArnEquals" "nameContains" "maxResults"
         "nextToken" "sortBy" "sortOrder"

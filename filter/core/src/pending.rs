@@ -11,7 +11,7 @@ use crate::handoff::{Handoff, hand_over, sign, to_json};
 use crate::headers::Headers;
 use crate::inventory::Names;
 use crate::latency::Latency;
-use crate::model;
+use crate::model::{self, is_resolved};
 use crate::names::{PathName, RegionName};
 use crate::operation::{Call, Method, Operation, RegionScope};
 use crate::pins::Pins;
@@ -107,7 +107,11 @@ pub(crate) fn resolve(mut call: Call, context: Context<'_>) -> Result<Call, Refu
     }
     let operation = call.operation;
     if let (true, Some(id)) = (operation.names_model(), call.labels.first_mut()) {
-        *id = policy.resolve_model(id).map_err(|refusal| offered(refusal, operation, context))?;
+        *id = policy.model_id(id)?.to_owned();
+        // What a resource runs is judged when it is known.
+        if is_resolved(id) || policy.depends_on(id).is_none() {
+            policy.check_model(id, None).map_err(|refusal| offered(refusal, operation, context))?;
+        }
         if operation == Operation::CountTokens {
             *id = model::of_profile(id).to_owned();
         }

@@ -70,6 +70,11 @@ impl Pins {
         self.arn(place, id)
     }
 
+    /// Takes a resource of the account that has no ARN.
+    pub(crate) fn own_resource(&mut self) {
+        self.resource = true;
+    }
+
     /// Takes an id, which may be an ARN.
     pub(crate) fn arn(&mut self, place: &str, id: &str) -> Result<(), Refusal> {
         let Some(region) = arn_region(id) else { return Ok(()) };

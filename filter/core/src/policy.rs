@@ -1,9 +1,11 @@
 //! The configuration compiled into a policy that cannot be wrong: every name checked, every table closed.
 
 mod findings;
+mod opaque;
 mod usable;
 mod warnings;
 
+pub(crate) use opaque::Dependence;
 pub use usable::Viewer;
 
 use crate::access::{Access, Readers};
@@ -23,6 +25,7 @@ use crate::quota::OutputRates;
 use crate::region::{self, Region};
 use crate::request_metadata::RequestMetadata;
 use crate::residency::{Residency, ResidencyRefusal};
+use crate::resolve::ResolveRules;
 use crate::retention::rules::RetentionRules;
 use crate::route::{self, Cluster, RouteClass, SERVICES, Subject};
 use crate::rules::{self, Rules};
@@ -69,6 +72,8 @@ pub struct Policy {
     pub catalogue: Option<CatalogueRules>,
     /// How the regions' data retention is polled and judged, if a class demands something of it.
     pub retention: Option<RetentionRules>,
+    /// How resources are resolved whose ids do not name a model.
+    pub resolve: Option<ResolveRules>,
     /// How long a call waits for the first credentials.
     pub credentials_wait: Duration,
     /// Headers that cross besides the known ones.
@@ -142,6 +147,26 @@ pub enum ModelRefusal {
     /// It may run elsewhere than the operator allows.
     #[error(transparent)]
     Residency(#[from] ResidencyRefusal),
+    /// The operator's policy does not allow a model that a resource runs.
+    #[error("the gateway's policy does not allow model '{model}', which '{id}' runs")]
+    Runs {
+        /// What was named.
+        id: String,
+        /// What it runs.
+        model: String,
+    },
+    /// The classes of the models that a resource runs contradict one another.
+    #[error(
+        "'{id}' runs models of the route classes '{first}' and '{second}' of the gateway, and neither binds a call as much as the other in paths, regions and audit"
+    )]
+    Classes {
+        /// What was named.
+        id: String,
+        /// A class.
+        first: String,
+        /// And another.
+        second: String,
+    },
     /// No route class takes a call of this caller to it, or the rules refuse each.
     #[error("the route classes and rules of the gateway do not let this caller call model '{0}'")]
     NoClass(String),
@@ -222,7 +247,7 @@ impl CatalogueRules {
     }
 }
 
-/// Refuses a cluster through which no polls can go.
+/// Refuses a cluster through which no polls and lookups can go.
 fn check_poll_cluster(key: &str, name: &str, document: &Config) -> Result<(), ConfigError> {
     check_own_cluster(key, name)?;
     // A poll would enter its own VM again, by the filter of that listener.
@@ -236,6 +261,15 @@ fn retention(config: &Config) -> Result<Option<RetentionRules>, ConfigError> {
     let Some(own) = &config.data_retention else { return Ok(None) };
     let rules = RetentionRules::compile(own, config)?;
     check_poll_cluster("data_retention.cluster", &rules.cluster, config)?;
+    Ok(Some(rules))
+}
+
+fn resolve(config: &Config) -> Result<Option<ResolveRules>, ConfigError> {
+    let Some(own) = &config.resolve else { return Ok(None) };
+    let rules = ResolveRules::compile(own, config.role)?;
+    if rules.refresh.is_some() {
+        check_poll_cluster("resolve.cluster", &rules.cluster, config)?;
+    }
     Ok(Some(rules))
 }
 
@@ -329,6 +363,7 @@ impl Policy {
             audit: config.audit.as_ref().map(Collector::compile).transpose()?,
             catalogue: config.catalogue.as_ref().map(|own| CatalogueRules::compile(own, config)).transpose()?,
             retention: retention(config)?,
+            resolve: resolve(config)?,
             credentials_wait: Duration::from_millis(config.credentials_wait_ms.into()),
             headers: bedrock_headers::compile(&config.headers.allow)?,
             request_metadata: RequestMetadata::compile(config)?,
@@ -404,24 +439,6 @@ impl Policy {
         }
     }
 
-    /// Resolves what the client named to the id that crosses (up to the region's inference profile): alias, then
-    /// partition, then policy.
-    ///
-    /// # Errors
-    /// [`ModelRefusal`] if it may not cross.
-    pub fn resolve_model(&self, asked: &str) -> Result<String, ModelRefusal> {
-        let id = self.aliases.get(asked).map_or(asked, String::as_str);
-        let id = self.to_commercial(id)?;
-        if !self.allows(id) {
-            return Err(ModelRefusal::Policy(id.to_owned()));
-        }
-        self.check_residency(id)?;
-        match self.rule_that_needs_the_model(id) {
-            Some(rule) => Err(ModelRefusal::Unresolved { id: id.to_owned(), rule }),
-            None => Ok(id.to_owned()),
-        }
-    }
-
     /// Whether `residency` lets a call be sent by an id. One that hides where it runs has to be listed in `models.allow`.
     ///
     /// # Errors
@@ -463,23 +480,6 @@ impl Policy {
         }
     }
 
-    /// The key of a rule that depends on the model, if the id does not say which model runs and the rule does not name the id
-    /// itself. Without this, such an id would pass every `deny`, and fall through the classes that its model is confined to.
-    fn rule_that_needs_the_model(&self, id: &str) -> Option<&'static str> {
-        if model::is_resolved(id) {
-            return None;
-        }
-        let named = |patterns: &[Pattern]| patterns.iter().any(|pattern| model::vouches(pattern, id));
-        let restricts = !self.deny.is_empty() || !self.allow.iter().any(Pattern::takes_all);
-        if restricts && !named(&self.allow) {
-            return Some("`models.allow`");
-        }
-        let takes_all = |patterns: &&[Pattern]| patterns.iter().any(Pattern::takes_all);
-        let confined = || self.classes.iter().filter_map(RouteClass::models).filter(|patterns| !takes_all(patterns));
-        let depends = confined().next().is_some();
-        (depends && !confined().any(named)).then_some("`models` of a route class")
-    }
-
     /// Whether any rule depends on the model. Then an operation that names its model where the gateway does not look
     /// (StartAsyncInvoke, in its body) is refused.
     pub fn depends_on_model(&self) -> bool {
@@ -494,9 +494,10 @@ impl Policy {
         &self.classes
     }
 
-    /// Whether a class has limits for each caller: then the address of a caller without a name matters.
-    pub fn limits_callers(&self) -> bool {
-        self.classes.iter().any(|class| class.limits() != Limits::default())
+    /// Whether the address of a caller without a name matters: a class has limits for each caller, or callers share lookups.
+    pub fn tells_callers_apart(&self) -> bool {
+        self.resolve.as_ref().is_some_and(|rules| rules.refresh.is_some())
+            || self.classes.iter().any(|class| class.limits() != Limits::default())
     }
 
     /// The class of a name.
@@ -594,7 +595,7 @@ impl Policy {
                 let nearest = Some(model.clone());
                 return Err(ConfigError { nearest, ..at(key, format!("'{id}' is an alias itself")) });
             }
-            self.resolve_model(id).map_err(|refusal| at(key, refusal))?;
+            self.check_alias(id).map_err(|refusal| at(key, refusal))?;
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use crate::policy::{ModelRefusal, OperationRefusal};
 use crate::principal::PrincipalError;
 use crate::request_body::BodyProblem;
 use crate::request_metadata::MetadataProblem;
+use crate::resolve::table::Problem;
 use crate::rules::RuleRefusal;
 use crate::sigv4::SignError;
 
@@ -131,6 +132,35 @@ pub enum Refusal {
         found: String,
         /// Whether all of them are known, so that another try makes no difference.
         known: bool,
+    },
+    /// Nobody knows what a resource runs, and a rule depends on that.
+    #[error(
+        "The gateway does not know which models '{id}' runs, and {rule} depends on that: {problem}. Name a foundation model or a system-defined inference profile, or let the operator list '{id}' in `resolve.runs`. Nothing was sent."
+    )]
+    Lookup {
+        /// The resource.
+        id: String,
+        /// The key of the rule.
+        rule: &'static str,
+        /// What was tried.
+        problem: Problem,
+    },
+    /// Too many resources wait for a lookup.
+    #[error(
+        "Too many requests: the gateway is looking up what many resources run, and '{0}' has to wait. Nothing was sent."
+    )]
+    LookupQueue(String),
+    /// An id without an ARN is of the region and account of another class than its models'.
+    #[error(
+        "'{id}' was looked up in {region}, and route class '{class}', which its models belong to, begins in another region or has other credentials: name the resource by its ARN."
+    )]
+    LookedUpElsewhere {
+        /// The resource.
+        id: String,
+        /// Where it was looked up.
+        region: String,
+        /// The class.
+        class: String,
     },
     /// The model is named where the gateway does not look.
     #[error(
@@ -334,6 +364,8 @@ impl Refusal {
             | Self::Metadata(_)
             | Self::TwoRegions { .. }
             | Self::ModelInBody { .. }
+            | Self::LookedUpElsewhere { .. }
+            | Self::Lookup { problem: Problem { status: 400, .. }, .. }
             | Self::HeaderValue(_)
             | Self::EncodedBody
             | Self::Charset
@@ -351,11 +383,15 @@ impl Refusal {
             | Self::NoSession { .. }
             | Self::Retention { known: true, .. }
             | Self::Principal(_) => (403, "AccessDeniedException"),
-            Self::NotOffered { .. } => (404, "ResourceNotFoundException"),
+            Self::Lookup { problem: Problem { status: 0 | 403, .. }, .. } => (403, "AccessDeniedException"),
+            Self::NotOffered { .. } | Self::Lookup { problem: Problem { status: 404, .. }, .. } => {
+                (404, "ResourceNotFoundException")
+            }
             Self::SwitchedProtocols | Self::Answer(_) => (502, "ServiceUnavailableException"),
             Self::Throttled { .. }
             | Self::Busy { .. }
             | Self::SessionQueue { .. }
+            | Self::LookupQueue(_)
             | Self::BuffersFull(Full::Connection | Full::Caller) => (429, "ThrottlingException"),
             Self::NoCredentials
             | Self::PendingCredentials
@@ -370,6 +406,7 @@ impl Refusal {
             | Self::OldCatalogue { .. }
             | Self::OtherProfile { .. }
             | Self::Retention { known: false, .. }
+            | Self::Lookup { .. }
             | Self::BuffersFull(Full::Process)
             | Self::NoIntent { .. }
             | Self::Host(_)
@@ -377,6 +414,7 @@ impl Refusal {
         };
         let retry_after = match self {
             Self::Throttled { seconds, .. } | Self::SessionQueue { seconds } => Some(*seconds),
+            Self::Lookup { problem: Problem { status: 503, .. }, .. } | Self::LookupQueue(_) => Some(1),
             Self::BuffersFull(_) | Self::Busy { .. } | Self::NoIntent { .. } => Some(1),
             _ => None,
         };

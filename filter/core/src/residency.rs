@@ -3,7 +3,7 @@
 //! (<https://docs.aws.amazon.com/bedrock/latest/userguide/cross-region-inference.html>).
 
 use crate::config::{ConfigError, at};
-use crate::geography::{self, GEOGRAPHIES, GLOBAL};
+use crate::geography::{GEOGRAPHIES, GLOBAL};
 use crate::model;
 use crate::operation::arn_region;
 
@@ -108,30 +108,6 @@ impl Residency {
             Place::Geography(geography) => Err(refused(id, geography)),
             Place::Hidden => Err(ResidencyRefusal::Hidden(id.to_owned())),
         }
-    }
-
-    /// Whether a call may be sent to a region by an id that runs these models: what GetInferenceProfile or GetPromptRouter has of
-    /// it. Each may be a foundation model's ARN, which has no region if it is run in any, or an inference profile's.
-    ///
-    /// # Errors
-    /// [`ResidencyRefusal`] names the first that may not, or that hides where it runs.
-    pub fn check_models<'a>(
-        &self,
-        models: impl IntoIterator<Item = &'a str>,
-        region: &str,
-    ) -> Result<(), ResidencyRefusal> {
-        if !self.is_closed() {
-            return Ok(());
-        }
-        models.into_iter().try_for_each(|id| {
-            self.check(id)?;
-            match arn_region(id) {
-                Some(own) if own != region && !geography::of_region(own).iter().any(|known| self.lists(known)) => {
-                    Err(refused(id, own))
-                }
-                _ => Ok(()),
-            }
-        })
     }
 }
 

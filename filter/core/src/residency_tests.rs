@@ -64,43 +64,6 @@ fn an_id_says_where_it_runs() {
     }
 }
 
-/// What GetInferenceProfile answers for profiles that were copied from these.
-#[test]
-fn a_profile_is_judged_by_all_it_runs() {
-    let model = |region: &str| format!("arn:aws:bedrock:{region}::foundation-model/anthropic.claude-v2");
-    let of = |regions: &[&str]| regions.iter().map(|region| model(region)).collect::<Vec<_>>();
-    let us = of(&["us-east-1", "us-east-2", "us-west-2"]);
-    let (eu, jp) = (of(&["eu-west-1", "eu-north-1"]), of(&["ap-northeast-1", "ap-northeast-3"]));
-    let mut global = us.clone();
-    global.push(model(""));
-    let router = vec!["arn:aws:bedrock:us-east-1:123456789012:inference-profile/global.a.b".to_owned()];
-    for (models, listed, region, wanted) in [
-        (&us, &["us"][..], "us-east-1", Ok(())),
-        (&us, &[], "us-east-1", Err("us-east-2")),
-        (&us, &["ca"], "ca-central-1", Err("us-east-1")),
-        (&of(&["us-east-1"]), &[], "us-east-1", Ok(())),
-        (&of(&["ca-central-1", "us-east-1"]), &["us"], "ca-central-1", Ok(())),
-        (&of(&["ca-central-1"]), &["us"], "us-east-1", Err("ca-central-1")),
-        (&eu, &["eu"], "eu-west-1", Ok(())),
-        (&eu, &["us"], "us-east-1", Err("eu-west-1")),
-        (&jp, &["jp"], "ap-northeast-1", Ok(())),
-        (&jp, &["apac"], "ap-northeast-1", Ok(())),
-        (&jp, &["au"], "ap-northeast-1", Err("ap-northeast-3")),
-        (&global, &["us"], "us-east-1", Err("global")),
-        (&global, &["us", "global"], "us-east-1", Ok(())),
-        (&router, &["us"], "us-east-1", Err("global")),
-        (&vec![APPLICATION.to_owned()], &["us", "global"], "us-east-1", Err("?")),
-    ] {
-        let found = residency(listed).check_models(models.iter().map(String::as_str), region);
-        let found = found.map_err(|refusal| match refusal {
-            ResidencyRefusal::Geography { geography, .. } => geography,
-            ResidencyRefusal::Hidden(_) => "?".to_owned(),
-        });
-        assert_eq!(found, wanted.map_err(str::to_owned), "{models:?} {listed:?} {region}");
-        assert_eq!(Residency::default().check_models(models.iter().map(String::as_str), region), Ok(()));
-    }
-}
-
 #[test]
 fn refuses_by_name_with_the_id_to_use() {
     let entries = json!({"residency": ["us"], "inference_profiles": {"a.b": "us.a.b"}});

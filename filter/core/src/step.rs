@@ -79,6 +79,15 @@ pub enum RequestStep {
     AwaitBody,
     /// Buffer headers and body until a tick finds credentials.
     AwaitCredentials,
+    /// Buffer headers and body until a tick finds what the call's model runs.
+    AwaitResolution,
+    /// Give all of the buffered body again, from its beginning.
+    ReadBody {
+        /// Its bytes.
+        length: u64,
+        /// Whether it has ended.
+        complete: bool,
+    },
     /// Ask the collector to record the intent, and buffer headers and body until it answers.
     RecordIntent(Box<Intent>),
     /// Buffer headers and body until the collector answers.

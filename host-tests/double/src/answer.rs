@@ -14,6 +14,9 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::time::Sleep;
 
+/// The creation time of every resource.
+pub(crate) const MADE: &str = "2026-01-02T03:04:05Z";
+
 /// A step of a body.
 #[derive(Debug, Clone)]
 pub enum Step {

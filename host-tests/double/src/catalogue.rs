@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use super::fault::ModelFault;
+use super::planted::Planted;
 
 /// The default list: ids, providers and the profile prefixes seen for them.
 const DEFAULT: &str = include_str!("../../vectors/models.csv");
@@ -42,6 +43,8 @@ pub struct Model {
 #[derive(Debug, Clone)]
 pub struct Catalogue {
     models: Vec<Model>,
+    /// The account's own resources.
+    resources: Vec<Planted>,
 }
 
 /// Why a list of models is refused.
@@ -138,7 +141,19 @@ impl Catalogue {
                 }
             })
             .collect();
-        if models.is_empty() { Err(CatalogueError::Empty) } else { Ok(Self { models }) }
+        if models.is_empty() { Err(CatalogueError::Empty) } else { Ok(Self { models, resources: Vec::new() }) }
+    }
+
+    /// The same with these resources.
+    #[must_use]
+    pub fn with_resources(self, resources: Vec<Planted>) -> Self {
+        Self { resources, ..self }
+    }
+
+    /// The account's own resources.
+    #[must_use]
+    pub fn resources(&self) -> &[Planted] {
+        &self.resources
     }
 
     /// The models, in the list's order.
@@ -168,6 +183,9 @@ impl Catalogue {
     /// Why it cannot be called.
     pub fn resolve(&self, model_id: &str, region: &str, bare_is_enough: bool) -> Result<Target, ModelRefusal> {
         let Some(rest) = model_id.strip_prefix("arn:") else {
+            if self.resources.iter().any(|planted| planted.is(model_id, region)) {
+                return Ok(Target::Model(model_id.to_owned()));
+            }
             return self.resolve_id(model_id, region, bare_is_enough);
         };
         // aws:bedrock:REGION:ACCOUNT:KIND/NAME; a foundation model's ARN has no account.

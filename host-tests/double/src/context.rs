@@ -7,8 +7,7 @@ use super::catalogue::Catalogue;
 use super::retention::Retention;
 use super::sigv4::percent_decode;
 
-/// The creation time of every resource.
-pub(crate) const MADE: &str = "2026-01-02T03:04:05Z";
+pub(crate) use super::answer::MADE;
 
 /// The input of an answer.
 #[derive(Debug, Clone, Copy)]

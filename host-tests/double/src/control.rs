@@ -65,7 +65,7 @@ pub(crate) fn answer(call: &Call, context: &Context<'_>) -> Result<Answer, Inval
             None => not_found(label),
         },
         Operation::ListInferenceProfiles => inference_profiles(context)?,
-        Operation::GetInferenceProfile => inference_profile(label, context),
+        Operation::GetInferenceProfile => inference_profile(label, context)?,
         Operation::ListImportedModels => Answer::json(&json!({ "modelSummaries": [{
             "modelArn": context.arn(ACCOUNT, "imported-model/abc123def456"), "modelName": "imported", "creationTime": MADE,
             "instructSupported": true, "modelArchitecture": "llama",
@@ -97,6 +97,7 @@ pub(crate) fn answer(call: &Call, context: &Context<'_>) -> Result<Answer, Inval
         }] })),
         Operation::GetImportedModel
         | Operation::GetCustomModel
+        | Operation::GetCustomModelDeployment
         | Operation::GetProvisionedModelThroughput
         | Operation::GetPromptRouter
         | Operation::GetMarketplaceModelEndpoint
@@ -224,16 +225,29 @@ fn application_profile(name: &str, context: &Context<'_>) -> Value {
     })
 }
 
-fn inference_profile(label: &str, context: &Context<'_>) -> Answer {
-    if let Some((_, name)) = label.rsplit_once(":application-inference-profile/") {
-        return Answer::json(&application_profile(name, context));
+/// By id or ARN, of this account and region: <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_GetInferenceProfile.html>.
+fn inference_profile(label: &str, context: &Context<'_>) -> Result<Answer, Invalid> {
+    let is_known = |id: &str| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-:.".contains(&b));
+    let kinds = ["inference-profile", "application-inference-profile"];
+    let in_arn = kinds.iter().any(|kind| resources::is_arn(label, kind))
+        && is_known(label.rsplit('/').next().unwrap_or_default());
+    if !in_arn && !is_known(label) {
+        return Err(resources::invalid("inferenceProfileIdentifier"));
     }
-    let id = label.rsplit_once(":inference-profile/").map_or(label, |(_, id)| id);
+    if let Some(planted) = resources::planted(Operation::GetInferenceProfile, label, context) {
+        return Ok(Answer::json(&planted));
+    }
+    let own = context.arn(ACCOUNT, &format!("application-inference-profile/{}", resources::ID));
+    if label == own || label == resources::ID {
+        return Ok(Answer::json(&application_profile(resources::ID, context)));
+    }
+    let prefix = context.arn(ACCOUNT, "inference-profile/");
+    let id = label.strip_prefix(&prefix).unwrap_or(label);
     let found = context
         .catalogue
         .profiles(context.region)
         .find(|(prefix, model)| id.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')) == Some(&model.id));
-    found.map_or_else(|| not_found(label), |(prefix, model)| Answer::json(&context.profile(prefix, model)))
+    Ok(found.map_or_else(|| not_found(label), |(prefix, model)| Answer::json(&context.profile(prefix, model))))
 }
 
 /// Intervenes when the text says `forbidden`.

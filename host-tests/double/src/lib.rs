@@ -29,6 +29,7 @@ pub mod keyring;
 pub mod metadata;
 pub mod operation;
 mod patterns;
+pub mod planted;
 pub mod record;
 mod resources;
 pub mod respond;
@@ -58,6 +59,7 @@ pub use self::catalogue::{Catalogue, CatalogueError};
 pub use self::fault::{ListFault, PathFault};
 pub use self::judge::{Endpoints, Verdict};
 pub use self::keyring::Keyring;
+pub use self::planted::{GetFault, Planted};
 pub use self::record::Received;
 pub use self::retention::Retention;
 pub use self::sigv4::AccessKey;
@@ -295,6 +297,7 @@ impl Builder {
             catalogue: RwLock::new(Arc::new(catalogue)),
             lists: RwLock::default(),
             retention: RwLock::default(),
+            gets: RwLock::default(),
             resources: self.resources,
             records,
             path_name: self.path_name,
@@ -384,9 +387,21 @@ impl Running {
     /// # Errors
     /// The list is malformed; the old one stays.
     pub fn set_models(&self, csv: &str) -> Result<(), CatalogueError> {
-        let models = Arc::new(Catalogue::from_csv(csv)?);
-        *self.shared.catalogue.write().unwrap_or_else(PoisonError::into_inner) = models;
+        let mut catalogue = self.shared.catalogue.write().unwrap_or_else(PoisonError::into_inner);
+        let resources = catalogue.resources().to_vec();
+        *catalogue = Arc::new(Catalogue::from_csv(csv)?.with_resources(resources));
         Ok(())
+    }
+
+    /// Replaces the account's own resources, besides those that are always there.
+    pub fn set_resources(&self, resources: Vec<Planted>) {
+        let mut catalogue = self.shared.catalogue.write().unwrap_or_else(PoisonError::into_inner);
+        *catalogue = Arc::new(Catalogue::clone(&catalogue).with_resources(resources));
+    }
+
+    /// Sets the fault of the operations that describe one resource; [`GetFault::None`] ends it.
+    pub fn set_get_fault(&self, fault: GetFault) {
+        *self.shared.gets.write().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
     /// Sets the fault of the lists of models and profiles; [`ListFault::None`] ends it.

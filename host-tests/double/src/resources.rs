@@ -26,6 +26,10 @@ pub(crate) fn answer(call: &Call, context: &Context<'_>) -> Result<Answer, Inval
     let label = call.labels.first().map_or("", String::as_str);
     let model = context.arn("", MODEL);
     let found = |name: &str, kind: &str| find(name, label, kind, context);
+    check(call.operation, label)?;
+    if let Some(planted) = planted(call.operation, label, context) {
+        return Ok(Answer::json(&planted));
+    }
     let body = match call.operation {
         Operation::GetImportedModel => found("modelIdentifier", "imported-model")?.map(|arn| {
             json!({
@@ -36,6 +40,12 @@ pub(crate) fn answer(call: &Call, context: &Context<'_>) -> Result<Answer, Inval
             json!({
                 "modelArn": arn, "modelName": "custom", "creationTime": MADE, "baseModelArn": model, "customizationType": "FINE_TUNING",
                 "modelStatus": "Active",
+            })
+        }),
+        Operation::GetCustomModelDeployment => found("customModelDeploymentIdentifier", "custom-model-deployment")?.map(|arn| {
+            json!({
+                "customModelDeploymentArn": arn, "modelDeploymentName": "deployment", "createdAt": MADE, "status": "Active",
+                "modelArn": context.arn(ACCOUNT, &format!("custom-model/amazon.nova-lite-v1:0/{ID}")),
             })
         }),
         Operation::GetProvisionedModelThroughput => found("provisionedModelId", "provisioned-model")?.map(|arn| {
@@ -73,6 +83,29 @@ pub(crate) fn answer(call: &Call, context: &Context<'_>) -> Result<Answer, Inval
     Ok(body.map_or_else(|| not_found(label), |body| Answer::json(&body)))
 }
 
+/// The description of a resource that a test has planted.
+pub(crate) fn planted(operation: Operation, label: &str, context: &Context<'_>) -> Option<Value> {
+    let own = context.catalogue.resources().iter().filter(|planted| planted.is(label, context.region));
+    own.filter_map(|planted| planted.description(operation)).next()
+}
+
+/// Refuses an identifier of another form.
+fn check(operation: Operation, label: &str) -> Result<(), Invalid> {
+    let (name, kind) = match operation {
+        Operation::GetCustomModel => ("modelIdentifier", "custom-model"),
+        Operation::GetCustomModelDeployment => ("customModelDeploymentIdentifier", "custom-model-deployment"),
+        Operation::GetProvisionedModelThroughput => ("provisionedModelId", "provisioned-model"),
+        Operation::GetImportedModel => ("modelIdentifier", "imported-model"),
+        Operation::GetPromptRouter if is_arn(label, "default-prompt-router") => return Ok(()),
+        Operation::GetPromptRouter => return Err(invalid("promptRouterArn")),
+        _ => return Ok(()),
+    };
+    let last = label.rsplit('/').next().unwrap_or_default();
+    let is_id = last.len() == 12 && last.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let is_name = !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    if is_name || (is_arn(label, kind) && is_id) { Ok(()) } else { Err(invalid(name)) }
+}
+
 /// The ARN of the resource of a kind that an id or an ARN names, if it is in this account and region.
 pub(crate) fn find(name: &str, given: &str, kind: &str, context: &Context<'_>) -> Result<Option<String>, Invalid> {
     let arn = context.arn(ACCOUNT, &format!("{kind}/{ID}"));
@@ -88,7 +121,7 @@ pub(crate) fn find(name: &str, given: &str, kind: &str, context: &Context<'_>) -
 }
 
 /// `arn:aws(-…)?:bedrock:REGION:ACCOUNT:KIND/…`.
-fn is_arn(given: &str, kind: &str) -> bool {
+pub(crate) fn is_arn(given: &str, kind: &str) -> bool {
     let parts: Vec<&str> = given.splitn(6, ':').collect();
     let [arn, partition, service, region, account, resource] = parts[..] else { return false };
     arn == "arn"

@@ -32,6 +32,7 @@ use super::fault::{ListFault, PathFault};
 use super::judge::{Admitted, Rules, Verdict};
 use super::metadata;
 use super::operation::Operation;
+use super::planted::GetFault;
 use super::record::{Received, Records};
 use super::respond::{Asked, Outcome, named_project, respond};
 use super::retention::Retention;
@@ -56,6 +57,7 @@ pub(super) struct Shared {
     pub(super) catalogue: RwLock<Arc<Catalogue>>,
     pub(super) lists: RwLock<ListFault>,
     pub(super) retention: RwLock<Arc<Retention>>,
+    pub(super) gets: RwLock<GetFault>,
     /// Ids of the account, each with its region.
     pub(super) resources: Vec<(String, String)>,
     pub(super) records: Records,
@@ -79,11 +81,15 @@ impl Shared {
         Arc::clone(&self.catalogue.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The answer to a call as the lists' fault makes it.
+    /// The answer to a call as the faults of lists and resources make it.
     fn spoiled(&self, operation: Operation, outcome: Outcome) -> Outcome {
         let is_list = matches!(operation, Operation::ListFoundationModels | Operation::ListInferenceProfiles);
         let fault = *self.lists.read().unwrap_or_else(PoisonError::into_inner);
+        let get = *self.gets.read().unwrap_or_else(PoisonError::into_inner);
         match outcome {
+            Outcome::Answer(wait, answer) if GetFault::concerns(operation) => {
+                get.spoil(answer).map_or(Outcome::Silence, |answer| Outcome::Answer(wait, answer))
+            }
             Outcome::Answer(wait, answer) if is_list => Outcome::Answer(wait, fault.spoil(answer)),
             outcome => outcome,
         }

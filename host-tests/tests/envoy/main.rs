@@ -43,6 +43,7 @@ mod regions;
 mod replies;
 mod request_metadata;
 mod residency;
+mod resolve;
 mod retention;
 mod roles_anywhere;
 mod rules;

@@ -17,6 +17,7 @@ mod limits;
 mod lists;
 mod metrics;
 mod on_demand;
+mod resolve;
 mod retention;
 mod roles_anywhere;
 mod rules;

@@ -17,7 +17,8 @@ pub(crate) fn is_too_old(
 ) -> bool {
     let (Some(most), Some(id)) = (class.catalogue_max_age(), model) else { return false };
     let Some(own) = context.policy.region(region.as_str()) else { return false };
-    choice::asks_lists(operation, id, own) && context.catalogue.age(region, context.now).is_none_or(|age| age > most)
+    choice::asks_lists(operation, id, own, context)
+        && context.catalogue.age(region, context.now).is_none_or(|age| age > most)
 }
 
 /// Why the regions whose lists are too old get no call of the class; `None`: none of these regions is one.

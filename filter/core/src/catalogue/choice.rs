@@ -14,7 +14,8 @@ use std::time::Duration;
 
 /// The model id as it is sent to a region; `None`: the region does not offer the model. The operator's entries
 /// (`inference_profiles`) win. ARNs stay as they are, and so does every id where no list is known. All that is not listed has an
-/// ARN, by the page of InvokeModel: provisioned, custom and imported models, prompts, application inference profiles
+/// ARN, by the page of InvokeModel: provisioned, custom and imported models, prompts, application inference profiles, which may be
+/// named without one, and are where resources are resolved
 /// (<https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModel.html>).
 pub(crate) fn sent_id<'a>(
     operation: Operation,
@@ -24,7 +25,7 @@ pub(crate) fn sent_id<'a>(
 ) -> Option<Cow<'a, str>> {
     let id = operators_id(operation, id, region);
     let Some(catalogue) = &context.policy.catalogue else { return Some(Cow::Borrowed(id)) };
-    if is_operators(id, region) {
+    if is_operators(id, region) || is_name(id, context) {
         return Some(Cow::Borrowed(id));
     }
     if id.starts_with("arn:") {
@@ -52,9 +53,14 @@ pub(crate) fn sent_id<'a>(
 }
 
 /// Whether the region's lists decide by which id it is called. ARNs and ids of the operator's table are not looked up.
-pub(crate) fn asks_lists(operation: Operation, id: &str, region: &Region) -> bool {
+pub(crate) fn asks_lists(operation: Operation, id: &str, region: &Region, context: Context<'_>) -> bool {
     let id = operators_id(operation, id, region);
-    !id.starts_with("arn:") && !is_operators(id, region)
+    !id.starts_with("arn:") && !is_operators(id, region) && !is_name(id, context)
+}
+
+/// Whether it is the name of a resource without its ARN.
+fn is_name(id: &str, context: Context<'_>) -> bool {
+    context.policy.resolve.is_some() && !id.contains('.')
 }
 
 /// The id that the operator's table gives for a model.

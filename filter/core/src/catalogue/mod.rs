@@ -16,6 +16,7 @@ pub mod poll;
 use crate::metrics::{Sample, catalogue_age, catalogue_models};
 use crate::names::RegionName;
 use crate::polls::{Task, Work, generation};
+use crate::resolve::asked::Resolver;
 use crate::retention::RetentionStore;
 use crate::shared::{Shared, millis};
 use learnt::Learnt;
@@ -51,6 +52,8 @@ pub struct CatalogueStore {
     learnt: Learnt,
     /// The regions' data retention.
     pub retention: RetentionStore,
+    /// What the account's resources run.
+    pub resources: Resolver,
 }
 
 /// What is known of a region.

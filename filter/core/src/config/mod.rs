@@ -9,6 +9,7 @@ mod lambda_api;
 mod locate;
 mod nearest;
 mod read;
+mod resolve;
 mod retention;
 mod rules;
 mod source_cluster;
@@ -22,6 +23,7 @@ pub use gateway_api::GatewayApi;
 pub use lambda_api::LambdaApi;
 pub use locate::locate;
 pub use nearest::nearest;
+pub use resolve::Resolve;
 pub use retention::{DataRetention, ModelRetention, Retention, RetentionMode};
 pub use rules::{Effect, GroupSource, Rule, RuleMode};
 pub use source_cluster::SourceCluster;
@@ -65,6 +67,10 @@ pub struct Config {
     /// How the regions retain data, for classes with `retention`. Left out, the gateway does not ask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_retention: Option<DataRetention>,
+    /// What application inference profiles, prompt routers and other resources run whose ids do not name a model. Left out, a call that
+    /// names one is refused where a rule depends on the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolve: Option<Resolve>,
     /// Model id by alias: the names that the operator gives.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub aliases: BTreeMap<String, String>,
@@ -534,7 +540,9 @@ impl Config {
     pub fn poll_clusters(&self) -> Vec<(&'static str, &str)> {
         let catalogue = self.catalogue.as_ref().and_then(|own| own.cluster.as_deref());
         let retention = self.data_retention.as_ref().and_then(|own| own.cluster.as_deref());
-        let named = [("catalogue.cluster", catalogue), ("data_retention.cluster", retention)];
+        let resolve = self.resolve.as_ref().and_then(|own| own.cluster.as_deref());
+        let named =
+            [("catalogue.cluster", catalogue), ("data_retention.cluster", retention), ("resolve.cluster", resolve)];
         named.into_iter().filter_map(|(key, cluster)| Some((key, cluster?))).collect()
     }
 

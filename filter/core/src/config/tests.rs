@@ -58,6 +58,7 @@ fn full() -> Value {
         }]
     });
     let others = json!({
+        "resolve": {"refresh_seconds": 60, "cluster": "polls", "runs": {"abc": ["a.b"]}},
         "credentials": {"source": "secrets_manager", "cluster": "c", "secret": "s", "region": "us-gov-west-1",
             "using": {"source": "container", "cluster": "c"}},
         "credential_sets": {"federated": {

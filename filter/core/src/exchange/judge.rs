@@ -89,7 +89,10 @@ impl Exchange {
     ) -> Result<bool, Refusal> {
         let policy = context.policy;
         let class = self.facts.class.as_deref().and_then(|name| policy.class(name)).ok_or(Refusal::NoRouteClass)?;
-        let models: Vec<ModelId<'_>> = named.iter().map(|id| ModelId::new(id)).collect();
+        let runs = self.resolution.runs.as_deref();
+        let own = self.model.as_deref();
+        let runs_of = |id: &str| runs.filter(|_| own == Some(id)).or_else(|| policy.entry(id)).unwrap_or_default();
+        let models: Vec<ModelId<'_>> = named.iter().map(|id| ModelId::running(id, runs_of(id))).collect();
         let profiles = profiles(call, class, context);
         let profiles: Vec<&str> = profiles.iter().map(AsRef::as_ref).collect();
         let subject = Subject {
@@ -116,7 +119,9 @@ impl Exchange {
         self.profiles = permitted(call, class, &subject, context);
         self.facts.rule_decision = Some(decision);
         self.facts.rule = rule.map(str::to_owned);
-        refusal.map_or(Ok(true), |refusal| Err(refusal.into()))
+        let Some(refusal) = refusal else { return Ok(true) };
+        // Of a model that is not known, rules take the worst.
+        Err(self.resolution.take_unknown().unwrap_or_else(|| refusal.into()))
     }
 }
 

@@ -73,7 +73,7 @@ impl Exchange {
         context: Context<'_>,
     ) -> Result<RequestStep, Refusal> {
         let policy = context.policy;
-        let resolve = |id: &str| policy.resolve_model(id).unwrap_or_default();
+        let resolve = |id: &str| policy.model_id(id).unwrap_or_default().to_owned();
         let (headers, inner) = lambda_api::invocation(headers, body, resolve)?;
         let limit = policy.max_body_bytes;
         if inner.len() as u64 > limit {
@@ -83,6 +83,10 @@ impl Exchange {
         self.body_bytes = 0;
         match self.request_headers(&headers, caller, false, context)? {
             RequestStep::AwaitBody => self.request_body(body, true, context),
+            RequestStep::AwaitResolution => {
+                self.count(body.len(), policy)?;
+                self.pass(true)
+            }
             step => Ok(step),
         }
     }

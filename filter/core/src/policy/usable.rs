@@ -62,6 +62,9 @@ impl Policy {
 
     /// Whether a class takes a call of the caller that runs the model, and the rules allow it.
     fn takes_model(&self, viewer: Viewer<'_>, id: &str) -> bool {
+        if let Some(runs) = self.entry(id) {
+            return runs.iter().all(|model| self.takes_model(viewer, model));
+        }
         self.operations_with_model().any(|operation| {
             let classes = self.classes_for(viewer, operation, id);
             classes.into_iter().any(|class| self.rules_admit(viewer, (operation, id, &[]), class))

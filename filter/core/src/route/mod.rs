@@ -216,15 +216,38 @@ impl RouteClass {
         self.mismatch(call).is_none()
     }
 
+    /// The same, whatever the call's model.
+    pub(crate) fn matches_whatever_model(&self, call: Subject<'_>) -> bool {
+        self.mismatch_with(call, |_| true).is_none()
+    }
+
+    /// Whether calls of this class are bound at least as much as those of another: they take no other path and region, and their
+    /// records are as sure.
+    pub(crate) fn binds_like(&self, other: &Self) -> bool {
+        let rank = |class: &Self| match class.audit {
+            AuditMode::Required => 2,
+            AuditMode::BestEffort => 1,
+            AuditMode::Off => 0,
+        };
+        self.paths.iter().all(|path| other.paths.contains(path))
+            && self.regions.iter().all(|region| other.regions.contains(region))
+            && rank(self) >= rank(other)
+    }
+
     /// The key of the first condition that the call does not meet; `None` if it matches the class.
     pub fn mismatch(&self, call: Subject<'_>) -> Option<&'static str> {
+        let any = |patterns: &[Pattern], name: &str| patterns.iter().any(|pattern| pattern.matches(name));
+        self.mismatch_with(call, |patterns| {
+            call.model.is_some_and(|id| model::names(id).any(|name| any(patterns, name)))
+        })
+    }
+
+    fn mismatch_with(&self, call: Subject<'_>, models: impl Fn(&[Pattern]) -> bool) -> Option<&'static str> {
         let any = |patterns: &[Pattern], name: &str| patterns.iter().any(|pattern| pattern.matches(name));
         if self.operations.as_ref().is_some_and(|operations| !operations.contains(&call.operation)) {
             return Some("operations");
         }
-        if let Some(patterns) = &self.models
-            && !call.model.is_some_and(|id| model::names(id).any(|name| any(patterns, name)))
-        {
+        if self.models.as_ref().is_some_and(|patterns| !models(patterns)) {
             return Some("models");
         }
         if let Some(patterns) = &self.principals

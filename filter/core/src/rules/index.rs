@@ -115,13 +115,14 @@ impl Index {
         call.groups.iter().for_each(|group| self.groups.find(group, &mut take));
         let models = call.models;
         let [denying, allowing] = &self.by_model;
-        if models.hidden || models.named.iter().any(|model| !model.resolved) {
+        if models.hidden || models.named.iter().any(|model| !model.is_known()) {
             denying.iter().copied().for_each(&mut take);
         }
         if models.hidden {
             allowing.iter().copied().for_each(&mut take);
         }
-        let ids = models.named.iter().map(|model| model.id).chain(models.profiles.iter().copied());
+        let runs = models.named.iter().flat_map(|model| model.runs).map(String::as_str);
+        let ids = models.named.iter().map(|model| model.id).chain(runs).chain(models.profiles.iter().copied());
         ids.flat_map(model::names).for_each(|name| self.models.find(name, &mut take));
     }
 }

@@ -91,6 +91,8 @@ pub struct ModelId<'a> {
     id: &'a str,
     /// Whether the id says which model runs.
     resolved: bool,
+    /// Else what it runs, as far as that is known.
+    runs: &'a [String],
 }
 
 /// What is known of a request's body.
@@ -367,10 +369,17 @@ impl Rule {
         }
         let names = |id: &str| model::names(id).any(|name| patterns.iter().any(|pattern| pattern.matches(name)));
         let vouch = |id: &str| patterns.iter().any(|pattern| model::vouches(pattern, id));
+        let allows = |id: &str| if model::is_resolved(id) { names(id) } else { vouch(id) };
+        let denies = |id: &str| names(id) || !model::is_resolved(id);
         let met = match self.effect {
-            Effect::Allow => named.iter().all(|model| if model.resolved { names(model.id) } else { vouch(model.id) }),
+            Effect::Allow => named.iter().all(|model| {
+                let runs_allowed = || !model.runs.is_empty() && model.runs.iter().all(|id| allows(id));
+                if model.resolved { names(model.id) } else { vouch(model.id) || runs_allowed() }
+            }),
             Effect::Deny => {
-                named.iter().any(|model| !model.resolved || names(model.id)) || profiles.iter().any(|id| names(id))
+                let runs_denied = |model: &ModelId<'_>| model.runs.is_empty() || model.runs.iter().any(|id| denies(id));
+                named.iter().any(|model| names(model.id) || (!model.resolved && runs_denied(model)))
+                    || profiles.iter().any(|id| names(id))
             }
         };
         match (self.effect, met) {
@@ -441,7 +450,17 @@ impl Subject<'_> {
 impl<'a> ModelId<'a> {
     /// A model by its id, as resolved.
     pub fn new(id: &'a str) -> Self {
-        Self { id, resolved: model::is_resolved(id) }
+        Self::running(id, &[])
+    }
+
+    /// The same, and what it runs if its id does not say that.
+    pub fn running(id: &'a str, runs: &'a [String]) -> Self {
+        Self { id, resolved: model::is_resolved(id), runs }
+    }
+
+    /// Whether every model is known that runs.
+    fn is_known(&self) -> bool {
+        self.resolved || (!self.runs.is_empty() && self.runs.iter().all(|id| model::is_resolved(id)))
     }
 }
 

@@ -15,12 +15,13 @@ const BEARER: &str = "bedrock:CallWithBearerToken";
 
 /// The actions that have a resource type. Of the others, a statement that names resources allows nothing. The resource type of
 /// ListGuardrails is optional: a call that lists every guardrail names none.
-const WITH_RESOURCE: [&str; 17] = [
+const WITH_RESOURCE: [&str; 18] = [
     "bedrock:ApplyGuardrail",
     "bedrock:CountTokens",
     "bedrock:CreateModelInvocationJob",
     "bedrock:GetAsyncInvoke",
     "bedrock:GetCustomModel",
+    "bedrock:GetCustomModelDeployment",
     "bedrock:GetFoundationModel",
     "bedrock:GetGuardrail",
     "bedrock:GetImportedModel",

@@ -1,0 +1,203 @@
+//! A lookup: the calls by which Bedrock says what a resource runs.
+
+use super::answer;
+pub use super::answer::MAX_BODY;
+use super::kind::{Steps, Unresolvable};
+use super::rules::MAX_MODELS;
+use super::table::{Answer, Outcome, Problem, Want};
+use crate::names::RegionName;
+use crate::operation::{Operation, arn_region};
+use crate::policy::Policy;
+use crate::poll_call::{PollCall, Question};
+use crate::route::{RouteClass, Subject};
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// How long one call of a lookup may take, with all its attempts.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(4);
+/// Most calls of a lookup. A deployment takes two: itself and its custom model.
+const MAX_CALLS: usize = 8;
+
+/// What a lookup has found, or why it has failed.
+type Found = Result<Answer, Problem>;
+
+/// A lookup in progress.
+#[derive(Debug)]
+pub struct Lookup {
+    want: Want,
+    /// The next calls; the first is under way.
+    todo: VecDeque<(Operation, String)>,
+    models: BTreeSet<String>,
+    /// Resources that were asked about.
+    known: BTreeSet<String>,
+    calls: usize,
+    /// Whether any call found the resource.
+    found: bool,
+    /// The last refusal of a kind that the id may not be of.
+    not_found: Option<Problem>,
+}
+
+impl Lookup {
+    /// A lookup of a resource.
+    pub fn new(want: Want) -> Self {
+        let steps = Steps::of(&want.id).ok();
+        let todo = steps.iter().flat_map(Steps::operations).map(|operation| (*operation, want.id.clone())).collect();
+        Self {
+            known: BTreeSet::from([want.id.clone()]),
+            want,
+            todo,
+            models: BTreeSet::new(),
+            calls: 0,
+            found: false,
+            not_found: None,
+        }
+    }
+
+    /// What it looks for.
+    pub fn want(&self) -> &Want {
+        &self.want
+    }
+
+    /// The call that the lookup makes next, with an `id` of its own. `None`: the document has no class for it.
+    pub fn call(&self, id: &str, policy: &Policy) -> Option<PollCall> {
+        let rules = policy.resolve.as_ref()?;
+        let (operation, resource) = self.todo.front()?;
+        let class = class_of(policy, &self.want, *operation)?;
+        let labels = std::slice::from_ref(resource);
+        let question = Question { region: &self.want.region, operation: *operation, labels, query: "" };
+        PollCall::new(class, question, &rules.cluster, id)
+    }
+
+    /// Takes the answer to the last call: its status, and its body or how long that is, if it was not read. `None`: the lookup makes
+    /// another call.
+    pub fn answered(&mut self, answer: Option<(u16, Result<&[u8], usize>)>) -> Option<Outcome> {
+        let (operation, resource) = self.todo.pop_front()?;
+        self.calls += 1;
+        let read = self.read(operation, &resource, answer);
+        match read {
+            Ok(()) if self.todo.is_empty() => Some(Outcome(self.end())),
+            Ok(()) => None,
+            Err(found) => Some(Outcome(found)),
+        }
+    }
+
+    /// A lookup that could not be made.
+    pub fn failed(&self, problem: &str) -> Outcome {
+        Outcome(Err(Problem { status: 503, text: problem.to_owned() }))
+    }
+
+    fn end(&mut self) -> Found {
+        if let Some(problem) = self.not_found.take().filter(|_| !self.found) {
+            return Ok(Answer::Refused(problem));
+        }
+        // Resources that lead to one another, and to no model.
+        if self.models.is_empty() {
+            return Ok(Answer::Refused(Problem::new(0, "it leads to no model")));
+        }
+        Ok(Answer::Runs(std::mem::take(&mut self.models).into_iter().collect()))
+    }
+
+    /// Takes an answer. `Err`: the lookup is over.
+    fn read(
+        &mut self,
+        operation: Operation,
+        resource: &str,
+        answer: Option<(u16, Result<&[u8], usize>)>,
+    ) -> Result<(), Found> {
+        let failed = |text: String| Err(Err(Problem { status: 503, text }));
+        let refused = |status: u16, text: String| Err(Ok(Answer::Refused(Problem { status, text })));
+        let Some((status, body)) = answer else {
+            return failed(format!("{operation} was not answered"));
+        };
+        match status {
+            200 => {}
+            // Another kind may have this name.
+            400 | 404 if self.known.len() == 1 && (self.found || !self.todo.is_empty() || self.not_found.is_some()) => {
+                let text = format!("{operation} answered {status}");
+                self.not_found = Some(match self.not_found.take() {
+                    Some(first) => {
+                        Problem { status: first.status.max(status), text: format!("{}, {text}", first.text) }
+                    }
+                    None => Problem { status, text },
+                });
+                return Ok(());
+            }
+            400 | 404 => return refused(status, format!("{operation} answered {status}")),
+            403 => {
+                let action = operation.iam_action();
+                return refused(403, format!("{operation} answered 403: the gateway's credentials may lack {action}"));
+            }
+            other => return failed(format!("{operation} answered {other}")),
+        }
+        let body = match body {
+            Ok(body) => body,
+            Err(length) => return failed(format!("{operation}: {}", answer::AnswerError::TooLong(length))),
+        };
+        let named = match answer::read(operation, body) {
+            Ok(named) => named,
+            // A truncated answer may be whole the next time.
+            Err(error @ (answer::AnswerError::Form(_) | answer::AnswerError::TooLong(_))) => {
+                return failed(format!("{operation}: {error}"));
+            }
+            Err(error) => return refused(0, format!("{operation}: {error}")),
+        };
+        self.found = true;
+        self.models.extend(named.models);
+        for next in named.resources {
+            if !self.known.insert(next.clone()) {
+                continue;
+            }
+            let steps = Steps::of(&next).and_then(|steps| match arn_region(&next) {
+                Some(region) if region == self.want.region.as_str() => Ok(steps),
+                _ => Err(Unresolvable::Unknown),
+            });
+            match steps {
+                Ok(steps) => self.todo.extend(steps.operations().iter().map(|operation| (*operation, next.clone()))),
+                Err(problem) => return refused(0, format!("{resource} runs '{next}': {problem}")),
+            }
+        }
+        if self.calls + self.todo.len() > MAX_CALLS || self.models.len() > MAX_MODELS {
+            return refused(
+                0,
+                format!("it runs more than {MAX_MODELS} models, or leads through more than {MAX_CALLS} resources"),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The class whose paths and credentials a lookup takes: of those with the credentials and the region, the first that takes such a
+/// call of a caller without a name, else the first.
+pub fn class_of<'a>(policy: &'a Policy, want: &Want, operation: Operation) -> Option<&'a RouteClass> {
+    let subject = Subject { operation, model: None, principal: None, body_bytes: Some(0) };
+    let own = || {
+        let classes = policy.classes().iter();
+        classes.filter(|class| class.credentials() == want.source && class.regions().contains(&want.region))
+    };
+    own().find(|class| class.matches(subject)).or_else(|| own().next())
+}
+
+/// How an id that does not name its model is looked up for a call: by the ARN's region, or for an id without one by the class's
+/// first, with the credentials of the first class that takes the call, whatever its model. `Err`: the ARN's region is not one of the
+/// document's. `Ok(None)`: no class takes the call.
+pub(crate) fn want_of(policy: &Policy, subject: Subject<'_>, id: &str) -> Result<Option<Want>, String> {
+    let mut classes = policy.classes().iter().filter(|class| class.matches_whatever_model(subject));
+    let want = |class: &RouteClass, region: &RegionName| Want {
+        id: id.to_owned(),
+        region: region.clone(),
+        source: class.credentials().to_owned(),
+    };
+    let Some(name) = arn_region(id) else {
+        return Ok(classes.next().and_then(|class| Some(want(class, class.regions().first()?))));
+    };
+    let Some(region) = policy.region(name).map(crate::region::Region::name) else {
+        return Err(format!("its region {name} is not one of the gateway's"));
+    };
+    let mut any = classes.clone();
+    if any.next().is_none() {
+        return Ok(None);
+    }
+    let has = |class: &&RouteClass| class.regions().contains(region);
+    let own = classes.find(has).or_else(|| policy.classes().iter().find(has));
+    own.map(|class| Some(want(class, region))).ok_or_else(|| format!("no route class has its region {name}"))
+}

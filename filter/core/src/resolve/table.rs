@@ -1,0 +1,290 @@
+//! The answers that all workers share, in a table of fixed size, and how often Bedrock may be asked.
+
+use super::rules::ResolveRules;
+use crate::lease::Lease;
+use crate::names::RegionName;
+use crate::shared::{Shared, millis, update};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+/// Slots of the table: so many resources can be known at a time.
+const SLOTS: u64 = 2048;
+/// Slots that a resource may use.
+const PROBES: u64 = 4;
+/// How long a refusal counts.
+const REFUSED_MS: u64 = 15_000;
+/// An answer that cannot be renewed, because Bedrock does not answer, counts for so many times its time.
+const KEEP: u64 = 4;
+/// How long a lookup leaves others alone: longer than one call.
+const LEASE_MS: u64 = 6000;
+/// The first and the longest wait after a failure.
+const WAITS_MS: (u64, u64) = (1000, 15_000);
+/// How far the clocks of two workers may be apart.
+const CLOCKS_MS: u64 = 1000;
+/// Calls to Bedrock in a second, and at once, of all of an Envoy's lookups. AWS documents no quota of these operations.
+const PER_SECOND: f64 = 10.0;
+const AT_ONCE: f64 = 20.0;
+const RATE: &str = "resolve/rate";
+
+/// What stands for a resource: its id, the region, and the credentials with which it is asked for.
+pub(crate) type Key = [u8; 16];
+
+/// A resource that has to be looked up, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Want {
+    /// The ARN or id.
+    pub id: String,
+    /// The region that is asked.
+    pub region: RegionName,
+    /// The source of the credentials.
+    pub source: String,
+}
+
+/// What is known of a resource.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    /// The models that it runs.
+    Runs(Vec<String>),
+    /// Bedrock has refused to say it, or nobody can.
+    Refused(Problem),
+}
+
+/// Why nobody knows what a resource runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{text}")]
+pub struct Problem {
+    /// The status that Bedrock gave; 0: its answer does not help; 503: there was none.
+    pub(crate) status: u16,
+    /// What was tried.
+    pub(crate) text: String,
+}
+
+/// The end of a lookup: what it has found, or why it has failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome(pub(crate) Result<Answer, Problem>);
+
+impl Outcome {
+    /// Its label in metrics.
+    pub fn name(&self) -> &'static str {
+        match self.0 {
+            Ok(Answer::Runs(_)) => "resolved",
+            Ok(Answer::Refused(_)) => "refused",
+            Err(_) => "failed",
+        }
+    }
+
+    /// Whether it is not known what AWS would say.
+    pub fn is_failure(&self) -> bool {
+        self.0.is_err()
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Ok(Answer::Runs(models)) => write!(f, "it runs {}", models.join(", ")),
+            Ok(Answer::Refused(problem)) | Err(problem) => problem.fmt(f),
+        }
+    }
+}
+
+impl Problem {
+    pub(crate) fn new(status: u16, text: impl ToString) -> Self {
+        Self { status, text: text.to_string() }
+    }
+}
+
+/// What a call can take from the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// The answer. If it is to be renewed, a worker should ask again.
+    Answer { answer: Answer, renew: bool },
+    /// The last lookup has failed, and the next is not due.
+    Failed(Problem),
+    /// A lookup is under way, or due.
+    Nothing,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Entry {
+    key: Key,
+    #[serde(flatten)]
+    lease: Lease,
+    answer: Option<Answer>,
+    /// When it came, in milliseconds since 1970.
+    answered_at: u64,
+    /// Why the last lookup has failed.
+    problem: Option<Problem>,
+}
+
+/// The key and the first slot of a resource.
+pub(crate) fn key_of(want: &Want) -> (Key, u64) {
+    let mut hasher = Sha256::new();
+    for part in [want.source.as_str(), want.region.as_str(), want.id.as_str()] {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    let digest = hasher.finalize();
+    let slot = digest.last_chunk().map_or(0, |tail| u64::from_le_bytes(*tail) % SLOTS);
+    (digest.first_chunk().copied().unwrap_or_default(), slot)
+}
+
+fn slot_key(slot: u64) -> String {
+    format!("resolve/{}", slot % SLOTS)
+}
+
+fn refresh_ms(rules: &ResolveRules) -> u64 {
+    rules.refresh.map_or(0, |refresh| u64::try_from(refresh.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Looks for a resource.
+pub(crate) fn look(want: &Want, rules: &ResolveRules, shared: &dyn Shared, now: SystemTime) -> Seen {
+    let (key, first) = key_of(want);
+    let entries = (0..PROBES).filter_map(|probe| Entry::of(&slot_key(first + probe), shared));
+    let Some(entry) = entries.into_iter().find(|entry| entry.key == key) else { return Seen::Nothing };
+    entry.seen(refresh_ms(rules), millis(now))
+}
+
+/// Whether no worker is at it.
+pub(crate) fn is_free(want: &Want, shared: &dyn Shared, now: SystemTime) -> bool {
+    let (key, first) = key_of(want);
+    let entries = (0..PROBES).filter_map(|probe| Entry::of(&slot_key(first + probe), shared));
+    entries.into_iter().find(|entry| entry.key == key).is_none_or(|entry| entry.lease.is_free(millis(now)))
+}
+
+/// Claims a lookup for a worker; `false`: it is not due, or another worker is at it.
+pub(crate) fn claim(want: &Want, rules: &ResolveRules, worker: u64, shared: &dyn Shared, now: SystemTime) -> bool {
+    let (key, first) = key_of(want);
+    let slot = slot_for(key, first, refresh_ms(rules), shared, now);
+    let now = millis(now);
+    let take = |value: Option<&[u8]>| {
+        let known = Entry::read(value).filter(|entry| entry.key == key).unwrap_or(Entry { key, ..Entry::default() });
+        let renews = !matches!(known.seen(refresh_ms(rules), now), Seen::Answer { renew: false, .. });
+        if !renews || !known.lease.is_free(now) {
+            return (None, false);
+        }
+        (Some(Entry { lease: known.lease.taken(worker, now, LEASE_MS), ..known }.write()), true)
+    };
+    update(shared, &slot, take).unwrap_or(false)
+}
+
+/// Extends the claim for one more call.
+pub(crate) fn extend(want: &Want, worker: u64, shared: &dyn Shared, now: SystemTime) {
+    let now = millis(now);
+    change(want, worker, shared, |entry| Entry { lease: entry.lease.extended(now, LEASE_MS), ..entry });
+}
+
+/// Shares what a lookup has found.
+pub(crate) fn publish(want: &Want, worker: u64, found: Result<Answer, Problem>, shared: &dyn Shared, now: SystemTime) {
+    let now = millis(now);
+    change(want, worker, shared, |entry| match &found {
+        Ok(answer) => Entry {
+            lease: entry.lease.succeeded(),
+            answer: Some(answer.clone()),
+            answered_at: now,
+            problem: None,
+            ..entry
+        },
+        Err(problem) => Entry { lease: entry.lease.failed(now, WAITS_MS), problem: Some(problem.clone()), ..entry },
+    });
+}
+
+/// Takes a call from those that may be made now.
+pub(crate) fn may_ask(shared: &dyn Shared, now: SystemTime) -> bool {
+    take_call(shared, now, 1.0)
+}
+
+/// Counts a further call of a lookup.
+pub(crate) fn ask_more(shared: &dyn Shared, now: SystemTime) {
+    take_call(shared, now, f64::NEG_INFINITY);
+}
+
+fn take_call(shared: &dyn Shared, now: SystemTime, least: f64) -> bool {
+    let now = millis(now);
+    let take = |value: Option<&[u8]>| {
+        let read = |value: &[u8]| {
+            let (level, at) = value.split_first_chunk()?;
+            Some((f64::from_le_bytes(*level), u64::from_le_bytes(at.try_into().ok()?)))
+        };
+        let (level, at) = value.and_then(read).unwrap_or((AT_ONCE, now));
+        let refilled = Duration::from_millis(now.saturating_sub(at)).as_secs_f64() * PER_SECOND;
+        let level = (level + refilled).clamp(-AT_ONCE, AT_ONCE);
+        if level < least {
+            return (None, false);
+        }
+        (Some([(level - 1.0).to_le_bytes(), now.to_le_bytes()].concat()), true)
+    };
+    update(shared, RATE, take).unwrap_or(false)
+}
+
+/// The slot of a resource: its own, else an empty one, else the one that is missed least.
+fn slot_for(key: Key, first: u64, refresh_ms: u64, shared: &dyn Shared, now: SystemTime) -> String {
+    let now = millis(now);
+    let worth = |entry: Option<Entry>| match entry {
+        None => (0, 0),
+        Some(entry) if entry.key == key => (-1, 0),
+        Some(entry) => match entry.seen(refresh_ms, now) {
+            Seen::Answer { answer: Answer::Runs(_), .. } => (3, entry.answered_at),
+            _ if !entry.lease.is_free(now) => (2, entry.answered_at),
+            _ => (1, entry.answered_at),
+        },
+    };
+    let slots = (0..PROBES).map(|probe| slot_key(first + probe));
+    slots.min_by_key(|slot| worth(Entry::of(slot, shared))).unwrap_or_else(|| slot_key(first))
+}
+
+/// Changes an entry, if this worker still holds its lease.
+fn change(want: &Want, worker: u64, shared: &dyn Shared, change: impl Fn(Entry) -> Entry) {
+    let (key, first) = key_of(want);
+    for probe in 0..PROBES {
+        let end = |value: Option<&[u8]>| {
+            let entry = Entry::read(value).filter(|entry| entry.key == key && entry.lease.is_of(worker));
+            (entry.map(|entry| change(entry).write()), ())
+        };
+        let _ = update(shared, &slot_key(first + probe), end);
+    }
+}
+
+impl Entry {
+    fn of(slot: &str, shared: &dyn Shared) -> Option<Self> {
+        Self::read(shared.get(slot).map(|(value, _)| value).as_deref())
+    }
+
+    fn read(value: Option<&[u8]>) -> Option<Self> {
+        serde_json::from_slice(value?).ok()
+    }
+
+    fn write(self) -> Vec<u8> {
+        // Numbers and texts: serialising them cannot fail.
+        serde_json::to_vec(&self).unwrap_or_default()
+    }
+
+    fn seen(&self, refresh_ms: u64, now: u64) -> Seen {
+        // What was written later than now, before the clock stepped back, counts as old.
+        let age = if self.answered_at > now.saturating_add(CLOCKS_MS) {
+            u64::MAX
+        } else {
+            now.saturating_sub(self.answered_at)
+        };
+        let failed = self.problem.clone().filter(|_| self.lease.has_failed());
+        match &self.answer {
+            Some(answer @ Answer::Runs(_)) if age < refresh_ms => {
+                return Seen::Answer { answer: answer.clone(), renew: age >= refresh_ms - refresh_ms / 4 };
+            }
+            Some(answer @ Answer::Runs(_)) if failed.is_some() && age < refresh_ms.saturating_mul(KEEP) => {
+                return Seen::Answer { answer: answer.clone(), renew: true };
+            }
+            Some(answer @ Answer::Refused(_)) if age < REFUSED_MS => {
+                return Seen::Answer { answer: answer.clone(), renew: false };
+            }
+            _ => {}
+        }
+        // While the next lookup is under way, calls wait for it.
+        match failed {
+            Some(problem) if !self.lease.is_free(now) && self.lease.held_until(now) <= now => Seen::Failed(problem),
+            _ => Seen::Nothing,
+        }
+    }
+}

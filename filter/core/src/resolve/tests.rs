@@ -1,0 +1,456 @@
+//! What each kind runs, and who asks when.
+
+use super::answer::{AnswerError, Named, read};
+use super::asked::{Resolver, Status};
+use super::kind::{Steps, Unresolvable};
+use super::lookup::Lookup;
+use super::table::{Answer, Outcome, Problem, Want};
+use crate::caller::Caller;
+use crate::operation::Operation;
+use crate::policy::Policy;
+use crate::shared::tests::Memory;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
+
+const NOVA: &str = "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0";
+const CLAUDE: &str = "arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-opus-5";
+const HUB: &str =
+    "arn:aws:sagemaker:us-east-1:aws:hub-content/SageMakerPublicHub/Model/meta-textgeneration-llama-3-8b/2.0.1";
+
+fn own(resource: &str) -> String {
+    format!("arn:aws:bedrock:us-east-1:123456789012:{resource}")
+}
+
+fn policy(refresh: u32) -> Policy {
+    let document = json!({
+        "role": "gateway", "regions": {"us-east-1": {}, "us-west-2": {}},
+        "resolve": {"refresh_seconds": refresh, "cluster": "polls"},
+        "route_classes": [
+            {"name": "any", "models": ["anthropic.*"], "paths": ["dx", "vpn"]},
+            {"name": "lists", "operations": ["GetPromptRouter"], "paths": ["vpn"]},
+        ],
+    });
+    Policy::parse(document.to_string().as_bytes(), None).unwrap()
+}
+
+fn want(id: &str) -> Want {
+    Want { id: id.to_owned(), region: "us-east-1".parse().unwrap(), source: "default".to_owned() }
+}
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
+}
+
+// === kinds ===
+
+#[test]
+fn each_kind_has_its_operation() {
+    let endpoint = "arn:aws:sagemaker:us-east-1:123456789012:endpoint/market";
+    for (id, wanted) in [
+        (own("application-inference-profile/a1b2c3d4e5f6"), Ok(Operation::GetInferenceProfile)),
+        (own("inference-profile/sa.anthropic.claude-opus-5"), Ok(Operation::GetInferenceProfile)),
+        (own("default-prompt-router/anthropic.claude:1"), Ok(Operation::GetPromptRouter)),
+        (own("prompt-router/a1b2c3d4e5f6"), Ok(Operation::GetPromptRouter)),
+        (own("provisioned-model/a1b2c3d4e5f6"), Ok(Operation::GetProvisionedModelThroughput)),
+        (own("custom-model/amazon.nova-lite-v1:0/a1b2c3d4e5f6"), Ok(Operation::GetCustomModel)),
+        (own("custom-model-deployment/a1b2c3d4e5f6"), Ok(Operation::GetCustomModelDeployment)),
+        (endpoint.to_owned(), Ok(Operation::GetMarketplaceModelEndpoint)),
+        ("a1b2_c3".to_owned(), Ok(Operation::GetProvisionedModelThroughput)),
+        (own("imported-model/a1b2c3d4e5f6"), Err(Unresolvable::Imported)),
+        (own("prompt/ABCDEFGHIJ:1"), Err(Unresolvable::Prompt)),
+        (own("flow/ABCDEFGHIJ"), Err(Unresolvable::Unknown)),
+        (own("provisioned-model/"), Err(Unresolvable::Unknown)),
+        ("arn:aws:bedrock:us-east-1::application-inference-profile/a".to_owned(), Err(Unresolvable::Unknown)),
+        ("arn:aws:bedrock::123456789012:provisioned-model/a".to_owned(), Err(Unresolvable::Unknown)),
+        ("arn:aws-cn:bedrock:cn-north-1:123456789012:provisioned-model/a".to_owned(), Err(Unresolvable::Unknown)),
+        ("arn:aws:sagemaker:us-east-1:123456789012:model/a".to_owned(), Err(Unresolvable::Unknown)),
+        ("amazon.nova-lite-v1:0/a1b2c3d4e5f6".to_owned(), Err(Unresolvable::Unknown)),
+        (String::new(), Err(Unresolvable::Unknown)),
+    ] {
+        let steps = Steps::of(&id).map(|steps| steps.operations().to_vec());
+        assert_eq!(steps, wanted.map(|operation| vec![operation]), "{id}");
+    }
+    let both = vec![Operation::GetInferenceProfile, Operation::GetProvisionedModelThroughput];
+    assert_eq!(Steps::of("a1b2c3d4e5f6").map(|steps| steps.operations().to_vec()), Ok(both));
+}
+
+// === answers ===
+
+fn found(models: &[&str], resources: &[&str]) -> Result<Named, AnswerError> {
+    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    Ok(Named { models: texts(models).into_iter().collect(), resources: texts(resources) })
+}
+
+fn models(arns: &[&str]) -> Value {
+    arns.iter().map(|arn| json!({"modelArn": arn})).collect()
+}
+
+#[test]
+fn answers_name_all_that_may_run() {
+    let in_region = |region: &str| format!("arn:aws:bedrock:{region}::foundation-model/anthropic.claude-opus-5");
+    let profile = |regions: &[&str]| {
+        let arns: Vec<String> = regions.iter().map(|region| in_region(region)).collect();
+        json!({ "models": models(&arns.iter().map(String::as_str).collect::<Vec<_>>()), "type": "APPLICATION" })
+    };
+    let (custom, application) =
+        (own("custom-model/amazon.nova-lite-v1:0/a1b2c3d4e5f6"), own("application-inference-profile/x"));
+    let system = own("inference-profile/us.meta.llama4");
+    let opus = "anthropic.claude-opus-5";
+    for (operation, answer, wanted) in [
+        (Operation::GetInferenceProfile, profile(&["us-east-1"]), found(&[opus], &[])),
+        (
+            Operation::GetInferenceProfile,
+            profile(&["us-east-1", "us-west-2"]),
+            found(&["us.anthropic.claude-opus-5"], &[]),
+        ),
+        (
+            Operation::GetInferenceProfile,
+            profile(&["eu-west-1", "eu-north-1"]),
+            found(&["eu.anthropic.claude-opus-5"], &[]),
+        ),
+        (
+            Operation::GetInferenceProfile,
+            profile(&["ap-northeast-1", "ap-northeast-3"]),
+            found(&["jp.anthropic.claude-opus-5"], &[]),
+        ),
+        (
+            Operation::GetInferenceProfile,
+            profile(&["ap-northeast-1", "ap-south-1", "ap-southeast-1"]),
+            found(&["apac.anthropic.claude-opus-5"], &[]),
+        ),
+        (Operation::GetInferenceProfile, profile(&["us-east-1", ""]), found(&["global.anthropic.claude-opus-5"], &[])),
+        (
+            Operation::GetInferenceProfile,
+            profile(&["us-east-1", "ca-central-1"]),
+            found(&["ca.anthropic.claude-opus-5", "global.anthropic.claude-opus-5", "us.anthropic.claude-opus-5"], &[]),
+        ),
+        (Operation::GetInferenceProfile, json!({"models": []}), Err(AnswerError::Nothing("model"))),
+        (Operation::GetInferenceProfile, json!({}), Err(AnswerError::Nothing("model"))),
+        (
+            Operation::GetPromptRouter,
+            json!({"models": models(&[CLAUDE, &system]), "fallbackModel": {"modelArn": NOVA}}),
+            found(&["amazon.nova-lite-v1:0", opus, "us.meta.llama4"], &[]),
+        ),
+        (
+            Operation::GetPromptRouter,
+            json!({"models": models(&[CLAUDE]), "fallbackModel": {"modelArn": application}}),
+            found(&[opus], &[&application]),
+        ),
+        (Operation::GetPromptRouter, json!({"models": models(&[CLAUDE])}), Err(AnswerError::Nothing("fallback model"))),
+        (
+            Operation::GetProvisionedModelThroughput,
+            json!({"modelArn": custom, "desiredModelArn": NOVA, "foundationModelArn": NOVA}),
+            found(&["amazon.nova-lite-v1:0"], &[]),
+        ),
+        // An update to another model is under way.
+        (
+            Operation::GetProvisionedModelThroughput,
+            json!({"modelArn": NOVA, "desiredModelArn": CLAUDE, "foundationModelArn": NOVA}),
+            found(&["amazon.nova-lite-v1:0", opus], &[]),
+        ),
+        (
+            Operation::GetProvisionedModelThroughput,
+            json!({"modelArn": NOVA}),
+            Err(AnswerError::Nothing("foundation model")),
+        ),
+        (Operation::GetCustomModel, json!({"modelArn": custom, "baseModelArn": CLAUDE}), found(&[opus], &[])),
+        (Operation::GetCustomModel, json!({"modelArn": custom}), Err(AnswerError::Nothing("base model"))),
+        (Operation::GetCustomModelDeployment, json!({"modelArn": custom}), found(&[], &[&custom])),
+        (
+            Operation::GetMarketplaceModelEndpoint,
+            json!({"marketplaceModelEndpoint": {"modelSourceIdentifier": HUB}}),
+            found(&[HUB], &[]),
+        ),
+        (
+            Operation::GetMarketplaceModelEndpoint,
+            json!({"marketplaceModelEndpoint": {"modelSourceIdentifier": "anthropic.claude-opus-5"}}),
+            Err(AnswerError::NotAModel(opus.to_owned())),
+        ),
+        (Operation::GetCustomModel, json!({"baseModelArn": "x"}), Err(AnswerError::NotAModel("x".to_owned()))),
+        (
+            Operation::GetInferenceProfile,
+            json!({"models": models(&[&"x".repeat(300)])}),
+            Err(AnswerError::NotAModel("x".repeat(256))),
+        ),
+    ] {
+        assert_eq!(read(operation, answer.to_string().as_bytes()), wanted, "{operation} {answer}");
+    }
+    let many: Vec<String> =
+        (0..17).map(|nth| format!("arn:aws:bedrock:us-east-1::foundation-model/a.m{nth}")).collect();
+    let many = json!({"models": models(&many.iter().map(String::as_str).collect::<Vec<_>>())}).to_string();
+    assert_eq!(read(Operation::GetInferenceProfile, many.as_bytes()), Err(AnswerError::TooMany));
+    assert!(matches!(read(Operation::GetInferenceProfile, b"<html>"), Err(AnswerError::Form(_))));
+    assert!(matches!(read(Operation::GetInferenceProfile, &vec![b' '; 300 << 10]), Err(AnswerError::TooLong(_))));
+}
+
+// === lookups ===
+
+/// Runs a lookup against answers by operation: status and body.
+fn look_up(id: &str, answer: impl Fn(&str) -> Option<(u16, Value)>) -> (Outcome, Vec<String>) {
+    let policy = policy(60);
+    let mut lookup = Lookup::new(want(id));
+    let mut paths = Vec::new();
+    for _ in 0..20 {
+        let call = lookup.call("the-id", &policy).unwrap();
+        assert_eq!(call.call.cluster, "polls");
+        let path = call.call.headers.get_str(":path").unwrap().to_owned();
+        let answered = answer(&path);
+        paths.push(path);
+        let body = answered.as_ref().map(|(status, body)| (*status, body.to_string()));
+        if let Some(outcome) = lookup.answered(body.as_ref().map(|(status, body)| (*status, Ok(body.as_bytes())))) {
+            return (outcome, paths);
+        }
+    }
+    panic!("it does not end: {paths:?}");
+}
+
+fn runs(models: &[&str]) -> Outcome {
+    Outcome(Ok(Answer::Runs(models.iter().map(|model| (*model).to_owned()).collect())))
+}
+
+#[test]
+fn a_deployment_takes_a_second_step() {
+    let custom = own("custom-model/amazon.nova-lite-v1:0/a1b2c3d4e5f6");
+    let (outcome, paths) = look_up(&own("custom-model-deployment/a1b2c3d4e5f6"), |path| {
+        let deployment = path.starts_with("/model-customization/custom-model-deployments/");
+        Some((200, if deployment { json!({"modelArn": custom}) } else { json!({"baseModelArn": NOVA}) }))
+    });
+    assert_eq!(outcome, runs(&["amazon.nova-lite-v1:0"]));
+    assert_eq!(paths.len(), 2);
+    assert_eq!(
+        paths[1],
+        "/custom-models/arn%3Aaws%3Abedrock%3Aus-east-1%3A123456789012%3Acustom-model%2Famazon.nova-lite-v1%3A0%2Fa1b2c3d4e5f6"
+    );
+}
+
+#[test]
+fn a_router_leads_through_profiles() {
+    let application = own("application-inference-profile/x");
+    let (outcome, paths) = look_up(&own("default-prompt-router/a:1"), |path| {
+        let router = json!({"models": models(&[CLAUDE, &application]), "fallbackModel": {"modelArn": application}});
+        Some((200, if path.starts_with("/prompt-routers/") { router } else { json!({"models": models(&[NOVA])}) }))
+    });
+    assert_eq!(outcome, runs(&["amazon.nova-lite-v1:0", "anthropic.claude-opus-5"]));
+    assert_eq!(paths.len(), 2, "{paths:?}");
+    // A circle ends.
+    let router = own("default-prompt-router/a:1");
+    let (outcome, _) =
+        look_up(&router, |_| Some((200, json!({"models": models(&[&router]), "fallbackModel": {"modelArn": CLAUDE}}))));
+    assert_eq!(outcome, runs(&["anthropic.claude-opus-5"]));
+}
+
+#[test]
+fn a_name_is_asked_about_as_both_kinds() {
+    let profile = json!({"models": models(&[CLAUDE])});
+    let provisioned = json!({"modelArn": NOVA, "foundationModelArn": NOVA});
+    let ask = |profile: (u16, Value), provisioned: (u16, Value)| {
+        let answer = |path: &str| {
+            Some(if path.starts_with("/inference-profiles/") { profile.clone() } else { provisioned.clone() })
+        };
+        look_up("a1b2c3d4e5f6", answer).0
+    };
+    assert_eq!(ask((200, profile.clone()), (404, json!({}))), runs(&["anthropic.claude-opus-5"]));
+    assert_eq!(ask((404, json!({})), (200, provisioned.clone())), runs(&["amazon.nova-lite-v1:0"]));
+    // Whichever Bedrock takes, it is judged.
+    let both = runs(&["amazon.nova-lite-v1:0", "anthropic.claude-opus-5"]);
+    assert_eq!(ask((200, profile.clone()), (200, provisioned)), both);
+    let problem = Problem::new(404, "GetInferenceProfile answered 400, GetProvisionedModelThroughput answered 404");
+    assert_eq!(ask((400, json!({})), (404, json!({}))), Outcome(Ok(Answer::Refused(problem))));
+    assert_eq!(ask((200, profile), (500, json!({}))).name(), "failed");
+}
+
+#[test]
+fn refuses_what_bedrock_does_not_tell() {
+    let id = own("application-inference-profile/x");
+    let elsewhere = "arn:aws:bedrock:us-west-2:123456789012:application-inference-profile/y";
+    let router = own("default-prompt-router/a:1");
+    for (id, answer, wanted) in [
+        (&id, Some((404, json!({}))), "refused"),
+        (&id, Some((403, json!({}))), "refused"),
+        (&id, Some((400, json!({}))), "refused"),
+        (&id, Some((200, json!({"models": []}))), "refused"),
+        (&id, Some((200, json!({"models": models(&[&own("imported-model/a1b2c3d4e5f6")])}))), "refused"),
+        (&id, Some((200, json!({"models": models(&[elsewhere])}))), "refused"),
+        (&router, Some((200, json!({"models": models(&[CLAUDE])}))), "refused"),
+        (&id, Some((429, json!({}))), "failed"),
+        (&id, Some((500, json!({}))), "failed"),
+        (&id, Some((200, json!("x"))), "failed"),
+        (&id, None, "failed"),
+    ] {
+        let (outcome, _) = look_up(id, |_| answer.clone());
+        assert_eq!(outcome.name(), wanted, "{answer:?} {outcome}");
+    }
+    let (outcome, _) = look_up(&id, |_| Some((403, json!({}))));
+    assert!(outcome.to_string().contains("bedrock:GetInferenceProfile"), "{outcome}");
+    // A circle without a model.
+    let (outcome, _) = look_up(&id, |_| Some((200, json!({"models": models(&[&id])}))));
+    assert_eq!(outcome.name(), "refused", "{outcome}");
+    // Each answer leads to another resource.
+    let nth = std::cell::Cell::new(0);
+    let (outcome, paths) = look_up(&id, |_| {
+        nth.set(nth.get() + 1);
+        let next = own(&format!("application-inference-profile/{}", nth.get()));
+        let more = own(&format!("application-inference-profile/{}x", nth.get()));
+        Some((200, json!({"models": models(&[&next, &more, CLAUDE])})))
+    });
+    assert!(outcome.name() == "refused" && paths.len() <= 8, "{outcome} {}", paths.len());
+}
+
+#[test]
+fn a_lookup_takes_the_class_of_its_operation() {
+    let policy = policy(60);
+    let cluster = |id: &str| Lookup::new(want(id)).call("the-id", &policy).map(|call| call.relayed.cluster);
+    assert_eq!(cluster(&own("default-prompt-router/a:1")).as_deref(), Some("bedrock.lists.only-us-east-1"));
+    // No class takes the others of a caller without a name: the first one's paths are taken.
+    assert_eq!(cluster(&own("provisioned-model/a")).as_deref(), Some("bedrock.any.only-us-east-1"));
+    let foreign = Want { source: "other".to_owned(), ..want(&own("provisioned-model/a")) };
+    assert!(Lookup::new(foreign).call("the-id", &policy).is_none());
+}
+
+// === who asks, and when ===
+
+/// Workers of one Envoy.
+struct Scene {
+    policy: Policy,
+    shared: Memory,
+    workers: [Resolver; 2],
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self { policy: policy(60), shared: Memory::default(), workers: Default::default() }
+    }
+
+    fn ask(&self, worker: usize, id: &str, caller: &str, now: u64) -> Status {
+        let rules = self.policy.resolve.as_ref().unwrap();
+        self.workers[worker].ask(&want(id), &Caller::named(caller), rules, &self.shared, at(now))
+    }
+
+    fn due(&self, worker: usize, now: u64) -> Vec<String> {
+        let rules = self.policy.resolve.as_ref().unwrap();
+        let due = self.workers[worker].due(rules, worker as u64 + 1, &self.shared, at(now), |_| true);
+        due.into_iter().map(|want| want.id).collect()
+    }
+
+    fn publish(&self, worker: usize, id: &str, found: Result<Answer, Problem>, now: u64) {
+        self.workers[worker].publish(&want(id), worker as u64 + 1, Outcome(found), &self.shared, at(now));
+    }
+}
+
+fn claude() -> Result<Answer, Problem> {
+    Ok(Answer::Runs(vec!["anthropic.claude-opus-5".to_owned()]))
+}
+
+#[test]
+fn one_worker_asks_for_all() {
+    let scene = Scene::new();
+    for worker in [0, 1, 0] {
+        assert_eq!(scene.ask(worker, "p", "a", 0), Status::Pending);
+        assert_eq!(scene.ask(worker, "p", "b", 0), Status::Pending);
+    }
+    assert_eq!((scene.due(0, 0), scene.due(1, 0)), (vec!["p".to_owned()], Vec::new()));
+    assert!(scene.due(0, 0).is_empty(), "nobody has asked again");
+    scene.publish(0, "p", claude(), 1);
+    let runs = Status::Runs(vec!["anthropic.claude-opus-5".to_owned()]);
+    for worker in [0, 1] {
+        assert_eq!(scene.ask(worker, "p", "a", 44), runs);
+        assert!(scene.due(worker, 44).is_empty());
+    }
+    // The last quarter of its time: a call has it renewed, and does not wait.
+    assert_eq!((scene.ask(1, "p", "a", 47), scene.ask(0, "p", "a", 47)), (runs.clone(), runs));
+    assert_eq!((scene.due(1, 47), scene.due(0, 47)), (vec!["p".to_owned()], Vec::new()));
+}
+
+#[test]
+fn an_answer_ends_with_its_time() {
+    let scene = Scene::new();
+    scene.ask(0, "p", "a", 0);
+    scene.due(0, 0);
+    scene.publish(0, "p", claude(), 0);
+    // Nobody has called for long.
+    assert_eq!(scene.ask(0, "p", "a", 60), Status::Pending);
+    // Bedrock cannot be asked: the last answer counts on, and no longer than four times its time.
+    scene.due(0, 60);
+    scene.publish(0, "p", Err(Problem::new(503, "down")), 60);
+    for now in [61, 100, 239] {
+        assert!(matches!(scene.ask(0, "p", "a", now), Status::Runs(_)), "{now}");
+    }
+    assert_eq!(scene.due(0, 239), ["p"]);
+    scene.publish(0, "p", Err(Problem::new(503, "down")), 239);
+    assert_eq!(scene.ask(0, "p", "a", 240), Status::Unknown(Problem::new(503, "down")));
+    // A resource that has gone counts at once.
+    scene.ask(0, "q", "a", 300);
+    scene.due(0, 300);
+    scene.publish(0, "q", claude(), 300);
+    scene.ask(0, "q", "a", 350);
+    scene.due(0, 350);
+    scene.publish(0, "q", Ok(Answer::Refused(Problem::new(404, "gone"))), 350);
+    assert_eq!(scene.ask(0, "q", "a", 351), Status::Unknown(Problem::new(404, "gone")));
+    assert_eq!(scene.ask(0, "q", "a", 366), Status::Pending, "a refusal counts for a short time");
+}
+
+#[test]
+fn a_failed_lookup_waits_before_the_next() {
+    let scene = Scene::new();
+    scene.ask(0, "p", "a", 0);
+    scene.due(0, 0);
+    scene.publish(0, "p", Err(Problem::new(503, "down")), 0);
+    assert_eq!(scene.ask(0, "p", "a", 0), Status::Unknown(Problem::new(503, "down")));
+    assert_eq!(scene.ask(0, "p", "a", 1), Status::Pending);
+    assert_eq!(scene.due(0, 1), ["p"]);
+    // A worker that died with its lookup.
+    assert_eq!(scene.ask(1, "p", "a", 6), Status::Pending);
+    assert!(scene.due(1, 6).is_empty());
+    scene.ask(1, "p", "a", 7);
+    assert_eq!(scene.due(1, 7), ["p"]);
+    // What the first one still finds is not taken.
+    scene.publish(0, "p", claude(), 7);
+    assert_eq!(scene.ask(1, "p", "a", 7), Status::Pending);
+}
+
+#[test]
+fn a_flood_leaves_others_their_turn() {
+    let scene = Scene::new();
+    let (mut asked, mut refused) = (BTreeSet::new(), 0);
+    for round in 0..100 {
+        for nth in 0..1000 {
+            let status = scene.ask(0, &format!("random-{}", (round * 1000) + nth), "hostile", round);
+            refused += usize::from(status == Status::Full);
+        }
+        if round >= 50 {
+            scene.ask(0, &format!("good-{round}"), "good", round);
+        }
+        for id in scene.due(0, round) {
+            let found = if id.starts_with("good") { claude() } else { Ok(Answer::Refused(Problem::new(404, "none"))) };
+            scene.publish(0, &id, found, round);
+            asked.insert(id);
+        }
+    }
+    let good = asked.iter().filter(|id| id.starts_with("good")).count();
+    assert_eq!(good, 50, "each good id has its turn at once");
+    // Ten calls a second, and twenty at once.
+    assert!(asked.len() <= 20 + 100 * 10, "{}", asked.len());
+    assert!(refused > 90_000, "{refused}");
+    // Refusals did not push out what is known.
+    for round in 50..90 {
+        assert!(!matches!(scene.ask(0, &format!("good-{round}"), "good", 99), Status::Full), "{round}");
+    }
+    assert!(matches!(scene.ask(0, "good-98", "good", 99), Status::Runs(_)));
+    let kept = scene.shared.values.borrow();
+    let bytes: usize = kept.values().map(|(value, _)| value.len()).sum();
+    assert!(kept.len() <= 2049 && bytes < 2 << 20, "{} keys, {bytes} bytes", kept.len());
+}
+
+#[test]
+fn a_full_table_stays_bounded() {
+    let scene = Scene::new();
+    for nth in 0_u64..6000 {
+        let id = format!("p{nth}");
+        scene.ask(0, &id, "a", nth);
+        assert_eq!(scene.due(0, nth), [id.as_str()]);
+        scene.publish(0, &id, claude(), nth);
+        assert!(matches!(scene.ask(0, &id, "a", nth), Status::Runs(_)), "{nth}");
+    }
+    assert!(scene.shared.values.borrow().len() <= 2049);
+}
