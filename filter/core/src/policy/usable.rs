@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_is_usable_by_the_class_that_it_reaches() {
+    fn a_model_is_usable_by_the_class_it_reaches() {
         let deny = json!([{"id": "no", "effect": "deny", "classes": ["first"]}]);
         for (first, wanted) in [
             // Every call goes there, and is denied.
