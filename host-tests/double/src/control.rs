@@ -7,8 +7,11 @@ use super::batch;
 use super::catalogue::{ACCOUNT, Model};
 use super::context::{Context, MADE, not_found};
 use super::converse::Invalid;
+use super::fault::error_type_of;
 use super::operation::{Call, Operation};
+use super::patterns::is_project;
 use super::resources;
+use super::retention::id_of;
 use super::usage::words;
 
 impl Context<'_> {
@@ -103,8 +106,8 @@ pub(crate) fn answer(call: &Call, context: &Context<'_>) -> Result<Answer, Inval
         | Operation::GetMarketplaceModelEndpoint
         | Operation::ListGuardrails
         | Operation::GetGuardrail => resources::answer(call, context)?,
-        Operation::GetAccountDataRetention => context.retention.account(),
-        Operation::GetProject => context.retention.get_project(label, context)?,
+        Operation::GetAccountDataRetention => account_retention(context),
+        Operation::GetProject => project(label, context)?,
         Operation::CreateModelInvocationJob
         | Operation::GetModelInvocationJob
         | Operation::ListModelInvocationJobs
@@ -248,6 +251,35 @@ fn inference_profile(label: &str, context: &Context<'_>) -> Result<Answer, Inval
         .profiles(context.region)
         .find(|(prefix, model)| id.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')) == Some(&model.id));
     Ok(found.map_or_else(|| not_found(label), |(prefix, model)| Answer::json(&context.profile(prefix, model))))
+}
+
+/// Forms: <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_GetAccountDataRetention.html>.
+fn account_retention(context: &Context<'_>) -> Answer {
+    let good = || Answer::json(&json!({ "mode": context.retention.account, "updatedAt": MADE }));
+    unreadable(context).unwrap_or_else(good)
+}
+
+/// Forms: botocore 1.44.8, `GetProjectResponse`. An ARN must be of the account and the region.
+fn project(given: &str, context: &Context<'_>) -> Result<Answer, Invalid> {
+    if !is_project(given) {
+        return Err(resources::invalid("projectIdentifier"));
+    }
+    if let Some(failed) = unreadable(context) {
+        return Ok(failed);
+    }
+    let id = id_of(given);
+    let arn = context.arn(ACCOUNT, &format!("project/{id}"));
+    let Some(mode) = context.retention.projects.get(id).filter(|_| given == id || given == arn) else {
+        return Ok(Answer::error(404, "ResourceNotFoundException", "The specified project was not found."));
+    };
+    Ok(Answer::json(&json!({
+        "id": id, "arn": arn, "name": "A project", "status": "active", "createdAt": MADE, "dataRetention": { "mode": mode },
+    })))
+}
+
+fn unreadable(context: &Context<'_>) -> Option<Answer> {
+    let status = context.retention.fault?;
+    Some(Answer::error(status, error_type_of(status), "The data retention is answered so."))
 }
 
 /// Intervenes when the text says `forbidden`.

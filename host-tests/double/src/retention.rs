@@ -1,19 +1,6 @@
 //! The data retention of an account in a region, and of its projects.
-//!
-//! Forms and errors:
-//! <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_GetAccountDataRetention.html> and botocore 1.44.8, `GetProjectResponse`.
 
 use std::collections::BTreeMap;
-
-use serde_json::json;
-
-use super::answer::Answer;
-use super::catalogue::ACCOUNT;
-use super::context::{Context, MADE};
-use super::converse::Invalid;
-use super::fault::error_type_of;
-use super::patterns::is_project;
-use super::resources::invalid;
 
 /// The project of calls that name none.
 const DEFAULT: &str = "default";
@@ -71,37 +58,10 @@ impl Retention {
             (own, _) => own,
         }
     }
-
-    fn failed(&self) -> Option<Answer> {
-        self.fault.map(|status| Answer::error(status, error_type_of(status), "The data retention is answered so."))
-    }
-
-    pub(crate) fn account(&self) -> Answer {
-        let good = || Answer::json(&json!({ "mode": self.account, "updatedAt": MADE }));
-        self.failed().unwrap_or_else(good)
-    }
-
-    pub(crate) fn get_project(&self, given: &str, context: &Context<'_>) -> Result<Answer, Invalid> {
-        if !is_project(given) {
-            return Err(invalid("projectIdentifier"));
-        }
-        if let Some(failed) = self.failed() {
-            return Ok(failed);
-        }
-        let id = id_of(given);
-        let arn = context.arn(ACCOUNT, &format!("project/{id}"));
-        // An ARN must be of the account and the region.
-        let own = given == id || given == arn;
-        let Some(mode) = self.projects.get(id).filter(|_| own) else {
-            return Ok(Answer::error(404, "ResourceNotFoundException", "The specified project was not found."));
-        };
-        Ok(Answer::json(&json!({
-            "id": id, "arn": arn, "name": "A project", "status": "active", "createdAt": MADE, "dataRetention": { "mode": mode },
-        })))
-    }
 }
 
-fn id_of(given: &str) -> &str {
+/// The id of a project, which may be given as an ARN.
+pub(crate) fn id_of(given: &str) -> &str {
     given.split_once(":project/").map_or(given, |(_, id)| id)
 }
 
