@@ -4,6 +4,7 @@ Prints one JSON object for each call: its name and its result, or `error` with t
 tests in `host-tests/tests/envoy` read it; the double checks the requests.
 """
 
+import base64
 import hashlib
 import json
 import os
@@ -523,6 +524,26 @@ def suite_residency(url, ca, *models):
         attempt(f"ConverseStream {model}", lambda: converse_stream(runtime, model))
         attempt(f"StartAsyncInvoke {model}", lambda: answer(runtime.start_async_invoke(modelId=model, modelInput={"inputText": "x"}, outputDataConfig=output)))
         attempt(f"CreateModelInvocationJob {model}", lambda: answer(bedrock.create_model_invocation_job(modelId=model, outputDataConfig=output, **job)))
+
+
+def suite_images(url, ca):
+    """Calls with images, in each form."""
+    runtime = client("bedrock-runtime", url, ca)
+    picture = b"\x89PNG\r\n\x1a\n"
+    text = base64.b64encode(picture).decode()
+    ask = {"text": "what is this?"}
+    for count in (0, 2, 3):
+        blocks = [{"image": {"format": "png", "source": {"bytes": picture}}}] * count
+        talk = [{"role": "user", "content": [ask] + blocks}]
+        attempt(f"Converse {count}", lambda: answer(runtime.converse(modelId=SONNET, messages=talk)))
+        attempt(f"ConverseStream {count}", lambda: answer(runtime.converse_stream(modelId=SONNET, messages=talk), events=0))
+        typed = [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": text}}] * count
+        claude = dict(NATIVE, messages=[{"role": "user", "content": [dict(ask, type="text")] + typed}])
+        attempt(f"Claude {count}", lambda: invoke(runtime, body=json.dumps(claude)))
+        blocks = [{"image": {"format": "png", "source": {"bytes": text}}}] * count
+        nova = {"messages": [{"role": "user", "content": [ask] + blocks}], "inferenceConfig": {"maxTokens": 100}}
+        attempt(f"Nova {count}", lambda: invoke(runtime, NOVA, json.dumps(nova)))
+    attempt("Titan 0", lambda: invoke(runtime, "amazon.titan-text-express-v1", json.dumps({"inputText": "hello there"})))
 
 
 def suite_four_kinds(url, ca, *models):

@@ -135,3 +135,28 @@ fn two_spiffe_ids_have_different_rights() {
     std::fs::rename(&before, &policy).unwrap();
     converse(200);
 }
+
+#[test]
+fn images_are_limited_in_each_form() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = dir.path().join("policy.json");
+    let rules = json!([{"id": "two-images", "effect": "allow", "max_images": 2}]);
+    std::fs::write(&policy, document(&rules)).unwrap();
+    let arguments = ["--policy", policy.to_str().unwrap()];
+    let harness = Harness::new(Keys::LongLived, &["internet"], |double| double, &arguments);
+    let calls = python_with("images", &harness.gateway.https, &harness.gateway.ca, &[]);
+    for form in ["Converse", "ConverseStream", "Claude", "Nova"] {
+        for (count, wanted) in [(0, 200), (2, 200), (3, 403)] {
+            let (status, message) = outcome(&calls, &format!("{form} {count}"));
+            assert_eq!(status, wanted, "{form} {count}: {message}");
+            assert_eq!(
+                message.contains("rule 'two-images' allows this call only with a body with at most 2 images"),
+                count == 3
+            );
+        }
+    }
+    // The form of its images is not known.
+    assert_eq!(outcome(&calls, "Titan 0").0, 403);
+    assert_eq!(harness.received().len(), 8, "what is refused is not sent");
+    harness.assert_no_violation();
+}
