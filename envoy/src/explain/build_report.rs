@@ -247,6 +247,21 @@ fn notes(run: &DryRun<'_>, subject: &Subject, decision: &Decision) -> Vec<String
                 .to_owned(),
         );
     }
+    if let Some(runs) = &decision.runs {
+        notes.push(format!("`resolve.runs` says that the resource runs {}", runs.replace(',', ", ")));
+    }
+    let asks = run.policy.resolve.as_ref().is_some_and(|rules| rules.refresh.is_some());
+    let names_resource = decision.model.as_deref().is_some_and(|model| {
+        let id = run.config.aliases.get(model).map_or(model, String::as_str);
+        !filter_core::model::is_resolved(id)
+    });
+    if asks && names_resource && decision.runs.is_none() {
+        notes.push(
+            "what the resource runs is not known here (`resolve`): where a rule depends on it, the gateway asks Bedrock and judges every model; \
+             an entry of `resolve.runs` shows here what that would decide"
+                .to_owned(),
+        );
+    }
     if let Subject::Record(record) = subject {
         if decision.announced.is_some_and(|length| length > 0) {
             notes.push("a record does not say whether the length of the body was announced: here it was".to_owned());

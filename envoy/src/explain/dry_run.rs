@@ -76,6 +76,8 @@ pub struct Decision {
     pub model: Option<String>,
     /// The length of the body in bytes, as route classes see it.
     pub announced: Option<u64>,
+    /// What it runs, if its id does not say that and the document does.
+    pub runs: Option<String>,
     /// The class that took the call.
     pub class: Option<String>,
     /// Whether the call was refused because no class took it.
@@ -216,6 +218,11 @@ impl<'a> DryRun<'a> {
             },
             RequestStep::Reply(reply) => Outcome::Refused(reply),
             RequestStep::Answer(answer) => Outcome::Answered(answer),
+            RequestStep::AwaitResolution => {
+                let facts = exchange.facts(false);
+                let model = facts.model.as_deref().unwrap_or_default();
+                Outcome::Refused(Refusal::not_looked_up(config_id(self.config, model)).reply())
+            }
             _ => Outcome::Refused(not_passed("an unexpected step")),
         };
         let facts = exchange.facts(false);
@@ -227,6 +234,7 @@ impl<'a> DryRun<'a> {
             announced: if end_of_stream { Some(0) } else { announced },
             class: facts.class,
             rules: facts.rule_decision.map(|decision| (decision, facts.rule)),
+            runs: facts.resolved_models,
             unclassed: matches!(&outcome, Outcome::Refused(reply) if *reply == Refusal::NoRouteClass.reply()),
             outcome,
         }
@@ -296,6 +304,11 @@ impl<'a> DryRun<'a> {
     }
 }
 
+/// The id that an alias stands for.
+fn config_id<'a>(config: &'a Config, named: &'a str) -> &'a str {
+    config.aliases.get(named).map_or(named, String::as_str)
+}
+
 // === impl DryRun: what the document says of the call ===
 
 impl DryRun<'_> {
@@ -315,7 +328,15 @@ impl DryRun<'_> {
             return Vec::new();
         };
         let principal = self.principal.as_deref();
-        reasons::classes(self.config, Call { operation, model, principal, body_bytes: decision.announced })
+        let call = Call { operation, model, principal, body_bytes: decision.announced };
+        // A resource has the class of a model that it runs.
+        let runs = decision.runs.iter().flat_map(|runs| runs.split(','));
+        let taken = |model: &&str| {
+            self.policy.route_class(Call { model: Some(model), ..call }).map(RouteClass::name)
+                == decision.class.as_deref()
+        };
+        let model = runs.into_iter().find(taken).or(model);
+        reasons::classes(self.config, Call { model, ..call })
     }
 
     /// What the rules decided, with their reasons. `model` is the model as resolved.

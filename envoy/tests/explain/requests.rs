@@ -233,3 +233,28 @@ fn refuses_a_body_that_is_too_long() {
         }
     }
 }
+
+#[test]
+fn a_resource_is_explained_by_its_entry() {
+    let dir = Dir::new("resource");
+    let profile = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/a1b2c3d4e5f6";
+    let curl = format!("curl http://gw/model/{}/converse -d {{}}", profile.replace(':', "%3A").replace('/', "%2F"));
+    let explained = |resolve: Value| {
+        let document = json!({
+            "regions": {"us-east-1": {}}, "resolve": resolve,
+            "route_classes": [
+                {"name": "private", "models": ["anthropic.*"], "paths": ["dx"]},
+                {"name": "any", "paths": ["dx", "internet"]},
+            ],
+        });
+        let policy = dir.file("policy.json", document.to_string()).display().to_string();
+        serde_json::to_value(report(&[&curl, "--policy", &policy])).unwrap()
+    };
+    let known = explained(json!({"refresh_seconds": 0, "runs": {profile: ["anthropic.claude-opus-5"]}}));
+    assert!(known["notes"].to_string().contains("the resource runs anthropic.claude-opus-5"), "{known}");
+    let takes = |verdict: &&Value| verdict["takes"] == json!(true);
+    assert_eq!(known["classes"].as_array().unwrap().iter().find(takes).unwrap()["class"], json!("private"), "{known}");
+    let unknown = explained(json!({}));
+    assert!(unknown["notes"].to_string().contains("what the resource runs is not known here"), "{unknown}");
+    assert_eq!(unknown["refusal"]["status"], json!(503), "{unknown}");
+}

@@ -351,6 +351,12 @@ impl Refusal {
         }
     }
 
+    /// The refusal of a call whose resource was not looked up, because nobody was asked.
+    pub fn not_looked_up(id: &str) -> Self {
+        let problem = Problem::new(503, "Bedrock is asked by a running gateway only");
+        Self::Lookup { id: id.to_owned(), rule: "a rule", problem }
+    }
+
     /// The reply to the client.
     pub fn reply(&self) -> Reply {
         let (status, error) = match self {
