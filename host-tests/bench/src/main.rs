@@ -57,7 +57,7 @@ pub(crate) enum Error {
     Gateway(String),
     #[error("{0} is not set; run `cargo xtask bench`")]
     Variable(&'static str),
-    #[error("there is no contender '{0}'")]
+    #[error("no contender is called {0}")]
     Contender(String),
 }
 

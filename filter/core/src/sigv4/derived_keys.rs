@@ -1,7 +1,7 @@
 //! The keys that sign: derived from a secret access key for a day, a region and a service ("Create a signed AWS API request",
 //! AWS IAM User Guide, step 4).
 //!
-//! A derivation is four HMACs of ten, and the same for all calls of a day, so that it is kept beside the secret.
+//! A derivation is four HMACs of ten, and the same for all calls of a day, so that it is kept next to the secret.
 
 use super::Scope;
 use hmac::{Hmac, KeyInit, Mac};
