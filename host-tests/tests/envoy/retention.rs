@@ -157,6 +157,41 @@ fn never_enters_another_mode(order: &Value) {
     assert!(text_of(&harness.access_log()).replace(['\\', ' '], "").contains(record), "no record has the mode");
 }
 
+/// Streams pass Envoy twice, and go where calls go.
+#[test]
+fn streams_keep_the_mode_too() {
+    let harness = start(&json!({ "retention": "same" }), ["none", "aws_review", "none"], &json!({}));
+    for fault in [Healthy, Throttle(429, String::new()), Throttle(503, String::new()), Refuse] {
+        harness.doubles.iter().for_each(Running::clear);
+        harness.doubles[0].set_fault(fault.clone());
+        let request = {
+            let body = json!({ "messages": [{ "role": "user", "content": [{ "text": "hello" }] }] }).to_string();
+            format!(
+                "POST /model/{}/converse-stream HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+                 content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+                MODEL.replace(':', "%3A"),
+                body.len()
+            )
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        let (status, head, body) = harness.gateway.raw(request.as_bytes());
+                        assert!(status == 200 && !body.contains("xception"), "{fault:?}: {head} {body}");
+                    }
+                });
+            }
+        });
+        let served: Vec<_> = harness.doubles.iter().map(calls).collect();
+        println!("{fault:?}: {served:?}");
+        assert!(served[1].is_empty(), "{served:?}");
+        let other = if fault == Healthy { 0 } else { 2 };
+        assert!(total(&harness.doubles[other]) >= 190, "{served:?}");
+    }
+    harness.assert_no_violation();
+}
+
 #[test]
 fn ordered_failover_keeps_the_mode() {
     never_enters_another_mode(&json!({}));
