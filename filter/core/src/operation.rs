@@ -318,7 +318,7 @@ impl Operation {
 
     /// The IAM action that allows it. Source: AWS's Service Authorization Reference, "Actions defined by Amazon Bedrock", and
     /// the Bedrock user guide, "Prerequisites for running model inference". The reference has no action for
-    /// RetrieveAndGenerateStream; that it is RetrieveAndGenerate's was not tried.
+    /// RetrieveAndGenerateStream; that it is RetrieveAndGenerate's was not tried. That GetProject has one of its name is an assumption.
     pub const fn iam_action(self) -> &'static str {
         self.row().iam_action
     }
