@@ -89,7 +89,7 @@ fn refuses_by_name_with_the_id_to_use() {
 }
 
 #[test]
-fn an_entry_that_is_never_used_is_a_mistake() {
+fn refuses_entries_that_could_never_be_used() {
     for (extra, key, says) in [
         (
             json!({"inference_profiles": {"a.b": "global.a.b"}}),
