@@ -155,7 +155,7 @@ pub fn envoy_filter(mut bootstrap: Value) -> Result<String, BootstrapError> {
         let why = if token_file::is_listener(listener) {
             "A token's file for the filter (`token`): an internal listener that only this Envoy can connect to."
         } else if listener.get("name").is_some_and(|name| name == POLLS_LISTENER) {
-            "The polls of the catalogue (`catalogue`): an internal listener that only this Envoy can connect to."
+            "The gateway's own calls (`catalogue`, `data_retention`, `resolve`): an internal listener that only this Envoy can connect to."
         } else {
             "The relay for streams (`stream_relay`): an internal listener that only this Envoy can connect to."
         };
