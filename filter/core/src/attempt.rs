@@ -6,7 +6,7 @@ mod on_demand;
 pub use on_demand::MAX_REFUSAL;
 
 use crate::breaker::Breaker;
-use crate::catalogue::choice;
+use crate::catalogue::{age, choice};
 use crate::clock;
 use crate::config::{RegionOrder, RetentionMode};
 use crate::credentials::id::CredentialId;
@@ -234,8 +234,10 @@ impl Attempt {
         let retains = |region: &RegionName| checked_retention(class, &sent.handoff, region, context).is_ok();
         // A region that throttles on one path throttles on all.
         let stay = !throttled && takes(&sent.region) && retains(&sent.region);
-        let serves =
-            |region: &RegionName| choice::serves(sent.handoff.operation, sent.handoff.model(), region, context);
+        let asked = (sent.handoff.operation, sent.handoff.model());
+        let serves = |region: &RegionName| {
+            choice::serves(asked.0, asked.1, region, context) && !age::is_too_old(class, asked, region, context)
+        };
         let others = allowed_regions(class, &sent.handoff).filter(|region| **region != sent.region);
         let mut others = others.filter(|region| serves(region) && retains(region));
         let retry = stay || others.any(takes);

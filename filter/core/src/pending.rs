@@ -191,10 +191,11 @@ impl Route {
                 RegionChoice::Only(only) => (only, vec![only]),
                 RegionChoice::From(first) | RegionChoice::Among(first, _) => (first, class.regions().iter().collect()),
             };
-            // In the order are only regions that it may go to. Without any, it is the class's first.
-            if !retains(first) {
-                return Err(guard.refusal(&candidates));
-            }
+            // In the order are only regions that it may go to. Without any, it is the class's first, and below it is said why a region
+            // that retains as demanded does not serve the call.
+            let retaining =
+                if retains(first) { Some(first) } else { candidates.iter().copied().find(|one| retains(one)) };
+            let first = retaining.ok_or_else(|| guard.refusal(&candidates))?;
             if let RegionChoice::From(_) = choice {
                 choice = class.among(first, |region| serves(region) && retains(region));
             }

@@ -52,10 +52,12 @@ pub(crate) fn sent_id<'a>(
     }
 }
 
-/// Whether the region's lists decide by which id it is called. ARNs and ids of the operator's table are not looked up.
+/// Whether the region's lists decide by which id it is called. Ids of the operator's table are not looked up, and ARNs only once Bedrock
+/// has refused to run them on demand.
 pub(crate) fn asks_lists(operation: Operation, id: &str, region: &Region, context: Context<'_>) -> bool {
     let id = operators_id(operation, id, region);
-    !id.starts_with("arn:") && !is_operators(id, region) && !is_name(id, context)
+    let is_listed = !id.starts_with("arn:") || is_refused(id, region.name(), context);
+    is_listed && !is_operators(id, region) && !is_name(id, context)
 }
 
 /// Whether it is the name of a resource without its ARN.

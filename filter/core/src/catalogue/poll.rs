@@ -136,7 +136,8 @@ impl Poll {
 /// else the first of the region. The lists are the same for all.
 pub fn class_of<'a>(policy: &'a Policy, region: &RegionName) -> Option<&'a RouteClass> {
     let subject = |operation| Subject { operation, model: None, principal: None, body_bytes: Some(0) };
-    let of_region = || policy.classes().iter().filter(|class| class.regions().contains(region));
+    let has_way = |class: &&RouteClass| class.regions().contains(region) && !class.paths().is_empty();
+    let of_region = || policy.classes().iter().filter(has_way);
     let takes = |class: &&RouteClass| OPERATIONS.iter().all(|operation| class.matches(subject(*operation)));
     of_region().find(takes).or_else(|| of_region().next())
 }

@@ -7,6 +7,7 @@ use crate::names::{PathName, RegionName};
 use crate::operation::Operation;
 use crate::policy::Viewer;
 use crate::region::Region;
+use crate::retention::guard::Guard;
 use crate::route::RouteClass;
 use crate::step::Context;
 use serde::{Serialize, Serializer};
@@ -155,7 +156,10 @@ fn model_of<'a>(
     for (place, sent) in &sent {
         let name = place.region.name();
         let old = |class: &RouteClass| age::is_too_old(class, (OPERATION, Some(&resolved)), name, context);
-        let takes = |class: &&&RouteClass| class.regions().contains(name) && !old(class);
+        let retains = |class: &RouteClass| {
+            Guard::of(class, (OPERATION, Some(&resolved)), &[], context).is_none_or(|guard| guard.admits(name))
+        };
+        let takes = |class: &&&RouteClass| class.regions().contains(name) && !old(class) && retains(class);
         let mut paths: Vec<PathName> = Vec::new();
         for path in classes.iter().filter(takes).flat_map(|class| class.paths()) {
             if !paths.contains(path) {

@@ -140,7 +140,8 @@ fn possible(mode: String) -> Option<String> {
 /// The class whose paths the polls of a place take: the first with `retention` there. The settings are the same for all of its source.
 pub(crate) fn class_of<'a>(policy: &'a Policy, place: &Place) -> Option<&'a RouteClass> {
     let demands = |class: &&RouteClass| {
-        class.retention().is_some() && class.credentials() == place.source && class.regions().contains(&place.region)
+        let has_place = class.credentials() == place.source && class.regions().contains(&place.region);
+        has_place && class.retention().is_some() && !class.paths().is_empty()
     };
     policy.classes().iter().find(demands)
 }

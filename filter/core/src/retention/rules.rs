@@ -81,13 +81,21 @@ impl RetentionRules {
         !self.models.is_empty()
     }
 
-    /// The mode that a model has by itself, as the operator says.
+    /// The mode that a model has by itself, as the operator says. An id from which only AWS knows the model may run any: it has a mode
+    /// if a pattern names it on purpose, or if the statements up to `*` all say the same. So has a call whose model is not known.
     pub(crate) fn of_model(&self, id: Option<&str>) -> Option<RetentionMode> {
-        let matches = |pattern: &Pattern| match id {
-            Some(id) => model::names(id).any(|name| pattern.matches(name)),
-            None => pattern.takes_all(),
-        };
-        self.models.iter().find(|(pattern, _)| matches(pattern)).map(|(_, mode)| *mode)
+        if let Some(id) = id.filter(|id| model::is_resolved(id)) {
+            let matches = |pattern: &Pattern| model::names(id).any(|name| pattern.matches(name));
+            return self.models.iter().find(|(pattern, _)| matches(pattern)).map(|(_, mode)| *mode);
+        }
+        let names = |pattern: &Pattern| id.is_some_and(|id| model::vouches(pattern, id));
+        if let Some((_, mode)) = self.models.iter().find(|(pattern, _)| names(pattern)) {
+            return Some(*mode);
+        }
+        let last = self.models.iter().position(|(pattern, _)| pattern.takes_all())?;
+        let mut modes = self.models.iter().take(last + 1).map(|(_, mode)| *mode);
+        let first = modes.next()?;
+        modes.all(|mode| mode == first).then_some(first)
     }
 
     /// The projects of a region that are read besides the default one.

@@ -5,6 +5,7 @@ use crate::attempt::{Attempt, AttemptInput};
 use crate::envoy_names::{CLUSTER_HEADER, HANDOFF_PROPERTY};
 use crate::exchange::Exchange;
 use crate::headers::Headers;
+use crate::retention::poll::class_of;
 use crate::step::{Context, Forward, RequestStep};
 use crate::testing::{Client, ID, attempt, forwarded, headers, keys, refused, worker};
 
@@ -294,4 +295,50 @@ fn the_record_has_the_mode_of_the_attempt() {
     let step = attempt(&forward.headers, Some(handoff(&forward)), Some(b"us-east-2"), context(&client));
     let facts: audit::AttemptFacts = serde_json::from_slice(&forwarded(step).states[0].1).unwrap();
     assert_eq!(facts.retention.as_deref(), Some("none"));
+}
+
+/// A statement for `*` says nothing of a model that another statement may be about.
+#[test]
+fn refuses_a_statement_for_unknown_models() {
+    const PROFILE: &str = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/a1b2c3d4e5f6";
+    let own = |models: Value| json!({"data_retention": {"cluster": "polls", "models": models}});
+    let amazon = json!({"models": ["amazon.*"], "mode": "provider_data_share"});
+    let all = json!({"models": ["*"], "mode": "none"});
+    let named = json!({"models": [PROFILE], "mode": "aws_review"});
+    for (statements, id, wanted) in [
+        (json!([amazon, all]), Some("amazon.nova-lite-v1:0"), Some(RetentionMode::ProviderDataShare)),
+        (json!([amazon, all]), Some("us.anthropic.claude-v2"), Some(RetentionMode::None)),
+        (json!([amazon, all]), Some(PROFILE), None),
+        (json!([amazon, all]), Some("xx.amazon.nova-lite-v1:0"), None),
+        (json!([amazon, all]), None, None),
+        (json!([amazon, named, all]), Some(PROFILE), Some(RetentionMode::AwsReview)),
+        (json!([all, amazon]), None, Some(RetentionMode::None)),
+        (json!([all]), Some(PROFILE), Some(RetentionMode::None)),
+        (json!([amazon]), None, None),
+    ] {
+        let policy = policy("none", &REGIONS, own(statements.clone()));
+        assert_eq!(policy.retention.unwrap().of_model(id), wanted, "{statements} {id:?}");
+    }
+}
+
+#[test]
+fn a_model_that_no_region_has_is_not_found() {
+    let snapshot = json!({"cluster": "polls", "refresh_seconds": 0, "snapshot": {
+        "us-east-1": {"on_demand": ["c.d"]}, "us-east-2": {"on_demand": ["c.d"]}, "us-west-2": {"on_demand": ["c.d"]},
+    }});
+    let policy = policy("none", &REGIONS, json!({"catalogue": snapshot}));
+    let (status, _, message) = refused(send(&mut client(policy, &["aws_review", "none", "none"])));
+    assert!(status == 404 && message.contains("'a.b'"), "{status} {message}");
+}
+
+#[test]
+fn a_class_without_a_path_polls_nothing() {
+    let classes = json!({"route_classes": [
+        {"name": "first", "principals": ["x"], "paths": ["internet"], "regions": REGIONS, "retention": "none"},
+        {"name": "any", "paths": ["dx"], "regions": REGIONS, "retention": "none"},
+    ]});
+    let document = document("none", &REGIONS, classes);
+    let policy = Policy::parse(document.to_string().as_bytes(), Some("dx")).unwrap();
+    let place = policy.retention.as_ref().unwrap().places().next().unwrap().clone();
+    assert_eq!(class_of(&policy, &place).unwrap().name(), "any");
 }
