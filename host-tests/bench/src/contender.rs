@@ -23,6 +23,8 @@ pub(crate) enum Contender {
     Combined,
     /// The gateway in two roles, with a Bedrock API key.
     Bearer,
+    /// The gateway in two roles, with 5,000 rules.
+    Rules,
 }
 
 /// A module with the exports that Envoy asks for. It does nothing.
@@ -46,7 +48,8 @@ const NOOP: &str = r#"(module
   (func (export "proxy_on_delete") (param i32)))"#;
 
 impl Contender {
-    pub(crate) const ALL: [Self; 6] = [Self::Bare, Self::Native, Self::Noop, Self::Two, Self::Combined, Self::Bearer];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Bare, Self::Native, Self::Noop, Self::Two, Self::Combined, Self::Bearer, Self::Rules];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -56,6 +59,7 @@ impl Contender {
             Self::Two => "two",
             Self::Combined => "combined",
             Self::Bearer => "bearer",
+            Self::Rules => "rules",
         }
     }
 
@@ -163,6 +167,12 @@ fn bootstrap(
     command.arg("--listen").arg(format!("127.0.0.1:{port}")).arg("--listen-tls").arg(format!("127.0.0.1:{}", port + 1));
     command.arg("--base").arg(base_file).arg("--access-log").arg(dir.join("access.jsonl"));
     command.arg("--path").arg(format!("internet={}", upstream.address)).arg("--upstream-ca").arg(&upstream.ca);
+    if contender == Contender::Rules {
+        let file = dir.join("rules.yaml");
+        let example = std::fs::read_to_string(programs.base.with_file_name("example.yaml"))?;
+        std::fs::write(&file, example + &rules())?;
+        command.arg("--policy").arg(file);
+    }
     command.env("BEDROCK_GATEWAY_STATE", dir).envs(contender.credentials().iter().copied());
     let output = command.output()?;
     if !output.status.success() {
@@ -190,6 +200,18 @@ fn bootstrap(
         replace(&mut bootstrap, contender, &noop);
     }
     Ok(bootstrap)
+}
+
+/// 5,000 rules: 4,999 refuse models to callers that are not there, and one serves everybody.
+fn rules() -> String {
+    let mut rules = "\nrules:\n  - { id: all, effect: allow }\n".to_owned();
+    for number in 1..5_000 {
+        let (caller, model) = (number % 700, number % 300);
+        rules += &format!(
+            "  - {{ id: r{number}, effect: deny, principals: [\"spiffe://example/team-{caller}/*\"], models: [\"vendor.model-{model}*\"] }}\n"
+        );
+    }
+    rules
 }
 
 /// The cluster of Converse for the class that every caller has.

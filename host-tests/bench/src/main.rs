@@ -26,7 +26,7 @@ bedrock-bench [options]
 
   --rounds N     turns of each contender (default 5); the figures are medians
   --calls N      calls with 1 KB in a turn (default 4000); fewer of those with more
-  --only A,B     only these contenders: bare, native, noop, two, combined, bearer
+  --only A,B     only these contenders: bare, native, noop, two, combined, bearer, rules
   --json FILE    write the figures there too
 
 Needs ENVOY_BIN and BEDROCK_GATEWAY_BIN; run it by `cargo xtask bench`.";
