@@ -14,6 +14,8 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const LEASE_MS: u64 = 12_000;
 /// The first wait after a failure. The longest is the time between two polls.
 const FIRST_WAIT_MS: u64 = 1000;
+/// How far the clocks of two workers may be apart.
+const CLOCKS_MS: u64 = 1000;
 
 /// What is polled, by its keys in shared data.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +79,8 @@ impl Polls {
             if !due(work) {
                 return (None, false);
             }
-            (Some(Work { lease: work.lease.taken(self.worker, now, LEASE_MS), ..work }.write()), true)
+            let lease = work.lease.taken(self.worker, now, LEASE_MS);
+            (Some(Work { lease, polled_at: past(work.polled_at, now) }.write()), true)
         };
         update(shared, &task.work, claim).unwrap_or(false)
     }
@@ -143,6 +146,20 @@ impl Work {
         Self::read(shared.get(&task.work).map(|(value, _)| value).as_deref())
     }
 
+    /// When a task was last polled, for all workers. After the clock was set back nobody knows: the time is forgotten, or it would
+    /// count again when the clock reaches it.
+    pub(crate) fn polled_at(task: &Task, shared: &dyn Shared, now: SystemTime) -> u64 {
+        let (known, now) = (Self::of(task, shared).polled_at, millis(now));
+        if past(known, now) != known {
+            let forget = |value: Option<&[u8]>| {
+                let work = Self::read(value);
+                (Some(Self { polled_at: past(work.polled_at, now), ..work }.write()), ())
+            };
+            let _ = update(shared, &task.work, forget);
+        }
+        past(known, now)
+    }
+
     fn read(value: Option<&[u8]>) -> Self {
         value.and_then(|value| serde_json::from_slice(value).ok()).unwrap_or_default()
     }
@@ -151,6 +168,17 @@ impl Work {
         // A struct of numbers: serialising it cannot fail.
         serde_json::to_vec(&self).unwrap_or_default()
     }
+}
+
+/// A time of a poll, if it is not in the future; else 0.
+fn past(polled_at: u64, now: u64) -> u64 {
+    if polled_at > now.saturating_add(CLOCKS_MS) { 0 } else { polled_at }
+}
+
+/// The time since a poll. `None`: there was none, or the clock was set back since.
+pub(crate) fn age(polled_at: u64, now: SystemTime) -> Option<Duration> {
+    let now = millis(now);
+    Some(past(polled_at, now)).filter(|at| *at != 0).map(|at| Duration::from_millis(now.saturating_sub(at)))
 }
 
 /// The number of the last change, by a generation's value in shared data.

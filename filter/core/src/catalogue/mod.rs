@@ -15,7 +15,7 @@ pub mod poll;
 
 use crate::metrics::{Sample, catalogue_age, catalogue_models};
 use crate::names::RegionName;
-use crate::polls::{Task, Work, generation};
+use crate::polls::{Task, Work, age, generation};
 use crate::resolve::asked::Resolver;
 use crate::retention::RetentionStore;
 use crate::shared::{Shared, millis};
@@ -37,10 +37,6 @@ pub fn task(region: &RegionName, refresh: Duration) -> Task {
 
 fn lists_key(region: &RegionName) -> String {
     format!("catalogue/{region}")
-}
-
-fn polled_at(region: &RegionName, shared: &dyn Shared) -> u64 {
-    Work::of(&task(region, Duration::ZERO), shared).polled_at
 }
 
 /// A VM's copy of what the regions offer, and of how they retain data.
@@ -72,9 +68,9 @@ impl CatalogueStore {
         self.regions.borrow().get(region)?.offers.clone()
     }
 
-    /// The time since a region's last poll that succeeded.
+    /// The time since a region's last poll that succeeded. `None`: none has, or the clock was set back since.
     pub fn age(&self, region: &RegionName, now: SystemTime) -> Option<Duration> {
-        Some(Duration::from_millis(millis(now).saturating_sub(self.polled_at(region)?)))
+        age(self.polled_at(region)?, now)
     }
 
     /// When a region's last poll succeeded, in milliseconds since 1970.
@@ -102,7 +98,7 @@ impl CatalogueStore {
             let known = regions.entry(region.clone()).or_default();
             known.models = offers.len();
             known.offers = Some(Arc::new(offers));
-            known.polled_at = polled_at(region, shared);
+            known.polled_at = Work::of(&task(region, Duration::ZERO), shared).polled_at;
         }
     }
 
@@ -110,7 +106,7 @@ impl CatalogueStore {
     pub fn look(&self, shared: &dyn Shared, now: SystemTime) -> Vec<Sample> {
         let mut samples = Vec::new();
         for (region, known) in &mut *self.regions.borrow_mut() {
-            known.polled_at = polled_at(region, shared);
+            known.polled_at = Work::polled_at(&task(region, Duration::ZERO), shared, now);
             let age = Duration::from_millis(millis(now).saturating_sub(known.polled_at));
             samples.push(catalogue_age(region.as_str(), age));
             samples.push(catalogue_models(region.as_str(), known.models));

@@ -12,7 +12,7 @@ pub mod setting;
 use crate::config::RetentionMode;
 use crate::metrics::{Sample, retention_age, retention_mode};
 use crate::names::RegionName;
-use crate::polls::{Task, Work, generation};
+use crate::polls::{Task, Work, age, generation};
 use crate::shared::{Shared, millis};
 use setting::{DEFAULT_PROJECT, Setting, Settings, Unresolved, resolve};
 use std::cell::{Cell, RefCell};
@@ -21,8 +21,6 @@ use std::time::{Duration, SystemTime};
 
 /// Counts up with each change of what AWS has set somewhere.
 const GENERATION: &str = "retention/generation";
-/// How far the clocks of two workers may be apart.
-const CLOCKS_MS: u64 = 1000;
 
 /// An account's region: a source of credentials, and a region.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,7 +86,7 @@ impl RetentionStore {
     pub fn look(&self, max_age: Duration, shared: &dyn Shared, now: SystemTime) -> Vec<Sample> {
         let mut samples = Vec::new();
         for (place, known) in &mut *self.places.borrow_mut() {
-            known.polled_at = Work::of(&place.task(Duration::ZERO), shared).polled_at;
+            known.polled_at = Work::polled_at(&place.task(Duration::ZERO), shared, now);
             let (source, region) = (place.source.as_str(), place.region.as_str());
             let age = Duration::from_millis(millis(now).saturating_sub(known.polled_at));
             samples.push(retention_age(source, region, age));
@@ -101,8 +99,7 @@ impl RetentionStore {
 
     /// The time since a place's last poll that succeeded.
     pub(crate) fn age(&self, place: &Place, now: SystemTime) -> Option<Duration> {
-        let polled_at = self.places.borrow().get(place).map(|known| known.polled_at).filter(|at| *at != 0)?;
-        Some(Duration::from_millis(millis(now).saturating_sub(polled_at)))
+        age(self.places.borrow().get(place)?.polled_at, now)
     }
 
     /// The mode of a call in a project of a place; `model` is the mode that its model has by itself.
@@ -127,17 +124,8 @@ impl RetentionStore {
 
 impl Known {
     fn fresh(&self, max_age: Duration, now: SystemTime) -> Result<&Settings, Unresolved> {
-        let now = millis(now);
-        let age = Duration::from_millis(now.saturating_sub(self.polled_at));
-        // After a clock was set back, the age is not known.
-        let future = self.polled_at > now.saturating_add(CLOCKS_MS);
-        if self.polled_at == 0 {
-            Err(Unresolved::Unread)
-        } else if future || age > max_age {
-            Err(Unresolved::Stale(age.as_secs()))
-        } else {
-            Ok(&self.settings)
-        }
+        let age = age(self.polled_at, now).ok_or(Unresolved::Unread)?;
+        if age > max_age { Err(Unresolved::Stale(age.as_secs())) } else { Ok(&self.settings) }
     }
 }
 

@@ -38,10 +38,10 @@ pub struct Settings {
 /// Why a call's mode is not known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unresolved {
-    /// It was never read.
+    /// It was never read, or the clock was set back since.
     #[error("not read yet")]
     Unread,
-    /// It could not be read for long, or the clock was set back.
+    /// It could not be read for long.
     #[error("last read {0} s ago, and newer settings could not be read")]
     Stale(u64),
     /// AWS has a mode that this version does not know.

@@ -93,9 +93,42 @@ fn refuses_settings_that_are_too_old() {
     }
     assert_eq!(mode(401), Err(Unresolved::Stale(301)));
     // A clock that was set back says nothing of an age.
-    assert_eq!((mode(99), mode(98)), (Ok(Zero), Err(Unresolved::Stale(0))));
+    assert_eq!((mode(99), mode(98)), (Ok(Zero), Err(Unresolved::Unread)));
     let unread = store.mode(&place("us-west-2"), "default", None, (Duration::from_secs(300), at(100)));
     assert_eq!(unread, Err(Unresolved::Unread));
+}
+
+/// Whoever sees first that the clock was set back: the look of any worker, or the worker that polls.
+#[test]
+fn refuses_settings_of_a_time_that_comes_again() {
+    for polls_first in [false, true] {
+        let (memory, store, polls, east) =
+            (Memory::default(), RetentionStore::default(), Polls::new(1), place("us-east-1"));
+        let task = east.task(Duration::from_secs(60));
+        let publish = |seconds| {
+            assert!(polls.due(&task, &memory, at(seconds)));
+            let read = settings("none", &[("default", "inherit")]);
+            polls.publish(&task, &read.write(), &memory, at(seconds));
+        };
+        let look = |seconds| store.look(Duration::from_secs(300), &memory, at(seconds));
+        let mode = |seconds| store.mode(&east, "default", None, (Duration::from_secs(300), at(seconds)));
+        publish(5000);
+        store.follow([&east].into_iter(), &memory);
+        assert_eq!(mode(5000), Ok(Zero));
+        if polls_first {
+            assert!(polls.due(&task, &memory, at(1000)));
+            polls.failed(&task, &memory, at(1001));
+        } else {
+            look(1000);
+        }
+        for seconds in [1000, 4999, 5000, 5001] {
+            look(seconds);
+            assert_eq!(mode(seconds), Err(Unresolved::Unread), "{seconds}");
+        }
+        publish(5002);
+        look(5003);
+        assert_eq!(mode(5003), Ok(Zero));
+    }
 }
 
 #[test]

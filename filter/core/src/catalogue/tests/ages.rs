@@ -39,6 +39,24 @@ fn refuses_calls_by_lists_that_are_too_old() {
 }
 
 #[test]
+fn refuses_lists_of_a_time_that_comes_again() {
+    let (memory, polls, mut client) = (Memory::default(), Polls::new(1), client(policy_of(&["us-east-1"]), &[]));
+    let (east, task) = (region("us-east-1"), task(&region("us-east-1"), Duration::from_secs(60)));
+    assert!(polls.due(&task, &memory, at(5000)));
+    polls.publish(&task, known().as_bytes(), &memory, at(5000));
+    client.catalogue.follow([&east].into_iter(), &memory);
+    client.now = at(5000);
+    forwarded(send(&mut client, "a.b", "converse"));
+    client.now = at(1000);
+    assert_old(&mut client, &["us-east-1 have not been read yet"]);
+    for seconds in [1000, 5000] {
+        client.catalogue.look(&memory, at(seconds));
+        client.now = at(seconds);
+        assert_old(&mut client, &["us-east-1 have not been read yet"]);
+    }
+}
+
+#[test]
 fn refuses_calls_before_the_first_poll() {
     let mut client = client(policy_of(&["us-east-1"]), &[]);
     assert_old(&mut client, &["us-east-1 have not been read yet"]);
