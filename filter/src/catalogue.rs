@@ -56,7 +56,8 @@ impl Catalogue {
         self.looked_at = Some(now);
         let mut samples = plugin.catalogue.look(&SharedData, now);
         if let Some(rules) = &plugin.policy.retention {
-            samples.extend(plugin.catalogue.retention.look(rules.max_age, &SharedData, now));
+            let store = &plugin.catalogue.retention;
+            samples.extend(store.look(rules.places(), rules.max_age, &SharedData, now));
         }
         for sample in samples {
             plugin.metrics.add(&sample);
@@ -131,17 +132,8 @@ impl Catalogue {
     }
 }
 
-/// Takes what was shared, for a document whose regions may be new.
-pub(crate) fn start(plugin: &Plugin) {
-    if plugin.policy.catalogue.is_some() {
-        plugin.catalogue.read(regions(plugin), &SharedData);
-    }
-    if let Some(rules) = &plugin.policy.retention {
-        plugin.catalogue.retention.read(rules.places(), &SharedData);
-    }
-}
-
-fn follow(plugin: &Plugin) {
+/// Takes what was shared for a document.
+pub(crate) fn follow(plugin: &Plugin) {
     if plugin.policy.catalogue.is_some() {
         plugin.catalogue.follow(regions(plugin), &SharedData);
     }

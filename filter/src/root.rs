@@ -85,7 +85,7 @@ impl Root {
         if plugin.policy.role != Role::Signer {
             collector::start();
         }
-        catalogue::start(&plugin);
+        catalogue::follow(&plugin);
         // Role `gateway` also needs it to keep its budgets.
         if plugin.credentials.fetches() || plugin.policy.role != Role::Signer {
             host::set_tick_period(TICK).map_err(|error| format!("Envoy refuses to tick: {error}"))?;

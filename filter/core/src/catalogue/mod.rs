@@ -21,7 +21,7 @@ use crate::retention::RetentionStore;
 use crate::shared::{Shared, millis};
 use learnt::Learnt;
 use offers::Offers;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -42,7 +42,6 @@ fn lists_key(region: &RegionName) -> String {
 /// A VM's copy of what the regions offer, and of how they retain data.
 #[derive(Debug, Default)]
 pub struct CatalogueStore {
-    generation: Cell<u64>,
     regions: RefCell<BTreeMap<RegionName, Known>>,
     /// What regions refuse, though they offer it.
     learnt: Learnt,
@@ -60,6 +59,8 @@ struct Known {
     models: usize,
     /// In milliseconds since 1970.
     polled_at: u64,
+    /// When it was read. Of its own, because documents with other regions follow, too, while their calls last.
+    generation: u64,
 }
 
 impl CatalogueStore {
@@ -82,23 +83,18 @@ impl CatalogueStore {
     pub fn follow<'a>(&self, regions: impl Iterator<Item = &'a RegionName>, shared: &dyn Shared) {
         self.learnt.follow(shared);
         let generation = generation(shared.get(GENERATION).map(|(value, _)| value).as_deref());
-        if self.generation.replace(generation) != generation {
-            self.read(regions, shared);
-        }
-    }
-
-    /// Takes what was shared.
-    pub fn read<'a>(&self, regions: impl Iterator<Item = &'a RegionName>, shared: &dyn Shared) {
-        self.learnt.follow(shared);
+        let mut all = self.regions.borrow_mut();
         for region in regions {
-            let Some(offers) = shared.get(&lists_key(region)).and_then(|(value, _)| Offers::read(value)) else {
+            if all.get(region).is_some_and(|known| known.generation == generation) {
                 continue;
-            };
-            let mut regions = self.regions.borrow_mut();
-            let known = regions.entry(region.clone()).or_default();
-            known.models = offers.len();
-            known.offers = Some(Arc::new(offers));
-            known.polled_at = Work::of(&task(region, Duration::ZERO), shared).polled_at;
+            }
+            let known = all.entry(region.clone()).or_default();
+            known.generation = generation;
+            if let Some(offers) = shared.get(&lists_key(region)).and_then(|(value, _)| Offers::read(value)) {
+                known.models = offers.len();
+                known.offers = Some(Arc::new(offers));
+                known.polled_at = Work::of(&task(region, Duration::ZERO), shared).polled_at;
+            }
         }
     }
 
@@ -106,6 +102,9 @@ impl CatalogueStore {
     pub fn look(&self, shared: &dyn Shared, now: SystemTime) -> Vec<Sample> {
         let mut samples = Vec::new();
         for (region, known) in &mut *self.regions.borrow_mut() {
+            if known.offers.is_none() {
+                continue;
+            }
             known.polled_at = Work::polled_at(&task(region, Duration::ZERO), shared, now);
             let age = Duration::from_millis(millis(now).saturating_sub(known.polled_at));
             samples.push(catalogue_age(region.as_str(), age));

@@ -1,6 +1,5 @@
 //! Which regions a call may go to, by their data retention, and that each attempt's is still what it was when the call left.
 
-use super::Place;
 use super::setting::{DEFAULT_PROJECT, Unresolved};
 use crate::config::{Retention, RetentionMode};
 use crate::names::RegionName;
@@ -117,8 +116,9 @@ impl Admitted {
 pub(crate) fn modes<'a>(class: &'a RouteClass, context: Context<'a>) -> Option<BTreeMap<&'a str, &'static str>> {
     let (_, rules) = class.retention().zip(context.policy.retention.as_ref())?;
     let label = |region: &'a RegionName| {
-        let place = Place { source: class.credentials().to_owned(), region: region.clone() };
-        (region.as_str(), context.catalogue.retention.label(&place, rules.max_age, context.now))
+        let known = &context.catalogue.retention;
+        let place = rules.place(class.credentials(), region);
+        (region.as_str(), place.map_or("unresolved", |place| known.label(place, rules.max_age, context.now)))
     };
     Some(class.regions().iter().map(label).collect())
 }
@@ -150,9 +150,9 @@ fn mode_in(
     context: Context<'_>,
 ) -> Result<RetentionMode, Unresolved> {
     let rules = context.policy.retention.as_ref().ok_or(Unresolved::Unread)?;
-    let place = Place { source: class.credentials().to_owned(), region: region.clone() };
+    let place = rules.place(class.credentials(), region).ok_or(Unresolved::Unread)?;
     let (own, times) = (rules.of_model(model), (rules.max_age, context.now));
-    let mode = |project: &str| context.catalogue.retention.mode(&place, project, own, times);
+    let mode = |project: &str| context.catalogue.retention.mode(place, project, own, times);
     let default = mode(DEFAULT_PROJECT)?;
     for project in projects {
         if !rules.projects(region).contains(project) {

@@ -55,7 +55,8 @@ impl RetentionRules {
                 format!("want a whole number from {least}, twice `refresh_seconds`, to {most}, not {max_age}");
             return Err(at("data_retention.max_age_seconds", problem));
         }
-        let places = places(document);
+        let projects = projects(own, document)?;
+        let places = places(&projects, document);
         if places.is_empty() {
             let problem =
                 "no route class has `retention`, so nothing would be read: add it to one, or leave the key out";
@@ -67,13 +68,18 @@ impl RetentionRules {
             cluster: own.cluster.clone().unwrap_or_default(),
             places,
             models: models(own)?,
-            projects: projects(own, document)?,
+            projects,
         })
     }
 
     /// The accounts' regions that are polled.
     pub fn places(&self) -> impl Iterator<Item = &Place> {
         self.places.iter()
+    }
+
+    /// One of them.
+    pub(crate) fn place(&self, source: &str, region: &RegionName) -> Option<&Place> {
+        self.places.iter().find(|place| place.source == source && place.region == *region)
     }
 
     /// Whether the operator says which mode any model has by itself.
@@ -144,13 +150,15 @@ fn projects(own: &DataRetention, document: &Config) -> Result<BTreeMap<RegionNam
 }
 
 /// Where the calls of classes with `retention` may go.
-fn places(document: &Config) -> Vec<Place> {
+fn places(projects: &BTreeMap<RegionName, Vec<String>>, document: &Config) -> Vec<Place> {
     let mut all = BTreeSet::new();
     for class in document.route_classes.iter().filter(|class| class.retention.is_some()) {
         let source = class.credentials.as_deref().unwrap_or(source::DEFAULT);
+        let credentials = document.credential_sets.get(source).unwrap_or(&document.credentials);
         let own = || document.regions.keys().cloned().collect();
         let regions: Vec<RegionName> = class.regions.clone().unwrap_or_else(own);
-        all.extend(regions.into_iter().map(|region| Place { source: source.to_owned(), region }));
+        let listed = |region: &RegionName| projects.get(region).map_or(&[][..], Vec::as_slice);
+        all.extend(regions.iter().map(|region| Place::new(source, region, (credentials, listed(region)))));
     }
     all.into_iter().collect()
 }

@@ -21,7 +21,7 @@ pub(super) fn region(name: &str) -> RegionName {
 }
 
 pub(super) fn place(name: &str) -> Place {
-    Place { source: "default".to_owned(), region: region(name) }
+    Place::new("default", &region(name), (&Credentials::default(), &[]))
 }
 
 pub(super) fn settings(account: &str, projects: &[(&str, &str)]) -> Settings {
@@ -44,17 +44,22 @@ pub(super) fn policy(retention: &str, regions: &[&str], extra: Value) -> Policy 
     Policy::parse(document(retention, regions, extra).to_string().as_bytes(), None).unwrap()
 }
 
-/// What a worker has read at a time, in a store of its own.
-pub(super) fn store(known: &[(&str, Settings)], read_at: SystemTime) -> RetentionStore {
-    let (memory, store, polls) = (Memory::default(), RetentionStore::default(), Polls::new(1));
-    let places: Vec<Place> = known.iter().map(|(name, _)| place(name)).collect();
-    for (place, (_, settings)) in places.iter().zip(known) {
-        let task = place.task(Duration::from_secs(60));
-        assert!(polls.due(&task, &memory, read_at));
-        polls.publish(&task, &settings.write(), &memory, read_at);
+/// What a worker has read for a document at a time, in a store of its own.
+pub(super) fn store(policy: &Policy, known: &[(&str, Settings)], read_at: SystemTime) -> RetentionStore {
+    let (memory, store) = (Memory::default(), RetentionStore::default());
+    let rules = policy.retention.as_ref().unwrap();
+    for (name, settings) in known {
+        read(rules.place("default", &region(name)).unwrap(), settings, &memory, read_at);
     }
-    store.follow(places.iter(), &memory);
+    store.follow(rules.places(), &memory);
     store
+}
+
+/// A poll of a place.
+fn read(place: &Place, settings: &Settings, memory: &Memory, read_at: SystemTime) {
+    let (polls, task) = (Polls::new(1), place.task(Duration::from_secs(60)));
+    assert!(polls.due(&task, memory, read_at));
+    polls.publish(&task, &settings.write(), memory, read_at);
 }
 
 /// Every pair of modes, known or not, with and without a statement about the model. The table is written out, as AWS's page
@@ -86,7 +91,8 @@ fn every_pair_of_modes_is_resolved() {
 #[test]
 fn refuses_settings_that_are_too_old() {
     let east = place("us-east-1");
-    let store = store(&[("us-east-1", settings("none", &[("default", "inherit")]))], at(100));
+    let policy = policy("none", &["us-east-1"], json!({}));
+    let store = store(&policy, &[("us-east-1", settings("none", &[("default", "inherit")]))], at(100));
     let mode = |seconds| store.mode(&east, "default", None, (Duration::from_secs(300), at(seconds)));
     for seconds in [100, 399, 400] {
         assert_eq!(mode(seconds), Ok(Zero), "{seconds}");
@@ -105,12 +111,8 @@ fn refuses_settings_of_a_time_that_comes_again() {
         let (memory, store, polls, east) =
             (Memory::default(), RetentionStore::default(), Polls::new(1), place("us-east-1"));
         let task = east.task(Duration::from_secs(60));
-        let publish = |seconds| {
-            assert!(polls.due(&task, &memory, at(seconds)));
-            let read = settings("none", &[("default", "inherit")]);
-            polls.publish(&task, &read.write(), &memory, at(seconds));
-        };
-        let look = |seconds| store.look(Duration::from_secs(300), &memory, at(seconds));
+        let publish = |seconds| read(&east, &settings("none", &[("default", "inherit")]), &memory, at(seconds));
+        let look = |seconds| store.look([&east].into_iter(), Duration::from_secs(300), &memory, at(seconds));
         let mode = |seconds| store.mode(&east, "default", None, (Duration::from_secs(300), at(seconds)));
         publish(5000);
         store.follow([&east].into_iter(), &memory);
@@ -140,14 +142,12 @@ fn metrics_say_mode_and_age() {
         ("inherit", "default", "default"),
         ("brand_new", "inherit", "unresolved"),
     ] {
-        let (memory, polls, place) = (Memory::default(), Polls::new(1), place("us-east-1"));
-        let task = place.task(Duration::from_secs(60));
-        assert!(polls.due(&task, &memory, at(0)));
-        polls.publish(&task, &settings(account, &[("default", project)]).write(), &memory, at(0));
+        let (memory, place) = (Memory::default(), place("us-east-1"));
+        read(&place, &settings(account, &[("default", project)]), &memory, at(0));
         let store = RetentionStore::default();
         store.follow([&place].into_iter(), &memory);
         let look = |seconds| {
-            let samples = store.look(Duration::from_secs(300), &memory, at(seconds));
+            let samples = store.look([&place].into_iter(), Duration::from_secs(300), &memory, at(seconds));
             let current: Vec<String> = samples
                 .iter()
                 .filter(|sample| sample.name.starts_with("bedrock_retention_mode;") && sample.value == 1)
@@ -158,5 +158,47 @@ fn metrics_say_mode_and_age() {
         let series = |label: &str| format!("bedrock_retention_mode;source=default;region=us-east-1;type={label}");
         assert_eq!(look(7), (vec![series(label)], 7));
         assert_eq!(look(301), (vec![series("unresolved")], 301));
+    }
+}
+
+/// A document that is replaced keeps its name for the source, and both are followed while calls of the old one last.
+#[test]
+fn refuses_what_another_document_has_read() {
+    let source = |role: &str| json!({"source": "imds", "cluster": "imds", "role": role});
+    let own = |role: &str, projects: Value| {
+        let rules = json!({"cluster": "polls", "projects": projects});
+        policy("none", &["us-east-1"], json!({"credentials": source(role), "data_retention": rules}))
+    };
+    let listed = || json!({"us-east-1": ["proj_a"]});
+    let old = own("one", json!({}));
+    for (new, differs) in [(own("one", json!({})), false), (own("two", json!({})), true), (own("one", listed()), true)]
+    {
+        let (memory, store, east) = (Memory::default(), RetentionStore::default(), region("us-east-1"));
+        let (before, after) = (old.retention.as_ref().unwrap(), new.retention.as_ref().unwrap());
+        let mode = |rules: &rules::RetentionRules, project: &str| {
+            store.mode(rules.place("default", &east).unwrap(), project, None, (rules.max_age, at(0)))
+        };
+        read(before.place("default", &east).unwrap(), &settings("none", &[("default", "inherit")]), &memory, at(0));
+        store.follow(before.places(), &memory);
+        store.follow(after.places(), &memory);
+        assert_eq!((mode(before, "default"), mode(after, "default").is_ok()), (Ok(Zero), !differs));
+        if !differs {
+            continue;
+        }
+        assert_eq!((mode(after, "default"), mode(after, "proj_a")), (Err(Unresolved::Unread), Err(Unresolved::Unread)));
+        read(
+            after.place("default", &east).unwrap(),
+            &settings("aws_review", &[("default", "inherit")]),
+            &memory,
+            at(0),
+        );
+        // The old document sees the change first.
+        store.follow(before.places(), &memory);
+        store.follow(after.places(), &memory);
+        assert_eq!((mode(before, "default"), mode(after, "default")), (Ok(Zero), Ok(AwsReview)));
+        assert_eq!(mode(after, "proj_a"), Err(Unresolved::NoProject("proj_a".to_owned())));
+        // Nor do the metrics show what the document does not have.
+        let samples = store.look(after.places(), Duration::from_secs(300), &memory, at(0));
+        assert_eq!(samples.iter().filter(|sample| sample.name.contains("_age_seconds;")).count(), 1);
     }
 }

@@ -144,6 +144,19 @@ fn one_worker_polls_and_all_see_it() {
     assert!(known.find("a.b").is_none() && known.find("c.d").is_some());
 }
 
+/// The old document is followed while its calls last, by the same store.
+#[test]
+fn a_new_documents_regions_are_read() {
+    let (memory, polls, store) = (Memory::default(), Polls::new(1), CatalogueStore::default());
+    let found = offers(&[("a.b", &["ON_DEMAND"])], &[]);
+    assert!(polls.due(&east(), &memory, at(0)));
+    polls.publish(&east(), found.as_bytes(), &memory, at(0));
+    store.follow([region("us-west-2")].iter(), &memory);
+    assert!(store.look(&memory, at(0)).is_empty());
+    follow(&store, &memory);
+    assert_eq!(store.offers(&region("us-east-1")).as_deref(), Some(&found));
+}
+
 #[test]
 fn a_failure_keeps_the_last_lists() {
     let (memory, east) = (Memory::default(), east());

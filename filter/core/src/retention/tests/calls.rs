@@ -31,7 +31,7 @@ fn know(client: &mut Client, modes: &[&str]) {
         .filter(|(_, mode)| !mode.is_empty())
         .map(|(name, mode)| (name, set(mode)))
         .collect();
-    client.catalogue.retention = store(&known, at(0));
+    client.catalogue.retention = store(&client.policy, &known, at(0));
 }
 
 fn call(client: &mut Client, extra: &[(&str, &str)], body: &str) -> RequestStep {
@@ -259,7 +259,7 @@ fn refuses_projects_of_another_mode() {
             let mut client = client(policy(retention, &REGIONS, projects.clone()), &[]);
             let known: Vec<(&str, Settings)> =
                 REGIONS.into_iter().map(|region| (region, known(default, own))).collect();
-            client.catalogue.retention = store(&known, at(0));
+            client.catalogue.retention = store(&client.policy, &known, at(0));
             let step = if in_header {
                 call(&mut client, &[("x-amzn-bedrock-projectidentifier", &name)], "{}")
             } else {
