@@ -104,7 +104,7 @@ fn refuses_settings_that_are_too_old() {
     assert_eq!(unread, Err(Unresolved::Unread));
 }
 
-/// Whoever sees first that the clock was set back: the look of any worker, or the worker that polls.
+/// The look of any worker may be the first to see that the clock was set back, or the worker that polls.
 #[test]
 fn refuses_settings_of_a_time_that_comes_again() {
     for polls_first in [false, true] {
