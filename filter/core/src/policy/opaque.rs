@@ -151,7 +151,7 @@ impl Policy {
     }
 
     /// Whether the choice of the class depends on it.
-    fn classes_ask(&self, id: &str) -> bool {
+    pub(crate) fn classes_ask(&self, id: &str) -> bool {
         let takes_all = |patterns: &&[Pattern]| patterns.iter().any(Pattern::takes_all);
         let confined = || self.classes.iter().filter_map(RouteClass::models).filter(|patterns| !takes_all(patterns));
         let named = |patterns: &[Pattern]| patterns.iter().any(|pattern| vouches(pattern, id));

@@ -178,10 +178,16 @@ pub fn class_of<'a>(policy: &'a Policy, want: &Want, operation: Operation) -> Op
 }
 
 /// How an id that does not name its model is looked up for a call: by the ARN's region, or for an id without one by the class's
-/// first, with the credentials of the first class that takes the call, whatever its model. `Err`: the ARN's region is not one of the
-/// document's. `Ok(None)`: no class takes the call.
+/// first, with the credentials of the first class that takes the call, whatever its model unless that is certain. `Err`: the ARN's
+/// region is not one of the document's, or of the caller's classes. `Ok(None)`: no class takes the call.
 pub(crate) fn want_of(policy: &Policy, subject: Subject<'_>, id: &str) -> Result<Option<Want>, String> {
-    let mut classes = policy.classes().iter().filter(|class| class.matches_whatever_model(subject));
+    let certain = subject.model.is_some_and(|model| !policy.classes_ask(model));
+    let all: Vec<&RouteClass> = if certain {
+        policy.route_class(subject).into_iter().collect()
+    } else {
+        policy.classes().iter().filter(|class| class.matches_whatever_model(subject)).collect()
+    };
+    let mut classes = all.into_iter().peekable();
     let want = |class: &RouteClass, region: &RegionName| Want {
         id: id.to_owned(),
         region: region.clone(),
@@ -193,11 +199,10 @@ pub(crate) fn want_of(policy: &Policy, subject: Subject<'_>, id: &str) -> Result
     let Some(region) = policy.region(name).map(crate::region::Region::name) else {
         return Err(format!("its region {name} is not one of the gateway's"));
     };
-    let mut any = classes.clone();
-    if any.next().is_none() {
+    if classes.peek().is_none() {
         return Ok(None);
     }
-    let has = |class: &&RouteClass| class.regions().contains(region);
-    let own = classes.find(has).or_else(|| policy.classes().iter().find(has));
-    own.map(|class| Some(want(class, region))).ok_or_else(|| format!("no route class has its region {name}"))
+    let own = classes.find(|class| class.regions().contains(region));
+    own.map(|class| Some(want(class, region)))
+        .ok_or_else(|| format!("no route class of the caller has its region {name}"))
 }

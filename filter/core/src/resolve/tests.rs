@@ -3,11 +3,12 @@
 use super::answer::{AnswerError, Named, read};
 use super::asked::{Resolver, Status};
 use super::kind::{Steps, Unresolvable};
-use super::lookup::Lookup;
+use super::lookup::{Lookup, want_of};
 use super::table::{Answer, Outcome, Problem, Want};
 use crate::caller::Caller;
 use crate::operation::Operation;
 use crate::policy::Policy;
+use crate::route::Subject;
 use crate::shared::tests::Memory;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -306,6 +307,45 @@ fn a_lookup_takes_the_class_of_its_operation() {
     assert_eq!(cluster(&own("provisioned-model/a")).as_deref(), Some("bedrock.any.only-us-east-1"));
     let foreign = Want { source: "other".to_owned(), ..want(&own("provisioned-model/a")) };
     assert!(Lookup::new(foreign).call("the-id", &policy).is_none());
+}
+
+/// How a caller's call to a resource is looked up with these classes: by which credentials and region.
+fn asked_with(classes: &Value, caller: &str, id: &str) -> Result<Option<(String, String)>, String> {
+    let document = json!({
+        "role": "gateway", "regions": {"us-east-1": {}, "us-west-2": {}}, "principal": [{"from": "mtls"}],
+        "credential_sets": {"a": {"source": "environment"}, "b": {"source": "environment"}},
+        "resolve": {"cluster": "polls"}, "route_classes": classes,
+    });
+    let policy = Policy::parse(document.to_string().as_bytes(), None).unwrap();
+    let subject =
+        Subject { operation: Operation::Converse, model: Some(id), principal: Some(caller), body_bytes: Some(2) };
+    Ok(want_of(&policy, subject, id)?.map(|want| (want.source, want.region.to_string())))
+}
+
+#[test]
+fn a_class_that_names_a_resource_looks_it_up() {
+    let arn = own("provisioned-model/a");
+    for id in ["a1b2c3d4e5f6", &arn] {
+        // Rules depend on the model, and the class does not.
+        let classes = json!([
+            {"name": "claude", "models": ["anthropic.*"], "regions": ["us-west-2", "us-east-1"], "credentials": "a", "paths": ["dx"]},
+            {"name": "own", "models": [id], "regions": ["us-east-1"], "credentials": "b", "paths": ["dx"]},
+        ]);
+        assert_eq!(asked_with(&classes, "app", id), Ok(Some(("b".to_owned(), "us-east-1".to_owned()))), "{id}");
+    }
+}
+
+#[test]
+fn refuses_a_region_of_others_classes() {
+    let arn = own("provisioned-model/a");
+    let classes = json!([
+        {"name": "app", "principals": ["app"], "models": ["anthropic.*"], "regions": ["us-west-2"], "credentials": "a", "paths": ["dx"]},
+        {"name": "audit", "principals": ["audit"], "regions": ["us-east-1"], "credentials": "b", "paths": ["dx"]},
+    ]);
+    let problem = "no route class of the caller has its region us-east-1".to_owned();
+    assert_eq!(asked_with(&classes, "app", &arn), Err(problem));
+    assert_eq!(asked_with(&classes, "audit", &arn), Ok(Some(("b".to_owned(), "us-east-1".to_owned()))));
+    assert_eq!(asked_with(&classes, "nobody", &arn), Ok(None));
 }
 
 // === who asks, and when ===
