@@ -28,8 +28,9 @@ pub(crate) struct Named {
 pub(crate) enum AnswerError {
     #[error("the answer has {0} bytes, of which at most {MAX_BODY} are read")]
     TooLong(usize),
-    #[error("the answer has another form: {0}")]
-    Form(String),
+    // Serde's own words may repeat a text of the answer.
+    #[error("the answer has another form, at line {line}, column {column}")]
+    Form { line: usize, column: usize },
     #[error("the answer names no {0}")]
     Nothing(&'static str),
     #[error("the answer names '{0}', which is not the ARN of a model")]
@@ -47,6 +48,7 @@ struct Answer {
     desired_model_arn: Option<String>,
     foundation_model_arn: Option<String>,
     base_model_arn: Option<String>,
+    update_details: Option<Update>,
     marketplace_model_endpoint: Option<Endpoint>,
 }
 
@@ -54,6 +56,15 @@ struct Answer {
 #[serde(rename_all = "camelCase")]
 struct Target {
     model_arn: String,
+}
+
+/// `CustomModelDeploymentUpdateDetails` of botocore 1.44.8.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Update {
+    model_arn: String,
+    #[serde(default)]
+    update_status: String,
 }
 
 #[derive(Deserialize)]
@@ -67,7 +78,8 @@ pub(crate) fn read(operation: Operation, body: &[u8]) -> Result<Named, AnswerErr
     if body.len() > MAX_BODY {
         return Err(AnswerError::TooLong(body.len()));
     }
-    let answer: Answer = serde_json::from_slice(body).map_err(|error| AnswerError::Form(error.to_string()))?;
+    let answer: Answer = serde_json::from_slice(body)
+        .map_err(|error| AnswerError::Form { line: error.line(), column: error.column() })?;
     let needed = |value: Option<String>, name| value.ok_or(AnswerError::Nothing(name));
     let arns: Vec<String> = match operation {
         Operation::GetInferenceProfile => answer.models.into_iter().map(|model| model.model_arn).collect(),
@@ -84,7 +96,13 @@ pub(crate) fn read(operation: Operation, body: &[u8]) -> Result<Named, AnswerErr
             own.chain([needed(answer.foundation_model_arn, "foundation model")?]).collect()
         }
         Operation::GetCustomModel => vec![needed(answer.base_model_arn, "base model")?],
-        Operation::GetCustomModelDeployment => vec![needed(answer.model_arn, "custom model")?],
+        Operation::GetCustomModelDeployment => {
+            // Calls may reach either model until an update has ended, and AWS does not say which member has which then.
+            let update = answer.update_details.filter(|update| update.update_status != "UpdateFailed");
+            let own = needed(answer.model_arn, "custom model")?;
+            let other = update.map(|update| update.model_arn).filter(|arn| *arn != own);
+            std::iter::once(own).chain(other).collect()
+        }
         Operation::GetMarketplaceModelEndpoint => {
             let endpoint = answer.marketplace_model_endpoint.ok_or(AnswerError::Nothing("endpoint"))?;
             return marketplace(endpoint.model_source_identifier);

@@ -136,7 +136,7 @@ impl Lookup {
         let named = match answer::read(operation, body) {
             Ok(named) => named,
             // A truncated answer may be whole the next time.
-            Err(error @ (answer::AnswerError::Form(_) | answer::AnswerError::TooLong(_))) => {
+            Err(error @ (answer::AnswerError::Form { .. } | answer::AnswerError::TooLong(_))) => {
                 return failed(format!("{operation}: {error}"));
             }
             Err(error) => return refused(0, format!("{operation}: {error}")),

@@ -97,6 +97,7 @@ fn answers_name_all_that_may_run() {
     let (custom, application) =
         (own("custom-model/amazon.nova-lite-v1:0/a1b2c3d4e5f6"), own("application-inference-profile/x"));
     let system = own("inference-profile/us.meta.llama4");
+    let newer = own("custom-model/anthropic.claude/b1b2c3d4e5f6");
     let opus = "anthropic.claude-opus-5";
     for (operation, answer, wanted) in [
         (Operation::GetInferenceProfile, profile(&["us-east-1"]), found(&[opus], &[])),
@@ -159,6 +160,21 @@ fn answers_name_all_that_may_run() {
         (Operation::GetCustomModel, json!({"modelArn": custom}), Err(AnswerError::Nothing("base model"))),
         (Operation::GetCustomModelDeployment, json!({"modelArn": custom}), found(&[], &[&custom])),
         (
+            Operation::GetCustomModelDeployment,
+            json!({"modelArn": custom, "updateDetails": {"modelArn": newer, "updateStatus": "Updating"}}),
+            found(&[], &[&custom, &newer]),
+        ),
+        (
+            Operation::GetCustomModelDeployment,
+            json!({"modelArn": custom, "updateDetails": {"modelArn": newer, "updateStatus": "UpdateCompleted"}}),
+            found(&[], &[&custom, &newer]),
+        ),
+        (
+            Operation::GetCustomModelDeployment,
+            json!({"modelArn": custom, "updateDetails": {"modelArn": newer, "updateStatus": "UpdateFailed"}}),
+            found(&[], &[&custom]),
+        ),
+        (
             Operation::GetMarketplaceModelEndpoint,
             json!({"marketplaceModelEndpoint": {"modelSourceIdentifier": HUB}}),
             found(&[HUB], &[]),
@@ -181,7 +197,7 @@ fn answers_name_all_that_may_run() {
         (0..17).map(|nth| format!("arn:aws:bedrock:us-east-1::foundation-model/a.m{nth}")).collect();
     let many = json!({"models": models(&many.iter().map(String::as_str).collect::<Vec<_>>())}).to_string();
     assert_eq!(read(Operation::GetInferenceProfile, many.as_bytes()), Err(AnswerError::TooMany));
-    assert!(matches!(read(Operation::GetInferenceProfile, b"<html>"), Err(AnswerError::Form(_))));
+    assert!(matches!(read(Operation::GetInferenceProfile, b"<html>"), Err(AnswerError::Form { .. })));
     assert!(matches!(read(Operation::GetInferenceProfile, &vec![b' '; 300 << 10]), Err(AnswerError::TooLong(_))));
 }
 
@@ -223,6 +239,32 @@ fn a_deployment_takes_a_second_step() {
         paths[1],
         "/custom-models/arn%3Aaws%3Abedrock%3Aus-east-1%3A123456789012%3Acustom-model%2Famazon.nova-lite-v1%3A0%2Fa1b2c3d4e5f6"
     );
+}
+
+#[test]
+fn an_update_counts_by_both_its_models() {
+    let custom = |base: &str| own(&format!("custom-model/{base}/a1b2c3d4e5f6"));
+    for (status, wanted) in [
+        ("Updating", &["amazon.nova-lite-v1:0", "anthropic.claude-opus-5"][..]),
+        ("UpdateCompleted", &["amazon.nova-lite-v1:0", "anthropic.claude-opus-5"]),
+        ("UpdateFailed", &["amazon.nova-lite-v1:0"]),
+    ] {
+        let (outcome, _) = look_up(&own("custom-model-deployment/a1b2c3d4e5f6"), |path| {
+            let update = json!({"modelArn": custom("claude"), "updateStatus": status});
+            let deployment = json!({"modelArn": custom("nova"), "updateDetails": update});
+            let is_deployment = path.starts_with("/model-customization/custom-model-deployments/");
+            let base = if path.contains("claude") { CLAUDE } else { NOVA };
+            Some((200, if is_deployment { deployment } else { json!({"baseModelArn": base}) }))
+        });
+        assert_eq!(outcome, runs(wanted), "{status}");
+    }
+}
+
+#[test]
+fn a_malformed_answer_is_not_repeated() {
+    let answer = json!({"models": "arn:aws:bedrock:secret"});
+    let (outcome, _) = look_up(&own("application-inference-profile/x"), |_| Some((200, answer.clone())));
+    assert!(outcome.is_failure() && !outcome.to_string().contains("secret"), "{outcome}");
 }
 
 #[test]
