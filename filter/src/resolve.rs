@@ -6,8 +6,8 @@ use crate::relay_state::Left;
 use filter_core::credentials::id::CredentialId;
 use filter_core::credentials::store::CredentialStatus;
 use filter_core::metrics::looked_up;
-use filter_core::resolve::lookup::{CALL_TIMEOUT, Lookup, MAX_BODY};
-use filter_core::resolve::table::Outcome;
+use filter_core::resolve::lookup::{CALL_TIMEOUT, Lookup, MAX_BODY, serves};
+use filter_core::resolve::table::{Outcome, Want};
 use proxy_wasm::types::LogLevel;
 use std::collections::HashMap;
 use std::time::SystemTime;
@@ -42,7 +42,8 @@ impl Lookups {
         };
         let resources = &plugin.catalogue.resources;
         // Without keys it could only fail.
-        for want in resources.due(rules, worker(), &SharedData, now, |want| usable(&want.source)) {
+        let can_ask = |want: &Want| serves(&plugin.policy, want) && want.sources().any(usable);
+        for want in resources.due(rules, worker(), &SharedData, now, can_ask) {
             self.proceed(plugin, Lookup::new(want), now);
         }
     }

@@ -4,6 +4,7 @@
 use super::create_session::{Members, SessionRequest, role_account};
 use crate::config::{self, Auth, ConfigError, Signer, Sts, TokenFile, at};
 use crate::names::{Partition, RegionName};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
@@ -23,7 +24,7 @@ const TAG_VALUE: RangeInclusive<usize> = 0..=256;
 
 /// All sources of a document, by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CredentialSources(BTreeMap<String, Source>);
+pub struct CredentialSources(BTreeMap<String, (Source, [u8; 8])>);
 
 /// Where credentials come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,14 +161,27 @@ impl CredentialSources {
         }
         let named = sets.iter().map(|(name, source)| (name.as_str(), source));
         let all = std::iter::once((DEFAULT, default)).chain(named);
-        let compiled = all.map(|(name, source)| Ok((name.to_owned(), Source::compile(source, auth, &key_of(name))?)));
+        let compiled = all.map(|(name, source)| {
+            Ok((name.to_owned(), (Source::compile(source, auth, &key_of(name))?, digest(source))))
+        });
         compiled.collect::<Result<_, _>>().map(Self)
     }
 
     /// Each source with its name and its key in the document.
     pub fn iter(&self) -> impl Iterator<Item = (&str, String, &Source)> {
-        self.0.iter().map(|(name, source)| (name.as_str(), key_of(name), source))
+        self.0.iter().map(|(name, (source, _))| (name.as_str(), key_of(name), source))
     }
+
+    /// What stands for the configuration of a source: another one may be of another account.
+    pub(crate) fn digest(&self, name: &str) -> Option<[u8; 8]> {
+        self.0.get(name).map(|(_, digest)| *digest)
+    }
+}
+
+fn digest(source: &config::Credentials) -> [u8; 8] {
+    // Names and texts: serialising them cannot fail.
+    let json = serde_json::to_vec(source).unwrap_or_default();
+    Sha256::digest(json).first_chunk().copied().unwrap_or_default()
 }
 
 fn key_of(name: &str) -> String {

@@ -10,6 +10,7 @@ use crate::operation::{Operation, arn_region};
 use crate::policy::Policy;
 use crate::poll_call::{PollCall, Question};
 use crate::route::{RouteClass, Subject};
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -35,6 +36,9 @@ pub struct Lookup {
     found: bool,
     /// The last refusal of a kind that the id may not be of.
     not_found: Option<Problem>,
+    /// How many sources of credentials have not found it, and what they got.
+    tried: usize,
+    missed: Option<Found>,
 }
 
 impl Lookup {
@@ -50,6 +54,8 @@ impl Lookup {
             calls: 0,
             found: false,
             not_found: None,
+            tried: 0,
+            missed: None,
         }
     }
 
@@ -62,7 +68,7 @@ impl Lookup {
     pub fn call(&self, id: &str, policy: &Policy) -> Option<PollCall> {
         let rules = policy.resolve.as_ref()?;
         let (operation, resource) = self.todo.front()?;
-        let class = class_of(policy, &self.want, *operation)?;
+        let class = class_of(policy, self.want.sources().nth(self.tried)?, &self.want.region, *operation)?;
         let labels = std::slice::from_ref(resource);
         let question = Question { region: &self.want.region, operation: *operation, labels, query: "" };
         PollCall::new(class, question, &rules.cluster, id)
@@ -73,12 +79,30 @@ impl Lookup {
     pub fn answered(&mut self, answer: Option<(u16, Result<&[u8], usize>)>) -> Option<Outcome> {
         let (operation, resource) = self.todo.pop_front()?;
         self.calls += 1;
-        let read = self.read(operation, &resource, answer);
-        match read {
-            Ok(()) if self.todo.is_empty() => Some(Outcome(self.end())),
-            Ok(()) => None,
-            Err(found) => Some(Outcome(found)),
+        let found = match self.read(operation, &resource, answer) {
+            Ok(()) if self.todo.is_empty() => self.end(),
+            Ok(()) => return None,
+            Err(found) => found,
+        };
+        let missed = !self.found
+            && match &found {
+                Ok(Answer::Refused(problem)) => matches!(problem.status, 400 | 403 | 404),
+                Ok(Answer::Runs(_)) => false,
+                Err(_) => true,
+            };
+        if !missed {
+            return Some(Outcome(found));
         }
+        let missed = match self.missed.take() {
+            Some(before) => both(before, found),
+            None => found,
+        };
+        let tried = self.tried + 1;
+        if self.want.sources().nth(tried).is_none() {
+            return Some(Outcome(missed));
+        }
+        *self = Self { tried, missed: Some(missed), ..Self::new(self.want.clone()) };
+        None
     }
 
     /// A lookup that could not be made.
@@ -166,43 +190,80 @@ impl Lookup {
     }
 }
 
+/// What two sources of credentials got that did not find a resource.
+fn both(first: Found, second: Found) -> Found {
+    let (Ok(Answer::Refused(one)) | Err(one), Ok(Answer::Refused(other)) | Err(other)) = (&first, &second) else {
+        return second;
+    };
+    let text = format!("{}; with other credentials: {}", one.text, other.text);
+    // Without an answer of one, the resource may be in its account.
+    if first.is_err() || second.is_err() {
+        return Err(Problem { status: 503, text });
+    }
+    let forbidden = one.status == 403 || other.status == 403;
+    Ok(Answer::Refused(Problem { status: if forbidden { 403 } else { one.status.max(other.status) }, text }))
+}
+
+/// Whether a lookup can be made by this policy. In a change of the document, it may be for the other one.
+pub fn serves(policy: &Policy, want: &Want) -> bool {
+    digest(policy, want.sources()) == want.digest
+        && want.sources().all(|source| class_of(policy, source, &want.region, Operation::GetInferenceProfile).is_some())
+}
+
+fn digest<'a>(policy: &Policy, sources: impl Iterator<Item = &'a str>) -> [u8; 8] {
+    let mut hasher = Sha256::new();
+    for source in sources {
+        hasher.update((source.len() as u64).to_le_bytes());
+        hasher.update(source.as_bytes());
+        hasher.update(policy.credential_sources.digest(source).unwrap_or_default());
+    }
+    hasher.finalize().first_chunk().copied().unwrap_or_default()
+}
+
 /// The class whose paths and credentials a lookup takes: of those with the credentials and the region, the first that takes such a
 /// call of a caller without a name, else the first.
-pub fn class_of<'a>(policy: &'a Policy, want: &Want, operation: Operation) -> Option<&'a RouteClass> {
+fn class_of<'a>(policy: &'a Policy, source: &str, region: &RegionName, operation: Operation) -> Option<&'a RouteClass> {
     let subject = Subject { operation, model: None, principal: None, body_bytes: Some(0) };
     let own = || {
         let classes = policy.classes().iter();
-        classes.filter(|class| class.credentials() == want.source && class.regions().contains(&want.region))
+        classes.filter(|class| class.credentials() == source && class.regions().contains(region))
     };
     own().find(|class| class.matches(subject)).or_else(|| own().next())
 }
 
-/// How an id that does not name its model is looked up for a call: by the ARN's region, or for an id without one by the class's
-/// first, with the credentials of the first class that takes the call, whatever its model unless that is certain. `Err`: the ARN's
-/// region is not one of the document's, or of the caller's classes. `Ok(None)`: no class takes the call.
+/// How an id that does not name its model is looked up for a call, by the classes that take it, whatever its model unless that is
+/// certain: an ARN in its region, with the credentials of each class that has the region; an id without an ARN in the first region of
+/// the first class, with its credentials. `Err`: the ARN's region is not one of the document's, or of these classes. `Ok(None)`: no
+/// class takes the call.
 pub(crate) fn want_of(policy: &Policy, subject: Subject<'_>, id: &str) -> Result<Option<Want>, String> {
     let certain = subject.model.is_some_and(|model| !policy.classes_ask(model));
-    let all: Vec<&RouteClass> = if certain {
+    let classes: Vec<&RouteClass> = if certain {
         policy.route_class(subject).into_iter().collect()
     } else {
         policy.classes().iter().filter(|class| class.matches_whatever_model(subject)).collect()
     };
-    let mut classes = all.into_iter().peekable();
-    let want = |class: &RouteClass, region: &RegionName| Want {
-        id: id.to_owned(),
-        region: region.clone(),
-        source: class.credentials().to_owned(),
+    let want = |sources: &[&str], region: &RegionName| {
+        let (source, others) = sources.split_first()?;
+        Some(Want {
+            id: id.to_owned(),
+            region: region.clone(),
+            source: (*source).to_owned(),
+            others: others.iter().map(|source| (*source).to_owned()).collect(),
+            digest: digest(policy, sources.iter().copied()),
+        })
     };
+    let Some(first) = classes.first() else { return Ok(None) };
     let Some(name) = arn_region(id) else {
-        return Ok(classes.next().and_then(|class| Some(want(class, class.regions().first()?))));
+        return Ok(first.regions().first().and_then(|region| want(&[first.credentials()], region)));
     };
     let Some(region) = policy.region(name).map(crate::region::Region::name) else {
         return Err(format!("its region {name} is not one of the gateway's"));
     };
-    if classes.peek().is_none() {
-        return Ok(None);
+    let mut sources: Vec<&str> = Vec::new();
+    for class in classes.iter().filter(|class| class.regions().contains(region)) {
+        if !sources.contains(&class.credentials()) {
+            sources.push(class.credentials());
+        }
     }
-    let own = classes.find(|class| class.regions().contains(region));
-    own.map(|class| Some(want(class, region)))
-        .ok_or_else(|| format!("no route class of the caller has its region {name}"))
+    want(&sources, region).map(Some).ok_or_else(|| format!("no route class of the caller has its region {name}"))
 }

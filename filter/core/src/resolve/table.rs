@@ -40,6 +40,17 @@ pub struct Want {
     pub region: RegionName,
     /// The source of the credentials.
     pub source: String,
+    /// Further sources, of which one may belong to the account of an ARN. They are tried if the first does not find it.
+    pub others: Vec<String>,
+    /// What stands for the sources and their configurations.
+    pub digest: [u8; 8],
+}
+
+impl Want {
+    /// All sources, in the order in which they are tried.
+    pub fn sources(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.source).chain(&self.others).map(String::as_str)
+    }
 }
 
 /// What is known of a resource.
@@ -122,9 +133,9 @@ struct Entry {
 /// The key and the first slot of a resource.
 pub(crate) fn key_of(want: &Want) -> (Key, u64) {
     let mut hasher = Sha256::new();
-    for part in [want.source.as_str(), want.region.as_str(), want.id.as_str()] {
+    for part in [&want.digest[..], want.region.as_str().as_bytes(), want.id.as_bytes()] {
         hasher.update((part.len() as u64).to_le_bytes());
-        hasher.update(part.as_bytes());
+        hasher.update(part);
     }
     let digest = hasher.finalize();
     let slot = digest.last_chunk().map_or(0, |tail| u64::from_le_bytes(*tail) % SLOTS);

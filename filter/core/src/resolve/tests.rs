@@ -3,8 +3,8 @@
 use super::answer::{AnswerError, Named, read};
 use super::asked::{Resolver, Status};
 use super::kind::{Steps, Unresolvable};
-use super::lookup::{Lookup, want_of};
-use super::table::{Answer, Outcome, Problem, Want};
+use super::lookup::{Lookup, serves, want_of};
+use super::table::{Answer, Outcome, Problem, Want, key_of};
 use crate::caller::Caller;
 use crate::operation::Operation;
 use crate::policy::Policy;
@@ -36,7 +36,13 @@ fn policy(refresh: u32) -> Policy {
 }
 
 fn want(id: &str) -> Want {
-    Want { id: id.to_owned(), region: "us-east-1".parse().unwrap(), source: "default".to_owned() }
+    Want {
+        id: id.to_owned(),
+        region: "us-east-1".parse().unwrap(),
+        source: "default".to_owned(),
+        others: Vec::new(),
+        digest: [0; 8],
+    }
 }
 
 fn at(seconds: u64) -> SystemTime {
@@ -353,15 +359,24 @@ fn a_lookup_takes_the_class_of_its_operation() {
 
 /// How a caller's call to a resource is looked up with these classes: by which credentials and region.
 fn asked_with(classes: &Value, caller: &str, id: &str) -> Result<Option<(String, String)>, String> {
+    let policy = policy_of(classes, &json!({"source": "environment"}));
+    Ok(wanted(&policy, caller, id)?.map(|want| (want.sources().collect::<Vec<_>>().join(","), want.region.to_string())))
+}
+
+/// A policy with the sources `a`, `b`, and `c`, which is another one.
+fn policy_of(classes: &Value, c: &Value) -> Policy {
     let document = json!({
         "role": "gateway", "regions": {"us-east-1": {}, "us-west-2": {}}, "principal": [{"from": "mtls"}],
-        "credential_sets": {"a": {"source": "environment"}, "b": {"source": "environment"}},
+        "credential_sets": {"a": {"source": "environment"}, "b": {"source": "environment"}, "c": c},
         "resolve": {"cluster": "polls"}, "route_classes": classes,
     });
-    let policy = Policy::parse(document.to_string().as_bytes(), None).unwrap();
+    Policy::parse(document.to_string().as_bytes(), None).unwrap()
+}
+
+fn wanted(policy: &Policy, caller: &str, id: &str) -> Result<Option<Want>, String> {
     let subject =
         Subject { operation: Operation::Converse, model: Some(id), principal: Some(caller), body_bytes: Some(2) };
-    Ok(want_of(&policy, subject, id)?.map(|want| (want.source, want.region.to_string())))
+    want_of(policy, subject, id)
 }
 
 #[test]
@@ -388,6 +403,81 @@ fn refuses_a_region_of_others_classes() {
     assert_eq!(asked_with(&classes, "app", &arn), Err(problem));
     assert_eq!(asked_with(&classes, "audit", &arn), Ok(Some(("b".to_owned(), "us-east-1".to_owned()))));
     assert_eq!(asked_with(&classes, "nobody", &arn), Ok(None));
+}
+
+/// Classes of three accounts, of which the caller may use two.
+fn accounts() -> Value {
+    json!([
+        {"name": "claude", "models": ["anthropic.*"], "credentials": "a", "paths": ["dx"]},
+        {"name": "others", "principals": ["other"], "credentials": "b", "paths": ["dx"]},
+        {"name": "rest", "credentials": "c", "paths": ["dx"]},
+    ])
+}
+
+#[test]
+fn an_arn_is_asked_of_each_account() {
+    let arn = own("application-inference-profile/x");
+    assert_eq!(asked_with(&accounts(), "app", &arn), Ok(Some(("a,c".to_owned(), "us-east-1".to_owned()))));
+    assert_eq!(asked_with(&accounts(), "app", "a1b2c3d4e5f6"), Ok(Some(("a".to_owned(), "us-east-1".to_owned()))));
+    let policy = policy_of(&accounts(), &json!({"source": "environment"}));
+    let found = json!({"models": models(&[CLAUDE])});
+    let claude = runs(&["anthropic.claude-opus-5"]);
+    for (first, second, wanted) in [
+        ((200, found.clone()), None, claude.clone()),
+        ((403, json!({})), Some((200, found.clone())), claude.clone()),
+        ((404, json!({})), Some((200, found.clone())), claude.clone()),
+        ((400, json!({})), Some((200, found.clone())), claude.clone()),
+        ((500, json!({})), Some((200, found.clone())), claude),
+        (
+            (404, json!({})),
+            Some((404, json!({}))),
+            Outcome(Ok(Answer::Refused(Problem::new(
+                404,
+                "GetInferenceProfile answered 404; with other credentials: GetInferenceProfile answered 404",
+            )))),
+        ),
+        // Its account has said nothing.
+        (
+            (429, json!({})),
+            Some((404, json!({}))),
+            Outcome(Err(Problem::new(
+                503,
+                "GetInferenceProfile answered 429; with other credentials: GetInferenceProfile answered 404",
+            ))),
+        ),
+    ] {
+        let mut lookup = Lookup::new(wanted_of(&policy, &arn));
+        let class = |lookup: &Lookup| lookup.call("the-id", &policy).unwrap().relayed.class;
+        assert_eq!(class(&lookup), "claude");
+        let (status, body) = (first.0, first.1.to_string());
+        let mut outcome = lookup.answered(Some((status, Ok(body.as_bytes()))));
+        if let Some((status, body)) = second {
+            assert_eq!((outcome, class(&lookup).as_str()), (None, "rest"));
+            outcome = lookup.answered(Some((status, Ok(body.to_string().as_bytes()))));
+        }
+        assert_eq!(outcome, Some(wanted));
+    }
+}
+
+fn wanted_of(policy: &Policy, id: &str) -> Want {
+    wanted(policy, "app", id).unwrap().unwrap()
+}
+
+#[test]
+fn a_new_account_has_its_own_answers() {
+    let [old, new] = [json!({"source": "environment"}), json!({"source": "imds", "cluster": "imds"})]
+        .map(|c| policy_of(&accounts(), &c));
+    for id in [&own("application-inference-profile/x"), "a1b2c3d4e5f6"] {
+        let [before, after] = [&old, &new].map(|policy| wanted_of(policy, id));
+        let arn = id.starts_with("arn:");
+        // Only an ARN is asked about with the source that has changed.
+        assert_eq!(key_of(&before) != key_of(&after), arn, "{id}");
+        for (policy, want, wanted) in
+            [(&old, &before, true), (&new, &after, true), (&old, &after, !arn), (&new, &before, !arn)]
+        {
+            assert_eq!(serves(policy, want), wanted, "{id}");
+        }
+    }
 }
 
 // === who asks, and when ===
