@@ -11,7 +11,9 @@ use std::time::{Duration, SystemTime};
 
 /// Slots of the table: so many resources can be known at a time.
 const SLOTS: u64 = 2048;
-/// Slots that a resource may use.
+/// Slots for lookups under way and refusals, where what is known has all the slots that a resource may use.
+const NEW_SLOTS: u64 = 256;
+/// Slots of either kind that a resource may use.
 const PROBES: u64 = 4;
 /// How long a refusal counts.
 const REFUSED_MS: u64 = 15_000;
@@ -142,8 +144,12 @@ pub(crate) fn key_of(want: &Want) -> (Key, u64) {
     (digest.first_chunk().copied().unwrap_or_default(), slot)
 }
 
-fn slot_key(slot: u64) -> String {
-    format!("resolve/{}", slot % SLOTS)
+fn known_slots(first: u64) -> impl Iterator<Item = String> {
+    (0..PROBES).map(move |probe| format!("resolve/{}", (first + probe) % SLOTS))
+}
+
+fn new_slots(first: u64) -> impl Iterator<Item = String> {
+    (0..PROBES).map(move |probe| format!("resolve/new/{}", (first + probe) % NEW_SLOTS))
 }
 
 fn refresh_ms(rules: &ResolveRules) -> u64 {
@@ -152,27 +158,33 @@ fn refresh_ms(rules: &ResolveRules) -> u64 {
 
 /// Looks for a resource.
 pub(crate) fn look(want: &Want, rules: &ResolveRules, shared: &dyn Shared, now: SystemTime) -> Seen {
+    find(want, shared).map_or(Seen::Nothing, |entry| entry.seen(refresh_ms(rules), millis(now)))
+}
+
+fn find(want: &Want, shared: &dyn Shared) -> Option<Entry> {
     let (key, first) = key_of(want);
-    let entries = (0..PROBES).filter_map(|probe| Entry::of(&slot_key(first + probe), shared));
-    let Some(entry) = entries.into_iter().find(|entry| entry.key == key) else { return Seen::Nothing };
-    entry.seen(refresh_ms(rules), millis(now))
+    let entries = known_slots(first).chain(new_slots(first)).filter_map(|slot| Entry::of(&slot, shared));
+    entries.into_iter().find(|entry| entry.key == key)
 }
 
 /// Whether no worker is at it.
 pub(crate) fn is_free(want: &Want, shared: &dyn Shared, now: SystemTime) -> bool {
-    let (key, first) = key_of(want);
-    let entries = (0..PROBES).filter_map(|probe| Entry::of(&slot_key(first + probe), shared));
-    entries.into_iter().find(|entry| entry.key == key).is_none_or(|entry| entry.lease.is_free(millis(now)))
+    find(want, shared).is_none_or(|entry| entry.lease.is_free(millis(now)))
 }
 
 /// Claims a lookup for a worker; `false`: it is not due, or another worker is at it.
 pub(crate) fn claim(want: &Want, rules: &ResolveRules, worker: u64, shared: &dyn Shared, now: SystemTime) -> bool {
     let (key, first) = key_of(want);
-    let slot = slot_for(key, first, refresh_ms(rules), shared, now);
-    let now = millis(now);
+    let (now, refresh_ms) = (millis(now), refresh_ms(rules));
+    let Some(slot) = slot_for(key, first, refresh_ms, shared, now) else { return false };
     let take = |value: Option<&[u8]>| {
-        let known = Entry::read(value).filter(|entry| entry.key == key).unwrap_or(Entry { key, ..Entry::default() });
-        let renews = !matches!(known.seen(refresh_ms(rules), now), Seen::Answer { renew: false, .. });
+        let there = Entry::read(value);
+        // Another worker may have been faster.
+        if there.as_ref().is_some_and(|entry| entry.key != key && entry.is_known(refresh_ms, now)) {
+            return (None, false);
+        }
+        let known = there.filter(|entry| entry.key == key).unwrap_or(Entry { key, ..Entry::default() });
+        let renews = !matches!(known.seen(refresh_ms, now), Seen::Answer { renew: false, .. });
         if !renews || !known.lease.is_free(now) {
             return (None, false);
         }
@@ -190,6 +202,9 @@ pub(crate) fn extend(want: &Want, worker: u64, shared: &dyn Shared, now: SystemT
 /// Shares what a lookup has found.
 pub(crate) fn publish(want: &Want, worker: u64, found: Result<Answer, Problem>, shared: &dyn Shared, now: SystemTime) {
     let now = millis(now);
+    if matches!(found, Ok(Answer::Runs(_))) {
+        move_to_known(want, worker, shared, now);
+    }
     change(want, worker, shared, |entry| match &found {
         Ok(answer) => Entry {
             lease: entry.lease.succeeded(),
@@ -230,31 +245,49 @@ fn take_call(shared: &dyn Shared, now: SystemTime, least: f64) -> bool {
     update(shared, RATE, take).unwrap_or(false)
 }
 
-/// The slot of a resource: its own, else an empty one, else the one that is missed least.
-fn slot_for(key: Key, first: u64, refresh_ms: u64, shared: &dyn Shared, now: SystemTime) -> String {
-    let now = millis(now);
-    let worth = |entry: Option<Entry>| match entry {
-        None => (0, 0),
-        Some(entry) if entry.key == key => (-1, 0),
-        Some(entry) => match entry.seen(refresh_ms, now) {
-            Seen::Answer { answer: Answer::Runs(_), .. } => (3, entry.answered_at),
-            _ if !entry.lease.is_free(now) => (2, entry.answered_at),
-            _ => (1, entry.answered_at),
-        },
+/// The slot where a lookup is noted: the resource's own, else one that is empty or is missed least, and of no other resource of which
+/// it is known what it runs.
+fn slot_for(key: Key, first: u64, refresh_ms: u64, shared: &dyn Shared, now: u64) -> Option<String> {
+    let rank = |slot: &str, is_new: u8| match Entry::of(slot, shared) {
+        Some(entry) if entry.key == key => Some((0, 0)),
+        Some(entry) if entry.is_known(refresh_ms, now) => None,
+        Some(entry) if !entry.lease.is_free(now) => Some((5, entry.answered_at)),
+        Some(entry) => Some((2 + 2 * is_new, entry.answered_at)),
+        None => Some((1 + 2 * is_new, 0)),
     };
-    let slots = (0..PROBES).map(|probe| slot_key(first + probe));
-    slots.min_by_key(|slot| worth(Entry::of(slot, shared))).unwrap_or_else(|| slot_key(first))
+    let slots = known_slots(first).map(|slot| (slot, 0)).chain(new_slots(first).map(|slot| (slot, 1)));
+    let ranked = slots.filter_map(|(slot, is_new)| Some((rank(&slot, is_new)?, slot)));
+    ranked.min_by_key(|(rank, _)| *rank).map(|(_, slot)| slot)
+}
+
+/// Gives an entry of which it is known now what it runs a place among such: an empty one, or the one that is missed least.
+fn move_to_known(want: &Want, worker: u64, shared: &dyn Shared, now: u64) {
+    let (key, first) = key_of(want);
+    let take = |value: Option<&[u8]>| match Entry::read(value).filter(|entry| entry.is_held(key, worker)) {
+        Some(entry) => (Some(Vec::new()), Some(entry)),
+        None => (None, None),
+    };
+    let Some(entry) = new_slots(first).find_map(|slot| update(shared, &slot, take).flatten()) else { return };
+    let rank = |slot: &String| match Entry::of(slot, shared) {
+        None => (0, 0),
+        Some(entry) if matches!(entry.answer, Some(Answer::Runs(_))) => (3, entry.answered_at),
+        Some(entry) => (if entry.lease.is_free(now) { 1 } else { 2 }, entry.answered_at),
+    };
+    if let Some(slot) = known_slots(first).min_by_key(rank) {
+        let bytes = entry.write();
+        let _ = update(shared, &slot, |_| (Some(bytes.clone()), ()));
+    }
 }
 
 /// Changes an entry, if this worker still holds its lease.
 fn change(want: &Want, worker: u64, shared: &dyn Shared, change: impl Fn(Entry) -> Entry) {
     let (key, first) = key_of(want);
-    for probe in 0..PROBES {
+    for slot in known_slots(first).chain(new_slots(first)) {
         let end = |value: Option<&[u8]>| {
-            let entry = Entry::read(value).filter(|entry| entry.key == key && entry.lease.is_of(worker));
+            let entry = Entry::read(value).filter(|entry| entry.is_held(key, worker));
             (entry.map(|entry| change(entry).write()), ())
         };
-        let _ = update(shared, &slot_key(first + probe), end);
+        let _ = update(shared, &slot, end);
     }
 }
 
@@ -270,6 +303,15 @@ impl Entry {
     fn write(self) -> Vec<u8> {
         // Numbers and texts: serialising them cannot fail.
         serde_json::to_vec(&self).unwrap_or_default()
+    }
+
+    fn is_held(&self, key: Key, worker: u64) -> bool {
+        self.key == key && self.lease.is_of(worker)
+    }
+
+    /// Whether calls get to know what it runs.
+    fn is_known(&self, refresh_ms: u64, now: u64) -> bool {
+        matches!(self.seen(refresh_ms, now), Seen::Answer { answer: Answer::Runs(_), .. })
     }
 
     fn seen(&self, refresh_ms: u64, now: u64) -> Seen {

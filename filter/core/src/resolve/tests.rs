@@ -4,7 +4,7 @@ use super::answer::{AnswerError, Named, read};
 use super::asked::{Resolver, Status};
 use super::kind::{Steps, Unresolvable};
 use super::lookup::{Lookup, serves, want_of};
-use super::table::{Answer, Outcome, Problem, Want, key_of};
+use super::table::{self, Answer, Outcome, Problem, Seen, Want, key_of};
 use crate::caller::Caller;
 use crate::operation::Operation;
 use crate::policy::Policy;
@@ -612,6 +612,32 @@ fn a_flood_leaves_others_their_turn() {
     let kept = scene.shared.values.borrow();
     let bytes: usize = kept.values().map(|(value, _)| value.len()).sum();
     assert!(kept.len() <= 2049 && bytes < 2 << 20, "{} keys, {bytes} bytes", kept.len());
+}
+
+#[test]
+fn refusals_leave_a_full_table_alone() {
+    let scene = Scene::new();
+    let rules = scene.policy.resolve.as_ref().unwrap();
+    let look_up = |id: &str, found: Result<Answer, Problem>| {
+        assert!(table::claim(&want(id), rules, 1, &scene.shared, at(0)), "{id}");
+        table::publish(&want(id), 1, found.clone(), &scene.shared, at(0));
+        let seen = table::look(&want(id), rules, &scene.shared, at(0));
+        assert_eq!(seen, Seen::Answer { answer: found.unwrap(), renew: false }, "{id}");
+    };
+    let runs = |id: &str| {
+        let seen = table::look(&want(id), rules, &scene.shared, at(0));
+        matches!(seen, Seen::Answer { answer: Answer::Runs(_), .. })
+    };
+    let ids = || (0..10_000).map(|nth| format!("p{nth}"));
+    ids().for_each(|id| look_up(&id, claude()));
+    let known: Vec<String> = ids().filter(|id| runs(id)).collect();
+    assert_eq!(known.len(), 2048, "every slot is used");
+    (0..2000).for_each(|nth| look_up(&format!("q{nth}"), Ok(Answer::Refused(Problem::new(404, "none")))));
+    assert!(known.iter().all(|id| runs(id)));
+    // What runs a model takes the place of another answer.
+    look_up("r", claude());
+    assert_eq!(known.iter().filter(|id| runs(id)).count(), 2047);
+    assert!(scene.shared.values.borrow().len() <= 2048 + 256);
 }
 
 #[test]
