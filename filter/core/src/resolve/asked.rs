@@ -33,12 +33,20 @@ pub(crate) enum Status {
 /// What calls of this VM have asked for since its last tick, by caller. Each call that waits asks again.
 #[derive(Debug, Default)]
 pub struct Resolver {
-    wanted: RefCell<BTreeMap<Key, VecDeque<(Key, Want)>>>,
-    renewals: RefCell<BTreeMap<Key, Want>>,
+    wanted: RefCell<BTreeMap<Key, VecDeque<Asked>>>,
+    renewals: RefCell<BTreeMap<Key, Asked>>,
     /// What the table said since the last tick.
     seen: RefCell<BTreeMap<Key, Status>>,
     /// How many callers have had their turn: the next tick begins behind them.
     turn: Cell<usize>,
+}
+
+/// A lookup that was asked for.
+#[derive(Debug, Clone)]
+struct Asked {
+    key: Key,
+    want: Want,
+    since: SystemTime,
 }
 
 impl Resolver {
@@ -58,7 +66,7 @@ impl Resolver {
             None => match table::look(want, rules, shared, now) {
                 Seen::Answer { answer, renew } => {
                     if renew {
-                        self.renew(key, want);
+                        self.renew(Asked { key, want: want.clone(), since: now });
                     }
                     return match answer {
                         Answer::Runs(models) => Status::Runs(models),
@@ -72,21 +80,21 @@ impl Resolver {
         if status != Status::Pending {
             return status;
         }
-        if !self.add(key, want, caller) {
+        if !self.add(Asked { key, want: want.clone(), since: now }, caller) {
             return Status::Full;
         }
         self.seen.borrow_mut().insert(key, Status::Pending);
         Status::Pending
     }
 
-    fn renew(&self, key: Key, want: &Want) {
+    fn renew(&self, asked: Asked) {
         let mut renewals = self.renewals.borrow_mut();
         if renewals.len() < MAX_RENEWALS {
-            renewals.insert(key, want.clone());
+            renewals.entry(asked.key).or_insert(asked);
         }
     }
 
-    fn add(&self, key: Key, want: &Want, caller: &Caller) -> bool {
+    fn add(&self, asked: Asked, caller: &Caller) -> bool {
         let mut hasher = Sha256::new();
         caller.hash(&mut hasher);
         let caller: Key = hasher.finalize().first_chunk().copied().unwrap_or_default();
@@ -95,18 +103,31 @@ impl Resolver {
             return false;
         }
         let own = wanted.entry(caller).or_default();
-        if own.iter().any(|(known, _)| *known == key) {
+        if own.iter().any(|known| known.key == asked.key) {
             return true;
         }
         if own.len() >= MAX_OF_CALLER {
             return false;
         }
-        own.push_back((key, want.clone()));
+        own.push_back(asked);
         true
     }
 
+    /// Leaves a lookup to a later tick, which may be another root context's: in a change of the document, one has the old one and one
+    /// the new one. Without any for it, the lookup is dropped like a call that has waited for it.
+    fn put_back(&self, asked: &Asked, caller: Option<&Key>, now: SystemTime) {
+        if now.duration_since(asked.since).unwrap_or_default() >= WAIT {
+            return;
+        }
+        match caller {
+            Some(caller) => self.wanted.borrow_mut().entry(*caller).or_default().push_back(asked.clone()),
+            None => self.renew(asked.clone()),
+        }
+    }
+
     /// The lookups that this worker is to begin now. Renewals come first, then one of each caller in turn, so that a caller with many
-    /// unknown ids leaves the others their share. Calls that go on waiting have to ask again.
+    /// unknown ids leaves the others their share. Calls that go on waiting have to ask again. What
+    /// this root context cannot ask is left to the others.
     pub fn due(
         &self,
         rules: &ResolveRules,
@@ -117,24 +138,31 @@ impl Resolver {
     ) -> Vec<Want> {
         self.seen.take();
         let renewals = self.renewals.take();
-        let mut callers: Vec<VecDeque<(Key, Want)>> = self.wanted.take().into_values().collect();
+        let mut callers: Vec<(Key, VecDeque<Asked>)> = self.wanted.take().into_iter().collect();
         if !callers.is_empty() {
             let turn = self.turn.get() % callers.len();
             callers.rotate_left(turn);
         }
-        let rounds = callers.iter().map(VecDeque::len).max().unwrap_or_default();
-        let in_turn = (0..rounds).flat_map(|round| callers.iter().filter_map(move |own| own.get(round)));
+        let rounds = callers.iter().map(|(_, own)| own.len()).max().unwrap_or_default();
+        let in_turn = (0..rounds).flat_map(|round| {
+            callers.iter().filter_map(move |(caller, own)| own.get(round).map(|asked| (Some(caller), asked)))
+        });
         let mut begun = Vec::new();
-        for (want, is_new) in renewals.values().map(|want| (want, false)).chain(in_turn.map(|(_, want)| (want, true))) {
+        for (caller, asked) in renewals.values().map(|asked| (None, asked)).chain(in_turn) {
+            let want = &asked.want;
+            if !can_ask(want) {
+                self.put_back(asked, caller, now);
+                continue;
+            }
             // Another worker may be at it, or the answer may be here.
-            if !can_ask(want) || !is_due(want, rules, shared, now) {
+            if !is_due(want, rules, shared, now) {
                 continue;
             }
             if !table::may_ask(shared, now) {
                 break;
             }
             if table::claim(want, rules, worker, shared, now) {
-                self.turn.set(self.turn.get().wrapping_add(usize::from(is_new)));
+                self.turn.set(self.turn.get().wrapping_add(usize::from(caller.is_some())));
                 begun.push(want.clone());
             }
         }

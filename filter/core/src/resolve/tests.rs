@@ -582,6 +582,22 @@ fn a_failed_lookup_waits_before_the_next() {
 }
 
 #[test]
+fn another_document_leaves_a_lookup_alone() {
+    let scene = Scene::new();
+    let rules = scene.policy.resolve.as_ref().unwrap();
+    let due = |now: u64, can_ask: bool| scene.workers[0].due(rules, 1, &scene.shared, at(now), |_| can_ask).len();
+    scene.ask(0, "p", "a", 0);
+    assert_eq!((due(0, false), due(0, true), due(0, true)), (0, 1, 0));
+    scene.publish(0, "p", claude(), 0);
+    // The same holds for what is renewed.
+    scene.ask(0, "p", "a", 50);
+    assert_eq!((due(50, false), due(51, true)), (0, 1));
+    // The document that it was for has gone.
+    scene.ask(0, "q", "a", 60);
+    assert_eq!((due(64, false), due(65, false), due(65, true)), (0, 0, 0));
+}
+
+#[test]
 fn a_flood_leaves_others_their_turn() {
     let scene = Scene::new();
     let (mut asked, mut refused) = (BTreeSet::new(), 0);
