@@ -109,10 +109,12 @@ pub(crate) fn resolve(mut call: Call, context: Context<'_>) -> Result<Call, Refu
     if let (true, Some(id)) = (operation.names_model(), call.labels.first_mut()) {
         *id = policy.model_id(id)?.to_owned();
         // What a resource runs is judged when it is known.
-        if is_resolved(id) || policy.depends_on(id).is_none() {
+        let resolved = is_resolved(id);
+        if resolved || policy.resolve.is_none() || policy.depends_on(id).is_none() {
             policy.check_model(id, None).map_err(|refusal| offered(refusal, operation, context))?;
         }
-        if operation == Operation::CountTokens {
+        // What is not checked yet is checked later as it is sent.
+        if operation == Operation::CountTokens && resolved {
             *id = model::of_profile(id).to_owned();
         }
     } else if let (true, Some(id)) = (operation.describes_model(), call.labels.first_mut()) {

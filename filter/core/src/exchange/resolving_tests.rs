@@ -302,3 +302,32 @@ fn the_operators_entry_asks_nobody() {
     let mut client = client(json!({"resolve": {"refresh_seconds": 0, "runs": {"other": [CLAUDE]}}}));
     assert_eq!(refused(client.headers(&call(PROFILE, "converse"), false)).0, 403);
 }
+
+#[test]
+fn refuses_to_count_for_an_unknown_kind() {
+    let kind = "arn:aws:bedrock:us-east-1:123456789012:x:inference-profile/us.anthropic.claude-v2";
+    for resolve in [Value::Null, json!({"cluster": "polls", "refresh_seconds": 60})] {
+        for (rule, ids) in [
+            (json!({"models": {"allow": ["amazon.*"]}}), &[kind, "us.us.anthropic.x", "global.global.anthropic.x"][..]),
+            (json!({"models": {"deny": ["anthropic.*"]}}), &[kind, "us.us.anthropic.x"]),
+            (json!({"models": {"deny": ["global.*"]}}), &["global.global.anthropic.x"]),
+            (json!({"residency": ["us"]}), &[kind, "global.global.anthropic.x"]),
+        ] {
+            let mut document = json!({"resolve": resolve, "route_classes": [{"name": "any", "paths": ["dx"]}]});
+            document.as_object_mut().unwrap().extend(rule.as_object().unwrap().clone());
+            for id in ids {
+                let mut client = client(document.clone());
+                let mut step = client.headers(&call(id, "count-tokens"), true);
+                if step == RequestStep::AwaitResolution {
+                    client.publish(runs(&["global.anthropic.claude-v2"]));
+                    step = client.tick(0);
+                }
+                assert_eq!(refused(step).0, 403, "{id} {document}");
+            }
+        }
+    }
+    // A profile of a known kind counts as its model.
+    let mut client = client(json!({"route_classes": [{"name": "any", "paths": ["dx"]}]}));
+    assert_eq!(client.headers(&call("us.anthropic.claude-v2", "count-tokens"), false), RequestStep::AwaitBody);
+    assert_eq!(handoff(&forwarded(client.body(b"{}", true))).labels, ["anthropic.claude-v2"]);
+}
