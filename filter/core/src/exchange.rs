@@ -282,10 +282,8 @@ impl Exchange {
         self.facts.class = Some(class.name().to_owned());
         self.facts.audit = mode_fact(class.audit());
         self.intent = IntentState::of(class.audit());
-        if let Some(id) = call.model()
-            && self.check_place(id, class)?
-        {
-            pins.own_resource();
+        if let Some(id) = call.model() {
+            self.check_place(id, class, &mut pins)?;
         }
         // Without a signature the body need not be held, if it decides nothing. A WasmPlugin of Istio cannot hold it.
         let decides = |member: &'static Member| {

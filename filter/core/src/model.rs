@@ -130,6 +130,11 @@ pub fn is_resolved(id: &str) -> bool {
     }
 }
 
+/// Whether it is the name of a resource without its ARN. In another region it is another resource.
+pub(crate) fn is_name(id: &str) -> bool {
+    !id.starts_with("arn:") && !id.contains('.')
+}
+
 /// Whether an id is `PROVIDER.MODEL`. A further dot is part of a version, between two digits (`openai.gpt-5.4`): before a letter
 /// it follows a geography that is not known (`xx.anthropic.claude…`).
 fn is_bare(id: &str) -> bool {

@@ -11,7 +11,7 @@ use crate::handoff::{Handoff, hand_over, sign, to_json};
 use crate::headers::Headers;
 use crate::inventory::Names;
 use crate::latency::Latency;
-use crate::model::{self, is_resolved};
+use crate::model::{self, is_name, is_resolved};
 use crate::names::{PathName, RegionName};
 use crate::operation::{Call, Method, Operation, RegionScope};
 use crate::pins::Pins;
@@ -254,6 +254,13 @@ impl PendingCall {
                 return Err(Refusal::ModelInBody { place: member.name.to_owned(), id: text, instead: id });
             }
             self.pins.arn(member.name, &id)?;
+            // What the document says of a name holds in the first region.
+            if is_name(&id) && policy.entry(&id).is_some() && policy.depends_on(&id).is_some() {
+                let class = policy.class(&self.route.class).ok_or(Refusal::NoRouteClass)?;
+                if let Some(first) = class.regions().first() {
+                    self.pins.own_region(member.name, first.as_str())?;
+                }
+            }
             named.push(id);
         }
         Ok(named)

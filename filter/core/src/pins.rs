@@ -70,14 +70,13 @@ impl Pins {
         self.arn(place, id)
     }
 
-    /// Takes a resource of the account that has no ARN.
-    pub(crate) fn own_resource(&mut self) {
-        self.resource = true;
-    }
-
     /// Takes an id, which may be an ARN.
     pub(crate) fn arn(&mut self, place: &str, id: &str) -> Result<(), Refusal> {
-        let Some(region) = arn_region(id) else { return Ok(()) };
+        arn_region(id).map_or(Ok(()), |region| self.own_region(place, region))
+    }
+
+    /// Takes the region of an id.
+    pub(crate) fn own_region(&mut self, place: &str, region: &str) -> Result<(), Refusal> {
         match &self.region {
             Some((known, first)) if known != region => Err(Refusal::TwoRegions {
                 first: format!("'{first}' is of {known}"),

@@ -60,9 +60,9 @@ pub(crate) fn asks_lists(operation: Operation, id: &str, region: &Region, contex
     is_listed && !is_operators(id, region) && !is_name(id, context)
 }
 
-/// Whether it is the name of a resource without its ARN.
+/// Whether resources are resolved, and it is the name of one.
 fn is_name(id: &str, context: Context<'_>) -> bool {
-    context.policy.resolve.is_some() && !id.contains('.')
+    context.policy.resolve.is_some() && model::is_name(id)
 }
 
 /// The id that the operator's table gives for a model.

@@ -4,8 +4,9 @@ use super::lambda::Caller;
 use super::{Exchange, State};
 use crate::caller::Address;
 use crate::headers::Headers;
-use crate::model::is_resolved;
+use crate::model::{is_name, is_resolved};
 use crate::operation::Call;
+use crate::pins::Pins;
 use crate::policy::Dependence;
 use crate::reply::Refusal;
 use crate::resolve::asked::{Status, WAIT};
@@ -178,15 +179,22 @@ impl Exchange {
         }
     }
 
-    /// Refuses a call that was looked up elsewhere than where it would be sent: an id without an ARN is another resource there.
-    /// Returns whether the call has to go to the first region.
-    pub(super) fn check_place(&mut self, id: &str, class: &RouteClass) -> Result<bool, Refusal> {
-        let Some(want) = self.resolution.want.take().filter(|_| !id.starts_with("arn:")) else { return Ok(false) };
-        if want.source == class.credentials() && class.regions().first() == Some(&want.region) {
-            return Ok(true);
+    /// Refuses a call that was looked up elsewhere than where it would be sent: an id without an ARN is another resource there. What
+    /// the document says of such a name holds in the first region.
+    pub(super) fn check_place(&mut self, id: &str, class: &RouteClass, pins: &mut Pins) -> Result<(), Refusal> {
+        let want = self.resolution.want.take();
+        if id.starts_with("arn:") || self.resolution.runs.is_none() {
+            return Ok(());
         }
-        let region = want.region.to_string();
-        Err(Refusal::LookedUpElsewhere { id: id.to_owned(), region, class: class.name().to_owned() })
+        let Some(first) = class.regions().first() else { return Ok(()) };
+        match want {
+            Some(want) if want.source != class.credentials() || want.region != *first => {
+                let region = want.region.to_string();
+                Err(Refusal::LookedUpElsewhere { id: id.to_owned(), region, class: class.name().to_owned() })
+            }
+            None if !is_name(id) => Ok(()),
+            _ => pins.own_region("path", first.as_str()),
+        }
     }
 }
 

@@ -331,3 +331,47 @@ fn refuses_to_count_for_an_unknown_kind() {
     assert_eq!(client.headers(&call("us.anthropic.claude-v2", "count-tokens"), false), RequestStep::AwaitBody);
     assert_eq!(handoff(&forwarded(client.body(b"{}", true))).labels, ["anthropic.claude-v2"]);
 }
+
+/// A call to a resource by its name, with a guardrail in the header or the body.
+fn call_by_name(document: &Value, header: Option<&str>, in_body: Option<&str>) -> RequestStep {
+    let mut client = client(document.clone());
+    let mut headers = call(NAME, "converse");
+    if let Some(guardrail) = header {
+        headers.push("x-amzn-bedrock-guardrailidentifier", guardrail);
+    }
+    let body = in_body.map_or(json!({}), |id| json!({"guardrailConfig": {"guardrailIdentifier": id}})).to_string();
+    match client.headers(&headers, false) {
+        RequestStep::AwaitResolution => {
+            client.request(RequestEvent::UnreadBody { length: body.len(), end_of_stream: true });
+            client.publish(runs(&[NOVA]));
+            match client.tick(0) {
+                RequestStep::ReadBody { .. } => client.body(body.as_bytes(), true),
+                step => step,
+            }
+        }
+        RequestStep::AwaitBody => client.body(body.as_bytes(), true),
+        step => step,
+    }
+}
+
+#[test]
+fn refuses_a_name_with_an_arn_of_elsewhere() {
+    let [east, west] =
+        ["us-east-1", "us-west-2"].map(|region| format!("arn:aws:bedrock:{region}:123456789012:guardrail/g1"));
+    let entry = json!({"refresh_seconds": 0, "runs": {NAME: [NOVA]}});
+    for resolve in [json!({"cluster": "polls", "refresh_seconds": 60}), entry] {
+        let document = json!({
+            "resolve": resolve, "models": {"deny": ["anthropic.*"]}, "route_classes": [{"name": "any", "paths": ["dx"]}],
+        });
+        for (header, in_body) in [(Some(&*west), None), (None, Some(&*west)), (Some(&*east), Some(&*west))] {
+            let (status, error, text) = refused(call_by_name(&document, header, in_body));
+            assert_eq!((status, error), (400, "ValidationException"), "{text}");
+            assert!(text.contains("us-east-1") && text.contains("us-west-2"), "{text}");
+        }
+        for (header, in_body) in [(None, None), (Some(&*east), None), (Some("g1"), Some(&*east))] {
+            let forward = forwarded(call_by_name(&document, header, in_body));
+            let only = handoff(&forward).only_region.map(|region| region.to_string());
+            assert_eq!(only.as_deref(), Some("us-east-1"), "{document} {header:?} {in_body:?}");
+        }
+    }
+}
