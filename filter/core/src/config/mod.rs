@@ -26,6 +26,7 @@ pub use locate::locate;
 pub use nearest::nearest;
 pub use resolve::Resolve;
 pub use retention::{DataRetention, ModelRetention, Retention, RetentionMode};
+pub(crate) use route_class::is_within;
 pub use route_class::{AuditMode, BodyBytes, Dscp, Limits, Priority, RegionOrder, RouteClass, SessionScope};
 pub use rules::{Effect, GroupSource, Rule, RuleMode};
 pub use source_cluster::SourceCluster;

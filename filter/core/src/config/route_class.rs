@@ -156,6 +156,21 @@ pub struct Limits {
     pub concurrent_calls: Option<u32>,
 }
 
+impl Limits {
+    /// Whether each limit of another class holds here too.
+    pub(crate) fn bind_like(self, other: Self) -> bool {
+        let Self { requests_per_minute, tokens_per_minute, concurrent_calls } = other;
+        is_within(self.requests_per_minute, requests_per_minute)
+            && is_within(self.tokens_per_minute, tokens_per_minute)
+            && is_within(self.concurrent_calls, concurrent_calls)
+    }
+}
+
+/// Whether a bound is at most as large as another. None is the largest.
+pub(crate) fn is_within<T: PartialOrd>(own: Option<T>, other: Option<T>) -> bool {
+    other.is_none_or(|other| own.is_some_and(|own| own <= other))
+}
+
 /// Bounds of a body's length, in bytes, either included. A body of unannounced length (chunked) counts as longer than any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

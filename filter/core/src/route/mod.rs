@@ -13,7 +13,7 @@ pub use compile::{ENVIRONMENT_KEY, environment_order};
 pub(crate) use coverage::{covers_patterns, findings};
 pub use region_set::RegionSet;
 
-use crate::config::{AuditMode, BodyBytes, Dscp, Limits, Priority, RegionOrder, Retention, SessionScope};
+use crate::config::{AuditMode, BodyBytes, Dscp, Limits, Priority, RegionOrder, Retention, SessionScope, is_within};
 use crate::credentials::id::CredentialId;
 use crate::credentials::session_name::SessionName;
 use crate::model::{self, Pattern};
@@ -221,8 +221,8 @@ impl RouteClass {
         self.mismatch_with(call, |_| true).is_none()
     }
 
-    /// Whether calls of this class are bound at least as much as those of another: they take no other path and region, and their
-    /// records are as sure.
+    /// Whether calls of this class are bound at least as much as those of another: they take no other path and region, have the same
+    /// credentials, and no laxer limit, retention or age of the lists, and their records are as sure.
     pub(crate) fn binds_like(&self, other: &Self) -> bool {
         let rank = |class: &Self| match class.audit {
             AuditMode::Required => 2,
@@ -231,7 +231,20 @@ impl RouteClass {
         };
         self.paths.iter().all(|path| other.paths.contains(path))
             && self.regions.iter().all(|region| other.regions.contains(region))
+            && (&self.credentials, self.session) == (&other.credentials, other.session)
+            && self.retains_like(other)
+            && self.limits.bind_like(other.limits)
+            && is_within(self.catalogue_max_age, other.catalogue_max_age)
             && rank(self) >= rank(other)
+    }
+
+    /// Whether its demand of the data retention holds for another class too. `same` is the mode of the class's own first region.
+    fn retains_like(&self, other: &Self) -> bool {
+        match other.retention {
+            None => true,
+            Some(Retention::Same) if self.regions.first() != other.regions.first() => false,
+            wanted => self.retention == wanted,
+        }
     }
 
     /// The key of the first condition that the call does not meet; `None` if it matches the class.

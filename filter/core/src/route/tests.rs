@@ -227,3 +227,49 @@ fn the_fastest_region_needs_several() {
     weighted["region_weights"] = json!({"us-east-1": 1});
     assert!(problem(weighted).unwrap_err().contains("leave one of them out"));
 }
+
+/// The class that takes a call to a router binds it like the class of each model.
+#[test]
+fn refuses_a_weaker_class_for_a_router() {
+    let class = |change: fn(&mut RouteClass)| {
+        let document = json!({
+            "role": "gateway", "regions": {"us-east-1": {}, "us-west-2": {}},
+            "route_classes": [{"name": "any", "paths": ["dx"]}],
+        });
+        let config = crate::config::Config::parse(document.to_string().as_bytes()).unwrap();
+        let mut class = compile(&config, None).unwrap().remove(0);
+        change(&mut class);
+        class
+    };
+    let changes: [(fn(&mut RouteClass), fn(&mut RouteClass), bool); 15] = [
+        (|_| {}, |_| {}, true),
+        (|_| {}, |other| other.credentials = "other".to_owned(), false),
+        (|own| own.credentials = "other".to_owned(), |other| other.credentials = "other".to_owned(), true),
+        (|own| own.session = SessionScope::Principal, |_| {}, false),
+        (|_| {}, |other| other.session = SessionScope::Principal, false),
+        (|_| {}, |other| other.retention = Some(Retention::None), false),
+        (|own| own.retention = Some(Retention::None), |_| {}, true),
+        (|own| own.retention = Some(Retention::Same), |other| other.retention = Some(Retention::None), false),
+        (
+            |own| {
+                own.retention = Some(Retention::Same);
+                own.regions.reverse();
+            },
+            |other| other.retention = Some(Retention::Same),
+            false,
+        ),
+        (|_| {}, |other| other.limits.requests_per_minute = Some(5), false),
+        (|own| own.limits.tokens_per_minute = Some(6), |other| other.limits.tokens_per_minute = Some(5), false),
+        (|own| own.limits.concurrent_calls = Some(5), |other| other.limits.concurrent_calls = Some(5), true),
+        (|_| {}, |other| other.catalogue_max_age = Some(Duration::from_secs(60)), false),
+        (
+            |own| own.catalogue_max_age = Some(Duration::from_secs(61)),
+            |other| other.catalogue_max_age = Some(Duration::from_secs(60)),
+            false,
+        ),
+        (|own| own.catalogue_max_age = Some(Duration::from_secs(61)), |_| {}, true),
+    ];
+    for (nth, (own, other, wanted)) in changes.into_iter().enumerate() {
+        assert_eq!(class(own).binds_like(&class(other)), wanted, "{nth}");
+    }
+}
