@@ -109,19 +109,21 @@ impl Exchange {
             body,
             now: context.now,
         };
-        let (decision, rule, refusal) = match policy.rules.decide(&subject) {
+        let (decision, rule, denial) = match policy.rules.decide(&subject) {
             Decision::Later if body.awaited => return Ok(false),
-            Decision::Later => (RuleDecision::Denied, None, Some(Denial::NoAllow.refusal(&subject))),
+            Decision::Later => (RuleDecision::Denied, None, Some(Denial::NoAllow)),
             Decision::Allowed(rule) => (RuleDecision::Allowed, rule, None),
             Decision::WouldDeny(denial) => (RuleDecision::WouldDeny, denial.rule(), None),
-            Decision::Denied(denial) => (RuleDecision::Denied, denial.rule(), Some(denial.refusal(&subject))),
+            Decision::Denied(denial) => (RuleDecision::Denied, denial.rule(), Some(denial)),
         };
         self.profiles = permitted(call, class, &subject, context);
         self.facts.rule_decision = Some(decision);
         self.facts.rule = rule.map(str::to_owned);
-        let Some(refusal) = refusal else { return Ok(true) };
+        let Some(denial) = denial else { return Ok(true) };
         // Of a model that is not known, rules take the worst.
-        Err(self.resolution.take_unknown().unwrap_or_else(|| refusal.into()))
+        let refusal = denial.refusal(&subject).into();
+        let depends = policy.rules.depends_on_model(denial);
+        Err(self.resolution.take_unknown().filter(|_| depends).unwrap_or(refusal))
     }
 }
 

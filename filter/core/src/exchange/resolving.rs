@@ -76,7 +76,8 @@ impl Exchange {
         context: Context<'_>,
     ) -> Result<Option<RequestStep>, Refusal> {
         let policy = context.policy;
-        let Some(id) = call.model().filter(|id| !is_resolved(id)) else { return Ok(None) };
+        let asked = call.model().filter(|id| policy.resolve.is_some() && !is_resolved(id));
+        let Some(id) = asked else { return Ok(None) };
         let Some(dependence) = policy.depends_on(id) else { return Ok(None) };
         let principal = self.facts.principal.as_deref();
         let subject = Subject { operation: call.operation, model: Some(id), principal, body_bytes };

@@ -375,3 +375,24 @@ fn refuses_a_name_with_an_arn_of_elsewhere() {
         }
     }
 }
+
+#[test]
+fn a_rules_own_refusal_keeps_its_id() {
+    let by_operation = json!({"id": "no-converse", "effect": "deny", "operations": ["Converse"]});
+    let by_model = json!({"id": "no-claude", "effect": "deny", "models": ["anthropic.*"]});
+    let off = Value::Null;
+    let on = json!({"refresh_seconds": 0, "runs": {"other": [CLAUDE]}});
+    for (resolve, rules, words) in [
+        (&off, json!([by_operation, by_model]), "rule 'no-converse' denies"),
+        (&off, json!([by_model]), "rule 'no-claude' denies"),
+        (&on, json!([by_operation, by_model]), "rule 'no-converse' denies"),
+        (&on, json!([by_model]), "no entry of `resolve.runs` names it"),
+        (&off, json!([{"id": "nova", "effect": "allow", "models": ["amazon.*"]}]), "no rule of the gateway allows"),
+        (&on, json!([{"id": "nova", "effect": "allow", "models": ["amazon.*"]}]), "`models` of a rule depends on that"),
+    ] {
+        let classes = json!([{"name": "any", "paths": ["dx"]}]);
+        let mut client = client(json!({"resolve": resolve, "rules": rules, "route_classes": classes}));
+        let (status, _, text) = refused(client.headers(&call(PROFILE, "converse"), true));
+        assert!(status == 403 && text.contains(words), "{resolve} {rules}: {text}");
+    }
+}

@@ -250,6 +250,16 @@ impl Rules {
         }
     }
 
+    /// Whether another model might pass where the rules refuse a call.
+    pub(crate) fn depends_on_model(&self, denial: Denial<'_>) -> bool {
+        self.rules.iter().filter(|rule| rule.models.is_some()).any(|rule| match denial {
+            Denial::Rule(id) => rule.id == id,
+            Denial::NoAllow => rule.effect == Effect::Allow,
+            // Its rule takes the model.
+            Denial::Limit(..) => false,
+        })
+    }
+
     fn verdict(&self, [deny, allow]: [First; 2], needs_allow: bool) -> Decision<'_> {
         let id = |nth: usize| self.rules.get(nth).map_or("", |rule| rule.id.as_str());
         if let Some(nth) = deny.matches {
