@@ -119,10 +119,8 @@ impl Exchange {
         if let Some(runs) = policy.entry(id) {
             return Ok(Looked::Known(runs.to_vec(), None));
         }
-        let unknown = |problem| {
-            let refusal = Refusal::Lookup { id: id.to_owned(), rule: dependence.rule, problem };
-            if dependence.refuses { Err(refusal) } else { Ok(Looked::Unknown(refusal)) }
-        };
+        let undecided = |refusal| if dependence.refuses { Err(refusal) } else { Ok(Looked::Unknown(refusal)) };
+        let unknown = |problem| undecided(Refusal::Lookup { id: id.to_owned(), rule: dependence.rule, problem });
         let Some(rules) = policy.resolve.as_ref().filter(|rules| rules.refresh.is_some()) else {
             policy.check_model(id, None)?;
             return unknown(Problem::new(0, "no entry of `resolve.runs` names it"));
@@ -138,7 +136,7 @@ impl Exchange {
         match context.catalogue.resources.ask(&want, &caller, rules, context.shared, context.now) {
             Status::Runs(models) => Ok(Looked::Known(models, Some(want))),
             Status::Unknown(problem) => unknown(problem),
-            Status::Full => Err(Refusal::LookupQueue(id.to_owned())),
+            Status::Full => undecided(Refusal::LookupQueue(id.to_owned())),
             Status::Pending if self.waits_too_long(context.now) => {
                 unknown(Problem::new(503, "nothing was answered in time"))
             }

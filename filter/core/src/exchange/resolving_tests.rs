@@ -396,3 +396,34 @@ fn a_rules_own_refusal_keeps_its_id() {
         assert!(status == 403 && text.contains(words), "{resolve} {rules}: {text}");
     }
 }
+
+#[test]
+fn a_rule_that_is_tried_makes_nobody_wait() {
+    let tried = json!([{"id": "no-claude", "effect": "deny", "mode": "dry_run", "models": ["anthropic.*"]}]);
+    let mut client = client(json!({"rules": tried, "route_classes": [{"name": "any", "paths": ["dx"]}]}));
+    assert_eq!(client.headers(&call(PROFILE, "converse"), false), RequestStep::AwaitBody);
+    forwarded(client.body(b"{}", true));
+    assert!(client.due().is_empty());
+    assert_eq!(client.exchange.facts(true).rule.as_deref(), Some("no-claude"));
+}
+
+#[test]
+fn a_full_queue_leaves_the_rules_to_decide() {
+    let named = |nth: usize| PROFILE.replace("a1b2c3d4e5f6", &format!("a1b2c3d4{nth:04}"));
+    for (patterns, wanted) in [(json!(["amazon.*", "arn:aws:bedrock:us-east-*"]), 200), (json!(["amazon.*"]), 429)] {
+        let rules = json!([
+            {"id": "own", "effect": "allow", "models": patterns},
+            {"id": "nova", "effect": "allow", "models": ["amazon.*"]},
+        ]);
+        let mut client = client(json!({"rules": rules, "route_classes": [{"name": "any", "paths": ["dx"]}]}));
+        for nth in 0..64 {
+            client.exchange = Exchange::new(format!("id-{nth}"));
+            assert_eq!(client.headers(&call(&named(nth), "converse"), true), RequestStep::AwaitResolution);
+        }
+        client.exchange = Exchange::new("last".to_owned());
+        match client.headers(&call(&named(64), "converse"), true) {
+            RequestStep::Reply(reply) => assert_eq!(reply.status, wanted, "{}", reply.message),
+            step => assert!(wanted == 200 && matches!(step, RequestStep::Forward(_)), "{step:?}"),
+        }
+    }
+}

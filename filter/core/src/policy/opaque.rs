@@ -97,7 +97,7 @@ impl Policy {
             (true, _) => "`models.allow`",
             (false, true) => "`models` of a route class",
             (false, false) if self.residency_asks(id) => "`residency`",
-            (false, false) if self.rules.name_models() => {
+            (false, false) if self.rules.enforce_models() => {
                 return Some(Dependence { rule: "`models` of a rule", refuses: false });
             }
             (false, false) => return None,

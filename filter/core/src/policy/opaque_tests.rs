@@ -73,6 +73,8 @@ fn nothing_is_asked_where_nothing_depends() {
         (json!({}), private.clone(), json!([]), dependence("`models` of a route class", true)),
         (json!({}), any(), rule("deny"), dependence("`models` of a rule", false)),
         (json!({}), any(), rule("allow"), dependence("`models` of a rule", false)),
+        // A rule that is only tried makes no call wait.
+        (json!({}), any(), json!([{"id": "r", "effect": "deny", "mode": "dry_run", "models": ["x.*"]}]), None),
     ] {
         let policy = policy(models.clone(), classes.clone(), rules.clone());
         assert_eq!(policy.depends_on(PROFILE), wanted, "{models} {classes} {rules}");

@@ -41,6 +41,7 @@ pub(crate) fn compile(config: &Config) -> Result<Rules, ConfigError> {
         limits_tokens: rules.iter().any(|rule| rule.max_tokens.is_some()),
         limits_images: rules.iter().any(|rule| rule.max_images.is_some()),
         names_models: rules.iter().any(|rule| rule.models.is_some()),
+        enforces_models: rules.iter().any(|rule| rule.models.is_some() && rule.mode == RuleMode::Enforce),
         denies_models: rules
             .iter()
             .any(|rule| rule.models.is_some() && rule.effect == Effect::Deny && rule.mode == RuleMode::Enforce),

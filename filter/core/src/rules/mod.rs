@@ -32,6 +32,8 @@ pub struct Rules {
     limits_tokens: bool,
     limits_images: bool,
     names_models: bool,
+    /// Whether an enforced one does.
+    enforces_models: bool,
     denies_models: bool,
 }
 
@@ -204,6 +206,11 @@ impl Rules {
     /// Whether some rule asks for models.
     pub(crate) fn name_models(&self) -> bool {
         self.names_models
+    }
+
+    /// Whether some enforced rule asks for models. A rule that is only tried makes no call wait.
+    pub(crate) fn enforce_models(&self) -> bool {
+        self.enforces_models
     }
 
     /// Whether some enforced rule denies models.
