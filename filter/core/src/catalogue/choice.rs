@@ -80,11 +80,11 @@ fn is_operators(id: &str, region: &Region) -> bool {
 pub(crate) fn by_profile(operation: Operation, id: &str, region: &Region, context: Context<'_>) -> Option<String> {
     let catalogue = context.policy.catalogue.as_ref().filter(|_| operation.takes_profile())?;
     let bare = bare_of(id)?;
+    let allows = |id: &str| context.policy.allows_profile(id);
     if let Some(profile) = region.profiles().get(bare) {
-        return Some(profile.clone());
+        return allows(profile).then(|| profile.clone());
     }
     let offers = offers_of(region.name(), context)?;
-    let allows = |id: &str| context.policy.allows_profile(id);
     let geography = profile_geography(bare, offers.find(bare)?, region.name(), catalogue.global, allows)?;
     Some(format!("{geography}.{bare}"))
 }

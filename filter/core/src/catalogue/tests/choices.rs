@@ -351,3 +351,24 @@ fn residency_confines_every_choice() {
         }
     }
 }
+
+#[test]
+fn refuses_the_operators_profile_by_policy() {
+    let arn = "arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-v2";
+    for (rule, allowed) in [
+        (json!({"models": {"allow": [arn], "deny": ["global.*"]}}), false),
+        (json!({"models": {"allow": [arn]}, "residency": ["us"]}), false),
+        (json!({"models": {"allow": [arn, "global.*"]}}), true),
+    ] {
+        let mut document = json!({
+            "role": "gateway", "regions": {"us-east-1": {}}, "route_classes": [{"name": "any", "paths": ["dx"]}],
+            "catalogue": {"cluster": "polls"},
+            "inference_profiles": {"anthropic.claude-v2": "global.anthropic.claude-v2"},
+        });
+        document.as_object_mut().unwrap().extend(rule.as_object().unwrap().clone());
+        let client = client(Policy::parse(document.to_string().as_bytes(), None).unwrap(), &[]);
+        let region = client.policy.region("us-east-1").unwrap();
+        let profile = choice::by_profile(Operation::Converse, arn, region, client.context());
+        assert_eq!(profile.is_some(), allowed, "{document}");
+    }
+}
