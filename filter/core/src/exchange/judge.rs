@@ -3,7 +3,7 @@
 use super::Exchange;
 use crate::catalogue::choice;
 use crate::images::Images;
-use crate::operation::Call;
+use crate::operation::{Call, Operation};
 use crate::pending::PendingCall;
 use crate::pins::Pins;
 use crate::policy::Policy;
@@ -24,6 +24,29 @@ pub(super) struct Asked {
 }
 
 impl Exchange {
+    /// Judges the call by what is known before its model: a rule that denies it whatever it runs.
+    pub(super) fn judge_caller(&mut self, operation: Operation, context: Context<'_>) -> Result<(), Refusal> {
+        if !context.policy.rules.enforce() {
+            return Ok(());
+        }
+        let subject = Subject {
+            operation,
+            principal: self.facts.principal.as_deref(),
+            groups: &self.groups,
+            models: Models::default(),
+            class: "",
+            regions: &[],
+            body: Body::default(),
+            now: context.now,
+        };
+        // Rules that ask for models, classes or regions do not match.
+        let Decision::Denied(denial @ Denial::Rule(id)) = context.policy.rules.decide(&subject) else { return Ok(()) };
+        let refusal = denial.refusal(&subject);
+        self.facts.rule_decision = Some(RuleDecision::Denied);
+        self.facts.rule = Some(id.to_owned());
+        Err(refusal.into())
+    }
+
     /// Judges the call by its headers.
     pub(super) fn judge_headers(
         &mut self,

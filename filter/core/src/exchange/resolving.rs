@@ -79,6 +79,7 @@ impl Exchange {
         let asked = call.model().filter(|id| policy.resolve.is_some() && !is_resolved(id));
         let Some(id) = asked else { return Ok(None) };
         let Some(dependence) = policy.depends_on(id) else { return Ok(None) };
+        self.judge_caller(call.operation, context)?;
         let principal = self.facts.principal.as_deref();
         let subject = Subject { operation: call.operation, model: Some(id), principal, body_bytes };
         let want = match self.ask(id, dependence, subject, address, context)? {

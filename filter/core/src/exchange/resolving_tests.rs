@@ -427,3 +427,18 @@ fn a_full_queue_leaves_the_rules_to_decide() {
         }
     }
 }
+
+#[test]
+fn refuses_a_denied_caller_before_a_lookup() {
+    let rules = json!([
+        {"id": "no-claude", "effect": "deny", "models": ["anthropic.*"]},
+        {"id": "no-converse", "effect": "deny", "operations": ["Converse"]},
+    ]);
+    let mut client = client(json!({"rules": rules}));
+    let (status, _, text) = refused(client.headers(&call(PROFILE, "converse"), true));
+    assert!(status == 403 && text.contains("rule 'no-converse' denies"), "{text}");
+    assert!(client.due().is_empty());
+    assert_eq!(client.exchange.facts(true).rule.as_deref(), Some("no-converse"));
+    client.exchange = Exchange::new("next".to_owned());
+    assert_eq!(client.headers(&call(PROFILE, "invoke"), true), RequestStep::AwaitResolution);
+}
