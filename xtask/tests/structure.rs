@@ -9,10 +9,11 @@ use std::process::Command;
 use serde_json::Value;
 
 /// A crate, and the crates of the workspace that it may depend on. Those of tests alone are not counted.
-const MAY_DEPEND: [(&str, &[&str]); 14] = [
+const MAY_DEPEND: [(&str, &[&str]); 15] = [
     ("api-drift", &["filter-core"]),
     ("audit", &[]),
     ("audit-collector", &["audit"]),
+    ("bedrock-bench", &["bedrock-double"]),
     ("bedrock-double", &[]),
     ("bedrock-filter", &["audit", "filter-core"]),
     ("bedrock-gateway", &["audit", "filter-core"]),
