@@ -241,7 +241,8 @@ fn refuses_a_weaker_class_for_a_router() {
         change(&mut class);
         class
     };
-    let changes: [(fn(&mut RouteClass), fn(&mut RouteClass), bool); 15] = [
+    type Change = fn(&mut RouteClass);
+    let changes: [(Change, Change, bool); 15] = [
         (|_| {}, |_| {}, true),
         (|_| {}, |other| other.credentials = "other".to_owned(), false),
         (|own| own.credentials = "other".to_owned(), |other| other.credentials = "other".to_owned(), true),

@@ -306,12 +306,12 @@ fn refuses_a_statement_for_unknown_models() {
     let all = json!({"models": ["*"], "mode": "none"});
     let named = json!({"models": [PROFILE], "mode": "aws_review"});
     for (statements, id, wanted) in [
-        (json!([amazon, all]), Some("amazon.nova-lite-v1:0"), Some(RetentionMode::ProviderDataShare)),
+        (json!([amazon, all]), Some("amazon.nova-lite-v1:0"), Some(ProviderDataShare)),
         (json!([amazon, all]), Some("us.anthropic.claude-v2"), Some(RetentionMode::None)),
         (json!([amazon, all]), Some(PROFILE), None),
         (json!([amazon, all]), Some("xx.amazon.nova-lite-v1:0"), None),
         (json!([amazon, all]), None, None),
-        (json!([amazon, named, all]), Some(PROFILE), Some(RetentionMode::AwsReview)),
+        (json!([amazon, named, all]), Some(PROFILE), Some(AwsReview)),
         (json!([all, amazon]), None, Some(RetentionMode::None)),
         (json!([all]), Some(PROFILE), Some(RetentionMode::None)),
         (json!([amazon]), None, None),
