@@ -39,6 +39,8 @@ pub struct Resolver {
     seen: RefCell<BTreeMap<Key, Status>>,
     /// How many callers have had their turn: the next tick begins behind them.
     turn: Cell<usize>,
+    /// Whether this worker took the last call that could be made: the others have the next tick to themselves.
+    rests: Cell<bool>,
 }
 
 /// A lookup that was asked for.
@@ -137,6 +139,9 @@ impl Resolver {
         can_ask: impl Fn(&Want) -> bool,
     ) -> Vec<Want> {
         self.seen.take();
+        if self.rests.take() {
+            return Vec::new();
+        }
         let renewals = self.renewals.take();
         let mut callers: Vec<(Key, VecDeque<Asked>)> = self.wanted.take().into_iter().collect();
         if !callers.is_empty() {
@@ -159,6 +164,7 @@ impl Resolver {
                 continue;
             }
             if !table::may_ask(shared, now) {
+                self.rests.set(!begun.is_empty());
                 break;
             }
             if table::claim(want, rules, worker, shared, now) {

@@ -609,7 +609,8 @@ fn a_flood_leaves_others_their_turn() {
         if round >= 50 {
             scene.ask(0, &format!("good-{round}"), "good", round);
         }
-        for id in scene.due(0, round) {
+        // A worker ticks more than once a second.
+        for id in scene.due(0, round).into_iter().chain(scene.due(0, round)) {
             let found = if id.starts_with("good") { claude() } else { Ok(Answer::Refused(Problem::new(404, "none"))) };
             scene.publish(0, &id, found, round);
             asked.insert(id);
@@ -628,6 +629,35 @@ fn a_flood_leaves_others_their_turn() {
     let kept = scene.shared.values.borrow();
     let bytes: usize = kept.values().map(|(value, _)| value.len()).sum();
     assert!(kept.len() <= 2049 && bytes < 2 << 20, "{} keys, {bytes} bytes", kept.len());
+}
+
+#[test]
+fn a_flood_leaves_other_workers_their_turn() {
+    let scene = Scene::new();
+    let (mut good, mut all) = (0, 0);
+    // The worker with the flood ticks first, ten times a second.
+    for tick in 0..200 {
+        let now = at(0) + Duration::from_millis(tick * 100);
+        let rules = scene.policy.resolve.as_ref().unwrap();
+        let ask = |worker: usize, id: &str, caller: &str| {
+            scene.workers[worker].ask(&want(id), &Caller::named(caller), rules, &scene.shared, now)
+        };
+        (0..64).for_each(|nth| drop(ask(0, &format!("random-{tick}-{nth}"), "hostile")));
+        if tick % 10 == 0 {
+            ask(1, &format!("good-{tick}"), "good");
+        }
+        for (worker, resolver) in scene.workers.iter().enumerate() {
+            let due = resolver.due(rules, worker as u64 + 1, &scene.shared, now, |_| true);
+            all += due.len();
+            good += due.iter().filter(|want| want.id.starts_with("good")).count();
+        }
+        // Calls that wait ask again.
+        if tick % 10 < 9 {
+            ask(1, &format!("good-{}", tick - tick % 10), "good");
+        }
+    }
+    assert_eq!(good, 20);
+    assert!((200..=221).contains(&all), "the rate is used, and not exceeded: {all}");
 }
 
 #[test]
