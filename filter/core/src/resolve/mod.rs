@@ -14,4 +14,6 @@ pub mod table;
 pub use rules::ResolveRules;
 
 #[cfg(test)]
+mod asked_tests;
+#[cfg(test)]
 mod tests;
