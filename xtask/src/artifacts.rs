@@ -64,8 +64,62 @@ pub(crate) fn module() -> Result<PathBuf, BuildError> {
         return Ok(file);
     }
     add_target(WASM_TARGET)?;
-    build("the module", &["build", "--profile", "module", "--target", WASM_TARGET, "--package", "bedrock-filter"])?;
-    Ok(dirs::target().join(WASM_TARGET).join("module/bedrock_filter.wasm"))
+    build("the module", module_build(cargo(), &Place::own()))?;
+    Ok(dirs::target().join(MODULE_FILE))
+}
+
+/// The module's file in Cargo's target directory.
+pub(crate) const MODULE_FILE: &str = "wasm32-wasip1/module/bedrock_filter.wasm";
+
+/// Where something is built.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub root: PathBuf,
+    pub target: PathBuf,
+    pub cargo_home: PathBuf,
+}
+
+impl Place {
+    fn own() -> Place {
+        Place { root: dirs::root(), target: dirs::target(), cargo_home: dirs::cargo_home() }
+    }
+}
+
+/// The build of the module. Panics name source files: their folders get the same names wherever they are, so that the module is
+/// the same to the byte. What the user has in `RUSTFLAGS` does not count.
+pub(crate) fn module_build(mut cargo: Command, place: &Place) -> Command {
+    let Rustc { sysroot, commit } = rustc();
+    // Of two that match, rustc takes the later.
+    let names = [
+        (sysroot.join("lib/rustlib/src/rust"), format!("/rustc/{commit}")),
+        (place.cargo_home.clone(), "/cargo".to_owned()),
+        (place.root.clone(), "/bedrock-gateway".to_owned()),
+        (place.target.clone(), "/target".to_owned()),
+    ];
+    let flags = names.map(|(folder, name)| format!("--remap-path-prefix={}={name}", folder.display()));
+    cargo.args(["build", "--locked", "--profile", "module", "--target", WASM_TARGET, "--package", "bedrock-filter"]);
+    cargo.current_dir(&place.root).env("CARGO_TARGET_DIR", &place.target).env("CARGO_HOME", &place.cargo_home);
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    cargo
+}
+
+#[derive(Debug)]
+struct Rustc {
+    /// Where the toolchain is.
+    sysroot: PathBuf,
+    /// The commit that it is of; std's own paths have it.
+    commit: String,
+}
+
+fn rustc() -> Rustc {
+    let said = |arguments: &[&str]| {
+        let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+        let output = Command::new(rustc).args(arguments).current_dir(dirs::root()).output();
+        output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+    };
+    let version = said(&["--version", "--verbose"]);
+    let commit = version.lines().find_map(|line| line.strip_prefix("commit-hash: ")).unwrap_or_default();
+    Rustc { sysroot: said(&["--print", "sysroot"]).trim().into(), commit: commit.to_owned() }
 }
 
 /// Builds another project's Proxy-Wasm filter, which tests `host-tests/vm`.
@@ -73,7 +127,7 @@ pub(crate) fn foreign_module() -> Result<PathBuf, BuildError> {
     add_target(WASM_TARGET)?;
     let manifest = "host-tests/vm/foreign/Cargo.toml";
     let arguments = ["build", "--manifest-path", manifest, "--release", "--target", WASM_TARGET, "--locked"];
-    build("a foreign filter", &arguments)?;
+    build("a foreign filter", with(&arguments))?;
     Ok(dirs::target().join(WASM_TARGET).join("release/foreign_filter.wasm"))
 }
 
@@ -82,14 +136,14 @@ pub(crate) fn clock() -> Result<PathBuf, BuildError> {
     if let Some(file) = from_environment(variables::CLOCK) {
         return Ok(file);
     }
-    build("a clock that steps", &["build", "--package", "stepped-clock"])?;
+    build("a clock that steps", with(&["build", "--package", "stepped-clock"]))?;
     Ok(dirs::target().join("debug/libstepped_clock.so"))
 }
 
 /// Builds a client with the AWS SDK for Rust, which takes minutes of one core, once.
 pub(crate) fn rust_client() -> Result<PathBuf, BuildError> {
     let manifest = "host-tests/clients/matrix/rust/Cargo.toml";
-    build("a client with the AWS SDK for Rust", &["build", "--manifest-path", manifest, "--locked"])?;
+    build("a client with the AWS SDK for Rust", with(&["build", "--manifest-path", manifest, "--locked"]))?;
     Ok(dirs::target().join("debug/matrix-client"))
 }
 
@@ -146,7 +200,7 @@ impl Workspace {
             let names: Vec<&str> = missing.iter().map(|binary| binary.name).collect();
             let mut arguments = vec!["build"];
             missing.iter().for_each(|binary| arguments.extend(["--package", binary.package, "--bin", binary.name]));
-            build(&names.join(", "), &arguments)?;
+            build(&names.join(", "), with(&arguments))?;
         }
         for binary in binaries {
             let built = || dirs::target().join("debug").join(binary.name);
@@ -235,10 +289,15 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-/// Runs Cargo. Shows its output only if it compiles something or fails.
-fn build(what: &str, arguments: &[&str]) -> Result<(), BuildError> {
+fn with(arguments: &[&str]) -> Command {
     let mut command = cargo();
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.args(arguments);
+    command
+}
+
+/// Runs Cargo. Shows its output only if it compiles something or fails.
+pub(crate) fn build(what: &str, mut command: Command) -> Result<(), BuildError> {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(BuildError::Cargo)?;
     let mut shown = false;
     let mut held: Vec<String> = Vec::new();
@@ -264,6 +323,7 @@ fn build(what: &str, arguments: &[&str]) -> Result<(), BuildError> {
     if !shown {
         held.iter().for_each(|line| eprintln!("{line}"));
     }
+    let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
     Err(BuildError::Failed(arguments.join(" ")))
 }
 

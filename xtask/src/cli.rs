@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::artifacts::{self, Workspace};
 use crate::error::Error;
 use crate::release::Arch;
-use crate::{api_drift, demo, dirs, release, test};
+use crate::{api_drift, demo, dirs, release, reproducible, test};
 
 /// Commands for developers. Each installs missing tools under `target/`.
 #[derive(Debug, Parser)]
@@ -58,6 +58,9 @@ enum Command {
     /// else.
     #[command(disable_help_flag = true)]
     Bench(Rest),
+    /// Build the module of this commit in two clones in two places, and compare the two (docs/development.md). Exits with 1 if they
+    /// differ.
+    Reproducible,
     /// Run tests that take over a minute; `test` runs the same code for a shorter time. Needs root.
     #[command(subcommand)]
     Soak(Soak),
@@ -118,6 +121,10 @@ impl Cli {
                 let mut command = workspace.command(artifacts::BENCH)?;
                 command.args(arguments);
                 artifacts::exec(command)
+            }
+            Command::Reproducible => {
+                println!("the same module in both places: {}", reproducible::run()?);
+                Ok(ExitCode::SUCCESS)
             }
             Command::Infra => {
                 let mut workspace = Workspace::for_lab()?;

@@ -15,6 +15,12 @@ pub(crate) fn target() -> PathBuf {
     }
 }
 
+/// Where Cargo keeps the sources of crates: `CARGO_HOME`, else `.cargo` in the user's home.
+pub(crate) fn cargo_home() -> PathBuf {
+    let named = std::env::var_os("CARGO_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    named.or_else(|| std::env::home_dir().map(|home| home.join(".cargo"))).unwrap_or_else(|| ".cargo".into())
+}
+
 /// Downloaded tools: Envoy, DynamoDB Local, the SDKs.
 pub(crate) fn tools() -> PathBuf {
     target().join("tools")

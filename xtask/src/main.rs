@@ -12,6 +12,7 @@ mod dirs;
 mod error;
 mod progress;
 mod release;
+mod reproducible;
 mod stamp;
 mod suite;
 mod test;
