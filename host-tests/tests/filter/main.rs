@@ -1,6 +1,6 @@
 //! The built filter in `proxy-wasm-vm`: what Envoy would see it do.
 //!
-//! Needs the module: `cargo xtask test` builds it, or `cargo build --profile module --target wasm32-wasip1 -p bedrock-filter`.
+//! Needs the module, which `cargo xtask test` builds.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests")]
 
@@ -16,6 +16,7 @@ mod lambda_api;
 mod limits;
 mod lists;
 mod metrics;
+mod module_file;
 mod on_demand;
 mod resolve;
 mod retention;
