@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use zeroize::Zeroize;
+use std::cell::UnsafeCell;
 
 /// The system's allocator, which wipes what it frees.
 struct Wiping;
@@ -13,38 +13,102 @@ struct Wiping;
 #[global_allocator]
 static ALLOCATOR: Wiping = Wiping;
 
-/// Words of the stack that are wiped: 16 KiB. A signature by a certificate leaves the most, in the first 4 KiB.
-const STACK_WORDS: usize = 2048;
+/// Bytes of the stack that are wiped. A signature by a certificate leaves the most, in the first 4 KiB.
+const STACK: usize = 16 << 10;
 
-// `realloc` is the default one: it allocates, copies and frees, so that the old place is wiped.
-// SAFETY: the system's allocator does everything else, with the arguments of the caller.
+/// From this size on, one instruction wipes.
+const LONG: usize = 128;
+
+/// Blocks of up to [`MOST`] bytes that were freed, by size: lists through their first words. Most of a call's blocks are small, and
+/// the system's allocator, which joins and splits, takes several times as long for each.
+struct Free(UnsafeCell<[*mut Block; MOST / STEP]>);
+
+struct Block {
+    next: *mut Block,
+}
+
+/// Sizes are rounded up to it, and so is the alignment.
+const STEP: usize = 16;
+const MOST: usize = 512;
+
+// SAFETY: a Wasm VM has one thread.
+unsafe impl Sync for Free {}
+
+static FREE: Free = Free(UnsafeCell::new([std::ptr::null_mut(); MOST / STEP]));
+
+/// The list of a layout's blocks, and their size.
+fn list(layout: Layout) -> Option<(*mut *mut Block, Layout)> {
+    let number = layout.size().wrapping_sub(1) / STEP;
+    if number >= MOST / STEP || layout.align() > STEP {
+        return None;
+    }
+    let block = Layout::from_size_align((number + 1) * STEP, STEP).ok()?;
+    // SAFETY: `number` is inside of the array, of which no reference exists.
+    Some((unsafe { FREE.0.get().cast::<*mut Block>().add(number) }, block))
+}
+
+// SAFETY: a block is in the list of its size or with its owner. The system's allocator does everything else.
 unsafe impl GlobalAlloc for Wiping {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        unsafe { System.alloc_zeroed(layout) }
+        unsafe {
+            let Some((list, block)) = list(layout) else { return System.alloc(layout) };
+            let first = *list;
+            if first.is_null() {
+                return System.alloc(block);
+            }
+            *list = (*first).next;
+            first.cast()
+        }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the memory is the caller's, and `size` bytes long.
+        // SAFETY: the memory is the caller's, and `size` bytes long; its block is not shorter.
         unsafe {
-            wipe(pointer, layout.size());
-            System.dealloc(pointer, layout);
+            let Some((list, block)) = list(layout) else {
+                wipe(pointer, layout.size());
+                return System.dealloc(pointer, layout);
+            };
+            wipe(pointer, block.size());
+            let first = pointer.cast::<Block>();
+            (*first).next = *list;
+            *list = first;
+        }
+    }
+
+    /// A block that is long enough is kept. Else the default one: it allocates, copies and frees, so that the old place is wiped.
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        unsafe {
+            let new = Layout::from_size_align_unchecked(size, layout.align());
+            if let (Some((old, _)), Some((list, _))) = (list(layout), list(new))
+                && old == list
+            {
+                return pointer;
+            }
+            let moved = self.alloc(new);
+            if !moved.is_null() {
+                std::ptr::copy_nonoverlapping(pointer, moved, layout.size().min(size));
+                self.dealloc(pointer, layout);
+            }
+            moved
         }
     }
 }
 
-/// Volatile, because a compiler leaves out what is written before memory is freed. By words, because a body's chunks have 64 KiB.
-/// Not inlined, because memory is freed in thousands of places.
+/// Volatile, because a compiler leaves out what is written before memory is freed. By words, and what is long by the one
+/// instruction for it, which costs a call of V8: a body's chunks have 64 KiB. Not inlined, because memory is freed in thousands of
+/// places.
 #[inline(never)]
 unsafe fn wipe(pointer: *mut u8, size: usize) {
-    let bytes = pointer.align_offset(align_of::<u64>()).min(size);
-    let words = (size - bytes) / size_of::<u64>();
-    let rest = bytes + words * size_of::<u64>();
     // SAFETY: all of it is inside of the `size` bytes, and the words are aligned.
     unsafe {
+        if size > LONG {
+            pointer.write_bytes(0, size);
+            std::hint::black_box(pointer);
+            return;
+        }
+        let bytes = pointer.align_offset(align_of::<u64>()).min(size);
+        let words = (size - bytes) / size_of::<u64>();
+        let rest = bytes + words * size_of::<u64>();
         for at in (0..bytes).chain(rest..size) {
             pointer.add(at).write_volatile(0);
         }
@@ -70,7 +134,6 @@ fn below<T>(work: impl FnOnce() -> T) -> T {
 
 #[inline(never)]
 fn wipe_stack() {
-    let mut words = [0_u64; STACK_WORDS];
-    words.zeroize();
-    std::hint::black_box(&words);
+    let mut bytes = [0_u8; STACK];
+    std::hint::black_box(&mut bytes);
 }
