@@ -1,4 +1,4 @@
-//! Eight connections, each with one call at a time.
+//! Connections that make one call at a time each.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -12,17 +12,29 @@ use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::Error;
+use crate::error::Error;
+use crate::streams;
 
+/// Connections that make calls without a stream.
 const CONNECTIONS: u32 = 8;
 const MODEL: &str = "anthropic.claude-3-5-sonnet-20241022-v2%3A0";
 
 /// What is called.
 #[derive(Debug, Clone)]
 pub(crate) struct Calls {
-    /// `converse` or `converse-stream`.
-    pub(crate) operation: &'static str,
-    pub(crate) body: Bytes,
+    path: String,
+    body: Bytes,
+    /// The last bytes of every answer.
+    end: Bytes,
+    connections: u32,
+}
+
+/// How long a call took.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Took {
+    /// Until the first byte of the answer's body.
+    pub(crate) first: Duration,
+    pub(crate) whole: Duration,
 }
 
 impl Calls {
@@ -31,22 +43,31 @@ impl Calls {
         let start = r#"{"messages":[{"role":"user","content":[{"text":""#;
         let end = r#""}]}]}"#;
         let text = "a".repeat(size.saturating_sub(start.len() + end.len()));
-        Self { operation: "converse", body: format!("{start}{text}{end}").into() }
+        Self {
+            path: format!("/model/{MODEL}/converse"),
+            body: format!("{start}{text}{end}").into(),
+            end: "}".into(),
+            connections: CONNECTIONS,
+        }
+    }
+
+    /// ConverseStream with a body of 1 KB, over one connection: so the first byte of a stream waits for no other stream.
+    pub(crate) fn converse_stream() -> Self {
+        let calls = Self::converse(1_000);
+        Self { path: format!("{}-stream", calls.path), end: streams::end().into(), connections: 1, ..calls }
     }
 
     /// Makes so many calls; every one must be answered with 200. Returns the time that each took.
-    pub(crate) async fn make(&self, port: u16, count: u32) -> Result<Vec<Duration>, Error> {
+    pub(crate) async fn make(&self, port: u16, count: u32) -> Result<Vec<Took>, Error> {
         let left = Arc::new(AtomicU32::new(count));
         let mut all = tokio::task::JoinSet::new();
-        for _ in 0..CONNECTIONS {
+        for _ in 0..self.connections {
             let (left, calls) = (Arc::clone(&left), self.clone());
             all.spawn(async move {
                 let mut times = Vec::new();
                 let mut connection = connect(port).await?;
                 while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
-                    let start = Instant::now();
-                    calls.once(&mut connection, port).await?;
-                    times.push(start.elapsed());
+                    times.push(calls.once(&mut connection, port).await?);
                 }
                 Ok::<_, Error>(times)
             });
@@ -58,26 +79,37 @@ impl Calls {
         Ok(times)
     }
 
-    async fn once(&self, connection: &mut SendRequest<Full<Bytes>>, port: u16) -> Result<(), Error> {
+    async fn once(&self, connection: &mut SendRequest<Full<Bytes>>, port: u16) -> Result<Took, Error> {
         let request = Request::builder()
             .method(Method::POST)
-            .uri(format!("/model/{MODEL}/{}", self.operation))
+            .uri(&self.path)
             .header("host", format!("127.0.0.1:{port}"))
             .header("content-type", "application/json")
             .body(Full::new(self.body.clone()))?;
+        let start = Instant::now();
         let mut response = connection.send_request(request).await?;
         let status = response.status();
-        let mut text = Vec::new();
+        let (mut first, mut last) = (None, Vec::new());
         while let Some(frame) = response.frame().await {
             let data = frame?.into_data().unwrap_or_default();
-            if status != 200 {
-                text.extend_from_slice(&data);
+            if first.is_none() && !data.is_empty() {
+                first = Some(start.elapsed());
+            }
+            // Of an answer of 200 only its end is kept.
+            if status == 200 {
+                let kept = self.end.len().saturating_sub(data.len()).min(last.len());
+                last.drain(..last.len() - kept);
+                last.extend_from_slice(data.get(data.len().saturating_sub(self.end.len())..).unwrap_or_default());
+            } else {
+                last.extend_from_slice(&data);
             }
         }
-        match status.as_u16() {
-            200 => Ok(connection.ready().await?),
-            other => Err(Error::Call(format!("status {other}: {}", String::from_utf8_lossy(&text)))),
+        let whole = start.elapsed();
+        if status != 200 || !last.ends_with(&self.end) {
+            return Err(Error::Call(format!("status {status}, and the end is: {}", String::from_utf8_lossy(&last))));
         }
+        connection.ready().await?;
+        Ok(Took { first: first.unwrap_or(whole), whole })
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::Error;
+use crate::error::Error;
 use crate::upstream::{HOST, Upstream};
 
 /// What Envoy does to a call.
@@ -17,8 +17,10 @@ pub(crate) enum Contender {
     Native,
     /// Passes it through a module that does nothing, in the listener and upstream.
     Noop,
-    /// The gateway, in two roles.
+    /// The gateway, in two roles, as it is shipped: streams pass Envoy twice (`stream_relay`).
     Two,
+    /// The gateway in two roles, with streams that pass Envoy once. Other calls are as in `Two`.
+    Direct,
     /// The gateway, in one role.
     Combined,
     /// The gateway in two roles, with a Bedrock API key.
@@ -48,8 +50,8 @@ const NOOP: &str = r#"(module
   (func (export "proxy_on_delete") (param i32)))"#;
 
 impl Contender {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Bare, Self::Native, Self::Noop, Self::Two, Self::Combined, Self::Bearer, Self::Rules];
+    pub(crate) const ALL: [Self; 8] =
+        [Self::Bare, Self::Native, Self::Noop, Self::Two, Self::Direct, Self::Combined, Self::Bearer, Self::Rules];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -57,10 +59,21 @@ impl Contender {
             Self::Native => "native",
             Self::Noop => "noop",
             Self::Two => "two",
+            Self::Direct => "direct",
             Self::Combined => "combined",
             Self::Bearer => "bearer",
             Self::Rules => "rules",
         }
+    }
+
+    /// Whether it is measured with Converse.
+    pub(crate) fn is_called(self) -> bool {
+        self != Self::Direct
+    }
+
+    /// Whether it is measured with ConverseStream.
+    pub(crate) fn streams(self) -> bool {
+        matches!(self, Self::Bare | Self::Native | Self::Two | Self::Direct | Self::Combined)
     }
 
     /// Credentials in Envoy's environment.
@@ -183,6 +196,9 @@ fn bootstrap(
     if let Some(members) = bootstrap.as_object_mut() {
         members.remove("admin");
     }
+    if contender == Contender::Direct {
+        without_relay(&mut bootstrap);
+    }
     let gateway = !matches!(contender, Contender::Bare | Contender::Native | Contender::Noop);
     if let Some(listeners) = bootstrap.pointer_mut("/static_resources/listeners").and_then(Value::as_array_mut) {
         // The one that is called, and the gateway's internal ones.
@@ -200,6 +216,21 @@ fn bootstrap(
         replace(&mut bootstrap, contender, &noop);
     }
     Ok(bootstrap)
+}
+
+/// Takes `stream_relay` out of the filter's document, which is JSON in a string.
+fn without_relay(value: &mut Value) {
+    match value {
+        Value::Object(members) => members.values_mut().for_each(without_relay),
+        Value::Array(items) => items.iter_mut().for_each(without_relay),
+        Value::String(text) if text.contains("\"stream_relay\"") => {
+            if let Ok(Value::Object(mut document)) = serde_json::from_str(text) {
+                document.remove("stream_relay");
+                *text = Value::Object(document).to_string();
+            }
+        }
+        _ => {}
+    }
 }
 
 /// 5,000 rules: 4,999 refuse models to callers that are not there, and one serves everybody.
@@ -272,5 +303,18 @@ impl Contender {
             })),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_loses_only_its_relay() {
+        let document = |text: &str| json!({ "filters": [{ "value": text }, { "value": "{}" }] });
+        let mut bootstrap = document(r#"{"role":"gateway","stream_relay":"bedrock-streams"}"#);
+        without_relay(&mut bootstrap);
+        assert_eq!(bootstrap, document(r#"{"role":"gateway"}"#));
     }
 }

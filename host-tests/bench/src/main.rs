@@ -7,72 +7,37 @@
 
 mod client;
 mod contender;
+mod error;
+mod report;
+mod streams;
+mod turns;
 mod upstream;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use lexopt::prelude::{Long, Short, ValueExt as _};
-use serde::Serialize;
 
 use self::client::Calls;
 use self::contender::{Contender, Programs, Running};
+use self::error::Error;
+use self::report::Report;
 use self::upstream::Upstream;
 
 const HELP: &str = "\
 bedrock-bench [options]
 
   --rounds N     turns of each contender (default 5); the figures are medians
-  --calls N      calls with 1 KB in a turn (default 4000); fewer of those with more
-  --only A,B     only these contenders: bare, native, noop, two, combined, bearer, rules
+  --calls N      calls with 1 KB in a turn (default 4000); fewer of those with more, and of streams
+  --only A,B     only these contenders: bare, native, noop, two, direct, combined,
+                 bearer, rules
   --json FILE    write the figures there too
 
 Needs ENVOY_BIN and BEDROCK_GATEWAY_BIN; run it by `cargo xtask bench`.";
 
 /// How long Envoy may take until it answers.
 const START: Duration = Duration::from_secs(30);
-
-/// Why a run failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    #[error(transparent)]
-    Arguments(#[from] lexopt::Error),
-    #[error(transparent)]
-    Http(#[from] hyper::Error),
-    #[error(transparent)]
-    Request(#[from] hyper::http::Error),
-    #[error(transparent)]
-    Json(#[from] serde_json::Error),
-    #[error(transparent)]
-    Tls(#[from] bedrock_double::tls::TlsError),
-    #[error(transparent)]
-    Wat(#[from] wat::Error),
-    #[error("a call failed: {0}")]
-    Call(String),
-    #[error("bedrock-gateway: {0}")]
-    Gateway(String),
-    #[error("{0} is not set; run `cargo xtask bench`")]
-    Variable(&'static str),
-    #[error("no contender is called {0}")]
-    Contender(String),
-}
-
-/// What a contender costs with bodies of a size.
-#[derive(Debug, Serialize)]
-struct Figure {
-    contender: &'static str,
-    bytes: usize,
-    /// CPU time of Envoy for a call, in microseconds: the median of the rounds, and the least and the most.
-    cpu_us: [f64; 3],
-    /// The same, less that of `bare` in the same round: the median.
-    added_us: Option<f64>,
-    /// How long a call took, in microseconds: the median of the rounds' medians and 99th percentiles.
-    took_us: [f64; 2],
-}
 
 #[derive(Debug)]
 struct Settings {
@@ -98,25 +63,20 @@ fn run() -> Result<(), Error> {
         return Ok(());
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let figures = runtime.block_on(measure(&settings))?;
-    println!("{:<10} {:>8} {:>10} {:>10} {:>8} {:>8}", "", "bytes", "CPU µs", "added µs", "p50 µs", "p99 µs");
-    for figure in &figures {
-        let Figure { contender, bytes, cpu_us: [median, ..], added_us, took_us: [p50, p99] } = figure;
-        let added = added_us.map_or_else(|| "-".to_owned(), |added| format!("{added:.1}"));
-        println!("{contender:<10} {bytes:>8} {median:>10.1} {added:>10} {p50:>8.0} {p99:>8.0}");
-    }
+    let report = runtime.block_on(measure(&settings))?;
+    report.print();
     if let Some(file) = settings.json {
-        std::fs::write(file, serde_json::to_string_pretty(&figures)?)?;
+        std::fs::write(file, serde_json::to_string_pretty(&report)?)?;
     }
     Ok(())
 }
 
-async fn measure(settings: &Settings) -> Result<Vec<Figure>, Error> {
+async fn measure(settings: &Settings) -> Result<Report, Error> {
     let variable = |name| std::env::var_os(name).map(PathBuf::from).ok_or(Error::Variable(name));
     let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../../envoy/base.yaml").into();
     let programs = Programs { envoy: variable("ENVOY_BIN")?, gateway: variable("BEDROCK_GATEWAY_BIN")?, base };
     let dir = tempfile::tempdir()?;
-    let upstream = Upstream::start(&dir.path().join("tls"), Bytes::new()).await?;
+    let upstream = Upstream::start(&dir.path().join("tls"), streams::stream(streams::LONG)).await?;
     let mut running = Vec::new();
     for contender in &settings.only {
         running.push(Running::start(*contender, &programs, &upstream, dir.path(), free_ports()?)?);
@@ -125,54 +85,15 @@ async fn measure(settings: &Settings) -> Result<Vec<Figure>, Error> {
         ready(contender).await?;
     }
     let sizes = [(1_000, settings.calls), (10_000, settings.calls), (100_000, settings.calls / 4)];
-    let mut figures = Vec::new();
+    let called: Vec<&Running> = running.iter().filter(|running| running.contender.is_called()).collect();
+    let mut calls = Vec::new();
     for (bytes, count) in sizes {
-        let calls = Calls::converse(bytes);
-        let mut rounds: Vec<Vec<Turn>> = running.iter().map(|_| Vec::new()).collect();
-        for _ in 0..settings.rounds {
-            for (contender, turns) in running.iter().zip(&mut rounds) {
-                calls.make(contender.port, count / 10).await?;
-                let before = contender.cpu()?;
-                let mut times = calls.make(contender.port, count).await?;
-                let cpu = contender.cpu()?.saturating_sub(before);
-                times.sort_unstable();
-                let at = |percent: usize| times.get(times.len() * percent / 100).copied().unwrap_or_default();
-                let took = [at(50), at(99)].map(|time| time.as_secs_f64() * 1e6);
-                turns.push(Turn { cpu: cpu as f64 / 1e3 / f64::from(count), took });
-            }
-        }
-        let bare = running.iter().zip(&rounds).find(|(running, _)| running.contender == Contender::Bare);
-        for (contender, turns) in running.iter().zip(&rounds) {
-            let added = bare
-                .filter(|_| contender.contender != Contender::Bare)
-                .map(|(_, bare)| median(turns.iter().zip(bare).map(|(turn, bare)| turn.cpu - bare.cpu)));
-            let cpu = || turns.iter().map(|turn| turn.cpu);
-            figures.push(Figure {
-                contender: contender.contender.name(),
-                bytes,
-                cpu_us: [median(cpu()), cpu().fold(f64::MAX, f64::min), cpu().fold(0.0, f64::max)],
-                added_us: added,
-                took_us: [0, 1]
-                    .map(|which: usize| median(turns.iter().filter_map(|turn| turn.took.get(which).copied()))),
-            });
-        }
+        calls.extend(turns::measure(&called, &Calls::converse(bytes), bytes, count, settings.rounds).await?);
     }
-    Ok(figures)
-}
-
-/// One turn of a contender.
-#[derive(Debug)]
-struct Turn {
-    /// CPU time for a call, in microseconds.
-    cpu: f64,
-    /// The median and the 99th percentile of the calls' times, in microseconds.
-    took: [f64; 2],
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
+    let streaming: Vec<&Running> = running.iter().filter(|running| running.contender.streams()).collect();
+    let (stream, count) = (Calls::converse_stream(), settings.calls.div_ceil(20));
+    let streams = turns::measure(&streaming, &stream, streams::LONG, count, settings.rounds).await?;
+    Ok(Report { calls, streams })
 }
 
 /// A port that is free, as the one after it is.

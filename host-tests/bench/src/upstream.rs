@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::Error;
+use crate::error::Error;
 
 /// The host that every contender calls.
 pub(crate) const HOST: &str = "bedrock-runtime.us-east-1.amazonaws.com";

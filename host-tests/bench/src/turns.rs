@@ -1,0 +1,74 @@
+//! Contenders take turns, so that a machine whose speed drifts is as fast for each.
+
+use std::time::Duration;
+
+use crate::client::{Calls, Took};
+use crate::contender::{Contender, Running};
+use crate::error::Error;
+use crate::report::Figure;
+
+/// One turn of a contender.
+#[derive(Debug)]
+struct Turn {
+    /// CPU time for a call, in microseconds.
+    cpu: f64,
+    took: [f64; 2],
+    first: [f64; 2],
+}
+
+/// Measures so many calls in each turn.
+pub(crate) async fn measure(
+    contenders: &[&Running],
+    calls: &Calls,
+    bytes: usize,
+    count: u32,
+    rounds: u32,
+) -> Result<Vec<Figure>, Error> {
+    let mut all: Vec<Vec<Turn>> = contenders.iter().map(|_| Vec::new()).collect();
+    for _ in 0..rounds {
+        for (running, turns) in contenders.iter().zip(&mut all) {
+            turns.push(turn(running, calls, count).await?);
+        }
+    }
+    let bare = contenders.iter().zip(&all).find(|(running, _)| running.contender == Contender::Bare);
+    let figures = contenders.iter().zip(&all).map(|(running, turns)| {
+        let cpu = || turns.iter().map(|turn| turn.cpu);
+        let over = bare.filter(|_| running.contender != Contender::Bare);
+        Figure {
+            contender: running.contender.name(),
+            bytes,
+            cpu_us: [median(cpu()), cpu().fold(f64::MAX, f64::min), cpu().fold(0.0, f64::max)],
+            added_us: over.map(|(_, bare)| median(turns.iter().zip(bare).map(|(turn, bare)| turn.cpu - bare.cpu))),
+            took_us: medians(turns.iter().map(|turn| turn.took)),
+            first_us: medians(turns.iter().map(|turn| turn.first)),
+        }
+    });
+    Ok(figures.collect())
+}
+
+async fn turn(running: &Running, calls: &Calls, count: u32) -> Result<Turn, Error> {
+    calls.make(running.port, count.div_ceil(10)).await?;
+    let before = running.cpu()?;
+    let times = calls.make(running.port, count).await?;
+    let cpu = running.cpu()?.saturating_sub(before);
+    let of = |time: fn(&Took) -> Duration| percentiles(times.iter().map(time));
+    Ok(Turn { cpu: cpu as f64 / 1e3 / f64::from(count), took: of(|took| took.whole), first: of(|took| took.first) })
+}
+
+/// The median and the 99th percentile, in microseconds.
+fn percentiles(times: impl Iterator<Item = Duration>) -> [f64; 2] {
+    let mut times: Vec<Duration> = times.collect();
+    times.sort_unstable();
+    let at = |percent: usize| times.get(times.len() * percent / 100).copied().unwrap_or_default();
+    [at(50), at(99)].map(|time| time.as_secs_f64() * 1e6)
+}
+
+fn medians(pairs: impl Iterator<Item = [f64; 2]> + Clone) -> [f64; 2] {
+    [median(pairs.clone().map(|[first, _]| first)), median(pairs.map(|[_, second]| second))]
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
