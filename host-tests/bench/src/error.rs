@@ -24,4 +24,6 @@ pub(crate) enum Error {
     Variable(&'static str),
     #[error("no contender is called {0}")]
     Contender(String),
+    #[error("the page of `--page` has no line {0}")]
+    Page(&'static str),
 }

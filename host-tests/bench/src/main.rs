@@ -8,6 +8,7 @@
 mod client;
 mod contender;
 mod error;
+mod page;
 mod report;
 mod streams;
 mod turns;
@@ -33,6 +34,7 @@ bedrock-bench [options]
   --only A,B     only these contenders: bare, native, noop, two, direct, combined,
                  bearer, rules
   --json FILE    write the figures there too
+  --page FILE    write what calls add into the table of docs/performance.md
 
 Needs ENVOY_BIN and BEDROCK_GATEWAY_BIN; run it by `cargo xtask bench`.";
 
@@ -45,6 +47,7 @@ struct Settings {
     calls: u32,
     only: Vec<Contender>,
     json: Option<PathBuf>,
+    page: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -67,6 +70,10 @@ fn run() -> Result<(), Error> {
     report.print();
     if let Some(file) = settings.json {
         std::fs::write(file, serde_json::to_string_pretty(&report)?)?;
+    }
+    if let Some(file) = settings.page {
+        let page = page::rewrite(&std::fs::read_to_string(&file)?, &report.calls)?;
+        std::fs::write(file, page)?;
     }
     Ok(())
 }
@@ -124,13 +131,14 @@ async fn ready(contender: &Running) -> Result<(), Error> {
 
 /// `None` for `--help`.
 fn parse(mut args: lexopt::Parser) -> Result<Option<Settings>, Error> {
-    let mut settings = Settings { rounds: 5, calls: 4_000, only: Contender::ALL.to_vec(), json: None };
+    let mut settings = Settings { rounds: 5, calls: 4_000, only: Contender::ALL.to_vec(), json: None, page: None };
     while let Some(arg) = args.next()? {
         match arg {
             Long("help") | Short('h') => return Ok(None),
             Long("rounds") => settings.rounds = args.value()?.parse()?,
             Long("calls") => settings.calls = args.value()?.parse()?,
             Long("json") => settings.json = Some(args.value()?.into()),
+            Long("page") => settings.page = Some(args.value()?.into()),
             Long("only") => {
                 let names = args.value()?.string()?;
                 let find = |name: &str| Contender::ALL.into_iter().find(|contender| contender.name() == name);
