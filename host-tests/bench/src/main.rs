@@ -5,6 +5,7 @@
 //! of Envoy's threads for a call, less that of the contender without filters.
 #![forbid(unsafe_code)]
 
+mod chart;
 mod client;
 mod contender;
 mod error;
@@ -35,6 +36,7 @@ bedrock-bench [options]
                  bearer, rules
   --json FILE    write the figures there too
   --page FILE    write what calls add into the table of docs/performance.md
+  --svg FILE     write a chart of what calls add there
 
 Needs ENVOY_BIN and BEDROCK_GATEWAY_BIN; run it by `cargo xtask bench`.";
 
@@ -48,6 +50,7 @@ struct Settings {
     only: Vec<Contender>,
     json: Option<PathBuf>,
     page: Option<PathBuf>,
+    svg: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -70,6 +73,9 @@ fn run() -> Result<(), Error> {
     report.print();
     if let Some(file) = settings.json {
         std::fs::write(file, serde_json::to_string_pretty(&report)?)?;
+    }
+    if let Some(file) = settings.svg {
+        std::fs::write(file, chart::svg(&report.calls))?;
     }
     if let Some(file) = settings.page {
         let page = page::rewrite(&std::fs::read_to_string(&file)?, &report.calls)?;
@@ -131,7 +137,8 @@ async fn ready(contender: &Running) -> Result<(), Error> {
 
 /// `None` for `--help`.
 fn parse(mut args: lexopt::Parser) -> Result<Option<Settings>, Error> {
-    let mut settings = Settings { rounds: 5, calls: 4_000, only: Contender::ALL.to_vec(), json: None, page: None };
+    let mut settings =
+        Settings { rounds: 5, calls: 4_000, only: Contender::ALL.to_vec(), json: None, page: None, svg: None };
     while let Some(arg) = args.next()? {
         match arg {
             Long("help") | Short('h') => return Ok(None),
@@ -139,6 +146,7 @@ fn parse(mut args: lexopt::Parser) -> Result<Option<Settings>, Error> {
             Long("calls") => settings.calls = args.value()?.parse()?,
             Long("json") => settings.json = Some(args.value()?.into()),
             Long("page") => settings.page = Some(args.value()?.into()),
+            Long("svg") => settings.svg = Some(args.value()?.into()),
             Long("only") => {
                 let names = args.value()?.string()?;
                 let find = |name: &str| Contender::ALL.into_iter().find(|contender| contender.name() == name);
