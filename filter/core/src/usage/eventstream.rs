@@ -7,6 +7,7 @@ use super::Tokens;
 use super::base64_stream::Decoder;
 use crate::scanner::{Path, Scanner, Sink};
 use audit::Usage;
+use std::borrow::Cow;
 
 /// Prelude (12 bytes) and the closing CRC (4).
 const OVERHEAD: u32 = 16;
@@ -16,13 +17,13 @@ const MAX_FRAME: u32 = 24 << 20;
 /// The type of a header that is a string.
 const STRING: u8 = 7;
 /// Header bytes that are kept. Bedrock's headers are some hundred bytes; of longer ones only the beginning is read.
-const MAX_HEADERS: u32 = 4096;
+const MAX_HEADERS: usize = 4096;
 
 /// Follows the frames of one stream.
 #[derive(Debug)]
 pub struct Frames {
     part: Part,
-    /// Bytes of the prelude, the headers or the closing CRC.
+    /// The beginning of a prelude, of headers or of a closing CRC whose end is in the next chunk.
     kept: Vec<u8>,
     crc: crc32fast::Hasher,
     payload_len: u32,
@@ -208,21 +209,18 @@ impl Frames {
     fn advance(&mut self, piece: &[u8], complete: bool) -> Result<(), StreamError> {
         match self.part {
             Part::Prelude | Part::Crc => {
-                self.kept.extend_from_slice(piece);
-                if complete {
-                    let kept = std::mem::take(&mut self.kept);
-                    self.part =
-                        if matches!(self.part, Part::Prelude) { self.prelude(&kept)? } else { self.close(&kept)? };
+                let is_prelude = matches!(self.part, Part::Prelude);
+                if let Some(whole) = self.whole(piece, complete) {
+                    self.part = if is_prelude { self.prelude(&whole)? } else { self.close(&whole)? };
+                    self.keep_room(whole);
                 }
             }
             Part::Headers(left) => {
                 self.crc.update(piece);
-                self.kept.extend_from_slice(piece.get(..piece.len().min(MAX_HEADERS as usize)).unwrap_or_default());
-                self.kept.truncate(MAX_HEADERS as usize);
                 self.part = Part::Headers(left.saturating_sub(piece.len() as u32));
-                if complete {
-                    let kept = std::mem::take(&mut self.kept);
-                    self.open_payload(&kept);
+                if let Some(whole) = self.whole(piece, complete) {
+                    self.open_payload(&whole);
+                    self.keep_room(whole);
                     self.part = self.payload_part();
                 }
             }
@@ -237,6 +235,25 @@ impl Frames {
             }
         }
         Ok(())
+    }
+
+    /// The bytes of the current part, if it is complete: the piece itself, as nearly always, or what was kept with it.
+    fn whole<'a>(&mut self, piece: &'a [u8], complete: bool) -> Option<Cow<'a, [u8]>> {
+        let piece = piece.get(..piece.len().min(MAX_HEADERS)).unwrap_or_default();
+        if complete && self.kept.is_empty() {
+            return Some(Cow::Borrowed(piece));
+        }
+        self.kept.extend_from_slice(piece);
+        self.kept.truncate(MAX_HEADERS);
+        complete.then(|| Cow::Owned(std::mem::take(&mut self.kept)))
+    }
+
+    /// Keeps the room of bytes that were kept, for others.
+    fn keep_room(&mut self, whole: Cow<'_, [u8]>) {
+        if let Cow::Owned(mut kept) = whole {
+            kept.clear();
+            self.kept = kept;
+        }
     }
 
     fn prelude(&mut self, kept: &[u8]) -> Result<Part, StreamError> {
