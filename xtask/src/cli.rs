@@ -82,6 +82,9 @@ enum Soak {
     Clients,
     /// Count the packets of calls that are silent for two minutes (docs/configuration.md).
     Keepalive,
+    /// Mixed calls at 70 % of the machine's CPU while regions, paths, documents and keys change, for an hour or SOAK_SECONDS
+    /// (docs/performance.md).
+    Mixed,
     /// Renew sessions of federation and IAM Roles Anywhere under load, for five minutes each (docs/credentials.md).
     Credentials,
     /// Compare a million signatures with botocore's, for some minutes (docs/development.md).
@@ -138,6 +141,7 @@ impl Cli {
             Command::Soak(Soak::Fastest) => test::soak("new_calls_leave_a_slow_region").map(|()| ExitCode::SUCCESS),
             Command::Soak(Soak::Clients) => test::soak_clients().map(|()| ExitCode::SUCCESS),
             Command::Soak(Soak::Keepalive) => test::soak("keepalive").map(|()| ExitCode::SUCCESS),
+            Command::Soak(Soak::Mixed) => test::soak("mixed_traffic").map(|()| ExitCode::SUCCESS),
             Command::Soak(Soak::Signer) => test::soak("as_botocore_does").map(|()| ExitCode::SUCCESS),
             Command::Soak(Soak::Chaos(Rest { arguments })) => lab("chaos", arguments),
             Command::Soak(Soak::Vpn(Rest { arguments })) => lab("vpn", arguments),

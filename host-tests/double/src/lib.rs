@@ -372,6 +372,12 @@ impl Running {
         all
     }
 
+    /// The number of such requests since the start, and the first ones: also those that are not kept.
+    #[must_use]
+    pub fn refused(&self) -> (u64, Vec<Received>) {
+        self.shared.records.refused()
+    }
+
     /// Forgets what arrived so far.
     pub fn clear(&self) {
         self.shared.records.clear();

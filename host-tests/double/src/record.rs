@@ -11,6 +11,9 @@ use sha2::{Digest, Sha256};
 
 use super::judge::Verdict;
 
+/// Violations that are kept when other requests are forgotten.
+const FIRST: usize = 20;
+
 /// A request as it came over the wire, with its verdict.
 #[derive(Debug, Clone, Serialize)]
 pub struct Received {
@@ -71,6 +74,8 @@ impl Received {
 #[derive(Debug)]
 pub struct Records {
     kept: Mutex<VecDeque<Received>>,
+    /// The number of violations, and the first ones.
+    refused: Mutex<(u64, Vec<Received>)>,
     keep: usize,
     file: Option<Mutex<File>>,
 }
@@ -82,7 +87,7 @@ impl Records {
     /// The file cannot be opened.
     pub fn new(keep: usize, file: Option<&Path>) -> io::Result<Self> {
         let file = file.map(|path| OpenOptions::new().create(true).append(true).open(path)).transpose()?;
-        Ok(Self { kept: Mutex::default(), keep, file: file.map(Mutex::new) })
+        Ok(Self { kept: Mutex::default(), refused: Mutex::default(), keep, file: file.map(Mutex::new) })
     }
 
     /// Adds a request. The file has bearer keys and session tokens as the start of their SHA-256 only.
@@ -104,6 +109,13 @@ impl Records {
                 eprintln!("bedrock-double: the record of a request is lost: {error}");
             }
         }
+        if received.is_violation() {
+            let mut refused = lock(&self.refused);
+            refused.0 += 1;
+            if refused.1.len() < FIRST {
+                refused.1.push(received.clone());
+            }
+        }
         let mut kept = lock(&self.kept);
         kept.push_back(received);
         while kept.len() > self.keep {
@@ -115,6 +127,12 @@ impl Records {
     #[must_use]
     pub fn kept(&self) -> Vec<Received> {
         lock(&self.kept).iter().cloned().collect()
+    }
+
+    /// The number of violations since the start, and the first ones.
+    #[must_use]
+    pub fn refused(&self) -> (u64, Vec<Received>) {
+        lock(&self.refused).clone()
     }
 
     /// Deletes the kept requests.

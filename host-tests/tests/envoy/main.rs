@@ -31,6 +31,7 @@ mod keepalive;
 mod lambda_api;
 mod lists;
 mod metrics;
+mod mixed;
 mod moto;
 mod new_headers;
 mod on_demand;

@@ -22,7 +22,7 @@ const CALLERS: usize = 200;
 const ARRIVALS: u32 = 8;
 /// Keys live so long: each session is renewed once while the test runs.
 const LIFE: Duration = Duration::from_secs(40);
-const GATEWAY: &str = "                http_filters:\n                  - name: bedrock.gateway\n";
+pub(crate) const GATEWAY: &str = "                http_filters:\n                  - name: bedrock.gateway\n";
 
 /// A gateway of four workers whose callers show tokens, and whose source begins a session for each of them.
 struct Gateway {
@@ -101,7 +101,7 @@ struct Signed {
 }
 
 /// Envoy's filter that verifies the callers' tokens.
-fn jwt_authn(signer: &Signer) -> String {
+pub(crate) fn jwt_authn(signer: &Signer) -> String {
     let keys = json!({ "keys": [signer.public_key().jwk()] }).to_string();
     let filter = json!({
         "name": "envoy.filters.http.jwt_authn",
