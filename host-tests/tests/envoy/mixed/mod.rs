@@ -60,8 +60,11 @@ fn document(refuses: bool) -> String {
     .to_string()
 }
 
-/// What fails: the places, how, and whether it breaks answers that have begun.
-const FAULTS: [(&[usize], fn() -> PathFault, bool); 7] = [
+/// The places that fail, how, and whether that breaks answers that have begun.
+type Fault = (&'static [usize], fn() -> PathFault, bool);
+
+/// One region or one path at a time, so that another place can serve each call.
+const FAULTS: [Fault; 7] = [
     (&[0, 1], || Throttle(429, String::new()), false),
     (&[0, 2], || Refuse, true),
     (&[0, 1], || Throttle(503, String::new()), false),
