@@ -64,7 +64,7 @@ pub(crate) fn module() -> Result<PathBuf, BuildError> {
         return Ok(file);
     }
     add_target(WASM_TARGET)?;
-    build("the module", module_build(cargo(), &Place::own()))?;
+    build("the module", module_build(cargo(), &Place::own())?)?;
     Ok(dirs::target().join(MODULE_FILE))
 }
 
@@ -87,20 +87,20 @@ impl Place {
 
 /// The build of the module. Panics name source files: their folders get the same names wherever they are, so that the module is
 /// the same to the byte. What the user has in `RUSTFLAGS` does not count.
-pub(crate) fn module_build(mut cargo: Command, place: &Place) -> Command {
-    let Rustc { sysroot, commit } = rustc();
-    // Of two that match, rustc takes the later.
+pub(crate) fn module_build(mut cargo: Command, place: &Place) -> Result<Command, BuildError> {
+    let Rustc { sysroot, commit } = rustc()?;
+    // Of two that match, rustc takes the later. Cargo's folder may be in the workspace.
     let names = [
-        (sysroot.join("lib/rustlib/src/rust"), format!("/rustc/{commit}")),
-        (place.cargo_home.clone(), "/cargo".to_owned()),
         (place.root.clone(), "/bedrock-gateway".to_owned()),
         (place.target.clone(), "/target".to_owned()),
+        (place.cargo_home.clone(), "/cargo".to_owned()),
+        (sysroot.join("lib/rustlib/src/rust"), format!("/rustc/{commit}")),
     ];
     let flags = names.map(|(folder, name)| format!("--remap-path-prefix={}={name}", folder.display()));
     cargo.args(["build", "--locked", "--profile", "module", "--target", WASM_TARGET, "--package", "bedrock-filter"]);
     cargo.current_dir(&place.root).env("CARGO_TARGET_DIR", &place.target).env("CARGO_HOME", &place.cargo_home);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
-    cargo
+    Ok(cargo)
 }
 
 #[derive(Debug)]
@@ -111,15 +111,17 @@ struct Rustc {
     commit: String,
 }
 
-fn rustc() -> Rustc {
+fn rustc() -> Result<Rustc, BuildError> {
     let said = |arguments: &[&str]| {
         let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
         let output = Command::new(rustc).args(arguments).current_dir(dirs::root()).output();
-        output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+        let output = output.map_err(BuildError::Rustc)?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
-    let version = said(&["--version", "--verbose"]);
-    let commit = version.lines().find_map(|line| line.strip_prefix("commit-hash: ")).unwrap_or_default();
-    Rustc { sysroot: said(&["--print", "sysroot"]).trim().into(), commit: commit.to_owned() }
+    let (sysroot, version) = (said(&["--print", "sysroot"])?, said(&["--version", "--verbose"])?);
+    let commit = version.lines().find_map(|line| line.strip_prefix("commit-hash: "));
+    let commit = commit.filter(|_| !sysroot.is_empty()).ok_or(BuildError::UnknownRustc)?;
+    Ok(Rustc { sysroot: sysroot.into(), commit: commit.to_owned() })
 }
 
 /// Builds another project's Proxy-Wasm filter, which tests `host-tests/vm`.

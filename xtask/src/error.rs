@@ -26,6 +26,10 @@ pub(crate) enum Error {
 pub(crate) enum BuildError {
     #[error("cannot run cargo: {0}")]
     Cargo(std::io::Error),
+    #[error("cannot run rustc: {0}")]
+    Rustc(std::io::Error),
+    #[error("rustc names neither its folder nor its commit")]
+    UnknownRustc,
     /// The build failed; Cargo has printed the cause.
     #[error("this failed: cargo {0}")]
     Failed(String),

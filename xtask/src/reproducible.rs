@@ -14,8 +14,9 @@ pub(crate) fn run() -> Result<String, Error> {
     artifacts::add_target(artifacts::WASM_TARGET)?;
     let dir = std::env::temp_dir().join(format!("bedrock-gateway-{}", std::process::id()));
     let built = in_two_places(&dir);
-    std::fs::remove_dir_all(&dir).map_err(Error::file("cannot remove", &dir))?;
-    built
+    let removed = std::fs::remove_dir_all(&dir).map_err(Error::file("cannot remove", &dir));
+    let hash = built?;
+    removed.map(|()| hash)
 }
 
 fn in_two_places(dir: &Path) -> Result<String, Error> {
@@ -34,7 +35,7 @@ fn hash(place: &Place) -> Result<String, Error> {
     let mut clone = Command::new("git");
     clone.args(["clone", "--quiet", "--no-hardlinks"]).arg(dirs::root()).arg(&place.root);
     done(&mut clone)?;
-    artifacts::build("the module", artifacts::module_build(artifacts::cargo(), place))?;
+    artifacts::build("the module", artifacts::module_build(artifacts::cargo(), place)?)?;
     let file = place.target.join(artifacts::MODULE_FILE);
     let module = std::fs::read(&file).map_err(Error::file("cannot read", &file))?;
     Ok(hex::encode(Sha256::digest(module)))
