@@ -19,8 +19,8 @@ const STACK: usize = 16 << 10;
 /// From this size on, one instruction wipes.
 const LONG: usize = 128;
 
-/// Blocks of up to [`MOST`] bytes that were freed, by size: lists through their first words. Most of a call's blocks are small, and
-/// the system's allocator, which joins and splits, takes several times as long for each.
+/// Blocks of up to [`MOST`] bytes that were freed, by size: lists through their first words. The system's
+/// allocator joins and splits blocks each time; to keep them as they are takes less of a call's time (docs/performance.md).
 struct Free(UnsafeCell<[*mut Block; MOST / STEP]>);
 
 struct Block {
@@ -94,8 +94,8 @@ unsafe impl GlobalAlloc for Wiping {
     }
 }
 
-/// Volatile, because a compiler leaves out what is written before memory is freed. By words, and what is long by the one
-/// instruction for it, which costs a call of V8: a body's chunks have 64 KiB. Not inlined, because memory is freed in thousands of
+/// Volatile, because a compiler leaves out what is written before memory is freed. By words, and what is long by the
+/// instruction that fills memory: a body's chunks have 64 KiB. Not inlined, because memory is freed in thousands of
 /// places.
 #[inline(never)]
 unsafe fn wipe(pointer: *mut u8, size: usize) {

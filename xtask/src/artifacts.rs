@@ -129,7 +129,7 @@ pub(crate) fn foreign_module() -> Result<PathBuf, BuildError> {
     add_target(WASM_TARGET)?;
     let manifest = "host-tests/vm/foreign/Cargo.toml";
     let arguments = ["build", "--manifest-path", manifest, "--release", "--target", WASM_TARGET, "--locked"];
-    build("a foreign filter", with(&arguments))?;
+    build("a foreign filter", cargo_with(&arguments))?;
     Ok(dirs::target().join(WASM_TARGET).join("release/foreign_filter.wasm"))
 }
 
@@ -138,14 +138,14 @@ pub(crate) fn clock() -> Result<PathBuf, BuildError> {
     if let Some(file) = from_environment(variables::CLOCK) {
         return Ok(file);
     }
-    build("a clock that steps", with(&["build", "--package", "stepped-clock"]))?;
+    build("a clock that steps", cargo_with(&["build", "--package", "stepped-clock"]))?;
     Ok(dirs::target().join("debug/libstepped_clock.so"))
 }
 
 /// Builds a client with the AWS SDK for Rust, which takes minutes of one core, once.
 pub(crate) fn rust_client() -> Result<PathBuf, BuildError> {
     let manifest = "host-tests/clients/matrix/rust/Cargo.toml";
-    build("a client with the AWS SDK for Rust", with(&["build", "--manifest-path", manifest, "--locked"]))?;
+    build("a client with the AWS SDK for Rust", cargo_with(&["build", "--manifest-path", manifest, "--locked"]))?;
     Ok(dirs::target().join("debug/matrix-client"))
 }
 
@@ -202,7 +202,7 @@ impl Workspace {
             let names: Vec<&str> = missing.iter().map(|binary| binary.name).collect();
             let mut arguments = vec!["build"];
             missing.iter().for_each(|binary| arguments.extend(["--package", binary.package, "--bin", binary.name]));
-            build(&names.join(", "), with(&arguments))?;
+            build(&names.join(", "), cargo_with(&arguments))?;
         }
         for binary in binaries {
             let built = || dirs::target().join("debug").join(binary.name);
@@ -291,7 +291,7 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-fn with(arguments: &[&str]) -> Command {
+fn cargo_with(arguments: &[&str]) -> Command {
     let mut command = cargo();
     command.args(arguments);
     command

@@ -58,7 +58,7 @@ enum Command {
     /// else.
     #[command(disable_help_flag = true)]
     Bench(Rest),
-    /// Build the module of this commit in two clones in two places, and compare the two (docs/development.md). Exits with 1 if they
+    /// Build the module of this commit in two clones in two places, and compare the two (docs/deployment.md). Exits with 1 if they
     /// differ.
     Reproducible,
     /// Run tests that take over a minute; `test` runs the same code for a shorter time. Needs root.
