@@ -138,23 +138,24 @@ pub(super) struct Answer {
     broken: Option<String>,
 }
 
+/// Makes calls until the end, at most so many a second.
 pub(super) fn run(
     gateway: SocketAddr,
     tokens: [String; 2],
-    end: Instant,
+    (end, most): (Instant, f64),
     expected: Arc<Mutex<Expected>>,
     report: Arc<Mutex<Report>>,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let client = Arc::new(Client { gateway, tokens, idle: Mutex::default() });
     runtime.block_on(async {
-        let (mut nth, mut rate, mut looked, mut before) = (0_u64, 100.0_f64, Instant::now(), busy());
+        let (mut nth, mut rate, mut looked, mut before) = (0_u64, most.min(100.0), Instant::now(), busy());
         let (mut due, mut tasks) = (Instant::now(), tokio::task::JoinSet::new());
         while Instant::now() < end {
             if looked.elapsed() > Duration::from_secs(1) {
                 let now = busy();
                 let share = now.share_since(before);
-                rate = (rate * (BUSY / share.max(0.01)).clamp(0.85, 1.15)).clamp(10.0, 5000.0);
+                rate = (rate * (BUSY / share.max(0.01)).clamp(0.85, 1.15)).clamp(10.0, most);
                 (looked, before) = (Instant::now(), now);
                 report.lock().unwrap().rates.push(rate as u32);
             }

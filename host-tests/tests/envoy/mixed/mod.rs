@@ -74,7 +74,7 @@ const FAULTS: [Fault; 7] = [
     (&[0], || Stall(Duration::from_secs(4), true), false),
 ];
 
-/// How long things last.
+/// How long things last, and how fast the calls come.
 #[derive(Debug, Clone, Copy)]
 struct Times {
     all: Duration,
@@ -83,6 +83,8 @@ struct Times {
     change: Duration,
     /// Keys are renewed at some 55 % of it, and refused after it.
     keys: Duration,
+    /// Calls a second, at most. In the suite other tests run at the same time.
+    most: f64,
 }
 
 impl Times {
@@ -92,7 +94,8 @@ impl Times {
         let seconds = std::env::var("SOAK_SECONDS").ok().and_then(|text| text.parse::<u64>().ok());
         let of = |short: u64, long: u64| Duration::from_secs(if soak { long } else { short });
         let all = seconds.filter(|_| soak).map_or(of(25, 3600), Duration::from_secs);
-        Times { all, fault: of(3, 15), change: of(5, 20), keys: of(12, 60) }
+        let most = if soak { 5000.0 } else { 50.0 };
+        Times { all, fault: of(3, 15), change: of(5, 20), keys: of(12, 60), most }
     }
 }
 
@@ -125,7 +128,7 @@ fn mixed_traffic_has_no_wrong_answer() {
     let end = Instant::now() + times.all;
     std::thread::scope(|scope| {
         let (of_load, of_report) = (Arc::clone(&expected), Arc::clone(&report));
-        scope.spawn(move || load::run(address, tokens, end, of_load, of_report));
+        scope.spawn(move || load::run(address, tokens, (end, times.most), of_load, of_report));
         scope.spawn(|| change_document(&harness, &policy, times.change, end, &expected));
         scope.spawn(|| fail(&harness, times.fault, end, &expected));
         report::watch(harness.gateway.envoy_pid(), &harness.access_log(), end, &report);
