@@ -395,24 +395,24 @@ fn headers(map: MapType) -> Result<Headers, HostError> {
     deserialise(&bytes).ok_or(HostError { call: "proxy_get_header_map_pairs", status: OK })
 }
 
-fn set_map<'a>(map: MapType, headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Result<(), HostError> {
+fn set_map<'a>(map: MapType, headers: impl Iterator<Item = (&'a str, &'a [u8])> + Clone) -> Result<(), HostError> {
     let bytes = serialise(headers);
     check("proxy_set_header_map_pairs", unsafe { proxy_set_header_map_pairs(map, bytes.as_ptr(), bytes.len()) })
 }
 
 /// The ABI's form of a map: u32 count; u32 name length and u32 value length of each; then each name and value, each
 /// followed by a zero byte. Little endian.
-fn serialise<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Vec<u8> {
-    let (mut lengths, mut texts, mut count) = (Vec::new(), Vec::new(), 0_u32);
-    for (name, value) in headers {
-        for text in [name.as_bytes(), value] {
-            lengths.extend_from_slice(&(text.len() as u32).to_le_bytes());
-            texts.extend_from_slice(text);
-            texts.push(0);
-        }
-        count += 1;
+fn serialise<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])> + Clone) -> Vec<u8> {
+    let texts = headers.flat_map(|(name, value)| [name.as_bytes(), value]);
+    let (count, length) = texts.clone().fold((0, 0), |(count, length), text| (count + 1, length + text.len()));
+    let mut bytes = Vec::with_capacity(size_of::<u32>() + count * (size_of::<u32>() + 1) + length);
+    bytes.extend_from_slice(&(count as u32 / 2).to_le_bytes());
+    texts.clone().for_each(|text| bytes.extend_from_slice(&(text.len() as u32).to_le_bytes()));
+    for text in texts {
+        bytes.extend_from_slice(text);
+        bytes.push(0);
     }
-    [count.to_le_bytes().as_slice(), &lengths, &texts].concat()
+    bytes
 }
 
 fn deserialise(bytes: &[u8]) -> Option<Headers> {
@@ -421,6 +421,8 @@ fn deserialise(bytes: &[u8]) -> Option<Headers> {
     }
     let (count, rest) = word(bytes)?;
     let (mut lengths, mut texts) = rest.split_at_checked(count.checked_mul(8)?)?;
+    // What are names and what values is not known yet.
+    let mut headers = Headers::with_capacity(count, texts.len() / 2, texts.len());
     let mut text = |lengths: &mut &[u8]| {
         let (length, rest) = word(lengths)?;
         *lengths = rest;
@@ -428,7 +430,6 @@ fn deserialise(bytes: &[u8]) -> Option<Headers> {
         texts = rest.get(1..)?;
         Some(text)
     };
-    let mut headers = Headers::default();
     for _ in 0..count {
         let name = text(&mut lengths)?;
         let value = text(&mut lengths)?;

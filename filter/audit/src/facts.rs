@@ -300,8 +300,9 @@ pub struct Relayed {
 impl ExchangeFacts {
     /// One line of compact JSON.
     pub fn to_json(&self) -> Vec<u8> {
-        // Serialising strings and numbers cannot fail.
-        serde_json::to_vec(self).unwrap_or_default()
+        // Most are not longer. Serialising strings and numbers cannot fail.
+        let mut json = Vec::with_capacity(512);
+        serde_json::to_writer(&mut json, self).map(|()| json).unwrap_or_default()
     }
 }
 

@@ -21,6 +21,9 @@ use serde::{Deserialize, Serialize};
 /// the stream id of its access log. The signer drops them.
 const ENVOYS_OWN: &[&str] = &["x-forwarded-proto", "x-request-id", ":scheme"];
 
+/// Most handoffs and facts of attempts are not longer, in bytes.
+const USUAL_JSON: usize = 512;
+
 /// Longest name of a header that an error repeats.
 const MAX_SHOWN_NAME: usize = 64;
 
@@ -212,10 +215,11 @@ fn visible(name: &str, value: &[u8]) -> Result<String, Refusal> {
     let text = std::str::from_utf8(value).ok();
     let text = text.filter(|text| text.bytes().all(|b| b.is_ascii_graphic() || matches!(b, b' ' | b'\t')));
     let text = text.ok_or_else(|| Refusal::HeaderValue(name.to_owned()))?;
-    Ok(text.replace('\t', " ").trim_matches(' ').to_owned())
+    Ok(text.trim_matches([' ', '\t']).replace('\t', " "))
 }
 
 pub(crate) fn to_json(value: &impl Serialize) -> Vec<u8> {
+    let mut json = Vec::with_capacity(USUAL_JSON);
     // These types are maps of strings and numbers; serialising them cannot fail.
-    serde_json::to_vec(value).unwrap_or_default()
+    serde_json::to_writer(&mut json, value).map(|()| json).unwrap_or_default()
 }

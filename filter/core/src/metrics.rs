@@ -85,14 +85,9 @@ impl Observation<'_> {
     }
 
     fn labels(&self) -> String {
-        let or_none = |label: Option<&str>| label.unwrap_or("none").to_owned();
-        format!(
-            ";class={};path={};region={};model={}",
-            or_none(self.class),
-            or_none(self.path),
-            or_none(self.region),
-            or_none(self.model)
-        )
+        let [class, path, region, model] =
+            [self.class, self.path, self.region, self.model].map(|label| label.unwrap_or("none"));
+        format!(";class={class};path={path};region={region};model={model}")
     }
 }
 

@@ -64,9 +64,18 @@ pub fn sign(
     let day = amz_date.split('T').next().unwrap_or_default();
     let signature = hex(&keys.derived.sign(keys.secret_access_key.reveal(), day, scope, string_to_sign.as_bytes()));
     let Keys { access_key_id, session_token, .. } = keys;
-    let authorization = format!(
-        "{ALGORITHM} Credential={access_key_id}/{credential_scope}, SignedHeaders={signed_headers}, Signature={signature}"
-    );
+    let authorization = [
+        ALGORITHM,
+        " Credential=",
+        access_key_id,
+        "/",
+        &credential_scope,
+        ", SignedHeaders=",
+        &signed_headers,
+        ", Signature=",
+        &signature,
+    ]
+    .concat();
     let mut headers = vec![("x-amz-date", amz_date), ("authorization", authorization)];
     headers.extend(session_token.as_ref().map(|token| ("x-amz-security-token", token.reveal().to_owned())));
     Ok(headers)

@@ -28,6 +28,7 @@ use crate::config::Auth;
 use crate::sigv4::derived_keys::DerivedKeys;
 use identity::Validity;
 use std::fmt;
+use std::rc::Rc;
 use std::time::SystemTime;
 use zeroize::Zeroizing;
 
@@ -66,9 +67,9 @@ pub struct Fetched {
     pub certificate: Option<Validity>,
 }
 
-/// A text that is never printed, and wiped when dropped.
+/// A text that is never printed. Clones share it, and it is wiped when the last one is dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Zeroizing<String>);
+pub struct Secret(Rc<Zeroizing<String>>);
 
 /// Why the credentials in the environment are unusable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -134,12 +135,18 @@ impl Keys {
 impl Secret {
     /// A secret of this text.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(Zeroizing::new(text.into()))
+        Self(Rc::new(Zeroizing::new(text.into())))
     }
 
     /// The text, for signing and for the header that carries it.
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<Zeroizing<String>> for Secret {
+    fn from(text: Zeroizing<String>) -> Self {
+        Self(text.into())
     }
 }
 

@@ -176,7 +176,7 @@ pub fn certificate(body: &[u8]) -> Result<CertificateMaterial, ResponseError> {
         serde_json::from_str(&text).map_err(|_| ResponseError::Certificate)?;
     let key = secret_json::unescaped(key).ok_or(ResponseError::Certificate)?;
     let chain = chain.filter(|chain| !chain.is_empty());
-    Ok(CertificateMaterial { certificate, chain, key: Secret(key) })
+    Ok(CertificateMaterial { certificate, chain, key: key.into() })
 }
 
 fn secret_string(body: &[u8]) -> Result<Zeroizing<String>, ResponseError> {

@@ -229,11 +229,11 @@ impl SharedCredentials {
         let (access_key_id, secret, session_token, session) = match &fetched.credentials {
             Credentials::Keys(keys) => (
                 Some(keys.access_key_id.clone()),
-                keys.secret_access_key.0.clone(),
-                keys.session_token.as_ref().map(|token| token.0.clone()),
+                Zeroizing::clone(&keys.secret_access_key.0),
+                keys.session_token.as_ref().map(|token| Zeroizing::clone(&token.0)),
                 keys.session.clone(),
             ),
-            Credentials::ApiKey(key) => (None, key.0.clone(), None, Session::default()),
+            Credentials::ApiKey(key) => (None, Zeroizing::clone(&key.0), None, Session::default()),
         };
         let certificate_ends = fetched.certificate.map(|certificate| millis(certificate.not_after));
         // Another session has taken the slot.
@@ -399,11 +399,11 @@ impl CachedCredentials {
 
 impl Published {
     fn into_cached(self) -> CachedCredentials {
-        let secret = Secret(self.secret);
+        let secret = Secret::from(self.secret);
         let credentials = match self.access_key_id {
             Some(access_key_id) => Credentials::Keys(Keys {
                 session: self.session,
-                ..Keys::new(access_key_id, secret, self.session_token.map(Secret))
+                ..Keys::new(access_key_id, secret, self.session_token.map(Secret::from))
             }),
             None => Credentials::ApiKey(secret),
         };

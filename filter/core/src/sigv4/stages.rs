@@ -97,8 +97,8 @@ pub(super) fn canonical(
     }
 
     let digest = hex(&Sha256::digest(text.as_bytes()));
-    let scope = format!("{day}/{}/{}/aws4_request", scope.region, scope.service);
-    let string_to_sign = format!("{algorithm}\n{amz_date}\n{scope}\n{digest}");
+    let scope = [day, scope.region, scope.service, "aws4_request"].join("/");
+    let string_to_sign = [algorithm, &amz_date, &scope, &digest].join("\n");
     Ok(Canonical { canonical_request: text, string_to_sign, amz_date, scope, signed_headers })
 }
 
