@@ -116,7 +116,7 @@ impl Downstream {
             let Some(bytes) = self.rewritten(ResponseEvent::Body { chunk: &chunk })? else {
                 return Ok(reset_response());
             };
-            passed.extend(bytes);
+            if passed.is_empty() { passed = bytes } else { passed.extend(bytes) }
         }
         if end_of_stream {
             let complete = relay_state::progress(self.exchange().request_id()).complete;

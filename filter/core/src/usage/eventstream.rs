@@ -163,6 +163,12 @@ impl Frames {
     /// Reads on. After a [`StreamError`] nothing more is read, because frame borders are lost.
     pub fn feed(&mut self, mut chunk: &[u8]) {
         while !chunk.is_empty() && self.error.is_none() {
+            // Nearly all frames are in one chunk. CRC-32 is several times as fast over all of a frame as over its parts.
+            if let Some((frame, rest)) = self.whole_frame(chunk) {
+                chunk = rest;
+                self.error = self.read_frame(frame).err();
+                continue;
+            }
             let wanted = match self.part {
                 Part::Prelude => Prelude::LENGTH - self.kept.len(),
                 Part::Crc => 4 - self.kept.len(),
@@ -205,6 +211,31 @@ impl Frames {
         !matches!(self.part, Part::Prelude) || !self.kept.is_empty()
     }
 
+    /// The frame that begins here, if all of it is in this chunk, and what follows.
+    fn whole_frame<'a>(&self, chunk: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+        if self.inside_frame() {
+            return None;
+        }
+        let (total, _) = chunk.split_first_chunk()?;
+        let total = u32::from_be_bytes(*total);
+        chunk.split_at_checked(total as usize).filter(|_| total >= OVERHEAD)
+    }
+
+    /// Reads a frame that is in one piece.
+    fn read_frame(&mut self, frame: &[u8]) -> Result<(), StreamError> {
+        let prelude = Prelude::read(frame.get(..Prelude::LENGTH).unwrap_or_default())?;
+        let (covered, crc) = frame.split_last_chunk().ok_or(StreamError::Length)?;
+        if crc32fast::hash(covered) != u32::from_be_bytes(*crc) {
+            return Err(StreamError::MessageCrc);
+        }
+        let rest = covered.get(Prelude::LENGTH..).unwrap_or_default();
+        let (headers, payload) = rest.split_at_checked(prelude.headers as usize).ok_or(StreamError::Length)?;
+        self.open_payload(headers.get(..headers.len().min(MAX_HEADERS)).unwrap_or_default());
+        self.read_payload(payload);
+        self.take_payload();
+        Ok(())
+    }
+
     /// Takes `piece`, all of which belongs to the current part; `complete` if the part ends with it.
     fn advance(&mut self, piece: &[u8], complete: bool) -> Result<(), StreamError> {
         match self.part {
@@ -226,11 +257,7 @@ impl Frames {
             }
             Part::Payload(left) => {
                 self.crc.update(piece);
-                match &mut self.payload {
-                    Payload::Ignored | Payload::Stop | Payload::Exception(_) => {}
-                    Payload::Metadata(metadata) => metadata.0.feed(piece, &mut metadata.1),
-                    Payload::Chunk(chunk) => chunk.0.feed(piece, &mut chunk.1),
-                }
+                self.read_payload(piece);
                 self.part = if complete { Part::Crc } else { Part::Payload(left.saturating_sub(piece.len() as u32)) };
             }
         }
@@ -291,11 +318,24 @@ impl Frames {
         };
     }
 
+    fn read_payload(&mut self, piece: &[u8]) {
+        match &mut self.payload {
+            Payload::Ignored | Payload::Stop | Payload::Exception(_) => {}
+            Payload::Metadata(metadata) => metadata.0.feed(piece, &mut metadata.1),
+            Payload::Chunk(chunk) => chunk.0.feed(piece, &mut chunk.1),
+        }
+    }
+
     fn close(&mut self, kept: &[u8]) -> Result<Part, StreamError> {
         if self.crc.clone().finalize() != word(kept) {
             return Err(StreamError::MessageCrc);
         }
-        // Not before its CRC: a damaged frame says nothing.
+        self.take_payload();
+        Ok(Part::Prelude)
+    }
+
+    /// Takes what the frame says. Not before its CRC: a damaged frame says nothing.
+    fn take_payload(&mut self) {
         match std::mem::take(&mut self.payload) {
             Payload::Ignored => {}
             Payload::Stop => self.ended = true,
@@ -306,7 +346,6 @@ impl Frames {
             Payload::Chunk(chunk) => self.tokens.merge(&chunk.1.tokens),
             Payload::Exception(name) => drop(self.exception.get_or_insert(name)),
         }
-        Ok(Part::Prelude)
     }
 }
 
