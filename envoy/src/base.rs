@@ -17,6 +17,8 @@ pub(crate) const AUDIT_CLUSTER: &str = "audit";
 /// The listener through which polls of the catalogue go, and the cluster that leads to it.
 pub(crate) const POLLS_LISTENER: &str = "polls";
 pub(crate) const POLLS_CLUSTER: &str = "bedrock-polls";
+/// Name of the filter that hashes bodies.
+pub(crate) const HASH_FILTER: &str = "bedrock.hash";
 /// Name of the filter in the clusters.
 const SIGNER: &str = "bedrock.signer";
 
@@ -79,6 +81,11 @@ impl Base {
         names.find(|name| *name != POLLS_CLUSTER)
     }
 
+    /// Whether it has the filter that hashes bodies for the signer.
+    pub fn hashes(&self) -> bool {
+        self.config.pointer("/static_resources/listeners").is_some_and(|listeners| has_named(listeners, HASH_FILTER))
+    }
+
     /// Name of the cluster of the audit collector's socket, if there is one.
     pub fn collector(&self) -> Option<&str> {
         self.cluster_named(AUDIT_CLUSTER)
@@ -124,6 +131,17 @@ impl Base {
             });
         });
         Ok(cluster)
+    }
+}
+
+/// Whether an object of this name is in a configuration.
+fn has_named(config: &Value, name: &str) -> bool {
+    match config {
+        Value::Object(object) => {
+            object.get("name").is_some_and(|own| own == name) || object.values().any(|value| has_named(value, name))
+        }
+        Value::Array(values) => values.iter().any(|value| has_named(value, name)),
+        _ => false,
     }
 }
 

@@ -73,6 +73,9 @@ pub struct Desk {
     pub origins: Vec<String>,
 }
 
+/// From how many bytes on it pays that Envoy hashes a body, which costs it some 15 µs besides (docs/performance.md).
+const HASHED_BY_ENVOY: u64 = 16_384;
+
 /// A document as it was read.
 #[derive(Debug, Clone)]
 pub struct Written {
@@ -119,6 +122,8 @@ impl Written {
             Some(relay) => Some(config.stream_relay.unwrap_or_else(|| relay.to_owned())),
             None => None,
         };
+        config.envoy_hashes_from_bytes =
+            (role == Role::Gateway && base.hashes()).then(|| config.envoy_hashes_from_bytes.unwrap_or(HASHED_BY_ENVOY));
         let polled = config.catalogue.as_mut().filter(|catalogue| catalogue.refresh_seconds != 0);
         if let (Some(catalogue), Some(polls)) = (polled, base.polls()) {
             catalogue.cluster.get_or_insert_with(|| polls.to_owned());

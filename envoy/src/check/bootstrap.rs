@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::routes::Clusters;
 use super::values::visit_objects;
 use super::{
-    At, Fault, File, Options, ca, callers, cluster, connections, did_you_mean, keepalive, mistakes, regions, routes,
-    source_filters,
+    At, Fault, File, Options, ca, callers, cluster, connections, did_you_mean, hashing, keepalive, mistakes, regions,
+    routes, source_filters,
 };
 use crate::base::role_of;
 use crate::bootstrap::is_relay;
@@ -278,6 +278,7 @@ fn serves(
     if let Some(relay) = &config.stream_relay {
         missing(all, relay, "`stream_relay` names", found);
     }
+    hashing::filters(at, bootstrap, config, found);
     for (key, polls) in config.poll_clusters() {
         missing(all, polls, &format!("`{key}` names"), found);
     }

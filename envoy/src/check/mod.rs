@@ -9,6 +9,7 @@ mod callers;
 mod cluster;
 mod connections;
 mod document;
+mod hashing;
 mod health;
 mod istio;
 mod keepalive;

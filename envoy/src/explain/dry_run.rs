@@ -13,7 +13,8 @@ use filter_core::credentials::id::CredentialId;
 use filter_core::credentials::source::{CredentialSources, DEFAULT};
 use filter_core::credentials::store::{CredentialStatus, CredentialStore};
 use filter_core::credentials::{Credentials, Keys};
-use filter_core::envoy_names::{CLUSTER_HEADER, HANDOFF_PROPERTY};
+use filter_core::encoding::hex;
+use filter_core::envoy_names::{BODY_SHA256_HEADER, CLUSTER_HEADER, HANDOFF_PROPERTY};
 use filter_core::exchange::Exchange;
 use filter_core::headers::Headers;
 use filter_core::limits::Worker;
@@ -23,6 +24,7 @@ use filter_core::reply::{Answer, Refusal, Reply};
 use filter_core::route::{RouteClass, Subject as Call};
 use filter_core::shared::Shared;
 use filter_core::step::{Context, Forward, RequestEvent, RequestStep};
+use sha2::{Digest as _, Sha256};
 
 use super::handoff::Handoff;
 use super::reasons::{self, Verdict};
@@ -212,7 +214,7 @@ impl<'a> DryRun<'a> {
         let mut exchange = Exchange::new("explained".to_owned());
         let step = self.step(&mut exchange, &headers, &request.body, end_of_stream);
         let outcome = match step {
-            RequestStep::Forward(forward) => match ForwardedCall::read(forward) {
+            RequestStep::Forward(forward) => match ForwardedCall::read(forward, &request.body) {
                 Some(call) => Outcome::Forwarded(Box::new(call)),
                 None => Outcome::Refused(not_passed("the handoff cannot be read")),
             },
@@ -380,7 +382,7 @@ impl DryRun<'_> {
 
 impl ForwardedCall {
     /// `None` if the forward lacks the cluster or a readable handoff.
-    fn read(Forward { headers, states, relayed }: Forward) -> Option<Self> {
+    fn read(Forward { mut headers, states, relayed }: Forward, body: &[u8]) -> Option<Self> {
         let state = match &relayed {
             Some(relayed) => relayed.handoff.clone(),
             None => states.into_iter().find(|(name, _)| *name == HANDOFF_PROPERTY).map(|(_, state)| state)?,
@@ -390,7 +392,13 @@ impl ForwardedCall {
             Some(relayed) => (Some(named), relayed.cluster),
             None => (None, named),
         };
-        Some(Self { handoff: serde_json::from_slice(&state).ok()?, headers, state, relay, cluster })
+        let mut handoff: Handoff = serde_json::from_slice(&state).ok()?;
+        if handoff.envoy_hashes {
+            let hash = hex(&Sha256::digest(body));
+            headers.push(BODY_SHA256_HEADER, hash.as_str());
+            handoff.body_sha256 = Some(hash);
+        }
+        Some(Self { headers, state, handoff, relay, cluster })
     }
 }
 

@@ -20,6 +20,8 @@ pub(super) struct Handoff {
     pub(super) retention: Option<Admitted>,
     pub(super) operation: Operation,
     pub(super) labels: Vec<String>,
-    /// In hexadecimal; absent if the call is not signed.
+    /// In hexadecimal; absent if the call is not signed, or if Envoy hashes its body.
     pub(super) body_sha256: Option<String>,
+    #[serde(default)]
+    pub(super) envoy_hashes: bool,
 }

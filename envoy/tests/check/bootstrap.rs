@@ -4,7 +4,7 @@ use bedrock_gateway::platform::Platform;
 
 use super::{Dir, Mistake, POLICY, faults, planted, shipped};
 
-const BOOTSTRAP: [Mistake; 44] = [
+const BOOTSTRAP: [Mistake; 45] = [
     (
         "failure_policy: FAIL_RELOAD",
         "failure_policy: FAIL_OPEN",
@@ -159,6 +159,12 @@ const BOOTSTRAP: [Mistake; 44] = [
         "- name: another",
         "standalone.yaml:",
         "listeners[0].filter_chains[0].filters: no filter bedrock.connections: one client can take all connections",
+    ),
+    (
+        "- name: bedrock.hash",
+        "- name: another",
+        "standalone.yaml:",
+        "http_filters: no filter bedrock.hash after the gateway's: calls with bodies of `envoy_hashes_from_bytes` and more would",
     ),
     (
         "\\\"per_client\\\": 500",

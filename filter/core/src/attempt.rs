@@ -11,7 +11,7 @@ use crate::clock;
 use crate::config::{RegionOrder, RetentionMode};
 use crate::credentials::id::CredentialId;
 use crate::credentials::store::CredentialStatus;
-use crate::envoy_names::ATTEMPT_PROPERTY;
+use crate::envoy_names::{ATTEMPT_PROPERTY, HANDOFF_PROPERTY};
 use crate::handoff::{Handoff, sign, to_json};
 use crate::headers::Headers;
 use crate::latency::Latency;
@@ -91,10 +91,11 @@ impl Attempt {
         context: Context<'_>,
     ) -> Result<RequestStep, Refusal> {
         let handoff = input.handoff.ok_or(Refusal::NotPassed("no handoff in filter state"))?;
-        let handoff: Handoff =
+        let mut handoff: Handoff =
             serde_json::from_slice(handoff).map_err(|_| Refusal::NotPassed("unreadable handoff in filter state"))?;
         let class =
             context.policy.class(&handoff.class).ok_or(Refusal::NotPassed("a route class that it does not know"))?;
+        let hashed = handoff.take_hash(headers)?;
         // Envoy's clusters should hold only the class's endpoints. A class without the internet must not depend on that.
         let foreign = |kind, label: &[u8]| Refusal::ForeignEndpoint {
             kind,
@@ -137,14 +138,18 @@ impl Attempt {
         let AttemptFacts { resigned, refused_on_demand, .. } = previous;
         let retention = retention.map(|mode| mode.as_str().to_owned());
         let facts = AttemptFacts { tried, resigned, refused_on_demand, retention, ..facts };
-        let state = to_json(&facts);
+        let mut states = vec![(ATTEMPT_PROPERTY, to_json(&facts))];
+        if hashed {
+            // The next attempt gets the headers that this one leaves, without the hash.
+            states.push((HANDOFF_PROPERTY, to_json(&handoff)));
+        }
         let mut sent = Sent { region: region.name().clone(), handoff, generation, facts, trial: false, timed: None };
         // A body that still streams may never end, so a call with one is not a trial.
         let complete = sent.handoff.body_sha256.is_some() || sent.handoff.content_length == Some(0);
         sent.timed = (class.region_order() == RegionOrder::Fastest && complete).then_some(context.now);
         sent.trial = complete && sent.breaker(context).is_some_and(|breaker| breaker.begin_trial());
         self.sent = Some(sent);
-        Ok(RequestStep::Forward(Forward { headers, states: vec![(ATTEMPT_PROPERTY, state)], relayed: None }))
+        Ok(RequestStep::Forward(Forward { headers, states, relayed: None }))
     }
 
     /// Waits for credentials, as long as the policy allows.

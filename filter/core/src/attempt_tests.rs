@@ -2,7 +2,7 @@ use super::*;
 use crate::credentials::{Credentials, Secret};
 use crate::shared::tests::Memory;
 use crate::testing::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn refuses_calls_without_a_valid_handoff() {
@@ -28,6 +28,40 @@ fn refuses_calls_without_a_valid_handoff() {
         assert_eq!((reply.0, reply.1), (503, "ServiceUnavailableException"));
         assert!(reply.2.contains(message), "{message}: {}", reply.2);
     }
+}
+
+#[test]
+fn envoys_hash_is_signed_and_kept() {
+    let (policy, keys) = (policy("signer", "sigv4"), keys());
+    let handoff = |hash: &Value| {
+        let mut handoff = json!({"class": "any", "operation": "Converse", "labels": ["x"]});
+        handoff.as_object_mut().unwrap().extend(hash.as_object().unwrap().clone());
+        handoff.to_string().into_bytes()
+    };
+    let east = Some(b"us-east-1".as_slice());
+    let sent = |headers: &Headers, handoff: &[u8]| attempt(headers, Some(handoff), east, context(&policy, Some(&keys)));
+    let mut passed = converse(&[]);
+    passed.set("x-amz-content-sha256", EMPTY_SHA256);
+    let hashed_here = forwarded(sent(&converse(&[]), &handoff(&json!({"body_sha256": EMPTY_SHA256}))));
+    let hashed_by_envoy = forwarded(sent(&passed, &handoff(&json!({"envoy_hashes": true}))));
+    assert_eq!(hashed_by_envoy.headers, hashed_here.headers, "the hash itself does not cross");
+
+    // The next attempt finds no header, and takes the hash from the handoff.
+    let [_, (HANDOFF_PROPERTY, kept)] = hashed_by_envoy.states.as_slice() else { panic!("{hashed_by_envoy:?}") };
+    let again = forwarded(sent(&hashed_by_envoy.headers, kept));
+    assert_eq!((&again.headers, again.states.len()), (&hashed_here.headers, 1));
+
+    let upper = EMPTY_SHA256.to_uppercase();
+    for wrong in ["", "UNSIGNED-PAYLOAD", &EMPTY_SHA256[1..], &upper] {
+        passed.set("x-amz-content-sha256", wrong);
+        let (status, error, message) = refused(sent(&passed, &handoff(&json!({"envoy_hashes": true}))));
+        assert_eq!((status, error), (503, "ServiceUnavailableException"), "{wrong}");
+        assert!(message.contains("`bedrock.hash` has left no hash"), "{message}");
+    }
+    // A header that the gateway role did not ask for is not taken.
+    passed.set("x-amz-content-sha256", EMPTY_SHA256);
+    let (_, _, message) = refused(sent(&passed, &handoff(&json!({}))));
+    assert!(message.contains("no body hash"), "{message}");
 }
 
 #[test]

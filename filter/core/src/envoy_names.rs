@@ -6,6 +6,10 @@ pub const CLUSTER_HEADER: &str = "x-bedrock-gateway-cluster";
 pub const CLASS_HEADER: &str = "x-bedrock-gateway-class";
 /// The header that carries the exchange's id to the relay. Clients cannot set it.
 pub const RELAY_HEADER: &str = "x-bedrock-gateway-relay";
+/// The header that asks Envoy's filter `bedrock.hash` for the body's SHA-256. Clients cannot set it, and the signer drops it.
+pub const HASH_HEADER: &str = "x-bedrock-gateway-hash";
+/// The header in which that filter leaves it, in hexadecimal.
+pub const BODY_SHA256_HEADER: &str = "x-amz-content-sha256";
 /// The header that names the hidden headers of a call for credentials. The filter in the source's cluster removes it.
 pub const CALL_HEADER: &str = "x-bedrock-gateway-call";
 /// The response header by which the signer asks Envoy for another attempt (`retriable_headers`). Clients do not see it.

@@ -27,7 +27,7 @@ use crate::headers::Headers;
 use crate::intent::{IntentError, IntentState, mode_fact};
 use crate::inventory::{Member, Names};
 use crate::operation::{CallError, Operation};
-use crate::pending::{PendingCall, PreparedCall, Route, content_length, recognise, resolve, unknown_path};
+use crate::pending::{Hashing, PendingCall, PreparedCall, Route, content_length, recognise, resolve, unknown_path};
 use crate::pins::{self, Pins};
 use crate::policy::{Policy, Viewer};
 use crate::reply::{Answer, Refusal, Reply, is_grpc, names_other_charset};
@@ -45,7 +45,7 @@ use audit::notice::Intent;
 use held::Edit;
 use judge::Asked;
 use resolving::Resolution;
-use sha2::{Digest, Sha256};
+use sha2::Digest as _;
 use std::time::{Duration, SystemTime};
 
 /// Bodies longer than this multiple of the limit get a reset, not a 413.
@@ -101,12 +101,7 @@ enum State {
     /// Held until it is known what its model runs. The body is read when the call begins again.
     Resolving { waiting: Box<resolving::Waiting>, length: u64 },
     /// Headers held, body being read.
-    Reading {
-        pending: Box<PendingCall>,
-        /// If a signature needs it.
-        hasher: Option<Sha256>,
-        length: u64,
-    },
+    Reading { pending: Box<PendingCall>, hashing: Hashing, length: u64 },
     /// Body complete, and about to be edited.
     Editing { pending: Box<PendingCall>, places: Places },
     /// Complete, but for credentials or its intent.
@@ -163,6 +158,9 @@ impl Exchange {
                 self.count(length, context.policy).and_then(|()| self.pass(end_of_stream))
             }
             RequestEvent::WholeBody { body } => self.edit_body(body, context),
+            RequestEvent::Trailers if matches!(self.state, State::Reading { hashing: Hashing::Envoys, .. }) => {
+                Err(Refusal::Trailers)
+            }
             RequestEvent::Trailers => self.request_body(&[], true, context),
             RequestEvent::Tick => self.tick(context),
         };
@@ -328,7 +326,10 @@ impl Exchange {
         {
             return Err(Refusal::Charset);
         }
-        self.state = State::Reading { pending: Box::new(pending), hasher: signs.then(Sha256::new), length: 0 };
+        // What is put into the buffer later, or read from it again, is hashed here.
+        let announced = announced.filter(|_| !edits && !self.lambda && !waited);
+        let hashing = Hashing::of(policy, announced);
+        self.state = State::Reading { pending: Box::new(pending), hashing, length: 0 };
         if end_of_stream { self.request_body(&[], true, context) } else { Ok(RequestStep::AwaitBody) }
     }
 
@@ -340,10 +341,10 @@ impl Exchange {
     ) -> Result<RequestStep, Refusal> {
         self.count(chunk.len(), context.policy)?;
         match std::mem::take(&mut self.state) {
-            State::Reading { mut pending, mut hasher, length } => {
+            State::Reading { mut pending, mut hashing, length } => {
                 let edits = context.policy.request_metadata.edits_body(pending.call.operation);
                 // A body that is edited is hashed afterwards.
-                if let Some(hasher) = hasher.as_mut().filter(|_| !edits) {
+                if let (Hashing::Here(hasher), false) = (&mut hashing, edits) {
                     hasher.update(chunk);
                 }
                 if let Some(body) = &mut self.body {
@@ -365,9 +366,9 @@ impl Exchange {
                         self.state = State::Editing { pending, places };
                         return Ok(RequestStep::EditBody);
                     }
-                    return self.forward(pending.with_body(hasher, length), context.now, context);
+                    return self.forward(pending.with_body(hashing, length), context.now, context);
                 }
-                self.state = State::Reading { pending, hasher, length };
+                self.state = State::Reading { pending, hashing, length };
                 Ok(RequestStep::AwaitBody)
             }
             state @ (State::Waiting { .. } | State::Forwarded { .. }) => {
@@ -390,8 +391,11 @@ impl Exchange {
             _ => return Err(Refusal::NotConfigured),
         };
         context.policy.request_metadata.write_body(places, self.metadata_values(), body)?;
-        let hasher = (context.policy.auth != Auth::Bearer).then(|| Sha256::new().chain_update(&body));
-        self.forward(pending.with_body(hasher, body.len() as u64), context.now, context)
+        let mut hashing = Hashing::of(context.policy, None);
+        if let Hashing::Here(hasher) = &mut hashing {
+            hasher.update(&body);
+        }
+        self.forward(pending.with_body(hashing, body.len() as u64), context.now, context)
     }
 
     fn viewer(&self, now: SystemTime) -> Viewer<'_> {

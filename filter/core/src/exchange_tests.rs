@@ -1,7 +1,7 @@
 use super::*;
 use crate::breaker::Breaker;
 use crate::credentials::{Credentials, Secret};
-use crate::envoy_names::{ATTEMPT_PROPERTY, CLASS_PROPERTY, CLUSTER_HEADER};
+use crate::envoy_names::{ATTEMPT_PROPERTY, CLASS_PROPERTY, CLUSTER_HEADER, HASH_HEADER};
 use crate::handoff::Handoff;
 use crate::principal::PrincipalError;
 use crate::testing::*;
@@ -109,6 +109,51 @@ fn a_get_goes_at_once_with_the_empty_hash() {
     assert_eq!(forward.headers.get_str(":path"), Some("/foundation-models?byInferenceType=y&byProvider=x"));
     let handoff: Handoff = serde_json::from_slice(&forward.states[0].1).unwrap();
     assert_eq!((handoff.body_sha256.as_deref(), handoff.content_length), (Some(EMPTY_SHA256), None));
+}
+
+fn client_of_envoys_hashes(auth: &str, credentials: Credentials) -> Client {
+    let mut document = document("gateway", auth);
+    document["envoy_hashes_from_bytes"] = json!(10);
+    Client::of(Policy::parse(document.to_string().as_bytes(), None).unwrap(), Some(credentials))
+}
+
+#[test]
+fn envoy_hashes_long_bodies() {
+    let body = br#"{"messages":[]}"#;
+    let hash = crate::encoding::hex(&sha2::Sha256::digest(body));
+    let here = Some(hash.as_str());
+    for (length, known) in [(Some("15"), None), (Some("10"), None), (Some("9"), here), (None, here)] {
+        let mut client = client_of_envoys_hashes("sigv4", keys());
+        let length: Vec<_> = length.map(|length| ("content-length", length)).into_iter().collect();
+        assert_eq!(client.headers(&converse(&length), false), RequestStep::AwaitBody);
+        let forward = forwarded(client.body(body, true));
+        let handoff: Handoff = serde_json::from_slice(&forward.states[0].1).unwrap();
+        assert_eq!((handoff.body_sha256.as_deref(), handoff.envoy_hashes), (known, known.is_none()), "{length:?}");
+        assert_eq!(forward.headers.get_str(HASH_HEADER), known.is_none().then_some("sha256"), "{length:?}");
+        assert_eq!(forward.headers.get("x-amz-content-sha256"), None, "the client's does not cross");
+    }
+    // Nobody hashes what is not signed.
+    let key = Credentials::ApiKey(Secret::new("ABSKexample"));
+    let mut client = client_of_envoys_hashes("bearer", key);
+    let forward = forwarded(client.headers(&invoke(&[("content-length", "20")]), false));
+    assert_eq!(forward.headers.get(HASH_HEADER), None);
+}
+
+#[test]
+fn trailers_after_a_long_body_are_refused() {
+    for (length, refuses) in [("15", true), ("9", false)] {
+        let mut client = client_of_envoys_hashes("sigv4", keys());
+        assert_eq!(client.headers(&converse(&[("content-length", length)]), false), RequestStep::AwaitBody);
+        assert_eq!(client.body(br#"{"a":0}"#, false), RequestStep::AwaitBody);
+        let step = client.request(RequestEvent::Trailers);
+        if refuses {
+            let (status, error, message) = refused(step);
+            assert_eq!((status, error), (400, "ValidationException"));
+            assert!(message.contains("trailers"), "{message}");
+        } else {
+            forwarded(step);
+        }
+    }
 }
 
 #[test]

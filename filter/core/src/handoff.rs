@@ -5,7 +5,7 @@ use crate::catalogue::{age, choice};
 use crate::clock;
 use crate::credentials::session_name::SessionName;
 use crate::credentials::{Credentials, Session};
-use crate::envoy_names::HANDOFF_PROPERTY;
+use crate::envoy_names::{BODY_SHA256_HEADER, HANDOFF_PROPERTY, HASH_HEADER};
 use crate::headers::{Headers, Repeated};
 use crate::names::RegionName;
 use crate::operation::{Operation, Service};
@@ -42,9 +42,12 @@ pub struct Handoff {
     pub(crate) labels: Vec<String>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) query: String,
-    /// SHA-256 of the body in hexadecimal; absent if no signature needs it.
+    /// SHA-256 of the body in hexadecimal; absent if no signature needs it, or if Envoy's filter is asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) body_sha256: Option<String>,
+    /// Whether Envoy's filter is asked for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) envoy_hashes: bool,
     /// Length of the body in bytes, if it is known before the request leaves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) content_length: Option<u64>,
@@ -68,6 +71,17 @@ impl Handoff {
     /// The model, as the policy means it.
     pub(crate) fn model(&self) -> Option<&str> {
         self.operation.names_model().then(|| self.labels.first().map(String::as_str)).flatten()
+    }
+
+    /// Takes the body's hash that Envoy's filter was asked for. Returns whether that was missing so far.
+    pub(crate) fn take_hash(&mut self, headers: &Headers) -> Result<bool, Refusal> {
+        if !self.envoy_hashes || self.body_sha256.is_some() {
+            return Ok(false);
+        }
+        let is_hash = |hash: &&str| hash.len() == 64 && hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let hash = headers.get_only(BODY_SHA256_HEADER)?.and_then(|hash| std::str::from_utf8(hash).ok());
+        self.body_sha256 = Some(hash.filter(is_hash).ok_or(Refusal::NotHashed)?.to_owned());
+        Ok(true)
     }
 
     /// Whether the rules let the call go by a profile.
@@ -136,6 +150,9 @@ pub(crate) fn hand_over(handoff: &Handoff, mut headers: Headers) -> Forward {
     headers.push(":authority", operation.service().name());
     if let Some(length) = content_length {
         headers.push("content-length", length.to_string());
+    }
+    if handoff.envoy_hashes {
+        headers.push(HASH_HEADER, "sha256");
     }
     Forward { headers, states: vec![(HANDOFF_PROPERTY, to_json(handoff))], relayed: None }
 }

@@ -2,7 +2,7 @@
 
 use crate::breaker::Breaker;
 use crate::catalogue::{age, choice};
-use crate::config::{RegionOrder, Role};
+use crate::config::{Auth, RegionOrder, Role};
 use crate::credentials::Credentials;
 use crate::credentials::id::CredentialId;
 use crate::encoding::hex;
@@ -37,6 +37,29 @@ pub(crate) struct PendingCall {
     pub(crate) pins: Pins,
 }
 
+/// Who hashes a body for the signature.
+#[derive(Debug)]
+pub(crate) enum Hashing {
+    /// No signature needs it.
+    Unneeded,
+    /// The module, as it reads the body.
+    Here(Sha256),
+    /// Envoy's filter `bedrock.hash`, when the call leaves.
+    Envoys,
+}
+
+impl Hashing {
+    /// A call's. Its length is known if the client announces it.
+    pub(crate) fn of(policy: &Policy, length: Option<u64>) -> Self {
+        let by_envoy = policy.envoy_hashes_from.is_some_and(|from| length.is_some_and(|length| length >= from));
+        match policy.auth {
+            Auth::Bearer => Self::Unneeded,
+            Auth::Sigv4 if by_envoy => Self::Envoys,
+            Auth::Sigv4 => Self::Here(Sha256::new()),
+        }
+    }
+}
+
 /// A call that is complete, but for credentials.
 #[derive(Debug)]
 pub(crate) struct PreparedCall {
@@ -46,8 +69,9 @@ pub(crate) struct PreparedCall {
     scope: RegionScope,
     /// Ids of the projects that it names, without the default one.
     projects: Vec<String>,
-    /// In hexadecimal; absent if no signature needs it.
+    /// In hexadecimal; absent if no signature needs it, or if Envoy hashes the body.
     body_sha256: Option<String>,
+    envoy_hashes: bool,
     /// In bytes; absent if it is not known.
     content_length: Option<u64>,
 }
@@ -236,9 +260,13 @@ fn no_path(class: &str) -> Refusal {
 // === impl PendingCall ===
 
 impl PendingCall {
-    /// The call with a body that was read as it arrived, and hashed if a signature needs it.
-    pub(crate) fn with_body(self, hasher: Option<Sha256>, length: u64) -> PreparedCall {
-        self.prepared(hasher.map(|hasher| hex(&hasher.finalize())), Some(length))
+    /// The call with a body that was read as it arrived.
+    pub(crate) fn with_body(self, hashing: Hashing, length: u64) -> PreparedCall {
+        match hashing {
+            Hashing::Unneeded => self.prepared(None, Some(length)),
+            Hashing::Here(hasher) => self.prepared(Some(hex(&hasher.finalize())), Some(length)),
+            Hashing::Envoys => PreparedCall { envoy_hashes: true, ..self.prepared(None, Some(length)) },
+        }
     }
 
     /// Takes what its body names. Returns the models among it.
@@ -276,7 +304,7 @@ impl PendingCall {
         let (scope, projects) = (pins.scope(&call), pins.into_projects());
         // A request that has no body by its method announces none.
         let content_length = content_length.filter(|length| *length > 0 || call.operation.method() == Method::Post);
-        PreparedCall { call, headers, route, scope, projects, body_sha256, content_length }
+        PreparedCall { call, headers, route, scope, projects, body_sha256, envoy_hashes: false, content_length }
     }
 }
 
@@ -297,7 +325,7 @@ impl PreparedCall {
         credentials: &Credentials,
         context: Context<'_>,
     ) -> Result<Forward, Refusal> {
-        let Self { call, headers, route, scope, projects, body_sha256, content_length } = self;
+        let Self { call, headers, route, scope, projects, body_sha256, envoy_hashes, content_length } = self;
         let Destination { cluster, only_region, retention } = route.destination(&call, (&scope, &projects), context)?;
         let (Call { operation, labels, query }, Route { class, credentials: id, .. }) = (call, route);
         let relay = context.policy.stream_relay.as_deref().filter(|_| operation.streams());
@@ -310,6 +338,7 @@ impl PreparedCall {
             labels,
             query,
             body_sha256,
+            envoy_hashes,
             content_length,
             relayed,
             profiles,

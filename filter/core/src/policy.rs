@@ -55,6 +55,8 @@ pub struct Policy {
     pub rules: Rules,
     /// The cluster that streams are sent through.
     pub stream_relay: Option<String>,
+    /// From how many bytes on Envoy's own filter hashes bodies.
+    pub(crate) envoy_hashes_from: Option<u64>,
     /// Longest request body in bytes.
     pub max_body_bytes: u64,
     /// The groups of operations that are carried besides the others.
@@ -352,6 +354,7 @@ impl Policy {
             groups: config.groups.clone(),
             access: Access::compile(config)?,
             stream_relay: config.stream_relay.clone(),
+            envoy_hashes_from: config.envoy_hashes_from_bytes,
             max_body_bytes: config.max_body_bytes,
             optional_operations: optional_operations(config)?,
             budgets: Budgets::compile(&config.buffers, config.max_body_bytes)?,
@@ -386,6 +389,7 @@ impl Policy {
         };
         policy.check_own_region()?;
         policy.check_stream_relay()?;
+        policy.check_hashing()?;
         policy.check_aliases()?;
         policy.check_profiles_are_allowed(config)?;
         policy.check_profiles_are_everywhere()?;
@@ -535,6 +539,14 @@ impl Policy {
         check_own_cluster("stream_relay", name)?;
         if self.role == Role::Combined {
             return Err(at("stream_relay", "role `combined` signs by itself and has no relay: leave the key out"));
+        }
+        Ok(())
+    }
+
+    fn check_hashing(&self) -> Result<(), ConfigError> {
+        if self.role == Role::Combined && self.envoy_hashes_from.is_some() {
+            let problem = "role `combined` signs before another filter could hash the body: leave the key out";
+            return Err(at("envoy_hashes_from_bytes", problem));
         }
         Ok(())
     }

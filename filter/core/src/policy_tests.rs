@@ -180,6 +180,10 @@ fn combined_must_know_its_region() {
     relay["stream_relay"] = json!("bedrock-streams");
     let error = load(&relay).unwrap_err();
     assert!(error.key == "stream_relay" && error.problem.contains("role `combined` signs by itself"), "{error}");
+    let mut hashed = document.clone();
+    hashed["envoy_hashes_from_bytes"] = json!(1);
+    let error = load(&hashed).unwrap_err();
+    assert!(error.key == "envoy_hashes_from_bytes" && error.problem.contains("role `combined` signs"), "{error}");
     let mut polls = document.clone();
     polls["catalogue"] = json!({"cluster": "polls"});
     let error = load(&polls).unwrap_err();

@@ -51,6 +51,7 @@ impl PollCall {
             labels: labels.to_vec(),
             query: query.to_owned(),
             body_sha256: Some(EMPTY_SHA256.to_owned()),
+            envoy_hashes: false,
             content_length: None,
             relayed: None,
             profiles: None,

@@ -75,6 +75,11 @@ pub enum Refusal {
         "The content type names another charset than UTF-8, which JSON has (RFC 8259, section 8.1): send it without."
     )]
     Charset,
+    /// Trailers follow a body that Envoy was to hash: its filter hashes at the end of a body alone.
+    #[error(
+        "The request body has trailers, which Bedrock does not accept after a body of this length: send it without."
+    )]
+    Trailers,
     /// The call is gRPC's.
     #[error("The content type is gRPC's, which Bedrock does not accept: send application/json.")]
     Grpc,
@@ -276,6 +281,11 @@ pub enum Refusal {
     /// A call reached the signer without the gateway role.
     #[error("The gateway's signer got a call that its gateway role did not pass ({0}). Nothing was sent.")]
     NotPassed(&'static str),
+    /// Envoy's filter was asked for the body's hash, and has left none.
+    #[error(
+        "Envoy's filter `bedrock.hash` has left no hash of the body: the Envoy configuration lacks it, or `envoy_hashes_from_bytes` has to go. Nothing was sent."
+    )]
+    NotHashed,
     /// A call reached the relay that no gateway role of its VM sent.
     #[error(
         "The gateway's relay got a call that no gateway role in its VM sent: both need the same `vm_config`, and the relay an internal listener. Nothing was sent."
@@ -375,6 +385,7 @@ impl Refusal {
             | Self::HeaderValue(_)
             | Self::EncodedBody
             | Self::Charset
+            | Self::Trailers
             | Self::RequestLine(_) => (400, "ValidationException"),
             Self::Grpc => (415, "ValidationException"),
             Self::BodyTooLong { .. } => (413, "ValidationException"),
@@ -404,6 +415,7 @@ impl Refusal {
             | Self::ExpiredCredentials
             | Self::NotConfigured
             | Self::NotPassed(_)
+            | Self::NotHashed
             | Self::NotRelayed
             | Self::ForeignCall
             | Self::ForeignEndpoint { .. }

@@ -11,7 +11,7 @@ use crate::limits::Worker;
 use crate::policy::Policy;
 use crate::shared::tests::Memory;
 use crate::step::{Context, Forward, RequestEvent, RequestStep, ResponseEvent, ResponseStep};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::SystemTime;
 
 pub(crate) const NOW: SystemTime = SystemTime::UNIX_EPOCH;
@@ -21,8 +21,13 @@ pub(crate) const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e46
 pub(crate) const ID: &str = "5d9f8e1c-2222-4333-8444-555566667777";
 
 pub(crate) fn policy(role: &str, auth: &str) -> Policy {
+    Policy::parse(document(role, auth).to_string().as_bytes(), None).unwrap()
+}
+
+/// The document of [`policy`].
+pub(crate) fn document(role: &str, auth: &str) -> Value {
     let regions = if role == "combined" { json!(["us-east-1"]) } else { json!(["us-east-1", "us-west-2"]) };
-    let document = json!({
+    json!({
         "role": role,
         "auth": auth,
         "regions": {"us-east-1": {}, "us-west-2": {}},
@@ -35,8 +40,7 @@ pub(crate) fn policy(role: &str, auth: &str) -> Policy {
             {"name": "any", "operations": ["Converse", "InvokeModel", "ListFoundationModels"], "regions": regions,
              "paths": ["dx", "vpn", "internet"]}
         ]
-    });
-    Policy::parse(document.to_string().as_bytes(), None).unwrap()
+    })
 }
 
 pub(crate) fn keys() -> Credentials {

@@ -22,6 +22,7 @@ mod failover;
 mod fastest;
 mod federation;
 mod harness;
+mod hashing;
 mod hostile;
 mod ids;
 mod intents;
