@@ -96,7 +96,9 @@ pub(crate) fn module_build(mut cargo: Command, place: &Place) -> Result<Command,
         (place.cargo_home.clone(), "/cargo".to_owned()),
         (sysroot.join("lib/rustlib/src/rust"), format!("/rustc/{commit}")),
     ];
-    let flags = names.map(|(folder, name)| format!("--remap-path-prefix={}={name}", folder.display()));
+    let names = names.iter().map(|(folder, name)| format!("--remap-path-prefix={}={name}", folder.display()));
+    // SHA-256 takes a tenth less time with vectors of 128 bits, which Envoy's V8 has.
+    let flags: Vec<String> = names.chain(["-Ctarget-feature=+simd128".to_owned()]).collect();
     cargo.args(["build", "--locked", "--profile", "module", "--target", WASM_TARGET, "--package", "bedrock-filter"]);
     cargo.current_dir(&place.root).env("CARGO_TARGET_DIR", &place.target).env("CARGO_HOME", &place.cargo_home);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
