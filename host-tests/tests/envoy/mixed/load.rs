@@ -1,21 +1,20 @@
 //! The calls, and what is wrong with their answers.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bedrock_load::MODEL;
-use bedrock_load::frames::{Frames, StreamEnd};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 
+use super::judge::{Answer, Asked, judge};
 use super::report::{Report, busy};
 use super::{CHANGING, FORBIDDEN};
 
@@ -23,6 +22,9 @@ use super::{CHANGING, FORBIDDEN};
 const BUSY: f64 = 0.7;
 /// Calls that run at once, at most: a gateway that hangs must not fill the memory.
 const AT_ONCE: usize = 2000;
+/// The clients' addresses. The gateway closes connections of a client that has 500 (`bedrock.connections` in `envoy/base.yaml`), and
+/// as many calls wait as may run at once while a region stalls.
+const ADDRESSES: u8 = 8;
 const NO_END: Duration = Duration::from_secs(60);
 
 /// What answers depend on, besides the call.
@@ -87,7 +89,7 @@ impl Kind {
         }
     }
 
-    fn streams(self) -> bool {
+    pub(super) fn streams(self) -> bool {
         matches!(self, Kind::Stream | Kind::SlowStream | Kind::InvokeStream)
     }
 
@@ -119,23 +121,13 @@ impl Kind {
 }
 
 /// The words of a call that counts tokens.
-fn words(nth: u64) -> usize {
+pub(super) fn words(nth: u64) -> usize {
     (nth % 997) as usize + 1
 }
 
 /// The word by which an answer is known.
-fn nonce(nth: u64) -> String {
+pub(super) fn nonce(nth: u64) -> String {
     format!("nonce-{nth:012x}")
-}
-
-/// An answer as the client got it.
-#[derive(Debug, Default)]
-pub(super) struct Answer {
-    status: u16,
-    error: String,
-    body: Vec<u8>,
-    /// Why it broke off.
-    broken: Option<String>,
 }
 
 /// Makes calls until the end, at most so many a second.
@@ -147,7 +139,7 @@ pub(super) fn run(
     report: Arc<Mutex<Report>>,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let client = Arc::new(Client { gateway, tokens, idle: Mutex::default() });
+    let client = Arc::new(Client { gateway, tokens, idle: Mutex::default(), connected: AtomicU8::new(0) });
     runtime.block_on(async {
         let (mut nth, mut rate, mut looked, mut before) = (0_u64, most.min(100.0), Instant::now(), busy());
         let (mut due, mut tasks) = (Instant::now(), tokio::task::JoinSet::new());
@@ -163,6 +155,7 @@ pub(super) fn run(
             due = Instant::now().max(due + Duration::from_secs_f64(1.0 / rate));
             while tasks.try_join_next().is_some() {}
             if tasks.len() >= AT_ONCE {
+                report.lock().unwrap().skipped += 1;
                 continue;
             }
             nth += 1;
@@ -177,6 +170,8 @@ struct Client {
     gateway: SocketAddr,
     tokens: [String; 2],
     idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
+    /// How many connections were made, of the last 256.
+    connected: AtomicU8,
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -199,7 +194,7 @@ impl Client {
             let cut = expected.cuts.iter().rev().take(4).any(|cut| *cut >= start && *cut <= Instant::now());
             (refuses.filter(|_| expected.changes == changes), cut)
         };
-        let verdict = judge(kind, nth, caller, refuses, cut, &answer);
+        let verdict = judge(Asked { kind, nth, caller, refuses, cut }, &answer);
         report.lock().unwrap().add(kind, start.elapsed(), verdict, || {
             let body = String::from_utf8_lossy(&answer.body);
             let body: String = body.chars().take(300).collect();
@@ -251,85 +246,13 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Failure> {
-        let stream = TcpStream::connect(self.gateway).await?;
+        let socket = TcpSocket::new_v4()?;
+        let last = self.connected.fetch_add(1, Ordering::Relaxed) % ADDRESSES + 2;
+        socket.bind(SocketAddr::from(([127, 0, 0, last], 0)))?;
+        let stream = socket.connect(self.gateway).await?;
         stream.set_nodelay(true)?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         Ok(sender)
     }
-}
-
-/// What an answer is: its name in the report, or what is wrong. `refuses`: whether the document refuses the model that changes;
-/// `None` if it changed during the call. `cut`: connections were cut during the call.
-fn judge(
-    kind: Kind,
-    nth: u64,
-    caller: usize,
-    refuses: Option<bool>,
-    cut: bool,
-    answer: &Answer,
-) -> Result<String, &'static str> {
-    if answer.broken.is_some() {
-        // The answer had begun, so it could not be had elsewhere. A stream ends with an exception instead.
-        return if cut && answer.status == 200 && !kind.streams() && kind != Kind::Leaver {
-            Ok("200, then cut".to_owned())
-        } else {
-            Err("it broke off")
-        };
-    }
-    let said = format!("{} {}", answer.status, answer.error).trim_end().to_owned();
-    let denied = match kind {
-        Kind::Forbidden => Some(true),
-        Kind::CountTokens => Some(caller == 1),
-        Kind::Changing if caller == 1 => refuses,
-        _ => Some(false),
-    };
-    let refused = said == "403 AccessDeniedException";
-    match denied {
-        Some(true) if refused => return Ok(said),
-        Some(true) => return Err("the document refuses it"),
-        None if refused => return Ok(said),
-        _ => {}
-    }
-    if kind == Kind::Malformed {
-        return if said == "400 ValidationException" { Ok(said) } else { Err("its body is not JSON") };
-    }
-    if answer.status != 200 {
-        return Err("it could be served");
-    }
-    let text = String::from_utf8_lossy(&answer.body);
-    if kind == Kind::CountTokens {
-        let own = text == json!({ "inputTokens": words(nth) }).to_string();
-        return if own { Ok(said) } else { Err("the count is of another call") };
-    }
-    if kind == Kind::Leaver {
-        return Ok("left".to_owned());
-    }
-    let text = if kind == Kind::InvokeStream { chunks(&text) } else { text.into_owned() };
-    let all: Vec<Option<&str>> = text.split("nonce-").skip(1).map(|rest| rest.get(..12)).collect();
-    let own = nonce(nth);
-    if !all.iter().all(|found| *found == own.get(6..)) {
-        return Err("the answer is of another call");
-    }
-    if kind.streams() {
-        let mut frames = Frames::default();
-        frames.add(&answer.body);
-        return match frames.ending() {
-            StreamEnd::Complete if kind != Kind::InvokeStream && all.len() == 1 => Ok(said),
-            StreamEnd::Short("no metadata at its end") if text.contains("invocationMetrics") && all.len() == 1 => {
-                Ok(said)
-            }
-            StreamEnd::Exception(name) if cut && name == "serviceUnavailableException" => Ok(format!("200, {name}")),
-            StreamEnd::Exception(_) => Err("an exception without a cut"),
-            StreamEnd::Complete | StreamEnd::Short(_) => Err("the stream is cut off without an exception"),
-        };
-    }
-    if all.len() == 1 { Ok(said) } else { Err("the answer lacks the call's word") }
-}
-
-/// The events within the chunks of InvokeModelWithResponseStream.
-fn chunks(text: &str) -> String {
-    let parts = text.split("\"bytes\":\"").skip(1).filter_map(|rest| rest.split('"').next());
-    let decoded = parts.filter_map(|part| STANDARD.decode(part).ok());
-    decoded.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect()
 }

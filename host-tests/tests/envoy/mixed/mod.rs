@@ -2,6 +2,7 @@
 //!
 //! The rate follows the machine's CPU, which Envoy shares with the doubles and the load: 70 % of all cores.
 
+mod judge;
 mod load;
 mod report;
 
@@ -64,14 +65,16 @@ fn document(refuses: bool) -> String {
 type Fault = (&'static [usize], fn() -> PathFault, bool);
 
 /// One region or one path at a time, so that another place can serve each call.
-const FAULTS: [Fault; 7] = [
+const FAULTS: [Fault; 9] = [
     (&[0, 1], || Throttle(429, String::new()), false),
     (&[0, 2], || Refuse, true),
     (&[0, 1], || Throttle(503, String::new()), false),
     (&[0], || Reset, true),
+    (&[2, 3], || Throttle(429, String::new()), false),
     (&[0, 1], || Stall(Duration::from_secs(4), false), false),
     (&[0, 1], || Refuse, true),
     (&[0], || Stall(Duration::from_secs(4), true), false),
+    (&[1, 3], || Reset, true),
 ];
 
 /// How long things last, and how fast the calls come.

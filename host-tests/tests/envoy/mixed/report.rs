@@ -40,6 +40,8 @@ pub(super) struct Report {
     /// Calls by their kind and what became of them.
     calls: BTreeMap<(Kind, String), u64>,
     wrong: u64,
+    /// Calls that were due while as many ran as may.
+    pub(super) skipped: u64,
     /// The first ones.
     shown: Vec<String>,
     /// Of calls of 1 KB.
@@ -103,7 +105,12 @@ impl Report {
     pub(super) fn print(&self, time: Duration, expected: &Expected, keys: usize) {
         let all: u64 = self.calls.values().sum();
         let seconds = time.as_secs();
-        println!("{all} calls in {seconds} s, {} a second; {} wrong", all / seconds.max(1), self.wrong);
+        println!(
+            "{all} calls in {seconds} s, {} a second; {} wrong, {} skipped",
+            all / seconds.max(1),
+            self.wrong,
+            self.skipped
+        );
         for ((kind, end), count) in &self.calls {
             println!("  {kind:?}: {end}: {count}");
         }
