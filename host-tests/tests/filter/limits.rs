@@ -1,7 +1,8 @@
 //! Constant memory, and few host calls: what keeps the filter cheap.
 
-use crate::common::{MODEL, attempt, both_roles, call, converse, gateway};
+use crate::common::{MODEL, attempt, both_roles, call, configuration, converse, gateway, plugin, with_keys};
 use proxy_wasm_vm::{Outcome, Plugin};
+use serde_json::json;
 
 const PIECE: usize = 64 << 10;
 
@@ -60,6 +61,36 @@ fn many_exchanges_leave_nothing_behind() {
     let pages = gateway.vm().memory_pages();
     run(2000);
     assert_eq!(gateway.vm().memory_pages(), pages, "memory grew");
+}
+
+/// Both roles with 500 models after some calls, without bodies that are held: what each worker of Envoy has at rest.
+#[test]
+fn a_worker_at_rest_takes_eight_megabytes() {
+    const MODELS: usize = 500;
+    let document = |role| {
+        let mut document = configuration(role);
+        let names = || (0..MODELS).map(|number| format!("vendor.model-{number}-v1:0"));
+        let profiles = document["inference_profiles"].as_object_mut().unwrap();
+        profiles.extend(names().map(|name| (name.clone(), json!(format!("us.{name}")))));
+        let aliases = document["aliases"].as_object_mut().unwrap();
+        aliases.extend(names().enumerate().map(|(number, name)| (format!("alias-{number}"), json!(name))));
+        document
+    };
+    let vm = with_keys().start().unwrap();
+    let (gateway, signer) = (plugin(&vm, &document("gateway")), plugin(&vm, &document("signer")));
+    for number in 0..MODELS {
+        let exchange = gateway.stream();
+        let path = format!("/model/vendor.model-{number}-v1%3A0/converse");
+        exchange.request_headers(call("POST", &path, &[]), false);
+        exchange.request_body("{}", true);
+        let attempt = attempt(&signer, &exchange, "us-east-1");
+        assert_eq!(attempt.request_headers(exchange.request_map(), false), Outcome::Continue);
+        attempt.done();
+        exchange.done();
+    }
+    let pages = vm.memory_pages();
+    assert!(pages * 64 <= 8 << 10, "{} KiB", pages * 64);
+    println!("{} KiB with {MODELS} models", pages * 64);
 }
 
 #[test]
