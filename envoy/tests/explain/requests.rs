@@ -8,6 +8,7 @@ use bedrock_gateway::explain::subject::Subject;
 use filter_core::config::Config;
 use filter_core::policy::Policy;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::{CONVERSE, Dir, explain, golden, nothing, report};
 
@@ -257,4 +258,15 @@ fn a_resource_is_explained_by_its_entry() {
     let unknown = explained(json!({}));
     assert!(unknown["notes"].to_string().contains("what the resource runs is not known here"), "{unknown}");
     assert_eq!(unknown["refusal"]["status"], json!(503), "{unknown}");
+}
+
+/// Envoy's filter hashes it on the way to the signer; `explain` does so in its place.
+#[test]
+fn explains_the_signature_of_a_long_body() {
+    let body = format!(r#"{{"messages":[{{"role":"user","content":[{{"text":"{}"}}]}}]}}"#, "a".repeat(20_000));
+    let call = CONVERSE.replace("{}", &format!("'{body}'"));
+    let report = report(&[&call]);
+    let signature = report.attempts[0].signature.as_ref().unwrap();
+    let hash = filter_core::encoding::hex(&Sha256::digest(&body));
+    assert!(signature.canonical_request.ends_with(&hash), "{hash}: {}", signature.canonical_request);
 }
