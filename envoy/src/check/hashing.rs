@@ -11,7 +11,7 @@ use crate::objects;
 /// The HTTP filters of each listener: where the gateway role is, and Envoy is to hash, the filter follows.
 pub(super) fn filters(at: &At<'_>, bootstrap: &Value, config: &Config, found: &mut Vec<Fault>) {
     let Some(listeners) = bootstrap.pointer("/static_resources/listeners") else { return };
-    if config.envoy_hashes_from_bytes.is_none() {
+    if config.envoy_hashes_body_bytes.is_none() {
         return;
     }
     visit_objects("static_resources.listeners", listeners, &mut |key, value| {
@@ -22,8 +22,8 @@ pub(super) fn filters(at: &At<'_>, bootstrap: &Value, config: &Config, found: &m
         let hash = filters.iter().position(|filter| filter.get("name").is_some_and(|name| name == HASH_FILTER));
         if hash.is_none_or(|hash| hash < gateway) {
             let problem = format!(
-                "no filter {HASH_FILTER} after the gateway's: calls with bodies of `envoy_hashes_from_bytes` and more would be \
-                 refused; envoy/base.yaml has it, or leave the key out"
+                "no filter {HASH_FILTER} after the gateway's: calls with bodies of `envoy_hashes_body_bytes` would be refused; \
+                 envoy/base.yaml has it, or leave the key out"
             );
             found.push(at.fault(&format!("{key}.http_filters"), problem));
         }

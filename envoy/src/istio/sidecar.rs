@@ -56,7 +56,7 @@ fn document(config: Config, auth: Auth) -> Result<Config, ConfigError> {
         role: Role::Combined,
         // A sidecar has no internal listener.
         stream_relay: None,
-        envoy_hashes_from_bytes: None,
+        envoy_hashes_body_bytes: None,
         catalogue: None,
         data_retention: None,
         resolve: config.resolve.filter(|resolve| !resolve.runs.is_empty()).map(|resolve| Resolve {

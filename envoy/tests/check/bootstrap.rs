@@ -164,7 +164,7 @@ const BOOTSTRAP: [Mistake; 45] = [
         "- name: bedrock.hash",
         "- name: another",
         "standalone.yaml:",
-        "http_filters: no filter bedrock.hash after the gateway's: calls with bodies of `envoy_hashes_from_bytes` and more would",
+        "http_filters: no filter bedrock.hash after the gateway's: calls with bodies of `envoy_hashes_body_bytes` would be refused",
     ),
     (
         "\\\"per_client\\\": 500",

@@ -113,7 +113,7 @@ fn a_get_goes_at_once_with_the_empty_hash() {
 
 fn client_of_envoys_hashes(auth: &str, credentials: Credentials) -> Client {
     let mut document = document("gateway", auth);
-    document["envoy_hashes_from_bytes"] = json!(10);
+    document["envoy_hashes_body_bytes"] = json!({"min": 10, "max": 20});
     Client::of(Policy::parse(document.to_string().as_bytes(), None).unwrap(), Some(credentials))
 }
 
@@ -122,7 +122,14 @@ fn envoy_hashes_long_bodies() {
     let body = br#"{"messages":[]}"#;
     let hash = crate::encoding::hex(&sha2::Sha256::digest(body));
     let here = Some(hash.as_str());
-    for (length, known) in [(Some("15"), None), (Some("10"), None), (Some("9"), here), (None, here)] {
+    for (length, known) in [
+        (Some("15"), None),
+        (Some("10"), None),
+        (Some("20"), None),
+        (Some("9"), here),
+        (Some("21"), here),
+        (None, here),
+    ] {
         let mut client = client_of_envoys_hashes("sigv4", keys());
         let length: Vec<_> = length.map(|length| ("content-length", length)).into_iter().collect();
         assert_eq!(client.headers(&converse(&length), false), RequestStep::AwaitBody);

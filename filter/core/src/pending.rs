@@ -51,7 +51,7 @@ pub(crate) enum Hashing {
 impl Hashing {
     /// A call's. Its length is known if the client announces it.
     pub(crate) fn of(policy: &Policy, length: Option<u64>) -> Self {
-        let by_envoy = policy.envoy_hashes_from.is_some_and(|from| length.is_some_and(|length| length >= from));
+        let by_envoy = length.is_some_and(|length| policy.envoy_hashes.is_some_and(|bounds| bounds.has(length)));
         match policy.auth {
             Auth::Bearer => Self::Unneeded,
             Auth::Sigv4 if by_envoy => Self::Envoys,

@@ -14,7 +14,7 @@ use crate::buffers::Budgets;
 use crate::catalogue::govcloud::GovCloud;
 use crate::catalogue::lists::Lists;
 use crate::catalogue::offers::Offers;
-use crate::config::{self, Auth, Config, ConfigError, Effect, GroupSource, Limits, Principal, Role, at};
+use crate::config::{self, Auth, BodyBytes, Config, ConfigError, Effect, GroupSource, Limits, Principal, Role, at};
 use crate::credentials::source::CredentialSources;
 use crate::encoding::hex;
 use crate::lambda_api::LambdaApi;
@@ -55,8 +55,8 @@ pub struct Policy {
     pub rules: Rules,
     /// The cluster that streams are sent through.
     pub stream_relay: Option<String>,
-    /// From how many bytes on Envoy's own filter hashes bodies.
-    pub(crate) envoy_hashes_from: Option<u64>,
+    /// The lengths of the bodies that Envoy's own filter hashes.
+    pub(crate) envoy_hashes: Option<BodyBytes>,
     /// Longest request body in bytes.
     pub max_body_bytes: u64,
     /// The groups of operations that are carried besides the others.
@@ -354,7 +354,7 @@ impl Policy {
             groups: config.groups.clone(),
             access: Access::compile(config)?,
             stream_relay: config.stream_relay.clone(),
-            envoy_hashes_from: config.envoy_hashes_from_bytes,
+            envoy_hashes: config.envoy_hashes_body_bytes,
             max_body_bytes: config.max_body_bytes,
             optional_operations: optional_operations(config)?,
             budgets: Budgets::compile(&config.buffers, config.max_body_bytes)?,
@@ -544,9 +544,13 @@ impl Policy {
     }
 
     fn check_hashing(&self) -> Result<(), ConfigError> {
-        if self.role == Role::Combined && self.envoy_hashes_from.is_some() {
+        let Some(bounds) = self.envoy_hashes else { return Ok(()) };
+        if self.role == Role::Combined {
             let problem = "role `combined` signs before another filter could hash the body: leave the key out";
-            return Err(at("envoy_hashes_from_bytes", problem));
+            return Err(at("envoy_hashes_body_bytes", problem));
+        }
+        if bounds.max.is_some_and(|max| max < bounds.min) {
+            return Err(at("envoy_hashes_body_bytes", "`max` is less than `min`: no body matches"));
         }
         Ok(())
     }

@@ -181,9 +181,13 @@ fn combined_must_know_its_region() {
     let error = load(&relay).unwrap_err();
     assert!(error.key == "stream_relay" && error.problem.contains("role `combined` signs by itself"), "{error}");
     let mut hashed = document.clone();
-    hashed["envoy_hashes_from_bytes"] = json!(1);
+    hashed["envoy_hashes_body_bytes"] = json!({"min": 1});
     let error = load(&hashed).unwrap_err();
-    assert!(error.key == "envoy_hashes_from_bytes" && error.problem.contains("role `combined` signs"), "{error}");
+    assert!(error.key == "envoy_hashes_body_bytes" && error.problem.contains("role `combined` signs"), "{error}");
+    let mut nothing = base();
+    nothing["envoy_hashes_body_bytes"] = json!({"min": 2, "max": 1});
+    let error = load(&nothing).unwrap_err();
+    assert!(error.key == "envoy_hashes_body_bytes" && error.problem.contains("`max` is less"), "{error}");
     let mut polls = document.clone();
     polls["catalogue"] = json!({"cluster": "polls"});
     let error = load(&polls).unwrap_err();

@@ -283,7 +283,7 @@ pub enum Refusal {
     NotPassed(&'static str),
     /// Envoy's filter was asked for the body's hash, and has left none.
     #[error(
-        "Envoy's filter `bedrock.hash` has left no hash of the body: the Envoy configuration lacks it, or `envoy_hashes_from_bytes` has to go. Nothing was sent."
+        "Envoy's filter `bedrock.hash` has left no hash of the body: the Envoy configuration lacks it, or `envoy_hashes_body_bytes` has to go. Nothing was sent."
     )]
     NotHashed,
     /// A call reached the relay that no gateway role of its VM sent.

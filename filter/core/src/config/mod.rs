@@ -131,10 +131,10 @@ pub struct Config {
     /// ends with an exception. Left out, streams go as other calls do, and a client sees its connection break.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_relay: Option<String>,
-    /// Bodies of so many bytes and more are hashed by Envoy's own filter (`bedrock.hash`), if the client announces their length.
-    /// WebAssembly has no instruction for SHA-256, the processor has. Left out, the module hashes every body.
+    /// Bodies of these lengths are hashed by Envoy's own filter (`bedrock.hash`), if the client announces them. WebAssembly has no
+    /// instruction for SHA-256, the processor has. Left out, the module hashes every body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub envoy_hashes_from_bytes: Option<u64>,
+    pub envoy_hashes_body_bytes: Option<BodyBytes>,
     /// Longest request body in bytes; 25 MiB if left out. Envoy's buffer limits must be higher.
     #[serde(default = "default_max_body_bytes", skip_serializing_if = "is_default_max_body_bytes")]
     #[cfg_attr(test, schemars(extend("default" = default_max_body_bytes())))]

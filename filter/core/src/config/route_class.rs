@@ -184,6 +184,13 @@ pub struct BodyBytes {
     pub max: Option<u64>,
 }
 
+impl BodyBytes {
+    /// Whether a body of this length is within the bounds.
+    pub fn has(self, length: u64) -> bool {
+        self.min <= length && self.max.is_none_or(|max| length <= max)
+    }
+}
+
 impl Dscp {
     /// The largest value.
     pub const MAX: u8 = 63;

@@ -46,7 +46,7 @@ fn full() -> Value {
         "gateway_api": {"principals": ["operator"], "govcloud": {"us-gov-west-1": {"on_demand": ["a.b"], "profiles": ["us-gov.c.d"]}}},
         "lambda_api": {"stage": "prod", "region": "us-gov-east-1"},
         "route_classes": [class],
-        "stream_relay": "streams", "envoy_hashes_from_bytes": 6, "max_body_bytes": 9, "credentials_wait_ms": 8
+        "stream_relay": "streams", "envoy_hashes_body_bytes": {"min": 5, "max": 6}, "max_body_bytes": 9, "credentials_wait_ms": 8
     });
     let callers = json!({
         "principal": [{"from": "mtls"}, {"from": "jwt", "payload": "p", "claim": "sub"}],

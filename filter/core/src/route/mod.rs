@@ -272,8 +272,7 @@ impl RouteClass {
             return Some("streaming");
         }
         let length = call.body_bytes.unwrap_or(u64::MAX);
-        let fits = |bounds: BodyBytes| bounds.min <= length && bounds.max.is_none_or(|max| length <= max);
-        if self.body_bytes.is_some_and(|bounds| !fits(bounds)) {
+        if self.body_bytes.is_some_and(|bounds| !bounds.has(length)) {
             return Some("body_bytes");
         }
         None
