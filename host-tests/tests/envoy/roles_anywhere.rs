@@ -133,7 +133,10 @@ fn a_rotated_certificate_under_load() {
     });
     harness.assert_no_violation();
     soak.assert_passed(&failed, calls, keyring.count());
-    assert_eq!(served(&sources, "CreateSession"), keyring.count());
+    // A renewal may be on its way.
+    eventually("as many exchanges as sessions", || {
+        (served(&sources, "CreateSession") == keyring.count()).then_some(())
+    });
 }
 
 #[test]
