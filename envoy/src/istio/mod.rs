@@ -12,7 +12,7 @@ use filter_core::operation::Service;
 use filter_core::route::services;
 use serde_json::{Map, Value, json};
 
-use crate::base::POLLS_LISTENER;
+use crate::base::{HASH_FILTER, POLLS_LISTENER};
 use crate::bootstrap::{ALS_CLUSTER, ALS_LOGGER, discovery, token_file};
 use crate::bootstrap_error::BootstrapError;
 use crate::document::DocumentError;
@@ -115,6 +115,7 @@ fn filter_of(bootstrap: &Value, name: &str) -> Result<Value, BootstrapError> {
 /// # Errors
 /// [`BootstrapError::Missing`] names the part that `bootstrap` lacks.
 pub fn envoy_filter(mut bootstrap: Value) -> Result<String, BootstrapError> {
+    without_hashing(&mut bootstrap);
     let services: Vec<Service> = services(&document_of(&bootstrap)?.optional_operations).collect();
     // Istio discovers both filters by name, so that their documents change without a restart.
     let filters = discovery::take_out(&mut bootstrap, Path::new("/"));
@@ -176,6 +177,21 @@ pub fn envoy_filter(mut bootstrap: Value) -> Result<String, BootstrapError> {
         Patch::new(why, "EXTENSION_CONFIG", json!({ "context": "GATEWAY" }), ("ADD", value))
     }));
     Ok(text(HEAD, NAME, ("app", NAME), &patches))
+}
+
+/// Takes the filter out that hashes bodies, and the key that asks for it; the module hashes them. Whether Istio's proxy has all of that
+/// filter was not seen, and the document reaches the proxy apart from the listener: a listener without the filter would refuse calls.
+fn without_hashing(bootstrap: &mut Value) {
+    for_each_object(bootstrap, &mut |object| {
+        if let Some(filters) = object.get_mut("http_filters").and_then(Value::as_array_mut) {
+            filters.retain(|filter| filter.get("name").is_none_or(|name| name != HASH_FILTER));
+        }
+        let config = object.get("value").and_then(Value::as_str).and_then(|text| Config::parse(text.as_bytes()).ok());
+        if let Some(config) = config.filter(|config| config.envoy_hashes_body_bytes.is_some()) {
+            let config = Config { envoy_hashes_body_bytes: None, ..config };
+            object.insert("value".into(), config.to_json().into());
+        }
+    });
 }
 
 /// A patch of an EnvoyFilter, with the comment to write before it.

@@ -77,7 +77,7 @@ pub enum Refusal {
     Charset,
     /// Trailers follow a body that Envoy was to hash: its filter hashes at the end of a body alone.
     #[error(
-        "The request body has trailers, which Bedrock does not accept after a body of this length: send it without."
+        "The request body has trailers, which the gateway does not take after a body of this length: send it without."
     )]
     Trailers,
     /// The call is gRPC's.
@@ -283,7 +283,7 @@ pub enum Refusal {
     NotPassed(&'static str),
     /// Envoy's filter was asked for the body's hash, and has left none.
     #[error(
-        "Envoy's filter `bedrock.hash` has left no hash of the body: the Envoy configuration lacks it, or `envoy_hashes_body_bytes` has to go. Nothing was sent."
+        "Envoy's filter `bedrock.hash` has left no hash of the body: it must follow the gateway's filter in the Envoy configuration. Nothing was sent."
     )]
     NotHashed,
     /// A call reached the relay that no gateway role of its VM sent.

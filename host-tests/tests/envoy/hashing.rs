@@ -38,8 +38,8 @@ fn envoy_hashes_long_bodies_for_every_attempt() {
     let harness = Harness::new(Keys::LongLived, &["dx", "vpn"], |double| double, &[]);
     wait_for_paths(|page| harness.gateway.admin(page));
     for operation in ["converse", "converse-stream", "invoke", "invoke-with-response-stream"] {
-        // Envoy hashes bodies up to 1 MiB.
-        for bytes in [17_000, 200_000, 1_040_000, 3_000_000] {
+        // Envoy hashes bodies up to 256 KiB.
+        for bytes in [17_000, 100_000, 250_000, 3_000_000] {
             call(&harness, operation, bytes, "");
         }
     }
