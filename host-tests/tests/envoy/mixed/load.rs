@@ -1,4 +1,4 @@
-//! The calls, and what is wrong with their answers.
+//! The calls: which, how fast, and over which connections.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
