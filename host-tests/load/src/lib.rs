@@ -1,11 +1,13 @@
 //! Load on a gateway: Converse calls at a fixed rate whether or not earlier ones have ended (an open loop), streams, calls
 //! whose model thinks for long, and uploads. Each call gives one JSON line.
 
+pub mod connection;
 pub mod frames;
+pub mod process;
 pub mod token;
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,11 +16,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
-use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::client::conn::http1::SendRequest;
 use hyper::{Method, Request, Response};
-use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::frames::{Frames, StreamEnd};
@@ -186,7 +186,7 @@ impl Pool {
         let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut sender = match kept.filter(SendRequest::is_ready) {
             Some(sender) => sender,
-            None => self.connect().await?,
+            None => connection::connect(Ipv4Addr::LOCALHOST, self.gateway).await?,
         };
         let response = sender.send_request(request).await?;
         let status = response.status().as_u16();
@@ -206,14 +206,6 @@ impl Pool {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
         }
         Ok((status, end))
-    }
-
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Failure> {
-        let stream = TcpStream::connect(self.gateway).await?;
-        stream.set_nodelay(true)?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        Ok(sender)
     }
 }
 

@@ -1,18 +1,17 @@
 //! The calls: which, how fast, and over which connections.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bedrock_load::MODEL;
+use bedrock_load::connection::connect;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::http1::SendRequest;
 use serde_json::json;
-use tokio::net::TcpSocket;
 
 use super::judge::{Answer, Asked, judge};
 use super::report::{Report, busy};
@@ -245,14 +244,8 @@ impl Client {
         Ok(())
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Failure> {
-        let socket = TcpSocket::new_v4()?;
+    async fn connect(&self) -> std::io::Result<SendRequest<Full<Bytes>>> {
         let last = self.connected.fetch_add(1, Ordering::Relaxed) % ADDRESSES + 2;
-        socket.bind(SocketAddr::from(([127, 0, 0, last], 0)))?;
-        let stream = socket.connect(self.gateway).await?;
-        stream.set_nodelay(true)?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        Ok(sender)
+        connect(Ipv4Addr::new(127, 0, 0, last), self.gateway).await
     }
 }

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use bedrock_load::process;
+
 use super::load::{Expected, Kind};
 use crate::harness::text_of;
 
@@ -140,24 +142,16 @@ impl Report {
 
 /// Samples Envoy's memory until the end, and keeps its log short.
 pub(super) fn watch(envoy: u32, log: &Path, end: Instant, report: &Mutex<Report>) {
-    let (begin, before, used) = (Instant::now(), busy(), used(envoy));
+    let (begin, before, used) = (Instant::now(), busy(), process::cpu(envoy).unwrap());
     let pause = (end - begin).min(Duration::from_secs(600)) / 60;
     while Instant::now() + pause < end {
         std::thread::sleep(pause);
-        let status = text_of(format!("/proc/{envoy}/status").as_ref());
-        let resident =
-            status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
-        report.lock().unwrap().memory.push(resident.unwrap());
+        let resident = process::memory(envoy).unwrap();
+        report.lock().unwrap().memory.push(resident);
         // Envoy appends to it.
         std::fs::OpenOptions::new().write(true).open(log).unwrap().set_len(0).unwrap();
     }
-    let cpu = (busy().share_since(before), (self::used(envoy) - used) as f64 / begin.elapsed().as_nanos() as f64);
+    let cpu =
+        (busy().share_since(before), (process::cpu(envoy).unwrap() - used) as f64 / begin.elapsed().as_nanos() as f64);
     report.lock().unwrap().cpu = cpu;
-}
-
-/// The CPU time of a process's threads, in nanoseconds.
-fn used(pid: u32) -> u64 {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let texts = tasks.map(|task| text_of(&task.unwrap().path().join("schedstat")));
-    texts.filter_map(|text| text.split(' ').next()?.parse::<u64>().ok()).sum()
 }

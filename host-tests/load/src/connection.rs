@@ -1,0 +1,26 @@
+//! Connections of HTTP/1.1 to a gateway.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpSocket;
+
+/// Connects from one of this machine's addresses. A gateway closes connections of a client that has too many
+/// (`bedrock.connections` in `envoy/base.yaml`).
+///
+/// # Errors
+///
+/// If there is no connection.
+pub async fn connect(source: Ipv4Addr, gateway: SocketAddr) -> io::Result<SendRequest<Full<Bytes>>> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((source, 0)))?;
+    let stream = socket.connect(gateway).await?;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    tokio::spawn(connection);
+    Ok(sender)
+}

@@ -1,0 +1,44 @@
+//! What a process of this machine takes (`/proc/PID`, proc(5)).
+
+use std::io;
+
+/// The CPU time that all its threads have used, in nanoseconds (`/proc/PID/task/TID/schedstat`, "Schedstat in /proc/<pid>" of the
+/// kernel's documentation).
+///
+/// # Errors
+///
+/// If there is no such process.
+pub fn cpu(pid: u32) -> io::Result<u64> {
+    let mut all = 0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may have ended since.
+        let text = std::fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+        all += text.split(' ').next().and_then(|time| time.parse::<u64>().ok()).unwrap_or_default();
+    }
+    Ok(all)
+}
+
+/// Its memory (`VmRSS` in `/proc/PID/status`), in KiB.
+///
+/// # Errors
+///
+/// If there is no such process, or it has ended.
+pub fn memory(pid: u32) -> io::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kib = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());
+    kib.ok_or_else(|| io::Error::other(format!("process {pid} has ended")))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn this_process_takes_time_and_memory() {
+        let before = super::cpu(std::process::id()).unwrap();
+        let mut sum = 0_u64;
+        while super::cpu(std::process::id()).unwrap() < before + 1_000_000 {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+        assert!(super::memory(std::process::id()).unwrap() > 100);
+        assert!(super::cpu(0).is_err() && super::memory(0).is_err());
+    }
+}
