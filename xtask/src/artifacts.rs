@@ -50,6 +50,10 @@ pub(crate) mod variables {
     ];
     /// A directory with the `node_modules` of `host-tests/clients/matrix/package-lock.json`.
     pub(crate) const MATRIX_JAVASCRIPT: &str = "MATRIX_JS_DIR";
+    /// A Python with LiteLLM's proxy (`host-tests/bench/peers`).
+    pub(crate) const LITELLM: &str = "BENCH_LITELLM_PYTHON";
+    /// A directory whose `node_modules` has Portkey's gateway (`host-tests/bench/peers`).
+    pub(crate) const PORTKEY: &str = "BENCH_PORTKEY_DIR";
     /// Version 2 of the AWS CLI.
     pub(crate) const MATRIX_AWS: &str = "MATRIX_AWS_BIN";
     /// A client with the AWS SDK for Rust (`host-tests/clients/matrix/rust`).
@@ -223,6 +227,15 @@ impl Workspace {
         ] {
             self.environment.push((variable, tools::python::find(&dirs::tools(), &checks.join(file))?));
         }
+        Ok(())
+    }
+
+    /// Adds the other gateways that `bench` compares.
+    pub(crate) fn add_peers(&mut self) -> Result<(), Error> {
+        let (tools, pins) = (dirs::tools(), dirs::root().join("host-tests/bench/peers"));
+        self.environment.push((variables::LITELLM, tools::python::find(&tools, &pins.join("litellm.txt"))?));
+        self.environment.push((variables::PORTKEY, tools::javascript::find(&tools, &pins)?));
+        self.environment.push(("PATH", tools::node::path(&tools)?.into()));
         Ok(())
     }
 

@@ -54,8 +54,8 @@ enum Command {
         #[arg(long, value_name = "VERSION", default_value = "newest")]
         botocore: api_drift::Version,
     },
-    /// Measure what the gateway adds to an Envoy, next to Envoy's own signer (docs/performance.md). For a machine that does nothing
-    /// else.
+    /// Measure what the gateway adds to an Envoy, next to Envoy's own signer (docs/performance.md), and with `--peers` next to other
+    /// gateways. For a machine that does nothing else.
     #[command(disable_help_flag = true)]
     Bench(Rest),
     /// Build the module of this commit in two clones in two places, and compare the two (docs/deployment.md). Exits with 1 if they
@@ -121,6 +121,9 @@ impl Cli {
             Command::Bench(Rest { arguments }) => {
                 let mut workspace = Workspace::for_gateway()?;
                 workspace.build(&[artifacts::BENCH])?;
+                if arguments.iter().any(|argument| argument == "--peers") {
+                    workspace.add_peers()?;
+                }
                 let mut command = workspace.command(artifacts::BENCH)?;
                 command.args(arguments);
                 artifacts::exec(command)

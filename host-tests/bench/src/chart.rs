@@ -1,5 +1,6 @@
 //! A chart of what calls add (SVG): a bar for each contender and size, and a line where `native` ends.
 
+use crate::page::size;
 use crate::report::Figure;
 
 /// Pixels: a row, the space for names, and the longest bar.
@@ -23,7 +24,7 @@ pub(crate) fn svg(calls: &[Figure]) -> String {
             .filter_map(|figure| Some((figure.contender, figure.added_us?)))
             .collect();
         let most = rows.iter().map(|(_, added)| *added).fold(1.0, f64::max);
-        body += &format!("<text x=\"0\" y=\"{}\" font-weight=\"bold\">{} KB</text>\n", top + 15.0, bytes / 1_000);
+        body += &format!("<text x=\"0\" y=\"{}\" font-weight=\"bold\">{}</text>\n", top + 15.0, size(bytes));
         top += ROW;
         let start = top;
         for (name, added) in &rows {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use bedrock_load::connection::connect;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::client::conn::http1::SendRequest;
 use hyper::{Method, Request};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use crate::error::Error;
 use crate::streams;
@@ -18,15 +18,22 @@ use crate::streams;
 /// Connections that make calls without a stream.
 const CONNECTIONS: u32 = 8;
 const MODEL: &str = "anthropic.claude-3-5-sonnet-20241022-v2%3A0";
+/// The streams that are opened in a second.
+const OPENED: f64 = 200.0;
+/// The addresses that streams come from. The gateway closes connections of a client that has 500 (`bedrock.connections` in
+/// `envoy/base.yaml`).
+const ADDRESSES: u32 = 8;
 
 /// What is called.
 #[derive(Debug, Clone)]
 pub(crate) struct Calls {
-    path: String,
-    body: Bytes,
+    pub(crate) path: String,
+    /// Headers besides `content-type`.
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: Bytes,
     /// The last bytes of every answer.
-    end: Bytes,
-    connections: u32,
+    pub(crate) end: Bytes,
+    pub(crate) connections: u32,
 }
 
 /// How long a call took.
@@ -40,12 +47,11 @@ pub(crate) struct Took {
 impl Calls {
     /// Converse with a body of so many bytes.
     pub(crate) fn converse(size: usize) -> Self {
-        let start = r#"{"messages":[{"role":"user","content":[{"text":""#;
-        let end = r#""}]}]}"#;
-        let text = "a".repeat(size.saturating_sub(start.len() + end.len()));
+        let (start, end) = (r#"{"messages":[{"role":"user","content":[{"text":""#, r#""}]}]}"#);
         Self {
             path: format!("/model/{MODEL}/converse"),
-            body: format!("{start}{text}{end}").into(),
+            headers: Vec::new(),
+            body: filled(start, end, size),
             end: "}".into(),
             connections: CONNECTIONS,
         }
@@ -57,17 +63,23 @@ impl Calls {
         Self { path: format!("{}-stream", calls.path), end: streams::end().into(), connections: 1, ..calls }
     }
 
+    /// The same of a model that the upstream answers slowly.
+    pub(crate) fn slow_stream() -> Self {
+        Self { path: format!("/model/{}/converse-stream", streams::SLOW), ..Self::converse_stream() }
+    }
+
     /// Makes so many calls; every one must be answered with 200. Returns the time that each took.
     pub(crate) async fn make(&self, port: u16, count: u32) -> Result<Vec<Took>, Error> {
+        let gateway = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let left = Arc::new(AtomicU32::new(count));
-        let mut all = tokio::task::JoinSet::new();
+        let mut all = JoinSet::new();
         for _ in 0..self.connections {
             let (left, calls) = (Arc::clone(&left), self.clone());
             all.spawn(async move {
                 let mut times = Vec::new();
-                let mut connection = connect(port).await?;
+                let mut connection = connect(Ipv4Addr::LOCALHOST, gateway).await?;
                 while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
-                    times.push(calls.once(&mut connection, port).await?);
+                    times.push(calls.once(&mut connection, port, || {}).await?);
                 }
                 Ok::<_, Error>(times)
             });
@@ -79,13 +91,47 @@ impl Calls {
         Ok(times)
     }
 
-    async fn once(&self, connection: &mut SendRequest<Full<Bytes>>, port: u16) -> Result<Took, Error> {
-        let request = Request::builder()
+    /// Makes so many calls at once, each over a connection of its own, and waits until all have begun to be answered.
+    pub(crate) async fn open(&self, port: u16, count: u32) -> Result<Open, Error> {
+        let gateway = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let begun = Arc::new(AtomicU32::new(0));
+        let mut open = Open { tasks: JoinSet::new() };
+        let mut pace = tokio::time::interval(Duration::from_secs_f64(1.0 / OPENED));
+        for number in 0..count {
+            pace.tick().await;
+            let (begun, calls) = (Arc::clone(&begun), self.clone());
+            let source = Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + 1 + number % ADDRESSES);
+            open.tasks.spawn(async move {
+                let mut connection = connect(source, gateway).await?;
+                let has_begun = || {
+                    begun.fetch_add(1, Ordering::Relaxed);
+                };
+                calls.once(&mut connection, port, has_begun).await
+            });
+        }
+        while begun.load(Ordering::Relaxed) < count {
+            open.goes_on()?;
+            pace.tick().await;
+        }
+        Ok(open)
+    }
+
+    /// `begun` is called with the first byte of the answer's body.
+    async fn once(
+        &self,
+        connection: &mut SendRequest<Full<Bytes>>,
+        port: u16,
+        begun: impl Fn(),
+    ) -> Result<Took, Error> {
+        let mut request = Request::builder()
             .method(Method::POST)
             .uri(&self.path)
             .header("host", format!("127.0.0.1:{port}"))
-            .header("content-type", "application/json")
-            .body(Full::new(self.body.clone()))?;
+            .header("content-type", "application/json");
+        for (name, value) in &self.headers {
+            request = request.header(*name, value);
+        }
+        let request = request.body(Full::new(self.body.clone()))?;
         let start = Instant::now();
         let mut response = connection.send_request(request).await?;
         let status = response.status();
@@ -94,6 +140,7 @@ impl Calls {
             let data = frame?.into_data().unwrap_or_default();
             if first.is_none() && !data.is_empty() {
                 first = Some(start.elapsed());
+                begun();
             }
             // Of an answer of 200 only its end is kept.
             if status == 200 {
@@ -113,10 +160,35 @@ impl Calls {
     }
 }
 
-async fn connect(port: u16) -> Result<SendRequest<Full<Bytes>>, Error> {
-    let stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
-    stream.set_nodelay(true)?;
-    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    Ok(sender)
+/// A body of so many bytes, or the shortest that is possible.
+pub(crate) fn filled(start: &str, end: &str, size: usize) -> Bytes {
+    let text = "a".repeat(size.saturating_sub(start.len() + end.len()));
+    format!("{start}{text}{end}").into()
+}
+
+/// Calls that are being answered.
+#[derive(Debug)]
+pub(crate) struct Open {
+    tasks: JoinSet<Result<Took, Error>>,
+}
+
+impl Open {
+    /// Fails if one of them has ended.
+    pub(crate) fn goes_on(&mut self) -> Result<(), Error> {
+        match self.tasks.try_join_next() {
+            None => Ok(()),
+            Some(Ok(Err(error))) => Err(error),
+            Some(Ok(Ok(_))) => Err(Error::Call("a stream ended too soon".to_owned())),
+            Some(Err(error)) => Err(Error::Call(error.to_string())),
+        }
+    }
+
+    /// Waits until all have ended, whole.
+    pub(crate) async fn end(mut self) -> Result<Vec<Took>, Error> {
+        let mut times = Vec::new();
+        while let Some(took) = self.tasks.join_next().await {
+            times.push(took.map_err(|error| Error::Call(error.to_string()))??);
+        }
+        Ok(times)
+    }
 }

@@ -1,11 +1,15 @@
-//! The contenders: one Envoy each, from the bootstrap that `bedrock-gateway` makes, with other filters.
+//! The contenders: one Envoy each, from the bootstrap that `bedrock-gateway` makes, with other filters; and other gateways
+//! ([`crate::peers`]).
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use bedrock_load::process;
 use serde_json::{Value, json};
 
+use crate::client::Calls;
 use crate::error::Error;
+use crate::peers::{self, Peers};
 use crate::upstream::{HOST, Upstream};
 
 /// What Envoy does to a call.
@@ -27,6 +31,10 @@ pub(crate) enum Contender {
     Bearer,
     /// The gateway in two roles, with 5,000 rules.
     Rules,
+    /// LiteLLM's proxy.
+    LiteLlm,
+    /// Portkey's gateway.
+    Portkey,
 }
 
 /// A module with the exports that Envoy asks for. It does nothing.
@@ -50,8 +58,20 @@ const NOOP: &str = r#"(module
   (func (export "proxy_on_delete") (param i32)))"#;
 
 impl Contender {
-    pub(crate) const ALL: [Self; 8] =
+    /// Those that are an Envoy.
+    pub(crate) const ENVOYS: [Self; 8] =
         [Self::Bare, Self::Native, Self::Noop, Self::Two, Self::Direct, Self::Combined, Self::Bearer, Self::Rules];
+    /// Other gateways, which are not.
+    pub(crate) const PEERS: [Self; 2] = [Self::LiteLlm, Self::Portkey];
+
+    /// All of that name.
+    pub(crate) fn find(name: &str) -> Option<Self> {
+        Self::ENVOYS.into_iter().chain(Self::PEERS).find(|contender| contender.name() == name)
+    }
+
+    pub(crate) fn is_peer(self) -> bool {
+        Self::PEERS.contains(&self)
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -63,6 +83,17 @@ impl Contender {
             Self::Combined => "combined",
             Self::Bearer => "bearer",
             Self::Rules => "rules",
+            Self::LiteLlm => "litellm",
+            Self::Portkey => "portkey",
+        }
+    }
+
+    /// Converse with a body of so many bytes, or what becomes Converse.
+    pub(crate) fn converse(self, upstream: &Upstream, size: usize) -> Calls {
+        match self {
+            Self::LiteLlm => peers::litellm_calls(size),
+            Self::Portkey => peers::portkey_calls(upstream, size),
+            _ => Calls::converse(size),
         }
     }
 
@@ -104,6 +135,7 @@ pub(crate) struct Programs {
     pub(crate) gateway: PathBuf,
     /// The file `envoy/base.yaml`.
     pub(crate) base: PathBuf,
+    pub(crate) peers: Option<Peers>,
 }
 
 /// A running contender. It ends when it is dropped.
@@ -116,7 +148,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts Envoy with one worker on a port.
+    /// Starts it on a port: an Envoy with one worker, or another gateway.
     pub(crate) fn start(
         contender: Contender,
         programs: &Programs,
@@ -126,31 +158,31 @@ impl Running {
     ) -> Result<Self, Error> {
         let dir = dir.join(contender.name());
         std::fs::create_dir_all(&dir)?;
-        let bootstrap = bootstrap(contender, programs, upstream, &dir, port)?;
-        let file = dir.join("envoy.json");
-        std::fs::write(&file, bootstrap.to_string())?;
-        let log = dir.join("envoy.log");
-        let mut command = Command::new(&programs.envoy);
-        command.arg("-c").arg(&file).args(["--concurrency", "1", "--disable-hot-restart", "-l", "warning"]);
-        command.env_clear().envs(contender.credentials().iter().copied());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(&log)?);
+        let installed = || programs.peers.as_ref().ok_or(Error::Peers(contender.name()));
+        let mut command = match contender {
+            Contender::LiteLlm => peers::litellm(installed()?, upstream, &dir, port)?,
+            Contender::Portkey => peers::portkey(installed()?, upstream, &dir, port),
+            _ => envoy(contender, programs, upstream, &dir, port)?,
+        };
+        let log = dir.join("log");
+        let file = std::fs::File::create(&log)?;
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         Ok(Self { contender, port, child: command.spawn()?, log })
     }
 
-    /// What Envoy has logged.
+    /// What it has printed.
     pub(crate) fn said(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// The CPU that all its threads have used, in nanoseconds (`/proc/PID/task/TID/schedstat`, "Schedstat in /proc/<pid>" of the
-    /// kernel's documentation).
+    /// The CPU that all its threads have used, in nanoseconds.
     pub(crate) fn cpu(&self) -> Result<u64, Error> {
-        let mut all = 0;
-        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let text = std::fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
-            all += text.split(' ').next().and_then(|time| time.parse::<u64>().ok()).unwrap_or_default();
-        }
-        Ok(all)
+        Ok(process::cpu(self.child.id())?)
+    }
+
+    /// The memory that it has, in KiB.
+    pub(crate) fn memory(&self) -> Result<u64, Error> {
+        Ok(process::memory(self.child.id())?)
     }
 }
 
@@ -159,6 +191,22 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn envoy(
+    contender: Contender,
+    programs: &Programs,
+    upstream: &Upstream,
+    dir: &Path,
+    port: u16,
+) -> Result<Command, Error> {
+    let bootstrap = bootstrap(contender, programs, upstream, dir, port)?;
+    let file = dir.join("envoy.json");
+    std::fs::write(&file, bootstrap.to_string())?;
+    let mut command = Command::new(&programs.envoy);
+    command.arg("-c").arg(&file).args(["--concurrency", "1", "--disable-hot-restart", "-l", "warning"]);
+    command.env_clear().envs(contender.credentials().iter().copied());
+    Ok(command)
 }
 
 fn bootstrap(

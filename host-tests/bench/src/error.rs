@@ -20,10 +20,14 @@ pub(crate) enum Error {
     Call(String),
     #[error("bedrock-gateway: {0}")]
     Gateway(String),
+    #[error("the module: {0}")]
+    Module(String),
     #[error("{0} is not set; run `cargo xtask bench`")]
     Variable(&'static str),
+    #[error("{0} is not installed; run `cargo xtask bench --peers`")]
+    Peers(&'static str),
     #[error("no contender is called {0}")]
     Contender(String),
     #[error("the page of `--page` has no line {0}")]
-    Page(&'static str),
+    Page(String),
 }

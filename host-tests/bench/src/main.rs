@@ -2,15 +2,19 @@
 //!
 //! Each contender is the same Envoy with other filters ([`contender`]), with one worker, in front of one upstream over TLS
 //! ([`upstream`]). They take turns, so that a machine whose speed drifts is as fast for each. The figure is the CPU time of all
-//! of Envoy's threads for a call, less that of the contender without filters.
+//! of Envoy's threads for a call, less that of the contender without filters. Of other gateways ([`peers`]) it is that of the
+//! process.
 #![forbid(unsafe_code)]
 
 mod chart;
 mod client;
 mod contender;
 mod error;
+mod loading;
 mod page;
+mod peers;
 mod report;
+mod slow;
 mod streams;
 mod turns;
 mod upstream;
@@ -24,6 +28,7 @@ use lexopt::prelude::{Long, Short, ValueExt as _};
 use self::client::Calls;
 use self::contender::{Contender, Programs, Running};
 use self::error::Error;
+use self::peers::Peers;
 use self::report::Report;
 use self::upstream::Upstream;
 
@@ -33,21 +38,27 @@ bedrock-bench [options]
   --rounds N     turns of each contender (default 5); the figures are medians
   --calls N      calls with 1 KB in a turn (default 4000); fewer of those with more, and of streams
   --only A,B     only these contenders: bare, native, noop, two, direct, combined,
-                 bearer, rules
+                 bearer, rules, litellm, portkey
+  --peers        LiteLLM's proxy and Portkey's gateway too
+  --slow N       slow streams at once (default 2000); 0 leaves them out
+  --seconds N    how long they are all open (default 20)
   --json FILE    write the figures there too
-  --page FILE    write what calls add into the table of docs/performance.md
+  --page FILE    write the tables of docs/performance.md
   --svg FILE     write a chart of what calls add there
 
-Needs ENVOY_BIN and BEDROCK_GATEWAY_BIN; run it by `cargo xtask bench`.";
+Needs ENVOY_BIN, BEDROCK_GATEWAY_BIN and BEDROCK_FILTER_WASM, and for the other gateways
+BENCH_LITELLM_PYTHON and BENCH_PORTKEY_DIR; run it by `cargo xtask bench`.";
 
-/// How long Envoy may take until it answers.
-const START: Duration = Duration::from_secs(30);
+/// How long a contender may take until it answers.
+const START: Duration = Duration::from_secs(120);
 
 #[derive(Debug)]
 struct Settings {
     rounds: u32,
     calls: u32,
     only: Vec<Contender>,
+    /// How many at once, and for how many seconds.
+    slow: (u32, u64),
     json: Option<PathBuf>,
     page: Option<PathBuf>,
     svg: Option<PathBuf>,
@@ -78,7 +89,7 @@ fn run() -> Result<(), Error> {
         std::fs::write(file, chart::svg(&report.calls))?;
     }
     if let Some(file) = settings.page {
-        let page = page::rewrite(&std::fs::read_to_string(&file)?, &report.calls)?;
+        let page = page::rewrite(&std::fs::read_to_string(&file)?, &report)?;
         std::fs::write(file, page)?;
     }
     Ok(())
@@ -87,7 +98,12 @@ fn run() -> Result<(), Error> {
 async fn measure(settings: &Settings) -> Result<Report, Error> {
     let variable = |name| std::env::var_os(name).map(PathBuf::from).ok_or(Error::Variable(name));
     let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../../envoy/base.yaml").into();
-    let programs = Programs { envoy: variable("ENVOY_BIN")?, gateway: variable("BEDROCK_GATEWAY_BIN")?, base };
+    let mut programs =
+        Programs { envoy: variable("ENVOY_BIN")?, gateway: variable("BEDROCK_GATEWAY_BIN")?, base, peers: None };
+    if settings.only.iter().any(|contender| contender.is_peer()) {
+        let (python, javascript) = (variable("BENCH_LITELLM_PYTHON")?, variable("BENCH_PORTKEY_DIR")?);
+        programs.peers = Some(Peers { python, javascript });
+    }
     let dir = tempfile::tempdir()?;
     let upstream = Upstream::start(&dir.path().join("tls"), streams::stream(streams::LONG)).await?;
     let mut running = Vec::new();
@@ -95,18 +111,28 @@ async fn measure(settings: &Settings) -> Result<Report, Error> {
         running.push(Running::start(*contender, &programs, &upstream, dir.path(), free_ports()?)?);
     }
     for contender in &running {
-        ready(contender).await?;
+        ready(contender, &upstream).await?;
     }
-    let sizes = [(1_000, settings.calls), (10_000, settings.calls), (100_000, settings.calls / 4)];
+    let count = settings.calls;
+    let sizes = [(1_000, count), (10_000, count), (100_000, count.div_ceil(4)), (1_000_000, count.div_ceil(40))];
     let called: Vec<&Running> = running.iter().filter(|running| running.contender.is_called()).collect();
     let mut calls = Vec::new();
     for (bytes, count) in sizes {
-        calls.extend(turns::measure(&called, &Calls::converse(bytes), bytes, count, settings.rounds).await?);
+        let converse = |contender: Contender| contender.converse(&upstream, bytes);
+        calls.extend(turns::measure(&called, converse, bytes, count, settings.rounds).await?);
     }
     let streaming: Vec<&Running> = running.iter().filter(|running| running.contender.streams()).collect();
-    let (stream, count) = (Calls::converse_stream(), settings.calls.div_ceil(20));
-    let streams = turns::measure(&streaming, &stream, streams::LONG, count, settings.rounds).await?;
-    Ok(Report { calls, streams })
+    let (stream, count) = (|_| Calls::converse_stream(), count.div_ceil(20));
+    let streams = turns::measure(&streaming, stream, streams::LONG, count, settings.rounds).await?;
+    drop(running);
+    let (mut slow, (at_once, seconds), dir) = (Vec::new(), settings.slow, dir.path().join("slow"));
+    for contender in settings.only.iter().filter(|contender| contender.streams() && at_once > 0) {
+        // Started anew: what an Envoy has freed it uses again.
+        let running = Running::start(*contender, &programs, &upstream, &dir, free_ports()?)?;
+        ready(&running, &upstream).await?;
+        slow.push(slow::measure(&running, &upstream, at_once, seconds).await?);
+    }
+    Ok(Report { calls, streams, slow, loading: loading::measure(&variable("BEDROCK_FILTER_WASM")?)? })
 }
 
 /// A port that is free, as the one after it is.
@@ -121,10 +147,10 @@ fn free_ports() -> Result<u16, Error> {
 }
 
 /// Waits until a call is answered.
-async fn ready(contender: &Running) -> Result<(), Error> {
+async fn ready(contender: &Running, upstream: &Upstream) -> Result<(), Error> {
     let start = Instant::now();
     loop {
-        match Calls::converse(1_000).make(contender.port, 1).await {
+        match contender.contender.converse(upstream, 1_000).make(contender.port, 1).await {
             Ok(_) => return Ok(()),
             Err(error) if start.elapsed() > START => {
                 let (name, said) = (contender.contender.name(), contender.said());
@@ -137,22 +163,34 @@ async fn ready(contender: &Running) -> Result<(), Error> {
 
 /// `None` for `--help`.
 fn parse(mut args: lexopt::Parser) -> Result<Option<Settings>, Error> {
-    let mut settings =
-        Settings { rounds: 5, calls: 4_000, only: Contender::ALL.to_vec(), json: None, page: None, svg: None };
+    let mut settings = Settings {
+        rounds: 5,
+        calls: 4_000,
+        only: Contender::ENVOYS.to_vec(),
+        slow: (2_000, 20),
+        json: None,
+        page: None,
+        svg: None,
+    };
     while let Some(arg) = args.next()? {
         match arg {
             Long("help") | Short('h') => return Ok(None),
             Long("rounds") => settings.rounds = args.value()?.parse()?,
             Long("calls") => settings.calls = args.value()?.parse()?,
+            Long("peers") => {
+                settings.only.retain(|contender| !contender.is_peer());
+                settings.only.extend(Contender::PEERS);
+            }
+            Long("slow") => settings.slow.0 = args.value()?.parse()?,
+            Long("seconds") => settings.slow.1 = args.value()?.parse()?,
             Long("json") => settings.json = Some(args.value()?.into()),
             Long("page") => settings.page = Some(args.value()?.into()),
             Long("svg") => settings.svg = Some(args.value()?.into()),
             Long("only") => {
                 let names = args.value()?.string()?;
-                let find = |name: &str| Contender::ALL.into_iter().find(|contender| contender.name() == name);
                 settings.only = names
                     .split(',')
-                    .map(|name| find(name).ok_or_else(|| Error::Contender(name.to_owned())))
+                    .map(|name| Contender::find(name).ok_or_else(|| Error::Contender(name.to_owned())))
                     .collect::<Result<_, _>>()?;
             }
             other => return Err(other.unexpected().into()),

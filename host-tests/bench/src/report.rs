@@ -2,6 +2,9 @@
 
 use serde::Serialize;
 
+use crate::loading::Loading;
+use crate::slow::SlowStreams;
+
 /// All figures.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
@@ -9,6 +12,9 @@ pub(crate) struct Report {
     pub(crate) calls: Vec<Figure>,
     /// ConverseStream, by size of the stream.
     pub(crate) streams: Vec<Figure>,
+    /// Many slow ConverseStreams at once.
+    pub(crate) slow: Vec<SlowStreams>,
+    pub(crate) loading: Loading,
 }
 
 /// What a contender takes for calls of one kind.
@@ -43,5 +49,17 @@ impl Report {
                 );
             }
         }
+        println!(
+            "{:<10} {:>8} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            "slow", "at once", "seconds", "KiB each", "growth %", "frame µs", "first p50", "first p99"
+        );
+        for SlowStreams { contender, streams, seconds, kib_each, growth, frame_us, first_us: [p50, p99] } in &self.slow
+        {
+            println!(
+                "{contender:<10} {streams:>8} {seconds:>8} {kib_each:>9.1} {growth:>9.1} {frame_us:>9.1} {p50:>9.0} {p99:>9.0}"
+            );
+        }
+        let Loading { models, gateway_ms, signer_ms } = &self.loading;
+        println!("{models} models load in {gateway_ms:.1} ms (gateway) and {signer_ms:.1} ms (signer)");
     }
 }

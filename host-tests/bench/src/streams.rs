@@ -5,14 +5,16 @@ use bytes::Bytes;
 
 /// The bytes of a long stream.
 pub(crate) const LONG: usize = 1_000_000;
+/// The model whose streams are slow, as a path names it.
+pub(crate) const SLOW: &str = "amazon.nova-lite-v1%3A0";
 
 /// The first frame.
-fn start() -> Vec<u8> {
+pub(crate) fn start() -> Vec<u8> {
     event("messageStart", br#"{"p":"abcdefghijklmnop","role":"assistant"}"#)
 }
 
 /// A frame of one word. `p` pads it, as Bedrock does.
-fn word() -> Vec<u8> {
+pub(crate) fn word() -> Vec<u8> {
     event(
         "contentBlockDelta",
         br#"{"contentBlockIndex":0,"delta":{"text":" word"},"p":"abcdefghijklmnopqrstuvwxyzABCD"}"#,

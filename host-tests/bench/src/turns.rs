@@ -16,10 +16,13 @@ struct Turn {
     first: [f64; 2],
 }
 
+/// What another gateway needs longer for gets fewer calls.
+const PEER_SHARE: u32 = 20;
+
 /// Measures so many calls in each turn.
 pub(crate) async fn measure(
     contenders: &[&Running],
-    calls: &Calls,
+    calls: impl Fn(Contender) -> Calls,
     bytes: usize,
     count: u32,
     rounds: u32,
@@ -27,13 +30,15 @@ pub(crate) async fn measure(
     let mut all: Vec<Vec<Turn>> = contenders.iter().map(|_| Vec::new()).collect();
     for _ in 0..rounds {
         for (running, turns) in contenders.iter().zip(&mut all) {
-            turns.push(turn(running, calls, count).await?);
+            let contender = running.contender;
+            let count = if contender.is_peer() { count.div_ceil(PEER_SHARE) } else { count };
+            turns.push(turn(running, &calls(contender), count).await?);
         }
     }
     let bare = contenders.iter().zip(&all).find(|(running, _)| running.contender == Contender::Bare);
     let figures = contenders.iter().zip(&all).map(|(running, turns)| {
         let cpu = || turns.iter().map(|turn| turn.cpu);
-        let over = bare.filter(|_| running.contender != Contender::Bare);
+        let over = bare.filter(|_| running.contender != Contender::Bare && !running.contender.is_peer());
         Figure {
             contender: running.contender.name(),
             bytes,
@@ -56,7 +61,7 @@ async fn turn(running: &Running, calls: &Calls, count: u32) -> Result<Turn, Erro
 }
 
 /// The median and the 99th percentile, in microseconds.
-fn percentiles(times: impl Iterator<Item = Duration>) -> [f64; 2] {
+pub(crate) fn percentiles(times: impl Iterator<Item = Duration>) -> [f64; 2] {
     let mut times: Vec<Duration> = times.collect();
     times.sort_unstable();
     let at = |percent: usize| times.get(times.len() * percent / 100).copied().unwrap_or_default();
@@ -67,7 +72,7 @@ fn medians(pairs: impl Iterator<Item = [f64; 2]> + Clone) -> [f64; 2] {
     [median(pairs.clone().map(|[first, _]| first)), median(pairs.map(|[_, second]| second))]
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()

@@ -14,7 +14,7 @@ use tokio::net::TcpSocket;
 ///
 /// # Errors
 ///
-/// If there is no connection.
+/// If it cannot connect.
 pub async fn connect(source: Ipv4Addr, gateway: SocketAddr) -> io::Result<SendRequest<Full<Bytes>>> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::from((source, 0)))?;

@@ -7,7 +7,7 @@ use std::io;
 ///
 /// # Errors
 ///
-/// If there is no such process.
+/// If the process does not exist.
 pub fn cpu(pid: u32) -> io::Result<u64> {
     let mut all = 0;
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -22,7 +22,7 @@ pub fn cpu(pid: u32) -> io::Result<u64> {
 ///
 /// # Errors
 ///
-/// If there is no such process, or it has ended.
+/// If the process does not exist, or has ended.
 pub fn memory(pid: u32) -> io::Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let kib = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());
