@@ -9,8 +9,17 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpSocket;
 
-/// Connects from one of this machine's addresses. A gateway closes connections of a client that has too many
-/// (`bedrock.connections` in `envoy/base.yaml`).
+/// The addresses that [`source`] gives. The gateway closes connections of a client that has 500 on a worker (`bedrock.connections` in
+/// `envoy/base.yaml`).
+const SOURCES: u32 = 8;
+
+/// The address of a connection, so that many connections come from several clients: 127.0.0.2 to 127.0.0.9 in turn.
+#[must_use]
+pub fn source(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + 1 + number % SOURCES)
+}
+
+/// Connects from one of this machine's addresses.
 ///
 /// # Errors
 ///

@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// The CPU time that all its threads have used, in nanoseconds (`/proc/PID/task/TID/schedstat`, "Schedstat in /proc/<pid>" of the
+/// The CPU time that all its threads have used which still run, in nanoseconds (`/proc/PID/task/TID/schedstat`, "Schedstat in /proc/<pid>" of the
 /// kernel's documentation).
 ///
 /// # Errors
@@ -29,8 +29,30 @@ pub fn memory(pid: u32) -> io::Result<u64> {
     kib.ok_or_else(|| io::Error::other(format!("process {pid} has ended")))
 }
 
+/// The medians of the second and of the last tenth of samples: after the warm-up and at the end.
+#[must_use]
+pub fn second_and_last_tenth(samples: &[u64]) -> (u64, u64) {
+    let tenth = (samples.len() / 10).max(1);
+    let median = |mut part: Vec<u64>| {
+        part.sort_unstable();
+        part.get(part.len() / 2).copied().unwrap_or(0)
+    };
+    let second = samples.iter().skip(tenth).take(tenth).copied().collect();
+    (median(second), median(samples.iter().rev().take(tenth).copied().collect()))
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn tenths_of_any_number_of_samples() {
+        let samples: Vec<u64> = (0..40).collect();
+        assert_eq!(super::second_and_last_tenth(&samples), (6, 38));
+        for length in 2..30 {
+            let (second, last) = super::second_and_last_tenth(&samples[..length]);
+            assert!(second > 0 && last >= second, "{length}: {second} {last}");
+        }
+    }
+
     #[test]
     fn this_process_takes_time_and_memory() {
         let before = super::cpu(std::process::id()).unwrap();

@@ -1,12 +1,12 @@
 //! The calls: which, how fast, and over which connections.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bedrock_load::MODEL;
-use bedrock_load::connection::connect;
+use bedrock_load::connection::{connect, source};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
@@ -21,9 +21,6 @@ use super::{CHANGING, FORBIDDEN};
 const BUSY: f64 = 0.7;
 /// Calls that run at once, at most: a gateway that hangs must not fill the memory.
 const AT_ONCE: usize = 2000;
-/// The clients' addresses. The gateway closes connections of a client that has 500 (`bedrock.connections` in `envoy/base.yaml`), and
-/// as many calls wait as may run at once while a region stalls.
-const ADDRESSES: u8 = 8;
 const NO_END: Duration = Duration::from_secs(60);
 
 /// What answers depend on, besides the call.
@@ -138,7 +135,7 @@ pub(super) fn run(
     report: Arc<Mutex<Report>>,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let client = Arc::new(Client { gateway, tokens, idle: Mutex::default(), connected: AtomicU8::new(0) });
+    let client = Arc::new(Client { gateway, tokens, idle: Mutex::default(), connected: AtomicU32::new(0) });
     runtime.block_on(async {
         let (mut nth, mut rate, mut looked, mut before) = (0_u64, most.min(100.0), Instant::now(), busy());
         let (mut due, mut tasks) = (Instant::now(), tokio::task::JoinSet::new());
@@ -169,8 +166,8 @@ struct Client {
     gateway: SocketAddr,
     tokens: [String; 2],
     idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
-    /// How many connections were made, of the last 256.
-    connected: AtomicU8,
+    /// How many connections were made. So many calls wait while a region stalls that they come from several addresses.
+    connected: AtomicU32,
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -245,7 +242,6 @@ impl Client {
     }
 
     async fn connect(&self) -> std::io::Result<SendRequest<Full<Bytes>>> {
-        let last = self.connected.fetch_add(1, Ordering::Relaxed) % ADDRESSES + 2;
-        connect(Ipv4Addr::new(127, 0, 0, last), self.gateway).await
+        connect(source(self.connected.fetch_add(1, Ordering::Relaxed)), self.gateway).await
     }
 }

@@ -93,15 +93,8 @@ impl Report {
         0.0
     }
 
-    /// Medians of the first tenth after the warm-up, which is a tenth, and of the last tenth.
     fn resident(&self) -> (u64, u64) {
-        let tenth = (self.memory.len() / 10).max(1);
-        let median = |mut part: Vec<u64>| {
-            part.sort_unstable();
-            part.get(part.len() / 2).copied().unwrap_or(0)
-        };
-        let first = self.memory.iter().skip(tenth).take(tenth).copied().collect();
-        (median(first), median(self.memory.iter().rev().take(tenth).copied().collect()))
+        process::second_and_last_tenth(&self.memory)
     }
 
     pub(super) fn print(&self, time: Duration, expected: &Expected, keys: usize) {
