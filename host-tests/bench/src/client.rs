@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use bedrock_load::connection::connect;
+use bedrock_load::connection::{connect, source};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::SendRequest;
@@ -19,10 +19,9 @@ use crate::streams;
 const CONNECTIONS: u32 = 8;
 const MODEL: &str = "anthropic.claude-3-5-sonnet-20241022-v2%3A0";
 /// The streams that are opened in a second.
-const OPENED: f64 = 200.0;
-/// The addresses that streams come from. The gateway closes connections of a client that has 500 (`bedrock.connections` in
-/// `envoy/base.yaml`).
-const ADDRESSES: u32 = 8;
+const STREAMS_PER_SECOND: u32 = 200;
+/// How long a stream may take until its first byte.
+const FIRST_BYTE: Duration = Duration::from_secs(30);
 
 /// What is called.
 #[derive(Debug, Clone)]
@@ -33,6 +32,8 @@ pub(crate) struct Calls {
     pub(crate) body: Bytes,
     /// The last bytes of every answer.
     pub(crate) end: Bytes,
+    /// The bytes of every answer's body, if they are known.
+    pub(crate) length: Option<usize>,
     pub(crate) connections: u32,
 }
 
@@ -42,6 +43,8 @@ pub(crate) struct Took {
     /// Until the first byte of the answer's body.
     pub(crate) first: Duration,
     pub(crate) whole: Duration,
+    /// The bytes of the answer's body.
+    pub(crate) bytes: usize,
 }
 
 impl Calls {
@@ -53,6 +56,7 @@ impl Calls {
             headers: Vec::new(),
             body: filled(start, end, size),
             end: "}".into(),
+            length: None,
             connections: CONNECTIONS,
         }
     }
@@ -60,12 +64,14 @@ impl Calls {
     /// ConverseStream with a body of 1 KB, over one connection: so the first byte of a stream waits for no other stream.
     pub(crate) fn converse_stream() -> Self {
         let calls = Self::converse(1_000);
-        Self { path: format!("{}-stream", calls.path), end: streams::end().into(), connections: 1, ..calls }
+        let length = Some(streams::stream(streams::LONG).len());
+        Self { path: format!("{}-stream", calls.path), end: streams::end().into(), length, connections: 1, ..calls }
     }
 
     /// The same of a model that the upstream answers slowly.
     pub(crate) fn slow_stream() -> Self {
-        Self { path: format!("/model/{}/converse-stream", streams::SLOW), ..Self::converse_stream() }
+        let path = format!("/model/{}/converse-stream", streams::SLOW);
+        Self { path, length: None, ..Self::converse_stream() }
     }
 
     /// Makes so many calls; every one must be answered with 200. Returns the time that each took.
@@ -96,21 +102,24 @@ impl Calls {
         let gateway = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let begun = Arc::new(AtomicU32::new(0));
         let mut open = Open { tasks: JoinSet::new() };
-        let mut pace = tokio::time::interval(Duration::from_secs_f64(1.0 / OPENED));
+        let mut pace = tokio::time::interval(Duration::from_secs(1) / STREAMS_PER_SECOND);
         for number in 0..count {
             pace.tick().await;
             let (begun, calls) = (Arc::clone(&begun), self.clone());
-            let source = Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + 1 + number % ADDRESSES);
             open.tasks.spawn(async move {
-                let mut connection = connect(source, gateway).await?;
+                let mut connection = connect(source(number), gateway).await?;
                 let has_begun = || {
                     begun.fetch_add(1, Ordering::Relaxed);
                 };
                 calls.once(&mut connection, port, has_begun).await
             });
         }
+        let opened = Instant::now();
         while begun.load(Ordering::Relaxed) < count {
-            open.goes_on()?;
+            open.check()?;
+            if opened.elapsed() > FIRST_BYTE {
+                return Err(Error::Call(format!("only {} of {count} streams begin", begun.load(Ordering::Relaxed))));
+            }
             pace.tick().await;
         }
         Ok(open)
@@ -135,9 +144,10 @@ impl Calls {
         let start = Instant::now();
         let mut response = connection.send_request(request).await?;
         let status = response.status();
-        let (mut first, mut last) = (None, Vec::new());
+        let (mut first, mut last, mut bytes) = (None, Vec::new(), 0);
         while let Some(frame) = response.frame().await {
             let data = frame?.into_data().unwrap_or_default();
+            bytes += data.len();
             if first.is_none() && !data.is_empty() {
                 first = Some(start.elapsed());
                 begun();
@@ -152,11 +162,12 @@ impl Calls {
             }
         }
         let whole = start.elapsed();
-        if status != 200 || !last.ends_with(&self.end) {
-            return Err(Error::Call(format!("status {status}, and the end is: {}", String::from_utf8_lossy(&last))));
+        if status != 200 || !last.ends_with(&self.end) || self.length.is_some_and(|length| length != bytes) {
+            let last = String::from_utf8_lossy(&last);
+            return Err(Error::Call(format!("status {status}, {bytes} bytes, and the end is: {last}")));
         }
         connection.ready().await?;
-        Ok(Took { first: first.unwrap_or(whole), whole })
+        Ok(Took { first: first.unwrap_or(whole), whole, bytes })
     }
 }
 
@@ -174,7 +185,7 @@ pub(crate) struct Open {
 
 impl Open {
     /// Fails if one of them has ended.
-    pub(crate) fn goes_on(&mut self) -> Result<(), Error> {
+    pub(crate) fn check(&mut self) -> Result<(), Error> {
         match self.tasks.try_join_next() {
             None => Ok(()),
             Some(Ok(Err(error))) => Err(error),

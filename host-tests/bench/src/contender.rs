@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::client::Calls;
 use crate::error::Error;
-use crate::peers::{self, Peers};
-use crate::upstream::{HOST, Upstream};
+use crate::peers;
+use crate::upstream::{HOST, Scheme, Upstream};
 
 /// What Envoy does to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,10 +61,10 @@ impl Contender {
     /// Those that are an Envoy.
     pub(crate) const ENVOYS: [Self; 8] =
         [Self::Bare, Self::Native, Self::Noop, Self::Two, Self::Direct, Self::Combined, Self::Bearer, Self::Rules];
-    /// Other gateways, which are not.
+    /// Other gateways; they do not run Envoy.
     pub(crate) const PEERS: [Self; 2] = [Self::LiteLlm, Self::Portkey];
 
-    /// All of that name.
+    /// The contender of this name.
     pub(crate) fn find(name: &str) -> Option<Self> {
         Self::ENVOYS.into_iter().chain(Self::PEERS).find(|contender| contender.name() == name)
     }
@@ -107,6 +107,15 @@ impl Contender {
         matches!(self, Self::Bare | Self::Native | Self::Two | Self::Direct | Self::Combined)
     }
 
+    /// How its calls are authorized upstream.
+    pub(crate) fn scheme(self) -> Scheme {
+        match self {
+            Self::Bare | Self::Noop => Scheme::None,
+            Self::Bearer => Scheme::Bearer,
+            _ => Scheme::SigV4,
+        }
+    }
+
     /// Credentials in Envoy's environment.
     fn credentials(self) -> &'static [(&'static str, &'static str)] {
         match self {
@@ -121,7 +130,7 @@ impl Contender {
 }
 
 /// As long as those of temporary keys.
-const SESSION_TOKEN: &str = concat!(
+pub(crate) const SESSION_TOKEN: &str = concat!(
     "IQoJb3JpZ2luX2VjEXAMPLE////////wEaCXVzLWVhc3QtMSJHMEUCIQDexampleexampleexampleexampleexampleexampleexample",
     "IQoJb3JpZ2luX2VjEXAMPLE////////wEaCXVzLWVhc3QtMSJHMEUCIQDexampleexampleexampleexampleexampleexampleexample",
     "IQoJb3JpZ2luX2VjEXAMPLE////////wEaCXVzLWVhc3QtMSJHMEUCIQDexampleexampleexampleexampleexampleexampleexample",
@@ -135,7 +144,6 @@ pub(crate) struct Programs {
     pub(crate) gateway: PathBuf,
     /// The file `envoy/base.yaml`.
     pub(crate) base: PathBuf,
-    pub(crate) peers: Option<Peers>,
 }
 
 /// A running contender. It ends when it is dropped.
@@ -158,10 +166,9 @@ impl Running {
     ) -> Result<Self, Error> {
         let dir = dir.join(contender.name());
         std::fs::create_dir_all(&dir)?;
-        let installed = || programs.peers.as_ref().ok_or(Error::Peers(contender.name()));
         let mut command = match contender {
-            Contender::LiteLlm => peers::litellm(installed()?, upstream, &dir, port)?,
-            Contender::Portkey => peers::portkey(installed()?, upstream, &dir, port),
+            Contender::LiteLlm => peers::litellm(upstream, &dir, port)?,
+            Contender::Portkey => peers::portkey(upstream, &dir, port)?,
             _ => envoy(contender, programs, upstream, &dir, port)?,
         };
         let log = dir.join("log");
@@ -171,7 +178,7 @@ impl Running {
     }
 
     /// What it has printed.
-    pub(crate) fn said(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
@@ -326,7 +333,7 @@ fn replace(value: &mut Value, contender: Contender, noop: &Path) {
 }
 
 impl Contender {
-    /// What stands where the gateway's filter stood.
+    /// The filter in place of the gateway's.
     fn filter(self, upstream: bool, noop: &Path) -> Option<Value> {
         match self {
             Self::Native if !upstream => Some(json!({

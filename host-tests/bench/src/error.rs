@@ -1,5 +1,7 @@
 //! Why a run failed.
 
+use std::path::PathBuf;
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
@@ -22,12 +24,17 @@ pub(crate) enum Error {
     Gateway(String),
     #[error("the module: {0}")]
     Module(String),
-    #[error("{0} is not set; run `cargo xtask bench`")]
+    #[error("{0} is not set; run `cargo xtask bench`, and with `--peers` for other gateways")]
     Variable(&'static str),
-    #[error("{0} is not installed; run `cargo xtask bench --peers`")]
-    Peers(&'static str),
     #[error("no contender is called {0}")]
     Contender(String),
+    #[error("--seconds {0}: at least 5")]
+    Seconds(u64),
     #[error("the page of `--page` has no line {0}")]
     Page(String),
+}
+
+/// The file that an environment variable names.
+pub(crate) fn variable(name: &'static str) -> Result<PathBuf, Error> {
+    std::env::var_os(name).map(PathBuf::from).ok_or(Error::Variable(name))
 }

@@ -27,8 +27,7 @@ use lexopt::prelude::{Long, Short, ValueExt as _};
 
 use self::client::Calls;
 use self::contender::{Contender, Programs, Running};
-use self::error::Error;
-use self::peers::Peers;
+use self::error::{Error, variable};
 use self::report::Report;
 use self::upstream::Upstream;
 
@@ -40,8 +39,9 @@ bedrock-bench [options]
   --only A,B     only these contenders: bare, native, noop, two, direct, combined,
                  bearer, rules, litellm, portkey
   --peers        LiteLLM's proxy and Portkey's gateway too
-  --slow N       slow streams at once (default 2000); 0 leaves them out
-  --seconds N    how long they are all open (default 20)
+  --slow N       slow streams at once (default 2000), each takes two open files
+                 (ulimit -n); 0 leaves them out
+  --seconds N    how long they are all open (default 20, at least 5)
   --json FILE    write the figures there too
   --page FILE    write the tables of docs/performance.md
   --svg FILE     write a chart of what calls add there
@@ -96,14 +96,9 @@ fn run() -> Result<(), Error> {
 }
 
 async fn measure(settings: &Settings) -> Result<Report, Error> {
-    let variable = |name| std::env::var_os(name).map(PathBuf::from).ok_or(Error::Variable(name));
     let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../../envoy/base.yaml").into();
-    let mut programs =
-        Programs { envoy: variable("ENVOY_BIN")?, gateway: variable("BEDROCK_GATEWAY_BIN")?, base, peers: None };
-    if settings.only.iter().any(|contender| contender.is_peer()) {
-        let (python, javascript) = (variable("BENCH_LITELLM_PYTHON")?, variable("BENCH_PORTKEY_DIR")?);
-        programs.peers = Some(Peers { python, javascript });
-    }
+    let programs = Programs { envoy: variable("ENVOY_BIN")?, gateway: variable("BEDROCK_GATEWAY_BIN")?, base };
+    let loading = loading::measure(&variable("BEDROCK_FILTER_WASM")?)?;
     let dir = tempfile::tempdir()?;
     let upstream = Upstream::start(&dir.path().join("tls"), streams::stream(streams::LONG)).await?;
     let mut running = Vec::new();
@@ -119,11 +114,11 @@ async fn measure(settings: &Settings) -> Result<Report, Error> {
     let mut calls = Vec::new();
     for (bytes, count) in sizes {
         let converse = |contender: Contender| contender.converse(&upstream, bytes);
-        calls.extend(turns::measure(&called, converse, bytes, count, settings.rounds).await?);
+        calls.extend(turns::measure(&called, &upstream, converse, bytes, count, settings.rounds).await?);
     }
     let streaming: Vec<&Running> = running.iter().filter(|running| running.contender.streams()).collect();
     let (stream, count) = (|_| Calls::converse_stream(), count.div_ceil(20));
-    let streams = turns::measure(&streaming, stream, streams::LONG, count, settings.rounds).await?;
+    let streams = turns::measure(&streaming, &upstream, stream, streams::LONG, count, settings.rounds).await?;
     drop(running);
     let (mut slow, (at_once, seconds), dir) = (Vec::new(), settings.slow, dir.path().join("slow"));
     for contender in settings.only.iter().filter(|contender| contender.streams() && at_once > 0) {
@@ -132,7 +127,7 @@ async fn measure(settings: &Settings) -> Result<Report, Error> {
         ready(&running, &upstream).await?;
         slow.push(slow::measure(&running, &upstream, at_once, seconds).await?);
     }
-    Ok(Report { calls, streams, slow, loading: loading::measure(&variable("BEDROCK_FILTER_WASM")?)? })
+    Ok(Report { calls, streams, slow, loading })
 }
 
 /// A port that is free, as the one after it is.
@@ -153,8 +148,8 @@ async fn ready(contender: &Running, upstream: &Upstream) -> Result<(), Error> {
         match contender.contender.converse(upstream, 1_000).make(contender.port, 1).await {
             Ok(_) => return Ok(()),
             Err(error) if start.elapsed() > START => {
-                let (name, said) = (contender.contender.name(), contender.said());
-                return Err(Error::Call(format!("{name} does not answer: {error}\n{said}")));
+                let (name, log) = (contender.contender.name(), contender.log());
+                return Err(Error::Call(format!("{name} does not answer: {error}\n{log}")));
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
@@ -172,15 +167,13 @@ fn parse(mut args: lexopt::Parser) -> Result<Option<Settings>, Error> {
         page: None,
         svg: None,
     };
+    let mut peers = false;
     while let Some(arg) = args.next()? {
         match arg {
             Long("help") | Short('h') => return Ok(None),
             Long("rounds") => settings.rounds = args.value()?.parse()?,
             Long("calls") => settings.calls = args.value()?.parse()?,
-            Long("peers") => {
-                settings.only.retain(|contender| !contender.is_peer());
-                settings.only.extend(Contender::PEERS);
-            }
+            Long("peers") => peers = true,
             Long("slow") => settings.slow.0 = args.value()?.parse()?,
             Long("seconds") => settings.slow.1 = args.value()?.parse()?,
             Long("json") => settings.json = Some(args.value()?.into()),
@@ -195,6 +188,13 @@ fn parse(mut args: lexopt::Parser) -> Result<Option<Settings>, Error> {
             }
             other => return Err(other.unexpected().into()),
         }
+    }
+    if peers {
+        settings.only.retain(|contender| !contender.is_peer());
+        settings.only.extend(Contender::PEERS);
+    }
+    if settings.slow.1 < 5 {
+        return Err(Error::Seconds(settings.slow.1));
     }
     Ok(Some(settings))
 }

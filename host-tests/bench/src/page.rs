@@ -5,21 +5,21 @@ use crate::error::Error;
 use crate::report::{Figure, Report};
 use crate::slow::SlowStreams;
 
-/// The page with the figures of a run in its tables. A table of which the run has no figures stays as it is.
+/// The page with the figures of a run in its tables: a run with other gateways in theirs, another run in the rest. A table of
+/// which the run has no figures stays as it is.
 pub(crate) fn rewrite(page: &str, report: &Report) -> Result<String, Error> {
-    let peers = Contender::PEERS.map(Contender::name);
-    let (others, own): (Vec<&Figure>, Vec<&Figure>) =
-        report.calls.iter().partition(|figure| peers.contains(&figure.contender));
+    let is_peer = |figure: &Figure| Contender::find(figure.contender).is_some_and(Contender::is_peer);
+    let (others, own): (Vec<&Figure>, Vec<&Figure>) = report.calls.iter().partition(|figure| is_peer(figure));
     let compared = own.iter().filter(|figure| ["bare", "native", "two"].contains(&figure.contender));
     let compared: Vec<&Figure> = compared.chain(&others).copied().collect();
     let tables = [
-        ("calls", own.is_empty(), sizes(&own, added)),
-        ("streams", report.streams.is_empty(), streams(&report.streams)),
-        ("slow streams", report.slow.is_empty(), slow(&report.slow)),
-        ("other gateways", others.is_empty(), sizes(&compared, in_all)),
+        ("calls", others.is_empty() && !own.is_empty(), sizes(&own, added)),
+        ("streams", others.is_empty() && !report.streams.is_empty(), streams(&report.streams)),
+        ("slow streams", others.is_empty() && !report.slow.is_empty(), slow(&report.slow)),
+        ("other gateways", !others.is_empty(), sizes(&compared, in_all)),
     ];
     let mut page = page.to_owned();
-    for (name, _, table) in tables.iter().filter(|(_, is_empty, _)| !is_empty) {
+    for (name, _, table) in tables.iter().filter(|(_, is_written, _)| *is_written) {
         page = put(&page, name, table)?;
     }
     Ok(page)
@@ -113,17 +113,18 @@ pub(crate) fn size(bytes: usize) -> String {
     }
 }
 
-/// Microseconds as text, with a comma for thousands. Less than none is noise.
+/// Microseconds as text, with a comma for thousands.
 fn micros(micros: f64) -> String {
     let whole = micros.round().max(0.0) as u64;
     match (whole / 1_000, whole % 1_000) {
+        (0, 0) => "<1".to_owned(),
         (0, rest) => rest.to_string(),
         (thousands, rest) => format!("{thousands},{rest:03}"),
     }
 }
 
 fn millis(micros: f64) -> String {
-    format!("{:.1} ms", micros / 1e3)
+    format!("{:.2} ms", micros / 1e3)
 }
 
 #[cfg(test)]
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn only_tables_with_figures_are_rewritten() {
+    fn a_run_rewrites_its_own_tables() {
         let page = |tables: [&str; 4]| {
             let names = ["calls", "streams", "slow streams", "other gateways"];
             let marked = names.iter().zip(tables).map(|(name, table)| {
@@ -163,14 +164,20 @@ mod tests {
             });
             marked.collect::<String>() + "after\n"
         };
-        let calls = "| | 1 KB | 1 MB |\n|---|---|---|\n| `bare` | (46 in all) | (1,400 in all) |\n| `native` | 14 | 640 |\n\
-                     | `noop` | 0 (0.0) |  |\n| `two` | 112 (7.9) | 3,900 (6.1) |\n";
-        let streams = "| | in all, µs | adds, µs | first byte, p50 | first byte, p99 |\n|---|---|---|---|---|\n\
-                       | `bare` | 1,074 |  | 0.7 ms | 1.0 ms |\n| `two` | 2,250 | 1,176 | 0.7 ms | 1.0 ms |\n";
         let others = "| | 1 KB | 1 MB |\n|---|---|---|\n| `bare` | 46 | 1,400 |\n| `native` | 60 | 2,040 |\n\
                       | `two` | 158 | 5,300 |\n| `litellm` | 5,321 |  |\n";
-        let written = rewrite(&page(["old\n"; 4]), &report()).unwrap();
-        assert_eq!(written, page([calls, streams, "old\n", others]));
+        let with_peers = report();
+        assert_eq!(rewrite(&page(["old\n"; 4]), &with_peers).unwrap(), page(["old\n", "old\n", "old\n", others]));
+
+        let calls = "| | 1 KB | 1 MB |\n|---|---|---|\n| `bare` | (46 in all) | (1,400 in all) |\n| `native` | 14 | 640 |\n\
+                     | `noop` | <1 (0.0) |  |\n| `two` | 112 (7.9) | 3,900 (6.1) |\n";
+        let streams = "| | in all, µs | adds, µs | first byte, p50 | first byte, p99 |\n|---|---|---|---|---|\n\
+                       | `bare` | 1,074 |  | 0.72 ms | 1.04 ms |\n| `two` | 2,250 | 1,176 | 0.72 ms | 1.04 ms |\n";
+        let own = Report {
+            calls: with_peers.calls.into_iter().filter(|one| one.contender != "litellm").collect(),
+            ..report()
+        };
+        assert_eq!(rewrite(&page(["old\n"; 4]), &own).unwrap(), page([calls, streams, "old\n", "old\n"]));
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub(crate) struct Report {
 pub(crate) struct Figure {
     pub(crate) contender: &'static str,
     pub(crate) bytes: usize,
-    /// CPU time of Envoy for a call, in microseconds: the median of the rounds, and the least and the most.
+    /// CPU time of the process for a call, in microseconds: the median of the rounds, and the least and the most.
     pub(crate) cpu_us: [f64; 3],
     /// The same, less that of `bare` in the same round: the median.
     pub(crate) added_us: Option<f64>,

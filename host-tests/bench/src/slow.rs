@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
+use bedrock_load::process;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::client::Calls;
+use crate::client::{Calls, Took};
 use crate::contender::Running;
 use crate::error::Error;
-use crate::turns::{median, percentiles};
+use crate::streams;
+use crate::turns::percentiles;
 use crate::upstream::Upstream;
 
-/// How often the memory is read.
-const EACH: Duration = Duration::from_millis(500);
+/// The time between two samples of memory.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What a contender takes for slow streams.
 #[derive(Debug, Serialize)]
@@ -36,35 +38,58 @@ pub(crate) struct SlowStreams {
 pub(crate) async fn measure(
     running: &Running,
     upstream: &Upstream,
-    streams: u32,
+    at_once: u32,
     seconds: u64,
 ) -> Result<SlowStreams, Error> {
     // What is set up once is not a stream's.
-    Calls::converse_stream().make(running.port, 20).await?;
+    Calls::converse(1_000).make(running.port, 20).await?;
     let before = running.memory()?;
-    let mut open = Calls::slow_stream().open(running.port, streams).await?;
+    let mut open = Calls::slow_stream().open(running.port, at_once).await?;
     let (start, cpu) = (Instant::now(), running.cpu()?);
     let mut memory = Vec::new();
     while start.elapsed().as_secs() < seconds {
         memory.push(running.memory()?);
-        tokio::time::sleep(EACH).await;
-        open.goes_on()?;
+        tokio::time::sleep(SAMPLE_INTERVAL).await;
+        open.check()?;
     }
     let (cpu, lasted) = (running.cpu()?.saturating_sub(cpu), start.elapsed());
     upstream.end_slow_streams();
     let times = open.end().await?;
-    let tenth = |nth: usize| {
-        let length = memory.len().div_ceil(10);
-        median(memory.iter().skip(length * nth).take(length).map(|kib| *kib as f64))
-    };
-    let (second, last) = (tenth(1), tenth(9));
+    if let Some(took) = times.iter().find(|took| !is_paced(took)) {
+        let name = running.contender.name();
+        return Err(Error::Call(format!("{name}: a stream of {:?} had {} bytes", took.whole, took.bytes)));
+    }
+    let (second, last) = process::second_and_last_tenth(&memory);
     Ok(SlowStreams {
         contender: running.contender.name(),
-        streams,
+        streams: at_once,
         seconds,
-        kib_each: (last - before as f64) / f64::from(streams),
-        growth: (last / second - 1.0) * 100.0,
-        frame_us: cpu as f64 / 1e3 / (f64::from(streams) * lasted.as_secs_f64()),
+        kib_each: (last as f64 - before as f64) / f64::from(at_once),
+        growth: (last as f64 / second as f64 - 1.0) * 100.0,
+        // A frame a second each.
+        frame_us: cpu as f64 / 1e3 / (f64::from(at_once) * lasted.as_secs_f64()),
         first_us: percentiles(times.iter().map(|took| took.first)),
     })
+}
+
+/// Whether a stream had a word a second.
+fn is_paced(took: &Took) -> bool {
+    let words = took.bytes.saturating_sub(streams::start().len() + streams::end().len()) / streams::word().len();
+    (words as f64 - (took.whole - took.first).as_secs_f64()).abs() < 3.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_without_its_words_is_found() {
+        let took = |words: usize| Took {
+            first: Duration::from_secs(1),
+            whole: Duration::from_secs(21),
+            bytes: streams::start().len() + words * streams::word().len() + streams::end().len(),
+        };
+        assert!(is_paced(&took(20)) && is_paced(&took(18)));
+        assert!(!is_paced(&took(0)) && !is_paced(&took(16)) && !is_paced(&took(24)));
+    }
 }

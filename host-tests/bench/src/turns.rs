@@ -6,6 +6,7 @@ use crate::client::{Calls, Took};
 use crate::contender::{Contender, Running};
 use crate::error::Error;
 use crate::report::Figure;
+use crate::upstream::Upstream;
 
 /// One turn of a contender.
 #[derive(Debug)]
@@ -16,12 +17,14 @@ struct Turn {
     first: [f64; 2],
 }
 
-/// What another gateway needs longer for gets fewer calls.
+/// Other gateways get a twentieth of the calls, because a call takes them longer, and at least as many as these.
 const PEER_SHARE: u32 = 20;
+const PEER_LEAST: u32 = 50;
 
 /// Measures so many calls in each turn.
 pub(crate) async fn measure(
     contenders: &[&Running],
+    upstream: &Upstream,
     calls: impl Fn(Contender) -> Calls,
     bytes: usize,
     count: u32,
@@ -31,8 +34,8 @@ pub(crate) async fn measure(
     for _ in 0..rounds {
         for (running, turns) in contenders.iter().zip(&mut all) {
             let contender = running.contender;
-            let count = if contender.is_peer() { count.div_ceil(PEER_SHARE) } else { count };
-            turns.push(turn(running, &calls(contender), count).await?);
+            let count = if contender.is_peer() { (count / PEER_SHARE).max(PEER_LEAST) } else { count };
+            turns.push(turn(running, upstream, &calls(contender), count).await?);
         }
     }
     let bare = contenders.iter().zip(&all).find(|(running, _)| running.contender == Contender::Bare);
@@ -51,11 +54,18 @@ pub(crate) async fn measure(
     Ok(figures.collect())
 }
 
-async fn turn(running: &Running, calls: &Calls, count: u32) -> Result<Turn, Error> {
-    calls.make(running.port, count.div_ceil(10)).await?;
-    let before = running.cpu()?;
+async fn turn(running: &Running, upstream: &Upstream, calls: &Calls, count: u32) -> Result<Turn, Error> {
+    let warmup = if running.contender.is_peer() { count } else { count.div_ceil(10) };
+    calls.make(running.port, warmup).await?;
+    let scheme = running.contender.scheme();
+    let (before, arrived) = (running.cpu()?, upstream.calls(scheme));
     let times = calls.make(running.port, count).await?;
     let cpu = running.cpu()?.saturating_sub(before);
+    let arrived = upstream.calls(scheme) - arrived;
+    if arrived != count {
+        let name = running.contender.name();
+        return Err(Error::Call(format!("{name}: of {count} calls {arrived} arrived, authorized as {scheme:?}")));
+    }
     let of = |time: fn(&Took) -> Duration| percentiles(times.iter().map(time));
     Ok(Turn { cpu: cpu as f64 / 1e3 / f64::from(count), took: of(|took| took.whole), first: of(|took| took.first) })
 }
