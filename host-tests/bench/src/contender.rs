@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::client::Calls;
 use crate::error::Error;
 use crate::peers;
-use crate::upstream::{HOST, Scheme, Upstream};
+use crate::upstream::{HOST, SESSION_TOKEN, Scheme, Upstream};
 
 /// What Envoy does to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,14 +128,6 @@ impl Contender {
         }
     }
 }
-
-/// As long as those of temporary keys.
-pub(crate) const SESSION_TOKEN: &str = concat!(
-    "IQoJb3JpZ2luX2VjEXAMPLE////////wEaCXVzLWVhc3QtMSJHMEUCIQDexampleexampleexampleexampleexampleexampleexample",
-    "IQoJb3JpZ2luX2VjEXAMPLE////////wEaCXVzLWVhc3QtMSJHMEUCIQDexampleexampleexampleexampleexampleexampleexample",
-    "IQoJb3JpZ2luX2VjEXAMPLE////////wEaCXVzLWVhc3QtMSJHMEUCIQDexampleexampleexampleexampleexampleexampleexample",
-    "IQoJb3JpZ2luX2VjEXAMPLE////////wEaCXVzLWVhc3QtMSJHMEUCIQDexampleexampleexampleexampleexampleexampleexample",
-);
 
 /// The programs that a run needs.
 #[derive(Debug)]

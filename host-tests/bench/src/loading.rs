@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::error::Error;
-use crate::turns::median;
+use crate::stats::median;
 
 /// The models of the document.
 const MODELS: usize = 500;

@@ -15,6 +15,7 @@ mod page;
 mod peers;
 mod report;
 mod slow;
+mod stats;
 mod streams;
 mod turns;
 mod upstream;

@@ -7,9 +7,8 @@ use std::process::Command;
 use bedrock_double::{EXAMPLE_ACCESS_KEY, EXAMPLE_SECRET_KEY};
 
 use crate::client::{Calls, filled};
-use crate::contender::SESSION_TOKEN;
 use crate::error::{Error, variable};
-use crate::upstream::{LOCAL, Upstream};
+use crate::upstream::{LOCAL, SESSION_TOKEN, Upstream};
 
 const REGION: &str = "us-east-1";
 const MODEL: &str = "anthropic.claude-3-5-sonnet-20241022-v2:0";

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use crate::client::{Calls, Took};
 use crate::contender::Running;
 use crate::error::Error;
+use crate::stats::percentiles;
 use crate::streams;
-use crate::turns::percentiles;
 use crate::upstream::Upstream;
 
 /// The time between two samples of memory.

@@ -6,6 +6,7 @@ use crate::client::{Calls, Took};
 use crate::contender::{Contender, Running};
 use crate::error::Error;
 use crate::report::Figure;
+use crate::stats::{median, percentiles};
 use crate::upstream::Upstream;
 
 /// One turn of a contender.
@@ -70,20 +71,6 @@ async fn turn(running: &Running, upstream: &Upstream, calls: &Calls, count: u32)
     Ok(Turn { cpu: cpu as f64 / 1e3 / f64::from(count), took: of(|took| took.whole), first: of(|took| took.first) })
 }
 
-/// The median and the 99th percentile, in microseconds.
-pub(crate) fn percentiles(times: impl Iterator<Item = Duration>) -> [f64; 2] {
-    let mut times: Vec<Duration> = times.collect();
-    times.sort_unstable();
-    let at = |percent: usize| times.get(times.len() * percent / 100).copied().unwrap_or_default();
-    [at(50), at(99)].map(|time| time.as_secs_f64() * 1e6)
-}
-
 fn medians(pairs: impl Iterator<Item = [f64; 2]> + Clone) -> [f64; 2] {
     [median(pairs.clone().map(|[first, _]| first)), median(pairs.map(|[_, second]| second))]
-}
-
-pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
 }

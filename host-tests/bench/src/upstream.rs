@@ -27,6 +27,13 @@ use crate::streams;
 pub(crate) const HOST: &str = "bedrock-runtime.us-east-1.amazonaws.com";
 /// The host's name for contenders that are told an address.
 pub(crate) const LOCAL: &str = "localhost";
+/// As long as those of temporary keys.
+pub(crate) const SESSION_TOKEN: &str = concat!(
+    "IQoJb3JpZ2luX2VjEXAMPLE////////wEaCXVzLWVhc3QtMSJHMEUCIQDexampleexampleexampleexampleexampleexampleexample",
+    "IQoJb3JpZ2luX2VjEXAMPLE////////wEaCXVzLWVhc3QtMSJHMEUCIQDexampleexampleexampleexampleexampleexampleexample",
+    "IQoJb3JpZ2luX2VjEXAMPLE////////wEaCXVzLWVhc3QtMSJHMEUCIQDexampleexampleexampleexampleexampleexampleexample",
+    "IQoJb3JpZ2luX2VjEXAMPLE////////wEaCXVzLWVhc3QtMSJHMEUCIQDexampleexampleexampleexampleexampleexampleexample",
+);
 /// An answer of Converse.
 const ANSWER: &str = r#"{"metrics":{"latencyMs":300},"output":{"message":{"content":[{"text":"A call finds its way."}],"role":"assistant"}},"stopReason":"end_turn","usage":{"inputTokens":30,"outputTokens":7,"totalTokens":37}}"#;
 
