@@ -28,6 +28,8 @@ pub(crate) enum Error {
     Variable(&'static str),
     #[error("no contender is called {0}")]
     Contender(String),
+    #[error("no port from 20000 to 32000 is free")]
+    Ports,
     #[error("--seconds {0}: at least 5")]
     Seconds(u64),
     #[error("the page of `--page` has no line {0}")]

@@ -22,6 +22,7 @@ mod upstream;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use lexopt::prelude::{Long, Short, ValueExt as _};
@@ -131,12 +132,17 @@ async fn measure(settings: &Settings) -> Result<Report, Error> {
     Ok(Report { calls, streams, slow, loading })
 }
 
-/// A port that is free, as the one after it is.
+/// A port that is free, as the one after it is, below those that the kernel gives to connections (`ip_local_port_range`, ip(7)): a
+/// connection that has just ended would still hold it.
 fn free_ports() -> Result<u16, Error> {
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
     loop {
-        let first = std::net::TcpListener::bind(("127.0.0.1", 0))?;
-        let port = first.local_addr()?.port();
-        if port < u16::MAX && std::net::TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
+        let port = NEXT.fetch_add(2, Ordering::Relaxed);
+        let is_free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if port >= 32_000 {
+            return Err(Error::Ports);
+        }
+        if is_free(port) && is_free(port + 1) {
             return Ok(port);
         }
     }
