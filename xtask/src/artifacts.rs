@@ -50,14 +50,14 @@ pub(crate) mod variables {
     ];
     /// A directory with the `node_modules` of `host-tests/clients/matrix/package-lock.json`.
     pub(crate) const MATRIX_JAVASCRIPT: &str = "MATRIX_JS_DIR";
-    /// A Python with LiteLLM's proxy (`host-tests/bench/peers`).
-    pub(crate) const LITELLM: &str = "BENCH_LITELLM_PYTHON";
-    /// A directory whose `node_modules` has Portkey's gateway (`host-tests/bench/peers`).
-    pub(crate) const PORTKEY: &str = "BENCH_PORTKEY_DIR";
     /// Version 2 of the AWS CLI.
     pub(crate) const MATRIX_AWS: &str = "MATRIX_AWS_BIN";
     /// A client with the AWS SDK for Rust (`host-tests/clients/matrix/rust`).
     pub(crate) const MATRIX_RUST: &str = "MATRIX_RUST_BIN";
+    /// A Python with LiteLLM's proxy (`host-tests/bench/peers`).
+    pub(crate) const LITELLM: &str = "BENCH_LITELLM_PYTHON";
+    /// A directory whose `node_modules` has Portkey's gateway (`host-tests/bench/peers`).
+    pub(crate) const PORTKEY: &str = "BENCH_PORTKEY_DIR";
 }
 
 pub(crate) const WASM_TARGET: &str = "wasm32-wasip1";

@@ -2,8 +2,8 @@
 
 use std::io;
 
-/// The CPU time that all its threads have used which still run, in nanoseconds (`/proc/PID/task/TID/schedstat`, "Schedstat in /proc/<pid>" of the
-/// kernel's documentation).
+/// The CPU time of its threads, in nanoseconds, without those that have ended (`/proc/PID/task/TID/schedstat`, "Schedstat in
+/// /proc/<pid>" of the kernel's documentation).
 ///
 /// # Errors
 ///

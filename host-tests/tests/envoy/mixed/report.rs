@@ -93,6 +93,7 @@ impl Report {
         0.0
     }
 
+    /// Envoy's memory after the warm-up and at the end, in KiB.
     fn resident(&self) -> (u64, u64) {
         process::second_and_last_tenth(&self.memory)
     }
